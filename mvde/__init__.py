@@ -1,0 +1,1 @@
+"""mvde: metric depth and per-patch depth statistics from one ordinary camera."""

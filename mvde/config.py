@@ -1,0 +1,278 @@
+"""Configuration: frozen dataclasses, read from YAML through OmegaConf; unknown or ill-typed keys are errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvde.errors import ConfigError, MissingDependencyError, ResolutionError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+DEFAULT_TAPS = (-18, -12, -6, -2)
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """The backbone: a vision tower and where it is tapped.
+
+    ``name`` is a hub name, a local directory, or one of the towers in ``mvde.backbones.sizes``. ``tap_layers`` index
+    the tower's hidden states; negative ones count from the end. ``select_feature`` is ``"patch"``: SigLIP has no class
+    token, so every token is a patch. ``image_size`` is the native resolution, ``[H, W]`` or one number for both.
+    """
+
+    name: str = "google/siglip-base-patch16-384"
+    tap_layers: tuple[int, ...] = DEFAULT_TAPS
+    select_feature: str = "patch"
+    image_size: tuple[int, int] = (896, 896)
+    pretrained: bool = True
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The DPT decoder. ``c_dec`` is its width, ``blocks`` the number of fusion blocks; depths are in metres."""
+
+    c_dec: int = 256
+    blocks: int = 4
+    scale_invariant: bool = False
+    min_depth: float = 0.1
+    max_depth: float = 10.0
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Training augmentation; each keeps the depth right for the new image."""
+
+    flip: float = 0.5
+    crop_min_scale: float = 0.7
+    colour_jitter: float = 0.3
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses; a weight of 0 leaves a term out."""
+
+    silog: float = 1.0
+    silog_lambda: float = 0.85
+    l1: float = 0.0
+    berhu: float = 0.0
+    gradient: float = 0.5
+    gradient_scales: int = 4
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation. ``res`` is the training resolution; rates are those of the decoder."""
+
+    res: tuple[int, int] = (896, 896)
+    freeze_backbone_steps: int = 2000
+    lr: float = 1e-4
+    backbone_lr_scale: float = 0.1
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    batch_size: int = 4
+    steps: int = 50_000
+    schedule: str = "cosine"
+    warmup_steps: int = 500
+    clip_grad_norm: float = 1.0
+    autocast: str = "bf16"
+    ema_decay: float = 0.999
+    num_workers: int = 2
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+    seed: int = 0
+    tracker: str = "tensorboard"
+    init_checkpoint: str | None = None
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where training and validation frames lie. ``format`` is a name that ``mvde train --help`` lists."""
+
+    format: str = "folder"
+    train: str = "data/train"
+    val: str | None = None
+    depth_scale: float = 1000.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole configuration; the name is also the name of the artefacts made from it."""
+
+    name: str = "base"
+    vit: VitConfig = field(default_factory=VitConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dict of JSON types, with every key present."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+
+def load_config(source: Config | DictConfig | Mapping[str, Any] | str | Path) -> Config:
+    """Validated :class:`Config` from a YAML file, an OmegaConf object, a mapping, or a Config (handed back as it is).
+
+    Missing keys take their defaults. Raises :class:`ConfigError` naming the key that is unknown, ill-typed or out of
+    range, or the file that cannot be read.
+    """
+    if isinstance(source, Config):
+        return _checked(source, "config")
+    oc = _omegaconf()
+    where = str(source) if isinstance(source, (str, Path)) else "config"
+    given = _read_yaml(Path(source)) if isinstance(source, (str, Path)) else oc.create(_plain(source))
+    schema = oc.structured(Config)
+    oc.set_readonly(schema, None)
+    for node in _sections(schema):
+        oc.set_readonly(node, None)
+    _spread_sizes(given, where)
+    try:
+        merged = oc.to_container(oc.merge(schema, given), resolve=True, throw_on_missing=True)
+    except _omegaconf_errors() as error:
+        raise ConfigError(_explain(error, where)) from error
+    return _checked(_instantiate(Config, merged), where)
+
+
+def parse_resolution(text: str) -> tuple[int, int]:
+    """Resolution ``(height, width)`` in pixels from ``"896"`` (square) or ``"672x896"`` (height x width).
+
+    Raises :class:`ResolutionError` where the text is neither, or a side is not positive.
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ResolutionError(f"resolution {text!r} is not understood; give one side (896) or HEIGHTxWIDTH (672x896)")
+    return int(parts[0]), int(parts[-1])
+
+
+def check_resolution(resolution: tuple[int, int], patch_size: int) -> None:
+    """Nothing, if both sides of ``resolution`` are positive multiples of ``patch_size`` pixels.
+
+    Raises :class:`ResolutionError` naming the nearest resolutions that are.
+    """
+    if all(side > 0 and side % patch_size == 0 for side in resolution):
+        return
+    below = [max(side // patch_size, 1) * patch_size for side in resolution]
+    above = [max(-(-side // patch_size), 1) * patch_size for side in resolution]
+    nearest = " or ".join(dict.fromkeys(f"{h}x{w}" for h, w in (below, above)))
+    raise ResolutionError(
+        f"resolution {resolution[0]}x{resolution[1]} is not a multiple of the patch size {patch_size}; use {nearest}"
+    )
+
+
+def _omegaconf() -> Any:
+    try:
+        from omegaconf import OmegaConf
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("omegaconf", "model", "reading a configuration") from error
+    return OmegaConf
+
+
+def _omegaconf_errors() -> tuple[type[Exception], ...]:
+    from omegaconf.errors import OmegaConfBaseException
+
+    return (OmegaConfBaseException,)
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        given = _omegaconf().load(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not _omegaconf().is_dict(given):
+        raise ConfigError(f"{path} holds a list; a configuration is a mapping with the keys {_names(Config)}")
+    return given
+
+
+def _plain(source: Any) -> Any:
+    if dataclasses.is_dataclass(source) and not isinstance(source, type):
+        return dataclasses.asdict(source)
+    if _omegaconf().is_dict(source):
+        return _omegaconf().to_container(source, resolve=True)
+    if isinstance(source, Mapping):
+        return dict(source)
+    raise ConfigError(
+        f"a configuration is a path, a mapping, an OmegaConf DictConfig or a mvde.config.Config, "
+        f"but got {type(source).__name__}"
+    )
+
+
+def _sections(schema: Any) -> list[Any]:
+    return [schema.vit, schema.decoder, schema.data, schema.train.loss, schema.train.augment, schema.train]
+
+
+def _spread_sizes(given: Any, where: str) -> None:
+    """One number for a size means a square."""
+    for section, key in (("vit", "image_size"), ("train", "res")):
+        node = given.get(section)
+        size: Any = node.get(key) if _omegaconf().is_dict(node) else None
+        if type(size) is int:
+            node[key] = [size, size]
+        elif size is not None and not (_omegaconf().is_list(size) and len(size) == 2):
+            raise ConfigError(f"{where}: {section}.{key} must be one number or [height, width], but got {size!r}")
+
+
+def _instantiate(kind: type[Any], plain: Mapping[str, Any]) -> Any:
+    values: dict[str, Any] = {}
+    for spec in dataclasses.fields(kind):
+        value = plain[spec.name]
+        default_factory = spec.default_factory
+        if isinstance(default_factory, type) and dataclasses.is_dataclass(default_factory):
+            value = _instantiate(default_factory, value)
+        values[spec.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def _explain(error: Exception, where: str) -> str:
+    key = getattr(error, "full_key", None) or "a value"
+    reason = (getattr(error, "msg", None) or str(error) or type(error).__name__).splitlines()[0]
+    owner = getattr(error, "object_type", None)
+    known = f"; known keys: {_names(owner)}" if dataclasses.is_dataclass(owner) and "not in" in reason else ""
+    return f"{where}: {key}: {reason}{known}"
+
+
+def _names(kind: Any) -> str:
+    return ", ".join(spec.name for spec in dataclasses.fields(kind))
+
+
+def _checked(config: Config, where: str) -> Config:
+    """The same configuration, if every value is in range."""
+    train, decoder, vit = config.train, config.decoder, config.vit
+    positive = {"train.lr": train.lr, "train.batch_size": train.batch_size, "train.steps": train.steps}
+    positive |= {"decoder.c_dec": decoder.c_dec, "decoder.min_depth": decoder.min_depth}
+    positive |= {"data.depth_scale": config.data.depth_scale}
+    for key, value in positive.items():
+        if not value > 0:
+            raise ConfigError(f"{where}: {key} must be positive, but got {value}")
+    choices = {
+        "train.optimizer": (train.optimizer, ("adamw", "muon")),
+        "train.schedule": (train.schedule, ("cosine", "linear", "constant")),
+        "train.autocast": (train.autocast, ("bf16", "none")),
+        "train.tracker": (train.tracker, ("tensorboard", "wandb", "none")),
+        "vit.select_feature": (vit.select_feature, ("patch",)),
+    }
+    for key, (choice, allowed) in choices.items():
+        if choice not in allowed:
+            raise ConfigError(f"{where}: {key} must be one of {', '.join(allowed)}, but got {choice!r}")
+    if not decoder.min_depth < decoder.max_depth:
+        raise ConfigError(
+            f"{where}: decoder.min_depth must be below decoder.max_depth, but got "
+            f"{decoder.min_depth} and {decoder.max_depth} metres"
+        )
+    if decoder.blocks != len(vit.tap_layers):
+        raise ConfigError(
+            f"{where}: decoder.blocks must equal the number of taps: got {decoder.blocks} blocks "
+            f"and {len(vit.tap_layers)} taps in vit.tap_layers"
+        )
+    return config

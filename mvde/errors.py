@@ -1,0 +1,99 @@
+"""The exception tree: every error that mvde raises for a reason a user can mend.
+
+::
+
+    MvdeError                       exit code 1
+    ├── UsageError (ValueError)     exit code 2: the call or the command line is wrong
+    │   ├── ConfigError             a configuration key is unknown, ill-typed or out of range
+    │   ├── ResolutionError         a resolution does not fit the patch grid
+    │   └── EngineIdError           an engine id is not in the grammar, or names an unknown backend
+    ├── ImageError                  an image is missing, truncated, too large or of the wrong kind
+    ├── DatasetError                a dataset's file is missing or malformed, or the dataset is empty
+    ├── CheckpointError             weights are missing, damaged, or of another architecture
+    ├── ArtifactError               an artefact (ONNX file, engine, manifest) cannot be used
+    │   ├── ManifestError           the manifest is missing or malformed
+    │   ├── HashMismatchError       a file is not the one its manifest describes
+    │   └── IncompatibleEngineError the engine was built for another machine or library version
+    ├── ParityError                 two stages disagree by more than the stated tolerance
+    ├── BackendError                an inference library failed
+    ├── MissingDependencyError (ImportError)  an optional package is not installed
+    └── OutputError                 a result could not be written
+
+Each message says what was given, what was expected, and what to do. The command line prints it as one line and exits
+with :attr:`MvdeError.exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class MvdeError(Exception):
+    """Base of all errors of mvde. ``exit_code`` is the command line's exit status."""
+
+    exit_code = 1
+
+
+class UsageError(MvdeError, ValueError):
+    """The call or the command line is wrong: an argument is out of range or does not fit the others."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration key is unknown, ill-typed or out of range; the message names the key."""
+
+
+class ResolutionError(UsageError):
+    """A resolution does not fit the patch grid; the message names the nearest sizes that do."""
+
+
+class EngineIdError(UsageError):
+    """An engine id is not ``[backend:]precision``, or names an unknown backend or precision."""
+
+
+class ImageError(MvdeError):
+    """An image is missing, truncated, too large, or not 8-bit RGB where that is required."""
+
+
+class DatasetError(MvdeError):
+    """A dataset's file is missing or malformed, or the dataset is empty; the message names the file."""
+
+
+class CheckpointError(MvdeError):
+    """Weights are missing, damaged, or belong to another architecture."""
+
+
+class ArtifactError(MvdeError):
+    """An artefact (ONNX file, engine or manifest) cannot be used."""
+
+
+class ManifestError(ArtifactError):
+    """The manifest beside an artefact is missing or malformed."""
+
+
+class HashMismatchError(ArtifactError):
+    """A file's SHA-256 is not the one that its manifest states."""
+
+
+class IncompatibleEngineError(ArtifactError):
+    """An engine was built for another machine, library version or ONNX file."""
+
+
+class ParityError(MvdeError):
+    """Two stages (PyTorch, ONNX, engine) disagree by more than the stated tolerance."""
+
+
+class BackendError(MvdeError):
+    """An inference library failed to compile, load or run a model."""
+
+
+class MissingDependencyError(MvdeError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    @classmethod
+    def for_extra(cls, package: str, extra: str, purpose: str) -> MissingDependencyError:
+        """Error for a missing ``package``, naming the extra that installs it and what it is needed for."""
+        return cls(f"{purpose} needs the package '{package}', which is not installed: pip install 'mvde[{extra}]'")
+
+
+class OutputError(MvdeError):
+    """A result could not be written; whatever stood there before is untouched."""
