@@ -227,7 +227,7 @@ def _instantiate(kind: type[Any], plain: Mapping[str, Any]) -> Any:
     values: dict[str, Any] = {}
     for spec in dataclasses.fields(kind):
         value = plain[spec.name]
-        default_factory = spec.default_factory
+        default_factory: Any = spec.default_factory
         if isinstance(default_factory, type) and dataclasses.is_dataclass(default_factory):
             value = _instantiate(default_factory, value)
         values[spec.name] = tuple(value) if isinstance(value, list) else value
