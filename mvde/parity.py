@@ -1,0 +1,128 @@
+"""Parity: how far two stages of the same model are apart, in depth units and in patch-statistic units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvde.errors import ParityError, UsageError
+from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
+
+MIN_REFERENCE_M = 1e-6
+"""Depth below which a relative difference says nothing; the difference is then divided by this."""
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Differences of a candidate from its reference.
+
+    ``max_rel``, ``mean_rel`` and ``p99_rel`` are |Δdepth| / depth over all pixels, without a unit; ``max_abs_m`` is the
+    largest |Δdepth| (metres, or the unit of relative depth). ``stats`` holds the largest absolute difference per patch
+    statistic, in that statistic's unit (mean m, var m², grad m/px).
+    """
+
+    max_rel: float
+    mean_rel: float
+    p99_rel: float
+    max_abs_m: float
+    num_images: int
+    stats: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict of JSON types."""
+        return {
+            "max_rel": self.max_rel,
+            "mean_rel": self.mean_rel,
+            "p99_rel": self.p99_rel,
+            "max_abs_m": self.max_abs_m,
+            "num_images": self.num_images,
+            "stats": dict(self.stats),
+        }
+
+    def __str__(self) -> str:
+        stats = ", ".join(f"{name} {value:.2e}" for name, value in self.stats.items())
+        return f"|Δdepth|/depth max {self.max_rel:.2e}, mean {self.mean_rel:.2e}; patch statistics max: {stats}"
+
+
+def compare_depth(
+    candidate_m: NDArray[np.floating[Any]],
+    reference_m: NDArray[np.floating[Any]],
+    patch_size: int,
+    *,
+    stats: Sequence[str] = DEFAULT_STATS,
+    min_depth: float | None = None,
+    max_depth: float | None = None,
+) -> ParityReport:
+    """Differences of ``candidate_m`` from ``reference_m``, both (B, H, W) metres, float.
+
+    A pixel that is not finite in either makes the relative differences infinite: it is not left out, because an engine
+    that overflows must not pass. ``min_depth`` and ``max_depth`` (metres) bound what counts as valid in the statistics.
+    Raises :class:`UsageError` if the shapes differ or are not (B, H, W).
+    """
+    candidate, reference = np.asarray(candidate_m, np.float64), np.asarray(reference_m, np.float64)
+    if candidate.shape != reference.shape or candidate.ndim != 3 or candidate.size == 0:
+        raise UsageError(
+            f"parity compares two depth batches of the same shape (B, H, W), but got {candidate.shape} and "
+            f"{reference.shape}"
+        )
+    difference_m = np.abs(candidate - reference)
+    relative = difference_m / np.maximum(np.abs(reference), MIN_REFERENCE_M)
+    difference_m[~np.isfinite(difference_m)] = np.inf
+    relative[~np.isfinite(relative)] = np.inf
+    columns = {
+        name: _max_difference(candidate_m, reference_m, patch_size, name, min_depth, max_depth) for name in stats
+    }
+    return ParityReport(
+        max_rel=float(relative.max()),
+        mean_rel=float(relative.mean()),
+        p99_rel=float(np.quantile(relative, 0.99, method="higher")),
+        max_abs_m=float(difference_m.max()),
+        num_images=candidate.shape[0],
+        stats=columns,
+    )
+
+
+def merge_reports(reports: Sequence[ParityReport]) -> ParityReport:
+    """One report over several of the same image size: maxima of maxima, mean of means, the worst of the quantiles."""
+    if not reports:
+        raise UsageError("there is no parity report to merge; compare at least one image")
+    num_images = sum(report.num_images for report in reports)
+    return ParityReport(
+        max_rel=max(report.max_rel for report in reports),
+        mean_rel=sum(report.mean_rel * report.num_images for report in reports) / num_images,
+        p99_rel=max(report.p99_rel for report in reports),
+        max_abs_m=max(report.max_abs_m for report in reports),
+        num_images=num_images,
+        stats={name: max(report.stats[name] for report in reports) for name in reports[0].stats},
+    )
+
+
+def check(report: ParityReport, tolerance: float, what: str = "the candidate") -> None:
+    """Nothing, if the largest relative depth difference is at most ``tolerance``.
+
+    Raises :class:`ParityError` with the measured differences otherwise (NaN never passes).
+    """
+    if not report.max_rel <= tolerance:
+        raise ParityError(
+            f"{what} differs from its reference by more than allowed: max |Δdepth|/depth is {report.max_rel:.2e}, "
+            f"expected at most {tolerance:.1e} ({report}); nothing was written"
+        )
+
+
+def _max_difference(
+    candidate_m: NDArray[np.floating[Any]],
+    reference_m: NDArray[np.floating[Any]],
+    patch_size: int,
+    name: str,
+    min_depth: float | None,
+    max_depth: float | None,
+) -> float:
+    columns = [
+        depth_to_patch_stats(depth_m, patch_size, (name,), min_depth=min_depth, max_depth=max_depth)
+        for depth_m in (candidate_m, reference_m)
+    ]
+    return float(np.max(np.abs(np.asarray(columns[0], np.float64) - np.asarray(columns[1], np.float64))))
