@@ -1,0 +1,299 @@
+"""Per-patch depth statistics: the specification (NumPy, float64), a torch version with gradients, and the fast path.
+
+A pixel is valid when it is finite, > 0 and inside ``[min_depth, max_depth]``. Bounds are rounded to the depth's own
+dtype first, so that a depth that was clamped to a bound stays inside it.
+
+========  =======  ====================================================================================================
+column    unit     over the valid pixels of a patch
+========  =======  ====================================================================================================
+mean      m        mean
+var       m²       population variance
+grad      m/px     mean of ``sqrt(gx² + gy²)``; central differences over the whole image with replicated borders; a
+                   difference that touches an invalid pixel is 0
+min, max  m        extremes
+valid     1        fraction of the patch's pixels that are valid
+========  =======  ====================================================================================================
+
+A patch without a valid pixel has 0 in every column.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import numpy as np
+
+from mvde.errors import ResolutionError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+STATS = ("mean", "var", "grad", "min", "max", "valid")
+DEFAULT_STATS = ("mean", "var", "grad")
+
+# Rows of the image that one step of the NumPy version works on: its float64 temporaries then stay in the L2 cache,
+# which is twice as fast as whole-image temporaries.
+_BAND_ROWS = 32
+
+
+class _Bounds(NamedTuple):
+    """Closed interval of valid depths, in metres, in the precision of the depth."""
+
+    lower: float
+    upper: float
+
+
+@overload
+def depth_to_patch_stats(
+    depth: NDArray[Any],
+    patch_size: int,
+    stats: Sequence[str] = DEFAULT_STATS,
+    *,
+    min_depth: float | None = None,
+    max_depth: float | None = None,
+) -> NDArray[np.float32]: ...
+
+
+@overload
+def depth_to_patch_stats(
+    depth: torch.Tensor,
+    patch_size: int,
+    stats: Sequence[str] = DEFAULT_STATS,
+    *,
+    min_depth: float | None = None,
+    max_depth: float | None = None,
+) -> torch.Tensor: ...
+
+
+def depth_to_patch_stats(
+    depth: Any,
+    patch_size: int,
+    stats: Sequence[str] = DEFAULT_STATS,
+    *,
+    min_depth: float | None = None,
+    max_depth: float | None = None,
+) -> Any:
+    """Statistics of each patch of a depth map, float32 (B, N, S): metres, m² or m/px, one column per name in ``stats``.
+
+    ``depth`` is (B, H, W), float16, float32 or float64 (torch: bfloat16 too), in metres; H and W are multiples of
+    ``patch_size``. Patches come in row-major order, the order of the backbone's tokens. A torch tensor gives a tensor
+    on the same device, with gradients; an array gives an array.
+
+    Raises :class:`ResolutionError` when the image does not divide into patches, :class:`UsageError` for an unknown
+    statistic, another rank or dtype, or bounds that leave no depth.
+    """
+    _check_stats(stats)
+    _check_patch_grid(depth, patch_size)
+    torch_module = sys.modules.get("torch")
+    if torch_module is not None and isinstance(depth, torch_module.Tensor):
+        if not depth.dtype.is_floating_point:
+            raise _wrong_dtype(depth.dtype)
+        info = torch_module.finfo(depth.dtype)
+        limits = torch_module.tensor(
+            _check_bounds(min_depth, max_depth), dtype=torch_module.float64, device="cpu"
+        ).clamp(0.0, info.max)
+        bounds = _Bounds(*limits.to(depth.dtype).tolist())
+        return _torch_patch_stats(depth, patch_size, stats, bounds).to(torch_module.float32)
+    if depth.dtype not in (np.float16, np.float32, np.float64):
+        raise _wrong_dtype(depth.dtype)
+    return numpy_patch_stats(depth, patch_size, stats, min_depth=min_depth, max_depth=max_depth)
+
+
+def numpy_patch_stats(
+    depth: NDArray[Any],
+    patch_size: int,
+    stats: Sequence[str] = DEFAULT_STATS,
+    *,
+    min_depth: float | None = None,
+    max_depth: float | None = None,
+) -> NDArray[np.float32]:
+    """The specification: as :func:`depth_to_patch_stats`, always in NumPy and in float64, for arguments it accepts."""
+    limits = np.clip(_check_bounds(min_depth, max_depth), 0.0, np.finfo(depth.dtype).max)
+    bounds = _Bounds(*(float(limit) for limit in limits.astype(depth.dtype)))
+    batch, height, width = depth.shape
+    rows, columns = height // patch_size, width // patch_size
+    band_rows = max(1, _BAND_ROWS // patch_size)
+    out = np.empty((batch, rows, columns, len(stats)), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # depths past 1e19 m overflow float32's m²: the result is inf
+        for image, image_out in zip(depth, out, strict=True):
+            for row in range(0, rows, band_rows):
+                stop = min(row + band_rows, rows)
+                padded = _padded_band(image, row * patch_size, stop * patch_size)
+                columns_by_name = _band_stats(padded, patch_size, stats, bounds)
+                for index, name in enumerate(stats):
+                    image_out[row:stop, :, index] = columns_by_name[name]
+    return out.reshape(batch, rows * columns, len(stats))
+
+
+def _padded_band(image: NDArray[Any], start: int, stop: int) -> NDArray[np.float64]:
+    """Rows ``start``…``stop`` of the image with one neighbour on every side, replicated at the image's border."""
+    height, width = image.shape
+    padded = np.empty((stop - start + 2, width + 2))
+    padded[1:-1, 1:-1] = image[start:stop]
+    padded[0, 1:-1] = image[max(start - 1, 0)]
+    padded[-1, 1:-1] = image[min(stop, height - 1)]
+    padded[:, 0] = padded[:, 1]
+    padded[:, -1] = padded[:, -2]
+    return padded
+
+
+def _band_stats(
+    padded: NDArray[np.float64], patch_size: int, stats: Sequence[str], bounds: _Bounds
+) -> dict[str, NDArray[np.float64]]:
+    """Statistics by name, each (rows, columns), of a band of whole patches with its one-pixel border."""
+    valid = (padded > 0) & (padded >= bounds.lower) & (padded <= bounds.upper)
+    all_valid = bool(valid.all())  # the usual case for a network's output, and three times as fast
+    depth = padded if all_valid else np.where(valid, padded, 0.0)
+    inner, inner_valid = depth[1:-1, 1:-1], valid[1:-1, 1:-1]
+    area = float(patch_size * patch_size)
+    shape = (inner.shape[0] // patch_size, inner.shape[1] // patch_size)
+    num_valid = np.full(shape, area) if all_valid else _patch_sum(inner_valid.astype(np.float64), patch_size)
+    divisor = np.maximum(num_valid, 1.0)
+    mean = _patch_sum(inner, patch_size) / divisor
+    result = {"mean": mean, "valid": num_valid / area}
+    if "var" in stats:
+        deviation = inner - mean.repeat(patch_size, 0).repeat(patch_size, 1)
+        deviation *= deviation
+        if not all_valid:
+            deviation *= inner_valid
+        result["var"] = _patch_sum(deviation, patch_size) / divisor
+    if "grad" in stats:
+        magnitude = _gradient_magnitude(depth, None if all_valid else valid)
+        result["grad"] = _patch_sum(magnitude, patch_size) / divisor
+    if "min" in stats:
+        lowest = inner if all_valid else np.where(inner_valid, inner, np.inf)
+        result["min"] = np.where(num_valid > 0, _patch_reduce(np.minimum, lowest, patch_size), 0.0)
+    if "max" in stats:  # invalid pixels are 0 here, which no valid depth is below
+        result["max"] = _patch_reduce(np.maximum, inner, patch_size)
+    return result
+
+
+def _gradient_magnitude(depth: NDArray[np.float64], valid: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """``sqrt(gx² + gy²)`` in m/px of the pixels inside the border; 0 at invalid pixels. ``None``: all are valid."""
+    gx = depth[1:-1, 2:] - depth[1:-1, :-2]
+    gy = depth[2:, 1:-1] - depth[:-2, 1:-1]
+    if valid is not None:
+        gx *= valid[1:-1, 2:] & valid[1:-1, :-2] & valid[1:-1, 1:-1]
+        gy *= valid[2:, 1:-1] & valid[:-2, 1:-1] & valid[1:-1, 1:-1]
+    gx *= gx
+    gy *= gy
+    gx += gy
+    np.sqrt(gx, out=gx)
+    gx *= 0.5
+    return gx
+
+
+def _patch_sum(values: NDArray[np.float64], patch_size: int) -> NDArray[np.float64]:
+    return _patch_reduce(np.add, values, patch_size)
+
+
+def _patch_reduce(ufunc: np.ufunc, values: NDArray[np.float64], patch_size: int) -> NDArray[np.float64]:
+    """(H, W) → (H/p, W/p). Rows first: that reduction runs along memory and leaves little for the second."""
+    height, width = values.shape
+    by_rows = ufunc.reduce(values.reshape(height // patch_size, patch_size, width), axis=1)
+    reduced: NDArray[np.float64] = ufunc.reduce(by_rows.reshape(height // patch_size, -1, patch_size), axis=2)
+    return reduced
+
+
+def _torch_patch_stats(depth: torch.Tensor, patch_size: int, stats: Sequence[str], bounds: _Bounds) -> torch.Tensor:
+    """(B, H, W) → (B, N, S) in float32, or float64 for float64 input; differentiable in ``depth``."""
+    import torch
+
+    if depth.dtype in (torch.float16, torch.bfloat16):
+        depth = depth.float()
+    valid = (depth > 0) & (depth >= bounds.lower) & (depth <= bounds.upper)
+    # Invalid pixels become 0 before any arithmetic: 0 · NaN in the backward pass would poison the whole patch.
+    depth = torch.where(valid, depth, 0.0)
+    patches, mask = _torch_patches(depth, patch_size), _torch_patches(valid, patch_size)  # (B, N, p·p)
+    num_valid = mask.sum(-1).to(depth.dtype)
+    divisor = num_valid.clamp(min=1.0)
+    # A first mean only shifts: what is summed afterwards is small, so that millimetres survive an offset of 1e4 m.
+    shift = (patches.detach().sum(-1) / divisor).unsqueeze(-1)
+    deviation = torch.where(mask, patches - shift, 0.0)
+    mean_deviation = deviation.sum(-1) / divisor
+    result = {"mean": shift.squeeze(-1) + mean_deviation, "valid": num_valid / patch_size**2}
+    if "var" in stats:
+        centred = torch.where(mask, deviation - mean_deviation.unsqueeze(-1), 0.0)
+        result["var"] = centred.square().sum(-1) / divisor
+    if "grad" in stats:
+        magnitude = _torch_gradient_magnitude(depth, valid)
+        result["grad"] = _torch_patches(magnitude, patch_size).sum(-1) / divisor
+    empty = num_valid == 0
+    if "min" in stats:
+        result["min"] = torch.where(empty, 0.0, torch.where(mask, patches, torch.inf).amin(-1))
+    if "max" in stats:
+        result["max"] = torch.where(empty, 0.0, torch.where(mask, patches, -torch.inf).amax(-1))
+    return torch.stack([result[name] for name in stats], dim=-1)
+
+
+def _torch_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """(B, H, W) → (B, N, p·p)."""
+    batch, height, width = image.shape
+    grid = image.reshape(batch, height // patch_size, patch_size, width // patch_size, patch_size)
+    return grid.transpose(2, 3).reshape(batch, -1, patch_size * patch_size)
+
+
+def _torch_gradient_magnitude(depth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """``sqrt(gx² + gy²)`` in m/px, (B, H, W); 0 at invalid pixels, with a gradient of 0 where the magnitude is 0."""
+    import torch
+    from torch.nn import functional
+
+    padded = functional.pad(depth.unsqueeze(1), (1, 1, 1, 1), mode="replicate").squeeze(1)
+    known = functional.pad(valid.to(depth.dtype).unsqueeze(1), (1, 1, 1, 1), mode="replicate").squeeze(1) > 0
+    gx = torch.where(known[:, 1:-1, 2:] & known[:, 1:-1, :-2], padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2], 0.0) / 2
+    gy = torch.where(known[:, 2:, 1:-1] & known[:, :-2, 1:-1], padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1], 0.0) / 2
+    squared = gx.square() + gy.square()
+    sloped = (squared > 0) & valid
+    return torch.where(sloped, torch.where(sloped, squared, 1.0).sqrt(), 0.0)
+
+
+def _check_stats(stats: Sequence[str]) -> None:
+    unknown = [name for name in stats if name not in STATS]
+    if isinstance(stats, str) or unknown or not stats:
+        got = repr(stats) if isinstance(stats, str) or not stats else ", ".join(map(repr, unknown))
+        raise UsageError(f"stats has {got}: expected a sequence of names out of {', '.join(STATS)}")
+
+
+def _check_patch_grid(depth: Any, patch_size: int) -> None:
+    shape = tuple(getattr(depth, "shape", ()))
+    if len(shape) != 3 or not hasattr(depth, "dtype"):
+        got = f"shape {shape}" if hasattr(depth, "dtype") else f"a {type(depth).__name__}"
+        raise UsageError(
+            f"depth has {got}: expected an array or tensor (B, H, W) in metres; use depth[None] for a single map"
+        )
+    if isinstance(patch_size, bool) or not isinstance(patch_size, int | np.integer) or patch_size < 1:
+        raise UsageError(f"patch_size is {patch_size!r}: expected a positive integer, such as 14 or 16")
+    height, width = shape[1:]
+    if height < patch_size or width < patch_size or height % patch_size or width % patch_size:
+        nearest = " and ".join(f"{name} {_nearest(size, patch_size)}" for name, size in (("H", height), ("W", width)))
+        raise ResolutionError(
+            f"depth is {height}x{width} (HxW), which patches of {patch_size}x{patch_size} do not tile: "
+            f"the nearest sizes that fit are {nearest}"
+        )
+
+
+def _nearest(size: int, patch_size: int) -> str:
+    below = size // patch_size * patch_size
+    if below == size > 0:
+        return str(size)
+    return f"{below} or {below + patch_size}" if below else str(patch_size)
+
+
+def _check_bounds(min_depth: float | None, max_depth: float | None) -> tuple[float, float]:
+    lower = 0.0 if min_depth is None else float(min_depth)
+    upper = float("inf") if max_depth is None else float(max_depth)
+    if not 0.0 <= lower < upper:  # also refuses NaN
+        raise UsageError(
+            f"min_depth {min_depth} and max_depth {max_depth}: expected 0 <= min_depth < max_depth, in metres"
+        )
+    return lower, upper
+
+
+def _wrong_dtype(dtype: object) -> UsageError:
+    return UsageError(
+        f"depth has dtype {dtype}: expected floating-point metres; "
+        "for integer millimetres use depth.astype('float32') / 1000"
+    )
