@@ -59,6 +59,7 @@ class LossConfig:
 
     silog: float = 1.0
     silog_lambda: float = 0.85
+    log_l1: float = 0.0
     l1: float = 0.0
     berhu: float = 0.0
     gradient: float = 0.5
@@ -66,8 +67,26 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class StageConfig:
+    """A part of a run with its own resolutions, e.g. small pictures first.
+
+    Each step draws one of ``res`` (``"224"``, ``"192x256"``). ``data`` stands in for ``data.train`` where it is given.
+    """
+
+    steps: int = 1000
+    res: tuple[str, ...] = ("224",)
+    batch_size: int = 4
+    data: str | None = None
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation. ``res`` is the training resolution; rates are those of the decoder."""
+    """Optimisation. ``res`` is the training resolution; rates are those of the decoder.
+
+    ``batch_size`` is the global one, shared out over all processes. Where ``stages`` are given, they take the place of
+    ``res``, ``batch_size`` and ``steps``. The rate rises over ``warmup_steps`` and falls, by ``schedule``, over the last
+    ``decay_steps`` (0: from the end of the warm-up on).
+    """
 
     res: tuple[int, int] = (896, 896)
     freeze_backbone_steps: int = 2000
@@ -79,6 +98,8 @@ class TrainConfig:
     steps: int = 50_000
     schedule: str = "cosine"
     warmup_steps: int = 500
+    decay_steps: int = 0
+    beta2: float = 0.999
     clip_grad_norm: float = 1.0
     autocast: str = "bf16"
     ema_decay: float = 0.999
@@ -88,8 +109,14 @@ class TrainConfig:
     seed: int = 0
     tracker: str = "tensorboard"
     init_checkpoint: str | None = None
+    stages: tuple[StageConfig, ...] = ()
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def all_stages(self) -> tuple[StageConfig, ...]:
+        """The stages in order; without ``stages``, the one that ``res``, ``batch_size`` and ``steps`` describe."""
+        res = f"{self.res[0]}x{self.res[1]}"
+        return self.stages or (StageConfig(steps=self.steps, res=(res,), batch_size=self.batch_size),)
 
 
 @dataclass(frozen=True)
@@ -135,6 +162,7 @@ def load_config(source: Config | DictConfig | Mapping[str, Any] | str | Path) ->
         oc.set_readonly(node, None)
     _spread_sizes(given, where)
     try:
+        _fill_stages(given)
         merged = oc.to_container(oc.merge(schema, given), resolve=True, throw_on_missing=True)
     except _omegaconf_errors() as error:
         raise ConfigError(_explain(error, where)) from error
@@ -223,6 +251,16 @@ def _spread_sizes(given: Any, where: str) -> None:
             raise ConfigError(f"{where}: {section}.{key} must be one number or [height, width], but got {size!r}")
 
 
+def _fill_stages(given: Any) -> None:
+    """Each stage is checked by itself: OmegaConf does not merge the elements of a list with their schema."""
+    oc = _omegaconf()
+    stages: Any = oc.select(given, "train.stages")
+    if oc.is_list(stages):
+        if not all(oc.is_dict(stage) for stage in stages):
+            raise ConfigError(f"train.stages must be a list of mappings with the keys {_names(StageConfig)}")
+        given.train.stages = [oc.to_container(oc.merge(oc.structured(StageConfig), stage)) for stage in stages]
+
+
 def _instantiate(kind: type[Any], plain: Mapping[str, Any]) -> Any:
     values: dict[str, Any] = {}
     for spec in dataclasses.fields(kind):
@@ -230,6 +268,8 @@ def _instantiate(kind: type[Any], plain: Mapping[str, Any]) -> Any:
         default_factory: Any = spec.default_factory
         if isinstance(default_factory, type) and dataclasses.is_dataclass(default_factory):
             value = _instantiate(default_factory, value)
+        elif spec.name == "stages":
+            value = [_instantiate(StageConfig, stage) for stage in value]
         values[spec.name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
 
@@ -252,6 +292,10 @@ def _checked(config: Config, where: str) -> Config:
     positive = {"train.lr": train.lr, "train.batch_size": train.batch_size, "train.steps": train.steps}
     positive |= {"decoder.c_dec": decoder.c_dec, "decoder.min_depth": decoder.min_depth}
     positive |= {"data.depth_scale": config.data.depth_scale}
+    for index, stage in enumerate(train.stages):
+        positive |= {f"train.stages[{index}].{key}": getattr(stage, key) for key in ("steps", "batch_size")}
+        for text in stage.res:
+            parse_resolution(text)
     for key, value in positive.items():
         if not value > 0:
             raise ConfigError(f"{where}: {key} must be positive, but got {value}")

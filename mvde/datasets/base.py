@@ -1,0 +1,35 @@
+"""What every data set hands out: samples of RGB and metric depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class DepthSample:
+    """One frame.
+
+    ``rgb`` (H, W, 3) uint8 RGB; ``depth_m`` (H, W) float32 planar depth in metres, 0 or NaN where unknown;
+    ``intrinsics`` (4,) float32 (fx, fy, cx, cy) in pixels of this frame, or None; ``name`` says where it came from.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth_m: NDArray[np.float32]
+    intrinsics: NDArray[np.float32] | None
+    name: str
+
+
+class DepthDataset(Protocol):
+    """A finite sequence of samples; reading one is independent of the others, so workers may share it."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        ...
+
+    def __getitem__(self, index: int) -> DepthSample:
+        """Sample number ``index``, 0 <= index < len; raises DatasetError naming the file that is wrong."""
+        ...

@@ -1,0 +1,1 @@
+"""Training, evaluation and batch inference in PyTorch."""

@@ -1,0 +1,103 @@
+"""Training augmentation that keeps metric depth right: flip, crop-resize, colour jitter.
+
+A crop that is enlarged looks like a picture taken with a longer lens. Seen by the camera that the model assumes, the
+same picture shows everything nearer by the same factor, so depth is divided by the zoom (the canonical-camera label
+transform of Metric3D, Yin et al., 2023). Only the ratio of focal lengths before and after matters; a frame without
+intrinsics can be zoomed just as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mvde.config import AugmentConfig
+from mvde.datasets.base import DepthSample
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One drawn augmentation. ``scale`` is the crop's side over the largest crop that fits, ``offset`` its place (0-1).
+
+    ``jitter`` holds gain, contrast, saturation and gamma; 1 leaves the colours as they are.
+    """
+
+    flip: bool = False
+    scale: float = 1.0
+    offset: tuple[float, float] = (0.5, 0.5)
+    jitter: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+
+
+def draw_transform(rng: np.random.Generator, config: AugmentConfig) -> Transform:
+    """A transform drawn from ``rng``; the same number of draws whatever the configuration."""
+    flip, scale, row, column, *jitter = rng.random(8)
+    spread = config.colour_jitter
+    gain, contrast, saturation, gamma = (float(np.exp(spread * (2 * u - 1))) for u in jitter)
+    return Transform(
+        flip=bool(flip < config.flip),
+        scale=float(config.crop_min_scale + (1 - config.crop_min_scale) * scale),
+        offset=(float(row), float(column)),
+        jitter=(gain, contrast, saturation, gamma),
+    )
+
+
+def crop_box(source: tuple[int, int], target: tuple[int, int], transform: Transform) -> tuple[int, int, int, int]:
+    """``(top, left, height, width)`` in pixels of the crop of ``source`` (H, W) that has the aspect of ``target``."""
+    largest = min(source[0] / target[0], source[1] / target[1])
+    height = max(1, min(source[0], round(target[0] * largest * transform.scale)))
+    width = max(1, min(source[1], round(target[1] * largest * transform.scale)))
+    top = round((source[0] - height) * transform.offset[0])
+    left = round((source[1] - width) * transform.offset[1])
+    return top, left, height, width
+
+
+def transform_sample(
+    sample: DepthSample, size: tuple[int, int], transform: Transform
+) -> tuple[Tensor, NDArray[np.float32]]:
+    """Image (3, H, W) uint8 and depth (H, W) float32 metres at ``size``, cropped, resized and flipped.
+
+    The image is resized with antialiasing, depth by nearest neighbour: averaging across an edge would invent surfaces
+    that hang in the air. Colours are left to :func:`jitter_colours`, which takes a batch.
+    """
+    top, left, height, width = crop_box(sample.depth_m.shape, size, transform)  # type: ignore[arg-type]
+    rgb = torch.from_numpy(np.ascontiguousarray(sample.rgb[top : top + height, left : left + width]))
+    image = rgb.permute(2, 0, 1)[None]
+    if (height, width) != size:
+        image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
+    depth = _nearest(sample.depth_m[top : top + height, left : left + width], size)
+    zoom = _zoom(sample.depth_m.shape, size, height)  # type: ignore[arg-type]
+    depth = (depth / np.float32(zoom)).astype(np.float32, copy=False)
+    if transform.flip:
+        return image[0].flip(-1), np.ascontiguousarray(depth[:, ::-1])
+    return image[0], depth
+
+
+def jitter_colours(images: Tensor, transforms: list[Transform]) -> Tensor:
+    """Images (B, 3, H, W) float32 in [0, 1] from uint8, with each image's gain, contrast, saturation and gamma."""
+    factors = torch.tensor([t.jitter for t in transforms], dtype=torch.float32)[:, :, None, None, None]
+    gain, contrast, saturation, gamma = factors.unbind(1)  # (B, 1, 1, 1) each
+    x = images.float().div_(255)
+    if bool((factors == 1).all()):
+        return x
+    x = x.pow(gamma) * gain
+    grey = x.mean(dim=1, keepdim=True)
+    x = grey + (x - grey) * saturation
+    middle = x.mean(dim=(1, 2, 3), keepdim=True)
+    return (middle + (x - middle) * contrast).clamp_(0, 1)
+
+
+def _zoom(source: tuple[int, int], target: tuple[int, int], height: int) -> float:
+    """Focal length after the crop over the focal length of the largest crop, at the same output size."""
+    return min(source[0] / target[0], source[1] / target[1]) * target[0] / height
+
+
+def _nearest(depth: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    rows, columns = (
+        ((np.arange(n) + 0.5) * (m / n)).astype(np.intp) for n, m in zip(size, depth.shape, strict=True)
+    )
+    return depth[np.ix_(rows, columns)]

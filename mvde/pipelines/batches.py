@@ -1,0 +1,95 @@
+"""Batches as a function of the step number: the same on any number of processes and after any interruption."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mvde.config import StageConfig, TrainConfig, parse_resolution
+from mvde.datasets.base import DepthDataset
+from mvde.errors import DatasetError, UsageError
+from mvde.pipelines.augment import draw_transform, jitter_colours, transform_sample
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of each global batch this process takes."""
+
+    rank: int = 0
+    num_processes: int = 1
+
+    def of(self, batch_size: int) -> slice:
+        """This process's part of ``batch_size`` samples; raises UsageError where it cannot be shared out evenly."""
+        if batch_size % self.num_processes:
+            raise UsageError(
+                f"a global batch of {batch_size} cannot be shared evenly by {self.num_processes} processes; "
+                f"make train.batch_size a multiple of {self.num_processes}"
+            )
+        part = batch_size // self.num_processes
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+
+class StepBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Item ``step`` is this process's part of that step's batch.
+
+    Images (b, 3, H, W) float32 in [0, 1] and depth (b, H, W) float32 metres. Everything random about a step comes from
+    (seed, step), and frames are drawn without replacement epoch by epoch, so nothing has to be stored for a resume.
+    """
+
+    def __init__(self, config: TrainConfig, datasets: list[DepthDataset], share: Share) -> None:
+        self._config = config
+        self._stages = config.all_stages()
+        self._datasets = datasets
+        self._share = share
+        self._ends = list(accumulate(stage.steps for stage in self._stages))
+        for stage, dataset in zip(self._stages, datasets, strict=True):
+            share.of(stage.batch_size)
+            if len(dataset) == 0:
+                raise DatasetError(f"the data set {stage.data or 'of data.train'} holds no frames; nothing to train on")
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        index = bisect.bisect_right(self._ends, step)
+        stage, dataset = self._stages[index], self._datasets[index]
+        step_in_stage = step - (self._ends[index - 1] if index else 0)
+        rng = np.random.default_rng([self._config.seed, step])
+        size = parse_resolution(stage.res[int(rng.integers(len(stage.res)))])
+        frames = self._frames(stage, len(dataset), index, step_in_stage)
+        transforms = [draw_transform(rng, self._config.augment) for _ in frames]
+        part = self._share.of(stage.batch_size)
+        pairs = [
+            transform_sample(dataset[frame], size, transform)
+            for frame, transform in zip(frames[part], transforms[part], strict=True)
+        ]
+        images = jitter_colours(torch.stack([image for image, _ in pairs]), transforms[part])
+        return images, torch.from_numpy(np.stack([depth for _, depth in pairs]))
+
+    def _frames(self, stage: StageConfig, num_frames: int, index: int, step_in_stage: int) -> list[int]:
+        first = step_in_stage * stage.batch_size
+        positions = range(first, first + stage.batch_size)
+        orders = {
+            epoch: np.random.default_rng([self._config.seed, index, epoch, 1]).permutation(num_frames)
+            for epoch in {position // num_frames for position in positions}
+        }
+        return [int(orders[position // num_frames][position % num_frames]) for position in positions]
+
+
+def batches_from(source: StepBatches, first_step: int, num_workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of the steps from ``first_step`` on, in order, read ahead by ``num_workers`` processes (0: none)."""
+    loader = DataLoader(
+        source,
+        batch_size=None,
+        sampler=range(first_step, len(source)),
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+    )
+    return iter(loader)
