@@ -150,7 +150,8 @@ class Manifest:
 
     def _check(self, where: str) -> None:
         """Nothing, if the values fit together; readers rely on this and do not check again."""
-        depth_range_m, sizes = self.depth_range_m, [spec.shape for spec in (*self.inputs, *self.outputs)]
+        depth_range_m = self.depth_range_m
+        sizes = [spec.shape for spec in self.inputs] + [spec.shape for spec in self.outputs]
         _expect(self.kind in KINDS, where, "kind", self.kind, f"one of {', '.join(KINDS)}")
         _expect(
             self.depth_kind in DEPTH_KINDS, where, "depth_kind", self.depth_kind, f"one of {', '.join(DEPTH_KINDS)}"
