@@ -1,0 +1,1 @@
+"""Backbones: vision towers that hand back one feature map per tap."""

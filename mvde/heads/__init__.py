@@ -1,0 +1,1 @@
+"""Heads: what turns features into depth, and depth statistics into tokens."""
