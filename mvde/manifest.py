@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -232,3 +234,14 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, key: str)
         wanted = "a list" if num_fixed is None else f"a list of {num_fixed}"
         raise ManifestError(f"{where}: {key} must be {wanted}, but got {value!r}")
     return tuple(_convert(arguments[0], item, where, f"{key}[{index}]") for index, item in enumerate(value))
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Version of each distribution that is installed, for ``tools``; others are left out."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

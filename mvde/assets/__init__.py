@@ -1,4 +1,4 @@
-"""Files that ship inside the package: the nano checkpoint and sample photographs (licences in ``photos/LICENSES.md``)."""
+"""Files that ship inside the package: the nano checkpoint, and sample photographs (see ``photos/LICENSES.md``)."""
 
 from __future__ import annotations
 

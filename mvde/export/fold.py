@@ -1,0 +1,122 @@
+"""Exact rewrites of an ONNX graph, as named rules: each is equal in real arithmetic, and says why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvde.errors import BackendError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_AFFINE_OPS = ("Add", "Sub", "Mul", "Div")
+
+
+def fold_graph(model: ir.Model) -> dict[str, int]:
+    """How often each rule was applied to ``model``, which is rewritten in place."""
+    applied = {"affine-into-conv": fold_affine_into_conv(model)}
+    _remove_unused(model)
+    return applied
+
+
+def fold_affine_into_conv(model: ir.Model) -> int:
+    """Number of convolutions that took in the per-channel affine chain (Add, Sub, Mul, Div) before them.
+
+    With ``y_c = a_c x_c + b_c``, a convolution without padding gives
+    ``Σ w_oc y_c + k_o = Σ (w_oc a_c) x_c + (k_o + Σ w_oc b_c)``: again a convolution of ``x``. Padding would break it,
+    because it adds zeros to ``y``, not to ``x``. This is how scaling bytes to [0, 1] and normalising them disappear
+    into the patch embedding. The new weights are computed in float64 and rounded once.
+    """
+    return sum(_fold_chain(model.graph, node) for node in list(model.graph) if _is_unpadded_conv(node))
+
+
+def _is_unpadded_conv(node: ir.Node) -> bool:
+    if node.op_type != "Conv" or node.domain:
+        return False
+    pads, group, auto_pad = (node.attributes.get(name) for name in ("pads", "group", "auto_pad"))
+    return (
+        (pads is None or not any(pads.as_ints()))
+        and (group is None or group.as_int() == 1)
+        and (auto_pad is None or auto_pad.as_string() in {"NOTSET", "VALID"})
+        and all(value is None or value.const_value is not None for value in node.inputs[1:])
+    )
+
+
+def _fold_chain(graph: ir.Graph, conv: ir.Node) -> bool:
+    weight = _constant(conv.inputs[1])
+    scale, shift = np.ones(weight.shape[1]), np.zeros(weight.shape[1])
+    source = conv.inputs[0]
+    while (step := _affine_step(source, weight.shape[1])) is not None:
+        source, step_scale, step_shift = step
+        # The steps are met from the convolution backwards, so each acts before those already taken in.
+        scale, shift = scale * step_scale, scale * step_shift + shift
+    if source is conv.inputs[0]:
+        return False
+    bias = _constant(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else 0.0
+    dtype = conv.inputs[1].dtype.numpy()  # type: ignore[union-attr]
+    folded_bias = bias + np.einsum("ochw,c->o", weight, shift)
+    new = [(weight * scale[None, :, None, None]).astype(dtype), folded_bias.astype(dtype)]
+    conv.resize_inputs(3)
+    conv.replace_input_with(0, source)
+    stem = conv.inputs[1].name  # type: ignore[union-attr]
+    for index, (suffix, array) in enumerate(zip(("", ".bias"), new, strict=True), start=1):
+        conv.replace_input_with(index, _initializer(graph, f"{stem}.folded{suffix}", array))
+    return True
+
+
+def _affine_step(
+    value: ir.Value | None, num_channels: int
+) -> tuple[ir.Value, NDArray[np.float64], NDArray[np.float64]] | None:
+    """(x, a, b) with ``value = a x + b`` per channel, if ``value`` is made so and nothing else reads it."""
+    node = value.producer() if value is not None else None
+    if value is None or node is None or node.op_type not in _AFFINE_OPS or node.domain:
+        return None
+    if len(value.uses()) != 1 or value.is_graph_output():
+        return None
+    data, operand = node.inputs
+    if node.op_type in {"Add", "Mul"} and data is not None and data.const_value is not None:
+        data, operand = operand, data
+    if data is None or operand is None or operand.const_value is None:
+        return None
+    constant = _per_channel(_constant(operand), num_channels)
+    if constant is None or (data.shape is not None and value.shape is not None and data.shape != value.shape):
+        return None
+    one, zero = np.ones(num_channels), np.zeros(num_channels)
+    scale_shift = {"Add": (one, constant), "Sub": (one, -constant), "Mul": (constant, zero)}
+    if node.op_type == "Div":
+        return data, 1.0 / constant, zero
+    return data, *scale_shift[node.op_type]
+
+
+def _per_channel(constant: NDArray[np.float64], num_channels: int) -> NDArray[np.float64] | None:
+    """One number per channel, if the constant broadcasts to (B, C, H, W) without varying in the other axes."""
+    if constant.size == 1 and constant.ndim <= 4:
+        return np.full(num_channels, constant.item())
+    if constant.ndim in {3, 4} and constant.shape[-3:] == (num_channels, 1, 1) and constant.size == num_channels:
+        return constant.reshape(num_channels)
+    return None
+
+
+def _constant(value: ir.Value | None) -> NDArray[np.float64]:
+    if value is None or value.const_value is None:
+        raise BackendError(f"the value {value} is not a constant and cannot be folded")
+    return value.const_value.numpy().astype(np.float64)
+
+
+def _initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    import onnx_ir as ir
+
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _remove_unused(model: ir.Model) -> None:
+    """Nodes and initializers that nothing reads any more."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    RemoveUnusedNodesPass()(model)

@@ -1,0 +1,317 @@
+"""A depth model to an ONNX file and its manifest: traced at fixed resolutions, folded, checked, measured, published."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvde.artifact import (
+    EXPORT_DIR,
+    FileRecord,
+    InputSpec,
+    Manifest,
+    Normalization,
+    OutputSpec,
+    SourceRecord,
+    artifact_stem,
+    staged_write,
+    write_manifest,
+)
+from mvde.assets import sample_photos
+from mvde.config import check_resolution
+from mvde.errors import MissingDependencyError, UsageError
+from mvde.manifest import installed_versions
+from mvde.parity import ParityReport, check, compare_depth, merge_reports
+from mvde.stats import DEFAULT_STATS
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from mvde.model import DepthModel
+
+OPSETS = (18, 19, 20, 21, 22, 23)
+DEFAULT_OPSET = 23
+"""The first opset with the standard ``Attention`` operator."""
+
+PARITY_TOLERANCE = 1e-4
+"""Largest |Δdepth| / depth between PyTorch and ONNX Runtime, both float32. Two float32 evaluations of the same graph in
+another order of summation differ by 1e-6 to 1e-5 here; a wrong axis, a missing bias or another resampling by 1e-2."""
+
+_MEASURED_WORK = 1e12
+"""Multiply-adds of the backbone that the parity check may spend: all photographs for a small model, one for a large."""
+
+_TOOLS = ("mvde", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for every resolution of one call."""
+
+    model: DepthModel
+    name: str
+    opset: int
+    batch: int
+    checkpoint_sha256: str
+    photos: tuple[Path, ...] | None
+    progress: Progress
+
+
+def export_onnx(
+    model: DepthModel,
+    resolutions: Sequence[tuple[int, int]],
+    out_dir: str | Path = EXPORT_DIR,
+    name: str | None = None,
+    opset: int = DEFAULT_OPSET,
+    batch: int = 1,
+    *,
+    checkpoint: Path | None = None,
+    photos: Sequence[Path] | None = None,
+    progress: Progress = lambda message: None,
+) -> list[Path]:
+    """Paths of the ONNX files written, one per resolution (H, W) in pixels, each with its manifest beside it.
+
+    The graph takes ``image`` uint8 (B, H, W, 3) RGB and gives ``depth`` float32 (B, H, W), in metres for a metric
+    model. ``name`` defaults to the configuration's; ``checkpoint`` is the file that the weights came from, for the
+    manifest; ``photos`` replace the sample photographs of the parity check; ``progress`` is told what is being done.
+
+    Nothing is written for a resolution that fails: :class:`ResolutionError`, :class:`UsageError` (opset, batch, name),
+    :class:`ParityError` over ``PARITY_TOLERANCE``, :class:`OutputError` where the disk is full.
+    """
+    job = _Job(
+        model=model,
+        name=name if name is not None else model.config.name,
+        opset=opset,
+        batch=batch,
+        checkpoint_sha256=_weights_sha256(model, checkpoint),
+        photos=None if photos is None else tuple(photos),
+        progress=progress,
+    )
+    _check_arguments(job, resolutions)
+    return [_export_one(job, resolution, Path(out_dir)) for resolution in dict.fromkeys(resolutions)]
+
+
+def _check_arguments(job: _Job, resolutions: Sequence[tuple[int, int]]) -> None:
+    """Nothing, if every argument fits; all resolutions are checked before the first is traced."""
+    if not resolutions:
+        raise UsageError("no resolution was given to export; give at least one, such as 896")
+    for resolution in resolutions:
+        check_resolution(resolution, job.model.patch_size)
+    if job.opset not in OPSETS:
+        raise UsageError(f"opset {job.opset} cannot be exported; use one of {', '.join(map(str, OPSETS))}")
+    if job.batch < 1:
+        raise UsageError(f"the batch must be at least 1, but got {job.batch}")
+    if not job.name or job.name != Path(job.name).name or job.name.startswith("."):
+        raise UsageError(f"the name {job.name!r} cannot be a file name; use letters, digits, '-' and '_'")
+    if job.photos is not None and not job.photos:
+        raise UsageError("no photograph was given for the parity check; leave the argument out to use the samples")
+
+
+def _export_one(job: _Job, resolution: tuple[int, int], out_dir: Path) -> Path:
+    from mvde.export.serialize import save_model
+
+    stem = artifact_stem(job.name, resolution, job.batch)
+    with staged_write(out_dir, stem) as staging:
+        job.progress(f"{stem}: tracing")
+        graph = trace(job.model, resolution, job.batch, job.opset)
+        job.progress(f"{stem}: writing")
+        records = save_model(graph, staging / f"{stem}.onnx", _metadata(job, resolution))
+        del graph
+        parity = _measure(job, resolution, staging / f"{stem}.onnx", stem)
+        manifest = _manifest(job, resolution, records, parity)
+        write_manifest(manifest, staging / f"{stem}.onnx")
+    job.progress(f"{stem}: {parity}")
+    return out_dir / f"{stem}.onnx"
+
+
+def trace(model: DepthModel, resolution: tuple[int, int], batch: int = 1, opset: int = DEFAULT_OPSET) -> ir.Model:
+    """Folded graph of ``model`` at ``resolution``, uint8 (B, H, W, 3) in, depth (B, H, W) out; weights are shared."""
+    from mvde.export.fold import fold_graph
+
+    torch = _import_export_packages()
+    was_training = model.training
+    try:
+        wrapper = _camera_bytes_model(model, resolution)
+        image = torch.zeros(batch, *resolution, 3, dtype=torch.uint8)
+        with torch.no_grad(), _quiet_exporter():
+            program = torch.onnx.export(
+                wrapper,
+                (image,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["image"],
+                output_names=["depth"],
+                verbose=False,
+            )
+    finally:
+        model.train(was_training)
+    graph: ir.Model = program.model
+    fold_graph(graph)
+    _forget_origin(graph)
+    return graph
+
+
+def _import_export_packages() -> Any:
+    """torch, once every package that the exporter needs was found."""
+    for package in ("torch", "onnx", "onnxscript", "onnx_ir"):
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise MissingDependencyError.for_extra(package, "export", "exporting a model") from error
+    import torch
+
+    return torch
+
+
+def _camera_bytes_model(model: DepthModel, resolution: tuple[int, int]) -> torch.nn.Module:
+    """Module from bytes (B, H, W, 3) to depth; the trained model stays clean of export's needs."""
+    import torch
+
+    class CameraBytesModel(torch.nn.Module):
+        mean: torch.Tensor
+        std: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model.at_resolution(resolution)
+            self.register_buffer("mean", model.mean.detach().clone())
+            self.register_buffer("std", model.std.detach().clone())
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            # The cast comes first: TensorRT's parser refuses to transpose uint8.
+            pixels = image.to(torch.float32).permute(0, 3, 1, 2)  # (B, 3, H, W)
+            depth: torch.Tensor = self.model((pixels / 255 - self.mean) / self.std)
+            return depth
+
+    return CameraBytesModel().eval()
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter's notes on packages that play no part here (torchvision) are kept from the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _forget_origin(graph: ir.Model) -> None:
+    """The exporter stores stack traces with paths of this machine in every node; they are left out."""
+    for node in graph.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*graph.graph.inputs, *graph.graph.initializers.values()):
+        value.metadata_props.clear()
+    graph.graph.metadata_props.clear()
+    graph.metadata_props.clear()
+
+
+def _metadata(job: _Job, resolution: tuple[int, int]) -> dict[str, str]:
+    """What the file says of itself where its manifest was lost; the manifest is what is read."""
+    patch_size = job.model.patch_size
+    decoder = job.model.config.decoder
+    return {
+        "mvde.version": installed_versions(["mvde"]).get("mvde", "unknown"),
+        "mvde.name": job.name,
+        "mvde.patch_size": str(patch_size),
+        "mvde.grid": f"{resolution[0] // patch_size}x{resolution[1] // patch_size}",
+        "mvde.depth_kind": _depth_kind(job.model),
+        "mvde.depth_range_m": f"{decoder.min_depth:g}..{decoder.max_depth:g}",
+        "mvde.checkpoint_sha256": job.checkpoint_sha256,
+    }
+
+
+def _measure(job: _Job, resolution: tuple[int, int], path: Path, stem: str) -> dict[str, Any]:
+    """Parity of the file with PyTorch, as the manifest stores it. Raises :class:`ParityError` over the tolerance."""
+    from mvde.export.verify import load_photos, onnxruntime_depth, torch_depth
+
+    photos = job.photos or tuple(sample_photos()[: _num_photos(job, resolution)])
+    images = load_photos(photos, resolution, job.batch)
+    job.progress(f"{stem}: measuring PyTorch on {len(photos)} photographs")
+    reference = [torch_depth(job.model, image) for image in images]
+    job.progress(f"{stem}: measuring ONNX Runtime on {len(photos)} photographs")
+    candidate = onnxruntime_depth(path, images)
+    report = merge_reports([_compare(job.model, *pair) for pair in zip(candidate, reference, strict=True)])
+    check(report, PARITY_TOLERANCE, what=f"the exported graph {stem}")
+    return {
+        "reference": "pytorch:fp32",
+        "candidate": "onnxruntime:fp32",
+        "tolerance_max_rel": PARITY_TOLERANCE,
+        "photos": [photo.name for photo in photos],
+        **report.to_dict(),
+    }
+
+
+def _compare(model: DepthModel, candidate: Any, reference: Any) -> ParityReport:
+    return compare_depth(candidate, reference, model.patch_size)
+
+
+def _num_photos(job: _Job, resolution: tuple[int, int]) -> int:
+    num_tokens = resolution[0] * resolution[1] // job.model.patch_size**2
+    num_weights = sum(parameter.numel() for parameter in job.model.backbone.parameters())
+    return max(1, min(len(sample_photos()), int(_MEASURED_WORK // (num_tokens * num_weights))))
+
+
+def _manifest(
+    job: _Job, resolution: tuple[int, int], records: Sequence[FileRecord], parity: dict[str, Any]
+) -> Manifest:
+    model, patch_size = job.model, job.model.patch_size
+    decoder, kind = model.config.decoder, _depth_kind(model)
+    return Manifest(
+        kind="onnx",
+        name=job.name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        inputs=(InputSpec("image", (job.batch, *resolution, 3), "uint8", "BHWC", "RGB"),),
+        outputs=(OutputSpec("depth", (job.batch, *resolution), "float32", "m" if kind == "metric" else "relative"),),
+        normalization=Normalization(_floats(model.mean), _floats(model.std), folded=True),
+        patch_size=patch_size,
+        grid=(resolution[0] // patch_size, resolution[1] // patch_size),
+        depth_range_m=(decoder.min_depth, decoder.max_depth),
+        depth_kind=kind,
+        stats=DEFAULT_STATS,
+        opset=job.opset,
+        source=SourceRecord(job.checkpoint_sha256, model.config.to_dict()),
+        file=records[0],
+        tools=installed_versions(_TOOLS),
+        parity=parity,
+        companions=tuple(records[1:]),
+    )
+
+
+def _floats(tensor: torch.Tensor) -> tuple[float, ...]:
+    return tuple(float(f"{value:.7g}") for value in tensor.flatten().tolist())
+
+
+def _depth_kind(model: DepthModel) -> str:
+    return "relative" if model.config.decoder.scale_invariant else "metric"
+
+
+def _weights_sha256(model: DepthModel, checkpoint: Path | None) -> str:
+    """SHA-256 of the checkpoint, or of the weights themselves (names, shapes, bytes) where there is no file."""
+    import hashlib
+
+    from mvde.artifact import sha256_file
+
+    if checkpoint is not None:
+        return sha256_file(checkpoint)
+    digest = hashlib.sha256()
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+    return digest.hexdigest()
