@@ -1,0 +1,117 @@
+"""The command line: one file per verb; errors become one clear line and an exit code (2 wrong usage, 1 failure)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mvde.errors import MvdeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERBS = ("export", "build", "run", "bench", "train", "eval", "data", "info", "doctor")
+INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+
+
+def make_app() -> typer.Typer:
+    """The typer application with every verb registered; verbs import their heavy libraries when they run."""
+    app = typer.Typer(
+        name="mvde",
+        help="Metric depth and per-patch depth statistics from one camera: export, build, run, bench, train, eval.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain help: importing rich would double the time of `mvde --help`
+    )
+    app.callback()(_root)
+    for verb in VERBS:
+        if importlib.util.find_spec(f"mvde.cli.{verb}"):
+            importlib.import_module(f"mvde.cli.{verb}").register(app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Nothing: runs the command line and exits. ``arguments`` default to the process's own."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug, given = _take_debug(given)
+    sys.exit(run(given, debug=debug))
+
+
+def run(arguments: Sequence[str], debug: bool = False) -> int:
+    """Exit status of a command line; an error is one line on stderr, with its traceback first under ``debug``."""
+    import click
+
+    try:
+        status = typer.main.get_command(make_app()).main(list(arguments), prog_name="mvde", standalone_mode=False)
+    except click.exceptions.Abort:
+        return _interrupted()
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        return _interrupted()
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - this is where every error becomes its one line
+        if debug:
+            traceback.print_exc()
+        return _report(error, debug)
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: Exception, debug: bool) -> int:
+    import click
+
+    if isinstance(error, MvdeError):
+        message, status = str(error), error.exit_code
+    elif isinstance(error, click.ClickException):
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mvde"
+        message, status = f"{error.format_message()} See `{command} --help`.", error.exit_code
+    elif isinstance(error, OSError):
+        message, status = f"{error.filename or 'input or output'}: {error.strerror or error}", 1
+    elif isinstance(error, MemoryError):
+        message, status = "not enough memory; use a smaller resolution or batch", 1
+    else:
+        hint = "" if debug else "; run it again with --debug for the traceback"
+        message, status = f"unexpected {type(error).__name__}: {error}{hint}", 1
+    print(f"mvde: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _interrupted() -> int:
+    print("mvde: interrupted; nothing was left half written", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Whether ``--debug`` stands anywhere before ``--``, and the rest, so that it works after the verb too."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [argument for argument in arguments[:end] if argument != "--debug"]
+    return len(kept) < end, kept + arguments[end:]
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from mvde import __version__
+
+        print(f"mvde {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error; works after the verb too.")
+    ] = False,
+) -> None:
+    """Metric depth and per-patch depth statistics from one camera."""

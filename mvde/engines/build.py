@@ -1,0 +1,151 @@
+"""Building: an exported graph → an engine for this machine, measured against the graph before it is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvde.artifact import ENGINE_DIR, Artifact, file_record, staged_write, write_manifest
+from mvde.engines.base import BuildOptions, Compiled, Engine, EngineId, Graph
+from mvde.engines.machine import cpu_features
+from mvde.engines.onnxruntime import open_onnx
+from mvde.engines.store import backend_module, engine_folder, resolve
+from mvde.engines.tolerances import TOLERANCES, check_tolerance
+from mvde.errors import BackendError, UsageError
+from mvde.manifest import EngineRecord, Manifest
+from mvde.parity import ParityReport, compare_depth, merge_reports
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LowerGraph = Callable[[Graph, str, Path], Graph]
+"""(graph, precision, folder) → the same graph in that precision, written to the folder."""
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build made, and what it measured: seconds to compile and to load, parity with the fp32 graph."""
+
+    folder: Path
+    manifest: Manifest
+    compile_s: float
+    load_s: float
+    parity: ParityReport
+
+
+def build_engine(
+    source: Artifact,
+    engine_id: EngineId,
+    images: NDArray[np.uint8],
+    *,
+    root: Path = ENGINE_DIR,
+    options: BuildOptions | None = None,
+    lower_graph: LowerGraph | None = None,
+) -> BuildReport:
+    """The engine built from ``source`` into ``root/NAME-HxW-backend-precision``, after it passed parity.
+
+    ``images`` (K, H, W, 3), uint8 RGB at the graph's resolution, are what the engine and the fp32 graph (run by ONNX
+    Runtime) are compared on; ``lower_graph`` writes the graph in a lower precision, for backends that want it so.
+
+    Raises :class:`BackendError` where this machine cannot execute the id, :class:`ParityError` past the tolerance; in
+    both cases nothing is written and an older engine stays.
+    """
+    engine_id = resolve(engine_id)
+    backend = backend_module(str(engine_id.backend))
+    answer = backend.support(engine_id.precision)
+    if not answer.works:
+        raise BackendError(f"engine {engine_id} cannot be built here: {answer.note}; see `mvde doctor`")
+    folder = engine_folder(source.manifest, engine_id, root)
+    existed = folder.is_dir()
+    try:
+        with staged_write(folder, "engine") as staging:
+            graph = Graph(source.path, tuple(source.path.with_name(c.name) for c in source.manifest.companions))
+            started = time.perf_counter()
+            if engine_id.precision in backend.LOWERED_PRECISIONS:
+                graph = _lowered(graph, engine_id, staging, lower_graph)
+            compiled = backend.compile_graph(graph, staging, engine_id.precision, options or BuildOptions())
+            compile_s = time.perf_counter() - started
+            _remove_others(staging, compiled.file_names)
+            manifest = _manifest(source, engine_id, staging, compiled, backend.library_version())
+            started = time.perf_counter()
+            engine: Engine = backend.load(staging / compiled.file_names[0], manifest)
+            load_s = time.perf_counter() - started
+            report = _measure(engine, source, images)
+            engine.close()
+            low, high = manifest.depth_range_m
+            check_tolerance(report, TOLERANCES[engine_id.precision], high - low, f"engine {engine_id}")
+            manifest = dataclasses.replace(manifest, parity=_parity_record(report, engine_id, source.manifest))
+            write_manifest(manifest, staging / compiled.file_names[0])
+    except BaseException:
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    return BuildReport(folder, manifest, compile_s, load_s, report)
+
+
+def _lowered(graph: Graph, engine_id: EngineId, staging: Path, lower_graph: LowerGraph | None) -> Graph:
+    if lower_graph is None:
+        raise UsageError(f"engine {engine_id} needs the graph in {engine_id.precision}; pass lower_graph")
+    return lower_graph(graph, engine_id.precision, staging)
+
+
+def _remove_others(staging: Path, keep: tuple[str, ...]) -> None:
+    """Intermediate graphs were staged beside the engine; only the engine's own files are published."""
+    for path in staging.iterdir():
+        if path.name not in keep:
+            path.unlink()
+
+
+def _manifest(source: Artifact, engine_id: EngineId, staging: Path, compiled: Compiled, version: str) -> Manifest:
+    main, *others = (file_record(staging / name) for name in compiled.file_names)
+    record = EngineRecord(
+        id=str(engine_id),
+        backend=str(engine_id.backend),
+        precision=engine_id.precision,
+        executed_precision=compiled.executed_precision,
+        device=compiled.device,
+        library_version=version,
+        cpu_features=cpu_features(),
+        options=compiled.options,
+        onnx_sha256=source.manifest.file.sha256,
+    )
+    return dataclasses.replace(
+        source.manifest,
+        kind="engine",
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        file=main,
+        companions=tuple(others),
+        tools={**source.manifest.tools, str(engine_id.backend): version},
+        engine=record,
+    )
+
+
+def _measure(engine: Engine, source: Artifact, images: NDArray[np.uint8]) -> ParityReport:
+    """Differences between the engine and the fp32 graph, a batch of the engine's size at a time."""
+    import numpy as np
+
+    reference = open_onnx(source.path)
+    batch, patch_size = source.manifest.batch, source.manifest.patch_size
+    reports = []
+    for start in range(0, len(images), batch):
+        chunk = images[start : start + batch]
+        padded = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
+        candidate, expected = engine.infer(padded), reference.infer(padded)
+        reports.append(compare_depth(candidate[: len(chunk)], expected[: len(chunk)], patch_size))
+    reference.close()
+    return merge_reports(reports)
+
+
+def _parity_record(report: ParityReport, engine_id: EngineId, source: Manifest) -> dict[str, Any]:
+    return {
+        "reference": "the exported fp32 graph in ONNX Runtime",
+        **report.to_dict(),
+        "tolerance": dataclasses.asdict(TOLERANCES[engine_id.precision]),
+        "export": source.parity,
+    }

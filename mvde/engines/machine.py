@@ -1,0 +1,66 @@
+"""What this machine is: CPU name and the features that decide which arithmetic is fast, memory, GPUs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+# The flags that inference libraries choose their kernels by; /proc/cpuinfo lists a hundred more that change nothing.
+FEATURES = (
+    "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni",
+    "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
+    "asimd", "asimdhp", "fphp", "asimddp", "bf16", "i8mm", "sve", "sve2",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def cpu_features() -> tuple[str, ...]:
+    """Features of this CPU out of :data:`FEATURES`, in that order; empty where the system does not tell."""
+    flags = set(_cpuinfo_field("flags", "Features").split())
+    return tuple(feature for feature in FEATURES if feature in flags)
+
+
+@lru_cache(maxsize=1)
+def cpu_name() -> str:
+    """Name of this CPU's model, or of its architecture where the system does not tell."""
+    return _cpuinfo_field("model name", "Model") or platform.machine()
+
+
+def num_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Physical memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def nvidia_gpus() -> list[str]:
+    """One line per NVIDIA GPU (name, memory, driver) as ``nvidia-smi`` tells it; empty without one."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, "--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def _cpuinfo_field(*names: str) -> str:
+    """First value of one of the fields in /proc/cpuinfo (x86 and Arm name them differently)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in names:
+            return value.strip()
+    return ""

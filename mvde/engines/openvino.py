@@ -1,0 +1,197 @@
+"""OpenVINO: the graph compiled for this machine and kept as the library's own compiled-model blob.
+
+The blob is what OpenVINO's model cache stores. It lies in the engine's folder, under the manifest's hash, instead of
+in a cache folder, so that what is loaded is what was measured, and a read-only installation loads as fast as any other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvde.engines.base import (
+    BuildOptions,
+    Compiled,
+    EngineInfo,
+    Graph,
+    Support,
+    check_images,
+    closed_error,
+)
+from mvde.engines.machine import cpu_name
+from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, UsageError
+from mvde.manifest import Manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BACKEND = "openvino"
+LOWERED_PRECISIONS: tuple[str, ...] = ()  # it lowers the fp32 graph itself
+SUPPORTED_PRECISIONS = ("fp32", "bf16", "fp16")
+
+ENGINE_FILE = "engine.blob"
+_DEVICE = "CPU"
+_CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_PRECISION_BY_HINT = {hint: precision for precision, hint in _HINTS.items()}
+
+
+class OpenVinoEngine:
+    """A compiled model as an :class:`~mvde.engines.base.Engine`; every thread that is inside has its own request."""
+
+    def __init__(self, compiled: Any, info: EngineInfo) -> None:
+        self._compiled = compiled
+        self._info = info
+        self._lock = threading.Lock()
+        self._idle: list[Any] = []
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs, and on what."""
+        return self._info
+
+    def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth (B, H, W), float32, of RGB images (B, H, W, 3), uint8; see :class:`~mvde.engines.base.Engine`."""
+        import numpy as np
+
+        check_images(images, self._info)
+        request = self._take()
+        try:
+            # Copied in and out: the tensors belong to the request, which the next call reuses.
+            request.infer([np.ascontiguousarray(images)], share_inputs=True)
+            return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed to run {self._info.id}: {_one_line(error)}") from error
+        finally:
+            with self._lock:
+                self._idle.append(request)
+
+    def close(self) -> None:
+        """Nothing; frees the compiled model and its requests."""
+        with self._lock:
+            self._idle.clear()
+            self._compiled = None
+
+    def _take(self) -> Any:
+        with self._lock:
+            if self._compiled is None:
+                raise closed_error(self._info)
+            if self._idle:
+                return self._idle.pop()
+            return self._compiled.create_infer_request()
+
+
+def library_version() -> str:
+    """Version of the installed OpenVINO. Raises :class:`MissingDependencyError` without one."""
+    version: str = _library().__version__
+    return version.split("-")[0]
+
+
+def support(precision: str) -> Support:
+    """Whether this machine's CPU computes in ``precision`` with OpenVINO; it would run fp32 in silence otherwise."""
+    if precision not in SUPPORTED_PRECISIONS:
+        return Support(False, f"mvde builds {', '.join(SUPPORTED_PRECISIONS)} for openvino")
+    try:
+        capabilities = _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    except MissingDependencyError as error:
+        return Support(False, str(error))
+    if _CAPABILITIES[precision] in capabilities:
+        return Support(True, f"computes in {precision}")
+    needs = {"bf16": "avx512_bf16 or amx_bf16", "fp16": "avx512_fp16, amx_fp16 or Arm fp16"}.get(precision, precision)
+    return Support(
+        False, f"{cpu_name()} has no {precision} arithmetic (it needs {needs}); OpenVINO would compute in fp32"
+    )
+
+
+def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptions) -> Compiled:
+    """The engine written to ``folder`` as OpenVINO's blob, with the precision that the compiled model states.
+
+    Raises :class:`BackendError` where the library cannot compile the graph or computes in another precision.
+    """
+    if chosen.provider is not None:
+        raise UsageError(f"--provider is for onnxruntime engines, but this is openvino:{precision}")
+    options = _options(precision, chosen.num_threads)
+    try:
+        compiled = _core().compile_model(str(graph.path), _DEVICE, options)
+        executed = _executed_precision(compiled)
+        (folder / ENGINE_FILE).write_bytes(compiled.export_model().getvalue())
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot compile {graph.path}: {_one_line(error)}") from error
+    if executed != precision:
+        raise BackendError(
+            f"OpenVINO was asked for {precision} and computes in {executed} on this CPU; "
+            f"build openvino:{executed} if that is what you want"
+        )
+    return Compiled((ENGINE_FILE,), executed, cpu_name(), options)
+
+
+def load(path: Path, manifest: Manifest) -> OpenVinoEngine:
+    """The engine at ``path``, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
+    record = manifest.engine
+    assert record is not None
+    compiled = _import(path, record.options)
+    executed = _executed_precision(compiled)
+    if executed != record.executed_precision:
+        raise IncompatibleEngineError(
+            f"{path} was built to compute in {record.executed_precision}, but computes in {executed} here; "
+            f"build it again: mvde build --engine {record.id}"
+        )
+    info = EngineInfo(
+        id=record.id,
+        backend=BACKEND,
+        precision=record.precision,
+        executed_precision=executed,
+        device=cpu_name(),
+        resolution=manifest.resolution,
+        batch=manifest.batch,
+        library_version=library_version(),
+        options=dict(record.options),
+    )
+    return OpenVinoEngine(compiled, info)
+
+
+def _import(path: Path, options: Mapping[str, Any]) -> Any:
+    """Compiled model from a blob, read through a memory map so that the weights are not held twice."""
+    import numpy as np
+
+    try:
+        blob = _library().Tensor(np.memmap(path, dtype=np.uint8, mode="r"))
+        return _core().import_model(blob, _DEVICE, dict(options))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise IncompatibleEngineError(
+            f"OpenVINO cannot load {path}: {_one_line(error)}; build it again with `mvde build`"
+        ) from error
+
+
+def _library() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("openvino", "openvino", "an openvino engine") from error
+    return openvino
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    return _library().Core()
+
+
+def _options(precision: str, num_threads: int | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    if num_threads is not None:
+        options["INFERENCE_NUM_THREADS"] = num_threads
+    return options
+
+
+def _executed_precision(compiled: Any) -> str:
+    """What the compiled model says it computes in; the hint that was given may have been overruled."""
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    return _PRECISION_BY_HINT.get(hint, str(hint))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]

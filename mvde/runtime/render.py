@@ -1,0 +1,122 @@
+"""Pictures of depth: a perceptually uniform colour map, a scale bar in metres, and 16-bit millimetres (ROS REP 118)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+MAX_DEPTH_MM = 65_535
+INVALID_COLOUR = (128, 128, 128)  # on the map's own path there is no grey
+
+_NUM_COLOURS = 256
+# A path through OKLCh from near (light, yellow) to far (dark, blue): lightness falls evenly, the hue turns through red.
+_LIGHTNESS = (0.93, 0.20)
+_HUE_DEGREES = (105.0, -95.0)
+_CHROMA = ((0.0, 0.30, 0.60, 0.85, 1.0), (0.11, 0.16, 0.19, 0.15, 0.07))
+_BAR_MARGIN = 0.02
+_NUM_TICKS = 5
+
+
+def millimetres(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Depth (H, W), uint16, in millimetres, from metres; 0 marks invalid pixels and those beyond 65.535 m."""
+    depth_mm = np.rint(np.nan_to_num(depth_m.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) * 1000.0)
+    return np.where((depth_mm > 0) & (depth_mm <= MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)
+
+
+@lru_cache(maxsize=1)
+def colour_table() -> NDArray[np.uint8]:
+    """Colours (256, 3), uint8 sRGB, from near to far, at even steps of perceived difference (OKLab distance).
+
+    OKLab: Björn Ottosson, "A perceptual color space for image processing", 2020.
+    """
+    t = np.linspace(0.0, 1.0, 4096)
+    lightness, hue = np.interp(t, (0, 1), _LIGHTNESS), np.radians(np.interp(t, (0, 1), _HUE_DEGREES))
+    chroma = np.interp(t, *_CHROMA)
+    path = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=1)
+    travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    even = np.interp(np.linspace(0.0, travelled[-1], _NUM_COLOURS), travelled, t)
+    lab = np.stack([np.interp(even, t, path[:, axis]) for axis in range(3)], axis=1)
+    return np.rint(_srgb_from_oklab(lab) * 255).astype(np.uint8)
+
+
+def colourise(depth_m: NDArray[np.float32], near_m: float, far_m: float) -> NDArray[np.uint8]:
+    """RGB picture (H, W, 3), uint8, of depth (H, W) in metres; invalid pixels (not finite, or 0) are grey."""
+    valid = np.isfinite(depth_m) & (depth_m > 0)
+    position = (np.where(valid, depth_m, near_m) - near_m) / max(far_m - near_m, 1e-6)
+    index = np.clip(np.rint(position * (_NUM_COLOURS - 1)), 0, _NUM_COLOURS - 1).astype(np.intp)
+    picture = colour_table()[index]
+    picture[~valid] = INVALID_COLOUR
+    return picture
+
+
+def depth_picture(depth_m: NDArray[np.float32], unit: str = "m") -> Image:
+    """Picture of depth (H, W) with a scale bar under it whose ticks are in ``unit``.
+
+    The scale spans the 1st to the 99th percentile of the valid depths, rounded outwards, so that one far pixel does not
+    turn the room into one colour.
+    """
+    from PIL import Image, ImageDraw
+
+    near_m, far_m = _span(depth_m)
+    picture = colourise(depth_m, near_m, far_m)
+    height, width = depth_m.shape
+    text_px = max(10, min(height, width) // 28)
+    bar_height, margin = max(text_px, 6), max(round(_BAR_MARGIN * width), 6)
+    canvas = Image.new("RGB", (width, height + bar_height + 2 * text_px + 2 * margin), (255, 255, 255))
+    canvas.paste(Image.fromarray(picture), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    left, right, top = margin, max(width - margin, margin + 1), height + margin
+    ramp = np.linspace(near_m, far_m, right - left, dtype=np.float32)[None].repeat(bar_height, 0)
+    canvas.paste(Image.fromarray(colourise(np.maximum(ramp, 1e-6), near_m, far_m)), (left, top))
+    _draw_ticks(draw, (left, right), top + bar_height, text_px, near_m, far_m, unit)
+    return canvas
+
+
+def _draw_ticks(
+    draw: object, span_px: tuple[int, int], top: int, text_px: int, near_m: float, far_m: float, unit: str
+) -> None:
+    from PIL import ImageDraw, ImageFont
+
+    assert isinstance(draw, ImageDraw.ImageDraw)
+    font = ImageFont.load_default(size=text_px)
+    left, right = span_px
+    num_ticks = max(2, min(_NUM_TICKS, (right - left) // (4 * text_px)))
+    for value in np.linspace(near_m, far_m, num_ticks):
+        x = left + (right - left - 1) * (value - near_m) / max(far_m - near_m, 1e-6)
+        label = f"{value:.2f} {unit}" if far_m - near_m < 2 else f"{value:.1f} {unit}"
+        length = draw.textlength(label, font=font)
+        draw.line([(x, top), (x, top + text_px // 3)], fill=(0, 0, 0), width=max(text_px // 12, 1))
+        where = min(max(x - length / 2, left), max(right - length, left))
+        draw.text((where, top + text_px // 3), label, fill=(0, 0, 0), font=font)
+
+
+def _span(depth_m: NDArray[np.float32]) -> tuple[float, float]:
+    """Nearest and farthest depth of the scale; a wall of one depth still gets a scale of a centimetre."""
+    valid = depth_m[np.isfinite(depth_m) & (depth_m > 0)]
+    if valid.size == 0:
+        return 0.0, 1.0
+    near_m, far_m = (float(value) for value in np.quantile(valid, (0.01, 0.99)))
+    return near_m, max(far_m, near_m + 0.01)
+
+
+def _srgb_from_oklab(lab: NDArray[np.float64]) -> NDArray[np.float64]:
+    """sRGB in [0, 1] from OKLab, clipped to the gamut."""
+    to_lms = np.array([
+        [1.0, 0.3963377774, 0.2158037573],
+        [1.0, -0.1055613458, -0.0638541728],
+        [1.0, -0.0894841775, -1.2914855480],
+    ])  # fmt: skip
+    to_linear = np.array([
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ])  # fmt: skip
+    linear = np.clip((lab @ to_lms.T) ** 3 @ to_linear.T, 0.0, 1.0)
+    encoded: NDArray[np.float64] = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return encoded

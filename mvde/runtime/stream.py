@@ -1,0 +1,98 @@
+"""A pipeline of stages in threads: bounded, in order, with errors where their result would have been."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+_CAPACITY = (
+    2  # one item being made and one waiting: enough to overlap, and a result is never more than a few frames old
+)
+_POLL_S = 0.05
+
+
+class _End:
+    """The last item of a queue; carries the error that ended the stage, if one did."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+def pipeline(
+    source: Iterable[Any],
+    prepare: Callable[[Any], Any],
+    run: Callable[[Any], Any],
+    finish: Callable[[Any], Iterable[Any]],
+) -> Iterator[Any]:
+    """Items of ``finish(run(prepare(item)))`` for each item of ``source``, in order; each stage has its own thread.
+
+    ``source`` is iterated in the first thread. Closing the iterator early stops the threads after the item they are at;
+    a source that blocks forever is left behind in a daemon thread.
+    """
+    stop = threading.Event()
+    prepared, ran, finished = (queue.Queue[Any](_CAPACITY) for _ in range(3))
+    stages = [
+        threading.Thread(target=_feed, args=(source, prepare, prepared, stop), name="mvde-prepare", daemon=True),
+        threading.Thread(target=_stage, args=(prepared, run, ran, stop), name="mvde-infer", daemon=True),
+        threading.Thread(target=_stage, args=(ran, finish, finished, stop), name="mvde-finish", daemon=True),
+    ]
+    for stage in stages:
+        stage.start()
+    try:
+        while not isinstance(item := finished.get(), _End):
+            yield from item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stop.set()
+        for stage in stages[1:]:
+            stage.join()
+        stages[0].join(timeout=1.0)
+
+
+def _feed(source: Iterable[Any], work: Callable[[Any], Any], target: queue.Queue[Any], stop: threading.Event) -> None:
+    try:
+        for item in source:
+            if stop.is_set() or not _put(target, work(item), stop):
+                return
+    except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+        _put(target, _End(error), stop)
+    else:
+        _put(target, _End(), stop)
+
+
+def _stage(
+    source: queue.Queue[Any], work: Callable[[Any], Any], target: queue.Queue[Any], stop: threading.Event
+) -> None:
+    """Work on items until the end comes through or the consumer has gone."""
+    while (item := _get(source, stop)) is not None:
+        if not isinstance(item, _End):
+            try:
+                item = work(item)
+            except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+                item = _End(error)
+        if not _put(target, item, stop) or isinstance(item, _End):
+            return
+
+
+def _get(source: queue.Queue[Any], stop: threading.Event) -> Any:
+    """Next item, or ``None`` when the consumer has gone."""
+    while not stop.is_set():
+        try:
+            return source.get(timeout=_POLL_S)
+        except queue.Empty:
+            continue
+    return None
+
+
+def _put(target: queue.Queue[Any], item: Any, stop: threading.Event) -> bool:
+    """Whether the item was handed on (not, when the consumer has gone)."""
+    while not stop.is_set():
+        try:
+            target.put(item, timeout=_POLL_S)
+        except queue.Full:
+            continue
+        return True
+    return False
