@@ -1,0 +1,1 @@
+"""Random indoor scenes and their renderer: meshes, textures, furniture, rooms, cameras (extra ``mvde[data]``)."""

@@ -1,0 +1,418 @@
+"""Furniture at standard heights, composed of unit meshes.
+
+A piece stands on z = 0 with its back at y = 0 and its front towards +y, centred in x.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mvde.datasets.synth import objects
+from mvde.datasets.synth.builder import Material, SceneBuilder, tilted
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What was drawn: its floor area, its height, and whether its top is a work surface (metres)."""
+
+    width: float
+    depth: float
+    height: float
+    work_top: bool = False
+
+
+Draw = Callable[[SceneBuilder], None]
+Plan = tuple[Piece, Draw]
+Planner = Callable[[SceneBuilder], Plan]
+
+
+def _legs(b: SceneBuilder, width: float, depth: float, height: float, thick: float, material: Material) -> None:
+    mesh = "box" if b.rng.random() < 0.5 else "cylinder"
+    for x in (-1, 1):
+        for y in (0, 1):
+            centre = (x * (width / 2 - thick), thick + y * (depth - 2 * thick), height / 2)
+            b.add(mesh, centre, (thick, thick, height), material)
+
+
+def table(b: SceneBuilder) -> Plan:
+    """Plan a dining table or a desk with things on it."""
+    rng = b.rng
+    size = Piece(rng.uniform(0.9, 2.0), rng.uniform(0.65, 1.0), rng.uniform(0.71, 0.78), work_top=True)
+    return size, lambda b: draw_table(b, size, int(b.rng.integers(2, 14)))
+
+
+def draw_table(b: SceneBuilder, size: Piece, num_things: int) -> None:
+    width, depth, height = size.width, size.depth, size.height
+    top, thick = b.palette.furniture(), b.rng.uniform(0.02, 0.05)
+    if b.rng.random() < 0.2:
+        b.add("cylinder", (0, depth / 2, height - thick / 2), (width, depth, thick), top)
+        b.add("cylinder", (0, depth / 2, height / 2), (0.09, 0.09, height - thick), top)
+        b.add("cylinder", (0, depth / 2, 0.02), (depth * 0.6, depth * 0.6, 0.04), top)
+    else:
+        b.add("box", (0, depth / 2, height - thick / 2), (width, depth, thick), top)
+        legs = top if b.rng.random() < 0.5 else b.palette.metal()
+        _legs(b, width, depth, height - thick, b.rng.uniform(0.03, 0.08), legs)
+        if b.rng.random() < 0.5:
+            b.add("box", (0, depth / 2, height - thick - 0.04), (width * 0.9, depth * 0.85, 0.08), top)
+    if b.rng.random() < 0.15:
+        b.add("box", (0, depth / 2, height + 0.002), (width * 0.7, depth * 0.5, 0.004), b.palette.fabric())
+    with b.at(0, depth / 2, height + 0.004):
+        objects.clutter(b, width, depth, num_things)
+
+
+def desk(b: SceneBuilder) -> Plan:
+    """Plan a desk with a monitor, a keyboard and papers."""
+    rng = b.rng
+    size = Piece(rng.uniform(1.2, 1.8), rng.uniform(0.65, 0.85), rng.uniform(0.71, 0.76), work_top=True)
+
+    def draw(b: SceneBuilder) -> None:
+        draw_table(b, size, int(b.rng.integers(0, 5)))
+        for x in (-0.3, 0.35) if b.rng.random() < 0.3 else (0.0,):
+            with b.at(x, 0.2, size.height + 0.005):
+                objects.monitor(b)
+        with b.at(0, size.depth * 0.65, size.height + 0.005):
+            objects.keyboard(b)
+        if b.rng.random() < 0.5:
+            b.add("box", (size.width / 2 - 0.25, size.depth / 2, 0.3), (0.4, 0.55, 0.58), b.palette.furniture())
+
+    return size, draw
+
+
+def coffee_table(b: SceneBuilder) -> Plan:
+    rng = b.rng
+    size = Piece(rng.uniform(0.7, 1.2), rng.uniform(0.45, 0.7), rng.uniform(0.36, 0.48), work_top=True)
+    return size, lambda b: draw_table(b, size, int(b.rng.integers(1, 7)))
+
+
+def chair(b: SceneBuilder) -> Plan:
+    """Plan a chair: seat at 0.43-0.48 m, back to 0.8-1.0 m."""
+    rng = b.rng
+    size = Piece(rng.uniform(0.4, 0.5), rng.uniform(0.42, 0.52), rng.uniform(0.8, 1.0))
+    seat = rng.uniform(0.43, 0.48)
+
+    def draw(b: SceneBuilder) -> None:
+        frame = b.palette.furniture()
+        cover = b.palette.fabric() if b.rng.random() < 0.5 else frame
+        width, depth = size.width, size.depth
+        mesh = "cushion" if b.rng.random() < 0.3 else "box"
+        b.add(mesh, (0, depth / 2, seat - 0.02), (width, depth, 0.05), cover)
+        _legs(b, width, depth, seat - 0.03, 0.035, frame)
+        for x in (-1, 1):
+            b.add(
+                "box",
+                (x * (width / 2 - 0.02), 0.02, (seat + size.height) / 2),
+                (0.035, 0.035, size.height - seat),
+                frame,
+            )
+        if b.rng.random() < 0.5:
+            b.add("box", (0, 0.02, size.height - 0.15), (width, 0.03, 0.28), cover)
+        else:
+            for k in range(int(b.rng.integers(2, 5))):
+                b.add("box", (0, 0.02, size.height - 0.05 - 0.11 * k), (width, 0.02, 0.05), frame)
+
+    return size, draw
+
+
+def office_chair(b: SceneBuilder) -> Plan:
+    size = Piece(0.6, 0.6, b.rng.uniform(0.9, 1.15))
+
+    def draw(b: SceneBuilder) -> None:
+        cover, frame = b.palette.fabric(), b.palette.plain(0.1)
+        for k in range(5):
+            angle = 2 * math.pi * k / 5
+            centre = (0.14 * math.cos(angle), 0.3 + 0.14 * math.sin(angle), 0.08)
+            b.add("box", centre, (0.28, 0.04, 0.03), frame, tilted(2, angle))
+            wheel = (0.27 * math.cos(angle), 0.3 + 0.27 * math.sin(angle), 0.03)
+            b.add("sphere", wheel, (0.06, 0.06, 0.06), frame)
+        b.add("cylinder", (0, 0.3, 0.26), (0.06, 0.06, 0.36), frame)
+        b.add("cushion", (0, 0.3, 0.47), (0.48, 0.48, 0.1), cover)
+        b.add("cushion", (0, 0.06, size.height - 0.27), (0.44, 0.09, 0.55), cover)
+        if b.rng.random() < 0.6:
+            for x in (-0.27, 0.27):
+                b.add("box", (x, 0.3, 0.68), (0.05, 0.28, 0.03), frame)
+                b.add("box", (x, 0.3, 0.57), (0.03, 0.04, 0.2), frame)
+
+    return size, draw
+
+
+def stool(b: SceneBuilder) -> Plan:
+    height, width = b.rng.uniform(0.4, 0.75), b.rng.uniform(0.3, 0.4)
+
+    def draw(b: SceneBuilder) -> None:
+        material = b.palette.furniture()
+        b.add("cylinder", (0, width / 2, height - 0.02), (width, width, 0.04), material)
+        _legs(b, width * 0.85, width, height - 0.04, 0.03, material)
+
+    return Piece(width, width, height), draw
+
+
+def sofa(b: SceneBuilder) -> Plan:
+    """Plan an armchair or sofa: seat at about 0.43 m, back to about 0.85 m."""
+    rng = b.rng
+    seats = int(rng.integers(1, 4))
+    size = Piece(0.35 + 0.62 * seats, rng.uniform(0.8, 0.95), rng.uniform(0.75, 0.95))
+
+    def draw(b: SceneBuilder) -> None:
+        cover, mesh = b.palette.fabric(), "rounded" if b.rng.random() < 0.6 else "box"
+        width, depth = size.width, size.depth
+        b.add(mesh, (0, depth / 2, 0.2), (width, depth, 0.3), cover)
+        b.add(mesh, (0, 0.12, size.height / 2 + 0.03), (width, 0.22, size.height - 0.08), cover)
+        for x in (-1, 1):
+            b.add(mesh, (x * (width / 2 - 0.08), depth / 2, 0.34), (0.17, depth, 0.55), cover)
+        for k in range(seats):
+            x = (k - (seats - 1) / 2) * 0.62
+            b.add("cushion", (x, depth / 2 + 0.08, 0.4), (0.62, depth - 0.22, 0.17), cover)
+            if b.rng.random() < 0.6:
+                lean = tilted(0, b.rng.uniform(-0.5, -0.1))
+                b.add("cushion", (x, 0.34, 0.64), (0.45, 0.16, 0.42), b.palette.fabric(), lean)
+
+    return size, draw
+
+
+def bed(b: SceneBuilder) -> Plan:
+    size = Piece(b.rng.uniform(0.9, 1.8), b.rng.uniform(1.95, 2.1), b.rng.uniform(0.8, 1.2))
+
+    def draw(b: SceneBuilder) -> None:
+        frame, sheet = b.palette.furniture(), b.palette.fabric()
+        width, depth = size.width, size.depth
+        b.add("box", (0, 0.03, size.height / 2), (width, 0.06, size.height), frame)
+        b.add("box", (0, depth / 2, 0.2), (width, depth, 0.2), frame)
+        b.add("rounded", (0, depth / 2, 0.42), (width * 0.98, depth * 0.98, 0.26), b.palette.fabric())
+        b.add("rounded", (0, depth * 0.62, 0.46), (width * 1.04, depth * 0.72, 0.26), sheet)
+        for x in (-0.22, 0.22) if width > 1.2 else (0.0,):
+            b.add("cushion", (x * width, 0.3, 0.6), (min(0.65, width * 0.45), 0.4, 0.16), b.palette.fabric())
+
+    return size, draw
+
+
+def shelf(b: SceneBuilder) -> Plan:
+    """Plan an open bookshelf or rack with its contents."""
+    rng = b.rng
+    size = Piece(rng.uniform(0.6, 1.2), rng.uniform(0.25, 0.4), rng.uniform(0.8, 2.1))
+
+    def draw(b: SceneBuilder) -> None:
+        material = b.palette.furniture()
+        width, depth, height = size.width, size.depth, size.height
+        for x in (-1, 1):
+            b.add("box", (x * (width / 2 - 0.01), depth / 2, height / 2), (0.02, depth, height), material)
+        if b.rng.random() < 0.7:
+            b.add("box", (0, 0.006, height / 2), (width, 0.012, height), material)
+        count = max(2, round(height / b.rng.uniform(0.28, 0.42)))
+        pitch = (height - 0.06) / count
+        for k in range(count + 1):
+            b.add("box", (0, depth / 2, 0.05 + pitch * k), (width - 0.03, depth, 0.02), material)
+            if k < count and b.rng.random() < 0.85:
+                with b.at(0, depth / 2, 0.06 + pitch * k):
+                    objects.shelf_row(b, width - 0.05, depth, pitch - 0.03)
+
+    return size, draw
+
+
+def cabinet(b: SceneBuilder) -> Plan:
+    """Plan a wardrobe, a dresser or a night stand with fronts and handles."""
+    rng = b.rng
+    height = float(rng.choice([rng.uniform(0.45, 0.6), rng.uniform(0.75, 1.2), rng.uniform(1.8, 2.2)]))
+    size = Piece(rng.uniform(0.4, 0.6) if height < 0.65 else rng.uniform(0.6, 1.6), rng.uniform(0.4, 0.62), height)
+
+    def draw(b: SceneBuilder) -> None:
+        draw_fronts(b, size, b.palette.furniture(), base=0.06)
+        if height < 1.3:
+            with b.at(0, size.depth / 2, height):
+                objects.clutter(b, size.width, size.depth, int(b.rng.integers(0, 6)))
+
+    return size, draw
+
+
+def draw_fronts(b: SceneBuilder, size: Piece, material: Material, base: float) -> None:
+    """Draw a body with doors or drawers, joints of 6 mm and handles."""
+    width, depth, height = size.width, size.depth, size.height
+    b.add("box", (0, depth / 2 - 0.01, height / 2), (width, depth - 0.02, height), material)
+    handle = b.palette.metal()
+    tall = height > 1.3 or b.rng.random() < 0.5
+    cols = max(1, round(width / 0.5)) if tall else max(1, round(width / 0.8))
+    rows = 1 if tall else max(1, round((height - base) / 0.22))
+    w, h = width / cols, (height - base) / rows
+    front = material if b.rng.random() < 0.6 else b.palette.furniture()
+    for i in range(cols):
+        for j in range(rows):
+            x, z = -width / 2 + (i + 0.5) * w, base + (j + 0.5) * h
+            b.add("box", (x, depth - 0.005, z), (w - 0.006, 0.018, h - 0.006), front)
+            if tall:
+                b.add(
+                    "box",
+                    (x + (w / 2 - 0.05) * (1 if i % 2 == 0 else -1), depth + 0.015, z),
+                    (0.012, 0.02, 0.14),
+                    handle,
+                )
+            else:
+                b.add("box", (x, depth + 0.015, z + h * 0.2), (min(0.16, w / 2), 0.02, 0.012), handle)
+
+
+def kitchen_run(b: SceneBuilder) -> Plan:
+    """Plan base units (0.9 m) with a worktop, a splashback, wall units, a tap and things."""
+    rng = b.rng
+    size = Piece(rng.uniform(1.5, 3.2), 0.62, rng.uniform(0.86, 0.94), work_top=True)
+
+    def draw(b: SceneBuilder) -> None:
+        units, width = b.palette.furniture(), size.width
+        draw_fronts(b, Piece(width, 0.6, size.height - 0.04), units, base=0.1)
+        top = b.palette.floor() if b.rng.random() < 0.5 else b.palette.furniture()
+        b.add("box", (0, 0.31, size.height - 0.02), (width + 0.02, 0.64, 0.04), top)
+        b.add("box", (0, 0.004, size.height + 0.25), (width, 0.008, 0.5), b.palette.wall())
+        if b.rng.random() < 0.7:
+            with b.at(0, 0, size.height + 0.5):
+                draw_fronts(b, Piece(width, 0.34, 0.7), units, base=0.0)
+        steel, x = b.palette.metal(), b.rng.uniform(-0.3, 0.3) * width
+        b.add("box", (x, 0.33, size.height + 0.001), (0.5, 0.4, 0.006), steel)
+        b.add("cylinder", (x, 0.1, size.height + 0.13), (0.025, 0.025, 0.26), steel)
+        b.add("cylinder", (x, 0.18, size.height + 0.26), (0.02, 0.02, 0.18), steel, tilted(0, math.pi / 2))
+        hob = -x if abs(x) > 0.45 else x + 0.7
+        if abs(hob) < width / 2 - 0.3:
+            b.add("box", (hob, 0.33, size.height + 0.003), (0.58, 0.5, 0.006), b.palette.plain(0.1))
+        with b.at(0, 0.3, size.height + 0.006):
+            objects.clutter(b, width, 0.5, int(b.rng.integers(3, 12)))
+
+    return size, draw
+
+
+def fridge(b: SceneBuilder) -> Plan:
+    size = Piece(b.rng.uniform(0.55, 0.75), 0.65, b.rng.uniform(1.4, 1.95))
+
+    def draw(b: SceneBuilder) -> None:
+        body, split = b.palette.plain(0.3, 0.2), size.height * b.rng.uniform(0.3, 0.65)
+        b.add("box", (0, 0.3, size.height / 2), (size.width, 0.6, size.height), body)
+        for low, high in ((0.05, split), (split + 0.01, size.height)):
+            b.add("box", (0, 0.62, (low + high) / 2), (size.width, 0.04, high - low), body)
+            b.add("box", (size.width * 0.4, 0.66, (low + high) / 2), (0.03, 0.03, 0.35), b.palette.metal())
+
+    return size, draw
+
+
+def tv_stand(b: SceneBuilder) -> Plan:
+    size = Piece(b.rng.uniform(1.1, 1.8), 0.4, b.rng.uniform(0.4, 0.6))
+
+    def draw(b: SceneBuilder) -> None:
+        draw_fronts(b, size, b.palette.furniture(), base=0.05)
+        width = min(size.width * 0.95, b.rng.uniform(0.8, 1.4))
+        height = width * 0.58
+        z = size.height + 0.06 + height / 2
+        b.add("box", (0, 0.2, size.height + 0.03), (width * 0.4, 0.2, 0.06), b.palette.plain(0.1))
+        b.add("box", (0, 0.2, z), (width, 0.05, height), b.palette.plain(0.05))
+        b.add("box", (0, 0.226, z), (width * 0.97, 0.004, height * 0.95), b.palette.screen())
+
+    return size, draw
+
+
+def plant(b: SceneBuilder) -> Plan:
+    height = b.rng.uniform(0.6, 1.7)
+
+    def draw(b: SceneBuilder) -> None:
+        with b.at(0, 0.25):
+            objects.pot_plant(b, height)
+
+    return Piece(0.5, 0.5, height), draw
+
+
+def floor_lamp(b: SceneBuilder) -> Plan:
+    height = b.rng.uniform(1.3, 1.8)
+
+    def draw(b: SceneBuilder) -> None:
+        pole = b.palette.metal()
+        b.add("cylinder", (0, 0.17, 0.015), (0.3, 0.3, 0.03), pole)
+        b.add("cylinder", (0, 0.17, height / 2), (0.025, 0.025, height), pole)
+        b.add("shade", (0, 0.17, height - 0.1), (0.38, 0.38, 0.26), b.palette.fabric())
+        b.add("sphere", (0, 0.17, height - 0.12), (0.1, 0.1, 0.1), b.palette.glowing((1, 0.85, 0.6), 2.0))
+
+    return Piece(0.36, 0.36, height), draw
+
+
+def cartons(b: SceneBuilder) -> Plan:
+    """Plan a stack of cardboard boxes."""
+    width, depth = b.rng.uniform(0.3, 0.7, 2)
+    count = int(b.rng.integers(1, 5))
+    height = float(b.rng.uniform(0.2, 0.45))
+
+    def draw(b: SceneBuilder) -> None:
+        z = 0.0
+        for _ in range(count):
+            scale = b.rng.uniform(0.75, 1.0, 3)
+            tall = height * scale[2]
+            pose = tilted(2, b.rng.normal(0, 0.12))
+            size = (width * scale[0], depth * scale[1], tall)
+            b.add("box", (0, depth / 2, z + tall / 2), size, b.palette.cardboard(), pose)
+            b.add(
+                "box", (0, depth / 2, z + tall / 2), (0.05, size[1] + 0.002, tall + 0.002), b.palette.plain(0.3), pose
+            )
+            z += tall
+
+    return Piece(float(width), float(depth), height * count), draw
+
+
+def rack(b: SceneBuilder) -> Plan:
+    """Plan a warehouse rack with cartons on its levels."""
+    size = Piece(b.rng.uniform(1.2, 2.4), b.rng.uniform(0.45, 0.8), b.rng.uniform(1.8, 2.25))
+
+    def draw(b: SceneBuilder) -> None:
+        steel, levels = b.palette.plain(), int(b.rng.integers(3, 5))
+        _legs(b, size.width, size.depth, size.height, 0.05, steel)
+        pitch = size.height / levels
+        for k in range(levels):
+            z = 0.1 + pitch * k
+            b.add("box", (0, size.depth / 2, z), (size.width, size.depth, 0.04), steel)
+            x = -size.width / 2 + 0.1
+            while x < size.width / 2 - 0.35:
+                w, h = b.rng.uniform(0.2, 0.5), b.rng.uniform(0.15, pitch - 0.12)
+                if b.rng.random() < 0.8:
+                    material = b.palette.cardboard() if b.rng.random() < 0.6 else b.palette.plain()
+                    b.add("box", (x + w / 2, size.depth / 2, z + 0.02 + h / 2), (w, size.depth * 0.8, h), material)
+                x += w + 0.03
+
+    return size, draw
+
+
+def bin_or_cone(b: SceneBuilder) -> Plan:
+    height, width = b.rng.uniform(0.25, 0.7), b.rng.uniform(0.2, 0.4)
+    mesh = str(b.rng.choice(["cone", "pot", "cylinder", "roundcan", "torus", "dome"]))
+
+    def draw(b: SceneBuilder) -> None:
+        b.add(mesh, (0, width / 2, height / 2), (width, width, height), b.palette.plain())
+
+    return Piece(width, width, height), draw
+
+
+def person(b: SceneBuilder) -> Plan:
+    """Plan a standing mannequin of 1.5 to 1.9 m."""
+    height = b.rng.uniform(1.5, 1.9)
+
+    def draw(b: SceneBuilder) -> None:
+        top, trousers, skin = b.palette.fabric(), b.palette.fabric(), b.palette.plain(0.5, 0.1)
+        k = height / 1.75
+        with b.at(0, 0.2):
+            for x in (-0.1, 0.1):
+                b.add("roundcan", (x * k, 0, 0.43 * k), (0.16 * k, 0.17 * k, 0.86 * k), trousers)
+                b.add("cushion", (x * k, 0.06, 0.04), (0.1, 0.27, 0.09), b.palette.plain(0.2))
+                swing = tilted(1, b.rng.uniform(-0.15, 0.15)) @ tilted(0, b.rng.uniform(-0.6, 0.6))
+                b.add("roundcan", (x * 2.5 * k, 0, 1.14 * k), (0.1 * k, 0.11 * k, 0.62 * k), top, swing)
+            b.add("rounded", (0, 0, 1.15 * k), (0.4 * k, 0.23 * k, 0.62 * k), top)
+            b.add("cylinder", (0, 0, 1.48 * k), (0.11 * k, 0.11 * k, 0.12 * k), skin)
+            b.add("sphere", (0, 0, 1.62 * k), (0.17 * k, 0.2 * k, 0.25 * k), skin)
+            b.add("dome", (0, -0.015, 1.69 * k), (0.18 * k, 0.21 * k, 0.14 * k), b.palette.plain(0.4))
+
+    return Piece(0.5, 0.4, height), draw
+
+
+def abstract(b: SceneBuilder) -> Plan:
+    """Plan a pile of random meshes, for variety of shape beyond furniture."""
+    width, height = b.rng.uniform(0.2, 0.9), b.rng.uniform(0.15, 1.4)
+    meshes = (*objects.FREE_FORMS, "box", "wedge", "cylinder", "cone", "sphere", "dome", "roundcan")
+
+    def draw(b: SceneBuilder) -> None:
+        mesh = meshes[int(b.rng.integers(len(meshes)))]
+        skins = (b.palette.plain, b.palette.fabric, b.palette.wood, b.palette.picture, b.palette.wall)
+        material = skins[int(b.rng.integers(len(skins)))]()
+        pose = tilted(2, b.rng.uniform(0, 6)) @ tilted(0, b.rng.normal(0, 0.15))
+        b.add(mesh, (0, width / 2, height / 2), (width, width * b.rng.uniform(0.5, 1), height), material, pose)
+
+    return Piece(width, width, height), draw

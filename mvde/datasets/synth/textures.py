@@ -1,0 +1,263 @@
+"""Procedural textures: one array of tileable 256 x 256 layers, made from noise and formulas with NumPy.
+
+Most layers are masks: the shader mixes an instance's two colours by them, so that one layer serves any colouring. Layers in the groups
+``picture``, ``outside`` and ``screen`` carry their own colours (used with black and white as the two colours). ``photo`` layers come from
+scikit-image's brick, grass and gravel photographs (CC0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+SIDE = 256
+_SEED = 7
+Image = npt.NDArray[np.float64]
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class TextureSet:
+    """Layers uint8 (L, 256, 256, 3), linear light, and the layer numbers of each group."""
+
+    layers: npt.NDArray[np.uint8]
+    groups: dict[str, tuple[int, ...]]
+
+
+def build_textures() -> TextureSet:
+    """Return every layer; always the same ones, whatever the data set's seed."""
+    layers: list[npt.NDArray[np.uint8]] = []
+    groups: dict[str, list[int]] = {}
+    for number, (group, make) in enumerate(_recipes()):
+        image = np.clip(make(np.random.default_rng([_SEED, number])), 0.0, 1.0)
+        if image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=2)
+        groups.setdefault(group, []).append(len(layers))
+        layers.append(np.round(image * 255).astype(np.uint8))
+    return TextureSet(np.stack(layers), {name: tuple(numbers) for name, numbers in groups.items()})
+
+
+def _recipes() -> Iterator[tuple[str, Callable[[Rng], Image]]]:
+    for power in (0.6, 1.0, 1.4, 1.8):
+        yield "plaster", lambda rng, power=power: 0.85 + 0.09 * noise(rng, power)
+    for power in (0.2, 0.5, 0.8):
+        yield "carpet", lambda rng, power=power: 0.55 + 0.22 * noise(rng, power)
+    for rows in (5, 8, 8, 12):
+        yield "planks", lambda rng, rows=rows: planks(rng, rows)
+    for stretch in (6, 10, 16, 24):
+        yield "wood", lambda rng, stretch=stretch: grain(rng, stretch)
+    for count in (2, 4, 4, 8):
+        yield "tiles", lambda rng, count=count: tiles(rng, count, count, 0.0)
+    for count in (4, 6, 8):
+        yield "tiles", lambda rng, count=count: tiles(rng, count, 2 * count, 0.5)
+    for _ in range(2):
+        yield "brick", lambda rng: tiles(rng, 6, 14, 0.5, roughness=0.18)
+    for count in (2, 4, 8):
+        yield "pattern", lambda rng, count=count: checker(count) * (0.9 + 0.06 * noise(rng, 1.0))
+    for count in (4, 8, 14):
+        yield "pattern", lambda rng, count=count: stripes(rng, count)
+    for _ in range(2):
+        yield "pattern", plaid
+    for count in (4, 8):
+        yield "pattern", lambda rng, count=count: dots(rng, count)
+    for count in (2, 3, 4):
+        yield "pattern", lambda rng, count=count: damask(rng, count)
+    for _ in range(3):
+        yield "stone", marble
+    for _ in range(2):
+        yield "stone", lambda rng: 0.5 + 0.3 * np.tanh(1.5 * noise(rng, 0.15))
+    for power in (1.2, 1.6):
+        yield "stone", lambda rng, power=power: 0.6 + 0.14 * noise(rng, power) + 0.04 * noise(rng, 0.2)
+    for count in (24, 48, 64):
+        yield "weave", lambda rng, count=count: weave(rng, count)
+    for _ in range(14):
+        yield "picture", picture
+    for _ in range(5):
+        yield "outside", outside
+    for _ in range(4):
+        yield "screen", screen
+    for lines in (14, 22):
+        yield "text", lambda rng, lines=lines: text_page(rng, lines)
+    yield "keys", lambda rng: 1.0 - 0.85 * tiles(rng, 6, 5, 0.25, grout=0.12)
+    for name in ("brick", "grass", "gravel"):
+        yield "photo", lambda rng, name=name: photograph(name)
+
+
+def noise(rng: Rng, power: float) -> Image:
+    """Return tileable noise (256, 256), zero mean, unit deviation, with a 1/f**power amplitude spectrum."""
+    frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.fftfreq(SIDE)[None]) * SIDE
+    frequency[0, 0] = 1.0
+    spectrum = np.fft.fft2(rng.standard_normal((SIDE, SIDE))) / frequency**power
+    spectrum[0, 0] = 0.0
+    values = np.real(np.fft.ifft2(spectrum))
+    result: Image = values / values.std()
+    return result
+
+
+def _axes() -> tuple[Image, Image]:
+    y, x = np.meshgrid(np.arange(SIDE) / SIDE, np.arange(SIDE) / SIDE, indexing="ij")
+    return y, x
+
+
+def _stretched(rng: Rng, stretch: int, power: float) -> Image:
+    """Return noise drawn out along x, tileable."""
+    values = np.fft.ifft(
+        np.fft.fft(noise(rng, power), axis=1) * np.exp(-((np.abs(np.fft.fftfreq(SIDE)) * SIDE * stretch / 60) ** 2))
+    )
+    real = np.real(values)
+    result: Image = real / real.std()
+    return result
+
+
+def grain(rng: Rng, stretch: int) -> Image:
+    y, _ = _axes()
+    rings = np.sin(2 * np.pi * (y * rng.integers(3, 7) + 0.35 * _stretched(rng, stretch, 1.4)))
+    return 0.62 + 0.16 * rings + 0.08 * _stretched(rng, stretch, 0.4)
+
+
+def planks(rng: Rng, rows: int) -> Image:
+    y, x = _axes()
+    row = np.floor(y * rows).astype(int)
+    shift = rng.uniform(0, 1, rows)[row]
+    column = np.floor((x + shift) * 2).astype(int) % 2
+    shade = rng.uniform(0.55, 0.95, (rows, 2))[row, column]
+    gap_y = np.abs((y * rows) % 1.0 - 0.5) > 0.5 - 0.03
+    gap_x = np.abs(((x + shift) * 2) % 1.0 - 0.5) > 0.5 - 0.006
+    return np.where(gap_y | gap_x, 0.25, shade + 0.07 * _stretched(rng, 14, 0.7))
+
+
+def tiles(rng: Rng, cols: int, rows: int, shift: float, *, grout: float = 0.03, roughness: float = 0.06) -> Image:
+    """Return tiles (bright) with joints (0), rows shifted by ``shift`` of a tile as in a brick bond."""
+    y, x = _axes()
+    row = np.floor(y * rows).astype(int)
+    across = x * cols + shift * (row % 2)
+    column = np.floor(across).astype(int) % cols
+    shade = 0.88 + roughness * rng.standard_normal((rows, cols))[row, column] + 0.5 * roughness * noise(rng, 0.8)
+    width = grout * cols / max(cols, rows)
+    joint = (np.abs(across % 1.0 - 0.5) > 0.5 - width) | (np.abs((y * rows) % 1.0 - 0.5) > 0.5 - grout)
+    return np.where(joint, 0.05, shade)
+
+
+def checker(count: int) -> Image:
+    y, x = _axes()
+    return ((np.floor(x * count) + np.floor(y * count)) % 2).astype(np.float64)
+
+
+def stripes(rng: Rng, count: int) -> Image:
+    _, x = _axes()
+    wave = (x * count) % 1.0 < rng.uniform(0.25, 0.75)
+    thin = (x * count * 2) % 1.0 < 0.12
+    return 0.85 * wave + 0.1 - 0.3 * thin * wave + 0.03 * noise(rng, 0.3)
+
+
+def plaid(rng: Rng) -> Image:
+    y, x = _axes()
+    count = int(rng.integers(2, 5))
+    a, b = ((t * count) % 1.0 < 0.45 for t in (x, y))
+    c, d = (np.abs((t * count) % 1.0 - 0.75) < 0.04 for t in (x, y))
+    return 0.15 + 0.35 * a + 0.35 * b + 0.15 * (c | d) + 0.03 * noise(rng, 0.2)
+
+
+def dots(rng: Rng, count: int) -> Image:
+    y, x = _axes()
+    radius = np.hypot((x * count) % 1.0 - 0.5, (y * count) % 1.0 - 0.5)
+    return np.clip((rng.uniform(0.2, 0.38) - radius) * 12, 0, 1)
+
+
+def damask(rng: Rng, count: int) -> Image:
+    """Return a mirrored ornament repeated ``count`` times (wallpaper)."""
+    size = SIDE // count
+    field = noise(rng, 1.3)[: size // 2 + 1, : size // 2 + 1]
+    half = np.concatenate([field, field[:, ::-1]], axis=1)
+    unit = np.concatenate([half, half[::-1]], axis=0)[:size, :size]
+    ornament = np.tile(unit, (count + 1, count + 1))[:SIDE, :SIDE]
+    return 0.5 + 0.35 * np.tanh(3 * ornament)
+
+
+def marble(rng: Rng) -> Image:
+    veins = np.abs(noise(rng, 1.5) + 0.2 * noise(rng, 1.0))
+    return 0.3 + 0.65 * np.clip(veins * 1.6, 0, 1) ** 0.4
+
+
+def weave(rng: Rng, count: int) -> Image:
+    y, x = _axes()
+    over = (np.floor(x * count) + np.floor(y * count)) % 2
+    bump = np.where(over > 0, np.sin(np.pi * ((x * count) % 1.0)), np.sin(np.pi * ((y * count) % 1.0)))
+    return 0.45 + 0.3 * bump + 0.08 * noise(rng, 0.6)
+
+
+def _vivid(rng: Rng) -> Image:
+    return rng.uniform(0.0, 1.0, 3) ** rng.uniform(1.0, 2.5)
+
+
+def picture(rng: Rng) -> Image:
+    """Return an invented poster, painting or cover (256, 256, 3)."""
+    y, x = _axes()
+    image = _vivid(rng) + (y * rng.uniform(-0.7, 0.7))[..., None] * _vivid(rng)
+    if rng.random() < 0.5:
+        for _ in range(3):
+            image = image + np.tanh(noise(rng, 1.6))[..., None] * rng.normal(0, 0.18, 3)
+    for _ in range(int(rng.integers(2, 14))):
+        cx, cy, w, h = rng.uniform(0, 1, 2).tolist() + rng.uniform(0.03, 0.35, 2).tolist()
+        inside = np.abs(x - cx) < w if rng.random() < 0.3 else np.hypot((x - cx) / w, (y - cy) / h) < 1.0
+        if rng.random() < 0.5:
+            inside = (np.abs(x - cx) < w) & (np.abs(y - cy) < h)
+        image = np.where(inside[..., None], _vivid(rng) * rng.uniform(0.6, 1.0), image)
+    if rng.random() < 0.4:
+        image = np.where(text_page(rng, int(rng.integers(4, 12)))[..., None] < 0.5, _vivid(rng), image)
+    if rng.random() < 0.4:
+        edge = np.maximum(np.abs(x - 0.5), np.abs(y - 0.5))[..., None] > 0.46
+        image = np.where(edge, 0.85, image)
+    return image
+
+
+def outside(rng: Rng) -> Image:
+    """Return a view from a window: sky, hills or houses, greenery."""
+    y, x = _axes()  # y = 0 is the bottom of the pane
+    sky = np.array([0.45, 0.62, 0.95]) * (0.5 + 0.5 * y[..., None]) + 0.35 * (1 - y[..., None])
+    sky = sky + 0.18 * np.clip(noise(rng, 1.7), 0, 3)[..., None]
+    profile = noise(rng, 1.3)[0] * 0.05 + rng.uniform(0.25, 0.5)
+    green = np.array([0.10, 0.20, 0.05]) * (0.7 + 0.4 * np.clip(noise(rng, 0.8) + 1, 0, 3))[..., None]
+    image = np.where((y < profile[None])[..., None], green, sky)
+    for _ in range(int(rng.integers(0, 4))):
+        left, width, top = rng.uniform(0, 1), rng.uniform(0.1, 0.3), rng.uniform(0.3, 0.8)
+        house = (x > left) & (x < left + width) & (y < top)
+        panes = ((x * 24) % 1 < 0.5) & ((y * 18) % 1 < 0.55)
+        facade = rng.uniform(0.2, 0.7, 3)
+        image = np.where(house[..., None], np.where(panes[..., None], 0.3 * facade, facade), image)
+    return image
+
+
+def screen(rng: Rng) -> Image:
+    y, x = _axes()
+    image = np.tile(rng.uniform(0.05, 0.9, 3), (SIDE, SIDE, 1))
+    for _ in range(int(rng.integers(2, 7))):
+        left, low = rng.uniform(0, 0.7, 2)
+        inside = (x > left) & (x < left + rng.uniform(0.1, 0.5)) & (y > low) & (y < low + rng.uniform(0.1, 0.5))
+        image = np.where(inside[..., None], rng.uniform(0, 1, 3), image)
+    lines = text_page(rng, 26)
+    return np.where(((lines < 0.5) & (x > 0.1) & (x < 0.6))[..., None], 1.0 - image, image)
+
+
+def text_page(rng: Rng, lines: int) -> Image:
+    """Return dark words on white (256, 256)."""
+    y, x = _axes()
+    row = np.floor(y * lines).astype(int)
+    words = rng.random((lines, 48)) < 0.78
+    ink = words[row, np.floor(x * 48).astype(int)] & (np.abs((y * lines) % 1.0 - 0.5) < 0.28)
+    ends = rng.uniform(0.5, 0.92, lines)[row]
+    return np.where(ink & (x > 0.08) & (x < ends), 0.1, 0.95)
+
+
+def photograph(name: str) -> Image:
+    """Return one of scikit-image's CC0 texture photographs, halved and mirrored so that it tiles."""
+    from skimage import data
+
+    full = np.asarray(getattr(data, name)(), dtype=np.float64)[:512, :512] / 255.0
+    quarter = full.reshape(128, 4, 128, 4).mean(axis=(1, 3)) if name == "brick" else full[:128, :128]
+    half = np.concatenate([quarter, quarter[:, ::-1]], axis=1)
+    result: Image = np.concatenate([half, half[::-1]], axis=0) ** 1.5
+    return result
