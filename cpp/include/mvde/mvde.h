@@ -1,0 +1,175 @@
+/* mvde.h - the C interface of libmvde: depth post-processing and image resizing for robots.
+ *
+ * Conventions
+ *   - C99. No function throws, prints, aborts, or keeps a pointer that it was given, except where it says so.
+ *   - Buffers belong to the caller. Sizes are (height, width) in pixels; strides are in bytes and may be negative.
+ *   - Functions that can fail return MVDE_OK (0) or a negative mvde_status. mvde_strerror() names the kind of error;
+ *     mvde_last_error() says, for the calling thread, what was given, what was expected and what to do.
+ *   - Everything here may be called from several threads at once, except that one mvde_workers or mvde_resizer serves
+ *     one call at a time: a second call that comes meanwhile is refused with MVDE_ERROR_BUSY.
+ *   - Depth is in metres, except 16-bit output, which is in millimetres with 0 for "no depth" (ROS REP 118).
+ */
+#ifndef MVDE_MVDE_H
+#define MVDE_MVDE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(MVDE_STATIC)
+#define MVDE_API
+#elif defined(__GNUC__)
+#define MVDE_API __attribute__((visibility("default")))
+#else
+#define MVDE_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- version ------------------------------------------------------------------------------------------------- */
+
+/* MAJOR changes when a caller must be changed, MINOR when something is added. */
+#define MVDE_VERSION_MAJOR 0
+#define MVDE_VERSION_MINOR 1
+#define MVDE_VERSION_PATCH 0
+#define MVDE_VERSION (MVDE_VERSION_MAJOR * 10000 + MVDE_VERSION_MINOR * 100 + MVDE_VERSION_PATCH)
+
+/* The MVDE_VERSION that the library was built with. Compare its major (and, before 1.0, minor) part with the header's. */
+MVDE_API int32_t mvde_version(void);
+
+/* ---- errors -------------------------------------------------------------------------------------------------- */
+
+typedef enum mvde_status {
+    MVDE_OK = 0,
+    MVDE_ERROR_ARGUMENT = -1,  /* a NULL pointer, an unknown enumerator, or a number out of range */
+    MVDE_ERROR_SHAPE = -2,     /* sizes do not fit the patch, each other, or 64-bit arithmetic */
+    MVDE_ERROR_ALIGNMENT = -3, /* a pointer or stride is not a multiple of its element's size */
+    MVDE_ERROR_OVERLAP = -4,   /* an output overlaps the input or another output */
+    MVDE_ERROR_CAPACITY = -5,  /* the output buffer is too small */
+    MVDE_ERROR_KERNEL = -6,    /* the implementation asked for is unknown or cannot run on this CPU */
+    MVDE_ERROR_MEMORY = -7,    /* out of memory; only functions that create something allocate */
+    MVDE_ERROR_BUSY = -8,      /* the handle is in use by another call */
+    MVDE_ERROR_THREAD = -9     /* the operating system would not start a thread */
+} mvde_status;
+
+/* One sentence for a status; never NULL, also for numbers that are no status. */
+MVDE_API const char *mvde_strerror(int32_t status);
+
+/* What went wrong in the last call on this thread that failed; "" if none has. Valid until the thread's next call. */
+MVDE_API const char *mvde_last_error(void);
+
+/* ---- implementations ----------------------------------------------------------------------------------------- */
+
+/* The post-processing kernel exists as "scalar", "avx2", "avx512" and "neon". All give the same bits. The fastest one
+ * that this CPU runs is chosen at the first call; the environment variable MVDE_KERNEL, read at that moment, forces one.
+ * A forced one that does not exist or cannot run is an error of every call (MVDE_ERROR_KERNEL), not a silent fallback. */
+
+/* Name of the implementation that calls will use, or NULL if MVDE_KERNEL names one that cannot run here. */
+MVDE_API const char *mvde_kernel(void);
+
+/* Name of the implementation that did the work of this thread's last mvde_postprocess or mvde_patch_stats, written by
+ * the implementation itself; "" before the first. */
+MVDE_API const char *mvde_last_kernel(void);
+
+/* 1 if `name` is built in and runs on this CPU, else 0. */
+MVDE_API int32_t mvde_kernel_is_available(const char *name);
+
+/* Forces an implementation for the whole process from now on; NULL goes back to the choice by CPU and MVDE_KERNEL. */
+MVDE_API int32_t mvde_set_kernel(const char *name);
+
+/* ---- threads ------------------------------------------------------------------------------------------------- */
+
+/* Threads that share the work of a call with the caller. Results do not depend on their number. */
+typedef struct mvde_workers mvde_workers;
+
+/* `num_threads` counts the caller: 1 starts none. 1 to 256. */
+MVDE_API int32_t mvde_workers_create(int32_t num_threads, mvde_workers **workers);
+MVDE_API void mvde_workers_destroy(mvde_workers *workers); /* NULL is allowed */
+
+/* ---- depth and patch statistics ------------------------------------------------------------------------------ */
+
+typedef enum mvde_dtype {
+    MVDE_FLOAT32 = 0,
+    MVDE_FLOAT16 = 1,  /* IEEE binary16 */
+    MVDE_BFLOAT16 = 2, /* the upper half of a float32 */
+    MVDE_UINT16 = 3    /* output only: millimetres */
+} mvde_dtype;
+
+/* A batch of single-channel maps in the caller's memory. A stride of 0 means dense. */
+typedef struct mvde_map {
+    void *data; /* only read where the map is an input */
+    int32_t dtype;
+    int32_t reserved; /* 0 */
+    int64_t batch, height, width;
+    int64_t batch_stride, row_stride, pixel_stride; /* bytes, multiples of the element's size */
+} mvde_map;
+
+/* Depth in metres from the raw value x of a network. */
+typedef enum mvde_conversion {
+    MVDE_LINEAR = 0,     /* scale * x + shift */
+    MVDE_INVERSE = 1,    /* 1 / (scale * x + shift): inverse depth, disparity */
+    MVDE_EXP = 2,        /* exp(scale * x + shift) */
+    MVDE_LOG_SIGMOID = 3 /* exp(ln min + sigmoid(scale * x + shift) * (ln max - ln min)): mvde's metric head */
+} mvde_conversion;
+
+/* What becomes of a finite, positive depth outside [min_depth_m, max_depth_m]. */
+typedef enum mvde_range {
+    MVDE_REJECT = 0, /* it is invalid */
+    MVDE_CLAMP = 1   /* it is moved to the nearest bound */
+} mvde_range;
+
+/* Start from mvde_postprocess_defaults(): linear, scale 1, shift 0, reject, no bounds, invalid pixels written as NaN. */
+typedef struct mvde_postprocess_options {
+    uint32_t struct_size; /* sizeof(mvde_postprocess_options) */
+    int32_t conversion;   /* mvde_conversion */
+    float scale, shift;
+    int32_t range;      /* mvde_range */
+    float min_depth_m;  /* 0 <= min < max; 0 and INFINITY mean no bound; MVDE_LOG_SIGMOID needs 0 < min and finite max */
+    float max_depth_m;  /* bounds are inclusive */
+    float invalid_m;    /* written to a float32 map where no valid depth is; 16-bit maps get 0 there */
+} mvde_postprocess_options;
+
+MVDE_API void mvde_postprocess_defaults(mvde_postprocess_options *options);
+
+typedef enum mvde_stat {
+    MVDE_MEAN = 0,  /* m */
+    MVDE_VAR = 1,   /* m^2, population variance */
+    MVDE_GRAD = 2,  /* m/px, mean of sqrt(gx^2 + gy^2): central differences over the whole image, borders replicated; a
+                       difference that touches an invalid pixel is 0 */
+    MVDE_MIN = 3,   /* m */
+    MVDE_MAX = 4,   /* m */
+    MVDE_VALID = 5  /* fraction of the patch's pixels that are valid, 0 to 1 */
+} mvde_stat;
+
+/* Statistics to compute: out is [batch, rows * columns, num_stats] float32, dense, patches in row-major order. A pixel
+ * counts where it is finite, > 0 and inside the range. A patch without such a pixel has 0 everywhere. */
+typedef struct mvde_stats_request {
+    int32_t patch_size;   /* pixels; the map's sides are multiples of it */
+    int32_t num_stats;    /* 1 to 6 */
+    const int32_t *stats; /* mvde_stat, in the order of the columns */
+    float *out;
+    int64_t capacity;     /* floats that fit into `out` */
+} mvde_stats_request;
+
+/* Number of floats that a request writes, or a negative mvde_status. */
+MVDE_API int64_t mvde_num_patch_stats(int64_t batch, int64_t height, int64_t width, int32_t patch_size,
+                                      int32_t num_stats);
+
+/* Raw network output -> depth and statistics in one pass. `options`, `depth`, `request` and `workers` may be NULL:
+ * default options, no depth map wanted, no statistics wanted, the calling thread alone. `depth` is float32 or uint16 of
+ * the same shape as `raw`; a depth past 65.535 m does not fit 16 bits and becomes 0. Depths are meant to lie in
+ * [1e-18, 1e18] m: outside, squares leave float32's range. Nothing is allocated. */
+MVDE_API int32_t mvde_postprocess(const mvde_map *raw, const mvde_postprocess_options *options, const mvde_map *depth,
+                                  const mvde_stats_request *request, mvde_workers *workers);
+
+/* Statistics of a map that is in metres already. Bounds are rounded to the map's own dtype first, so that a depth that
+ * was clamped to a bound in that dtype is inside it. */
+MVDE_API int32_t mvde_patch_stats(const mvde_map *depth, float min_depth_m, float max_depth_m,
+                                  const mvde_stats_request *request, mvde_workers *workers);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MVDE_MVDE_H */

@@ -1,0 +1,46 @@
+#include "error.hpp"
+
+#include <cstdarg>
+#include <cstdio>
+
+namespace {
+
+thread_local char last_error[512] = "";
+
+}  // namespace
+
+namespace mvde {
+
+int fail(mvde_status status, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(last_error, sizeof last_error, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+}  // namespace mvde
+
+extern "C" {
+
+int32_t mvde_version(void) { return MVDE_VERSION; }
+
+const char *mvde_last_error(void) { return last_error; }
+
+const char *mvde_strerror(int32_t status) {
+    switch (status) {
+        case MVDE_OK: return "success";
+        case MVDE_ERROR_ARGUMENT: return "an argument is NULL, unknown or out of range";
+        case MVDE_ERROR_SHAPE: return "sizes do not fit the patch, each other, or 64-bit arithmetic";
+        case MVDE_ERROR_ALIGNMENT: return "a pointer or stride is not a multiple of its element's size";
+        case MVDE_ERROR_OVERLAP: return "an output overlaps the input or another output";
+        case MVDE_ERROR_CAPACITY: return "the output buffer is too small";
+        case MVDE_ERROR_KERNEL: return "the kernel asked for is unknown or cannot run on this CPU";
+        case MVDE_ERROR_MEMORY: return "out of memory";
+        case MVDE_ERROR_BUSY: return "the handle is in use by another call";
+        case MVDE_ERROR_THREAD: return "the operating system would not start a thread";
+        default: return "not a status of libmvde";
+    }
+}
+
+}  // extern "C"

@@ -1,0 +1,11 @@
+// The message behind mvde_last_error(): one buffer per thread, so that failing allocates nothing.
+#pragma once
+
+#include "mvde/mvde.h"
+
+namespace mvde {
+
+// Stores the message for the calling thread and returns `status`.
+int fail(mvde_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+}  // namespace mvde

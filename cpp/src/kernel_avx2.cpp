@@ -1,0 +1,9 @@
+#include "lanes_avx2.hpp"
+
+#include "kernel.hpp"
+
+namespace mvde {
+
+const Kernel kAvx2Kernel = {Lanes::kName, run};
+
+}  // namespace mvde

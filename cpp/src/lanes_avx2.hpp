@@ -1,0 +1,82 @@
+// Sixteen lanes as two AVX registers. Needs AVX2 and F16C; see lanes_scalar.hpp for the contract.
+#pragma once
+
+#include <cstdint>
+#include <immintrin.h>
+
+namespace mvde {
+namespace {
+
+struct Lanes {
+    static constexpr const char *kName = "avx2";
+    struct F { __m256 a, b; };
+    struct M { __m256 a, b; };
+
+    static F load(const float *p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+    static void store(float *p, F x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+    static F load_f16(const std::uint16_t *p) { return {_mm256_cvtph_ps(half(p)), _mm256_cvtph_ps(half(p + 8))}; }
+    static F load_bf16(const std::uint16_t *p) { return {widen(half(p)), widen(half(p + 8))}; }
+    static void store_u16(std::uint16_t *p, F x) {
+        const __m256i packed = _mm256_packus_epi32(_mm256_cvttps_epi32(x.a), _mm256_cvttps_epi32(x.b));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm256_permute4x64_epi64(packed, 0xD8));
+    }
+    static F broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+    static F add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+    static F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+    static F mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+    static F div(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+    static F sqrt(F x) { return {_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
+    static F min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+    static F max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+
+    static M first(int count) {
+        const __m256i n = _mm256_set1_epi32(count);
+        const __m256i low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        const __m256i high = _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15);
+        return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(n, low)), _mm256_castsi256_ps(_mm256_cmpgt_epi32(n, high))};
+    }
+    static M ordered(F x) { return {_mm256_cmp_ps(x.a, x.a, _CMP_ORD_Q), _mm256_cmp_ps(x.b, x.b, _CMP_ORD_Q)}; }
+    static M both(M x, M y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
+    static M in_bits(F x, std::uint32_t low, std::uint32_t span) {
+        return {in_bits(x.a, low, span), in_bits(x.b, low, span)};
+    }
+    static bool all(M m) { return _mm256_movemask_ps(_mm256_and_ps(m.a, m.b)) == 0xFF; }
+    static F keep(M m, F x) { return {_mm256_and_ps(m.a, x.a), _mm256_and_ps(m.b, x.b)}; }
+    static F select(M m, F x, F y) { return {_mm256_blendv_ps(y.a, x.a, m.a), _mm256_blendv_ps(y.b, x.b, m.b)}; }
+    static F add_exponent(F x, F k) { return {add_exponent(x.a, k.a), add_exponent(x.b, k.b)}; }
+
+    static float sum(F x) {
+        const __m256 eight = _mm256_add_ps(x.a, x.b);
+        const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    }
+    static float lowest(F x) {
+        const __m256 eight = _mm256_min_ps(x.a, x.b);
+        const __m128 four = _mm_min_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)));
+    }
+    static float highest(F x) {
+        const __m256 eight = _mm256_max_ps(x.a, x.b);
+        const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+    }
+
+private:
+    static __m128i half(const std::uint16_t *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
+    static __m256 widen(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
+    static __m256 in_bits(__m256 x, std::uint32_t low, std::uint32_t span) {
+        const __m256i above = _mm256_sub_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(static_cast<int>(low)));
+        const __m256i limit = _mm256_set1_epi32(static_cast<int>(span));
+        return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_min_epu32(above, limit), above));
+    }
+    static __m256 add_exponent(__m256 x, __m256 k) {
+        const __m256i shifted = _mm256_slli_epi32(_mm256_cvttps_epi32(k), 23);
+        return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), shifted));
+    }
+};
+
+}  // namespace
+}  // namespace mvde

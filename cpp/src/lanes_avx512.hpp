@@ -1,0 +1,80 @@
+// Sixteen lanes as one AVX-512 register. Needs AVX-512 F only; see lanes_scalar.hpp for the contract.
+#pragma once
+
+#include <cstdint>
+#if defined(MVDE_SIMDE)  // the tests execute this file on CPUs without AVX-512 through SIMD Everywhere
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+#else
+#include <immintrin.h>
+#endif
+
+namespace mvde {
+namespace {
+
+struct Lanes {
+    static constexpr const char *kName = "avx512";
+    using F = __m512;
+    using M = __mmask16;
+
+    static F load(const float *p) { return _mm512_loadu_ps(p); }
+    static void store(float *p, F x) { _mm512_storeu_ps(p, x); }
+    static F load_f16(const std::uint16_t *p) { return _mm512_cvtph_ps(halves(p)); }
+    static F load_bf16(const std::uint16_t *p) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves(p)), 16));
+    }
+    static void store_u16(std::uint16_t *p, F x) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(_mm512_cvttps_epi32(x)));
+    }
+    static F broadcast(float x) { return _mm512_set1_ps(x); }
+    static F add(F x, F y) { return _mm512_add_ps(x, y); }
+    static F sub(F x, F y) { return _mm512_sub_ps(x, y); }
+    static F mul(F x, F y) { return _mm512_mul_ps(x, y); }
+    static F div(F x, F y) { return _mm512_div_ps(x, y); }
+    static F sqrt(F x) { return _mm512_sqrt_ps(x); }
+    static F min(F x, F y) { return _mm512_min_ps(x, y); }
+    static F max(F x, F y) { return _mm512_max_ps(x, y); }
+
+    static M first(int count) { return static_cast<M>((1U << count) - 1U); }
+    static M ordered(F x) { return _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q); }
+    static M both(M x, M y) { return static_cast<M>(x & y); }
+    static M in_bits(F x, std::uint32_t low, std::uint32_t span) {
+        const __m512i above = _mm512_sub_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(static_cast<int>(low)));
+        return _mm512_cmple_epu32_mask(above, _mm512_set1_epi32(static_cast<int>(span)));
+    }
+    static bool all(M m) { return m == 0xFFFF; }
+    static F keep(M m, F x) { return _mm512_maskz_mov_ps(m, x); }
+    static F select(M m, F x, F y) { return _mm512_mask_blend_ps(m, y, x); }
+    static F add_exponent(F x, F k) {
+        const __m512i shifted = _mm512_slli_epi32(_mm512_cvttps_epi32(k), 23);
+        return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), shifted));
+    }
+
+    static float sum(F x) {
+        const __m256 eight = _mm256_add_ps(lower(x), upper(x));
+        const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    }
+    static float lowest(F x) {
+        const __m256 eight = _mm256_min_ps(lower(x), upper(x));
+        const __m128 four = _mm_min_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)));
+    }
+    static float highest(F x) {
+        const __m256 eight = _mm256_max_ps(lower(x), upper(x));
+        const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+    }
+
+private:
+    static __m256i halves(const std::uint16_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
+    static __m256 lower(F x) { return _mm512_castps512_ps256(x); }
+    static __m256 upper(F x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)); }
+};
+
+}  // namespace
+}  // namespace mvde

@@ -1,0 +1,96 @@
+#include "workers.hpp"
+
+#include "error.hpp"
+
+#include <memory>
+#include <new>
+#include <system_error>
+
+void mvde_workers::start(int num_threads) {
+    threads_.reserve(static_cast<std::size_t>(num_threads - 1));
+    for (int i = 1; i < num_threads; ++i) threads_.emplace_back([this] { serve(); });
+}
+
+mvde_workers::~mvde_workers() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        stops_ = true;
+    }
+    start_.notify_all();
+    for (std::thread &thread : threads_) thread.join();
+}
+
+bool mvde_workers::run(Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
+    if (busy_.exchange(true, std::memory_order_acquire)) return false;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        function_ = function;
+        data_ = data;
+        num_units_ = num_units;
+        chunk_ = chunk;
+        next_.store(0, std::memory_order_relaxed);
+        num_working_ = threads_.size();
+        ++generation_;
+    }
+    start_.notify_all();
+    take_chunks();
+    {
+        std::unique_lock<std::mutex> lock(mutex_);
+        finish_.wait(lock, [this] { return num_working_ == 0; });
+    }
+    busy_.store(false, std::memory_order_release);
+    return true;
+}
+
+void mvde_workers::take_chunks() {
+    for (;;) {
+        const std::int64_t first = next_.fetch_add(chunk_, std::memory_order_relaxed);
+        if (first >= num_units_) return;
+        function_(data_, first, first + chunk_ < num_units_ ? first + chunk_ : num_units_);
+    }
+}
+
+void mvde_workers::serve() {
+    std::uint64_t seen = 0;
+    for (;;) {
+        {
+            std::unique_lock<std::mutex> lock(mutex_);
+            start_.wait(lock, [&] { return stops_ || generation_ != seen; });
+            if (stops_) return;
+            seen = generation_;
+        }
+        take_chunks();
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (--num_working_ == 0) finish_.notify_one();
+    }
+}
+
+bool mvde::run_units(mvde_workers *workers, mvde_workers::Function function, void *data, std::int64_t num_units,
+                     std::int64_t chunk) {
+    if (workers) return workers->run(function, data, num_units, chunk);
+    function(data, 0, num_units);
+    return true;
+}
+
+extern "C" {
+
+int32_t mvde_workers_create(int32_t num_threads, mvde_workers **workers) {
+    if (!workers) return mvde::fail(MVDE_ERROR_ARGUMENT, "workers is NULL: expected the address of a handle");
+    *workers = nullptr;
+    if (num_threads < 1 || num_threads > 256)
+        return mvde::fail(MVDE_ERROR_ARGUMENT, "num_threads is %d: expected 1 to 256", num_threads);
+    try {
+        auto created = std::make_unique<mvde_workers>();
+        created->start(num_threads);  // where it throws, the destructor joins the threads that did start
+        *workers = created.release();
+        return MVDE_OK;
+    } catch (const std::bad_alloc &) {
+        return mvde::fail(MVDE_ERROR_MEMORY, "no memory for %d threads", num_threads);
+    } catch (const std::system_error &error) {
+        return mvde::fail(MVDE_ERROR_THREAD, "%d threads could not be started: %s", num_threads, error.what());
+    }
+}
+
+void mvde_workers_destroy(mvde_workers *workers) { delete workers; }
+
+}  // extern "C"

@@ -1,0 +1,49 @@
+// A fixed set of threads that share the units of one call with the calling thread.
+#pragma once
+
+#include "mvde/mvde.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+struct mvde_workers {
+public:
+    // Handles units [first, last); `data` is the call's own.
+    using Function = void (*)(void *data, std::int64_t first, std::int64_t last);
+
+    ~mvde_workers();
+    void start(int num_threads);  // counts the caller; throws what std::thread throws
+
+    // Runs all units, in chunks of `chunk`, and returns when the last one is done. False if another call is in here.
+    bool run(Function function, void *data, std::int64_t num_units, std::int64_t chunk);
+
+private:
+    void serve();
+    void take_chunks();
+
+    std::vector<std::thread> threads_;
+    std::atomic<bool> busy_{false};
+
+    std::mutex mutex_;
+    std::condition_variable start_, finish_;
+    std::uint64_t generation_ = 0;  // counts calls; guarded by mutex_, as is all below
+    std::size_t num_working_ = 0;
+    bool stops_ = false;
+
+    Function function_ = nullptr;  // written before a call's generation is announced
+    void *data_ = nullptr;
+    std::int64_t num_units_ = 0, chunk_ = 1;
+    std::atomic<std::int64_t> next_{0};
+};
+
+namespace mvde {
+
+// As mvde_workers::run; on the calling thread alone where there are no workers.
+bool run_units(mvde_workers *workers, mvde_workers::Function function, void *data, std::int64_t num_units,
+               std::int64_t chunk);
+
+}  // namespace mvde
