@@ -49,7 +49,7 @@ def build(
     """Build engines from exported graphs, compare each with its fp32 graph, and keep those that agree."""
     from rich.console import Console
 
-    from mvde.cli.options import sample_images
+    from mvde.cli.options import fitted_photographs
     from mvde.engines.base import BuildOptions, EngineId
     from mvde.engines.build import build_engine
     from mvde.engines.store import best_engine_id, resolve
@@ -59,7 +59,7 @@ def build(
     sources = _sources(onnx, name, res, export_dir)
     console = Console(stderr=True)
     for source in sources:
-        photographs = sample_images(source.manifest.resolution, images)
+        photographs = fitted_photographs(source.manifest.resolution, images)
         for engine_id in dict.fromkeys(ids):
             with console.status(f"building {engine_id} from {source.path}"):
                 report = build_engine(

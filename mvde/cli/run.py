@@ -36,10 +36,10 @@ def run(
     """Write NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (a picture) and NAME.stats.npz for every frame."""
     from mvde.config import parse_resolution
     from mvde.runtime.depth import DepthRuntime
-    from mvde.runtime.image import place
+    from mvde.runtime.image import check_fit
     from mvde.runtime.sources import count_frames, expand_inputs
 
-    place((2, 2), (2, 2), fit)  # type: ignore[arg-type]  # a typo is found before an engine is loaded
+    how = check_fit(fit)
     paths = expand_inputs(inputs)
     resolution = parse_resolution(res) if res else None
     with DepthRuntime.load(engine, name=name, resolution=resolution, engine_dir=engine_dir) as runtime:
@@ -47,7 +47,7 @@ def run(
         size = "x".join(map(str, info.resolution))
         print(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
         total_ms, num_frames = 0.0, 0
-        for frame, result in _progress(_results(runtime, paths, fit), count_frames(paths)):  # type: ignore[arg-type]
+        for frame, result in _progress(_results(runtime, paths, how), count_frames(paths)):
             _write(out, frame, result, runtime)
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
     print(f"{num_frames} frame{'s' if num_frames != 1 else ''} in {out}/, {total_ms / max(num_frames, 1):.1f} ms each")

@@ -77,14 +77,21 @@ def check_image(image: Any) -> None:
         raise ImageError(f"the image has {shape[0]}x{shape[1]} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed")
 
 
+def check_fit(text: str) -> Fit:
+    """The text as a :data:`Fit`. Raises :class:`UsageError` where it is none."""
+    for fit in get_args(Fit):
+        if text == fit:
+            return fit  # type: ignore[no-any-return]
+    raise UsageError(f"fit {text!r} is not known; expected one of {', '.join(get_args(Fit))}")
+
+
 def place(source_size: tuple[int, int], target_size: tuple[int, int], fit: Fit) -> Placement:
     """Where an image of ``source_size`` (H, W) goes in an input of ``target_size``.
 
     ``"stretch"`` fills it and changes the aspect ratio, ``"letterbox"`` keeps the whole image and leaves bars,
     ``"crop"`` fills it with the middle of the image. Raises :class:`UsageError` for another ``fit``.
     """
-    if fit not in get_args(Fit):
-        raise UsageError(f"fit {fit!r} is not known; expected one of {', '.join(get_args(Fit))}")
+    check_fit(fit)
     whole_source, whole_target = _whole(source_size), _whole(target_size)
     ratios = [target / source for target, source in zip(target_size, source_size, strict=True)]
     if fit == "letterbox":

@@ -1,0 +1,1 @@
+"""Benchmarks: whole frames from camera bytes to depth and statistics, and what really ran."""
