@@ -61,9 +61,8 @@ def bench(
         )
     machine = describe_machine()
     Console().print(table(measurements))
-    print(
-        f"{machine['cpu']}, {machine['num_cpus']} cores; peak memory of the process {peak_memory_bytes() / 2**20:.0f} MiB"
-    )
+    peak_mib = peak_memory_bytes() / 2**20
+    print(f"{machine['cpu']}, {machine['num_cpus']} cores; peak memory of the process {peak_mib:.0f} MiB")
     if json_path is not None:
         with atomic_write(json_path) as temporary:
             temporary.write_text(json.dumps(to_dict(measurements, machine, peak_memory_bytes()), indent=2) + "\n")

@@ -1,0 +1,113 @@
+"""Fixtures of the robot side: a tiny exported graph whose depth is known in closed form, and engines built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvde.artifact import (
+    Artifact,
+    InputSpec,
+    Manifest,
+    Normalization,
+    OutputSpec,
+    SourceRecord,
+    artifact_stem,
+    file_record,
+    load_artifact,
+    write_manifest,
+)
+
+OFFSET_M, GAIN_M = 0.5, 4.0
+
+
+@pytest.fixture(scope="session")
+def closed_form_depth() -> Callable[[np.ndarray], np.ndarray]:
+    """The depth that :func:`write_graph`'s graphs compute, in float64: 0.5 m + 4 m × mean of the colours / 255."""
+    return lambda images: OFFSET_M + GAIN_M * images.astype(np.float64).mean(axis=-1) / 255
+
+
+@pytest.fixture(scope="session")
+def write_graph() -> Callable[..., Artifact]:
+    """Writer of ``NAME-HxW.onnx`` and its manifest: a cast, a transpose and a 1×1 convolution."""
+    pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    def write(
+        folder: Path, name: str = "tiny", resolution: tuple[int, int] = (32, 48), batch: int = 1, patch_size: int = 16
+    ) -> Artifact:
+        height, width = resolution
+        weight = np.full((1, 3, 1, 1), GAIN_M / (3 * 255), np.float32)
+        nodes = [
+            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("Conv", ["planes", "weight", "bias"], ["raw"]),
+            helper.make_node("Reshape", ["raw", "shape"], ["depth"]),
+        ]
+        initializers = [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array([OFFSET_M], np.float32), "bias"),
+            numpy_helper.from_array(np.array([batch, height, width], np.int64), "shape"),
+        ]
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, height, width, 3])
+        depth = helper.make_tensor_value_info("depth", TensorProto.FLOAT, [batch, height, width])
+        graph = helper.make_graph(nodes, name, [image], [depth], initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        path = folder / f"{artifact_stem(name, resolution, batch)}.onnx"
+        folder.mkdir(parents=True, exist_ok=True)
+        save(model, str(path))
+        manifest = Manifest(
+            kind="onnx",
+            name=name,
+            created="2026-01-01T00:00:00+00:00",
+            inputs=(InputSpec("image", (batch, height, width, 3), "uint8", "BHWC", "RGB"),),
+            outputs=(OutputSpec("depth", (batch, height, width), "float32", "m"),),
+            normalization=Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), True),
+            patch_size=patch_size,
+            grid=(height // patch_size, width // patch_size),
+            depth_range_m=(OFFSET_M, OFFSET_M + GAIN_M),
+            depth_kind="metric",
+            stats=("mean", "var", "grad"),
+            opset=20,
+            source=SourceRecord("0" * 64, {}),
+            file=file_record(path),
+            tools={},
+            parity={},
+        )
+        write_manifest(manifest, path)
+        return load_artifact(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def random_images() -> Callable[..., np.ndarray]:
+    """Maker of uint8 RGB images of a shape."""
+    return lambda *shape, seed=0: np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def build_tiny(write_graph: Callable[..., Artifact], random_images: Callable[..., np.ndarray]) -> Callable[..., Path]:
+    """Builder of an engine under ``root/engines`` from a graph under ``root/export``; gives the engine's folder."""
+    from mvde.engines.base import EngineId
+    from mvde.engines.build import build_engine
+    from mvde.export.precision import lower_graph
+
+    def build(root: Path, engine_id: str = "openvino:fp32", **graph: object) -> Path:
+        source = write_graph(root / "export", **graph)
+        height, width = source.manifest.resolution
+        images = random_images(3, height, width, 3)
+        report = build_engine(source, EngineId.parse(engine_id), images, root=root / "engines", lower_graph=lower_graph)
+        return report.folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def engine_folder(build_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An openvino:fp32 engine of 32×48 with patches of 16; read-only by convention."""
+    pytest.importorskip("openvino")
+    return build_tiny(tmp_path_factory.mktemp("robot"))

@@ -1,0 +1,117 @@
+"""Building: what the manifest states, and that nothing bad or half done is ever left."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvde.artifact import Artifact, read_manifest
+from mvde.engines import build, openvino
+from mvde.engines.base import EngineId
+from mvde.engines.machine import cpu_features
+from mvde.errors import BackendError, OutputError, ParityError
+
+pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
+
+FP32 = EngineId.parse("openvino:fp32")
+
+
+@pytest.fixture
+def source(tmp_path: Path, write_graph: Callable[..., Artifact]) -> Artifact:
+    return write_graph(tmp_path / "export")
+
+
+@pytest.fixture
+def images(random_images: Callable[..., np.ndarray]) -> np.ndarray:
+    return random_images(2, 32, 48, 3)
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_manifest_states_what_runs_and_what_was_measured(
+    source: Artifact, images: np.ndarray, tmp_path: Path
+) -> None:
+    report = build.build_engine(source, FP32, images, root=tmp_path / "engines")
+    assert report.folder == tmp_path / "engines" / "tiny-32x48-openvino-fp32"
+    assert sorted(path.name for path in report.folder.iterdir()) == ["engine.blob", "engine.json"]
+    manifest = read_manifest(report.folder / "engine.blob")
+    record = manifest.engine
+    assert record is not None
+    assert (record.id, record.executed_precision) == ("openvino:fp32", "fp32")
+    assert record.onnx_sha256 == source.manifest.file.sha256
+    assert record.cpu_features == cpu_features()
+    assert manifest.parity["max_rel"] < 1e-5
+    assert set(manifest.parity["stats"]) == {"mean", "var", "grad"}
+    assert set(manifest.parity["tolerance"]) == {"mean_rel", "p99_rel", "patch_mean"}
+
+
+def test_an_engine_with_wrong_depth_is_not_written(
+    source: Artifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer = openvino.OpenVinoEngine.infer
+    monkeypatch.setattr(openvino.OpenVinoEngine, "infer", lambda self, images: infer(self, images) * 1.01)
+    with pytest.raises(ParityError, match=r"mean \|Δdepth\|/depth is 1\.00e-02, allowed 1\.0e-04"):
+        build.build_engine(source, FP32, images, root=tmp_path / "engines")
+    assert _snapshot(tmp_path / "engines") == {}
+    assert list((tmp_path / "engines").iterdir()) == []
+
+
+def test_nan_never_passes(
+    source: Artifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino.OpenVinoEngine, "infer", lambda self, images: np.full(images.shape[:3], np.nan, "f4"))
+    with pytest.raises(ParityError):
+        build.build_engine(source, FP32, images, root=tmp_path / "engines")
+
+
+@pytest.mark.parametrize(
+    ("failure", "seen_as"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError),
+        (BackendError("broken"), BackendError),
+    ],
+)
+def test_a_failed_build_leaves_the_older_engine(
+    source: Artifact,
+    images: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+    seen_as: type[BaseException],
+) -> None:
+    build.build_engine(source, FP32, images, root=tmp_path / "engines")
+    before = _snapshot(tmp_path / "engines")
+
+    def fail(path: Path, manifest: Any) -> Any:
+        raise failure
+
+    monkeypatch.setattr(openvino, "load", fail)
+    with pytest.raises(seen_as):
+        build.build_engine(source, FP32, images, root=tmp_path / "engines")
+    assert _snapshot(tmp_path / "engines") == before
+
+
+def test_an_id_that_the_machine_cannot_execute_leaves_nothing(
+    source: Artifact, images: np.ndarray, tmp_path: Path
+) -> None:
+    with pytest.raises(BackendError, match="int8"):
+        build.build_engine(source, EngineId.parse("openvino:int8"), images, root=tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
+
+
+def test_images_are_compared_in_batches_of_the_engine(
+    tmp_path: Path, write_graph: Callable[..., Artifact], random_images: Callable
+) -> None:
+    source = write_graph(tmp_path / "export", batch=2)
+    report = build.build_engine(source, FP32, random_images(3, 32, 48, 3), root=tmp_path / "engines")
+    assert report.folder.name == "tiny-32x48-b2-openvino-fp32"
+    assert report.parity.num_images == 3

@@ -1,0 +1,88 @@
+"""OpenVINO engines against a closed-form depth, from several threads, and the precisions the hardware lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvde.artifact import Artifact
+from mvde.engines import openvino as backend
+from mvde.engines.base import BuildOptions, Graph, Support
+from mvde.engines.machine import cpu_features
+from mvde.engines.store import load_engine
+from mvde.errors import BackendError, IncompatibleEngineError, UsageError
+
+pytest.importorskip("openvino")
+
+
+def test_an_engine_computes_the_graph(
+    engine_folder: Path, random_images: Callable, closed_form_depth: Callable
+) -> None:
+    engine, manifest = load_engine(engine_folder / backend.ENGINE_FILE)
+    images = random_images(1, 32, 48, 3, seed=3)
+    np.testing.assert_allclose(engine.infer(images), closed_form_depth(images), rtol=1e-6)
+    assert engine.info.executed_precision == "fp32"
+    assert manifest.engine is not None
+    assert manifest.engine.library_version == backend.library_version()
+
+
+def test_a_result_is_not_overwritten_by_the_next_call(engine_folder: Path, random_images: Callable) -> None:
+    engine, _ = load_engine(engine_folder / backend.ENGINE_FILE)
+    first = engine.infer(random_images(1, 32, 48, 3, seed=1))
+    kept = first.copy()
+    engine.infer(random_images(1, 32, 48, 3, seed=2))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_threads_do_not_see_each_others_frames(
+    engine_folder: Path, random_images: Callable, closed_form_depth: Callable
+) -> None:
+    engine, _ = load_engine(engine_folder / backend.ENGINE_FILE)
+    frames = [random_images(1, 32, 48, 3, seed=seed) for seed in range(64)]
+    with ThreadPoolExecutor(4) as pool:
+        for frame, depth in zip(frames, pool.map(engine.infer, frames), strict=True):
+            np.testing.assert_allclose(depth, closed_form_depth(frame), rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_that_the_cpu_lacks_is_not_offered(precision: str) -> None:
+    hardware = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
+    if hardware[precision] & set(cpu_features()):
+        pytest.skip(f"this CPU has {precision}")
+    answer = backend.support(precision)
+    assert not answer.works
+    assert "OpenVINO would compute in fp32" in answer.note
+
+
+def test_a_fallback_of_the_library_is_not_silent(
+    tmp_path: Path, write_graph: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for a precision that the CPU lacks, OpenVINO compiles fp32 without a word; the engine is refused."""
+    if backend.support("bf16").works:
+        pytest.skip("this CPU has bf16")
+    monkeypatch.setattr(backend, "support", lambda precision: Support(True, "pretended"))
+    with pytest.raises(BackendError, match="asked for bf16 and computes in fp32"):
+        backend.compile_graph(Graph(write_graph(tmp_path / "export").path), tmp_path, "bf16", BuildOptions())
+
+
+def test_a_blob_that_the_library_refuses_names_the_way_out(engine_folder: Path, tmp_path: Path) -> None:
+    blob = (engine_folder / backend.ENGINE_FILE).read_bytes()
+    (tmp_path / "half.blob").write_bytes(blob[: len(blob) // 2])
+    with pytest.raises(IncompatibleEngineError, match="build it again with `mvde build`"):
+        backend._import(tmp_path / "half.blob", {})
+
+
+def test_a_closed_engine_says_so(engine_folder: Path, random_images: Callable) -> None:
+    engine, _ = load_engine(engine_folder / backend.ENGINE_FILE)
+    engine.close()
+    with pytest.raises(UsageError, match="is closed"):
+        engine.infer(random_images(1, 32, 48, 3))
+
+
+def test_the_provider_option_is_not_swallowed(tmp_path: Path, write_graph: Callable[..., Artifact]) -> None:
+    with pytest.raises(UsageError, match="--provider is for onnxruntime"):
+        backend.compile_graph(Graph(write_graph(tmp_path).path), tmp_path, "fp32", BuildOptions(provider="cuda"))

@@ -1,0 +1,131 @@
+"""Finding engines, and refusing those that are not for this machine, this library or this content."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mvde.artifact import read_manifest, write_manifest
+from mvde.engines import store
+from mvde.engines.base import EngineId
+from mvde.errors import (
+    ArtifactError,
+    BackendError,
+    EngineIdError,
+    HashMismatchError,
+    IncompatibleEngineError,
+    MissingDependencyError,
+)
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def engine_copy(engine_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the engine that a test may damage; gives the path of the blob."""
+    shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name)
+    return tmp_path / "engines" / engine_folder.name / "engine.blob"
+
+
+def _rewrite(blob: Path, **changes: object) -> None:
+    manifest = read_manifest(blob)
+    assert manifest.engine is not None
+    record = dataclasses.replace(manifest.engine, **changes)  # type: ignore[arg-type]
+    write_manifest(dataclasses.replace(manifest, engine=record), blob)
+
+
+def test_a_truncated_engine_is_refused(engine_copy: Path) -> None:
+    engine_copy.write_bytes(engine_copy.read_bytes()[:-100])
+    with pytest.raises(HashMismatchError, match="mvde build"):
+        store.load_engine(engine_copy)
+
+
+def test_a_flipped_bit_is_refused(engine_copy: Path) -> None:
+    content = bytearray(engine_copy.read_bytes())
+    content[len(content) // 2] ^= 1
+    engine_copy.write_bytes(bytes(content))
+    with pytest.raises(HashMismatchError, match="SHA-256"):
+        store.load_engine(engine_copy)
+
+
+def test_an_engine_of_a_cpu_with_more_features_is_refused(engine_copy: Path) -> None:
+    _rewrite(engine_copy, cpu_features=("avx2", "amx_unheard_of"))
+    with pytest.raises(IncompatibleEngineError, match=r"amx_unheard_of.*mvde build --engine openvino:fp32 --name tiny"):
+        store.load_engine(engine_copy)
+
+
+def test_an_engine_of_another_library_version_is_refused(engine_copy: Path) -> None:
+    _rewrite(engine_copy, library_version="2019.1.0")
+    with pytest.raises(IncompatibleEngineError, match=r"2019\.1\.0.*is installed; build it again here: mvde build"):
+        store.load_engine(engine_copy)
+
+
+def test_an_engine_that_would_compute_in_another_precision_is_refused(engine_copy: Path) -> None:
+    _rewrite(engine_copy, executed_precision="bf16")
+    with pytest.raises(IncompatibleEngineError, match="was built to compute in bf16, but computes in fp32 here"):
+        store.load_engine(engine_copy)
+
+
+def test_a_graph_is_not_an_engine(tmp_path: Path, write_graph: Callable) -> None:
+    graph = write_graph(tmp_path)
+    with pytest.raises(ArtifactError, match="is an ONNX graph, not an engine"):
+        store.load_engine(graph.path)
+
+
+@pytest.mark.parametrize("wanted", ["fp32", "openvino:fp32", None])
+def test_an_engine_is_found_by_id_or_as_the_only_one(engine_copy: Path, wanted: str | None) -> None:
+    assert store.find(wanted, root=engine_copy.parents[1]).path == engine_copy
+
+
+def test_an_engine_is_found_by_its_folder_or_file(engine_copy: Path) -> None:
+    for source in (engine_copy, engine_copy.parent, str(engine_copy.parent)):
+        assert store.find(source).path == engine_copy
+
+
+def test_an_engine_that_is_not_built_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="mvde build --engine fp16"):
+        store.find("fp16", root=tmp_path)
+
+
+def test_a_name_that_is_neither_id_nor_path_states_the_grammar(tmp_path: Path) -> None:
+    with pytest.raises(EngineIdError, match=r"\[BACKEND:\]PRECISION"):
+        store.find("fp17", root=tmp_path)
+
+
+def test_several_engines_ask_for_a_choice(tmp_path: Path, build_tiny: Callable[..., Path]) -> None:
+    build_tiny(tmp_path)
+    other = build_tiny(tmp_path, resolution=(64, 64))
+    with pytest.raises(ArtifactError, match=r"several engines match.*--res"):
+        store.find("fp32", root=tmp_path / "engines")
+    assert store.find("fp32", resolution=(64, 64), root=tmp_path / "engines").path.parent == other
+
+
+def test_a_bare_precision_prefers_the_best_backend(tmp_path: Path, build_tiny: Callable[..., Path]) -> None:
+    pytest.importorskip("onnxruntime")
+    build_tiny(tmp_path, "onnxruntime:fp32")
+    best = build_tiny(tmp_path, "openvino:fp32")
+    assert store.find("fp32", root=tmp_path / "engines").path.parent == best
+    assert store.resolve(EngineId.parse("fp32")) == EngineId("openvino", "fp32")
+
+
+def test_fp16_on_this_machine_resolves_to_a_backend_that_executes_the_graph() -> None:
+    pytest.importorskip("onnxruntime")
+    resolved = store.resolve(EngineId.parse("fp16"))
+    assert resolved.backend is not None
+    assert store.support(resolved).works
+
+
+def test_an_id_that_nothing_here_executes_gives_every_reason() -> None:
+    with pytest.raises(BackendError, match=r"int8 does not work on this machine \(openvino:int8: .*onnxruntime:int8: "):
+        store.resolve(EngineId.parse("int8"))
+
+
+def test_a_backend_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mvde\[tensorrt\]'"):
+        store.backend_module("tensorrt")
+    assert not store.support(EngineId.parse("tensorrt:fp16")).works
