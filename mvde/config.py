@@ -106,6 +106,7 @@ class TrainConfig:
     num_workers: int = 2
     validate_every: int = 1000
     checkpoint_every: int = 1000
+    log_every: int = 20
     seed: int = 0
     tracker: str = "tensorboard"
     init_checkpoint: str | None = None

@@ -97,7 +97,5 @@ def _zoom(source: tuple[int, int], target: tuple[int, int], height: int) -> floa
 
 
 def _nearest(depth: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    rows, columns = (
-        ((np.arange(n) + 0.5) * (m / n)).astype(np.intp) for n, m in zip(size, depth.shape, strict=True)
-    )
+    rows, columns = (((np.arange(n) + 0.5) * (m / n)).astype(np.intp) for n, m in zip(size, depth.shape, strict=True))
     return depth[np.ix_(rows, columns)]

@@ -1,0 +1,86 @@
+"""Evaluation of a checkpoint or of any engine over a data set, with the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvde.config import DecoderConfig
+from mvde.datasets.base import DepthDataset, DepthSample
+from mvde.errors import DatasetError
+from mvde.metrics import MetricTotals, depth_metrics
+
+if TYPE_CHECKING:
+    from mvde.model import DepthModel
+
+Predictor = Callable[[list[NDArray[np.uint8]]], list[NDArray[np.float32]]]
+
+
+def torch_predictor(model: DepthModel, resolution: tuple[int, int]) -> Predictor:
+    """Function from images (H, W, 3) uint8 to depths (H, W) float32 metres, through ``model`` at ``resolution``.
+
+    Each image is stretched to the resolution with antialiasing and its depth is resized back bilinearly.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    device = next(model.parameters()).device
+
+    def predict(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        resized = []
+        for image in images:
+            x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+            same = image.shape[:2] == resolution
+            resized.append(x if same else F.interpolate(x, size=resolution, mode="bilinear", antialias=True))
+        depth = model.predict_depth(torch.cat(resized).to(device)).float().cpu()
+        return [_resized(d.numpy(), image.shape[:2]) for d, image in zip(depth, images, strict=True)]
+
+    def _resized(depth: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+        if depth.shape == size:
+            return depth
+        x = torch.from_numpy(depth)[None, None]
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+
+    return predict
+
+
+def evaluate(
+    predict: Predictor,
+    dataset: DepthDataset,
+    depth_range: DecoderConfig,
+    alignments: Iterable[str] = ("none",),
+    batch_size: int = 16,
+    max_frames: int = 0,
+) -> dict[str, MetricTotals]:
+    """Metrics by alignment over the data set's pixels inside ``[min_depth, max_depth]``.
+
+    ``max_frames`` > 0 takes that many frames, evenly spread. Frames without a valid pixel are left out. Raises
+    DatasetError where there is no frame to evaluate.
+    """
+    count = len(dataset)
+    if count == 0:
+        raise DatasetError("the data set holds no frames; there is nothing to evaluate")
+    taken = count if max_frames <= 0 else min(count, max_frames)
+    indices = np.linspace(0, count - 1, taken).astype(int)
+    totals = {alignment: MetricTotals() for alignment in alignments}
+    for first in range(0, taken, batch_size):
+        samples = [dataset[int(index)] for index in indices[first : first + batch_size]]
+        depths = predict([sample.rgb for sample in samples])
+        for sample, pred_m in zip(samples, depths, strict=True):
+            _add(totals, sample, pred_m, depth_range)
+    return totals
+
+
+def _add(
+    totals: dict[str, MetricTotals], sample: DepthSample, pred_m: NDArray[np.float32], depth_range: DecoderConfig
+) -> None:
+    target = sample.depth_m
+    with np.errstate(invalid="ignore"):
+        valid = (target >= depth_range.min_depth) & (target <= depth_range.max_depth)
+    if not valid.any():
+        return
+    for alignment, total in totals.items():
+        total.add(sample.name, depth_metrics(pred_m, target, valid, alignment=alignment))

@@ -1,0 +1,109 @@
+"""The training state on disk: weights, average, optimisers, step; one safetensors file, so that it is never half old."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mvde.artifact import atomic_write
+from mvde.errors import CheckpointError
+from mvde.pipelines.optim import MovingAverage
+
+STATE_FILE = "state.safetensors"
+FORMAT = "mvde-train-state-1"
+
+
+@dataclass
+class Progress:
+    """How far a run is: ``step`` updates are done; ``best`` is the lowest validation AbsRel of stage ``best_stage``."""
+
+    step: int = 0
+    best: float = float("inf")
+    best_stage: int = -1
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    average: MovingAverage,
+    optimizers: list[torch.optim.Optimizer],
+    progress: Progress,
+    config: dict[str, Any],
+) -> None:
+    """Writes everything that a resumed run needs; what stood at ``path`` stays until the new file is whole."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
+    tensors["rng.torch"] = torch.get_rng_state()
+    plain: list[Any] = []
+    for number, optimizer in enumerate(optimizers):
+        state, scalars = _split(optimizer.state_dict()["state"])
+        tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
+        plain.append(scalars)
+    header = {"format": FORMAT, "progress": vars(progress), "scalars": plain, "config": config}
+    with atomic_write(path) as temporary:
+        save_file(
+            {k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary, {"mvde": json.dumps(header)}
+        )
+
+
+def load_state(
+    path: Path, model: nn.Module, average: MovingAverage, optimizers: list[torch.optim.Optimizer]
+) -> tuple[Progress, dict[str, Any]]:
+    """Restores a saved run into the given objects; hands back how far it was, and its configuration.
+
+    Raises :class:`CheckpointError` where the file is damaged or belongs to another architecture or optimiser.
+    """
+    header, tensors = _read(path)
+    try:
+        model.load_state_dict(_under("model.", tensors))
+        for name, value in _under("average.", tensors).items():
+            average.shadow[name].copy_(value)
+        for number, optimizer in enumerate(optimizers):
+            state = _joined(_under(f"optimizer.{number}.", tensors), header["scalars"][number])
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{path} was written by a run with another model or optimiser ({reason}); "
+            "resume with that run's configuration, or choose another output folder"
+        ) from error
+    torch.set_rng_state(tensors["rng.torch"])
+    return Progress(**header["progress"]), header["config"]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["mvde"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable training state: {error}; remove it to start afresh") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has the format {header.get('format')!r}; this version reads {FORMAT!r}")
+    return header, tensors
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _split(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as tensors by ``index.name``, and the plain numbers among it."""
+    items = {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+    tensors = {key: value for key, value in items.items() if isinstance(value, Tensor)}
+    return tensors, {key: value for key, value in items.items() if key not in tensors}
+
+
+def _joined(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in (tensors | scalars).items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    return state

@@ -1,0 +1,270 @@
+"""Training of a depth model: stages, freezing, schedules, average, validation, checkpoints, resume."""
+
+from __future__ import annotations
+
+import bisect
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mvde.config import Config, load_config, parse_resolution
+from mvde.datasets.base import DepthDataset
+from mvde.datasets.formats import open_dataset
+from mvde.errors import CheckpointError, MissingDependencyError, UsageError
+from mvde.losses import depth_loss, valid_mask
+from mvde.model import DepthModel
+from mvde.pipelines.batches import Share, StepBatches, batches_from
+from mvde.pipelines.eval_depth import evaluate, torch_predictor
+from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
+from mvde.pipelines.state import STATE_FILE, Progress, load_state, save_state
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+BEST_FILE, LAST_FILE = "best.safetensors", "last.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended. ``step`` of ``num_steps`` updates are done; ``metrics`` are of the last validation, if any."""
+
+    step: int
+    num_steps: int
+    interrupted: bool
+    metrics: dict[str, float]
+    output_dir: Path
+
+
+class DepthTrainingPipeline:
+    """Trains the model that a configuration describes; every process of a distributed run builds one.
+
+    ``config`` is whatever :func:`mvde.config.load_config` takes. ``model`` continues from given weights instead of
+    building them. Raises ConfigError, DatasetError or CheckpointError before the first step.
+    """
+
+    def __init__(
+        self, config: Config | DictConfig | Mapping[str, Any] | str | Path, model: DepthModel | None = None
+    ) -> None:
+        self.config = load_config(config)
+        self._train = self.config.train
+        self._stages = self._train.all_stages()
+        self._ends = list(accumulate(stage.steps for stage in self._stages))
+        self.num_steps = self._ends[-1]
+        torch.manual_seed(self._train.seed)
+        self.model = model or self._initial_model()
+        self._stop_requested = False
+
+    def train(self, output_dir: str | Path) -> TrainResult:
+        """Trains into ``output_dir``; goes on from the state there, if there is one, as if never interrupted.
+
+        Writes ``last.safetensors`` and ``best.safetensors`` (averaged weights with the configuration inside),
+        ``state.safetensors`` (for the resume) and the tracker's logs. On SIGINT or SIGTERM the step is finished, the
+        state is written, and the result says ``interrupted``; a second signal stops at once.
+        """
+        output_dir = Path(output_dir)
+        self._open(output_dir)
+        handlers = self._catch_signals()
+        try:
+            metrics = self._run_steps(output_dir)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self._accelerator.end_training()
+        return TrainResult(self.progress.step, self.num_steps, self._stop_requested, metrics, output_dir)
+
+    def _initial_model(self) -> DepthModel:
+        if self._train.init_checkpoint is None:
+            return DepthModel(self.config)
+        model = DepthModel.load(self._train.init_checkpoint)
+        ours, theirs = self.config.to_dict(), load_config(model.config).to_dict()
+        for section, key in (("vit", "name"), ("vit", "tap_layers"), ("decoder", "c_dec"), ("decoder", "blocks")):
+            if ours[section][key] != theirs[section][key]:
+                raise CheckpointError(
+                    f"{self._train.init_checkpoint} has {section}.{key} = {theirs[section][key]}, but the "
+                    f"configuration has {ours[section][key]}; make them equal or leave train.init_checkpoint out"
+                )
+        return model
+
+    def _open(self, output_dir: Path) -> None:
+        """Data, optimisers and processes; then the saved state, if any."""
+        self._accelerator = _accelerator(self.config, output_dir)
+        share = Share(self._accelerator.process_index, self._accelerator.num_processes)
+        data = self.config.data
+        opened = {path: self._dataset(path) for path in {stage.data or data.train for stage in self._stages}}
+        self._batches = StepBatches(self._train, [opened[stage.data or data.train] for stage in self._stages], share)
+        self._validation = self._dataset(data.val) if data.val else None
+        backbone = self.model.backbone
+        inside = {id(p) for p in backbone.parameters()}
+        rest = [p for p in self.model.parameters() if id(p) not in inside]
+        self._optimizers = build_optimizers(backbone, rest, self._train)
+        self._average = MovingAverage(self.model, self._train.ema_decay)
+        self.progress = Progress()
+        state = output_dir / STATE_FILE
+        if state.exists():
+            self.progress, before = load_state(state, self.model, self._average, self._optimizers)
+            self._say(f"resuming {output_dir} after step {self.progress.step}{_changed(before, self.config)}")
+        # oneDNN's convolutions are up to three times faster on channels-last weights; results do not depend on it.
+        self.model.decoder.to(memory_format=torch.channels_last)
+        self._wrapped = self._accelerator.prepare_model(self.model)
+
+    def _dataset(self, path: str) -> DepthDataset:
+        return open_dataset(self.config.data.format, path, self.config.data.depth_scale)
+
+    def _run_steps(self, output_dir: Path) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        first, started = self.progress.step, time.perf_counter()
+        for images, depth in batches_from(self._batches, first, self._train.num_workers):
+            losses = self._update(images, depth)
+            done = self.progress.step
+            if done % self._train.log_every == 0 or done == self.num_steps:
+                self._log(losses, done, (time.perf_counter() - started) / (done - first))
+            if self._validation is not None and self._is_due(self._train.validate_every):
+                metrics = self._validate(output_dir)
+            stop = self._should_stop()
+            if stop or self._is_due(self._train.checkpoint_every):
+                self._save(output_dir)
+            if stop:
+                break
+        return metrics
+
+    def _update(self, images: Tensor, depth_m: Tensor) -> dict[str, Tensor]:
+        """One step; losses by name, averaged over processes."""
+        step, device = self.progress.step, self._accelerator.device
+        self._freeze_or_unfreeze(step)
+        set_rates(self._optimizers, step, self.num_steps, self._train)
+        images, depth_m = images.to(device), depth_m.to(device)
+        decoder = self.config.decoder
+        with self._accelerator.autocast():
+            pred = self._wrapped(images)
+        valid = valid_mask(depth_m, decoder.min_depth, decoder.max_depth)
+        loss, parts = depth_loss(pred.float(), depth_m, valid, self._train.loss)
+        self._accelerator.backward(loss)
+        norm = self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self._train.clip_grad_norm)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._average.update(self.model, step)
+        self.progress.step += 1
+        return {"loss": loss.detach(), **parts, "grad_norm": norm}
+
+    def _freeze_or_unfreeze(self, step: int) -> None:
+        trainable = step >= self._train.freeze_backbone_steps
+        if any(p.requires_grad != trainable for p in self.model.backbone.parameters()):
+            self.model.backbone.requires_grad_(trainable)
+
+    def _is_due(self, every: int) -> bool:
+        done = self.progress.step
+        return done == self.num_steps or done in self._ends or (every > 0 and done % every == 0)
+
+    def _should_stop(self) -> bool:
+        """Whether any process was asked to stop; all of them must leave the loop at the same step."""
+        if self._accelerator.num_processes > 1:
+            flag = torch.tensor([float(self._stop_requested)], device=self._accelerator.device)
+            self._stop_requested = bool(self._accelerator.reduce(flag, reduction="sum").item() > 0)
+        return self._stop_requested
+
+    def _log(self, losses: dict[str, Tensor], done: int, seconds_per_step: float) -> None:
+        names = [name for name in losses if name != "grad_norm"]
+        values = self._accelerator.reduce(torch.stack([losses[name] for name in names]), reduction="mean").tolist()
+        logged = dict(zip(names, values, strict=True)) | {"grad_norm": float(losses["grad_norm"])}
+        rate = self._optimizers[0].param_groups[-1]["lr"]
+        self._accelerator.log({f"train/{k}": v for k, v in logged.items()} | {"train/lr": rate}, step=done)
+        text = " ".join(f"{name} {value:.4f}" for name, value in logged.items())
+        self._say(f"step {done}/{self.num_steps} {text} lr {rate:.2e} {seconds_per_step:.3f} s/step")
+
+    def _validate(self, output_dir: Path) -> dict[str, float]:
+        """Metrics of the averaged weights, at the resolution of the present stage."""
+        metrics: dict[str, float] = {}
+        if self._accelerator.is_main_process and self._validation is not None:
+            stage = min(bisect.bisect_left(self._ends, self.progress.step), len(self._stages) - 1)
+            size = parse_resolution(self._stages[stage].res[0])
+            self._average.swap(self.model)
+            try:
+                totals = evaluate(torch_predictor(self.model, size), self._validation, self.config.decoder)
+                metrics = totals["none"].overall()
+                if (-stage, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best):
+                    self.progress.best, self.progress.best_stage = metrics["abs_rel"], stage
+                    self.model.save(output_dir / BEST_FILE)
+            finally:
+                self._average.swap(self.model)
+            self._accelerator.log({f"val/{k}": v for k, v in metrics.items()}, step=self.progress.step)
+            text = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            self._say(f"validation at step {self.progress.step}, {size[0]}x{size[1]}: {text}")
+        self._accelerator.wait_for_everyone()
+        return metrics
+
+    def _save(self, output_dir: Path) -> None:
+        if self._accelerator.is_main_process:
+            state = output_dir / STATE_FILE
+            save_state(state, self.model, self._average, self._optimizers, self.progress, self.config.to_dict())
+            self._average.swap(self.model)
+            try:
+                self.model.save(output_dir / LAST_FILE)
+            finally:
+                self._average.swap(self.model)
+        self._accelerator.wait_for_everyone()
+
+    def _catch_signals(self) -> dict[int, Any]:
+        """Handlers replaced, by signal; none outside the main thread, where Python does not allow it."""
+
+        def request_stop(number: int, frame: object) -> None:
+            if self._stop_requested:
+                raise KeyboardInterrupt
+            self._stop_requested = True
+
+        try:
+            return {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:
+            return {}
+
+    def _say(self, line: str) -> None:
+        if self._accelerator.is_main_process:
+            print(line, flush=True)
+
+
+def _accelerator(config: Config, output_dir: Path) -> Any:
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("accelerate", "train", "training") from error
+    train = config.train
+    tracker = None if train.tracker == "none" else train.tracker
+    # The backbone takes part in the graph only after its frozen steps, which DDP must be told.
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=train.freeze_backbone_steps > 0)
+    try:
+        accelerator = Accelerator(
+            mixed_precision="bf16" if train.autocast == "bf16" else "no",
+            log_with=tracker,
+            project_dir=str(output_dir),
+            kwargs_handlers=[ddp],
+        )
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"accelerate cannot set the run up (train.tracker={train.tracker}): {error}") from error
+    if tracker is not None:
+        accelerator.init_trackers("logs", config=_flat(config.to_dict()))
+    return accelerator
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, of the types that TensorBoard stores as hyper-parameters."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, (int, float, str, bool)) else str(value)
+    return flat
+
+
+def _changed(before: Mapping[str, Any], now: Config) -> str:
+    """Clause that names the keys whose values differ between the saved run and this one, or nothing."""
+    old, new = _flat(before), _flat(now.to_dict())
+    keys = [key for key in new if old.get(key) != new[key]]
+    return f", with other values of {', '.join(keys)}" if keys else ""
