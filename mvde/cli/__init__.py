@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Nothing: runs the command line and exits. ``arguments`` default to the process's own."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug, given = _take_debug(given)
-    sys.exit(run(given, debug=debug))
+    sys.exit(execute(given, debug=debug))
 
 
-def run(arguments: Sequence[str], debug: bool = False) -> int:
+def execute(arguments: Sequence[str], debug: bool = False) -> int:
     """Exit status of a command line; an error is one line on stderr, with its traceback first under ``debug``."""
     import click
 
