@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mvde.datasets.base import DepthDataset, DepthSample
+from mvde.datasets.diode import DiodeDataset
+from mvde.datasets.folder import FolderDataset
+from mvde.datasets.hypersim import HypersimDataset
+from mvde.datasets.kitti import KittiDataset
+from mvde.datasets.nyu import NyuDataset
+from mvde.datasets.synthetic import SyntheticFrames
+from mvde.datasets.tum import TumDataset
 from mvde.errors import ConfigError
 
 FORMATS = ("folder", "synthetic", "nyu", "kitti", "tum", "diode", "hypersim")
@@ -18,18 +24,29 @@ def open_dataset(format_name: str, root: str | Path, depth_scale: float = 1000.0
     Raises ConfigError for an unknown format, DatasetError for a missing or malformed file, MissingDependencyError
     where a reader needs a package that is not installed.
     """
-    openers: dict[str, Callable[[Path], DepthDataset]] = {"synthetic": _FrameSequence}
-    if format_name not in openers:
-        raise ConfigError(f"data.format must be one of {', '.join(FORMATS)}, but got {format_name!r}")
-    return openers[format_name](Path(root))
+    path = Path(root)
+    match format_name:
+        case "folder":
+            return FolderDataset(path, depth_scale)
+        case "synthetic":
+            return SyntheticDataset(path)
+        case "nyu":
+            return NyuDataset(path)
+        case "kitti":
+            return KittiDataset(path)
+        case "tum":
+            return TumDataset(path)
+        case "diode":
+            return DiodeDataset(path)
+        case "hypersim":
+            return HypersimDataset(path)
+    raise ConfigError(f"data.format must be one of {', '.join(FORMATS)}, but got {format_name!r}")
 
 
-class _FrameSequence:
-    """Synthetic frames as samples."""
+class SyntheticDataset:
+    """Samples of a folder that ``mvde data synth`` filled."""
 
     def __init__(self, root: Path) -> None:
-        from mvde.datasets.synthetic import SyntheticFrames
-
         self._frames = SyntheticFrames(root)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The training state on disk: weights, average, optimisers, step; one safetensors file, so that it is never half old."""
+"""The training state on disk: weights, average, optimisers, step; one safetensors file, so never half old."""
 
 from __future__ import annotations
 

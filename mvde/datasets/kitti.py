@@ -1,0 +1,89 @@
+"""KITTI depth (Uhrig et al., 2017): 16-bit PNG, metres * 256, 0 where there is no lidar return."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvde.datasets.base import DepthSample
+from mvde.datasets.files import matched, read_depth_png, read_rgb, require_directory
+from mvde.errors import DatasetError
+
+UNITS_PER_METRE = 256.0
+
+
+class KittiDataset:
+    """Samples of either of the two layouts in which the benchmark is given out.
+
+    - the selection (``val_selection_cropped``): ``image/``, ``groundtruth_depth/``, ``intrinsics/`` side by side;
+    - the annotated drives: ``[train|val/]DRIVE/proj_depth/groundtruth/image_02/N.png``, with the raw pictures in
+      ``DRIVE/image_02/data/N.png`` or under ``DATE/DRIVE/image_02/data/N.png``, and ``DATE/calib_cam_to_cam.txt``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        require_directory(root, "KITTI's depth_selection or annotated drives")
+        self._root = root
+        self._depths = sorted((root / "groundtruth_depth").glob("*.png"))
+        self._is_selection = bool(self._depths)
+        if not self._is_selection:
+            self._depths = sorted(root.glob("**/proj_depth/groundtruth/image_0[23]/*.png"))
+        if not self._depths:
+            raise DatasetError(
+                f"{root} holds neither groundtruth_depth/*.png nor DRIVE/proj_depth/groundtruth/image_0[23]/*.png"
+            )
+
+    def __len__(self) -> int:
+        return len(self._depths)
+
+    def __getitem__(self, index: int) -> DepthSample:
+        path = self._depths[index]
+        rgb_path, intrinsics = self._selected(path) if self._is_selection else self._annotated(path)
+        rgb, depth_m = read_rgb(rgb_path), read_depth_png(path, UNITS_PER_METRE)
+        matched(rgb, depth_m, rgb_path, path)
+        return DepthSample(rgb, depth_m, intrinsics, path.relative_to(self._root).as_posix())
+
+    def _selected(self, path: Path) -> tuple[Path, NDArray[np.float32] | None]:
+        name = path.name.replace("groundtruth_depth", "image")
+        matrix = self._root / "intrinsics" / f"{Path(name).stem}.txt"
+        return self._root / "image" / name, _from_matrix(matrix) if matrix.exists() else None
+
+    def _annotated(self, path: Path) -> tuple[Path, NDArray[np.float32] | None]:
+        camera, drive_folder = path.parent.name, path.parents[3]
+        drive = drive_folder.name
+        date = drive[:10]
+        candidates = [drive_folder, self._root / date / drive, self._root / "raw" / date / drive]
+        candidates.append(self._root.parent / "raw" / date / drive)
+        for folder in candidates:
+            picture = folder / camera / "data" / path.name
+            if picture.is_file():
+                return picture, _from_calibration(folder.parent / "calib_cam_to_cam.txt", camera)
+        tried = ", ".join(str(folder / camera / "data") for folder in candidates)
+        raise DatasetError(f"{path} has no raw picture {path.name}; looked in {tried}")
+
+
+def _from_matrix(path: Path) -> NDArray[np.float32]:
+    """Intrinsics of a 3x3 matrix written as nine numbers."""
+    return _picked(path, path.read_text().split(), 9, (0, 4, 2, 5))
+
+
+def _from_calibration(path: Path, camera: str) -> NDArray[np.float32] | None:
+    """Intrinsics of the rectified camera (the 3x4 matrix ``P_rect_0X``)."""
+    if not path.exists():
+        return None
+    key = f"P_rect_{camera[-2:]}:"
+    for line in path.read_text().splitlines():
+        if line.startswith(key):
+            return _picked(path, line[len(key) :].split(), 12, (0, 5, 2, 6))
+    raise DatasetError(f"{path} has no line {key}")
+
+
+def _picked(path: Path, words: list[str], count: int, places: tuple[int, ...]) -> NDArray[np.float32]:
+    try:
+        values = np.array(words, dtype=np.float32)
+    except ValueError as error:
+        raise DatasetError(f"{path} holds something other than numbers: {error}") from error
+    if values.size != count:
+        raise DatasetError(f"{path} holds {values.size} numbers; expected a matrix of {count}")
+    return values[list(places)]

@@ -1,0 +1,80 @@
+"""TUM RGB-D (Sturm et al., 2012): ``rgb.txt`` and ``depth.txt``, 16-bit PNG at 5000 per metre."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mvde.datasets.base import DepthSample
+from mvde.datasets.files import matched, read_depth_png, read_rgb, require_file
+from mvde.errors import DatasetError
+
+UNITS_PER_METRE = 5000.0
+LARGEST_GAP_S = 0.02
+# From the data set's page on file formats; the sequence's name says which camera took it.
+INTRINSICS = {
+    "freiburg1": (517.3, 516.5, 318.6, 255.3),
+    "freiburg2": (520.9, 521.0, 325.1, 249.7),
+    "freiburg3": (535.4, 539.2, 320.1, 247.6),
+}
+ROS_DEFAULT = (525.0, 525.0, 319.5, 239.5)
+
+
+class TumDataset:
+    """Samples of one sequence: pictures with the depth map nearest in time, as ``associate.py`` pairs them."""
+
+    def __init__(self, root: Path) -> None:
+        colour, depth = _listed(root / "rgb.txt"), _listed(root / "depth.txt")
+        self._pairs = [(root / colour[a], root / depth[b]) for a, b in associate(list(colour), list(depth))]
+        if not self._pairs:
+            raise DatasetError(f"{root / 'rgb.txt'} and {root / 'depth.txt'} share no time to within {LARGEST_GAP_S} s")
+        key = next((key for key in INTRINSICS if key in root.resolve().name), None)
+        self._intrinsics = np.array(INTRINSICS[key] if key else ROS_DEFAULT, dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> DepthSample:
+        rgb_path, depth_path = self._pairs[index]
+        rgb, depth_m = read_rgb(rgb_path), read_depth_png(depth_path, UNITS_PER_METRE)
+        matched(rgb, depth_m, rgb_path, depth_path)
+        return DepthSample(rgb, depth_m, self._intrinsics, rgb_path.name)
+
+
+def associate(
+    first: list[float], second: list[float], largest_gap_s: float = LARGEST_GAP_S
+) -> list[tuple[float, float]]:
+    """Pairs of times (s), each used once, closest pairs first, in the order of ``first``."""
+    others = np.sort(np.array(second))
+    close = [
+        (abs(a - b), a, b)
+        for a in first
+        for b in others[
+            np.searchsorted(others, a - largest_gap_s) : np.searchsorted(others, a + largest_gap_s, "right")
+        ]
+        if abs(a - b) < largest_gap_s
+    ]
+    left, right = set(first), set(second)
+    pairs = []
+    for _, a, b in sorted(close):
+        if a in left and b in right:
+            left.remove(a)
+            right.remove(b)
+            pairs.append((a, float(b)))
+    return sorted(pairs)
+
+
+def _listed(path: Path) -> dict[float, str]:
+    """File names by time (s)."""
+    listed: dict[float, str] = {}
+    for number, line in enumerate(require_file(path, "a list of times and files").read_text().splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            time_s, name = float(words[0]), words[1]
+        except (ValueError, IndexError):
+            raise DatasetError(f"{path}, line {number}: expected 'time file', but got {line!r}") from None
+        listed[time_s] = name
+    return listed
