@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,6 +168,26 @@ def load_config(source: Config | DictConfig | Mapping[str, Any] | str | Path) ->
     except _omegaconf_errors() as error:
         raise ConfigError(_explain(error, where)) from error
     return _checked(_instantiate(Config, merged), where)
+
+
+def override_config(source: str | Path, assignments: Sequence[str]) -> Config:
+    """Validated :class:`Config` of a YAML file after assignments such as ``train.lr=1e-3`` (values are YAML).
+
+    Elements of lists are reached by number: ``train.stages.0.steps=100``. Raises :class:`ConfigError` as
+    :func:`load_config` does, and for text that is not an assignment.
+    """
+    import yaml
+
+    given = _read_yaml(Path(source))
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"{assignment!r} is not an assignment; write KEY=VALUE, e.g. train.lr=1e-3")
+        try:
+            _omegaconf().update(given, key, yaml.safe_load(text), force_add=True)
+        except (yaml.YAMLError, *_omegaconf_errors()) as error:
+            raise ConfigError(f"cannot set {assignment!r}: {' '.join(str(error).split())}") from error
+    return load_config(given)
 
 
 def parse_resolution(text: str) -> tuple[int, int]:

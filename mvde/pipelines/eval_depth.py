@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.config import DecoderConfig
 from mvde.datasets.base import DepthDataset, DepthSample
-from mvde.errors import DatasetError
+from mvde.config import check_resolution
+from mvde.errors import DatasetError, MissingDependencyError, UsageError
 from mvde.metrics import MetricTotals, depth_metrics
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ def torch_predictor(model: DepthModel, resolution: tuple[int, int]) -> Predictor
 def evaluate(
     predict: Predictor,
     dataset: DepthDataset,
-    depth_range: DecoderConfig,
+    depth_range_m: tuple[float, float],
     alignments: Iterable[str] = ("none",),
     batch_size: int = 16,
     max_frames: int = 0,
 ) -> dict[str, MetricTotals]:
-    """Metrics by alignment over the data set's pixels inside ``[min_depth, max_depth]``.
+    """Metrics by alignment over the data set's pixels inside ``depth_range_m`` = (nearest, farthest).
 
     ``max_frames`` > 0 takes that many frames, evenly spread. Frames without a valid pixel are left out. Raises
     DatasetError where there is no frame to evaluate.
@@ -70,17 +71,67 @@ def evaluate(
         samples = [dataset[int(index)] for index in indices[first : first + batch_size]]
         depths = predict([sample.rgb for sample in samples])
         for sample, pred_m in zip(samples, depths, strict=True):
-            _add(totals, sample, pred_m, depth_range)
+            _add(totals, sample, pred_m, depth_range_m)
     return totals
 
 
 def _add(
-    totals: dict[str, MetricTotals], sample: DepthSample, pred_m: NDArray[np.float32], depth_range: DecoderConfig
+    totals: dict[str, MetricTotals], sample: DepthSample, pred_m: NDArray[np.float32], depth_range_m: tuple[float, float]
 ) -> None:
     target = sample.depth_m
     with np.errstate(invalid="ignore"):
-        valid = (target >= depth_range.min_depth) & (target <= depth_range.max_depth)
+        valid = (target >= depth_range_m[0]) & (target <= depth_range_m[1])
     if not valid.any():
         return
     for alignment, total in totals.items():
         total.add(sample.name, depth_metrics(pred_m, target, valid, alignment=alignment))
+
+
+def open_predictor(
+    target: str | Path, resolution: tuple[int, int] | None = None
+) -> tuple[Predictor, tuple[float, float], tuple[int, int]]:
+    """Predictor of a checkpoint (``.safetensors``) or of an engine (a path or an id), its depth range and resolution.
+
+    The depth range is (nearest, farthest) in metres. A checkpoint runs at ``resolution`` (H, W), its native one by
+    default; an engine has only its own. Raises CheckpointError, ArtifactError or UsageError where it cannot be used.
+    """
+    if str(target).endswith(".safetensors"):
+        return _checkpoint_predictor(Path(target), resolution)
+    return _engine_predictor(target, resolution)
+
+
+def _checkpoint_predictor(
+    path: Path, resolution: tuple[int, int] | None
+) -> tuple[Predictor, tuple[float, float], tuple[int, int]]:
+    try:
+        import torch
+
+        from mvde.model import DepthModel
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("torch", "model", "evaluating a checkpoint") from error
+    model = DepthModel.load(path)
+    size = resolution or model.config.vit.image_size
+    check_resolution(size, model.patch_size)
+    decoder = model.config.decoder
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return torch_predictor(model, size), (decoder.min_depth, decoder.max_depth), size
+
+
+def _engine_predictor(
+    target: str | Path, resolution: tuple[int, int] | None
+) -> tuple[Predictor, tuple[float, float], tuple[int, int]]:
+    from mvde.runtime import DepthRuntime
+
+    runtime = DepthRuntime.load(target, resolution=resolution)
+    own = runtime.manifest.resolution
+    if resolution is not None and resolution != own:
+        raise UsageError(
+            f"the engine runs at {own[0]}x{own[1]}, not at {resolution[0]}x{resolution[1]}; "
+            "leave the resolution out, or build an engine of that resolution"
+        )
+
+    def predict(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        return [runtime.infer(image).depth for image in images]
+
+    low, high = runtime.manifest.depth_range_m
+    return predict, (low, high), own

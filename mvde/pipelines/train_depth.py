@@ -184,10 +184,10 @@ class DepthTrainingPipeline:
         metrics: dict[str, float] = {}
         if self._accelerator.is_main_process and self._validation is not None:
             stage = min(bisect.bisect_left(self._ends, self.progress.step), len(self._stages) - 1)
-            size = parse_resolution(self._stages[stage].res[0])
+            size, decoder = parse_resolution(self._stages[stage].res[0]), self.config.decoder
             self._average.swap(self.model)
             try:
-                totals = evaluate(torch_predictor(self.model, size), self._validation, self.config.decoder)
+                totals = evaluate(torch_predictor(self.model, size), self._validation, (decoder.min_depth, decoder.max_depth))
                 metrics = totals["none"].overall()
                 if (-stage, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best):
                     self.progress.best, self.progress.best_stage = metrics["abs_rel"], stage
@@ -195,7 +195,7 @@ class DepthTrainingPipeline:
             finally:
                 self._average.swap(self.model)
             self._accelerator.log({f"val/{k}": v for k, v in metrics.items()}, step=self.progress.step)
-            text = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            text = " ".join(f"{name} {metrics[name]:.4f}" for name in ("abs_rel", "rmse", "silog", "delta1", "delta2"))
             self._say(f"validation at step {self.progress.step}, {size[0]}x{size[1]}: {text}")
         self._accelerator.wait_for_everyone()
         return metrics

@@ -1,0 +1,80 @@
+"""``mvde eval``: depth metrics of a checkpoint or of an engine over a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mvde.metrics import MetricTotals
+
+
+def register(app: typer.Typer) -> None:
+    """Nothing; adds the verb to the application."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    data: Annotated[Path, typer.Option("--data", help="Folder (or file) of the data set.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(help="Checkpoint (.safetensors), engine folder or engine id. Default: the model that ships."),
+    ] = None,
+    data_format: Annotated[
+        str, typer.Option("--format", help="folder, synthetic, nyu, kitti, tum, diode or hypersim.")
+    ] = "folder",
+    depth_scale: Annotated[
+        float, typer.Option("--depth-scale", help="Stored value of one metre, for --format folder.")
+    ] = 1000.0,
+    res: Annotated[str | None, typer.Option("--res", help="Resolution in pixels, H or HxW. Default: native.")] = None,
+    align: Annotated[
+        list[str] | None,
+        typer.Option("--align", help="none, median, scale or scale_shift (in inverse depth); repeatable."),
+    ] = None,
+    max_frames: Annotated[
+        int, typer.Option("--max-frames", help="Evenly spread frames to take; 0 for all.", min=0)
+    ] = 0,
+    json_: Annotated[
+        Path | None, typer.Option("--json", help="Also write the metrics, per image and overall, to this file.")
+    ] = None,
+) -> None:
+    """Print AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and delta accuracies; engines and checkpoints alike."""
+    from mvde.artifact import atomic_write
+    from mvde.config import parse_resolution
+    from mvde.datasets.formats import open_dataset
+    from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
+    from mvde.pipelines.eval_depth import open_predictor
+
+    source = target if target is not None else str(Path(__file__).parents[1] / "assets" / "nano.safetensors")
+    dataset = open_dataset(data_format, data, depth_scale)
+    predict, depth_range_m, size = open_predictor(source, parse_resolution(res) if res else None)
+    totals = evaluate_predictor(predict, dataset, depth_range_m, align or ["none"], max_frames=max_frames)
+    title = f"{Path(source).name} at {size[0]}x{size[1]}, {data}"
+    _print_table(title, totals)
+    if json_ is not None:
+        plain = {
+            "target": Path(source).name,
+            "resolution": list(size),
+            "depth_range_m": list(depth_range_m),
+            "alignments": {alignment: total.to_dict() for alignment, total in totals.items()},
+        }
+        with atomic_write(json_) as temporary:
+            temporary.write_text(json.dumps(plain, indent=2) + "\n")
+
+
+def _print_table(title: str, totals: dict[str, MetricTotals]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = {alignment: total.overall() for alignment, total in totals.items()}
+    count = len(next(iter(totals.values())).per_image)
+    table = Table(title=f"{title}, {count} images")
+    table.add_column("alignment")
+    for name in next(iter(rows.values())):
+        table.add_column(name, justify="right")
+    for alignment, metrics in rows.items():
+        table.add_row(alignment, *(f"{value:.4f}" for value in metrics.values()))
+    Console().print(table)

@@ -1,0 +1,48 @@
+"""``mvde train``: a configuration → trained weights, checkpoints and logs in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Nothing; adds the verb to the application."""
+    app.command("train")(train)
+
+
+def train(
+    config: Annotated[Path, typer.Option("--config", help="Configuration (.yaml), e.g. configs/nano.yaml.")],
+    output_dir: Annotated[
+        Path,
+        typer.Option("--output_dir", "--output-dir", help="Folder of the run; a run found there is resumed."),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the configuration, e.g. train.lr=1e-3 data.train=data/synth192."),
+    ] = None,
+) -> None:
+    """Train a depth model; alone, or on several processes with `accelerate launch -m mvde train ...`.
+
+    data.format is one of folder, synthetic, nyu, kitti, tum, diode, hypersim. Ctrl-C finishes the step and writes a
+    state; the same command goes on from it.
+    """
+    from mvde.config import override_config
+    from mvde.errors import MissingDependencyError
+
+    settings = override_config(config, overrides or [])
+    try:
+        from mvde.pipelines.train_depth import DepthTrainingPipeline
+    except MissingDependencyError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError.for_extra(error.name or "torch", "train", "training") from error
+    result = DepthTrainingPipeline(settings).train(output_dir)
+    if result.interrupted:
+        typer.echo(
+            f"mvde: stopped after step {result.step} of {result.num_steps}; the same command goes on from there",
+            err=True,
+        )
+        raise typer.Exit(130)

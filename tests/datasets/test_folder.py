@@ -1,0 +1,98 @@
+"""The generic folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvde.datasets.folder import FolderDataset
+from mvde.errors import DatasetError
+
+Writer = Callable[[Path, np.ndarray], None]
+
+
+@pytest.fixture
+def root(tmp_path: Path, picture: np.ndarray, write_png: Writer) -> Path:
+    """Two frames: depth as PNG in millimetres, and as float .npy in metres."""
+    write_png(tmp_path / "rgb" / "b.png", picture)
+    write_png(tmp_path / "depth" / "b.png", np.full((6, 8), 1500, np.uint16))
+    write_png(tmp_path / "rgb" / "a.png", picture[::-1].copy())
+    np.save(tmp_path / "depth" / "a.npy", np.full((6, 8), 2.25, np.float64))
+    return tmp_path
+
+
+def test_frames_come_in_the_order_of_names_with_depth_in_metres(root: Path, picture: np.ndarray) -> None:
+    dataset = FolderDataset(root)
+    assert [dataset[i].name for i in range(len(dataset))] == ["a.png", "b.png"]
+    assert dataset[0].depth_m.dtype == np.float32
+    assert (dataset[0].depth_m == 2.25).all()
+    assert (dataset[1].depth_m == 1.5).all()
+    assert np.array_equal(dataset[1].rgb, picture)
+    assert dataset[0].intrinsics is None
+
+
+def test_the_scale_is_the_stored_value_of_a_metre(root: Path) -> None:
+    np.save(root / "depth" / "a.npy", np.full((6, 8), 512, np.int32))
+    dataset = FolderDataset(root, depth_scale=256)
+    assert dataset[0].depth_m[0, 0] == 2.0
+    assert dataset[1].depth_m[0, 0] == np.float32(1500 / 256)
+
+
+def test_one_file_of_intrinsics_serves_all_frames(root: Path) -> None:
+    (root / "intrinsics.txt").write_text("500 501\n320 240\n")
+    assert FolderDataset(root)[1].intrinsics.tolist() == [500, 501, 320, 240]
+
+
+def _remove_depth(root: Path) -> None:
+    (root / "depth" / "b.png").unlink()
+
+
+def _rgb_as_depth(root: Path) -> None:
+    Image.new("RGB", (8, 6)).save(root / "depth" / "b.png")
+
+
+def _other_size(root: Path) -> None:
+    np.save(root / "depth" / "a.npy", np.ones((5, 8), np.float32))
+
+
+def _truncated(root: Path) -> None:
+    path = root / "rgb" / "b.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def _pickled(root: Path) -> None:
+    np.save(root / "depth" / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+
+def _three_numbers(root: Path) -> None:
+    (root / "intrinsics.txt").write_text("1 2 3")
+
+
+@pytest.mark.parametrize(
+    ("harm", "text"),
+    [
+        (_remove_depth, r"b\.png has no depth"),
+        (_rgb_as_depth, r"depth.b\.png is not a 16-bit grey PNG"),
+        (_other_size, r"a\.npy is \(5, 8\)"),
+        (_truncated, r"rgb.b\.png is not a readable picture"),
+        (_pickled, r"a\.npy is not a readable"),
+        (_three_numbers, r"intrinsics\.txt holds 3 numbers"),
+    ],
+)
+def test_a_fault_names_its_file(root: Path, harm: Callable[[Path], None], text: str) -> None:
+    harm(root)
+    with pytest.raises(DatasetError, match=text):
+        [FolderDataset(root)[i] for i in range(2)]
+
+
+def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="rgb is not a folder"):
+        FolderDataset(tmp_path)
+    (tmp_path / "rgb").mkdir()
+    (tmp_path / "depth").mkdir()
+    with pytest.raises(DatasetError, match="holds no picture"):
+        FolderDataset(tmp_path)

@@ -1,0 +1,199 @@
+"""The published data sets, from small fixtures in each one's own layout."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvde.datasets.diode import DiodeDataset
+from mvde.datasets.formats import FORMATS, open_dataset
+from mvde.datasets.hypersim import HypersimDataset
+from mvde.datasets.kitti import KittiDataset
+from mvde.datasets.nyu import NyuDataset
+from mvde.datasets.tum import TumDataset, associate
+from mvde.errors import ConfigError, DatasetError
+
+Writer = Callable[[Path, np.ndarray], None]
+
+
+class TestNyu:
+    @pytest.fixture
+    def root(self, tmp_path: Path, picture: np.ndarray) -> Path:
+        """MATLAB writes H x W x 3 x N column by column, which HDF5 lists as (N, 3, W, H)."""
+        h5py = pytest.importorskip("h5py")
+        pictures = np.stack([picture, picture[::-1]])
+        depths = np.arange(2 * 6 * 8, dtype=np.float32).reshape(2, 6, 8) / 10
+        with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w", userblock_size=512) as file:
+            file["images"] = pictures.transpose(0, 3, 2, 1)
+            file["depths"] = depths.transpose(0, 2, 1)
+        return tmp_path
+
+    def test_matlabs_axes_are_put_right(self, root: Path, picture: np.ndarray) -> None:
+        dataset = NyuDataset(root)
+        assert len(dataset) == 2
+        assert np.array_equal(dataset[1].rgb, picture[::-1])
+        assert dataset[1].depth_m.dtype == np.float32
+        assert dataset[1].depth_m[2, 3] == np.float32((48 + 2 * 8 + 3) / 10)
+        assert dataset[0].intrinsics is not None
+
+    def test_a_worker_process_gets_its_own_handle(self, root: Path) -> None:
+        dataset = NyuDataset(root / "nyu_depth_v2_labeled.mat")
+        copy = pickle.loads(pickle.dumps(dataset))
+        assert np.array_equal(copy[0].rgb, dataset[0].rgb)
+
+    def test_faults_name_the_file(self, root: Path, tmp_path: Path) -> None:
+        h5py = pytest.importorskip("h5py")
+        path = root / "nyu_depth_v2_labeled.mat"
+        with h5py.File(path, "a") as file:
+            del file["depths"]
+        with pytest.raises(DatasetError, match=r"labeled\.mat has no 3-dimensional array 'depths'"):
+            NyuDataset(root)
+        path.write_bytes(path.read_bytes()[:700])
+        with pytest.raises(DatasetError, match=r"labeled\.mat is not a whole HDF5 file"):
+            NyuDataset(root)
+        with pytest.raises(DatasetError, match=r"other\.mat is missing"):
+            NyuDataset(tmp_path / "other.mat")
+
+
+class TestKitti:
+    def test_the_selection(self, tmp_path: Path, picture: np.ndarray, write_png: Writer) -> None:
+        stem = "2011_09_26_drive_0002_sync_{}_0000000005_image_02"
+        depth = np.zeros((6, 8), np.uint16)
+        depth[1, 2] = 256 * 7 + 128
+        write_png(tmp_path / "image" / f"{stem.format('image')}.png", picture)
+        write_png(tmp_path / "groundtruth_depth" / f"{stem.format('groundtruth_depth')}.png", depth)
+        (tmp_path / "intrinsics").mkdir()
+        (tmp_path / "intrinsics" / f"{stem.format('image')}.txt").write_text("721.5 0 609.6 0 721.6 172.9 0 0 1")
+        sample = KittiDataset(tmp_path)[0]
+        assert sample.depth_m[1, 2] == 7.5
+        assert np.count_nonzero(sample.depth_m) == 1
+        assert sample.intrinsics.tolist() == pytest.approx([721.5, 721.6, 609.6, 172.9])
+
+    def test_annotated_drives_find_their_raw_pictures(
+        self, tmp_path: Path, picture: np.ndarray, write_png: Writer
+    ) -> None:
+        drive, name = "2011_09_26_drive_0001_sync", "0000000005.png"
+        depth = np.full((6, 8), 512, np.uint16)
+        write_png(tmp_path / "train" / drive / "proj_depth/groundtruth/image_03" / name, depth)
+        raw = tmp_path / "raw" / "2011_09_26"
+        write_png(raw / drive / "image_03/data" / name, picture)
+        row = "P_rect_03: 7.2e+02 0 6.0e+02 -3.3e+02 0 7.3e+02 1.7e+02 2.1 0 0 1 0\n"
+        (raw / "calib_cam_to_cam.txt").write_text("calib_time: x\nP_rect_02: 1 1 1 1 1 1 1 1 1 1 1 1\n" + row)
+        sample = KittiDataset(tmp_path)[0]
+        assert np.array_equal(sample.rgb, picture)
+        assert (sample.depth_m == 2).all()
+        assert sample.intrinsics.tolist() == pytest.approx([720, 730, 600, 170])
+        (raw / drive / "image_03/data" / name).unlink()
+        with pytest.raises(DatasetError, match=r"0000000005\.png has no raw picture"):
+            KittiDataset(tmp_path)[0]
+
+    def test_an_empty_folder_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match="holds neither"):
+            KittiDataset(tmp_path)
+
+
+class TestTum:
+    @pytest.fixture
+    def root(self, tmp_path: Path, picture: np.ndarray, write_png: Writer) -> Path:
+        root = tmp_path / "rgbd_dataset_freiburg1_desk"
+        for k, time_s in enumerate(("1305031453.359684", "1305031453.391690", "1305031453.999999")):
+            write_png(root / "rgb" / f"{time_s}.png", np.roll(picture, k, axis=0))
+        for k, time_s in enumerate(("1305031453.374112", "1305031453.404816")):
+            write_png(root / "depth" / f"{time_s}.png", np.full((6, 8), 5000 + 2500 * k, np.uint16))
+        for kind in ("rgb", "depth"):
+            names = sorted(p.name for p in (root / kind).iterdir())
+            lines = [f"{name.removesuffix('.png')} {kind}/{name}" for name in names]
+            (root / f"{kind}.txt").write_text("\n".join(["# colour images", "# file: 'x.bag'", *lines, ""]))
+        return root
+
+    def test_pictures_are_paired_with_the_depth_nearest_in_time(self, root: Path, picture: np.ndarray) -> None:
+        dataset = TumDataset(root)
+        assert len(dataset) == 2
+        assert [float(dataset[i].depth_m[0, 0]) for i in range(2)] == [1.0, 1.5]
+        assert np.array_equal(dataset[1].rgb, np.roll(picture, 1, axis=0))
+        assert dataset[0].intrinsics.tolist() == pytest.approx([517.3, 516.5, 318.6, 255.3])
+
+    def test_a_pair_closer_in_time_wins(self) -> None:
+        # 1.010 is within reach of both depths; 1.000 is nearer to 1.001 and takes it first.
+        assert associate([1.000, 1.010], [1.001, 1.018]) == [(1.000, 1.001), (1.010, 1.018)]
+        assert associate([1.0], [1.05]) == []
+
+    def test_faults_name_the_file(self, root: Path) -> None:
+        (root / "rgb.txt").write_text("not-a-time rgb/x.png")
+        with pytest.raises(DatasetError, match=r"rgb\.txt, line 1"):
+            TumDataset(root)
+        (root / "rgb.txt").unlink()
+        with pytest.raises(DatasetError, match=r"rgb\.txt is missing"):
+            TumDataset(root)
+
+
+class TestDiode:
+    @pytest.fixture
+    def root(self, tmp_path: Path, picture: np.ndarray, write_png: Writer) -> Path:
+        scan = tmp_path / "indoors/scene_00019/scan_00183"
+        write_png(scan / "00019_00183_indoors_000_010.png", picture)
+        np.save(scan / "00019_00183_indoors_000_010_depth.npy", np.full((6, 8, 1), 3.5, np.float32))
+        mask = np.ones((6, 8), np.float32)
+        mask[0] = 0
+        np.save(scan / "00019_00183_indoors_000_010_depth_mask.npy", mask)
+        return tmp_path
+
+    def test_masked_pixels_are_without_depth(self, root: Path, picture: np.ndarray) -> None:
+        sample = DiodeDataset(root)[0]
+        assert np.array_equal(sample.rgb, picture)
+        assert (sample.depth_m[0] == 0).all()
+        assert (sample.depth_m[1:] == 3.5).all()
+
+    def test_faults_name_the_file(self, root: Path) -> None:
+        next(root.glob("**/*_mask.npy")).unlink()
+        with pytest.raises(DatasetError, match=r"010_depth_mask\.npy is missing"):
+            DiodeDataset(root)[0]
+        next(root.glob("**/*_depth.npy")).unlink()
+        with pytest.raises(DatasetError, match=r"holds no .*_depth\.npy"):
+            DiodeDataset(root)
+
+
+class TestHypersim:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """A plane 2 m before the camera, stored, as Hypersim does, as distances to the camera's centre."""
+        h5py = pytest.importorskip("h5py")
+        images = tmp_path / "ai_001_001/images"
+        (images / "scene_cam_00_final_preview").mkdir(parents=True)
+        (images / "scene_cam_00_geometry_hdf5").mkdir()
+        height, width, focal = 48, 64, 886.81 * 64 / 1024
+        Image.new("RGB", (width, height)).save(images / "scene_cam_00_final_preview/frame.0000.tonemap.jpg")
+        rays = [[np.hypot(np.hypot(u + 0.5 - 32, v + 0.5 - 24), focal) for u in range(width)] for v in range(height)]
+        distance = 2.0 * np.array(rays) / focal
+        distance[0, 0] = np.nan
+        with h5py.File(images / "scene_cam_00_geometry_hdf5/frame.0000.depth_meters.hdf5", "w") as file:
+            file["dataset"] = distance.astype(np.float16)
+        return tmp_path
+
+    def test_distance_becomes_planar_depth(self, root: Path) -> None:
+        sample = HypersimDataset(root)[0]
+        assert np.isnan(sample.depth_m[0, 0])
+        # float16, as the data set stores it, has 11 bits.
+        assert np.nanmax(np.abs(sample.depth_m - 2.0)) < 2.0 * 2**-11
+        assert sample.intrinsics.tolist() == pytest.approx([886.81 / 16, 886.81 / 16, 32, 24])
+
+    def test_faults_name_the_file(self, root: Path) -> None:
+        next(root.glob("**/*.jpg")).unlink()
+        with pytest.raises(DatasetError, match=r"frame\.0000\.tonemap\.jpg is missing"):
+            HypersimDataset(root)[0]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_refuses_a_folder_that_is_not_there(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="absent"):
+        open_dataset(name, tmp_path / "absent")
+
+
+def test_an_unknown_format_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="folder, synthetic, nyu"):
+        open_dataset("nuy", tmp_path)
