@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,15 +25,17 @@ from mvde.artifact import (
     write_manifest,
 )
 from mvde.assets import sample_photos
-from mvde.config import check_resolution
+from mvde.config import Config, check_resolution
 from mvde.errors import MissingDependencyError, UsageError
 from mvde.manifest import installed_versions
-from mvde.parity import ParityReport, check, compare_depth, merge_reports
+from mvde.parity import check, compare_depth, merge_reports
 from mvde.stats import DEFAULT_STATS
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     import torch
+    from numpy.typing import NDArray
 
     from mvde.model import DepthModel
 
@@ -44,7 +47,7 @@ PARITY_TOLERANCE = 1e-4
 """Largest |Δdepth| / depth between PyTorch and ONNX Runtime, both float32. Two float32 evaluations of the same graph in
 another order of summation differ by 1e-6 to 1e-5 here; a wrong axis, a missing bias or another resampling by 1e-2."""
 
-_MEASURED_WORK = 1e12
+_MEASURED_WORK = 5e11
 """Multiply-adds of the backbone that the parity check may spend: all photographs for a small model, one for a large."""
 
 _TOOLS = ("mvde", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -52,11 +55,35 @@ _TOOLS = ("mvde", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onn
 Progress = Callable[[str], None]
 
 
+class _ModelSource:
+    """Hands the model out and keeps none itself, so that its memory is free while ONNX Runtime needs as much."""
+
+    def __init__(self, model: DepthModel | Callable[[], DepthModel]) -> None:
+        from mvde.model import DepthModel
+
+        self._load: Callable[[], DepthModel] = (lambda: model) if isinstance(model, DepthModel) else model
+        self._next: DepthModel | None = None
+
+    def peek(self) -> DepthModel:
+        """The model that :meth:`take` hands out next."""
+        self._next = self._next or self._load()
+        return self._next
+
+    def take(self) -> DepthModel:
+        """The model, loaded again if it was taken before."""
+        model, self._next = self.peek(), None
+        return model
+
+
 @dataclass(frozen=True)
 class _Job:
     """What is the same for every resolution of one call."""
 
-    model: DepthModel
+    source: _ModelSource
+    config: Config
+    patch_size: int
+    normalization: Normalization
+    num_backbone_weights: int
     name: str
     opset: int
     batch: int
@@ -64,9 +91,16 @@ class _Job:
     photos: tuple[Path, ...] | None
     progress: Progress
 
+    @property
+    def depth_kind(self) -> str:
+        return "relative" if self.config.decoder.scale_invariant else "metric"
+
+    def grid(self, resolution: tuple[int, int]) -> tuple[int, int]:
+        return resolution[0] // self.patch_size, resolution[1] // self.patch_size
+
 
 def export_onnx(
-    model: DepthModel,
+    model: DepthModel | Callable[[], DepthModel],
     resolutions: Sequence[tuple[int, int]],
     out_dir: str | Path = EXPORT_DIR,
     name: str | None = None,
@@ -80,56 +114,82 @@ def export_onnx(
     """Paths of the ONNX files written, one per resolution (H, W) in pixels, each with its manifest beside it.
 
     The graph takes ``image`` uint8 (B, H, W, 3) RGB and gives ``depth`` float32 (B, H, W), in metres for a metric
-    model. ``name`` defaults to the configuration's; ``checkpoint`` is the file that the weights came from, for the
-    manifest; ``photos`` replace the sample photographs of the parity check; ``progress`` is told what is being done.
+    model. ``model`` may be a function that loads it: its memory is then given back before ONNX Runtime needs as much.
+    No ``resolutions`` means the native one. ``name`` defaults to the configuration's; ``checkpoint`` is the file that
+    the weights came from, for the manifest; ``photos`` replace the sample photographs of the parity check;
+    ``progress`` is told what is being done.
 
     Nothing is written for a resolution that fails: :class:`ResolutionError`, :class:`UsageError` (opset, batch, name),
     :class:`ParityError` over ``PARITY_TOLERANCE``, :class:`OutputError` where the disk is full.
     """
+    _import_export_packages()
+    source = _ModelSource(model)
+    facts = source.peek()
     job = _Job(
-        model=model,
-        name=name if name is not None else model.config.name,
+        source=source,
+        config=facts.config,
+        patch_size=facts.patch_size,
+        normalization=Normalization(_floats(facts.mean), _floats(facts.std), folded=True),
+        num_backbone_weights=sum(parameter.numel() for parameter in facts.backbone.parameters()),
+        name=name if name is not None else facts.config.name,
         opset=opset,
         batch=batch,
-        checkpoint_sha256=_weights_sha256(model, checkpoint),
+        checkpoint_sha256=_weights_sha256(facts, checkpoint),
         photos=None if photos is None else tuple(photos),
         progress=progress,
     )
-    _check_arguments(job, resolutions)
-    return [_export_one(job, resolution, Path(out_dir)) for resolution in dict.fromkeys(resolutions)]
+    del facts
+    wanted = list(dict.fromkeys(resolutions)) or [job.config.vit.image_size]
+    _check_arguments(job, wanted)
+    return [_export_one(job, resolution, Path(out_dir)) for resolution in wanted]
 
 
 def _check_arguments(job: _Job, resolutions: Sequence[tuple[int, int]]) -> None:
     """Nothing, if every argument fits; all resolutions are checked before the first is traced."""
-    if not resolutions:
-        raise UsageError("no resolution was given to export; give at least one, such as 896")
     for resolution in resolutions:
-        check_resolution(resolution, job.model.patch_size)
+        check_resolution(resolution, job.patch_size)
     if job.opset not in OPSETS:
         raise UsageError(f"opset {job.opset} cannot be exported; use one of {', '.join(map(str, OPSETS))}")
     if job.batch < 1:
         raise UsageError(f"the batch must be at least 1, but got {job.batch}")
-    if not job.name or job.name != Path(job.name).name or job.name.startswith("."):
-        raise UsageError(f"the name {job.name!r} cannot be a file name; use letters, digits, '-' and '_'")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", job.name):
+        raise UsageError(f"the name {job.name!r} cannot be a file name; use letters, digits, '.', '-' and '_'")
     if job.photos is not None and not job.photos:
         raise UsageError("no photograph was given for the parity check; leave the argument out to use the samples")
 
 
 def _export_one(job: _Job, resolution: tuple[int, int], out_dir: Path) -> Path:
-    from mvde.export.serialize import save_model
+    from mvde.export.verify import load_photos, onnxruntime_depth
 
     stem = artifact_stem(job.name, resolution, job.batch)
+    photos = job.photos or tuple(sample_photos()[: _num_photos(job, resolution)])
+    images = load_photos(photos, resolution, job.batch)
     with staged_write(out_dir, stem) as staging:
-        job.progress(f"{stem}: tracing")
-        graph = trace(job.model, resolution, job.batch, job.opset)
-        job.progress(f"{stem}: writing")
-        records = save_model(graph, staging / f"{stem}.onnx", _metadata(job, resolution))
-        del graph
-        parity = _measure(job, resolution, staging / f"{stem}.onnx", stem)
-        manifest = _manifest(job, resolution, records, parity)
-        write_manifest(manifest, staging / f"{stem}.onnx")
-    job.progress(f"{stem}: {parity}")
-    return out_dir / f"{stem}.onnx"
+        path = staging / f"{stem}.onnx"
+        records, reference = _write_graph(job, resolution, path, images)
+        job.progress(f"{stem}: computing depth in ONNX Runtime")
+        candidate = onnxruntime_depth(path, images)
+        parity = _parity(job, candidate, reference, stem)
+        parity["photos"] = [photo.name for photo in photos]
+        write_manifest(_manifest(job, resolution, records, parity), path)
+    return out_dir / path.name
+
+
+def _write_graph(
+    job: _Job, resolution: tuple[int, int], path: Path, images: Sequence[NDArray[np.uint8]]
+) -> tuple[list[FileRecord], list[NDArray[np.float32]]]:
+    """Records of the files written and PyTorch's depth (B, H, W) of every batch; the model is let go afterwards."""
+    from mvde.export.serialize import save_model
+    from mvde.export.verify import torch_depth
+
+    model = job.source.take()
+    job.progress(f"{path.stem}: tracing")
+    graph = trace(model, resolution, job.batch, job.opset)
+    job.progress(f"{path.stem}: writing")
+    records = save_model(graph, path, _metadata(job, resolution))
+    del graph
+    job.progress(f"{path.stem}: computing depth in PyTorch")
+    return records, [torch_depth(model, image) for image in images]
 
 
 def trace(model: DepthModel, resolution: tuple[int, int], batch: int = 1, opset: int = DEFAULT_OPSET) -> ir.Model:
@@ -224,69 +284,53 @@ def _forget_origin(graph: ir.Model) -> None:
 
 def _metadata(job: _Job, resolution: tuple[int, int]) -> dict[str, str]:
     """What the file says of itself where its manifest was lost; the manifest is what is read."""
-    patch_size = job.model.patch_size
-    decoder = job.model.config.decoder
+    decoder = job.config.decoder
     return {
         "mvde.version": installed_versions(["mvde"]).get("mvde", "unknown"),
         "mvde.name": job.name,
-        "mvde.patch_size": str(patch_size),
-        "mvde.grid": f"{resolution[0] // patch_size}x{resolution[1] // patch_size}",
-        "mvde.depth_kind": _depth_kind(job.model),
+        "mvde.patch_size": str(job.patch_size),
+        "mvde.grid": "x".join(map(str, job.grid(resolution))),
+        "mvde.depth_kind": job.depth_kind,
         "mvde.depth_range_m": f"{decoder.min_depth:g}..{decoder.max_depth:g}",
         "mvde.checkpoint_sha256": job.checkpoint_sha256,
     }
 
 
-def _measure(job: _Job, resolution: tuple[int, int], path: Path, stem: str) -> dict[str, Any]:
-    """Parity of the file with PyTorch, as the manifest stores it. Raises :class:`ParityError` over the tolerance."""
-    from mvde.export.verify import load_photos, onnxruntime_depth, torch_depth
-
-    photos = job.photos or tuple(sample_photos()[: _num_photos(job, resolution)])
-    images = load_photos(photos, resolution, job.batch)
-    job.progress(f"{stem}: measuring PyTorch on {len(photos)} photographs")
-    reference = [torch_depth(job.model, image) for image in images]
-    job.progress(f"{stem}: measuring ONNX Runtime on {len(photos)} photographs")
-    candidate = onnxruntime_depth(path, images)
-    report = merge_reports([_compare(job.model, *pair) for pair in zip(candidate, reference, strict=True)])
+def _parity(
+    job: _Job, candidate: Sequence[NDArray[np.float32]], reference: Sequence[NDArray[np.float32]], stem: str
+) -> dict[str, Any]:
+    """Parity as the manifest stores it. Raises :class:`ParityError` over the tolerance."""
+    pairs = zip(candidate, reference, strict=True)
+    report = merge_reports([compare_depth(onnx_m, torch_m, job.patch_size) for onnx_m, torch_m in pairs])
     check(report, PARITY_TOLERANCE, what=f"the exported graph {stem}")
-    return {
-        "reference": "pytorch:fp32",
-        "candidate": "onnxruntime:fp32",
-        "tolerance_max_rel": PARITY_TOLERANCE,
-        "photos": [photo.name for photo in photos],
-        **report.to_dict(),
-    }
-
-
-def _compare(model: DepthModel, candidate: Any, reference: Any) -> ParityReport:
-    return compare_depth(candidate, reference, model.patch_size)
+    ends = {"reference": "pytorch:fp32", "candidate": "onnxruntime:fp32"}
+    return {**ends, "tolerance_max_rel": PARITY_TOLERANCE, **report.to_dict()}
 
 
 def _num_photos(job: _Job, resolution: tuple[int, int]) -> int:
-    num_tokens = resolution[0] * resolution[1] // job.model.patch_size**2
-    num_weights = sum(parameter.numel() for parameter in job.model.backbone.parameters())
-    return max(1, min(len(sample_photos()), int(_MEASURED_WORK // (num_tokens * num_weights))))
+    rows, columns = job.grid(resolution)
+    return max(1, min(len(sample_photos()), int(_MEASURED_WORK // (rows * columns * job.num_backbone_weights))))
 
 
 def _manifest(
     job: _Job, resolution: tuple[int, int], records: Sequence[FileRecord], parity: dict[str, Any]
 ) -> Manifest:
-    model, patch_size = job.model, job.model.patch_size
-    decoder, kind = model.config.decoder, _depth_kind(model)
+    decoder = job.config.decoder
+    unit = "m" if job.depth_kind == "metric" else "relative"
     return Manifest(
         kind="onnx",
         name=job.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         inputs=(InputSpec("image", (job.batch, *resolution, 3), "uint8", "BHWC", "RGB"),),
-        outputs=(OutputSpec("depth", (job.batch, *resolution), "float32", "m" if kind == "metric" else "relative"),),
-        normalization=Normalization(_floats(model.mean), _floats(model.std), folded=True),
-        patch_size=patch_size,
-        grid=(resolution[0] // patch_size, resolution[1] // patch_size),
+        outputs=(OutputSpec("depth", (job.batch, *resolution), "float32", unit),),
+        normalization=job.normalization,
+        patch_size=job.patch_size,
+        grid=job.grid(resolution),
         depth_range_m=(decoder.min_depth, decoder.max_depth),
-        depth_kind=kind,
+        depth_kind=job.depth_kind,
         stats=DEFAULT_STATS,
         opset=job.opset,
-        source=SourceRecord(job.checkpoint_sha256, model.config.to_dict()),
+        source=SourceRecord(job.checkpoint_sha256, job.config.to_dict()),
         file=records[0],
         tools=installed_versions(_TOOLS),
         parity=parity,
@@ -296,10 +340,6 @@ def _manifest(
 
 def _floats(tensor: torch.Tensor) -> tuple[float, ...]:
     return tuple(float(f"{value:.7g}") for value in tensor.flatten().tolist())
-
-
-def _depth_kind(model: DepthModel) -> str:
-    return "relative" if model.config.decoder.scale_invariant else "metric"
 
 
 def _weights_sha256(model: DepthModel, checkpoint: Path | None) -> str:

@@ -1,27 +1,36 @@
-"""ONNX graphs to files: one self-contained file below 2 GB, with the weights in a file beside it above."""
+"""ONNX graphs to files: one self-contained file below 2 GB, with the weights in a file beside it above.
+
+The exporter's usual way holds three copies of the weights at once: the model's, the protobuf message's and its
+serialisation's. Here large tensors are streamed one by one into the place where protobuf expects them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from mvde.artifact import FileRecord, file_record
 from mvde.errors import BackendError
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 MAX_INLINE_BYTES = 1_900_000_000
 """Protobuf refuses messages of 2 GiB and more; this leaves room for the graph itself."""
 
+_STREAMED_BYTES = 1024
+"""Initializers from this size are streamed; smaller ones (shapes, scalars) are what shape inference needs to see."""
+
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9  # field numbers in onnx.proto
+
 
 def save_model(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> list[FileRecord]:
     """Records of the files written: the checked ONNX file at ``path``, then its external weights, if it needs any.
 
-    Raises :class:`BackendError` if ONNX's checker refuses the graph.
+    ``model`` is used up. Raises :class:`BackendError` if ONNX's checker refuses the graph.
     """
-    import onnx
     import onnx_ir as ir
 
     model.metadata_props.update(metadata)
@@ -29,10 +38,94 @@ def save_model(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> list
     model.producer_version = metadata.get("mvde.version", "")
     model.graph.name = "mvde"
     weights = path.with_suffix(".data")
-    num_bytes = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    ir.save(model, path, external_data=weights.name if num_bytes > MAX_INLINE_BYTES else None)
+    if sum(tensor.nbytes for tensor in _tensors(model)) > MAX_INLINE_BYTES:
+        ir.save(model, path, external_data=weights.name, size_threshold_bytes=_STREAMED_BYTES)
+        _check(str(path), path)
+    else:
+        _save_inline(model, path)
+    return [file_record(file) for file in (path, weights) if file.exists()]
+
+
+def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    return [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+
+
+def _save_inline(model: ir.Model, path: Path) -> None:
+    large = [tensor for tensor in _tensors(model) if tensor.nbytes >= _STREAMED_BYTES]
+    skeleton, headers = _split(model, large)
+    _check(_with_inputs(skeleton, headers), path)
+    with path.open("wb") as stream:
+        _write(stream, skeleton, zip(headers, large, strict=True))
+
+
+def _split(model: ir.Model, large: Iterable[ir.TensorProtocol]) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
+    """Message without its large initializers, and their headers (name, type, shape) in the order of ``large``."""
+    import onnx
+    import onnx_ir as ir
+
+    headers = []
+    for tensor in large:
+        header = onnx.TensorProto(name=tensor.name or "", data_type=int(tensor.dtype), dims=tensor.shape.numpy())
+        headers.append(header)
+        del model.graph.initializers[header.name]
+    return ir.to_proto(model), headers
+
+
+def _with_inputs(skeleton: onnx.ModelProto, headers: Iterable[onnx.TensorProto]) -> onnx.ModelProto:
+    """Copy of the message in which the large initializers are inputs: it means the same to the checker."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(skeleton)
+    for header in headers:
+        copy.graph.input.append(onnx.helper.make_tensor_value_info(header.name, header.data_type, header.dims))
+    return copy
+
+
+def _check(model: onnx.ModelProto | str, path: Path) -> None:
+    import onnx
+
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BackendError(f"ONNX's checker refuses the exported graph {path.name}: {error}") from error
-    return [file_record(file) for file in (path, weights) if file.exists()]
+
+
+def _write(
+    stream: BinaryIO,
+    skeleton: onnx.ModelProto,
+    tensors: Iterable[tuple[onnx.TensorProto, ir.TensorProtocol]],
+) -> None:
+    """The message with its large initializers back in the graph, which is written last.
+
+    Lengths come before contents in protobuf, so they are added up first; the order of fields is free.
+    """
+    parts = [(_initializer_prefix(header, tensor.nbytes), tensor) for header, tensor in tensors]
+    graph = skeleton.graph.SerializeToString()
+    skeleton.ClearField("graph")
+    num_bytes = len(graph) + sum(len(prefix) + tensor.nbytes for prefix, tensor in parts)
+    stream.write(skeleton.SerializeToString())
+    stream.write(_tag(_MODEL_GRAPH) + _varint(num_bytes) + graph)
+    for prefix, tensor in parts:
+        stream.write(prefix)
+        stream.write(tensor.tobytes())
+
+
+def _initializer_prefix(header: onnx.TensorProto, num_bytes: int) -> bytes:
+    """Everything of an initializer's field in the graph but its raw bytes, which follow."""
+    tensor: bytes = header.SerializeToString() + _tag(_TENSOR_RAW_DATA) + _varint(num_bytes)
+    return _tag(_GRAPH_INITIALIZER) + _varint(len(tensor) + num_bytes) + tensor
+
+
+def _tag(field_number: int) -> bytes:
+    """Key of a length-delimited field."""
+    return _varint(field_number << 3 | 2)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
