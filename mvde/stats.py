@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
+from mvde import native
 from mvde.errors import ResolutionError, UsageError
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ def depth_to_patch_stats(
         return _torch_patch_stats(depth, patch_size, stats, bounds).to(torch_module.float32)
     if depth.dtype not in (np.float16, np.float32, np.float64):
         raise _wrong_dtype(depth.dtype)
+    limits = _check_bounds(min_depth, max_depth)
+    # libmvde works in float32; double precision and more columns than there are statistics stay with NumPy.
+    if depth.dtype != np.float64 and len(stats) <= len(STATS) and native.is_available():
+        return native.patch_stats(depth, patch_size, stats, min_depth=limits[0], max_depth=limits[1])
     return numpy_patch_stats(depth, patch_size, stats, min_depth=min_depth, max_depth=max_depth)
 
 

@@ -6,7 +6,8 @@
 // There are no atomics, and every sum has a fixed order: the same input gives the same bits.
 //
 // The statistics follow mvde/stats.py. The variance is computed in two passes around the chunk's own mean, so that
-// millimetres survive an offset of 10 km; chunks are merged by the formula of Chan, Golub and LeVeque (1983).
+// millimetres survive an offset of 10 km; chunks are merged by the formula of Chan, Golub and LeVeque (1983). Sums are
+// float32: depths are meant to lie in [1e-18, 1e18] m, outside of which squares leave its range.
 #include "depth_conversion.cuh"
 #include "device_common.cuh"
 #include "postprocess_params.h"
@@ -108,12 +109,22 @@ __device__ __forceinline__ void stage_tile(const PostprocessParams& p, const Til
 
 // ------------------------------------------------------------------------------------------------------------ reducing
 
-// Of the valid pixels of a patch, or of a part of one. `num_valid` of 0 makes the rest meaningless but `lowest`, `highest`.
+// Of the valid pixels of a patch, or of a part of one. The mean is `mean` + `mean_rest`, the latter below the rounding of
+// the former: the means of two parts may lie closer together than that.
 struct Moments {
-  float num_valid, mean, var, grad, lowest, highest;
+  float num_valid, mean, mean_rest, var, grad, lowest, highest;
 };
 
-__device__ __forceinline__ Moments no_moments() { return {0.0f, 0.0f, 0.0f, 0.0f, __uint_as_float(0x7f800000u), 0.0f}; }
+__device__ __forceinline__ Moments no_moments() {
+  return {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, __uint_as_float(0x7f800000u), 0.0f};
+}
+
+// Knuth's sum without an error: the rounded sum, and what the rounding lost.
+__device__ __forceinline__ void set_mean(Moments& m, float a, float b) {
+  m.mean = __fadd_rn(a, b);
+  const float b_seen = __fsub_rn(m.mean, a), a_seen = __fsub_rn(m.mean, b_seen);
+  m.mean_rest = __fadd_rn(__fsub_rn(a, a_seen), __fsub_rn(b, b_seen));
+}
 
 // A thread's pixels of a chunk: one column, a strip of rows; they are walked downwards.
 struct Strip {
@@ -131,13 +142,6 @@ __device__ __forceinline__ Strip strip_of_thread(int rank, int num_threads, int 
 
 __device__ __forceinline__ float difference_or_zero(float after, float before) {
   return after > 0.0f && before > 0.0f ? after - before : 0.0f;
-}
-
-// A power of two that keeps squares and sums of depths near `highest` inside float32.
-__device__ __forceinline__ float safe_scale(float highest) {
-  if (highest > 1.0995116e12f) return 8.2718061e-25f;     // 2^40: 2^-80
-  if (highest < 9.0949470e-13f) return 1.2089258e24f;     // 2^-40: 2^80
-  return 1.0f;
 }
 
 // Moments of the pixels that the group's strips cover.
@@ -159,23 +163,17 @@ __device__ __forceinline__ Moments chunk_moments(SharedPointer<float> staged, in
   if (result.num_valid == 0.0f) return no_moments();  // every thread of the group agrees
   result.lowest = group_min<Group>(result.lowest, scratch);
   result.highest = -group_min<Group>(-result.highest, scratch);
-  const float scale = safe_scale(result.highest);
-  if (scale != 1.0f) {
-    sum = 0.0f;
-#pragma unroll 1
-    for (int row = strip.first_row; row < strip.last_row; ++row) sum += staged[row * pitch + strip.column] * scale;
-  }
   const float shift = group_sum<Group>(sum, scratch) / result.num_valid;
 
   // The shift is the mean but for rounding; the second pass corrects it, and finds the variance and the slopes.
   float deviation_sum = 0.0f, square_sum = 0.0f, slope_sum = 0.0f;
-  float above = staged[(strip.first_row - 1) * pitch + strip.column] * scale;
-  float here = staged[strip.first_row * pitch + strip.column] * scale;
+  float above = staged[(strip.first_row - 1) * pitch + strip.column];
+  float here = staged[strip.first_row * pitch + strip.column];
   for (int row = strip.first_row; row < strip.last_row; ++row) {
-    const float below = staged[(row + 1) * pitch + strip.column] * scale;
+    const float below = staged[(row + 1) * pitch + strip.column];
     if (here > 0.0f) {
-      const float before = staged[row * pitch + strip.column - 1] * scale;
-      const float after = staged[row * pitch + strip.column + 1] * scale;
+      const float before = staged[row * pitch + strip.column - 1];
+      const float after = staged[row * pitch + strip.column + 1];
       const float gx = difference_or_zero(after, before), gy = difference_or_zero(below, above);
       slope_sum += sqrtf(gx * gx + gy * gy);
       const float deviation = here - shift;
@@ -189,10 +187,9 @@ __device__ __forceinline__ Moments chunk_moments(SharedPointer<float> staged, in
   square_sum = group_sum<Group>(square_sum, scratch);
   slope_sum = group_sum<Group>(slope_sum, scratch);
   const float mean_deviation = deviation_sum / result.num_valid;
-  const float unscale = 1.0f / scale;  // exact: a power of two
-  result.mean = (shift + mean_deviation) * unscale;
-  result.var = fmaxf(square_sum / result.num_valid - mean_deviation * mean_deviation, 0.0f) * unscale * unscale;
-  result.grad = 0.5f * (slope_sum / result.num_valid) * unscale;
+  set_mean(result, shift, mean_deviation);
+  result.var = fmaxf(square_sum / result.num_valid - mean_deviation * mean_deviation, 0.0f);
+  result.grad = 0.5f * (slope_sum / result.num_valid);
   return result;
 }
 
@@ -201,13 +198,16 @@ __device__ __forceinline__ Moments merge(const Moments& a, const Moments& b) {
   if (b.num_valid == 0.0f) return a;
   const float num_valid = a.num_valid + b.num_valid;
   const float weight_a = a.num_valid / num_valid, weight_b = b.num_valid / num_valid;
-  const float delta = b.mean - a.mean;
-  return {num_valid,
-          a.mean + delta * weight_b,
-          weight_a * a.var + weight_b * b.var + weight_a * weight_b * delta * delta,
-          weight_a * a.grad + weight_b * b.grad,
-          fminf(a.lowest, b.lowest),
-          fmaxf(a.highest, b.highest)};
+  const float delta = (b.mean - a.mean) + (b.mean_rest - a.mean_rest);
+  Moments merged = {num_valid,
+                    0.0f,
+                    0.0f,
+                    weight_a * a.var + weight_b * b.var + weight_a * weight_b * delta * delta,
+                    weight_a * a.grad + weight_b * b.grad,
+                    fminf(a.lowest, b.lowest),
+                    fmaxf(a.highest, b.highest)};
+  set_mean(merged, a.mean, a.mean_rest + delta * weight_b);
+  return merged;
 }
 
 __device__ __forceinline__ float statistic(const Moments& m, unsigned column, float area) {

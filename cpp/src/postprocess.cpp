@@ -4,6 +4,7 @@
 #include "map.hpp"
 #include "workers.hpp"
 
+#include <atomic>
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -103,13 +104,14 @@ int set_request(const mvde_stats_request &request, Job &job, Extent &extent) {
 struct Call {
     const Job &job;
     const mvde::Kernel &kernel;
+    std::atomic<const char *> executed{""};  // by whichever thread came last: all run the same kernel
 };
 
 void run_chunk(void *data, std::int64_t first, std::int64_t last) {
-    const Call &call = *static_cast<const Call *>(data);
+    Call &call = *static_cast<Call *>(data);
     const char *executed = "";
     call.kernel.run(call.job, first, last, &executed);
-    last_kernel = executed;
+    call.executed.store(executed, std::memory_order_relaxed);
 }
 
 int run(const Job &job, mvde_workers *workers) {
@@ -119,7 +121,7 @@ int run(const Job &job, mvde_workers *workers) {
     const std::int64_t units = (job.height + job.patch_size - 1) / job.patch_size * job.batch;
     if (!mvde::run_units(workers, run_chunk, &call, units, 1))
         return fail(MVDE_ERROR_BUSY, "the workers are in use by another call: give each thread its own");
-    last_kernel = kernel->name;
+    last_kernel = call.executed.load(std::memory_order_relaxed);
     return MVDE_OK;
 }
 
@@ -141,6 +143,8 @@ float rounded_to(std::int32_t dtype, float bound) {
 }  // namespace
 
 extern "C" {
+
+const char *mvde_last_kernel(void) { return last_kernel; }
 
 void mvde_postprocess_defaults(mvde_postprocess_options *options) {
     if (!options) return;

@@ -88,6 +88,7 @@ inline float __uint_as_float(unsigned bits) {
 }
 inline float __fmul_rn(float a, float b) { return a * b; }  // compiled with -ffp-contract=off
 inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
 
 namespace mvde_cuda {
 

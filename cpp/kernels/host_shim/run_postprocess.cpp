@@ -44,5 +44,5 @@ extern "C" void shim_plan_postprocess(int batch, int height, int width, int patc
 
 extern "C" std::size_t shim_sizeof_params() { return sizeof(mvde_cuda::PostprocessParams); }
 
-// Barriers that have been executed so far, numbered in order of first execution.
-extern "C" int shim_num_barriers() { return static_cast<int>(shim::machine.barriers.size()); }
+// The barriers that the last launch executed, a bit each.
+extern "C" std::uint64_t shim_executed_barriers() { return shim::machine.executed_barriers; }

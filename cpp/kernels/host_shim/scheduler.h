@@ -26,13 +26,16 @@ constexpr int kMostWarps = 32;
 
 struct Options {
   int order = 0;           // 0: threads in order, 1: in reverse, otherwise: shuffled anew at each step by this seed
-  int dropped_barrier = -1;  // index of the __syncthreads() in order of first execution, or -1
+  int dropped_barrier = -1;  // number of the __syncthreads() that does nothing, or -1
 };
 
 enum class State { kReady, kAtBarrier, kAtWarp, kDone };
 
+// ucontext starts a fiber; from then on setjmp switches, which makes no system call.
 struct Fiber {
   ucontext_t context{};
+  jmp_buf resume;
+  bool started = false;
   State state = State::kDone;
   Site site{};
   unsigned mask = 0;
@@ -56,7 +59,7 @@ struct Location {
 struct Machine {
   Options options;
   std::vector<Fiber> fibers;
-  ucontext_t scheduler{};
+  jmp_buf scheduler;
   int current = -1;
   std::string error;
   std::function<void()> kernel;
@@ -68,7 +71,8 @@ struct Machine {
   std::vector<unsigned> warp_epochs;
   sigjmp_buf fault{};
 
-  std::map<std::string, int> barriers;  // every __syncthreads() that was executed, in order of first execution
+  std::map<std::string, int> barriers;  // every __syncthreads() that was ever executed, numbered in that order
+  std::uint64_t executed_barriers = 0;  // by the last launch; a bit each
   std::mt19937 random;
   float4 scrap{};
 };
@@ -150,12 +154,12 @@ void* shared_write(std::size_t offset, std::size_t size) {
 // ---------------------------------------------------------------------------------------------------- synchronisation
 
 inline void yield() {
-  Fiber& fiber = machine.fibers[machine.current];
-  swapcontext(&fiber.context, &machine.scheduler);
+  if (_setjmp(machine.fibers[machine.current].resume) == 0) _longjmp(machine.scheduler, 1);
 }
 
 void block_barrier(Site site) {
   const auto known = machine.barriers.emplace(describe(site), static_cast<int>(machine.barriers.size()));
+  machine.executed_barriers |= std::uint64_t{1} << known.first->second;
   if (known.first->second == machine.options.dropped_barrier) return;
   Fiber& fiber = machine.fibers[machine.current];
   fiber.state = State::kAtBarrier;
@@ -239,21 +243,28 @@ inline bool release_block() {
 
 // ------------------------------------------------------------------------------------------------------------ launching
 
+// A fiber serves one thread of every block.
 inline void fiber_main() {
-  machine.kernel();
-  machine.fibers[machine.current].state = State::kDone;
-  swapcontext(&machine.fibers[machine.current].context, &machine.scheduler);
+  for (;;) {
+    machine.kernel();
+    machine.fibers[machine.current].state = State::kDone;
+    yield();
+  }
 }
 
-inline void start_fibers() {
-  for (Fiber& fiber : machine.fibers) {
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, fiber_main, 0);
-    fiber.state = State::kReady;
-  }
+inline void resume(int thread) {
+  machine.current = thread;
+  thread_index.x = static_cast<unsigned>(thread);
+  if (_setjmp(machine.scheduler) != 0) return;
+  Fiber& fiber = machine.fibers[thread];
+  if (fiber.started) _longjmp(fiber.resume, 1);
+  fiber.started = true;
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.data();
+  fiber.context.uc_stack.ss_size = fiber.stack.size();
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, fiber_main, 0);
+  setcontext(&fiber.context);
 }
 
 inline std::vector<int> schedule(std::size_t count) {
@@ -265,16 +276,14 @@ inline std::vector<int> schedule(std::size_t count) {
 }
 
 inline void run_block() {
-  start_fibers();
+  for (Fiber& fiber : machine.fibers) fiber.state = State::kReady;
   machine.first_epoch_of_block = ++machine.epoch;
   std::memset(shared_bytes(), 0xff, machine.storage.size() * sizeof(float4));  // NaN
   const int num_warps = static_cast<int>(machine.warp_epochs.size());
   for (;;) {
     for (const int thread : schedule(machine.fibers.size())) {
       if (machine.fibers[thread].state != State::kReady) continue;
-      machine.current = thread;
-      thread_index.x = static_cast<unsigned>(thread);
-      swapcontext(&machine.scheduler, &machine.fibers[thread].context);
+      resume(thread);
     }
     if (!machine.error.empty()) return;
     bool released = false;
@@ -337,9 +346,11 @@ inline void run_grid() {
 inline std::string launch(Dim3 grid, Dim3 block, std::size_t shared_size, const Options& options, std::function<void()> kernel) {
   machine.options = options;
   machine.error.clear();
+  machine.executed_barriers = 0;
   machine.kernel = std::move(kernel);
   machine.random.seed(static_cast<unsigned>(options.order));
   if (machine.fibers.size() != block.x) machine.fibers = std::vector<Fiber>(block.x);
+  for (Fiber& fiber : machine.fibers) fiber.started = false;  // the last launch may have been left in its middle
   machine.warp_epochs.assign((block.x + kWarp - 1) / kWarp, 0);
   machine.storage.assign((shared_size + 15) / 16, float4{});
   machine.locations.assign(shared_size, Location{});

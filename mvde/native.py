@@ -1,0 +1,321 @@
+"""libmvde from Python: the fused post-processing kernel, through the same C interface that robots use (``mvde.h``).
+
+The library is ``lib/libmvde.so`` inside the package; the environment variable ``MVDE_LIBRARY`` names another one. Where
+there is none (a platform without a wheel), :func:`is_available` is False and callers use NumPy. A library that is there
+but cannot be used is an error, never a silent fallback. ``MVDE_KERNEL`` forces an implementation (scalar, avx2, avx512,
+neon); :func:`last_kernel` proves which one ran.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mvde.errors import BackendError, UsageError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+_VERSION = (0, 1)  # of mvde.h; before 1.0 the minor part must match as well
+_STATS = ("mean", "var", "grad", "min", "max", "valid")  # enum mvde_stat
+_DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint16": 3}  # enum mvde_dtype
+_CONVERSIONS = {"linear": 0, "inverse": 1, "exp": 2, "log_sigmoid": 3}  # enum mvde_conversion
+_RANGES = {"reject": 0, "clamp": 1}  # enum mvde_range
+
+
+class _Map(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+        ("batch", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("batch_stride", ctypes.c_int64),
+        ("row_stride", ctypes.c_int64),
+        ("pixel_stride", ctypes.c_int64),
+    )
+
+
+class _Options(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("conversion", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+        ("shift", ctypes.c_float),
+        ("range", ctypes.c_int32),
+        ("min_depth_m", ctypes.c_float),
+        ("max_depth_m", ctypes.c_float),
+        ("invalid_m", ctypes.c_float),
+    )
+
+
+class _StatsRequest(ctypes.Structure):
+    _fields_ = (
+        ("patch_size", ctypes.c_int32),
+        ("num_stats", ctypes.c_int32),
+        ("stats", ctypes.POINTER(ctypes.c_int32)),
+        ("out", ctypes.c_void_p),
+        ("capacity", ctypes.c_int64),
+    )
+
+
+class Postprocessed(NamedTuple):
+    """Depth (B, H, W) in metres (float32) or millimetres (uint16), and patch statistics (B, N, S) float32."""
+
+    depth: NDArray[Any]
+    stats: NDArray[np.float32]
+
+
+def library_path() -> Path | None:
+    """Path of the library that is used, or None where there is none."""
+    forced = os.environ.get("MVDE_LIBRARY")
+    path = Path(forced) if forced else Path(__file__).parent / "lib" / "libmvde.so"
+    return path if forced or path.is_file() else None
+
+
+def is_available() -> bool:
+    """True if libmvde can be used. Raises :class:`BackendError` if it is there but cannot be."""
+    return _library() is not None
+
+
+def version() -> str | None:
+    """Version of the library, such as ``"0.1.0"``, or None where there is none."""
+    library = _library()
+    if library is None:
+        return None
+    number = library.mvde_version()
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def kernel() -> str | None:
+    """Name of the implementation that calls use: scalar, avx2, avx512 or neon; None without the library."""
+    library = _library()
+    if library is None:
+        return None
+    name = library.mvde_kernel()
+    if name is None:
+        raise BackendError(f"MVDE_KERNEL={os.environ.get('MVDE_KERNEL')}: {_last_error(library)}")
+    return str(name.decode())
+
+
+def last_kernel() -> str:
+    """Name of the implementation that did this thread's last call, as it reported itself; ``""`` before the first."""
+    name: bytes = _require().mvde_last_kernel()
+    return name.decode()
+
+
+def available_kernels() -> list[str]:
+    """Names of the implementations that are built in and run on this CPU."""
+    library = _require()
+    return [name for name in ("avx512", "avx2", "neon", "scalar") if library.mvde_kernel_is_available(name.encode())]
+
+
+def set_kernel(name: str | None) -> None:
+    """Forces an implementation for the whole process; None goes back to the choice by CPU and ``MVDE_KERNEL``."""
+    library = _require()
+    _check(library, library.mvde_set_kernel(None if name is None else name.encode()))
+
+
+class Workers:
+    """Threads that share the work of a call with the caller; one call at a time. Results do not depend on their number."""
+
+    def __init__(self, num_threads: int) -> None:
+        """``num_threads`` (1 to 256) counts the calling thread."""
+        self._library = _require()
+        self._handle = ctypes.c_void_p()
+        _check(self._library, self._library.mvde_workers_create(num_threads, ctypes.byref(self._handle)))
+
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        """The ``mvde_workers *``."""
+        if not self._handle:
+            raise UsageError("these Workers are closed: create new ones")
+        return self._handle
+
+    def close(self) -> None:
+        """Ends the threads. May be called twice."""
+        handle, self._handle = self._handle, ctypes.c_void_p()
+        self._library.mvde_workers_destroy(handle)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def patch_stats(
+    depth_m: NDArray[Any],
+    patch_size: int,
+    stats: Sequence[str],
+    *,
+    min_depth: float = 0.0,
+    max_depth: float = float("inf"),
+    workers: Workers | None = None,
+) -> NDArray[np.float32]:
+    """Statistics of each patch, float32 (B, N, S), by the specification in :mod:`mvde.stats`.
+
+    ``depth_m`` is float16 or float32 (B, H, W) in metres with any strides. Sides must be multiples of ``patch_size``.
+    """
+    library = _require()
+    source = _readable(depth_m)
+    request, out = _stats_request(source.shape, patch_size, stats)
+    if source.shape[0]:
+        handle = workers.handle if workers else None
+        map_in = _map_of(source, source.dtype.name)
+        _check(library, library.mvde_patch_stats(map_in, min_depth, max_depth, request, handle))
+    return out
+
+
+def postprocess(
+    raw: NDArray[Any],
+    patch_size: int,
+    stats: Sequence[str],
+    *,
+    conversion: str = "linear",
+    scale: float = 1.0,
+    shift: float = 0.0,
+    depth_range: str = "reject",
+    min_depth: float = 0.0,
+    max_depth: float = float("inf"),
+    invalid_m: float = float("nan"),
+    depth_dtype: str = "float32",
+    raw_dtype: str | None = None,
+    workers: Workers | None = None,
+) -> Postprocessed:
+    """Depth and patch statistics of a network's raw output, in one pass.
+
+    ``raw`` is float16 or float32 (B, H, W), or uint16 holding bfloat16 bits with ``raw_dtype="bfloat16"``.
+    ``conversion`` is one of linear (``scale * x + shift``), inverse (``1 / (scale * x + shift)``), exp and log_sigmoid
+    (the metric head's activation); ``depth_range`` says whether depths outside the bounds are clamped or rejected.
+    ``depth_dtype`` is float32 (metres; invalid pixels are ``invalid_m``) or uint16 (millimetres; invalid pixels are 0).
+    """
+    library = _require()
+    source = _readable(raw)
+    options = _Options(
+        ctypes.sizeof(_Options),
+        _enum(_CONVERSIONS, conversion, "conversion"),
+        scale,
+        shift,
+        _enum(_RANGES, depth_range, "depth_range"),
+        min_depth,
+        max_depth,
+        invalid_m,
+    )
+    _enum({"float32": 0, "uint16": 1}, depth_dtype, "depth_dtype")
+    depth = np.empty(source.shape, depth_dtype)
+    request, out = _stats_request(source.shape, patch_size, stats)
+    if source.shape[0]:
+        map_in, map_out = _map_of(source, raw_dtype or source.dtype.name), _map_of(depth, depth_dtype)
+        handle = workers.handle if workers else None
+        _check(library, library.mvde_postprocess(map_in, options, map_out, request, handle))
+    return Postprocessed(depth, out)
+
+
+def _readable(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself, or a copy where its memory does not fit the C interface: misaligned, or broadcast."""
+    if array.ndim != 3:
+        raise UsageError(f"got an array of shape {array.shape}: expected (B, H, W)")
+    broadcast = any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+    return array if array.flags.aligned and not broadcast else array.copy()
+
+
+def _map_of(array: NDArray[Any], dtype: str) -> _Map:
+    # A stride of 0, which an axis of length 1 may have, reads as "dense" in C: the same thing there.
+    return _Map(array.ctypes.data, _enum(_DTYPES, dtype, "dtype"), 0, *array.shape, *array.strides)
+
+
+def _stats_request(
+    shape: tuple[int, ...], patch_size: int, stats: Sequence[str]
+) -> tuple[_StatsRequest, NDArray[np.float32]]:
+    batch, height, width = shape
+    if not 1 <= len(stats) <= len(_STATS):
+        raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(_STATS)}")
+    names = {name: index for index, name in enumerate(_STATS)}
+    columns = (ctypes.c_int32 * len(stats))(*(_enum(names, name, "stats") for name in stats))
+    num_patches = (height // patch_size) * (width // patch_size)
+    out = np.empty((batch, num_patches, len(stats)), np.float32)
+    return _StatsRequest(patch_size, len(stats), columns, out.ctypes.data, out.size), out
+
+
+def _enum(values: dict[str, int], name: str, argument: str) -> int:
+    if name not in values:
+        raise UsageError(f"{argument} is {name!r}: expected one of {', '.join(values)}")
+    return values[name]
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
+    path = library_path()
+    if path is None:
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+        _declare(library)
+    except (OSError, AttributeError) as error:
+        raise BackendError(
+            f"libmvde cannot be loaded from {path}: {error}; reinstall mvde or unset MVDE_LIBRARY"
+        ) from error
+    found = library.mvde_version()
+    if (found // 10000, found // 100 % 100) != _VERSION:
+        raise BackendError(
+            f"{path} is libmvde {found // 10000}.{found // 100 % 100}, but this mvde expects "
+            f"{_VERSION[0]}.{_VERSION[1]}: reinstall mvde or unset MVDE_LIBRARY"
+        )
+    return library
+
+
+def _require() -> ctypes.CDLL:
+    library = _library()
+    if library is None:
+        raise BackendError(
+            "libmvde is not installed beside this package: install a wheel, or build it with `make native`"
+        )
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Argument and result types of every function that is used; a missing symbol is an AttributeError."""
+    pointer, i32, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+    maps, request = ctypes.POINTER(_Map), ctypes.POINTER(_StatsRequest)
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "mvde_version": (i32, []),
+        "mvde_strerror": (ctypes.c_char_p, [i32]),
+        "mvde_last_error": (ctypes.c_char_p, []),
+        "mvde_kernel": (ctypes.c_char_p, []),
+        "mvde_last_kernel": (ctypes.c_char_p, []),
+        "mvde_kernel_is_available": (i32, [ctypes.c_char_p]),
+        "mvde_set_kernel": (i32, [ctypes.c_char_p]),
+        "mvde_workers_create": (i32, [i32, ctypes.POINTER(pointer)]),
+        "mvde_workers_destroy": (None, [pointer]),
+        "mvde_patch_stats": (i32, [maps, f32, f32, request, pointer]),
+        "mvde_postprocess": (i32, [maps, ctypes.POINTER(_Options), maps, request, pointer]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+
+
+def _last_error(library: ctypes.CDLL) -> str:
+    message: bytes = library.mvde_last_error()
+    return message.decode(errors="replace")
+
+
+def _check(library: ctypes.CDLL, status: int) -> None:
+    if status == 0:
+        return
+    kind: bytes = library.mvde_strerror(status)
+    message = f"libmvde: {_last_error(library) or kind.decode()}"
+    # Busy workers, memory and threads are circumstances; everything else is the caller's argument.
+    raise (BackendError if status <= -7 else UsageError)(message)
