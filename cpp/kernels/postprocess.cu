@@ -259,8 +259,7 @@ __device__ __forceinline__ void patch_per_block(const PostprocessParams& p) {
   for (int y = 0; y < p.patch; y += kChunkRows) {
     for (int x = 0; x < p.patch; x += kChunkColumns) {
       const Tile tile = {top + y, left + x, at_most(kChunkRows, p.patch - y), at_most(kChunkColumns, p.patch - x)};
-      __syncthreads();  // the last chunk's readers are done with the tile
-      stage_tile<Raw>(p, tile, staged);
+      stage_tile<Raw>(p, tile, staged);  // the barriers of the last chunk's sums come after its readers
       __syncthreads();
       const Strip strip = strip_of_thread(threadIdx.x, blockDim.x, 0, tile.width, tile.height);
       moments = merge(moments, chunk_moments<BlockGroup>(staged, tile_pitch(tile.width), strip, scratch));

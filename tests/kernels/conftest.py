@@ -1,0 +1,141 @@
+"""The CUDA sources built for the CPU with the host shim, and device memory stood in for by guarded pages."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvde.cuda.postprocess import DeviceMap, PostprocessOptions, postprocess_params
+from mvde.stats import STATS
+
+KERNELS = Path(__file__).resolve().parents[2] / "cpp" / "kernels"
+NUMPY_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": "bfloat16"}
+RAW_TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+
+
+def build_shim(name, folder):
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler: the kernels cannot be built for the CPU")
+    library = folder / f"lib{name}.so"
+    command = [compiler, "-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared"]
+    # Undefined behaviour and misaligned accesses trap, which the shim reports; fused products would hide roundings.
+    command += ["-fPIC", "-ffp-contract=off", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
+    command += ["-o", str(library), str(KERNELS / "host_shim" / f"run_{name}.cpp")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(str(library))
+
+
+class GuardedMemory:
+    """Bytes that end where a page begins that nobody may touch; another such page lies before them."""
+
+    def __init__(self, num_bytes, fill=0xA5):
+        page = mmap.PAGESIZE
+        room = -(-max(num_bytes, 1) // page) * page
+        self._map = mmap.mmap(-1, room + 2 * page)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        libc = ctypes.CDLL(None, use_errno=True)
+        for guard in (start, start + page + room):
+            if libc.mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(page), 0) != 0:
+                raise OSError(ctypes.get_errno(), "mprotect")
+        self.address = start + page + room - num_bytes
+        self.bytes = np.frombuffer(self._map, np.uint8, num_bytes, page + room - num_bytes)
+        self.bytes[:] = fill
+
+
+def to_raw_bits(values, dtype):
+    """Values rounded to ``dtype``, as what lies in memory, and as float32."""
+    values = np.asarray(values, np.float32)
+    if dtype == "bfloat16":
+        ml_dtypes = pytest.importorskip("ml_dtypes")
+        rounded = values.astype(ml_dtypes.bfloat16)
+        return rounded.view(np.uint16), rounded.astype(np.float32)
+    with np.errstate(over="ignore"):
+        rounded = values.astype(dtype)
+    return rounded, rounded.astype(np.float32)
+
+
+def executed_barriers(library):
+    """Numbers of the ``__syncthreads()`` that the library's last launch executed."""
+    bits = library.shim_executed_barriers()
+    return [number for number in range(64) if bits >> number & 1]
+
+
+class PostprocessShim:
+    """``postprocess.cu`` on the CPU."""
+
+    def __init__(self, library):
+        self.library = library
+        library.shim_postprocess.restype = ctypes.c_char_p
+        library.shim_sizeof_params.restype = ctypes.c_size_t
+        library.shim_executed_barriers.restype = ctypes.c_uint64
+
+    def executed_barriers(self):
+        return executed_barriers(self.library)
+
+    def error_of(self, params, dtype="float32", order=0, dropped_barrier=-1):
+        """What went wrong, "" if nothing did."""
+        arguments = (RAW_TYPES[dtype], ctypes.byref(params), order, dropped_barrier)
+        return self.library.shim_postprocess(*arguments).decode()
+
+    def run(
+        self,
+        raw,
+        patch_size=16,
+        stats=STATS,
+        options=None,
+        *,
+        dtype="float32",
+        depth_format=None,
+        row_padding=0,
+        image_padding=0,
+        shift_elements=0,
+        order=0,
+        dropped_barrier=-1,
+    ):
+        """(depth or None, statistics or None) of raw values (B, H, W), laid out with the padding asked for."""
+        batch, height, width = raw.shape
+        bits, _ = to_raw_bits(raw, dtype)
+        row_stride = width + row_padding
+        batch_stride = height * row_stride + image_padding
+        num_elements = (batch - 1) * batch_stride + (height - 1) * row_stride + width
+        # `shift_elements` more at the end move the start away from 16-byte alignment.
+        source = GuardedMemory((num_elements + shift_elements) * bits.itemsize)
+        flat = source.bytes.view(bits.dtype)
+        for image in range(batch):
+            for y in range(height):
+                start = image * batch_stride + y * row_stride
+                flat[start : start + width] = bits[image, y]
+        num_patches = (height // patch_size) * (width // patch_size)
+        target = GuardedMemory(batch * num_patches * len(stats) * 4)
+        out_dtype = np.dtype(np.float32 if depth_format is None or depth_format.name == "METRES" else np.uint16)
+        depth = GuardedMemory(batch * height * width * out_dtype.itemsize)
+        params = postprocess_params(
+            DeviceMap(source.address, batch_stride, row_stride),
+            raw.shape,
+            options or PostprocessOptions(),
+            depth=DeviceMap(depth.address) if depth_format is not None else None,
+            **({"depth_format": depth_format} if depth_format is not None else {}),
+            stats_address=target.address if stats else None,
+            patch_size=patch_size,
+            **({"stats": stats} if stats else {}),
+        )
+        error = self.error_of(params, dtype, order, dropped_barrier)
+        if error:
+            raise RuntimeError(error)
+        return (
+            depth.bytes.view(out_dtype).reshape(raw.shape).copy() if depth_format is not None else None,
+            target.bytes.view(np.float32).reshape(batch, num_patches, len(stats)).copy() if stats else None,
+        )
+
+
+@pytest.fixture(scope="session")
+def postprocess_shim(tmp_path_factory):
+    return PostprocessShim(build_shim("postprocess", tmp_path_factory.mktemp("shim")))
