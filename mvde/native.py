@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import mvde
 from mvde.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
@@ -77,9 +78,11 @@ class Postprocessed(NamedTuple):
 
 def library_path() -> Path | None:
     """Path of the library that is used, or None where there is none."""
-    forced = os.environ.get("MVDE_LIBRARY")
-    path = Path(forced) if forced else Path(__file__).parent / "lib" / "libmvde.so"
-    return path if forced or path.is_file() else None
+    if forced := os.environ.get("MVDE_LIBRARY"):
+        return Path(forced)
+    # An editable install has two folders: the source tree, and the one that the build installed into.
+    candidates = (Path(folder) / "lib" / "libmvde.so" for folder in mvde.__path__)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def is_available() -> bool:
@@ -126,7 +129,7 @@ def set_kernel(name: str | None) -> None:
 
 
 class Workers:
-    """Threads that share the work of a call with the caller; one call at a time. Results do not depend on their number."""
+    """Threads that share the work of one call at a time with its caller; results do not depend on their number."""
 
     def __init__(self, num_threads: int) -> None:
         """``num_threads`` (1 to 256) counts the calling thread."""
