@@ -1,79 +1,56 @@
-"""The depth model: a tapped vision tower, a DPT decoder, and a head that states its unit."""
+"""Depth models: RGB images in, depth out, normalisation and the unit of the depth being the model's business."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mvde.backbones.siglip import (
-    SiglipBackbone,
-    image_normalization,
-    pretrained_siglip,
-    random_siglip,
-    tower_spec,
-)
-from mvde.config import Config, DecoderConfig, VitConfig, check_resolution, load_config
-from mvde.errors import CheckpointError, UsageError
+from mvde.backbones.huggingface import DepthKind, HuggingFaceDepth, load_huggingface_depth
+from mvde.backbones.siglip import SiglipBackbone, image_normalization, pretrained_siglip, random_siglip, tower_spec
+from mvde.checkpoint import check_architecture, read_checkpoint, write_checkpoint
+from mvde.config import DEFAULT_TAPS, Config, DecoderConfig, VitConfig, check_resolution, load_config
+from mvde.errors import UsageError
 from mvde.heads.dpt_decoder import DPTDecoder, MetricActivation, RelativeActivation
+from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-
-class FixedDepthModel(nn.Module):
-    """A depth model at one resolution, sharing the weights of the model that it was made from; what export traces."""
-
-    def __init__(self, backbone: SiglipBackbone, decoder: nn.Module, activation: nn.Module, res: tuple[int, int]) -> None:
-        super().__init__()
-        self.backbone, self.decoder, self.activation, self.resolution = backbone, decoder, activation, res
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Depth (B, H, W), from normalised RGB pixels (B, 3, H, W): ``(image / 255 - mean) / std``."""
-        depth: Tensor = self.activation(self.decoder(self.backbone(pixels), self.resolution))
-        return depth
+_RANGE_SLACK = 1e-2  # bicubic resampling of a float image overshoots [0, 1] by this much; a 0..255 image by far more
 
 
-class DepthModel(nn.Module):
-    """Depth (B, H, W) from RGB images (B, 3, H, W): metres, or relative where ``decoder.scale_invariant`` is set."""
+class ImageDepthModel(nn.Module, ABC):
+    """What every depth model shares: checked images in, normalisation, prediction, patch statistics."""
 
+    config: Config
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: Config | DictConfig | Mapping[str, Any] | str | Path) -> None:
-        super().__init__()
-        self.config = load_config(config)
-        vit = self.config.vit
-        if vit.pretrained:
-            backbone, spec = pretrained_siglip(vit.name, vit.tap_layers)
-        else:
-            spec = tower_spec(vit.name)
-            backbone = random_siglip(spec, vit.tap_layers)
-        self._assemble(backbone, spec, image_normalization(vit.name))
-
-    def _assemble(self, backbone: SiglipBackbone, spec: dict[str, Any], normalization: Any) -> None:
-        decoder = self.config.decoder
-        self.tower_spec = spec
-        self.backbone = backbone
-        self.decoder = DPTDecoder(backbone.width, decoder.c_dec, decoder.blocks)
-        self.activation = (
-            RelativeActivation()
-            if decoder.scale_invariant
-            else MetricActivation(decoder.min_depth, decoder.max_depth)
-        )
-        self.register_buffer("mean", torch.tensor(normalization[0]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(normalization[1]).view(1, 3, 1, 1), persistent=False)
-        self.train(self.training)
+    def _set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        for name, values in (("mean", mean), ("std", std)):
+            tensor = torch.tensor(tuple(values), dtype=torch.float32, device="cpu").view(1, 3, 1, 1)
+            self.register_buffer(name, tensor, persistent=False)
 
     @property
+    @abstractmethod
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
-        return self.backbone.patch_size
+
+    @abstractmethod
+    def depth_from_pixels(self, pixels: Tensor) -> Tensor:
+        """Depth (B, H, W) from normalised pixels (B, 3, H, W)."""
+
+    @abstractmethod
+    def at_resolution(self, resolution: tuple[int, int]) -> nn.Module:
+        """Module from normalised pixels (B, 3, H, W) to depth (B, H, W) at one resolution (H, W), for export.
+
+        Position embeddings are constants in it; weights are shared where that is possible. It is in evaluation mode.
+        """
 
     def forward(self, images: Tensor) -> Tensor:
         """Depth (B, H, W) float32: metres, or relative for a scale-invariant model.
@@ -81,17 +58,14 @@ class DepthModel(nn.Module):
         ``images``: (B, 3, H, W) RGB, uint8 or float in [0, 1], H and W multiples of the patch size; normalisation is
         done here. Raises :class:`UsageError` for another shape, dtype or range, :class:`ResolutionError` for sizes.
         """
-        pixels = self.normalize(images)
-        raw = self.decoder(self.backbone(pixels), (int(images.shape[2]), int(images.shape[3])))
-        depth: Tensor = self.activation(raw)
-        return depth
+        return self.depth_from_pixels(self.normalize(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, H, W) float, from checked images (see :meth:`forward`)."""
+        """Normalised pixels (B, 3, H, W), ``(image in [0, 1] - mean) / std``; raises as :meth:`forward` does."""
         _check_images(images)
         check_resolution((int(images.shape[2]), int(images.shape[3])), self.patch_size)
-        pixels = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
-        return (pixels - self.mean) / self.std
+        unit = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
+        return (unit - self.mean) / self.std
 
     @torch.no_grad()
     def predict_depth(self, images: Tensor) -> Tensor:
@@ -104,71 +78,154 @@ class DepthModel(nn.Module):
             self.train(was_training)
         return depth
 
-    def compute_patch_stats(self, depth: Tensor) -> Tensor:
-        """Patch statistics (B, N, 3), mean (m), variance (m2) and gradient (m/px), of depth (B, H, W)."""
-        from mvde.stats import depth_to_patch_stats
+    def compute_patch_stats(self, depth: Tensor, stats: Sequence[str] = DEFAULT_STATS) -> Tensor:
+        """Statistics (B, N, S) float32 of each patch of ``depth`` (B, H, W): mean (m), variance (m2), gradient (m/px).
 
-        stats: Tensor = depth_to_patch_stats(depth, self.patch_size)
-        return stats
+        See :func:`mvde.stats.depth_to_patch_stats` for other columns and for the errors raised.
+        """
+        return depth_to_patch_stats(depth, self.patch_size, stats)
 
-    _compute_patch_stats = compute_patch_stats
+    def _compute_patch_stats(self, depth: Tensor) -> Tensor:
+        """The older name of :meth:`compute_patch_stats`."""
+        return self.compute_patch_stats(depth)
 
-    def at_resolution(self, resolution: tuple[int, int]) -> FixedDepthModel:
-        """This model fixed to ``resolution`` (H, W), for export: position embeddings become a constant.
 
-        Weights are shared, and put into evaluation mode. Raises :class:`ResolutionError` for sizes off the patch grid.
+class DepthModel(ImageDepthModel):
+    """SigLIP tower, DPT decoder, and a head in metres (or relative, where ``decoder.scale_invariant`` is set).
+
+    ``config`` is a :class:`Config`, an OmegaConf object, a mapping, or the path of a YAML file. Raises
+    :class:`ConfigError` for a configuration that does not hold together, :class:`CheckpointError` where the pretrained
+    weights that it asks for cannot be had.
+    """
+
+    def __init__(self, config: Config | DictConfig | Mapping[str, Any] | str | Path) -> None:
+        super().__init__()
+        self.config = load_config(config)
+        vit = self.config.vit
+        if vit.pretrained:
+            backbone, spec = pretrained_siglip(vit.name, vit.tap_layers)
+        else:
+            spec = tower_spec(vit.name)
+            backbone = random_siglip(spec, vit.tap_layers)
+        self._assemble(backbone, spec, *image_normalization(vit.name))
+
+    def _assemble(
+        self, backbone: SiglipBackbone, spec: dict[str, Any], mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        head = self.config.decoder
+        self.tower_spec = spec
+        self.backbone = backbone
+        self.decoder = DPTDecoder(backbone.width, head.c_dec, head.blocks)
+        self.activation = (
+            RelativeActivation() if head.scale_invariant else MetricActivation(head.min_depth, head.max_depth)
+        )
+        self._set_normalization(mean, std)
+        self.train(self.training)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.backbone.patch_size
+
+    def depth_from_pixels(self, pixels: Tensor) -> Tensor:
+        """Depth (B, H, W) from normalised pixels (B, 3, H, W)."""
+        resolution = (int(pixels.shape[2]), int(pixels.shape[3]))
+        depth: Tensor = self.activation(self.decoder(self.backbone(pixels), resolution))
+        return depth
+
+    def at_resolution(self, resolution: tuple[int, int]) -> nn.Module:
+        """Module from normalised pixels to depth at ``resolution`` (H, W); it shares the weights of this model.
+
+        The shared layers are put into evaluation mode. Raises :class:`ResolutionError` for sizes off the patch grid.
         """
         backbone = self.backbone.at_resolution(resolution)
         return FixedDepthModel(backbone, self.decoder, self.activation, resolution).eval()
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Nothing; writes the weights as safetensors of ``dtype`` with the configuration in the metadata."""
-        from safetensors.torch import save_file
+        """Nothing; writes the weights as safetensors of ``dtype`` with the configuration in the metadata.
 
-        tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in self.state_dict().items()}
+        Raises :class:`OutputError` where the file cannot be written, :class:`UsageError` while LoRA adapters are
+        attached (they are no part of the architecture; merge them first).
+        """
+        tensors = self.state_dict()
+        if any(".lora_" in key for key in tensors):
+            raise UsageError("the model carries LoRA adapters; call mvde.heads.lora.merge_lora(model) before saving it")
         about = {
             "config": self.config.to_dict(),
             "tower": self.tower_spec,
+            "taps": self.backbone.taps,
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
         }
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(tensors, temporary, metadata={"format": "pt", "mvde": json.dumps(about)})
-        temporary.replace(path)
+        write_checkpoint(Path(path), about, tensors, dtype)
 
     @classmethod
     def load(cls, path: str | Path) -> DepthModel:
-        """Model with the weights and configuration of a file that :meth:`save` wrote, in float32, evaluation mode.
+        """Model with the weights and configuration of a file that :meth:`save` wrote; float32, evaluation mode.
 
         Nothing else is read: no hub, no other file. Raises :class:`CheckpointError` for a file that is missing,
-        damaged, foreign, or of another architecture.
+        damaged, foreign, or whose tensors are not those of its configuration.
         """
-        about, tensors = _read_checkpoint(Path(path))
+        path = Path(path)
+        about, tensors = read_checkpoint(path)
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model.config = load_config(about["config"])
-        backbone = random_siglip(about["tower"], model.config.vit.tap_layers)
-        model._assemble(backbone, about["tower"], (about["mean"], about["std"]))
-        model._load_tensors(tensors, Path(path))
+        with torch.device("meta"):  # no time or memory for weights that are replaced at once
+            backbone = random_siglip(about["tower"], tuple(about.get("taps", model.config.vit.tap_layers)))
+            model._assemble(backbone, about["tower"], about["mean"], about["std"])
+        check_architecture(path, tensors, model.state_dict())
+        model.load_state_dict(tensors, assign=True)
         return model.eval()
 
     def load_weights(self, path: str | Path) -> None:
-        """Nothing; takes the weights of a checkpoint of the same architecture, whatever its configuration says."""
-        self._load_tensors(_read_checkpoint(Path(path))[1], Path(path))
+        """Nothing; takes the weights of a checkpoint of this architecture, and keeps this configuration.
 
-    def _load_tensors(self, tensors: dict[str, Tensor], path: Path) -> None:
-        own = self.state_dict()
-        for key in sorted(own.keys() | tensors.keys()):
-            here = tuple(own[key].shape) if key in own else "absent"
-            there = tuple(tensors[key].shape) if key in tensors else "absent"
-            if here != there:
-                raise CheckpointError(
-                    f"{path} is of another architecture: {key} is {there} in the file and {here} in the model; "
-                    f"use the configuration that it was trained with"
-                )
-        self.load_state_dict({key: value.float() for key, value in tensors.items()})
+        Raises :class:`CheckpointError` as :meth:`load` does, naming the first tensor that does not fit.
+        """
+        _, tensors = read_checkpoint(Path(path))
+        check_architecture(Path(path), tensors, self.state_dict())
+        self.load_state_dict(tensors)
+
+
+class FixedDepthModel(nn.Module):
+    """A depth model at one resolution, sharing the weights of the model that it was made from; what export traces."""
+
+    def __init__(
+        self, backbone: SiglipBackbone, decoder: DPTDecoder, activation: nn.Module, resolution: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.backbone, self.decoder, self.activation = backbone, decoder, activation
+        self.resolution = resolution
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Depth (B, H, W), from normalised RGB pixels (B, 3, H, W): ``(image / 255 - mean) / std``."""
+        depth: Tensor = self.activation(self.decoder(self.backbone(pixels), self.resolution))
+        return depth
+
+
+class HuggingFaceDepthModel(ImageDepthModel):
+    """A depth model of transformers (DPT, Depth Anything, …) under the contract of :class:`ImageDepthModel`."""
+
+    def __init__(self, depth: HuggingFaceDepth, config: Config, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.config = config
+        self.depth = depth
+        self._set_normalization(mean, std)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.depth.patch_size
+
+    def depth_from_pixels(self, pixels: Tensor) -> Tensor:
+        """Depth (B, H, W) from normalised pixels (B, 3, H, W)."""
+        depth: Tensor = self.depth(pixels)
+        return depth
+
+    def at_resolution(self, resolution: tuple[int, int]) -> nn.Module:
+        """Copy from normalised pixels to depth at ``resolution`` (H, W); its position embedding is a constant."""
+        return self.depth.at_resolution(resolution)
 
 
 class DepthModelFactory:
@@ -178,7 +235,7 @@ class DepthModelFactory:
     def create_siglip_model(
         model_name: str = "google/siglip-base-patch16-384",
         image_size: int | tuple[int, int] = 896,
-        tap_layers: tuple[int, ...] = (-18, -12, -6, -2),
+        tap_layers: Sequence[int] = DEFAULT_TAPS,
         decoder_channels: int = 256,
         decoder_blocks: int = 4,
         pretrained: bool = True,
@@ -189,12 +246,35 @@ class DepthModelFactory:
         """Model on the SigLIP tower ``model_name`` (hub name, local directory, or a known name), evaluation mode.
 
         With ``pretrained=False`` the same architecture gets random weights, and no network is needed. Depths are in
-        metres; ``image_size`` is the native resolution, (H, W) or one number for a square.
+        metres; ``image_size`` is the native resolution, (H, W) or one number for a square. Raises as
+        :class:`DepthModel` does.
         """
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        vit = VitConfig(model_name, tuple(tap_layers), image_size=size, pretrained=pretrained)
+        vit = VitConfig(model_name, tuple(tap_layers), image_size=_pair(image_size), pretrained=pretrained)
         decoder = DecoderConfig(decoder_channels, decoder_blocks, scale_invariant, min_depth, max_depth)
-        return DepthModel(Config(name=Path(model_name).name, vit=vit, decoder=decoder)).eval()
+        model = DepthModel(Config(name=Path(model_name).name, vit=vit, decoder=decoder))
+        check_resolution(vit.image_size, model.patch_size)
+        return model.eval()
+
+    @staticmethod
+    def create_huggingface_model(
+        model_name: str, image_size: int | tuple[int, int], kind: DepthKind | None = None
+    ) -> HuggingFaceDepthModel:
+        """Model of transformers' ``AutoModelForDepthEstimation`` (hub name or local directory), evaluation mode.
+
+        ``kind`` says what the network's output means, where its configuration does not. Raises
+        :class:`CheckpointError` where the weights cannot be had or are of no depth model.
+        """
+        depth, mean, std = load_huggingface_depth(model_name, kind)
+        relative = depth.kind is not DepthKind.METRIC
+        vit = VitConfig(model_name, image_size=_pair(image_size))
+        decoder = DecoderConfig(scale_invariant=relative, max_depth=depth.max_depth_m)
+        check_resolution(vit.image_size, depth.patch_size)
+        config = Config(name=Path(model_name).name, vit=vit, decoder=decoder)
+        return HuggingFaceDepthModel(depth, config, mean, std).eval()
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _check_images(images: Tensor) -> None:
@@ -204,23 +284,8 @@ def _check_images(images: Tensor) -> None:
         return
     if not images.is_floating_point():
         raise UsageError(f"images must be uint8, or float in [0, 1], but got {images.dtype}")
-    low, high = (float(bound) for bound in torch.aminmax(images.detach()))
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails; resampling may overshoot a little
-        raise UsageError(f"float images must lie in [0, 1], but got {low:.4g} to {high:.4g}; divide by 255")
-
-
-def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = (file.metadata() or {}).get("mvde")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); fetch or save it again") from error
-    if about is None:
-        raise CheckpointError(f"{path} holds no mvde configuration; only files saved by mvde can be loaded")
-    plain: dict[str, Any] = json.loads(about)
-    return plain, tensors
+    low, high = (float(bound) for bound in torch.aminmax(images.detach())) if images.numel() else (0.0, 0.0)
+    if not (low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK):  # written so that NaN fails
+        raise UsageError(
+            f"float images must lie in [0, 1], but got {low:.4g} to {high:.4g}; divide 8-bit values by 255"
+        )

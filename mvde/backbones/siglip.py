@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from mvde.backbones.hub import check_complete, load_pretrained, read_json
+from mvde.backbones.hub import image_normalization as _image_normalization
 from mvde.backbones.position import FixedPositionEmbedding, PositionEmbedding, sincos_position
 from mvde.backbones.sizes import NANO, TOWER_SIZES
 from mvde.backbones.taps import resolve_taps
@@ -92,14 +93,22 @@ class SiglipBackbone(nn.Module):
 
 
 def tower_spec(name: str) -> dict[str, Any]:
-    """Keyword arguments of ``SiglipVisionConfig`` for a well-known name, a local directory, or a cached hub name."""
+    """Keyword arguments of ``SiglipVisionConfig`` for a local directory or a well-known name.
+
+    Raises :class:`ConfigError` for another name, :class:`CheckpointError` for a directory of another model.
+    """
     if name in TOWER_SIZES:
         return dict(TOWER_SIZES[name])
     if Path(name).is_dir():
-        return _spec_from_directory(Path(name))
+        return _spec_from_config(name, read_json(Path(name) / "config.json"))
     raise ConfigError(
         f"vit.name {name!r} is neither a local directory nor a tower whose sizes are known: {', '.join(TOWER_SIZES)}"
     )
+
+
+def image_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per RGB channel, of pixels in [0, 1], that the tower was trained with."""
+    return _image_normalization(name, (SIGLIP_MEAN, SIGLIP_STD))
 
 
 def random_siglip(spec: dict[str, Any], tap_layers: tuple[int, ...]) -> SiglipBackbone:
@@ -119,32 +128,31 @@ def random_siglip(spec: dict[str, Any], tap_layers: tuple[int, ...]) -> SiglipBa
 def pretrained_siglip(name: str, tap_layers: tuple[int, ...]) -> tuple[SiglipBackbone, dict[str, Any]]:
     """Backbone with the weights of a hub name or local directory, and its sizes; only the vision tower is loaded.
 
-    Raises :class:`CheckpointError` where the weights cannot be had, with the way out.
+    Layers past the deepest tap are never allocated. Raises :class:`CheckpointError` where the weights cannot be had,
+    with the way out.
     """
-    from transformers import SiglipVisionConfig, SiglipVisionModel
+    from transformers import SiglipVisionModel
 
     way_out = "give a local directory that holds them, or pretrained=False (vit.pretrained: false) for random weights"
     if name == NANO:
         raise CheckpointError(f"{name} has no pretrained weights of its own; {way_out}")
-    try:
-        spec = tower_spec(name) if name in TOWER_SIZES or Path(name).is_dir() else None
-        if spec is None:
-            spec = _spec_from_config(SiglipVisionConfig.from_pretrained(name).to_dict())
-        taps = resolve_taps(tap_layers, spec["num_hidden_layers"])
-        model = SiglipVisionModel.from_pretrained(name, config=_vision_config(spec, max(taps)), dtype=torch.float32)
-    except (OSError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"cannot load pretrained weights of {name!r} ({reason}); {way_out}") from error
+    spec = tower_spec(name) if name in TOWER_SIZES or Path(name).is_dir() else _spec_from_hub(name, way_out)
+    taps = resolve_taps(tap_layers, spec["num_hidden_layers"])
+
+    def load(**where: Any) -> tuple[Any, dict[str, Any]]:
+        loaded: tuple[Any, dict[str, Any]] = SiglipVisionModel.from_pretrained(
+            name,
+            config=_vision_config(spec, max(taps)),
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            **where,
+        )
+        return loaded
+
+    model, loading_info = load_pretrained(name, load, way_out)
+    check_complete(name, loading_info)
     return _tapped(model, taps), spec
-
-
-def image_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per RGB channel (of pixels in [0, 1]) that the tower was trained with."""
-    path = Path(name) / "preprocessor_config.json"
-    if not path.is_file():
-        return SIGLIP_MEAN, SIGLIP_STD
-    given = json.loads(path.read_text())
-    return tuple(given.get("image_mean", SIGLIP_MEAN)), tuple(given.get("image_std", SIGLIP_STD))
 
 
 _SPEC_KEYS = (
@@ -153,28 +161,28 @@ _SPEC_KEYS = (
 )  # fmt: skip
 
 
-def _spec_from_directory(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    try:
-        given = json.loads(path.read_text())
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    return _spec_from_config(given.get("vision_config", given))
+def _spec_from_hub(name: str, way_out: str) -> dict[str, Any]:
+    from transformers import AutoConfig
+
+    def load(**where: Any) -> dict[str, Any]:
+        given: dict[str, Any] = AutoConfig.from_pretrained(name, **where).to_dict()
+        return given
+
+    return _spec_from_config(name, load_pretrained(name, load, way_out))
 
 
-def _spec_from_config(given: dict[str, Any]) -> dict[str, Any]:
+def _spec_from_config(name: str, given: dict[str, Any]) -> dict[str, Any]:
     from transformers import SiglipVisionConfig
 
-    model_type = given.get("model_type", SiglipVisionConfig.model_type)
-    if model_type != SiglipVisionConfig.model_type:
+    vision = given.get("vision_config", given)
+    model_type = vision.get("model_type", given.get("model_type"))
+    if model_type not in (SiglipVisionConfig.model_type, "siglip"):
         raise CheckpointError(
-            f"the configuration describes a {model_type!r}, not a {SiglipVisionConfig.model_type!r}; NaFlex "
-            f"checkpoints (variable resolution) are not supported, use a fixed-resolution SigLIP or SigLIP 2 checkpoint"
+            f"{name!r} is a {model_type!r}, not a fixed-resolution SigLIP or SigLIP 2 tower "
+            f"({SiglipVisionConfig.model_type!r}); NaFlex checkpoints, of variable resolution, are not supported"
         )
     defaults = SiglipVisionConfig().to_dict()
-    return {key: given.get(key, defaults[key]) for key in _SPEC_KEYS}
+    return {key: vision.get(key, defaults[key]) for key in _SPEC_KEYS}
 
 
 def _vision_config(spec: dict[str, Any], num_layers: int) -> Any:
