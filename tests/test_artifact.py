@@ -1,0 +1,299 @@
+"""Manifests, hashes, atomic writes and lookup."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mvde import artifact
+from mvde.artifact import Artifact, EngineRecord, Manifest
+from mvde.errors import ArtifactError, HashMismatchError, ManifestError, OutputError
+
+Writer = Callable[..., Artifact]
+
+
+@pytest.fixture
+def graph(write_graph: Writer, tmp_path: Path) -> Artifact:
+    return write_graph(tmp_path / "export", "tiny", (32, 48))
+
+
+def as_engine(graph: Artifact, folder: Path, engine_id: str) -> Path:
+    """An engine file of three bytes made from a graph's manifest."""
+    backend, precision = engine_id.split(":")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "engine.bin"
+    path.write_bytes(b"abc")
+    record = EngineRecord(engine_id, backend, precision, "f32", "CPU", "1.0", ("avx2",), {"threads": 2}, "0" * 64)
+    engine = dataclasses.replace(
+        graph.manifest, kind="engine", engine=record, file=artifact.file_record(path), created="now"
+    )
+    artifact.write_manifest(engine, path)
+    return path
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    plain = json.loads(path.read_text())
+    change(plain)
+    path.write_text(json.dumps(plain))
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_sha256_is_the_published_test_vector(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert artifact.sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_manifest_survives_json_unchanged(graph: Artifact) -> None:
+    again = Manifest.from_dict(json.loads(graph.manifest.to_json()))
+    assert again == graph.manifest
+    assert again.resolution == (32, 48)
+    assert again.batch == 1
+
+
+def test_engine_manifest_survives_json_unchanged(graph: Artifact, tmp_path: Path) -> None:
+    path = as_engine(graph, tmp_path / "engines", "openvino:bf16")
+    manifest = artifact.load_manifest(path)
+    assert manifest.engine is not None
+    assert manifest.engine.cpu_features == ("avx2",)
+    assert Manifest.from_dict(json.loads(manifest.to_json())) == manifest
+
+
+@pytest.mark.parametrize(
+    "key", [spec.name for spec in dataclasses.fields(Manifest) if spec.name not in {"companions", "engine"}]
+)
+def test_missing_key_is_named(graph: Artifact, key: str) -> None:
+    plain = graph.manifest.to_dict()
+    del plain[key]
+    with pytest.raises(ManifestError, match=key):
+        Manifest.from_dict(plain)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda plain: plain.update(patchsize=16), "patchsize"),
+        (lambda plain: plain["file"].update(md5="0"), r"file\.md5"),
+        (lambda plain: plain.update(patch_size="16"), "patch_size"),
+        (lambda plain: plain.update(patch_size=True), "patch_size"),
+        (lambda plain: plain.update(patch_size=0), "patch_size"),
+        (lambda plain: plain.update(grid=[2]), "grid"),
+        (lambda plain: plain.update(grid=[3, 3]), "grid"),
+        (lambda plain: plain.update(depth_range_m=[10.0, 0.1]), "depth_range_m"),
+        (lambda plain: plain.update(depth_range_m=[float("nan"), 1.0]), "depth_range_m"),
+        (lambda plain: plain.update(depth_kind="disparity"), "depth_kind"),
+        (lambda plain: plain.update(kind="engine"), "engine"),
+        (lambda plain: plain.update(inputs=[]), "inputs"),
+        (lambda plain: plain["inputs"][0].update(shape=[1, 3, 32, 48]), "shape"),
+        (lambda plain: plain["inputs"][0].update(shape=[0, 32, 48, 3]), "shape"),
+        (lambda plain: plain["outputs"][0].update(shape=[1, "H", 48]), r"outputs\[0\]\.shape\[1\]"),
+        (lambda plain: plain["file"].update(name="../../etc/passwd"), r"file\.name"),
+        (lambda plain: plain["file"].update(sha256="xyz"), r"file\.sha256"),
+        (lambda plain: plain["file"].update(size_bytes=-1), r"file\.size_bytes"),
+        (lambda plain: plain.update(tools={"torch": 2}), r"tools\.torch"),
+        (lambda plain: plain.update(schema_version=2), "schema_version 2"),
+        (lambda plain: plain.update(normalization=None), "normalization"),
+    ],
+)
+def test_wrong_value_is_named(graph: Artifact, change: Callable[[dict[str, Any]], object], named: str) -> None:
+    plain = graph.manifest.to_dict()
+    change(plain)
+    with pytest.raises(ManifestError, match=named):
+        Manifest.from_dict(plain)
+
+
+@pytest.mark.parametrize("plain", [None, [], 3, "text", {}])
+def test_json_that_is_no_manifest_is_refused(plain: object) -> None:
+    with pytest.raises(ManifestError, match="not a manifest"):
+        Manifest.from_dict(plain)
+
+
+@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, "\xff\xfe"])
+def test_unreadable_json_is_a_manifest_error(graph: Artifact, text: str) -> None:
+    artifact.manifest_path(graph.path).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ManifestError):
+        artifact.load_artifact(graph.path)
+
+
+def test_graph_without_manifest_is_refused(graph: Artifact) -> None:
+    artifact.manifest_path(graph.path).unlink()
+    with pytest.raises(ManifestError, match=r"no manifest .*tiny-32x48\.json.*mvde export"):
+        artifact.load_artifact(graph.path)
+
+
+def test_changed_file_is_refused(graph: Artifact) -> None:
+    content = bytearray(graph.path.read_bytes())
+    content[-1] ^= 1
+    graph.path.write_bytes(content)
+    with pytest.raises(HashMismatchError, match="SHA-256"):
+        artifact.load_artifact(graph.path)
+
+
+def test_truncated_file_is_refused_with_both_sizes(graph: Artifact) -> None:
+    size_bytes = graph.path.stat().st_size
+    graph.path.write_bytes(graph.path.read_bytes()[:-7])
+    with pytest.raises(HashMismatchError, match=f"{size_bytes - 7} bytes.*{size_bytes}"):
+        artifact.load_artifact(graph.path)
+
+
+def test_missing_file_and_missing_companion_are_refused(graph: Artifact) -> None:
+    lost = artifact.FileRecord("weights.data", "0" * 64, 3)
+    artifact.write_manifest(dataclasses.replace(graph.manifest, companions=(lost,)), graph.path)
+    with pytest.raises(HashMismatchError, match=r"weights\.data.*missing"):
+        artifact.load_artifact(graph.path)
+    graph.path.unlink()
+    with pytest.raises(ArtifactError, match="there is no file"):
+        artifact.load_artifact(graph.path)
+    with pytest.raises(HashMismatchError, match="missing"):
+        artifact.load_artifact(artifact.manifest_path(graph.path))
+
+
+def test_manifest_of_another_file_is_refused(graph: Artifact) -> None:
+    copy = graph.path.with_name("copy.onnx")
+    copy.write_bytes(graph.path.read_bytes())
+    artifact.manifest_path(copy).write_text(graph.manifest.to_json())
+    with pytest.raises(HashMismatchError, match=r"describes tiny-32x48\.onnx, not copy\.onnx"):
+        artifact.load_artifact(copy)
+
+
+def test_find_onnx_by_name_resolution_stem_and_path(write_graph: Writer, tmp_path: Path) -> None:
+    small = write_graph(tmp_path, "tiny", (32, 48))
+    large = write_graph(tmp_path, "tiny", (64, 64))
+    several = write_graph(tmp_path, "tiny", (64, 64), 2)
+    assert artifact.find_onnx("tiny", (32, 48), tmp_path).path == small.path
+    assert artifact.find_onnx("tiny", (64, 64), tmp_path, batch=2).path == several.path
+    assert artifact.find_onnx("tiny-64x64", None, tmp_path).path == large.path
+    assert artifact.find_onnx(small.path).path == small.path
+    assert artifact.find_onnx(artifact.manifest_path(small.path)).path == small.path
+
+
+def test_find_onnx_lists_what_there_is(write_graph: Writer, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="there is none at all"):
+        artifact.find_onnx("tiny", (32, 48), tmp_path)
+    write_graph(tmp_path, "tiny", (32, 48))
+    with pytest.raises(ArtifactError, match="'other'.*tiny 32x48"):
+        artifact.find_onnx("other", None, tmp_path)
+    write_graph(tmp_path, "tiny", (64, 64))
+    with pytest.raises(ArtifactError, match=r"several match.*32x48.*64x64.*--res"):
+        artifact.find_onnx("tiny", None, tmp_path)
+    with pytest.raises(ArtifactError, match=r"no file or folder .*lost\.onnx"):
+        artifact.find_onnx(str(tmp_path / "lost.onnx"))
+
+
+def test_find_engine_by_id_and_by_precision(graph: Artifact, tmp_path: Path) -> None:
+    folder = tmp_path / "engines"
+    bf16 = as_engine(graph, folder / "a", "openvino:bf16")
+    fp32 = as_engine(graph, folder / "b", "openvino:fp32")
+    also_fp32 = as_engine(graph, folder / "c", "onnxruntime:fp32")
+    assert artifact.find_engine("tiny", None, "openvino:bf16", folder).path == bf16
+    assert artifact.find_engine("tiny", (32, 48), "bf16", folder).path == bf16
+    assert [found.path for found in artifact.find_engines("tiny", None, "fp32", folder)] == [fp32, also_fp32]
+    assert artifact.find_engine(folder / "b").path == fp32
+    assert artifact.find_engine(fp32).path == fp32
+    with pytest.raises(ArtifactError, match="several match"):
+        artifact.find_engine("tiny", None, "fp32", folder)
+    with pytest.raises(ArtifactError, match=r"int8.*openvino:bf16.*mvde build --engine int8"):
+        artifact.find_engine("tiny", None, "int8", folder)
+    with pytest.raises(ArtifactError, match="kind 'onnx'"):
+        artifact.find_engine(graph.path)
+
+
+def test_foreign_json_and_hidden_folders_are_passed_over(graph: Artifact) -> None:
+    folder = graph.path.parent
+    (folder / "foreign.json").write_text('{"a": 1}')
+    hidden = folder / ".half.tmp"
+    hidden.mkdir()
+    artifact.manifest_path(hidden / graph.path.name).write_text(graph.manifest.to_json())
+    assert [found.path for found in artifact.list_artifacts(folder, "onnx")] == [graph.path]
+
+
+def test_atomic_write_replaces_and_leaves_no_temporary(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.txt"
+    for text in ("old", "new"):
+        with artifact.atomic_write(target) as temporary:
+            assert temporary.parent == target.parent
+            temporary.write_text(text)
+        assert target.read_text() == text
+    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(error), artifact.atomic_write(target) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_full_disk_is_one_error_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OutputError, match=r"cannot write .*file\.txt: No space left on device"):  # noqa: SIM117
+        with artifact.atomic_write(target) as temporary:
+            temporary.write_text("new")
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "export").write_text("in the way")
+    with pytest.raises(OutputError), artifact.staged_write(tmp_path / "export", "a"):
+        pass
+
+
+def test_staged_files_appear_together(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_text("old")
+    with artifact.staged_write(tmp_path, "a") as staging:
+        (staging / "a.onnx").write_text("new")
+        (staging / "a.json").write_text("{}")
+        assert (tmp_path / "a.onnx").read_text() == "old"
+    assert (tmp_path / "a.onnx").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.onnx"]
+
+
+def test_staged_interruption_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), artifact.staged_write(tmp_path / "export", "a") as staging:
+        (staging / "a.onnx").write_text("half")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "export").iterdir()) == []
+
+
+def test_crash_between_two_renames_is_refused_by_the_manifest(
+    graph: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = graph.path.parent
+    rename = Path.replace
+
+    def crash_at_manifest(path: Path, target: Path) -> Path:
+        if path.suffix == ".json":
+            raise OSError(errno.EIO, "I/O error")
+        return rename(path, target)
+
+    with pytest.raises(OutputError), artifact.staged_write(folder, "tiny") as staging:
+        (staging / graph.path.name).write_bytes(b"another graph")
+        (staging / f"{graph.path.stem}.json").write_text("{}")
+        monkeypatch.setattr(Path, "replace", crash_at_manifest)
+    with pytest.raises(HashMismatchError):
+        artifact.load_artifact(graph.path)
+    assert leftovers(folder) == []
