@@ -10,7 +10,14 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 MARK ?= not slow
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find cpp -type f 2>/dev/null)
 
-.PHONY: demo test check format-check lint types format train-nano clean
+# make native  libmvde alone, into mvde/lib, with its own tests (CTest)
+native:
+	cmake -S . -B build/native -DCMAKE_BUILD_TYPE=Release -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
+	cmake --build build/native --parallel 2
+	ctest --test-dir build/native --output-on-failure
+	install -D build/native/cpp/libmvde.so mvde/lib/libmvde.so
+
+.PHONY: native demo test check format-check lint types format train-nano clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mvde export --res native --res 896 --out demo/export
