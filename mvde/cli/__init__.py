@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 import traceback
 from typing import TYPE_CHECKING, Annotated
@@ -46,35 +45,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(arguments: Sequence[str], debug: bool = False) -> int:
     """Exit status of a command line; an error is one line on stderr, with its traceback first under ``debug``."""
-    import click
-
     try:
         status = typer.main.get_command(make_app()).main(list(arguments), prog_name="mvde", standalone_mode=False)
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
-    except KeyboardInterrupt:
-        if debug:
-            traceback.print_exc()
-        return _interrupted()
-    except BrokenPipeError:
-        # The reader (`| head`) has gone; Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:  # noqa: BLE001 - this is where every error becomes its one line
         if debug:
             traceback.print_exc()
         return _report(error, debug)
+    if status == INTERRUPTED:  # newer versions of typer turn Ctrl-C into this status themselves
+        return _interrupted()
     return status if isinstance(status, int) else 0
 
 
 def _report(error: Exception, debug: bool) -> int:
-    import click
-
+    """Exit status, after one line on stderr."""
     if isinstance(error, MvdeError):
         message, status = str(error), error.exit_code
-    elif isinstance(error, click.ClickException):
-        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mvde"
-        message, status = f"{error.format_message()} See `{command} --help`.", error.exit_code
+    elif hasattr(error, "format_message"):  # click's tree of errors, which newer versions of typer carry themselves
+        context = getattr(error, "ctx", None)
+        message, status = f"{error.format_message()} See `{context.command_path if context else 'mvde'} --help`.", 2
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+            return status
     elif isinstance(error, OSError):
         message, status = f"{error.filename or 'input or output'}: {error.strerror or error}", 1
     elif isinstance(error, MemoryError):

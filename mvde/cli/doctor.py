@@ -80,13 +80,16 @@ def _warnings(libraries: dict[str, str]) -> list[str]:
 
 def _native() -> str:
     """Which implementation serves the patch statistics."""
-    import importlib
-    import importlib.util
+    from mvde import native
+    from mvde.errors import MvdeError
 
-    if importlib.util.find_spec("mvde.native") is None:
-        return "libmvde is not installed; NumPy computes the patch statistics"
-    native: Any = importlib.import_module("mvde.native")
-    return str(native.describe())
+    try:
+        if not native.is_available():
+            return "libmvde is not installed; NumPy computes the patch statistics"
+        kernels = ", ".join(native.available_kernels())
+        return f"libmvde {native.version()}, kernel {native.kernel()} (this CPU can run {kernels})"
+    except MvdeError as error:
+        return f"libmvde cannot be used: {error}"
 
 
 def _print(facts: dict[str, Any]) -> None:

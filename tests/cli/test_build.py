@@ -1,0 +1,115 @@
+"""``mvde build``: which graphs and engines the options name, and what it says when they name none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mvde import cli
+from mvde.artifact import Artifact
+
+pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, write_graph: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the graphs tiny-32x48 and tiny-64x64."""
+    write_graph(tmp_path / "export")
+    write_graph(tmp_path / "export", resolution=(64, 64))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _built(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_one_command_builds_and_says_what_it_made(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["build", "--engine", "openvino:fp32", "--res", "32x48"]) == 0
+    assert _built(workspace / "engines") == ["tiny-32x48-openvino-fp32"]
+    out = capsys.readouterr().out
+    assert "openvino:fp32, computes in fp32 on" in out
+    assert "|Δdepth|/depth max" in out
+
+
+def test_without_a_resolution_every_exported_one_is_built(workspace: Path) -> None:
+    arguments = [
+        "build",
+        "-e",
+        "openvino:fp32",
+        "-e",
+        "onnxruntime:fp32",
+        "-e",
+        "fp32",
+        "--threads",
+        "1",
+        "--out",
+        "there",
+    ]
+    assert cli.execute(arguments) == 0
+    assert _built(workspace / "there") == [
+        "tiny-32x48-onnxruntime-fp32",
+        "tiny-32x48-openvino-fp32",
+        "tiny-64x64-onnxruntime-fp32",
+        "tiny-64x64-openvino-fp32",
+    ]
+
+
+def test_without_an_engine_the_best_one_here_is_built(workspace: Path) -> None:
+    assert cli.execute(["build", "--onnx", "export/tiny-32x48.onnx"]) == 0
+    assert _built(workspace / "engines") in (["tiny-32x48-openvino-fp32"], ["tiny-32x48-openvino-bf16"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--engine", "fp17"], 2, "[BACKEND:]PRECISION"),
+        (["--engine", "openvino:int8"], 1, "does not work on this machine"),
+        (["--res", "999"], 1, "999x999"),
+        (["--res", "0"], 2, "not understood"),
+        (["--name", "giant"], 1, "giant"),
+        (["--onnx", "nowhere.onnx"], 1, "nowhere.onnx"),
+        (["--onnx", "export/tiny-32x48.onnx", "--res", "32x48"], 2, "leave --name and --res out"),
+        (["--images", "export"], 1, "holds no image"),
+        (["--export-dir", "elsewhere"], 1, "mvde export"),
+        (["--provider", "cuda"], 2, "--provider is for onnxruntime"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    workspace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, message: str
+) -> None:
+    assert cli.execute(["build", *arguments]) == status
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mvde: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert _built(workspace / "engines") == []
+
+
+def test_a_graph_without_its_manifest_or_with_another_content_is_refused(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = workspace / "export" / "tiny-32x48.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    assert cli.execute(["build", "--onnx", str(graph)]) == 1
+    assert "mvde export" in capsys.readouterr().err
+    graph.with_suffix(".json").unlink()
+    assert cli.execute(["build", "--onnx", str(graph)]) == 1
+    assert "no manifest" in capsys.readouterr().err
+    assert _built(workspace / "engines") == []
+
+
+def test_ctrl_c_leaves_no_engine(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mvde.engines import openvino
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(openvino, "_executed_precision", interrupt)
+    assert cli.execute(["build", "-e", "openvino:fp32"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert _built(workspace / "engines") == []

@@ -1,0 +1,39 @@
+"""``mvde doctor``: what the machine has, every engine id with a reason, and combinations that go wrong."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+
+import pytest
+
+from mvde import cli
+from mvde.cli import doctor
+from mvde.engines.base import BACKENDS, PRECISIONS
+
+
+def test_every_engine_id_is_listed_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [engine["id"] for engine in facts["engines"]] == [f"{b}:{p}" for b in BACKENDS for p in PRECISIONS]
+    assert all(engine["note"] for engine in facts["engines"])
+    assert facts["machine"]["memory_bytes"] > 1 << 28
+    assert facts["libraries"]["numpy"] == importlib.metadata.version("numpy")
+
+
+def test_the_tables_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for text in ("CPU", "Memory", "GPU", "openvino:fp32", "works here"):
+        assert text in out
+
+
+def test_two_onnxruntimes_in_one_environment_are_pointed_out() -> None:
+    assert doctor._warnings({"onnxruntime": "1", "openvino": "1"}) == []
+    warnings = doctor._warnings({"onnxruntime": "1", "onnxruntime-gpu": "1"})
+    assert len(warnings) == 1
+    assert "both installed" in warnings[0]
+
+
+def test_a_machine_without_any_inference_library_is_told_what_to_install() -> None:
+    assert "pip install" in doctor._warnings({"numpy": "2"})[0]

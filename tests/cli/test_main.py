@@ -1,0 +1,122 @@
+"""The command line as a whole: exit codes, one line per error, the traceback only on request, and its speed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+import mvde
+from mvde import cli
+from mvde.errors import ConfigError, ImageError, MvdeError
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Makes the one verb of the application raise what a test gives."""
+
+    def install(error: BaseException) -> None:
+        app = typer.Typer()
+        app.callback()(lambda: None)
+
+        @app.command()
+        def verb() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "make_app", lambda: app)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ImageError("the image\nis grey"), 1, "mvde: error: the image is grey"),
+        (ConfigError("unknown key"), 2, "mvde: error: unknown key"),
+        (MvdeError("failed"), 1, "mvde: error: failed"),
+        (OSError(errno.ENOSPC, "No space left on device", "out.png"), 1, "out.png: No space left on device"),
+        (MemoryError(), 1, "not enough memory"),
+        (ZeroDivisionError("oops"), 1, "unexpected ZeroDivisionError: oops; run it again with --debug"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (typer.Abort(), 130, "interrupted"),
+        (typer.BadParameter("nope"), 2, "nope"),
+        (typer.Exit(3), 3, ""),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(
+    failing: object, capsys: pytest.CaptureFixture[str], error: BaseException, status: int, text: str
+) -> None:
+    failing(error)  # type: ignore[operator]
+    assert cli.execute(["verb"]) == status
+    captured = capsys.readouterr()
+    assert text in captured.err
+    assert captured.err.count("\n") == (1 if text else 0)
+    assert "Traceback" not in captured.err
+
+
+def test_debug_shows_the_traceback(failing: object, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(ImageError("grey"))  # type: ignore[operator]
+    for arguments in (["--debug", "verb"], ["verb", "--debug"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == 1
+        captured = capsys.readouterr()
+        assert "Traceback (most recent call last)" in captured.err
+        assert captured.err.endswith("mvde: error: grey\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["run"], ["run", "--no-such-option", "x"], ["bench", "--frames", "many"]]
+)
+def test_wrong_usage_is_one_line_and_two(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert cli.execute(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("mvde: error: ")
+    assert captured.err.count("\n") == 1
+    assert "--help" in captured.err
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["--version"]) == 0
+    assert capsys.readouterr().out == f"mvde {mvde.__version__}\n"
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["--help"]) == 0
+    text = capsys.readouterr().out
+    for verb in cli.VERBS:
+        assert f"\n  {verb} " in text
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "mvde", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+def test_help_and_import_are_fast() -> None:
+    """The promise is 0.3 s and 0.1 s of a machine that is not busy, so CPU time counts, and the best of three."""
+    bare, help_s, import_s = (
+        min(_cpu_seconds(*arguments) for _ in range(3))
+        for arguments in (("-c", "pass"), ("-m", "mvde", "--help"), ("-c", "import mvde"))
+    )
+    assert help_s < 0.3
+    assert import_s - bare < 0.1
+
+
+def _cpu_seconds(*arguments: str) -> float:
+    before = os.times()
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return min(used, time.perf_counter() - started)

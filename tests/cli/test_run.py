@@ -1,0 +1,134 @@
+"""``mvde run``: what it writes, and what it says to bad input."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvde import cli
+from mvde.runtime.depth import DepthRuntime
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def robot(engine_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an engine and two photographs."""
+    shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name)
+    (tmp_path / "photos").mkdir()
+    for index, name in enumerate(("a", "b")):
+        pixels = np.random.default_rng(index).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mvde: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_photograph_gives_millimetres_a_picture_and_statistics(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.execute(["run", "photos/a.png", "--engine", "fp32"]) == 0
+    assert "openvino:fp32: computes in fp32 on" in capsys.readouterr().out
+    assert sorted(path.name for path in (robot / "depth").iterdir()) == ["a.depth.jpg", "a.depth.png", "a.stats.npz"]
+    image = np.asarray(Image.open("photos/a.png"))
+    expected = DepthRuntime.load("fp32").infer(image)
+    with Image.open("depth/a.depth.png") as depth_file:
+        assert depth_file.mode == "I;16"
+        np.testing.assert_allclose(np.asarray(depth_file) / 1000, expected.depth, atol=5.1e-4)
+    with np.load("depth/a.stats.npz") as stored:
+        np.testing.assert_array_equal(stored["stats"], expected.stats)
+        assert stored["columns"].tolist() == ["mean", "var", "grad"]
+        assert stored["grid"].tolist() == [2, 3]
+        assert int(stored["patch_size"]) == 16
+    with Image.open("depth/a.depth.jpg") as picture:
+        assert picture.width == 80
+        assert picture.height > 60
+
+
+def test_a_folder_gives_a_set_of_files_per_photograph(robot: Path) -> None:
+    assert cli.execute(["run", "photos", "--out", "results", "--fit", "crop"]) == 0
+    assert len(list((robot / "results").iterdir())) == 6
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (None, "there is no image"),
+        (lambda path: path.write_bytes(b"\x89PNG"), "cannot read the image"),
+        (lambda path: Image.new("L", (9, 9)).save(path), "is a grey image"),
+        (lambda path: Image.new("RGBA", (9, 9)).save(path), "is a RGBA image"),
+        (lambda path: Image.new("I;16", (9, 9)).save(path), "is a 16-bit grey image"),
+        (lambda path: Image.new("RGB", (1, 1)).save(path), "1x1 pixels"),
+    ],
+)
+def test_a_bad_image_is_one_line_and_writes_nothing(
+    robot: Path, capsys: pytest.CaptureFixture[str], write: Callable[[Path], object] | None, message: str
+) -> None:
+    if write is not None:
+        write(robot / "bad.png")
+    assert cli.execute(["run", "bad.png"]) == 1
+    assert message in _one_error_line(capsys)
+    assert not (robot / "depth").exists()
+
+
+def test_wrong_ids_and_options_are_wrong_usage(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for extra in (["--engine", "fp17"], ["--fit", "zoom"], ["--res", "tall"]):
+        assert cli.execute(["run", "photos/a.png", *extra]) == 2
+        _one_error_line(capsys)
+
+
+def test_without_an_engine_the_command_that_builds_one_is_named(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(robot / "engines")
+    assert cli.execute(["run", "photos/a.png"]) == 1
+    assert "mvde build" in _one_error_line(capsys)
+
+
+def test_a_truncated_engine_is_one_line(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blob = next((robot / "engines").rglob("*.blob"))
+    blob.write_bytes(blob.read_bytes()[:1000])
+    assert cli.execute(["run", "photos/a.png"]) == 1
+    assert "mvde build" in _one_error_line(capsys)
+
+
+def test_a_result_that_cannot_be_written_leaves_the_older_one(
+    robot: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.execute(["run", "photos/a.png"]) == 0
+    before = (robot / "depth" / "a.depth.png").read_bytes()
+    capsys.readouterr()
+
+    def full(self: Image.Image, path: object, **options: object) -> None:
+        Path(str(path)).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert cli.execute(["run", "photos/a.png"]) == 1
+    assert "No space left on device" in _one_error_line(capsys)
+    assert (robot / "depth" / "a.depth.png").read_bytes() == before
+    assert not list((robot / "depth").glob(".*"))
+
+
+def test_ctrl_c_leaves_only_whole_files(
+    robot: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mvde.runtime import render
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(render, "depth_picture", interrupt)
+    assert cli.execute(["run", "photos"]) == 130
+    assert "interrupted" in _one_error_line(capsys)
+    assert [path.name for path in (robot / "depth").iterdir()] == ["a.depth.png"]

@@ -1,0 +1,125 @@
+"""The two sides stay apart: what loads without which library, and which part may import which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mvde
+
+PACKAGE = Path(mvde.__file__).parent
+
+HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "omegaconf", "tensorrt", "tensorrt_rtx")
+GROUND = {"errors", "config", "manifest", "artifact", "parity", "metrics", "native", "stats", "assets"}
+ROBOT = GROUND | {"engines", "runtime", "bench", "cli", "cuda"}
+
+# Part → parts it may import, besides itself; after the graph in the design. The command line may import every part.
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "manifest": {"errors"},
+    "artifact": {"errors", "manifest"},
+    "metrics": {"errors"},
+    "native": {"errors"},
+    "stats": {"errors", "native"},
+    "cuda": {"errors", "config", "artifact", "stats", "native"},
+    "parity": {"errors", "stats"},
+    "assets": {"errors"},
+    "engines": {"errors", "config", "manifest", "artifact", "parity"},
+    "runtime": {"errors", "config", "manifest", "artifact", "stats", "native", "cuda", "engines"},
+    "bench": {"errors", "config", "manifest", "artifact", "stats", "native", "engines", "runtime"},
+    "backbones": {"errors", "config"},
+    "heads": {"errors", "config"},
+    "datasets": {"errors", "config"},
+    "losses": {"errors", "config"},
+    "checkpoint": {"errors", "config", "artifact", "manifest", "assets"},
+    "model": {"errors", "config", "stats", "assets", "backbones", "heads", "checkpoint"},
+    "export": {
+        "errors",
+        "config",
+        "manifest",
+        "artifact",
+        "parity",
+        "stats",
+        "assets",
+        "model",
+        "checkpoint",
+        "engines",
+    },
+    "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
+}
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def _part(module: str) -> str:
+    """``"runtime"`` for ``"mvde.runtime.depth"``; ``""`` for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Modules of mvde that a file imports, inside functions too; imports for type checkers alone are left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module == "mvde":
+            yield from (f"mvde.{alias.name}" for alias in node.names if alias.name != "__version__")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mvde."):
+            yield str(node.module)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("mvde."))
+        yield from _imported(node)
+
+
+def test_imports_go_one_way_only() -> None:
+    wrong = []
+    for name, path in _modules():
+        part = _part(name)
+        if part in {"", "cli", "__main__"}:
+            continue
+        assert part in ALLOWED, f"{name} is a new part: say in this test what it may import"
+        targets = {_part(target) for target in _imported(ast.parse(path.read_text(encoding="utf-8")))}
+        wrong += [f"{name} imports mvde.{target}" for target in sorted(targets - ALLOWED[part] - {part})]
+    assert wrong == []
+
+
+def test_the_graph_has_no_cycle() -> None:
+    done: set[str] = set()
+    while len(done) < len(ALLOWED):
+        ready = {part for part, needs in ALLOWED.items() if part not in done and needs <= done}
+        assert ready, f"a cycle among {sorted(set(ALLOWED) - done)}"
+        done |= ready
+
+
+def test_every_robot_side_module_imports_without_the_heavy_libraries() -> None:
+    names = [name for name, _ in _modules() if _part(name) in ROBOT and not name.endswith("__main__")]
+    assert len(names) > 20
+    script = f"""
+import importlib, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {HEAVY!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for name in {names!r}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_mvde_and_asking_for_help_load_nothing_heavy() -> None:
+    light = (*HEAVY, "numpy", "PIL", "rich")
+    for code in ("import mvde", "import mvde.cli; mvde.cli.make_app()"):
+        script = f"{code}\nimport sys\nprint([name for name in {light!r} if name in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+        assert done.stdout.strip() == "[]", code
