@@ -181,7 +181,7 @@ def test_find_onnx_lists_what_there_is(write_graph: Writer, tmp_path: Path) -> N
     with pytest.raises(ArtifactError, match="there is none at all"):
         artifact.find_onnx("tiny", (32, 48), tmp_path)
     write_graph(tmp_path, "tiny", (32, 48))
-    with pytest.raises(ArtifactError, match="'other'.*tiny 32x48"):
+    with pytest.raises(ArtifactError, match=r"'other'.*tiny 32x48"):
         artifact.find_onnx("other", None, tmp_path)
     write_graph(tmp_path, "tiny", (64, 64))
     with pytest.raises(ArtifactError, match=r"several match.*32x48.*64x64.*--res"):
@@ -234,7 +234,7 @@ def test_atomic_write_replaces_and_leaves_no_temporary(tmp_path: Path) -> None:
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "file.txt"
     target.write_text("old")
-    with pytest.raises(error), artifact.atomic_write(target) as temporary:
+    with pytest.raises(error), artifact.atomic_write(target) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise error
     assert target.read_text() == "old"
@@ -273,7 +273,7 @@ def test_staged_files_appear_together(tmp_path: Path) -> None:
 
 
 def test_staged_interruption_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), artifact.staged_write(tmp_path / "export", "a") as staging:
+    with pytest.raises(KeyboardInterrupt), artifact.staged_write(tmp_path / "export", "a") as staging:  # noqa: PT012
         (staging / "a.onnx").write_text("half")
         raise KeyboardInterrupt
     assert list((tmp_path / "export").iterdir()) == []
@@ -290,7 +290,7 @@ def test_crash_between_two_renames_is_refused_by_the_manifest(
             raise OSError(errno.EIO, "I/O error")
         return rename(path, target)
 
-    with pytest.raises(OutputError), artifact.staged_write(folder, "tiny") as staging:
+    with pytest.raises(OutputError), artifact.staged_write(folder, "tiny") as staging:  # noqa: PT012
         (staging / graph.path.name).write_bytes(b"another graph")
         (staging / f"{graph.path.stem}.json").write_text("{}")
         monkeypatch.setattr(Path, "replace", crash_at_manifest)

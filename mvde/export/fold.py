@@ -82,8 +82,8 @@ def _affine_step(
     if data is None or operand is None or operand.const_value is None:
         return None
     constant = _per_channel(_constant(operand), num_channels)
-    if constant is None or (data.shape is not None and value.shape is not None and data.shape != value.shape):
-        return None
+    if constant is None or data.shape is None or len(data.shape) != 4 or data.shape[1] != num_channels:
+        return None  # a constant may also widen one channel to several, which the weights cannot express
     one, zero = np.ones(num_channels), np.zeros(num_channels)
     scale_shift = {"Add": (one, constant), "Sub": (one, -constant), "Mul": (constant, zero)}
     if node.op_type == "Div":
