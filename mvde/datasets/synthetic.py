@@ -2,25 +2,23 @@
 
 A folder holds shards of 1,024 frames and an index::
 
-    index.json                 seed, split, size [H, W], count, shard_frames, generator version, done: frames done per shard
+    index.json                 seed, split, size [H, W], count, shard_frames, generator_version, done (frames per shard)
     rgb-00000.npy              uint8 (n, H, W, 3), RGB
     depth-00000.npy            uint16 (n, H, W), z-depth in millimetres, 0 where there is none
     intrinsics-00000.npy       float32 (n, 4): fx, fy, cx, cy in pixels
 
-Frame ``i`` depends on (seed, split, i) alone, not on the number of workers nor on interruptions: its scene is ``i // 8`` and its
-view ``i % 8``, each with its own random stream. ``index.json`` counts a frame as done only after its pixels were flushed, so a
-killed run goes on where the index says. Frames are rendered by OpenGL; another driver may round differently.
+Frame ``i`` depends on (seed, split, i) alone, not on the number of workers nor on interruptions: its scene is
+``i // 8`` and its view ``i % 8``, each with its own random stream. ``index.json`` counts a frame as done only after its
+pixels were flushed, so a killed run goes on where the index says. Frames are rendered by OpenGL; another driver may
+round differently.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,22 +26,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mvde.errors import BackendError, DatasetError, OutputError, UsageError
+from mvde.errors import DatasetError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from mvde.datasets.synth.renderer import Renderer
-    from mvde.datasets.synth.textures import TextureSet
+    from mvde.datasets.synth.frames import Block
 
 GENERATOR_VERSION = 1
 VIEWS_PER_SCENE = 8
 SHARD_FRAMES = 1024
-MAX_DEPTH_M = 10.0
+_FLUSH_FRAMES = 128
+_DTYPES = ("u1", "<u2", "<f4")  # RGB, depth in millimetres, intrinsics
 SPLITS = ("train", "val", "test")
-_MAX_TRIES = 40
 _MAX_SIDE = 4096
 
 Progress = Callable[[int], None]
-Block = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.float32]]
 
 
 @dataclass
@@ -104,106 +100,6 @@ def shard_paths(root: Path, shard: int) -> tuple[Path, Path, Path]:
     return root / f"rgb-{shard:05d}.npy", root / f"depth-{shard:05d}.npy", root / f"intrinsics-{shard:05d}.npy"
 
 
-# --- rendering -------------------------------------------------------------------------------------------------------
-
-
-class FrameRenderer:
-    """Renders scenes by number, as uint8 pictures and millimetre depth; holds one OpenGL context."""
-
-    def __init__(self, seed: int, split: str, size: tuple[int, int]) -> None:
-        from mvde.datasets.synth.renderer import Renderer
-        from mvde.datasets.synth.textures import build_textures
-
-        self._key = (seed, SPLITS.index(split))
-        self._size = size
-        self._textures: TextureSet = build_textures()
-        self._renderer: Renderer = Renderer(self._textures, size)
-
-    def scene(self, number: int) -> Block:
-        """Return the eight frames of a scene: RGB, depth in millimetres, intrinsics."""
-        from mvde.datasets.synth.scene import build_scene
-
-        # A scene in which the camera finds no good view is replaced by the next one of the same number's stream.
-        for attempt in range(_MAX_TRIES):
-            key = (*self._key, number, attempt)
-            self._renderer.set_scene(scene := build_scene(np.random.default_rng(key), self._textures.groups))
-            frames = []
-            for view_number in range(VIEWS_PER_SCENE):
-                frame = self._frame(scene, np.random.default_rng((*key, view_number)))
-                if frame is None:
-                    break
-                frames.append(frame)
-            else:
-                rgb, depth_mm, intrinsics = (np.stack(part) for part in zip(*frames, strict=True))
-                return rgb, depth_mm, intrinsics
-        raise BackendError(f"scene {number} of seed {self._key[0]} gives no good view in {_MAX_TRIES} tries; use another seed")
-
-    def _frame(self, scene: Any, rng: np.random.Generator) -> tuple[Any, Any, Any] | None:
-        from mvde.datasets.synth.camera import is_good_view, sample_view
-        from mvde.datasets.synth.develop import develop
-
-        for _ in range(_MAX_TRIES):
-            view = sample_view(rng, scene)
-            if is_good_view(self._renderer.probe(view)):
-                linear, depth_m = self._renderer.render(view)
-                return develop(linear, rng), millimetres_from_metres(depth_m), view.intrinsics(self._size)
-        return None
-
-
-def millimetres_from_metres(depth_m: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """Return depth in whole millimetres, uint16, with 0 (no depth) for what is farther than 10 m."""
-    valid = (depth_m > 0.0) & (depth_m <= MAX_DEPTH_M)
-    return np.where(valid, np.round(depth_m * 1000.0), 0.0).astype(np.uint16)
-
-
-_worker: FrameRenderer | None = None
-
-
-def _start_worker(seed: int, split: str, size: tuple[int, int]) -> None:
-    global _worker
-    _worker = FrameRenderer(seed, split, size)
-
-
-def _render_scene(number: int) -> Block:
-    assert _worker is not None
-    return _worker.scene(number)
-
-
-def _blocks(index: SyntheticIndex, first_scene: int, last_scene: int, num_workers: int) -> Iterator[Block]:
-    """Yield the scenes' frames in order, rendered by ``num_workers`` processes."""
-    # llvmpipe's own threads fight with the worker processes: one thread each measured best.
-    previous = os.environ.get("LP_NUM_THREADS")
-    os.environ["LP_NUM_THREADS"] = "0"
-    pool = ProcessPoolExecutor(
-        num_workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(index.seed, index.split, index.size),
-    )
-    pending: deque[Future[Block]] = deque()
-    try:
-        numbers = iter(range(first_scene, last_scene))
-        for number in numbers:
-            pending.append(pool.submit(_render_scene, number))
-            if len(pending) >= 4 * num_workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool:
-        raise BackendError(
-            "a rendering process ended early (killed, out of memory, or without OpenGL); run the same command again to go on"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        if previous is None:
-            del os.environ["LP_NUM_THREADS"]
-        else:
-            os.environ["LP_NUM_THREADS"] = previous
-
-
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
 def generate(
     root: Path,
     count: int,
@@ -214,11 +110,12 @@ def generate(
     num_workers: int | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Return how many frames were rendered now, filling ``root`` up to ``count`` frames; goes on with a run that was cut off.
+    """Return how many frames were rendered now, filling ``root`` up to ``count`` frames.
 
-    ``size`` is (height, width). ``progress`` is called with the number of frames done so far. Raises UsageError for arguments
-    out of range or a folder made with others, MissingDependencyError or BackendError where nothing can be rendered,
-    OutputError where the disk refuses.
+    A run that was cut off goes on where it stopped. ``size`` is (height, width) in pixels; equal (seed, split) give
+    equal frames, other ones share no scene. ``progress`` is called with the number of frames done so far. Raises
+    UsageError for arguments out of range or a folder made with others, MissingDependencyError or BackendError where
+    nothing can be rendered, OutputError where the disk refuses.
     """
     _check_arguments(count, size, seed, split, num_workers)
     if num_workers is None:
@@ -263,7 +160,9 @@ def _open_index(root: Path, wanted: SyntheticIndex) -> SyntheticIndex:
                     " choose another folder or the same settings"
                 )
         if found.count > wanted.count:
-            raise UsageError(f"{root} is a dataset of {found.count} frames, asked for {wanted.count}; choose another folder")
+            raise UsageError(
+                f"{root} is a dataset of {found.count} frames, asked for {wanted.count}; choose another folder"
+            )
         wanted.done = found.done
         _regrow_last_shard(root, found, wanted)
     wanted.done += [0] * (wanted.num_shards - len(wanted.done))
@@ -291,15 +190,15 @@ class _ShardWriter:
 
     def __init__(self, root: Path, index: SyntheticIndex, shard: int) -> None:
         frames, (height, width) = index.shard_size(shard), index.size
-        shapes = ((frames, height, width, 3), (frames, height, width), (frames, 4))
-        self._maps = [
+        shapes: tuple[tuple[int, ...], ...] = ((frames, height, width, 3), (frames, height, width), (frames, 4))
+        self._maps: list[Any] = [
             _open_map(path, shape, dtype)
-            for path, shape, dtype in zip(shard_paths(root, shard), shapes, ("u1", "<u2", "<f4"), strict=True)
+            for path, shape, dtype in zip(shard_paths(root, shard), shapes, _DTYPES, strict=True)
         ]
 
-    def write(self, at: int, block: Block, start: int, stop: int) -> None:
+    def write(self, at: int, block: Block, count: int) -> None:
         for target, values in zip(self._maps, block, strict=True):
-            target[at : at + stop - start] = values[start:stop]
+            target[at : at + count] = values[:count]
 
     def flush(self) -> None:
         for target in self._maps:
@@ -308,44 +207,54 @@ class _ShardWriter:
 
 def _open_map(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     """Return a writable memory map of the file, kept where it has the right shape, else made anew."""
-    if path.exists():
-        try:
-            found = np.lib.format.open_memmap(path, mode="r+")
-            if found.shape == shape and found.dtype == np.dtype(dtype):
-                return found
-        except ValueError:
-            pass
-    # Reserve the space: a full disk must be an error here, not a bus error when a page of a sparse file is written.
+    try:
+        found = np.load(path, mmap_mode="r+")
+        if found.shape == shape and found.dtype == np.dtype(dtype):
+            return found
+    except (FileNotFoundError, ValueError, EOFError):
+        pass
     made = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    try:
+        # A full disk must be an error here, not a bus error when a page of a sparse file is written.
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+        path.unlink()
+        raise
     return made
 
 
 def _fill(root: Path, index: SyntheticIndex, num_workers: int, progress: Progress) -> int:
+    from mvde.datasets.synth.frames import render_scenes
+
     start = _first_missing(index)
     progress(start)
     if start == index.count:
         return 0
-    first_scene, last_scene = start // VIEWS_PER_SCENE, -(-index.count // VIEWS_PER_SCENE)
+    numbers = range(start // VIEWS_PER_SCENE, -(-index.count // VIEWS_PER_SCENE))
+    stream = (index.seed, SPLITS.index(index.split))
+    with closing(render_scenes(stream, index.size, numbers, num_workers)) as blocks:
+        _store(root, index, zip(numbers, blocks, strict=True), progress)
+    return index.count - start
+
+
+def _store(root: Path, index: SyntheticIndex, blocks: Iterable[tuple[int, Block]], progress: Progress) -> None:
+    """Write the scenes' frames, and count them as done once they are flushed."""
     writer: _ShardWriter | None = None
-    frame = start
-    for scene, block in enumerate(_blocks(index, first_scene, last_scene, num_workers), start=first_scene):
-        shard, at = divmod(frame, index.shard_frames)
+    for scene, block in blocks:
+        first = scene * VIEWS_PER_SCENE
+        shard, at = divmod(first, index.shard_frames)  # shards hold whole scenes: a block never crosses into the next
         writer = writer or _ShardWriter(root, index, shard)
-        skipped = frame - scene * VIEWS_PER_SCENE  # shards hold whole scenes, so a block never crosses into the next shard
-        stop = min(VIEWS_PER_SCENE, index.count - scene * VIEWS_PER_SCENE)
-        writer.write(at, block, skipped, stop)
-        frame += stop - skipped
-        shard_full = frame == index.count or frame % index.shard_frames == 0
-        if shard_full or frame % (16 * VIEWS_PER_SCENE) == 0:
+        end = min(first + VIEWS_PER_SCENE, index.count)
+        writer.write(at, block, end - first)
+        shard_is_full = end == index.count or end % index.shard_frames == 0
+        if shard_is_full or end % _FLUSH_FRAMES == 0:
             writer.flush()
-            index.done[shard] = frame - shard * index.shard_frames
+            index.done[shard] = end - shard * index.shard_frames
             index.write(root)
-        if shard_full:
+        if shard_is_full:
             writer = None
-        progress(frame)
-    return frame - start
+        progress(end)
 
 
 def _first_missing(index: SyntheticIndex) -> int:
@@ -355,11 +264,11 @@ def _first_missing(index: SyntheticIndex) -> int:
     return index.count
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
 class SyntheticFrames:
-    """The finished frames of a folder made by :func:`generate`, read through memory maps; a run still going on may be read."""
+    """The finished frames of a folder made by :func:`generate`, read through memory maps.
+
+    A folder that is still being filled may be read: the length is what was finished when it was opened.
+    """
 
     def __init__(self, root: str | Path) -> None:
         """Open ``root``; DatasetError names what is missing or malformed."""
@@ -376,7 +285,11 @@ class SyntheticFrames:
         return self._length
 
     def frame(self, i: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return RGB uint8 (H, W, 3), depth float32 (H, W) in metres (0: none), intrinsics float32 (fx, fy, cx, cy) in pixels."""
+        """Return RGB, depth in metres and intrinsics of frame ``i``; IndexError past the end.
+
+        RGB is uint8 (H, W, 3); depth float32 (H, W), along the optical axis, 0 where there is none; intrinsics float32
+        (4,): fx, fy, cx, cy in pixels.
+        """
         if not 0 <= i < self._length:
             raise IndexError(f"frame {i} of {self._length}")
         shard, at = divmod(i, self.index.shard_frames)
@@ -385,15 +298,17 @@ class SyntheticFrames:
 
     def _open(self, shard: int) -> tuple[Any, Any, Any]:
         n, (height, width) = self.index.shard_size(shard), self.index.size
-        expected = (("u1", (n, height, width, 3)), ("<u2", (n, height, width)), ("<f4", (n, 4)))
+        shapes: tuple[tuple[int, ...], ...] = ((n, height, width, 3), (n, height, width), (n, 4))
         maps = []
-        for path, (dtype, shape) in zip(shard_paths(self.root, shard), expected, strict=True):
+        for path, dtype, shape in zip(shard_paths(self.root, shard), _DTYPES, shapes, strict=True):
             try:
                 found = np.load(path, mmap_mode="r")
             except FileNotFoundError:
                 raise DatasetError(f"{path} is missing; run 'mvde data synth' again in a new folder") from None
             except (OSError, ValueError, EOFError) as error:
-                raise DatasetError(f"{path} is damaged ({error}); run 'mvde data synth' again in a new folder") from None
+                raise DatasetError(
+                    f"{path} is damaged ({error}); run 'mvde data synth' again in a new folder"
+                ) from None
             if found.shape != shape or found.dtype != np.dtype(dtype):
                 raise DatasetError(
                     f"{path} has shape {found.shape} and type {found.dtype}, expected {shape} and {np.dtype(dtype)}"

@@ -17,7 +17,11 @@ CLEARANCE_M = 0.22
 
 @dataclass(frozen=True)
 class View:
-    """A pinhole camera: ``world_from_camera`` (3, 3) with x right, y up, z backwards, the eye, the vertical field of view."""
+    """A pinhole camera.
+
+    The eye in metres, ``world_from_camera`` (3, 3) with x right, y up and z backwards, the vertical field of view in
+    radians.
+    """
 
     eye_m: npt.NDArray[np.float64]
     world_from_camera: npt.NDArray[np.float64]
@@ -70,10 +74,10 @@ def _arm_view(rng: np.random.Generator, scene: Scene) -> View:
     top = scene.work_tops[int(rng.integers(len(scene.work_tops)))]
     c, s = math.cos(top.yaw), math.sin(top.yaw)
     u, v = rng.uniform(-0.35, 0.35) * top.width, rng.uniform(-0.35, 0.35) * top.depth
-    target = np.array(top.centre) + [c * u - s * v, s * u + c * v, 0.0]
+    target = np.array(top.centre) + np.array([c * u - s * v, s * u + c * v, 0.0])
     above = rng.uniform(0.4, 1.2)
     away, heading = above * math.tan(math.radians(rng.uniform(0.0, 62.0))), rng.uniform(0, 2 * math.pi)
-    eye = target + [-away * math.cos(heading), -away * math.sin(heading), above]
+    eye = target + np.array([-away * math.cos(heading), -away * math.sin(heading), above])
     eye = np.clip(eye, 0.15, np.array(scene.size) - 0.15)
     gaze = target - eye
     yaw = math.atan2(gaze[1], gaze[0]) if np.hypot(gaze[0], gaze[1]) > 1e-3 else heading

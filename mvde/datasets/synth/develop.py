@@ -26,13 +26,14 @@ def develop(linear: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.uint
     np.clip(linear, 0.0, 1.0, out=linear)
     encoded = linear ** np.float32(curve / 2.2)
     encoded += grain * rng.standard_normal(encoded.shape, dtype=np.float32)
-    return (np.clip(encoded, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return np.asarray(np.clip(encoded, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
 def _vignette(height: int, width: int, falloff: float) -> FloatArray:
     y = (np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1
     x = (np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1
-    return np.float32(1.0) - np.float32(falloff) * np.clip((y**2)[:, None] + (x**2)[None], 0.0, 2.0) / 2
+    darkening = np.float32(falloff) * np.clip((y**2)[:, None] + (x**2)[None], 0.0, 2.0) / 2
+    return (np.float32(1.0) - darkening).astype(np.float32)
 
 
 def _soften(image: FloatArray) -> FloatArray:

@@ -1,7 +1,8 @@
 """Unit meshes, all made from formulas: primitives, surfaces of revolution, superquadrics and noisy blobs.
 
-Every mesh fits in the cube [-0.5, 0.5]^3 with z up, so that an instance's scale is its size in metres. A vertex is eight floats:
-position (3), normal (3), texture coordinate (2). A texture coordinate of -10 asks the shader for box mapping.
+Every mesh fits in the cube [-0.5, 0.5]^3 with z up, so that an instance's scale is its size in metres. A vertex is
+eight floats: position (3), normal (3), texture coordinate (2). A texture coordinate of -10 asks the
+shader for box mapping.
 """
 
 from __future__ import annotations
@@ -152,11 +153,12 @@ def _arc(r0: float, z0: float, r1: float, z1: float, n: int = 6) -> list[tuple[f
 _CAN = [(0.0, -0.5), (0.5, -0.5), (0.5, 0.5), (0.0, 0.5)]
 _MUG = [(0.0, -0.5), (0.5, -0.5), (0.5, 0.5), (0.44, 0.5), (0.44, -0.4), (0.0, -0.4)]
 _BOTTLE = [
-    (0.0, -0.5), (0.5, -0.5), (0.5, 0.08), (0.47, 0.14), (0.35, 0.22), (0.22, 0.28), (0.18, 0.34), (0.18, 0.5), (0.0, 0.5),
+    (0.0, -0.5), (0.5, -0.5), (0.5, 0.08), (0.47, 0.14), (0.35, 0.22), (0.22, 0.28), (0.18, 0.34),
+    (0.18, 0.5), (0.0, 0.5),
 ]  # fmt: skip
 _VASE = [
-    (0.0, -0.5), (0.3, -0.5), (0.42, -0.35), (0.5, -0.1), (0.44, 0.12), (0.28, 0.28), (0.22, 0.38), (0.34, 0.5), (0.28, 0.48),
-    (0.18, 0.36), (0.0, 0.3),
+    (0.0, -0.5), (0.3, -0.5), (0.42, -0.35), (0.5, -0.1), (0.44, 0.12), (0.28, 0.28), (0.22, 0.38), (0.34, 0.5),
+    (0.28, 0.48), (0.18, 0.36), (0.0, 0.3),
 ]  # fmt: skip
 _BOWL = [(0.0, -0.5), (0.25, -0.5), *_arc(0.25, -0.5, 0.5, 0.5), *reversed(_arc(0.2, -0.36, 0.46, 0.5)), (0.0, -0.36)]
 _PLATE = [(0.0, -0.5), (0.3, -0.5), (0.5, 0.5), (0.48, 0.5), (0.3, -0.1), (0.0, -0.1)]

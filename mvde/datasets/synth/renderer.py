@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -30,15 +31,15 @@ _VERTEX = ("3f 3f 2f", "in_position", "in_normal", "in_uv")
 def create_context() -> Any:
     """Return a stand-alone OpenGL context without a screen."""
     try:
-        import moderngl
+        moderngl: Any = importlib.import_module("moderngl")
     except ImportError as error:
         raise MissingDependencyError.for_extra("moderngl", "data", "rendering synthetic frames") from error
     try:
         return moderngl.create_context(standalone=True, backend="egl")
     except Exception as error:
         raise BackendError(
-            f"no OpenGL 3.3 context through EGL ({error}); install Mesa's EGL (Debian: apt install libegl1 libgl1-mesa-dri)"
-            " and the extra that renders: pip install 'mvde[data]'"
+            f"no OpenGL 3.3 context through EGL ({error}); install Mesa's EGL"
+            " (Debian: apt install libegl1 libgl1-mesa-dri) and the extra that renders: pip install 'mvde[data]'"
         ) from error
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvde.datasets.synth import furniture as f
+from mvde.datasets.synth import props
 from mvde.datasets.synth.builder import FloatArray, SceneBuilder, Vector
 from mvde.datasets.synth.room import Room, Wall, draw_room
 
@@ -60,17 +61,26 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind(1.0, (3.0, 6.5), (f.sofa, f.sofa, f.tv_stand, f.shelf, f.cabinet, f.plant, f.floor_lamp, f.desk),
-          (f.coffee_table, f.sofa, f.table, f.chair, f.bin_or_cone)),
-    _Kind(0.8, (2.5, 4.8), (f.bed, f.bed, f.cabinet, f.cabinet, f.desk, f.shelf, f.floor_lamp, f.plant), (f.chair, f.stool)),
-    _Kind(1.0, (2.5, 5.0), (f.kitchen_run, f.kitchen_run, f.fridge, f.cabinet, f.shelf), (f.table, f.chair, f.stool, f.chair)),
-    _Kind(1.0, (3.0, 7.5), (f.desk, f.desk, f.cabinet, f.shelf, f.plant, f.table),
-          (f.desk, f.office_chair, f.office_chair, f.table, f.bin_or_cone, f.person)),
-    _Kind(0.8, (4.5, 8.0), (f.rack, f.rack, f.rack, f.cartons, f.table), (f.cartons, f.cartons, f.bin_or_cone, f.person, f.rack)),
-    _Kind(0.8, (2.5, 6.0), (f.table, f.desk, f.shelf, f.cabinet), (f.table, f.table, f.chair, f.abstract, f.stool)),
-    _Kind(0.7, (2.5, 6.5), (f.abstract, f.shelf, f.cartons, f.table), (f.abstract, f.abstract, f.abstract, f.chair, f.table)),
+    _Kind(1.0, (3.0, 6.5), (f.sofa, f.sofa, f.tv_stand, f.shelf, f.cabinet, props.plant, props.floor_lamp, f.desk),
+          (f.coffee_table, f.sofa, f.table, f.chair, props.bin_or_cone)),
+    _Kind(0.8, (2.5, 4.8), (f.bed, f.bed, f.cabinet, f.cabinet, f.desk, f.shelf, props.floor_lamp, props.plant),
+          (f.chair, f.stool)),
+    _Kind(1.0, (2.5, 5.0), (f.kitchen_run, f.kitchen_run, f.fridge, f.cabinet, f.shelf),
+          (f.table, f.chair, f.stool, f.chair)),
+    _Kind(1.0, (3.0, 7.5), (f.desk, f.desk, f.cabinet, f.shelf, props.plant, f.table),
+          (f.desk, f.office_chair, f.office_chair, f.table, props.bin_or_cone, props.person)),
+    _Kind(0.8, (4.5, 8.0), (props.rack, props.rack, props.rack, props.cartons, f.table),
+          (props.cartons, props.cartons, props.bin_or_cone, props.person, props.rack)),
+    _Kind(0.8, (2.5, 6.0), (f.table, f.desk, f.shelf, f.cabinet), (f.table, f.table, f.chair, props.abstract, f.stool)),
+    _Kind(0.7, (2.5, 6.5), (props.abstract, f.shelf, props.cartons, f.table),
+          (props.abstract, props.abstract, props.abstract, f.chair, f.table)),
 )  # fmt: skip
-_CORRIDOR = _Kind(0.0, (0.0, 0.0), (f.cabinet, f.plant, f.shelf, f.cartons, f.bin_or_cone), (f.bin_or_cone, f.person))
+_CORRIDOR = _Kind(
+    0.0,
+    (0.0, 0.0),
+    (f.cabinet, props.plant, f.shelf, props.cartons, props.bin_or_cone),
+    (props.bin_or_cone, props.person),
+)
 _CORRIDOR_SHARE = 0.1
 
 

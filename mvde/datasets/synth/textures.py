@@ -1,14 +1,15 @@
 """Procedural textures: one array of tileable 256 x 256 layers, made from noise and formulas with NumPy.
 
-Most layers are masks: the shader mixes an instance's two colours by them, so that one layer serves any colouring. Layers in the groups
-``picture``, ``outside`` and ``screen`` carry their own colours (used with black and white as the two colours). ``photo`` layers come from
-scikit-image's brick, grass and gravel photographs (CC0).
+Most layers are masks: the shader mixes an instance's two colours by them, so that one layer serves any colouring.
+Layers in the groups ``picture``, ``outside`` and ``screen`` carry their own colours (used with black and white as the
+two colours). ``photo`` layers come from scikit-image's brick, grass and gravel photographs (CC0).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -41,49 +42,50 @@ def build_textures() -> TextureSet:
 
 
 def _recipes() -> Iterator[tuple[str, Callable[[Rng], Image]]]:
-    for power in (0.6, 1.0, 1.4, 1.8):
-        yield "plaster", lambda rng, power=power: 0.85 + 0.09 * noise(rng, power)
-    for power in (0.2, 0.5, 0.8):
-        yield "carpet", lambda rng, power=power: 0.55 + 0.22 * noise(rng, power)
-    for rows in (5, 8, 8, 12):
-        yield "planks", lambda rng, rows=rows: planks(rng, rows)
-    for stretch in (6, 10, 16, 24):
-        yield "wood", lambda rng, stretch=stretch: grain(rng, stretch)
-    for count in (2, 4, 4, 8):
-        yield "tiles", lambda rng, count=count: tiles(rng, count, count, 0.0)
-    for count in (4, 6, 8):
-        yield "tiles", lambda rng, count=count: tiles(rng, count, 2 * count, 0.5)
-    for _ in range(2):
-        yield "brick", lambda rng: tiles(rng, 6, 14, 0.5, roughness=0.18)
-    for count in (2, 4, 8):
-        yield "pattern", lambda rng, count=count: checker(count) * (0.9 + 0.06 * noise(rng, 1.0))
-    for count in (4, 8, 14):
-        yield "pattern", lambda rng, count=count: stripes(rng, count)
-    for _ in range(2):
-        yield "pattern", plaid
-    for count in (4, 8):
-        yield "pattern", lambda rng, count=count: dots(rng, count)
-    for count in (2, 3, 4):
-        yield "pattern", lambda rng, count=count: damask(rng, count)
-    for _ in range(3):
-        yield "stone", marble
-    for _ in range(2):
-        yield "stone", lambda rng: 0.5 + 0.3 * np.tanh(1.5 * noise(rng, 0.15))
-    for power in (1.2, 1.6):
-        yield "stone", lambda rng, power=power: 0.6 + 0.14 * noise(rng, power) + 0.04 * noise(rng, 0.2)
-    for count in (24, 48, 64):
-        yield "weave", lambda rng, count=count: weave(rng, count)
-    for _ in range(14):
-        yield "picture", picture
-    for _ in range(5):
-        yield "outside", outside
-    for _ in range(4):
-        yield "screen", screen
-    for lines in (14, 22):
-        yield "text", lambda rng, lines=lines: text_page(rng, lines)
-    yield "keys", lambda rng: 1.0 - 0.85 * tiles(rng, 6, 5, 0.25, grout=0.12)
-    for name in ("brick", "grass", "gravel"):
-        yield "photo", lambda rng, name=name: photograph(name)
+    """Yield the group and the maker of each layer, always in the same order."""
+    yield from (("plaster", partial(mottled, base=0.85, power=power, contrast=0.09)) for power in (0.6, 1.0, 1.4, 1.8))
+    yield from (("carpet", partial(mottled, base=0.55, power=power, contrast=0.22)) for power in (0.2, 0.5, 0.8))
+    yield from (("planks", partial(planks, rows=rows)) for rows in (5, 8, 8, 12))
+    yield from (("wood", partial(grain, stretch=stretch)) for stretch in (6, 10, 16, 24))
+    yield from (("tiles", partial(tiles, cols=n, rows=n)) for n in (2, 4, 4, 8))
+    yield from (("tiles", partial(tiles, cols=n, rows=2 * n, shift=0.5)) for n in (4, 6, 8))
+    yield from [("brick", partial(tiles, cols=6, rows=14, shift=0.5, roughness=0.18))] * 2
+    yield from (("pattern", partial(checker, count=count)) for count in (2, 4, 8))
+    yield from (("pattern", partial(stripes, count=count)) for count in (4, 8, 14))
+    yield from [("pattern", plaid)] * 2
+    yield from (("pattern", partial(dots, count=count)) for count in (4, 8))
+    yield from (("pattern", partial(damask, count=count)) for count in (2, 3, 4))
+    yield from [("stone", marble)] * 3
+    yield from [("stone", speckle)] * 2
+    yield from (("stone", partial(concrete, power=power)) for power in (1.2, 1.6))
+    yield from (("weave", partial(weave, count=count)) for count in (24, 48, 64))
+    yield from [("picture", picture)] * 14
+    yield from [("outside", outside)] * 5
+    yield from [("screen", screen)] * 4
+    yield from (("text", partial(text_page, lines=lines)) for lines in (14, 22))
+    yield "keys", keys
+    yield from (("photo", partial(photograph, name=name)) for name in ("brick", "grass", "gravel"))
+
+
+def mottled(rng: Rng, base: float, power: float, contrast: float) -> Image:
+    return base + contrast * noise(rng, power)
+
+
+def speckle(rng: Rng) -> Image:
+    return as_image(0.5 + 0.3 * np.tanh(1.5 * noise(rng, 0.15)))
+
+
+def concrete(rng: Rng, power: float) -> Image:
+    return 0.6 + 0.14 * noise(rng, power) + 0.04 * noise(rng, 0.2)
+
+
+def keys(rng: Rng) -> Image:
+    return 1.0 - 0.85 * tiles(rng, 6, 5, 0.25, grout=0.12)
+
+
+def as_image(values: npt.ArrayLike) -> Image:
+    """Return the values as they are, typed as an image."""
+    return np.asarray(values, dtype=np.float64)
 
 
 def noise(rng: Rng, power: float) -> Image:
@@ -93,8 +95,7 @@ def noise(rng: Rng, power: float) -> Image:
     spectrum = np.fft.fft2(rng.standard_normal((SIDE, SIDE))) / frequency**power
     spectrum[0, 0] = 0.0
     values = np.real(np.fft.ifft2(spectrum))
-    result: Image = values / values.std()
-    return result
+    return as_image(values / values.std())
 
 
 def _axes() -> tuple[Image, Image]:
@@ -108,8 +109,7 @@ def _stretched(rng: Rng, stretch: int, power: float) -> Image:
         np.fft.fft(noise(rng, power), axis=1) * np.exp(-((np.abs(np.fft.fftfreq(SIDE)) * SIDE * stretch / 60) ** 2))
     )
     real = np.real(values)
-    result: Image = real / real.std()
-    return result
+    return as_image(real / real.std())
 
 
 def grain(rng: Rng, stretch: int) -> Image:
@@ -129,7 +129,7 @@ def planks(rng: Rng, rows: int) -> Image:
     return np.where(gap_y | gap_x, 0.25, shade + 0.07 * _stretched(rng, 14, 0.7))
 
 
-def tiles(rng: Rng, cols: int, rows: int, shift: float, *, grout: float = 0.03, roughness: float = 0.06) -> Image:
+def tiles(rng: Rng, cols: int, rows: int, shift: float = 0.0, *, grout: float = 0.03, roughness: float = 0.06) -> Image:
     """Return tiles (bright) with joints (0), rows shifted by ``shift`` of a tile as in a brick bond."""
     y, x = _axes()
     row = np.floor(y * rows).astype(int)
@@ -141,9 +141,9 @@ def tiles(rng: Rng, cols: int, rows: int, shift: float, *, grout: float = 0.03, 
     return np.where(joint, 0.05, shade)
 
 
-def checker(count: int) -> Image:
+def checker(rng: Rng, count: int) -> Image:
     y, x = _axes()
-    return ((np.floor(x * count) + np.floor(y * count)) % 2).astype(np.float64)
+    return ((np.floor(x * count) + np.floor(y * count)) % 2) * (0.9 + 0.06 * noise(rng, 1.0))
 
 
 def stripes(rng: Rng, count: int) -> Image:
@@ -158,7 +158,7 @@ def plaid(rng: Rng) -> Image:
     count = int(rng.integers(2, 5))
     a, b = ((t * count) % 1.0 < 0.45 for t in (x, y))
     c, d = (np.abs((t * count) % 1.0 - 0.75) < 0.04 for t in (x, y))
-    return 0.15 + 0.35 * a + 0.35 * b + 0.15 * (c | d) + 0.03 * noise(rng, 0.2)
+    return as_image(0.15 + 0.35 * a + 0.35 * b + 0.15 * (c | d) + 0.03 * noise(rng, 0.2))
 
 
 def dots(rng: Rng, count: int) -> Image:
@@ -174,7 +174,7 @@ def damask(rng: Rng, count: int) -> Image:
     half = np.concatenate([field, field[:, ::-1]], axis=1)
     unit = np.concatenate([half, half[::-1]], axis=0)[:size, :size]
     ornament = np.tile(unit, (count + 1, count + 1))[:SIDE, :SIDE]
-    return 0.5 + 0.35 * np.tanh(3 * ornament)
+    return as_image(0.5 + 0.35 * np.tanh(3 * ornament))
 
 
 def marble(rng: Rng) -> Image:
@@ -252,12 +252,11 @@ def text_page(rng: Rng, lines: int) -> Image:
     return np.where(ink & (x > 0.08) & (x < ends), 0.1, 0.95)
 
 
-def photograph(name: str) -> Image:
+def photograph(_: Rng, name: str) -> Image:
     """Return one of scikit-image's CC0 texture photographs, halved and mirrored so that it tiles."""
     from skimage import data
 
     full = np.asarray(getattr(data, name)(), dtype=np.float64)[:512, :512] / 255.0
     quarter = full.reshape(128, 4, 128, 4).mean(axis=(1, 3)) if name == "brick" else full[:128, :128]
     half = np.concatenate([quarter, quarter[:, ::-1]], axis=1)
-    result: Image = np.concatenate([half, half[::-1]], axis=0) ** 1.5
-    return result
+    return as_image(np.concatenate([half, half[::-1]], axis=0) ** 1.5)

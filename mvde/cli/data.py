@@ -1,0 +1,53 @@
+"""``mvde data``: synthetic frames to train and evaluate on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Nothing; adds the verb and its one sub-verb to the application."""
+    data = typer.Typer(no_args_is_help=True, help="Make data sets.", rich_markup_mode=None)
+    data.callback()(_data)
+    data.command("synth")(synth)
+    app.add_typer(data, name="data")
+
+
+def _data() -> None:
+    """Make data sets."""
+
+
+def synth(
+    count: Annotated[int, typer.Option("--count", help="Frames that the folder shall hold.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder; one that a cut-off run left is filled up.")],
+    size: Annotated[str, typer.Option("--size", help="Size of a frame, H or HxW, in pixels.")] = "192x192",
+    seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal frames.")] = 0,
+    split: Annotated[
+        str, typer.Option("--split", help="train, val or test: they share no scene, even with equal seeds.")
+    ] = "train",
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes. Default: one per core.")] = None,
+) -> None:
+    """Render indoor scenes as a robot sees them: RGB, metric depth and intrinsics, on the CPU, without a screen."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mvde.config import parse_resolution
+    from mvde.datasets.synthetic import generate
+
+    resolution = parse_resolution(size)
+    columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=count)
+        made = generate(
+            out,
+            count,
+            size=resolution,
+            seed=seed,
+            split=split,
+            num_workers=workers,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    print(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them made now")

@@ -1,0 +1,141 @@
+"""Frames of numbered scenes, rendered in this process or in several, in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mvde.datasets.synth.builder import FloatArray
+from mvde.datasets.synth.camera import is_good_view, sample_view
+from mvde.datasets.synth.develop import develop
+from mvde.datasets.synth.renderer import Renderer
+from mvde.datasets.synth.scene import Scene, build_scene
+from mvde.datasets.synth.textures import build_textures
+from mvde.errors import BackendError
+
+VIEWS_PER_SCENE = 8
+MAX_DEPTH_M = 10.0
+_MAX_TRIES = 40
+
+# RGB uint8 (n, H, W, 3), depth in millimetres uint16 (n, H, W), intrinsics float32 (n, 4).
+Block: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], FloatArray]
+Frame: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], FloatArray]
+
+
+class FrameRenderer:
+    """Renders scenes by number, as uint8 pictures and millimetre depth; holds one OpenGL context."""
+
+    def __init__(self, stream: tuple[int, int], size: tuple[int, int]) -> None:
+        """Make a context for frames of ``size`` (height, width); ``stream`` are the random numbers' seeds."""
+        self._stream = stream
+        self._size = size
+        self._textures = build_textures()
+        self._renderer = Renderer(self._textures, size)
+
+    def scene(self, number: int) -> Block:
+        """Return the eight frames of a scene: RGB, depth in millimetres, intrinsics."""
+        # A scene in which the camera finds no good view is replaced by the next one of the same number's stream.
+        for attempt in range(_MAX_TRIES):
+            key = (*self._stream, number, attempt)
+            self._renderer.set_scene(scene := build_scene(np.random.default_rng(key), self._textures.groups))
+            frames = []
+            for view_number in range(VIEWS_PER_SCENE):
+                frame = self._frame(scene, np.random.default_rng((*key, view_number)))
+                if frame is None:
+                    break
+                frames.append(frame)
+            else:
+                rgb, depth_mm, intrinsics = (np.stack(part) for part in zip(*frames, strict=True))
+                return rgb, depth_mm, intrinsics
+        raise BackendError(
+            f"scene {number} of seed {self._stream[0]} gives no good view in {_MAX_TRIES} tries; use another seed"
+        )
+
+    def _frame(self, scene: Scene, rng: np.random.Generator) -> Frame | None:
+        for _ in range(_MAX_TRIES):
+            view = sample_view(rng, scene)
+            if is_good_view(self._renderer.probe(view)):
+                linear, depth_m = self._renderer.render(view)
+                return develop(linear, rng), millimetres_from_metres(depth_m), view.intrinsics(self._size)
+        return None
+
+
+def millimetres_from_metres(depth_m: FloatArray) -> npt.NDArray[np.uint16]:
+    """Return depth in whole millimetres, uint16, with 0 (no depth) for what is farther than 10 m."""
+    valid = (depth_m > 0.0) & (depth_m <= MAX_DEPTH_M)
+    return np.where(valid, np.round(depth_m * 1000.0), 0.0).astype(np.uint16)
+
+
+_worker: FrameRenderer | None = None
+
+
+def _start_worker(stream: tuple[int, int], size: tuple[int, int]) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it ends the workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _worker = FrameRenderer(stream, size)
+
+
+def _exit_with_parent() -> None:
+    """End this worker when its parent was killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _render_scene(number: int) -> Block:
+    assert _worker is not None
+    return _worker.scene(number)
+
+
+@contextmanager
+def _single_threaded_llvmpipe() -> Iterator[None]:
+    """Let children render without llvmpipe's own threads: they fight with the worker processes for the cores."""
+    previous = os.environ.get("LP_NUM_THREADS")
+    os.environ["LP_NUM_THREADS"] = "0"
+    try:
+        yield
+    finally:
+        if previous is None:
+            del os.environ["LP_NUM_THREADS"]
+        else:
+            os.environ["LP_NUM_THREADS"] = previous
+
+
+def render_scenes(
+    stream: tuple[int, int], size: tuple[int, int], numbers: range, num_workers: int
+) -> Generator[Block, None, None]:
+    """Yield each scene's frames, in the order of ``numbers``, rendered by ``num_workers`` processes.
+
+    Raises BackendError where a worker ends early or no OpenGL is to be had.
+    """
+    context = multiprocessing.get_context("spawn")  # an OpenGL context does not survive a fork
+    with _single_threaded_llvmpipe():
+        pool = ProcessPoolExecutor(num_workers, context, _start_worker, (stream, size))
+        pending: deque[Future[Block]] = deque()
+        try:
+            for number in numbers:
+                pending.append(pool.submit(_render_scene, number))
+                if len(pending) >= 4 * num_workers:  # enough to keep the workers busy, little to hold in memory
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool:
+            raise BackendError(
+                "a rendering process ended early (killed, out of memory, or without OpenGL);"
+                " run the same command again to go on"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
