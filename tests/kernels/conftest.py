@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mvde.cuda.postprocess import DeviceMap, PostprocessOptions, postprocess_params
+from mvde.cuda.preprocess import DeviceFrame, PixelFormat, plan_preprocess, preprocess_params, resize_tables
 from mvde.stats import STATS
 
 KERNELS = Path(__file__).resolve().parents[2] / "cpp" / "kernels"
@@ -139,3 +140,66 @@ class PostprocessShim:
 @pytest.fixture(scope="session")
 def postprocess_shim(tmp_path_factory):
     return PostprocessShim(build_shim("postprocess", tmp_path_factory.mktemp("shim")))
+
+
+class PreprocessShim:
+    """``preprocess.cu`` on the CPU."""
+
+    def __init__(self, library):
+        self.library = library
+        library.shim_preprocess.restype = ctypes.c_char_p
+        library.shim_sizeof_params.restype = ctypes.c_size_t
+        library.shim_executed_barriers.restype = ctypes.c_uint64
+
+    def executed_barriers(self):
+        return executed_barriers(self.library)
+
+    def run(
+        self,
+        pixels,
+        placement,
+        pixel_format=PixelFormat.RGB,
+        *,
+        chroma=None,
+        padding=0,
+        order=0,
+        dropped_barrier=-1,
+        **options,
+    ):
+        """(H, W, 3) uint8 from a frame's pixels, whose rows lie ``padding`` bytes apart."""
+        source, pitch = pitch_linear(pixels, padding)
+        uv, uv_pitch = pitch_linear(chroma, padding) if chroma is not None else (None, 0)
+        columns, rows = (guarded(table.packed()) for table in resize_tables(placement))
+        height, width = placement.target_size
+        target = GuardedMemory(height * width * 3)
+        params = preprocess_params(
+            DeviceFrame(source.address, pitch, pixel_format, uv.address if uv else 0, uv_pitch),
+            placement,
+            target.address,
+            columns.address,
+            rows.address,
+            **options,
+        )
+        plan = plan_preprocess(params)
+        error = self.library.shim_preprocess(ctypes.byref(params), *plan.grid[:2], order, dropped_barrier).decode()
+        if error:
+            raise RuntimeError(error)
+        return target.bytes.reshape(height, width, 3).copy()
+
+
+def guarded(array):
+    memory = GuardedMemory(array.nbytes)
+    memory.bytes[:] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+    return memory
+
+
+def pitch_linear(pixels, padding):
+    """The rows of an image ``padding`` bytes apart, without padding after the last; and the pitch in bytes."""
+    rows = np.ascontiguousarray(pixels).reshape(pixels.shape[0], -1)
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=77).reshape(-1)
+    return guarded(padded[: padded.size - padding]), rows.shape[1] + padding
+
+
+@pytest.fixture(scope="session")
+def preprocess_shim(tmp_path_factory):
+    return PreprocessShim(build_shim("preprocess", tmp_path_factory.mktemp("shim")))

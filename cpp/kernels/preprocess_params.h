@@ -1,0 +1,45 @@
+// What the pre-processing kernel is told. One layout for nvcc, NVRTC, host C++ and Python's ctypes: plain C types, no
+// headers (NVRTC has none). Every pointer is a device pointer; pitches are in bytes.
+#pragma once
+
+namespace mvde_cuda {
+
+enum PixelFormat { kRgb = 0, kBgr = 1, kNv12 = 2 };
+
+// Of one axis: target pixel i is the sum over k < counts[i] of weights[i * most + k] times source pixel firsts[i] + k.
+// Weights are fixed-point numbers with kWeightBits digits behind the point, and sum to one but for rounding.
+struct Taps {
+  const int* firsts;
+  const int* counts;
+  const int* weights;
+  int most;
+};
+
+// From YCbCr to RGB, with 16 digits behind the point.
+struct YuvMatrix {
+  int luma_offset, luma_gain;
+  int red_of_v, green_of_u, green_of_v, blue_of_u;
+};
+
+struct PreprocessParams {
+  const unsigned char* source;  // first pixel of the frame: packed RGB or BGR, or the Y plane of NV12
+  const unsigned char* chroma;  // the interleaved UV plane of NV12, else unused
+  unsigned char* target;        // [height, width, 3] RGB
+  long long source_pitch, chroma_pitch, target_pitch;
+  Taps columns, rows;           // of the target box
+  int source_top, source_left;  // corner of the part of the frame that is resized; taps count from here
+  int height, width;            // of the target, pixels
+  int box_top, box_left, box_height, box_width;  // where in the target the picture goes; the rest is `fill`
+  int pixel_format;             // PixelFormat
+  YuvMatrix yuv;
+  unsigned char fill[4];        // RGB, and one byte to keep the layout even
+};
+
+constexpr int kWeightBits = 22;
+constexpr int kTileColumns = 32;
+constexpr int kTileRows = 16;
+constexpr int kBandRows = 32;  // source rows that are staged at a time
+constexpr int kPreprocessThreads = 256;
+constexpr unsigned kPreprocessSharedBytes = kBandRows * kTileColumns * 4;
+
+}  // namespace mvde_cuda

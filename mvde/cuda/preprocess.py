@@ -1,0 +1,219 @@
+"""Camera frame to model input on an NVIDIA GPU: the arguments and the launch of ``cpp/kernels/preprocess.cu``."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mvde.cuda.postprocess import LaunchPlan
+from mvde.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mvde.runtime.image import Placement
+
+_WEIGHT_BITS = 22  # of Pillow's fixed-point weights
+_TILE = (16, 32)
+_BLOCK_THREADS = 256
+_SHARED_BYTES = 32 * 32 * 4
+
+
+class PixelFormat(Enum):
+    """Layout of a camera frame: packed 8-bit pixels, or a Y plane and an interleaved UV plane of half the size."""
+
+    RGB = 0
+    BGR = 1
+    NV12 = 2
+
+
+class YuvStandard(Enum):
+    """How YCbCr becomes RGB: ITU-R BT.601 or BT.709; luma from 16 to 235 (limited) or 0 to 255 (full)."""
+
+    BT601_LIMITED = (0.299, 0.114, True)
+    BT601_FULL = (0.299, 0.114, False)
+    BT709_LIMITED = (0.2126, 0.0722, True)
+    BT709_FULL = (0.2126, 0.0722, False)
+
+
+class _Taps(ctypes.Structure):
+    _fields_ = (
+        ("firsts", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("most", ctypes.c_int),
+    )
+
+
+class _YuvMatrix(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_int)
+        for name in ("luma_offset", "luma_gain", "red_of_v", "green_of_u", "green_of_v", "blue_of_u")
+    )
+
+
+class PreprocessParams(ctypes.Structure):
+    """``PreprocessParams`` of ``cpp/kernels/preprocess_params.h``; pitches are in bytes."""
+
+    _fields_ = (
+        ("source", ctypes.c_void_p),
+        ("chroma", ctypes.c_void_p),
+        ("target", ctypes.c_void_p),
+        ("source_pitch", ctypes.c_longlong),
+        ("chroma_pitch", ctypes.c_longlong),
+        ("target_pitch", ctypes.c_longlong),
+        ("columns", _Taps),
+        ("rows", _Taps),
+        ("source_top", ctypes.c_int),
+        ("source_left", ctypes.c_int),
+        ("height", ctypes.c_int),
+        ("width", ctypes.c_int),
+        ("box_top", ctypes.c_int),
+        ("box_left", ctypes.c_int),
+        ("box_height", ctypes.c_int),
+        ("box_width", ctypes.c_int),
+        ("pixel_format", ctypes.c_int),
+        ("yuv", _YuvMatrix),
+        ("fill", ctypes.c_ubyte * 4),
+    )
+
+
+class DeviceFrame(NamedTuple):
+    """A camera frame in device memory: addresses and pitches in bytes; ``chroma`` is NV12's UV plane."""
+
+    address: int
+    pitch: int
+    pixel_format: PixelFormat = PixelFormat.RGB
+    chroma_address: int = 0
+    chroma_pitch: int = 0
+
+
+class ResizeTable(NamedTuple):
+    """Of one axis: what each target pixel sums. All int32; ``weights`` (target, most) have 22 binary digits.
+
+    They depend on the sizes alone, so a caller uploads them once, one after the other as :meth:`packed` has them.
+    """
+
+    firsts: NDArray[np.int32]
+    counts: NDArray[np.int32]
+    weights: NDArray[np.int32]
+
+    def packed(self) -> NDArray[np.int32]:
+        """All three in one array, as the kernel finds them from one address."""
+        return np.concatenate([self.firsts, self.counts, self.weights.reshape(-1)])
+
+
+def resize_table(source_size: int, target_size: int) -> ResizeTable:
+    """Bilinear weights from ``source_size`` to ``target_size`` pixels, anti-aliased where it shrinks.
+
+    The arithmetic of Pillow's ``Image.resize(..., BILINEAR)`` (its ``precompute_coeffs``), to the last bit.
+    """
+    if source_size < 1 or target_size < 1:
+        raise UsageError(f"a side of {source_size} pixels cannot be resized to {target_size}; both must be positive")
+    scale = source_size / target_size
+    support = max(scale, 1.0)
+    most = math.ceil(support) * 2 + 1
+    centres = (np.arange(target_size) + 0.5) * scale
+    firsts = np.maximum((centres - support + 0.5).astype(np.int64), 0)
+    ends = np.minimum((centres + support + 0.5).astype(np.int64), source_size)
+    positions = np.arange(most)[None, :]
+    distances = (positions + firsts[:, None] - centres[:, None] + 0.5) * (1.0 / support)
+    weights = np.where(positions < (ends - firsts)[:, None], np.maximum(1.0 - np.abs(distances), 0.0), 0.0)
+    weights /= np.cumsum(weights, axis=1)[:, -1:]  # a running sum: the order of Pillow's additions
+    fixed = (0.5 + weights * (1 << _WEIGHT_BITS)).astype(np.int32)
+    return ResizeTable(firsts.astype(np.int32), (ends - firsts).astype(np.int32), fixed)
+
+
+def resize_tables(placement: Placement) -> tuple[ResizeTable, ResizeTable]:
+    """Tables (columns, rows) for a placement of :func:`mvde.runtime.image.place`."""
+    (source_height, source_width), (height, width) = placement.source_box.size, placement.target_box.size
+    return resize_table(source_width, width), resize_table(source_height, height)
+
+
+def preprocess_params(
+    frame: DeviceFrame,
+    placement: Placement,
+    target_address: int,
+    columns_address: int,
+    rows_address: int,
+    *,
+    target_pitch: int = 0,
+    yuv: YuvStandard = YuvStandard.BT601_LIMITED,
+    fill: tuple[int, int, int] = (128, 128, 128),
+) -> PreprocessParams:
+    """The kernel's arguments; the two tables lie packed in device memory, the target is (H, W, 3) uint8, RGB.
+
+    Raises :class:`UsageError` for an address of 0 or a pitch that is too short, :class:`ImageError` for NV12 of odd
+    sides.
+    """
+    _check_frame(frame, placement)
+    height, width = placement.target_size
+    pitch = target_pitch or 3 * width
+    if 0 in (target_address, columns_address, rows_address) or pitch < 3 * width:
+        raise UsageError(f"the target and the tables need device addresses, and a target pitch of {3 * width} bytes")
+    source, target = placement.source_box, placement.target_box
+    return PreprocessParams(
+        source=frame.address,
+        chroma=frame.chroma_address,
+        target=target_address,
+        source_pitch=frame.pitch,
+        chroma_pitch=frame.chroma_pitch,
+        target_pitch=pitch,
+        columns=_taps(columns_address, source.size[1], target.size[1]),
+        rows=_taps(rows_address, source.size[0], target.size[0]),
+        source_top=source.top,
+        source_left=source.left,
+        height=height,
+        width=width,
+        box_top=target.top,
+        box_left=target.left,
+        box_height=target.size[0],
+        box_width=target.size[1],
+        pixel_format=frame.pixel_format.value,
+        yuv=yuv_matrix(yuv),
+        fill=(*fill, 0),
+    )
+
+
+def plan_preprocess(params: PreprocessParams) -> LaunchPlan:
+    """The launch that ``params`` needs: one block per 16 x 32 pixels of the target."""
+    grid = (-(-params.width // _TILE[1]), -(-params.height // _TILE[0]), 1)
+    return LaunchPlan("mvde_preprocess", grid, _BLOCK_THREADS, _SHARED_BYTES)
+
+
+def yuv_matrix(standard: YuvStandard) -> _YuvMatrix:
+    """Coefficients of the standard with 16 binary digits, from its weights of red and blue in luma."""
+    red, blue, limited = standard.value
+    green = 1.0 - red - blue
+    luma_gain, chroma_gain = (255 / 219, 255 / 224) if limited else (1.0, 1.0)
+    one = 1 << 16
+    return _YuvMatrix(
+        luma_offset=16 if limited else 0,
+        luma_gain=round(luma_gain * one),
+        red_of_v=round(2 * (1 - red) * chroma_gain * one),
+        green_of_u=round(-2 * (1 - blue) * blue / green * chroma_gain * one),
+        green_of_v=round(-2 * (1 - red) * red / green * chroma_gain * one),
+        blue_of_u=round(2 * (1 - blue) * chroma_gain * one),
+    )
+
+
+def _taps(address: int, source_size: int, target_size: int) -> _Taps:
+    """Where a packed table's parts lie."""
+    most = math.ceil(max(source_size / target_size, 1.0)) * 2 + 1
+    return _Taps(address, address + 4 * target_size, address + 8 * target_size, most)
+
+
+def _check_frame(frame: DeviceFrame, placement: Placement) -> None:
+    height, width = placement.source_size
+    nv12 = frame.pixel_format is PixelFormat.NV12
+    row_bytes = width if nv12 else 3 * width
+    if frame.address == 0 or (nv12 and frame.chroma_address == 0):
+        raise UsageError("a frame's device address is 0; NV12 needs both its planes")
+    if frame.pitch < row_bytes or (nv12 and frame.chroma_pitch < width):
+        raise UsageError(f"rows of {row_bytes} bytes do not fit a pitch of {frame.pitch} ({frame.chroma_pitch} chroma)")
+    if nv12 and (height % 2 or width % 2):
+        raise ImageError(f"an NV12 frame of {height}x{width} has an odd side; its chroma covers 2x2 pixels")
