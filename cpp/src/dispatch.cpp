@@ -77,6 +77,8 @@ const Kernel *mvde::active_kernel() {
     return kernel;
 }
 
+void mvde::force_kernel(const Kernel *kernel) { forced_by_call.store(kernel, std::memory_order_release); }
+
 extern "C" {
 
 const char *mvde_kernel(void) {
@@ -89,7 +91,7 @@ int32_t mvde_kernel_is_available(const char *name) { return name && find(name) ?
 int32_t mvde_set_kernel(const char *name) {
     const Kernel *kernel = name ? find(name) : nullptr;
     if (name && !kernel) return refuse("mvde_set_kernel", name);
-    forced_by_call.store(kernel, std::memory_order_release);
+    mvde::force_kernel(kernel);
     return MVDE_OK;
 }
 

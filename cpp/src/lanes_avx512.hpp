@@ -2,11 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#if defined(MVDE_SIMDE)  // the tests execute this file on CPUs without AVX-512 through SIMD Everywhere
-#define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/x86/avx512.h>
-#include <simde/x86/f16c.h>
-#else
+#if !defined(MVDE_EMULATED_INTRINSICS)  // the tests bring their own, for CPUs without AVX-512
 #include <immintrin.h>
 #endif
 

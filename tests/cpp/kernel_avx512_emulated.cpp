@@ -1,0 +1,54 @@
+// The AVX-512 source, executed through SIMD Everywhere, for CPUs that have no AVX-512.
+#define MVDE_EMULATED_INTRINSICS
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+
+// The few that SIMD Everywhere 0.7 lacks, written from Intel's descriptions.
+using __mmask16 = simde__mmask16;
+
+template <class Lane, class From, class Convert>
+static simde__m512 per_lane(const From &from, Convert convert) {
+    Lane out[16];
+    for (int i = 0; i < 16; ++i) out[i] = static_cast<Lane>(convert(from[i]));
+    return simde_mm512_loadu_ps(out);
+}
+
+static simde__m512i _mm512_cvtepu16_epi32(simde__m256i x) {
+    std::uint16_t in[16];
+    simde_mm256_storeu_si256(reinterpret_cast<simde__m256i *>(in), x);
+    return simde_mm512_castps_si512(per_lane<std::uint32_t>(in, [](std::uint16_t v) { return v; }));
+}
+
+static simde__m512i _mm512_cvttps_epi32(simde__m512 x) {
+    float in[16];
+    simde_mm512_storeu_ps(in, x);
+    return simde_mm512_castps_si512(per_lane<std::int32_t>(in, [](float v) {
+        return v >= -2147483648.0F && v < 2147483648.0F ? static_cast<std::int32_t>(v) : INT32_MIN;
+    }));
+}
+
+static simde__m512 _mm512_cvtph_ps(simde__m256i x) {
+    std::uint16_t in[16];
+    simde_mm256_storeu_si256(reinterpret_cast<simde__m256i *>(in), x);
+    return per_lane<float>(in, [](std::uint16_t v) { return simde_float16_to_float32(simde_uint16_as_float16(v)); });
+}
+
+static simde__m256i _mm512_cvtepi32_epi16(simde__m512i x) {
+    std::int32_t in[16];
+    std::uint16_t out[16];
+    simde_mm512_storeu_si512(in, x);
+    for (int i = 0; i < 16; ++i) out[i] = static_cast<std::uint16_t>(in[i]);
+    return simde_mm256_loadu_si256(reinterpret_cast<const simde__m256i *>(out));
+}
+
+#include "lanes_avx512.hpp"
+
+#include "kernel.hpp"
+
+namespace mvde {
+
+extern const Kernel kEmulatedAvx512Kernel;
+const Kernel kEmulatedAvx512Kernel = {Lanes::kName, run};
+
+}  // namespace mvde

@@ -1,0 +1,31 @@
+// Every implementation that this test executable can run: those of the CPU, and the ones that are emulated.
+#pragma once
+
+#include "dispatch.hpp"
+
+#include "mvde/mvde.h"
+
+#include <vector>
+
+#if defined(MVDE_TEST_SIMDE)
+namespace mvde {
+extern const Kernel kEmulatedAvx512Kernel;  // src/kernel.hpp over SIMD Everywhere
+}
+#endif
+
+inline std::vector<const mvde::Kernel *> testable_kernels() {
+    std::vector<const mvde::Kernel *> kernels{&mvde::kScalarKernel};
+#if defined(MVDE_HAVE_AVX2)
+    if (mvde_kernel_is_available("avx2")) kernels.push_back(&mvde::kAvx2Kernel);
+#endif
+#if defined(MVDE_HAVE_AVX512)
+    if (mvde_kernel_is_available("avx512")) kernels.push_back(&mvde::kAvx512Kernel);
+#endif
+#if defined(MVDE_HAVE_NEON)
+    kernels.push_back(&mvde::kNeonKernel);
+#endif
+#if defined(MVDE_TEST_SIMDE)
+    kernels.push_back(&mvde::kEmulatedAvx512Kernel);
+#endif
+    return kernels;
+}

@@ -1,0 +1,198 @@
+// Every implementation against the specification in double, and against the scalar one bit for bit.
+#include "harness.hpp"
+#include "kernels.hpp"
+#include "reference.hpp"
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+
+namespace {
+
+constexpr int32_t kAllStats[] = {MVDE_MEAN, MVDE_VAR, MVDE_GRAD, MVDE_MIN, MVDE_MAX, MVDE_VALID};
+const float kNaN = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
+
+// Maps with gaps between pixels, rows and images, so that every stride is exercised.
+struct Case {
+    int batch, height, width, patch;
+    int pixel_gap, row_gap;  // in elements
+    int32_t dtype;
+    std::vector<float> buffer;            // float32 maps
+    std::vector<std::uint16_t> halves;    // 16-bit maps
+    std::vector<double> exact;            // dense, what the elements mean
+
+    std::int64_t element() const { return dtype == MVDE_FLOAT32 ? 4 : 2; }
+    std::int64_t row_elements() const { return static_cast<std::int64_t>(width) * (1 + pixel_gap) + row_gap; }
+    mvde_map map() {
+        void *data = dtype == MVDE_FLOAT32 ? static_cast<void *>(buffer.data()) : static_cast<void *>(halves.data());
+        return {data, dtype, 0, batch, height, width, element() * row_elements() * height, element() * row_elements(),
+                element() * (1 + pixel_gap)};
+    }
+};
+
+double from_half(std::uint16_t h) {
+    const int exponent = h >> 10 & 31, digits = h & 1023;
+    const double sign = h & 0x8000 ? -1.0 : 1.0;
+    if (exponent == 31) return digits ? std::numeric_limits<double>::quiet_NaN() : sign * kInfinity;
+    return sign * (exponent ? std::ldexp(1024 + digits, exponent - 25) : std::ldexp(digits, -24));
+}
+
+double from_bfloat(std::uint16_t h) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(h) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+using Random = std::mt19937;
+
+float sample(Random &random, float offset, float spread, int special_percent) {
+    static const float special[] = {kNaN, -kNaN, kInfinity, -kInfinity, 0.0F, -0.0F, -1.0F, 1e-42F, 1e-30F, 60.0F, 1e4F};
+    if (static_cast<int>(random() % 100) < special_percent) return special[random() % 11];
+    return offset + spread * static_cast<float>(random() % 65536) / 65536.0F;
+}
+
+Case make_case(Random &random, int32_t dtype, int patch, float offset, float spread, int special_percent) {
+    Case c{};
+    c.batch = 1 + static_cast<int>(random() % 2);
+    c.patch = patch;
+    const int limit = patch > 64 ? 2 : 4;
+    c.height = patch * (1 + static_cast<int>(random() % limit));
+    c.width = patch * (1 + static_cast<int>(random() % (patch < 20 ? 40 : limit)));
+    c.pixel_gap = random() % 3 ? 0 : 1;
+    c.row_gap = static_cast<int>(random() % 5);
+    c.dtype = dtype;
+    const std::size_t total = static_cast<std::size_t>(c.row_elements()) * c.height * c.batch;
+    (dtype == MVDE_FLOAT32 ? (c.buffer.resize(total), void()) : c.halves.resize(total));
+    for (int b = 0; b < c.batch; ++b)
+        for (int y = 0; y < c.height; ++y)
+            for (int x = 0; x < c.width; ++x) {
+                const std::size_t at = static_cast<std::size_t>((static_cast<std::int64_t>(b) * c.height + y) *
+                                                                c.row_elements() + x * (1 + c.pixel_gap));
+                if (dtype == MVDE_FLOAT32) {
+                    c.buffer[at] = sample(random, offset, spread, special_percent);
+                    c.exact.push_back(static_cast<double>(c.buffer[at]));
+                } else {  // any bits at all: the conversions are exact
+                    const bool half = dtype == MVDE_FLOAT16;
+                    const unsigned base = half ? 0x3C00 : 0x3F80, span = half ? 0x1000 : 0x200;
+                    c.halves[at] = static_cast<std::uint16_t>(
+                        static_cast<int>(random() % 100) < special_percent ? random() : base + random() % span);
+                    c.exact.push_back(half ? from_half(c.halves[at]) : from_bfloat(c.halves[at]));
+                }
+            }
+    return c;
+}
+
+std::vector<float> stats_of(Case &c, float low, float high, mvde_workers *workers = nullptr) {
+    std::vector<float> out(static_cast<std::size_t>(mvde_num_patch_stats(c.batch, c.height, c.width, c.patch, 6)), -7.0F);
+    const mvde_stats_request request{c.patch, 6, kAllStats, out.data(), static_cast<int64_t>(out.size())};
+    const mvde_map map = c.map();
+    CHECK(mvde_patch_stats(&map, low, high, &request, workers) == MVDE_OK, "%s", mvde_last_error());
+    return out;
+}
+
+bool close(double got, double expected, double relative, double absolute) {
+    return std::abs(got - expected) <= relative * std::abs(expected) + absolute;
+}
+
+// u = 2^-24. A lane sums 16 rows of up to 256 / 16 chunks, then come four levels of a tree, each rounding by u; each term
+// carries three more. The mean is a shift plus the mean deviation from it, rounded once: only the deviations carry those
+// errors. The variance cancels by at most a factor 5 (see block_shift). Squares below 1e-38 are denormal, hence the absolute parts.
+void check_close(const Case &c, const std::vector<float> &got, double low, double high, const char *kernel) {
+    constexpr double kUnit = 0x1p-24;
+    const double terms = 16 * std::max(1, std::min(c.patch, 256) / 16) + 4 + 3;
+    std::size_t at = 0;
+    for (int b = 0; b < c.batch; ++b) {
+        const auto begin = c.exact.begin() + static_cast<std::ptrdiff_t>(b) * c.height * c.width;
+        reference::Image image{c.height, c.width, {begin, begin + static_cast<std::ptrdiff_t>(c.height) * c.width}};
+        for (double &depth : image.metres)
+            if (!(std::isfinite(depth) && depth > 0 && depth >= low && depth <= high)) depth = std::nan("");
+        for (int y = 0; y < c.height; y += c.patch)
+            for (int x = 0; x < c.width; x += c.patch, at += 6) {
+                const std::vector<double> expected = reference::patch_stats(image, y, x, c.patch);
+                const double relative[] = {2 * kUnit, 5 * terms * kUnit, terms * kUnit, 0, 0, kUnit};
+                // An offset far above the spread rounds the depths' own differences by nothing, but the shift by u.
+                const double deviation = std::sqrt(5 * expected[1]);  // at most, from the shift
+                const double absolute[] = {1e-44 + terms * kUnit * deviation, 1e-37 + std::pow(kUnit * expected[4], 2), 2e-22, 0, 0, 0};
+                for (int s = 0; s < 6; ++s)
+                    CHECK(close(static_cast<double>(got[at + s]), expected[s], relative[s], absolute[s]),
+                          "%s, stat %d, patch %d at (%d, %d) of %dx%d: got %.9g, expected %.9g", kernel, s, c.patch, y, x,
+                          c.height, c.width, static_cast<double>(got[at + s]), expected[s]);
+            }
+    }
+}
+
+bool same_bits(const std::vector<float> &a, const std::vector<float> &b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+void check_everywhere(Case &c, float low, float high) {
+    mvde::force_kernel(&mvde::kScalarKernel);
+    const std::vector<float> scalar = stats_of(c, low, high);
+    check_close(c, scalar, static_cast<double>(low), static_cast<double>(high), "scalar");
+    for (const mvde::Kernel *kernel : testable_kernels()) {
+        mvde::force_kernel(kernel);
+        CHECK(same_bits(stats_of(c, low, high), scalar), "%s differs from scalar: patch %d, %dx%d, dtype %d", kernel->name,
+              c.patch, c.height, c.width, c.dtype);
+        CHECK(std::strcmp(mvde_last_kernel(), kernel->name) == 0, "ran %s", mvde_last_kernel());
+    }
+    mvde::force_kernel(nullptr);
+}
+
+}  // namespace
+
+TEST(statistics_match_the_specification_and_have_the_same_bits_everywhere) {
+    Random random(1);
+    for (const int patch : {1, 2, 7, 8, 14, 15, 16, 17, 24, 32, 40, 100, 256, 300}) {
+        for (const int special : {0, 3, 60, 100}) {
+            Case c = make_case(random, MVDE_FLOAT32, patch, 0.5F, 9.5F, special);
+            check_everywhere(c, 0.0F, kInfinity);
+            check_everywhere(c, 0.7F, 5.0F);
+        }
+    }
+}
+
+TEST(half_precision_maps_are_read_exactly) {
+    Random random(2);
+    for (const int32_t dtype : {MVDE_FLOAT16, MVDE_BFLOAT16})
+        for (const int patch : {5, 14, 16})
+            for (const int special : {0, 5, 100}) {
+                Case c = make_case(random, dtype, patch, 0, 0, special);
+                check_everywhere(c, 0.0F, 1e15F);  // random bfloat16 bits reach 1e38, whose squares are infinite
+            }
+}
+
+TEST(millimetres_survive_an_offset_of_ten_kilometres) {
+    Random random(3);
+    for (const int patch : {14, 16, 64}) {
+        Case c = make_case(random, MVDE_FLOAT32, patch, 1e4F, 0.01F, 0);
+        check_everywhere(c, 0.0F, kInfinity);
+        CHECK(stats_of(c, 0.0F, kInfinity)[1] > 1e-6F);
+    }
+}
+
+TEST(constant_planes_have_no_variance_and_no_slope) {
+    for (const float depth : {0.1F, 3.3F, 1e4F}) {
+        Random random(4);
+        Case c = make_case(random, MVDE_FLOAT32, 14, depth, 0, 0);
+        const std::vector<float> out = stats_of(c, 0.0F, kInfinity);
+        for (std::size_t i = 0; i < out.size(); i += 6)
+            CHECK(out[i] == depth && out[i + 1] == 0 && out[i + 2] == 0 && out[i + 5] == 1);
+    }
+}
+
+TEST(results_do_not_depend_on_the_number_of_threads) {
+    Random random(5);
+    Case c = make_case(random, MVDE_FLOAT32, 14, 1, 3, 2);
+    const std::vector<float> alone = stats_of(c, 0.0F, kInfinity);
+    for (const int num_threads : {1, 2, 3, 8}) {
+        mvde_workers *workers = nullptr;
+        CHECK(mvde_workers_create(num_threads, &workers) == MVDE_OK);
+        for (int repeat = 0; repeat < 20; ++repeat) CHECK(same_bits(stats_of(c, 0.0F, kInfinity, workers), alone));
+        mvde_workers_destroy(workers);
+    }
+}
+
+int main() { return harness::run_all(); }
