@@ -1,6 +1,7 @@
 # make demo    export the shipped model, build the best engine here, run it on photographs, print a benchmark
-# make test    install what the tests need and run the fast ones (MARK= runs the slow ones too)
+# make test    install what the tests need and run the fast ones (MARK= runs the slow ones too), C++ and Python
 # make check   format, lint, types, tests: the same at a desk and in CI
+# make native  libmvde alone, built into mvde/lib and tested with CTest
 # Each creates .venv by itself; the only needs are Python 3.11 and a C++ compiler.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,28 +9,36 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 MARK ?= not slow
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find cpp -type f 2>/dev/null)
+BUILD := build/native
+CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 
-# make native  libmvde alone, into mvde/lib, with its own tests (CTest)
-native:
-	cmake -S . -B build/native -DCMAKE_BUILD_TYPE=Release -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
-	cmake --build build/native --parallel 2
-	ctest --test-dir build/native --output-on-failure
-	install -D build/native/cpp/libmvde.so mvde/lib/libmvde.so
+.PHONY: demo test check native native-test format-check lint types format clean
 
-.PHONY: native demo test check format-check lint types format train-nano clean
+demo: $(VENV)/.demo mvde/lib/libmvde.so
+	$(BIN)/mvde export --res 224 --res 896 --out demo/export
+	$(BIN)/mvde build --export-dir demo/export --out demo/engines
+	$(BIN)/mvde run mvde/assets/photos --engine-dir demo/engines --res 896 --out demo/depth
+	$(BIN)/mvde bench --engine-dir demo/engines
+	@echo "Depth, pictures and statistics are in demo/depth"
 
-demo: $(VENV)/.demo
-	$(BIN)/mvde export --res native --res 896 --out demo/export
-	$(BIN)/mvde build --export demo/export --out demo/engines
-	$(BIN)/mvde run mvde/assets/photos --engines demo/engines --res 896 --out demo/out
-	$(BIN)/mvde bench --engines demo/engines
-	@echo "Depth, pictures and statistics are in demo/out"
-
-test: $(VENV)/.test
+test: $(VENV)/.test native-test
 	$(BIN)/python -m pytest -m "$(MARK)"
 
 check: format-check lint types test
+
+native: mvde/lib/libmvde.so native-test
+
+native-test: $(BUILD)/.built
+	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
+
+mvde/lib/libmvde.so: $(BUILD)/.built
+	install -D $(BUILD)/cpp/libmvde.so $@
+
+$(BUILD)/.built: $(VENV)/.build $(CPP_SOURCES)
+	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	    -DCMAKE_BUILD_TYPE=Release -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
+	$(BIN)/cmake --build $(BUILD)
+	touch $@
 
 format-check: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -44,21 +53,25 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-$(VENV)/bin/python:
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(VENV)/.demo: $(VENV)/bin/python $(SOURCES)
+$(VENV)/.build: | $(BIN)/python
+	$(PIP) --group build
+	touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[export]'
 	touch $@
 
-$(VENV)/.test: $(VENV)/bin/python $(SOURCES)
+$(VENV)/.test: pyproject.toml constraints.txt mvde/lib/libmvde.so | $(BIN)/python
 	$(PIP) --editable '.[export,train,data,video]' --group test
 	touch $@ $(VENV)/.demo
 
-$(VENV)/.lint: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --group lint
 	touch $@
 
 clean:
-	rm -rf demo build dist
+	rm -rf demo build dist mvde/lib
