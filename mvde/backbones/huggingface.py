@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mvde.backbones.hub import check_complete, image_normalization, load_pretrained
 from mvde.config import check_resolution
-from mvde.errors import CheckpointError
+from mvde.errors import CheckpointError, ResolutionError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LARGEST_INVERSE = 1e4  # inverse depth of 0 means infinitely far; depth stays finite
@@ -29,7 +29,10 @@ class DepthKind(enum.Enum):
 
 
 class HuggingFaceDepth(nn.Module):
-    """Depth (B, H, W) from normalised pixels (B, 3, H, W): metres, or the inverse of a relative inverse depth."""
+    """Depth (B, H, W) from normalised pixels (B, 3, H, W): metres, or the inverse of a relative inverse depth.
+
+    Raises :class:`ResolutionError` for sides that are no multiples of the patch size, or that the network cannot take.
+    """
 
     def __init__(self, network: nn.Module, kind: DepthKind, patch_size: int, max_depth_m: float) -> None:
         super().__init__()
@@ -40,9 +43,10 @@ class HuggingFaceDepth(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Depth (B, H, W), at the resolution of ``pixels``."""
+        size = (int(pixels.shape[2]), int(pixels.shape[3]))
+        self._check_size(size)
         output: Tensor = self.network(pixel_values=pixels).predicted_depth  # (B, h, w)
         if output.shape[1:] != pixels.shape[2:]:
-            size = (int(pixels.shape[2]), int(pixels.shape[3]))
             output = F.interpolate(output[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
         if self.kind is DepthKind.METRIC:
             return output.float()
@@ -50,7 +54,7 @@ class HuggingFaceDepth(nn.Module):
 
     def at_resolution(self, resolution: tuple[int, int]) -> HuggingFaceDepth:
         """Copy in which the resampled position embeddings of ``resolution`` (H, W) are constants."""
-        check_resolution(resolution, self.patch_size)
+        self._check_size(resolution)
         fixed = copy.deepcopy(self).eval()
         parameter = next(fixed.parameters())
         pixels = torch.zeros(1, 3, *resolution, dtype=parameter.dtype, device=parameter.device)
@@ -60,6 +64,16 @@ class HuggingFaceDepth(nn.Module):
         for module in frozen:
             _replay_position(module)
         return fixed
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        check_resolution(size, self.patch_size)
+        config: Any = self.network.config
+        # transformers reassembles the tokens of DPT's own ViT to a square, whatever the image was.
+        if size[0] != size[1] and config.model_type == "dpt" and config.backbone_config is None:
+            raise ResolutionError(
+                f"DPT in transformers takes square images only, but got {size[0]}x{size[1]}; "
+                f"use {size[0]}x{size[0]} or {size[1]}x{size[1]}"
+            )
 
 
 def load_huggingface_depth(

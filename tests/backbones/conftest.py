@@ -1,0 +1,43 @@
+"""Small random towers as transformers saves them: the vision tower alone, and inside a whole SigLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "image_size": 64,
+    "patch_size": 16,
+}
+
+
+@pytest.fixture(scope="session")
+def sizes() -> dict[str, Any]:
+    """Keyword arguments of a small SiglipVisionConfig with a native grid of 4 by 4."""
+    return dict(SIZES)
+
+
+@pytest.fixture(scope="session")
+def save_tower(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Any]]:
+    """Writer of a random SiglipVisionModel; gives the directory and the model, so that it can be compared with."""
+
+    def save(**changed: Any) -> tuple[Path, Any]:
+        import torch
+        from transformers import SiglipVisionConfig, SiglipVisionModel
+
+        torch.manual_seed(0)
+        model = SiglipVisionModel(SiglipVisionConfig(**{**SIZES, **changed})).eval()
+        path = tmp_path_factory.mktemp("tower")
+        model.save_pretrained(path)
+        return path, model
+
+    return save
