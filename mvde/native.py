@@ -247,6 +247,8 @@ def _stats_request(
         raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(_STATS)}")
     names = {name: index for index, name in enumerate(_STATS)}
     columns = (ctypes.c_int32 * len(stats))(*(_enum(names, name, "stats") for name in stats))
+    if patch_size < 1:
+        raise UsageError(f"patch_size is {patch_size}: expected 1 or more")
     num_patches = (height // patch_size) * (width // patch_size)
     out = np.empty((batch, num_patches, len(stats)), np.float32)
     return _StatsRequest(patch_size, len(stats), columns, out.ctypes.data, out.size), out

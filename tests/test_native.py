@@ -1,0 +1,220 @@
+"""libmvde through ctypes, against the NumPy specification."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from mvde import native
+from mvde.errors import BackendError, UsageError
+from mvde.stats import STATS, depth_to_patch_stats, numpy_patch_stats
+
+pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")
+
+RNG = np.random.default_rng(7)
+
+
+def noisy_depth(shape, invalid_share=0.0):
+    depth = 1 + 4 * RNG.random(shape, np.float32)
+    depth[RNG.random(shape) < invalid_share] = np.nan
+    return depth
+
+
+@pytest.fixture(params=native.available_kernels() if native.is_available() else [])
+def forced_kernel(request):
+    native.set_kernel(request.param)
+    yield request.param
+    native.set_kernel(None)
+
+
+@pytest.mark.parametrize("patch_size", [1, 7, 14, 16, 24, 56])
+@pytest.mark.parametrize("invalid_share", [0.0, 0.1, 1.0])
+def test_statistics_match_numpy_on_every_kernel(forced_kernel, patch_size, invalid_share):
+    depth = noisy_depth((2, 2 * patch_size, 5 * patch_size), invalid_share)
+    got = native.patch_stats(depth, patch_size, STATS)
+    assert native.last_kernel() == forced_kernel
+    # Up to 16 terms per lane, four levels of a tree, and cancellation: see block_shift in the kernel.
+    np.testing.assert_allclose(got, numpy_patch_stats(depth, patch_size, STATS), rtol=7e-6, atol=1e-12)
+
+
+def test_the_fast_path_is_what_depth_to_patch_stats_uses():
+    depth = noisy_depth((1, 32, 32))
+    np.testing.assert_array_equal(depth_to_patch_stats(depth, 16, STATS), native.patch_stats(depth, 16, STATS))
+
+
+@pytest.mark.parametrize(
+    "view", [np.s_[:, ::-1], np.s_[:, :, ::-1], np.s_[:, ::2], np.s_[:, :, ::2], np.s_[::-1, 8:40, 8:40]]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_views_are_read_in_place(view, dtype):
+    depth = noisy_depth((3, 64, 64), 0.05).astype(dtype)[view]
+    np.testing.assert_array_equal(
+        native.patch_stats(depth, 16, STATS), native.patch_stats(np.ascontiguousarray(depth), 16, STATS)
+    )
+
+
+def test_a_broadcast_or_misaligned_array_is_copied():
+    row = noisy_depth((1, 1, 32))
+    wide = np.broadcast_to(row, (2, 32, 32))
+    np.testing.assert_array_equal(native.patch_stats(wide, 16, STATS), native.patch_stats(wide.copy(), 16, STATS))
+    shifted = np.empty(32 * 32 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(1, 32, 32)
+    shifted[:] = row
+    np.testing.assert_array_equal(native.patch_stats(shifted, 16, STATS), native.patch_stats(wide[:1], 16, STATS))
+
+
+@pytest.mark.parametrize("conversion", ["linear", "inverse", "exp", "log_sigmoid"])
+def test_conversions_match_numpy_on_every_kernel(forced_kernel, conversion):
+    raw = RNG.normal(0, 1.5, (1, 48, 80)).astype(np.float32)
+    raw[0, 3, 5:9] = math.nan, math.inf, -math.inf, -300
+    scale, shift, low, high = 0.75, 0.5, 0.2, 12.0
+    with np.errstate(all="ignore"):
+        linear = raw.astype(np.float64) * scale + shift
+        span = math.log(high / low)
+        depth = {
+            "linear": lambda: linear,
+            "inverse": lambda: 1 / linear,
+            "exp": lambda: np.where(np.isfinite(linear), np.exp(np.maximum(linear, -87)), np.nan),
+            "log_sigmoid": lambda: low * np.exp(span / (1 + np.exp(-linear))),
+        }[conversion]()
+    valid = np.isfinite(depth) & (depth > 0)
+    expected = np.where(valid, np.clip(depth, low, high), np.nan)
+    got = native.postprocess(
+        raw,
+        16,
+        STATS,
+        conversion=conversion,
+        scale=scale,
+        shift=shift,
+        depth_range="clamp",
+        min_depth=low,
+        max_depth=high,
+    )
+    assert native.last_kernel() == forced_kernel
+    # Two exponentials of 2 ulp each, the outer one of an argument up to ln(12 / 0.2) = 4.1 that carries 1 ulp.
+    np.testing.assert_allclose(got.depth, expected, rtol=2e-6)
+    stats = numpy_patch_stats(got.depth, 16, STATS)
+    np.testing.assert_allclose(got.stats, stats, rtol=7e-6, atol=1e-12)
+
+
+def test_bfloat16_is_the_upper_half_of_a_float():
+    bits = RNG.integers(0x3F80, 0x4180, (1, 32, 32)).astype(np.uint16)
+    depth = (bits.astype(np.uint32) << 16).view(np.float32)
+    got = native.postprocess(bits, 16, STATS, raw_dtype="bfloat16")
+    np.testing.assert_array_equal(got.depth, depth)
+    np.testing.assert_array_equal(got.stats, native.patch_stats(depth, 16, STATS))
+
+
+def test_millimetres_are_rounded_and_what_does_not_fit_is_no_depth(forced_kernel):
+    depth = np.array([1.0004, 1.0006, 0.0025, 0.0004, 65.535, 65.536, 1e6, math.nan, math.inf, -1.0, 0.0, 2.5])
+    raw = np.resize(depth, (1, 4, 12)).astype(np.float32)
+    got = native.postprocess(raw, 4, STATS, depth_dtype="uint16").depth
+    np.testing.assert_array_equal(got[0, 0], [1000, 1001, 2, 0, 65535, 0, 0, 0, 0, 0, 0, 2500])
+
+
+@pytest.mark.parametrize(("range_name", "expected"), [("reject", [9, 1, 2, 9]), ("clamp", [1, 1, 2, 2])])
+def test_depth_outside_the_range_is_rejected_or_clamped(range_name, expected):
+    raw = np.array([0.5, 1.0, 2.0, 3.0], np.float32).reshape(1, 1, 4)
+    got = native.postprocess(raw, 1, ("valid",), depth_range=range_name, min_depth=1, max_depth=2, invalid_m=9)
+    np.testing.assert_array_equal(got.depth[0, 0], expected)
+    assert got.stats.sum() == (2 if range_name == "reject" else 4)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    depth = noisy_depth((2, 112, 140), 0.02)
+    alone = native.patch_stats(depth, 14, STATS)
+    for num_threads in (1, 2, 5):
+        with native.Workers(num_threads) as workers:
+            np.testing.assert_array_equal(native.patch_stats(depth, 14, STATS, workers=workers), alone)
+
+
+def test_many_python_threads_may_call_at_once():
+    maps = [noisy_depth((1, 64, 64), 0.02) for _ in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda depth: native.patch_stats(depth, 16, STATS), maps))
+    for depth, result in zip(maps, results, strict=True):
+        np.testing.assert_array_equal(result, native.patch_stats(depth, 16, STATS))
+
+
+def test_an_empty_batch_gives_no_rows():
+    assert native.patch_stats(np.empty((0, 32, 32), np.float32), 16, STATS).shape == (0, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: native.patch_stats(np.ones((1, 30, 32), np.float32), 16, STATS), "height 16 or 32 and width 32"),
+        (lambda: native.patch_stats(np.ones((32, 32), np.float32), 16, STATS), "expected \\(B, H, W\\)"),
+        (lambda: native.patch_stats(np.ones((1, 32, 32)), 16, STATS), "'float64'"),
+        (lambda: native.patch_stats(np.ones((1, 32, 32), np.float32), 16, ("median",)), "'median'"),
+        (lambda: native.patch_stats(np.ones((1, 32, 32), np.float32), 0, STATS), "patch_size is 0"),
+        (lambda: native.patch_stats(np.ones((1, 4, 4), np.float32), 4, STATS, min_depth=2, max_depth=1), "bounds"),
+        (lambda: native.postprocess(np.ones((1, 4, 4), np.float32), 4, STATS, conversion="cubic"), "'cubic'"),
+        (lambda: native.postprocess(np.ones((1, 4, 4), np.float32), 4, STATS, scale=math.nan), "scale nan"),
+        (lambda: native.postprocess(np.ones((1, 4, 4), np.float32), 4, STATS, conversion="log_sigmoid"), "min_depth"),
+        (lambda: native.set_kernel("sse9"), "'sse9'"),
+        (lambda: native.Workers(0), "num_threads is 0"),
+    ],
+)
+def test_bad_input_is_one_clear_error(call, message):
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+def test_closed_workers_are_refused():
+    workers = native.Workers(2)
+    workers.close()
+    workers.close()
+    with pytest.raises(UsageError, match="closed"):
+        native.patch_stats(np.ones((1, 4, 4), np.float32), 4, STATS, workers=workers)
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+STATS_OF_ONES = (
+    "import numpy as np; from mvde import native; native.patch_stats(np.ones((1, 4, 4), 'f4'), 4, ('mean',))"
+)
+
+
+@pytest.mark.parametrize("name", native.available_kernels() if native.is_available() else [])
+def test_the_environment_forces_a_kernel(name):
+    done = run_python(f"{STATS_OF_ONES}; print(native.last_kernel())", MVDE_KERNEL=name)
+    assert done.stdout.strip() == name
+
+
+def test_an_impossible_kernel_is_an_error_and_not_a_fallback():
+    done = run_python(STATS_OF_ONES, MVDE_KERNEL="neon" if "avx2" in native.available_kernels() else "avx2")
+    assert done.returncode != 0
+    assert "MVDE_KERNEL names the kernel" in done.stderr
+
+
+def test_a_missing_or_foreign_library_is_an_error_and_not_a_fallback(tmp_path):
+    code = "from mvde import native; native.is_available()"
+    assert "cannot be loaded" in run_python(code, MVDE_LIBRARY=str(tmp_path / "absent.so")).stderr
+    (tmp_path / "text.so").write_text("not a library")
+    assert "reinstall mvde" in run_python(code, MVDE_LIBRARY=str(tmp_path / "text.so")).stderr
+
+
+def test_numpy_serves_where_there_is_no_library(monkeypatch):
+    depth = noisy_depth((1, 32, 32), 0.1)
+    expected = numpy_patch_stats(depth, 16, STATS)
+    monkeypatch.setattr(native, "library_path", lambda: None)
+    native._library.cache_clear()
+    try:
+        assert not native.is_available()
+        assert native.version() is None
+        assert native.kernel() is None
+        np.testing.assert_array_equal(depth_to_patch_stats(depth, 16, STATS), expected)
+        with pytest.raises(BackendError, match="make native"):
+            native.patch_stats(depth, 16, STATS)
+    finally:
+        native._library.cache_clear()
