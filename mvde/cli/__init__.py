@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import traceback
 from typing import TYPE_CHECKING, Annotated
@@ -31,8 +30,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_root)
     for verb in VERBS:
-        if importlib.util.find_spec(f"mvde.cli.{verb}"):
-            importlib.import_module(f"mvde.cli.{verb}").register(app)
+        importlib.import_module(f"mvde.cli.{verb}").register(app)
     return app
 
 

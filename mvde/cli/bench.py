@@ -34,7 +34,10 @@ def bench(
     frames: Annotated[int | None, typer.Option("--frames", help="Frames per engine, instead of --duration.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
 ) -> None:
-    """Measure whole frames, from camera bytes to depth and statistics; several engines take turns, A B A B."""
+    """Measure whole frames, from camera to statistics.
+
+    Several engines take turns (A B A B), so that a noisy machine does not decide between them.
+    """
     import json
 
     from rich.console import Console

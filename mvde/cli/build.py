@@ -46,7 +46,10 @@ def build(
         typer.Option("--provider", help="For onnxruntime: cpu, cuda or tensorrt. Default: the best there is."),
     ] = None,
 ) -> None:
-    """Build engines from exported graphs, compare each with its fp32 graph, and keep those that agree."""
+    """Build engines for this machine from exported graphs.
+
+    Each engine is compared with its fp32 graph on photographs and is kept only if depth and patch statistics agree.
+    """
     from rich.console import Console
 
     from mvde.cli.options import fitted_photographs

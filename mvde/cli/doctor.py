@@ -18,7 +18,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False) -> None:
-    """Show CPU, memory, GPUs, library versions, and which engine ids would work here (and why not)."""
+    """Show what this machine has and which engines work here.
+
+    CPU, memory, GPUs, library versions, and every engine id with what it would compute in, or why it would not work.
+    """
     import json
 
     facts = examine()

@@ -33,7 +33,11 @@ def run(
     res: Annotated[str | None, typer.Option("--res", help="Resolution, H or HxW, where several were built.")] = None,
     engine_dir: Annotated[Path, typer.Option("--engine-dir", help="Folder that holds engines.")] = Path("engines"),
 ) -> None:
-    """Write NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (a picture) and NAME.stats.npz for every frame."""
+    """Write depth, a picture and patch statistics of every frame.
+
+    For each frame: NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (a picture with its scale) and NAME.stats.npz
+    (one row per patch).
+    """
     from mvde.config import parse_resolution
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.image import check_fit
