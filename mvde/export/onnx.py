@@ -184,22 +184,28 @@ def _write_graph(
 
     model = job.source.take()
     job.progress(f"{path.stem}: tracing")
-    graph = trace(model, resolution, job.batch, job.opset)
-    job.progress(f"{path.stem}: writing")
-    records = save_model(graph, path, _metadata(job, resolution))
-    del graph
+    with traced(model, resolution, job.batch, job.opset) as graph:
+        job.progress(f"{path.stem}: writing")
+        records = save_model(graph, path, _metadata(job, resolution))
     job.progress(f"{path.stem}: computing depth in PyTorch")
     return records, [torch_depth(model, image) for image in images]
 
 
-def trace(model: DepthModel, resolution: tuple[int, int], batch: int = 1, opset: int = DEFAULT_OPSET) -> ir.Model:
-    """Folded graph of ``model`` at ``resolution``, uint8 (B, H, W, 3) in, depth (B, H, W) out; weights are shared."""
+@contextlib.contextmanager
+def traced(
+    model: DepthModel, resolution: tuple[int, int], batch: int = 1, opset: int = DEFAULT_OPSET
+) -> Iterator[ir.Model]:
+    """Folded graph of ``model`` at ``resolution``: uint8 (B, H, W, 3) in, depth (B, H, W) out.
+
+    The graph shares the model's weights and is empty of them when the block ends: the exporter's rewriter remembers
+    the last graph that it saw, and would keep the weights in memory.
+    """
     from mvde.export.fold import fold_graph
 
     torch = _import_export_packages()
     was_training = model.training
     try:
-        wrapper = _camera_bytes_model(model, resolution)
+        wrapper, aliases = _with_aliases(_camera_bytes_model(model, resolution))
         image = torch.zeros(batch, *resolution, 3, dtype=torch.uint8)
         with torch.no_grad(), _quiet_exporter():
             program = torch.onnx.export(
@@ -214,9 +220,28 @@ def trace(model: DepthModel, resolution: tuple[int, int], batch: int = 1, opset:
     finally:
         model.train(was_training)
     graph: ir.Model = program.model
+    values = list(graph.graph.initializers.values())
     fold_graph(graph)
     _forget_origin(graph)
-    return graph
+    try:
+        yield graph
+    finally:
+        for value in (*values, *graph.graph.initializers.values()):
+            value.const_value = None
+        for alias in aliases:
+            alias.data = torch.empty(0)
+
+
+def _with_aliases(module: torch.nn.Module) -> tuple[torch.nn.Module, list[torch.Tensor]]:
+    """Copy of a module in evaluation mode, and its tensors: other objects on the same memory."""
+    import copy
+
+    import torch
+
+    tensors = [*module.parameters(), *module.buffers()]
+    aliases: list[torch.Tensor] = [torch.nn.Parameter(tensor.detach(), requires_grad=False) for tensor in tensors]
+    memo: dict[int, Any] = {id(tensor): alias for tensor, alias in zip(tensors, aliases, strict=True)}
+    return copy.deepcopy(module, memo).eval(), aliases
 
 
 def _import_export_packages() -> Any:
