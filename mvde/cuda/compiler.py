@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -81,11 +82,9 @@ def load_cubin(source: str, architecture: str, cache_dir: Path | None = None) ->
     if cached is not None:
         return cached
     cubin = compile_kernels(source, architecture).cubin
-    try:
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(hashlib.sha256(cubin).digest() + cubin)
-    except OutputError:
-        pass  # a read-only home folder costs seconds at start, not the run
+    # A read-only home folder costs seconds at every start, not the run.
+    with contextlib.suppress(OutputError, OSError), atomic_write(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(cubin).digest() + cubin)
     return cubin
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from mvde.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from mvde.runtime.image import Placement
 
 _WEIGHT_BITS = 22  # of Pillow's fixed-point weights
 _TILE = (16, 32)
@@ -38,6 +36,30 @@ class YuvStandard(Enum):
     BT601_FULL = (0.299, 0.114, False)
     BT709_LIMITED = (0.2126, 0.0722, True)
     BT709_FULL = (0.2126, 0.0722, False)
+
+
+class Box(Protocol):
+    """A rectangle in pixels, such as ``mvde.runtime.image.Box``."""
+
+    @property
+    def top(self) -> int: ...
+    @property
+    def left(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+
+class Placement(Protocol):
+    """Where a frame goes in the model's input: what ``mvde.runtime.image.place`` gives. Sizes are (height, width)."""
+
+    @property
+    def source_size(self) -> tuple[int, int]: ...
+    @property
+    def source_box(self) -> Box: ...
+    @property
+    def target_size(self) -> tuple[int, int]: ...
+    @property
+    def target_box(self) -> Box: ...
 
 
 class _Taps(ctypes.Structure):
@@ -129,7 +151,7 @@ def resize_table(source_size: int, target_size: int) -> ResizeTable:
 
 
 def resize_tables(placement: Placement) -> tuple[ResizeTable, ResizeTable]:
-    """Tables (columns, rows) for a placement of :func:`mvde.runtime.image.place`."""
+    """Tables (columns, rows) for a placement."""
     (source_height, source_width), (height, width) = placement.source_box.size, placement.target_box.size
     return resize_table(source_width, width), resize_table(source_height, height)
 

@@ -1,0 +1,83 @@
+"""Launching the kernels on a GPU, on the caller's stream and device memory; nothing is allocated or awaited here."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+from mvde.cuda.compiler import load_cubin
+from mvde.cuda.postprocess import LaunchPlan, PostprocessParams, plan_postprocess
+from mvde.cuda.preprocess import PreprocessParams, plan_preprocess
+from mvde.errors import BackendError, MissingDependencyError
+
+
+class DeviceKernels:
+    """The kernels of one source, loaded on a device. Launches come back at once; errors of the device come later.
+
+    ``device`` is a ``cuda.core.Device`` that was made current. Safe to use from several threads.
+    """
+
+    def __init__(self, source: str, device: Any, cache_dir: Path | None = None) -> None:
+        try:
+            from cuda.bindings import driver
+            from cuda.core import ObjectCode
+        except ImportError as error:
+            raise MissingDependencyError.for_extra("cuda-core", "cuda", "launching the CUDA kernels") from error
+        self._driver = driver
+        self._code = ObjectCode.from_cubin(load_cubin(source, architecture_of(device), cache_dir), name=source)
+        self._handles: dict[str, Any] = {}
+
+    def launch(self, plan: LaunchPlan, params: ctypes.Structure, stream: Any) -> None:
+        """Queues one launch on ``stream``, a ``cuda.core.Stream`` or anything whose ``handle`` is a CUstream.
+
+        The structure is copied before this returns. Raises :class:`BackendError` where the driver refuses.
+        """
+        # The driver wants an array with the address of each argument; the kernels take one structure.
+        arguments = (ctypes.c_void_p * 1)(ctypes.addressof(params))
+        threads = (plan.block_threads, 1, 1)
+        (status,) = self._driver.cuLaunchKernel(
+            self._function(plan.kernel),
+            *plan.grid,
+            *threads,
+            plan.shared_bytes,
+            stream.handle,
+            ctypes.addressof(arguments),
+            0,
+        )
+        if int(status) != 0:
+            raise BackendError(f"CUDA did not launch {plan.kernel} with {plan.grid} blocks of {threads[0]}: {status}")
+
+    def _function(self, name: str) -> Any:
+        if name not in self._handles:
+            kernel = self._code.get_kernel(name)
+            self._handles[name] = self._driver.CUfunction(int(kernel.handle))
+        return self._handles[name]
+
+
+class PostprocessKernels(DeviceKernels):
+    """Depth and patch statistics on a device."""
+
+    def __init__(self, device: Any, cache_dir: Path | None = None) -> None:
+        super().__init__("postprocess", device, cache_dir)
+
+    def enqueue(self, params: PostprocessParams, raw_dtype: str, stream: Any) -> None:
+        """Queues the depth and the statistics that ``params`` ask for; raises as :meth:`DeviceKernels.launch`."""
+        self.launch(plan_postprocess(params, raw_dtype), params, stream)
+
+
+class PreprocessKernels(DeviceKernels):
+    """Camera frames to model input on a device."""
+
+    def __init__(self, device: Any, cache_dir: Path | None = None) -> None:
+        super().__init__("preprocess", device, cache_dir)
+
+    def enqueue(self, params: PreprocessParams, stream: Any) -> None:
+        """Queues the resizing of one frame; raises as :meth:`DeviceKernels.launch`."""
+        self.launch(plan_preprocess(params), params, stream)
+
+
+def architecture_of(device: Any) -> str:
+    """Architecture of a ``cuda.core.Device``, such as ``"sm_87"``."""
+    major, minor = device.compute_capability
+    return f"sm_{major}{minor}"
