@@ -156,7 +156,7 @@ print(network.get_input(0).dtype, tuple(network.get_input(0).shape), tuple(netwo
 
 def test_tensorrt_rtx_parses_the_graph(exported: Exported) -> None:
     pytest.importorskip("tensorrt_rtx")
-    # In a process of its own: the library outlives its objects, and took the interpreter down in a later test.
+    # In a process of its own: loaded into this one, without a GPU, it was followed by a crash in a later test.
     command = [sys.executable, "-c", PARSE_WITH_TENSORRT_RTX, str(exported[0])]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

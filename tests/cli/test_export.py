@@ -1,0 +1,165 @@
+"""``mvde export``: from a checkpoint to a graph in one command, and one clear line for everything that goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("onnxscript")
+
+import torch
+import yaml
+
+from mvde.artifact import load_artifact, sha256_file
+from mvde.cli import execute
+from mvde.model import DepthModel
+
+Config = dict[str, object]
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+    """Maker of configurations of a tiny tower that lies in a local directory."""
+
+    def make(hidden_size: int = 32) -> Config:
+        tower = tmp_path_factory.mktemp("tower")
+        sizes = {"hidden_size": hidden_size, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}
+        about = {"model_type": "siglip_vision_model", "patch_size": 16, "image_size": 32, **sizes}
+        (tower / "config.json").write_text(json.dumps(about))
+        vit = {"name": str(tower), "tap_layers": [1, 2, 3, 4], "image_size": 32, "pretrained": False}
+        return {"name": "tiny", "vit": vit, "decoder": {"c_dec": 16}}
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def config_file(make_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(make_config()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("runs") / "best.safetensors"
+    DepthModel(config_file).save(path)
+    return path
+
+
+def test_checkpoint_alone_is_enough(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["export", "--checkpoint", str(checkpoint), "--res", "32", "--res", "32x64", "--out", str(tmp_path)]
+    assert execute(arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed] == [
+        str(tmp_path / "tiny-32x32.onnx"),
+        str(tmp_path / "tiny-32x64.onnx"),
+    ]
+    assert "|Δdepth|/depth max" in printed[0]
+    manifest = load_artifact(tmp_path / "tiny-32x64.onnx").manifest
+    assert manifest.source.checkpoint_sha256 == sha256_file(checkpoint)
+    assert manifest.resolution == (32, 64)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_configuration_with_random_weights_takes_the_native_resolution(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", "--config", str(config_file), "--random-weights", "--name", "timing", "--opset", "20"]
+    assert execute([*arguments, "--out", str(tmp_path)]) == 0
+    manifest = load_artifact(tmp_path / "timing-32x32.onnx").manifest
+    assert (manifest.name, manifest.opset) == ("timing", 20)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The one line that a command prints when it fails with ``status``; nothing was written."""
+
+    def fails(status: int, *arguments: object) -> str:
+        out = tmp_path / "export"
+        assert execute(["export", *map(str, arguments), "--out", str(out)]) == status
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith("mvde: error: ")
+        assert output.err.count("\n") == 1
+        assert not out.exists() or list(out.iterdir()) == []
+        return output.err
+
+    return fails
+
+
+def test_resolution_off_the_grid_names_the_nearest(checkpoint: Path, fails: Callable[..., str]) -> None:
+    error = fails(2, "--checkpoint", checkpoint, "--res", "40x70")
+    assert "40x70 is not a multiple of the patch size 16; use 32x64 or 48x80" in error
+
+
+def test_resolution_that_is_no_size(checkpoint: Path, fails: Callable[..., str]) -> None:
+    assert "'large' is not understood" in fails(2, "--checkpoint", checkpoint, "--res", "large")
+
+
+def test_missing_checkpoint(tmp_path: Path, fails: Callable[..., str]) -> None:
+    assert "there is no checkpoint" in fails(1, "--checkpoint", tmp_path / "lost.safetensors", "--res", "32")
+
+
+@pytest.mark.parametrize("num_bytes", [0, 7, 100, -1])
+def test_truncated_checkpoint(checkpoint: Path, tmp_path: Path, fails: Callable[..., str], num_bytes: int) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(checkpoint.read_bytes()[:num_bytes])
+    assert "cut.safetensors" in fails(1, "--checkpoint", cut, "--res", "32")
+
+
+def test_checkpoint_of_another_architecture(
+    make_config: Callable[..., Config], checkpoint: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(make_config(hidden_size=48)))
+    error = fails(1, "--checkpoint", checkpoint, "--config", other, "--res", "32")
+    assert "another architecture" in error
+
+
+def test_configuration_without_weights_is_refused(config_file: Path, fails: Callable[..., str]) -> None:
+    assert "holds no weights; give --checkpoint" in fails(2, "--config", config_file)
+
+
+def test_random_weights_and_a_checkpoint_contradict(
+    checkpoint: Path, config_file: Path, fails: Callable[..., str]
+) -> None:
+    assert "--random-weights goes with --config" in fails(2, "--random-weights")
+    arguments = ["--random-weights", "--config", config_file, "--checkpoint", checkpoint]
+    assert "without --checkpoint" in fails(2, *arguments)
+
+
+def test_configuration_with_a_typo_names_the_key(tmp_path: Path, fails: Callable[..., str]) -> None:
+    typo = tmp_path / "typo.yaml"
+    typo.write_text("decoder: {c_dek: 16}")
+    assert "c_dek" in fails(2, "--config", typo, "--random-weights")
+
+
+def test_missing_package_names_the_extra(
+    checkpoint: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
+    assert "pip install 'mvde[export]'" in fails(1, "--checkpoint", checkpoint)
+
+
+def test_interruption_leaves_nothing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mvde.export import onnx
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(onnx, "traced", interrupt)
+    assert execute(["export", "--checkpoint", str(checkpoint), "--res", "32", "--out", str(tmp_path / "export")]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert list((tmp_path / "export").iterdir()) == []
