@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,7 @@ class TrainConfig:
     seed: int = 0
     tracker: str = "tensorboard"
     init_checkpoint: str | None = None
+    start: str = "random"
     stages: tuple[StageConfig, ...] = ()
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -166,7 +167,7 @@ def load_config(source: Config | DictConfig | Mapping[str, Any] | str | Path) ->
         _fill_stages(given)
         merged = oc.to_container(oc.merge(schema, given), resolve=True, throw_on_missing=True)
     except _omegaconf_errors() as error:
-        raise ConfigError(_explain(error, where)) from error
+        raise ConfigError(_explain(error, where, schema, given)) from error
     return _checked(_instantiate(Config, merged), where)
 
 
@@ -179,13 +180,14 @@ def override_config(source: str | Path, assignments: Sequence[str]) -> Config:
     import yaml
 
     given = _read_yaml(Path(source))
+    failures: tuple[type[Exception], ...] = (yaml.YAMLError, *_omegaconf_errors())
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not (key and equals):
             raise ConfigError(f"{assignment!r} is not an assignment; write KEY=VALUE, e.g. train.lr=1e-3")
         try:
             _omegaconf().update(given, key, yaml.safe_load(text), force_add=True)
-        except (yaml.YAMLError, *_omegaconf_errors()) as error:
+        except failures as error:
             raise ConfigError(f"cannot set {assignment!r}: {' '.join(str(error).split())}") from error
     return load_config(given)
 
@@ -295,12 +297,38 @@ def _instantiate(kind: type[Any], plain: Mapping[str, Any]) -> Any:
     return kind(**values)
 
 
-def _explain(error: Exception, where: str) -> str:
-    key = getattr(error, "full_key", None) or "a value"
+def _explain(error: Exception, where: str, schema: Any, given: Any) -> str:
     reason = (getattr(error, "msg", None) or str(error) or type(error).__name__).splitlines()[0]
+    key = getattr(error, "full_key", None)
+    if not key:  # OmegaConf does not say for elements of a list, nor for a value in place of a section
+        key, value = next((leaf for leaf in _leaves(given) if not _merges(schema, *leaf)), ("a value", None))
+        reason = reason.replace("$VALUE_TYPE", type(value).__name__).replace("$VALUE", str(value))
     owner = getattr(error, "object_type", None)
     known = f"; known keys: {_names(owner)}" if dataclasses.is_dataclass(owner) and "not in" in reason else ""
     return f"{where}: {key}: {reason}{known}"
+
+
+def _leaves(given: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and plain value of everything that is not a mapping."""
+    for key, value in _omegaconf().to_container(given).items() if not prefix else given.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _merges(schema: Any, key: str, value: Any) -> bool:
+    oc = _omegaconf()
+    try:
+        oc.merge(schema, _nested(key, value))
+    except _omegaconf_errors():
+        return False
+    return True
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    head, _, rest = key.partition(".")
+    return {head: _nested(rest, value) if rest else value}
 
 
 def _names(kind: Any) -> str:
@@ -313,6 +341,7 @@ def _checked(config: Config, where: str) -> Config:
     positive = {"train.lr": train.lr, "train.batch_size": train.batch_size, "train.steps": train.steps}
     positive |= {"decoder.c_dec": decoder.c_dec, "decoder.min_depth": decoder.min_depth}
     positive |= {"data.depth_scale": config.data.depth_scale}
+    positive |= {"vit.image_size": min(vit.image_size), "train.res": min(train.res)}
     for index, stage in enumerate(train.stages):
         positive |= {f"train.stages[{index}].{key}": getattr(stage, key) for key in ("steps", "batch_size")}
         for text in stage.res:
@@ -324,6 +353,7 @@ def _checked(config: Config, where: str) -> Config:
         "train.optimizer": (train.optimizer, ("adamw", "muon")),
         "train.schedule": (train.schedule, ("cosine", "linear", "constant")),
         "train.autocast": (train.autocast, ("bf16", "none")),
+        "train.start": (train.start, ("random", "structured")),
         "train.tracker": (train.tracker, ("tensorboard", "wandb", "none")),
         "vit.select_feature": (vit.select_feature, ("patch",)),
     }

@@ -59,15 +59,20 @@ def align_depth(pred: Floats, target: Floats, alignment: str) -> Floats:
     and shift in inverse depth by least squares (Ranftl et al., 2020), and what it sends to infinity becomes the
     target's largest depth.
     """
-    if alignment == "none":
+    if check_alignment(alignment) == "none":
         return pred
     if alignment == "median":
         return pred * (np.median(target) / max(float(np.median(pred)), SMALLEST_DEPTH_M))
     if alignment == "scale":
         return pred * (float(pred @ target) / max(float(pred @ pred), SMALLEST_DEPTH_M**2))
-    if alignment == "scale_shift":
-        return _aligned_in_inverse_depth(pred, target)
-    raise UsageError(f"alignment {alignment!r} is unknown; use one of {', '.join(ALIGNMENTS)}")
+    return _aligned_in_inverse_depth(pred, target)
+
+
+def check_alignment(alignment: str) -> str:
+    """The same name, if it is one of :data:`ALIGNMENTS`; UsageError names them otherwise."""
+    if alignment not in ALIGNMENTS:
+        raise UsageError(f"alignment {alignment!r} is unknown; use one of {', '.join(ALIGNMENTS)}")
+    return alignment
 
 
 @dataclass

@@ -70,7 +70,9 @@ def test_alignments_minimise_what_they_say(depths: tuple[np.ndarray, np.ndarray]
     scale = optimize.least_squares(lambda s: s[0] * pred - target, [1.0]).x[0]
     fit = optimize.least_squares(lambda s: s[0] / pred + s[1] - 1 / target, [1.0, 0.0]).x
     shifted = 1 / np.maximum(fit[0] / pred + fit[1], 1 / target.max())
-    assert depth_metrics(pred, target, alignment="scale") == pytest.approx(depth_metrics(scale * pred, target), rel=1e-4)
+    assert depth_metrics(pred, target, alignment="scale") == pytest.approx(
+        depth_metrics(scale * pred, target), rel=1e-4
+    )
     assert depth_metrics(pred, target, alignment="scale_shift") == pytest.approx(
         depth_metrics(shifted, target), rel=1e-4
     )

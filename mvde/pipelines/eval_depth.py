@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.datasets.base import DepthDataset, DepthSample
 from mvde.config import check_resolution
+from mvde.datasets.base import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
-from mvde.metrics import MetricTotals, depth_metrics
+from mvde.metrics import MetricTotals, check_alignment, depth_metrics
 
 if TYPE_CHECKING:
     from mvde.model import DepthModel
@@ -66,7 +66,7 @@ def evaluate(
         raise DatasetError("the data set holds no frames; there is nothing to evaluate")
     taken = count if max_frames <= 0 else min(count, max_frames)
     indices = np.linspace(0, count - 1, taken).astype(int)
-    totals = {alignment: MetricTotals() for alignment in alignments}
+    totals = {check_alignment(alignment): MetricTotals() for alignment in alignments}
     for first in range(0, taken, batch_size):
         samples = [dataset[int(index)] for index in indices[first : first + batch_size]]
         depths = predict([sample.rgb for sample in samples])
@@ -76,7 +76,10 @@ def evaluate(
 
 
 def _add(
-    totals: dict[str, MetricTotals], sample: DepthSample, pred_m: NDArray[np.float32], depth_range_m: tuple[float, float]
+    totals: dict[str, MetricTotals],
+    sample: DepthSample,
+    pred_m: NDArray[np.float32],
+    depth_range_m: tuple[float, float],
 ) -> None:
     target = sample.depth_m
     with np.errstate(invalid="ignore"):

@@ -109,8 +109,13 @@ def rate_factor(step: int, num_steps: int, train: TrainConfig) -> float:
     decay_steps = train.decay_steps or max(num_steps - train.warmup_steps, 1)
     progress = min(max((step - (num_steps - decay_steps)) / decay_steps, 0.0), 1.0)
     if train.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
+        return rate_factor_cosine(progress)
     return 1 - progress if train.schedule == "linear" else 1.0
+
+
+def rate_factor_cosine(progress: float) -> float:
+    """Fraction of the full rate after ``progress`` (0 to 1) of a half cosine."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def backbone_factor(step: int, train: TrainConfig) -> float:

@@ -20,15 +20,18 @@ from mvde.datasets.formats import open_dataset
 from mvde.errors import CheckpointError, MissingDependencyError, UsageError
 from mvde.losses import depth_loss, valid_mask
 from mvde.model import DepthModel
+from mvde.pipelines.augment import Transform, transform_sample
 from mvde.pipelines.batches import Share, StepBatches, batches_from
 from mvde.pipelines.eval_depth import evaluate, torch_predictor
 from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
+from mvde.pipelines.start import structure
 from mvde.pipelines.state import STATE_FILE, Progress, load_state, save_state
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 BEST_FILE, LAST_FILE = "best.safetensors", "last.safetensors"
+NUM_START_FRAMES = 256
 
 
 @dataclass(frozen=True)
@@ -110,21 +113,31 @@ class DepthTrainingPipeline:
         if state.exists():
             self.progress, before = load_state(state, self.model, self._average, self._optimizers)
             self._say(f"resuming {output_dir} after step {self.progress.step}{_changed(before, self.config)}")
+        elif self._train.start == "structured":
+            self._structure(opened[self._stages[0].data or data.train])
         # oneDNN's convolutions are up to three times faster on channels-last weights; results do not depend on it.
         self.model.decoder.to(memory_format=torch.channels_last)
         self._wrapped = self._accelerator.prepare_model(self.model)
+
+    def _structure(self, dataset: DepthDataset) -> None:
+        size = parse_resolution(self._stages[0].res[0])
+        frames = range(0, len(dataset), max(len(dataset) // NUM_START_FRAMES, 1))
+        images = torch.stack([transform_sample(dataset[frame], size, Transform())[0] for frame in frames])
+        structure(self.model.backbone, self.model.normalize(images))
 
     def _dataset(self, path: str) -> DepthDataset:
         return open_dataset(self.config.data.format, path, self.config.data.depth_scale)
 
     def _run_steps(self, output_dir: Path) -> dict[str, float]:
         metrics: dict[str, float] = {}
+        since_log: list[dict[str, Tensor]] = []
         first, started = self.progress.step, time.perf_counter()
         for images, depth in batches_from(self._batches, first, self._train.num_workers):
-            losses = self._update(images, depth)
+            since_log.append(self._update(images, depth))
             done = self.progress.step
             if done % self._train.log_every == 0 or done == self.num_steps:
-                self._log(losses, done, (time.perf_counter() - started) / (done - first))
+                self._log(since_log, done, (time.perf_counter() - started) / (done - first))
+                since_log = []
             if self._validation is not None and self._is_due(self._train.validate_every):
                 metrics = self._validate(output_dir)
             stop = self._should_stop()
@@ -170,10 +183,12 @@ class DepthTrainingPipeline:
             self._stop_requested = bool(self._accelerator.reduce(flag, reduction="sum").item() > 0)
         return self._stop_requested
 
-    def _log(self, losses: dict[str, Tensor], done: int, seconds_per_step: float) -> None:
-        names = [name for name in losses if name != "grad_norm"]
-        values = self._accelerator.reduce(torch.stack([losses[name] for name in names]), reduction="mean").tolist()
-        logged = dict(zip(names, values, strict=True)) | {"grad_norm": float(losses["grad_norm"])}
+    def _log(self, losses: list[dict[str, Tensor]], done: int, seconds_per_step: float) -> None:
+        """Prints and stores the means of ``losses``, one mapping per step since the last time."""
+        names = list(losses[0])
+        means = torch.stack([torch.stack([step[name] for name in names]) for step in losses]).mean(dim=0)
+        values = self._accelerator.reduce(means, reduction="mean").tolist()
+        logged = dict(zip(names, values, strict=True))
         rate = self._optimizers[0].param_groups[-1]["lr"]
         self._accelerator.log({f"train/{k}": v for k, v in logged.items()} | {"train/lr": rate}, step=done)
         text = " ".join(f"{name} {value:.4f}" for name, value in logged.items())
@@ -187,7 +202,9 @@ class DepthTrainingPipeline:
             size, decoder = parse_resolution(self._stages[stage].res[0]), self.config.decoder
             self._average.swap(self.model)
             try:
-                totals = evaluate(torch_predictor(self.model, size), self._validation, (decoder.min_depth, decoder.max_depth))
+                totals = evaluate(
+                    torch_predictor(self.model, size), self._validation, (decoder.min_depth, decoder.max_depth)
+                )
                 metrics = totals["none"].overall()
                 if (-stage, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best):
                     self.progress.best, self.progress.best_stage = metrics["abs_rel"], stage

@@ -64,7 +64,7 @@ def test_a_worker_process_changes_nothing() -> None:
 def test_every_frame_is_seen_once_per_epoch() -> None:
     made = batches(num_frames=10)
     seen = Counter(int(d[0, 0]) - 1 for step in range(5) for d in made[step][1])
-    assert seen == {frame: 3 for frame in range(10)}  # 5 steps of 6 are three epochs
+    assert seen == dict.fromkeys(range(10), 3)  # 5 steps of 6 are three epochs
 
 
 def test_epochs_and_seeds_differ_in_their_order() -> None:

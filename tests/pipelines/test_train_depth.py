@@ -51,7 +51,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 def test_training_lowers_the_error_and_writes_loadable_weights(tiny_config: Maker, tmp_path: Path) -> None:
     config = tiny_config(steps=60, validate_every=1, lr=5e-3, backbone_lr_scale=1.0)
     start = DepthTrainingPipeline({**config, "train": {**config["train"], "steps": 1}}).train(tmp_path / "start")
-    result = DepthTrainingPipeline({**config, "train": {**config["train"], "validate_every": 20}}).train(tmp_path / "run")
+    result = DepthTrainingPipeline({**config, "train": {**config["train"], "validate_every": 20}}).train(
+        tmp_path / "run"
+    )
     assert result.step == result.num_steps == 60
     assert not result.interrupted
     assert result.metrics["abs_rel"] < 0.75 * start.metrics["abs_rel"]

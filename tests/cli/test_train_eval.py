@@ -1,0 +1,135 @@
+"""``mvde train`` and ``mvde eval`` as commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvde import cli
+
+pytest.importorskip("accelerate")
+
+TOWER = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "patch_size": 8,
+    "image_size": 32,
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Configuration of two steps on four frames, as YAML."""
+    (tmp_path / "tower").mkdir()
+    (tmp_path / "tower" / "config.json").write_text(json.dumps(TOWER))
+    for kind in ("rgb", "depth"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for index in range(4):
+        pixels = np.random.default_rng(index).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data/rgb" / f"{index}.png")
+        Image.fromarray(np.full((32, 32), 1000 + 500 * index, np.uint16)).save(tmp_path / "data/depth" / f"{index}.png")
+    settings: dict[str, Any] = {
+        "name": "tiny",
+        "vit": {"name": str(tmp_path / "tower"), "tap_layers": [1, 2, 3, 4], "image_size": 32, "pretrained": False},
+        "decoder": {"c_dec": 16},
+        "train": {
+            "res": 32,
+            "batch_size": 2,
+            "steps": 2,
+            "freeze_backbone_steps": 0,
+            "warmup_steps": 0,
+            "num_workers": 0,
+        },
+        "data": {"train": str(tmp_path / "data")},
+    }
+    settings["train"] |= {"autocast": "none", "tracker": "none"}
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(settings))  # JSON is YAML
+    return path
+
+
+def train(config: Path, *more: str) -> int:
+    return cli.execute(["train", "--config", str(config), "--output_dir", str(config.parent / "run"), *more])
+
+
+def evaluate(config: Path, *more: str) -> int:
+    checkpoint = config.parent / "run" / "last.safetensors"
+    return cli.execute(["eval", str(checkpoint), "--data", str(config.parent / "data"), *more])
+
+
+def test_train_then_eval_gives_a_table_and_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(config, "train.steps=1", "train.lr=1e-4") == 0
+    assert "step 1/1 " in capsys.readouterr().out
+    report = config.parent / "metrics.json"
+    assert evaluate(config, "--align", "none", "--align", "median", "--json", str(report)) == 0
+    assert "32x32" in capsys.readouterr().out
+    metrics = json.loads(report.read_text())
+    assert set(metrics["alignments"]) == {"none", "median"}
+    assert metrics["alignments"]["median"]["num_images"] == 4
+    assert set(metrics["alignments"]["none"]["per_image"]) == {f"{k}.png" for k in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("train.learning=1", "learning"),
+        ("train.lr", "is not an assignment"),
+        ("train.lr=fast", "train.lr"),
+        ("train.optimizer=sgd", "adamw, muon"),
+        ("data.format=zip", "data.format"),
+    ],
+)
+def test_a_wrong_override_is_one_clear_line(
+    config: Path, capsys: pytest.CaptureFixture[str], override: str, text: str
+) -> None:
+    assert train(config, override) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert not (config.parent / "run").exists()
+
+
+def test_a_missing_configuration_or_data_set_is_one_clear_line(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(config.with_name("absent.yaml")) == 2
+    assert "absent.yaml" in capsys.readouterr().err
+    assert train(config, "data.train=nowhere") == 1
+    error = capsys.readouterr().err
+    assert "nowhere" in error
+    assert error.count("\n") == 1
+
+
+def test_an_interrupted_training_says_how_to_go_on(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mvde.pipelines.train_depth import DepthTrainingPipeline
+
+    monkeypatch.setattr(
+        DepthTrainingPipeline, "_should_stop", lambda self: setattr(self, "_stop_requested", True) or True
+    )
+    assert train(config) == 130
+    assert "stopped after step 1 of 2; the same command goes on from there" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert train(config) == 0
+    assert "resuming" in capsys.readouterr().out
+
+
+def test_eval_refuses_an_unknown_alignment_format_or_checkpoint(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(config) == 1
+    assert "last.safetensors" in capsys.readouterr().err
+    assert train(config) == 0
+    assert evaluate(config, "--align", "mean") == 2
+    assert "scale_shift" in capsys.readouterr().err
+    assert evaluate(config, "--format", "zip") == 2
+    assert evaluate(config, "--res", "20") == 2

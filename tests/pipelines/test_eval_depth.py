@@ -1,0 +1,100 @@
+"""Evaluation: the same code for checkpoints and engines, and numbers that come from mvde.metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvde.datasets.base import DepthSample
+from mvde.datasets.folder import FolderDataset
+from mvde.errors import CheckpointError, DatasetError, MvdeError, ResolutionError
+from mvde.metrics import depth_metrics
+from mvde.pipelines.eval_depth import evaluate, open_predictor
+
+torch = pytest.importorskip("torch")
+
+
+class ThreeFrames:
+    """Depths 1, 2 and 20 m; the third frame has also a nearer row."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> DepthSample:
+        depth = np.full((8, 8), (1, 2, 20)[index], np.float32)
+        depth[0] = (0, np.nan, 4)[index]
+        return DepthSample(np.full((8, 8, 3), index, np.uint8), depth, None, f"frame {index}")
+
+
+def test_pixels_outside_the_range_do_not_count() -> None:
+    predict = lambda images: [np.full((8, 8), 2.0, np.float32) for _ in images]  # noqa: E731
+    totals = evaluate(predict, ThreeFrames(), (0.1, 10.0), ("none", "median"), batch_size=2)
+    assert [row["abs_rel"] for row in totals["none"].per_image.values()] == pytest.approx([1.0, 0.0, 0.5])
+    assert totals["none"].overall()["abs_rel"] == pytest.approx(0.5)
+    assert totals["median"].overall()["abs_rel"] == pytest.approx(0)
+
+
+def test_frames_without_valid_pixels_are_left_out_and_frames_can_be_limited() -> None:
+    predict = lambda images: [np.ones((8, 8), np.float32) for _ in images]  # noqa: E731
+    assert len(evaluate(predict, ThreeFrames(), (0.1, 3.0))["none"].per_image) == 2
+    assert list(evaluate(predict, ThreeFrames(), (0.1, 30.0), max_frames=2)["none"].per_image) == ["frame 0", "frame 2"]
+
+
+def test_nothing_to_evaluate_is_an_error() -> None:
+    class Empty(ThreeFrames):
+        def __len__(self) -> int:
+            return 0
+
+    with pytest.raises(DatasetError, match="no frames"):
+        evaluate(lambda images: [], Empty(), (0.1, 10.0))
+
+
+@pytest.fixture
+def checkpoint(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
+    from mvde.model import DepthModel
+
+    torch.manual_seed(0)
+    DepthModel(tiny_config()).save(tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+def test_a_checkpoint_is_evaluated_at_its_native_resolution(checkpoint: Path, frames_dir: Path) -> None:
+    from mvde.model import DepthModel
+
+    dataset = FolderDataset(frames_dir)
+    predict, depth_range_m, size = open_predictor(checkpoint)
+    assert (depth_range_m, size) == ((0.1, 10.0), (32, 32))
+    totals = evaluate(predict, dataset, depth_range_m)["none"]
+    sample = dataset[3]
+    image = torch.from_numpy(sample.rgb.copy()).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(image, size=(32, 32), mode="bilinear", antialias=True)
+    depth = DepthModel.load(checkpoint).predict_depth(small)[None]
+    depth = torch.nn.functional.interpolate(depth, size=sample.rgb.shape[:2], mode="bilinear", align_corners=False)
+    expected = depth_metrics(depth[0, 0].numpy(), sample.depth_m)
+    assert totals.per_image[sample.name] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_resolution_off_the_patch_grid_or_a_missing_checkpoint_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ResolutionError, match=r"32x32 or 40x40"):
+        open_predictor(checkpoint, (36, 36))
+    with pytest.raises(CheckpointError, match="absent"):
+        open_predictor("absent.safetensors")
+
+
+def test_an_engine_is_evaluated_with_the_same_code(
+    engine_folder: Path, closed_form_depth: Callable[[np.ndarray], np.ndarray], frames_dir: Path
+) -> None:
+    dataset = FolderDataset(frames_dir)
+    predict, depth_range_m, size = open_predictor(engine_folder)
+    assert (depth_range_m, size) == ((0.5, 4.5), (32, 48))
+    totals = evaluate(predict, dataset, depth_range_m)["none"]
+    sample = dataset[0]
+    exact = depth_metrics(closed_form_depth(sample.rgb), sample.depth_m)
+    # The engine sees 36 x 48 pixels stretched to 32 x 48, which blurs the borders of the squares.
+    assert totals.per_image[sample.name]["abs_rel"] == pytest.approx(exact["abs_rel"], rel=0.05)
+    with pytest.raises(MvdeError, match=r"32.48"):
+        open_predictor(engine_folder, (64, 64))
