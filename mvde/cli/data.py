@@ -39,15 +39,15 @@ def synth(
 
     resolution = parse_resolution(size)
     columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=count)
-        made = generate(
-            out,
-            count,
-            size=resolution,
-            seed=seed,
-            split=split,
-            num_workers=workers,
-            progress=lambda done: bar.update(task, completed=done),
-        )
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task("", total=count)
+
+    def show(done: int) -> None:
+        bar.start()  # only now: an error in the arguments stays one line
+        bar.update(task, completed=done)
+
+    try:
+        made = generate(out, count, size=resolution, seed=seed, split=split, num_workers=workers, progress=show)
+    finally:
+        bar.stop()
     print(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them made now")

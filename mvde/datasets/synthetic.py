@@ -197,7 +197,8 @@ class _ShardWriter:
         ]
 
     def write(self, at: int, block: Block, count: int) -> None:
-        for target, values in zip(self._maps, block, strict=True):
+        arrays: tuple[npt.NDArray[Any], ...] = block
+        for target, values in zip(self._maps, arrays, strict=True):
             target[at : at + count] = values[:count]
 
     def flush(self) -> None:
@@ -234,13 +235,19 @@ def _fill(root: Path, index: SyntheticIndex, num_workers: int, progress: Progres
     numbers = range(start // VIEWS_PER_SCENE, -(-index.count // VIEWS_PER_SCENE))
     stream = (index.seed, SPLITS.index(index.split))
     with closing(render_scenes(stream, index.size, numbers, num_workers)) as blocks:
-        _store(root, index, zip(numbers, blocks, strict=True), progress)
+        first = _ShardWriter(root, index, start // index.shard_frames)  # a full disk shows before anything is rendered
+        _store(root, index, zip(numbers, blocks, strict=True), first, progress)
     return index.count - start
 
 
-def _store(root: Path, index: SyntheticIndex, blocks: Iterable[tuple[int, Block]], progress: Progress) -> None:
-    """Write the scenes' frames, and count them as done once they are flushed."""
-    writer: _ShardWriter | None = None
+def _store(
+    root: Path,
+    index: SyntheticIndex,
+    blocks: Iterable[tuple[int, Block]],
+    writer: _ShardWriter | None,
+    progress: Progress,
+) -> None:
+    """Write the scenes' frames, the first with ``writer``, and count them as done once they are flushed."""
     for scene, block in blocks:
         first = scene * VIEWS_PER_SCENE
         shard, at = divmod(first, index.shard_frames)  # shards hold whole scenes: a block never crosses into the next

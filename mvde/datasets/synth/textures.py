@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ class TextureSet:
     groups: dict[str, tuple[int, ...]]
 
 
+@cache
 def build_textures() -> TextureSet:
     """Return every layer; always the same ones, whatever the data set's seed."""
     layers: list[npt.NDArray[np.uint8]] = []
