@@ -237,10 +237,12 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, key: str)
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Version of each distribution that is installed, for ``tools``; others are left out."""
+    """Version of mvde and of each distribution that is installed, for ``tools``; others are left out."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    from mvde import __version__
+
+    found = {"mvde": __version__}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)

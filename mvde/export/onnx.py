@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvde import __version__
 from mvde.artifact import (
     EXPORT_DIR,
     FileRecord,
@@ -50,7 +51,7 @@ another order of summation differ by 1e-6 to 1e-5 here; a wrong axis, a missing 
 _MEASURED_WORK = 5e11
 """Multiply-adds of the backbone that the parity check may spend: all photographs for a small model, one for a large."""
 
-_TOOLS = ("mvde", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
+_TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
 Progress = Callable[[str], None]
 
@@ -311,7 +312,7 @@ def _metadata(job: _Job, resolution: tuple[int, int]) -> dict[str, str]:
     """What the file says of itself where its manifest was lost; the manifest is what is read."""
     decoder = job.config.decoder
     return {
-        "mvde.version": installed_versions(["mvde"]).get("mvde", "unknown"),
+        "mvde.version": __version__,
         "mvde.name": job.name,
         "mvde.patch_size": str(job.patch_size),
         "mvde.grid": "x".join(map(str, job.grid(resolution))),

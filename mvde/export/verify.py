@@ -60,6 +60,7 @@ def onnxruntime_depth(path: Path, images: Sequence[ImageArray]) -> list[DepthArr
     # Without the arena and prepacked copies of the weights the check needs half the memory; it runs once or twice.
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it steals time on a busy machine
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+import mvde
 from mvde.artifact import load_artifact, sha256_file
 from mvde.errors import ImageError, OutputError, ParityError, ResolutionError, UsageError
 from tests.export.conftest import NUM_LAYERS, RESOLUTION
@@ -174,6 +175,7 @@ def test_manifest_describes_the_file(exported: Exported, tiny_model: DepthModel)
     assert manifest.depth_range_m == (0.1, 10.0)
     assert manifest.source.config == tiny_model.config.to_dict()
     assert manifest.tools["torch"] == torch.__version__
+    assert manifest.tools["mvde"] == mvde.__version__
 
 
 def test_manifest_carries_the_measured_parity(exported: Exported) -> None:
