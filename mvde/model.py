@@ -14,7 +14,7 @@ from mvde.backbones.huggingface import DepthKind, HuggingFaceDepth, load_hugging
 from mvde.backbones.siglip import SiglipBackbone, image_normalization, pretrained_siglip, random_siglip, tower_spec
 from mvde.checkpoint import check_architecture, read_checkpoint, write_checkpoint
 from mvde.config import DEFAULT_TAPS, Config, DecoderConfig, VitConfig, check_resolution, load_config
-from mvde.errors import UsageError
+from mvde.errors import CheckpointError, ConfigError, UsageError
 from mvde.heads.dpt_decoder import DPTDecoder, MetricActivation, RelativeActivation
 from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
 
@@ -170,10 +170,13 @@ class DepthModel(ImageDepthModel):
         about, tensors = read_checkpoint(path)
         model = cls.__new__(cls)
         nn.Module.__init__(model)
-        model.config = load_config(about["config"])
-        with torch.device("meta"):  # no time or memory for weights that are replaced at once
-            backbone = random_siglip(about["tower"], tuple(about.get("taps", model.config.vit.tap_layers)))
-            model._assemble(backbone, about["tower"], about["mean"], about["std"])
+        try:
+            model.config = load_config(about["config"])
+            with torch.device("meta"):  # no time or memory for weights that are replaced at once
+                backbone = random_siglip(about["tower"], tuple(about.get("taps", model.config.vit.tap_layers)))
+                model._assemble(backbone, about["tower"], about["mean"], about["std"])
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} holds a configuration that this version cannot use: {error}") from error
         check_architecture(path, tensors, model.state_dict())
         model.load_state_dict(tensors, assign=True)
         return model.eval()

@@ -248,8 +248,10 @@ def test_pretrained_weights_are_those_of_the_directory(make: Callable[..., Depth
         (lambda path: save_file(load_file(path), path), "holds no configuration of mvde"),
         (lambda path: save_file(load_file(path), path, metadata={"mvde": "{"}), "not valid JSON"),
         (lambda path: save_file(load_file(path), path, metadata={"mvde": "{}"}), "lacks config, tower, mean, std"),
+        (lambda path: _reconfigure(path, config={"vit": {"nmae": "x"}}), r"cannot use.*vit\.nmae"),
+        (lambda path: _reconfigure(path, tower={}), "cannot use.*num_hidden_layers"),
     ],
-    ids=["missing", "truncated", "empty", "pickle", "foreign", "bad metadata", "empty metadata"],
+    ids=["missing", "truncated", "empty", "pickle", "foreign", "bad JSON", "empty metadata", "bad key", "no sizes"],
 )
 def test_a_damaged_checkpoint_is_refused(
     make: Callable[..., DepthModel], tmp_path: Path, damage: Callable[[Path], object], message: str
@@ -260,6 +262,12 @@ def test_a_damaged_checkpoint_is_refused(
     with pytest.raises(CheckpointError, match=message) as caught:
         DepthModel.load(path)
     assert str(path) in str(caught.value)
+
+
+def _reconfigure(path: Path, **changed: object) -> None:
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["mvde"])
+    save_file(load_file(path), path, metadata={"mvde": json.dumps({**about, **changed})})
 
 
 def test_weights_of_another_architecture_are_refused_by_name_and_shape(

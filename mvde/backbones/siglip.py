@@ -119,9 +119,9 @@ def random_siglip(spec: dict[str, Any], tap_layers: tuple[int, ...]) -> SiglipBa
     config = _vision_config(spec, max(taps))
     backbone = _tapped(SiglipVisionModel(config), taps)
     if spec == TOWER_SIZES[NANO]:
-        position = backbone.position.weight
+        position = backbone.get_parameter("position.weight")
         with torch.no_grad():
-            position.copy_(sincos_position(round(position.shape[0] ** 0.5), backbone.width))  # type: ignore[operator, arg-type]
+            position.copy_(sincos_position(round(position.shape[0] ** 0.5), backbone.width))
     return backbone
 
 

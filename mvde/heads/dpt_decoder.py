@@ -53,7 +53,8 @@ class ResidualConvUnit(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.conv2(F.relu(self.conv1(F.relu(features))))
+        change: Tensor = self.conv2(F.relu(self.conv1(F.relu(features))))
+        return features + change
 
 
 class Fusion(nn.Module):
