@@ -84,8 +84,8 @@ class TrainConfig:
     """Optimisation. ``res`` is the training resolution; rates are those of the decoder.
 
     ``batch_size`` is the global one, shared out over all processes. Where ``stages`` are given, they take the place of
-    ``res``, ``batch_size`` and ``steps``. The rate rises over ``warmup_steps`` and falls, by ``schedule``, over the last
-    ``decay_steps`` (0: from the end of the warm-up on).
+    ``res``, ``batch_size`` and ``steps``. The rate rises over ``warmup_steps`` and falls, by ``schedule``, over the
+    last ``decay_steps`` (0: from the end of the warm-up on).
     """
 
     res: tuple[int, int] = (896, 896)
