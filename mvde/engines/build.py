@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvde.artifact import ENGINE_DIR, Artifact, file_record, staged_write, write_manifest
+from mvde.engines import onnxruntime
 from mvde.engines.base import BuildOptions, Compiled, Engine, EngineId, Graph
 from mvde.engines.machine import cpu_features
-from mvde.engines.onnxruntime import open_onnx
 from mvde.engines.store import backend_module, engine_folder, resolve
 from mvde.engines.tolerances import TOLERANCES, check_tolerance
-from mvde.errors import BackendError, UsageError
+from mvde.errors import BackendError, MissingDependencyError, UsageError
 from mvde.manifest import EngineRecord, Manifest
 from mvde.parity import ParityReport, compare_depth, merge_reports
 
@@ -53,14 +53,15 @@ def build_engine(
     ``images`` (K, H, W, 3), uint8 RGB at the graph's resolution, are what the engine and the fp32 graph (run by ONNX
     Runtime) are compared on; ``lower_graph`` writes the graph in a lower precision, for backends that want it so.
 
-    Raises :class:`BackendError` where this machine cannot execute the id, :class:`ParityError` past the tolerance; in
-    both cases nothing is written and an older engine stays.
+    Raises :class:`BackendError` where this machine cannot execute the id, :class:`ParityError` past the tolerance,
+    :class:`MissingDependencyError` without ONNX Runtime; then nothing is written and an older engine stays.
     """
     engine_id = resolve(engine_id)
     backend = backend_module(str(engine_id.backend))
     answer = backend.support(engine_id.precision)
     if not answer.works:
         raise BackendError(f"engine {engine_id} cannot be built here: {answer.note}; see `mvde doctor`")
+    _check_reference_runs()
     folder = engine_folder(source.manifest, engine_id, root)
     existed = folder.is_dir()
     try:
@@ -87,6 +88,15 @@ def build_engine(
             folder.rmdir()
         raise
     return BuildReport(folder, manifest, compile_s, load_s, report)
+
+
+def _check_reference_runs() -> None:
+    """Nothing, if the fp32 graph can be run to compare with; found out before minutes of compiling."""
+    try:
+        onnxruntime.library_version()
+    except MissingDependencyError as error:
+        purpose = "comparing an engine with its fp32 graph"
+        raise MissingDependencyError.for_extra("onnxruntime", "onnxruntime", purpose) from error
 
 
 def _lowered(graph: Graph, engine_id: EngineId, staging: Path, lower_graph: LowerGraph | None) -> Graph:
@@ -130,7 +140,7 @@ def _measure(engine: Engine, source: Artifact, images: NDArray[np.uint8]) -> Par
     """Differences between the engine and the fp32 graph, a batch of the engine's size at a time."""
     import numpy as np
 
-    reference = open_onnx(source.path)
+    reference = onnxruntime.open_onnx(source.path)
     batch, patch_size = source.manifest.batch, source.manifest.patch_size
     reports = []
     for start in range(0, len(images), batch):

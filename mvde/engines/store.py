@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mvde.artifact import ENGINE_DIR, Artifact, artifact_stem, find_engines, load_artifact
+from mvde.artifact import (
+    ENGINE_DIR,
+    EXPORT_DIR,
+    Artifact,
+    artifact_stem,
+    find_engines,
+    load_artifact,
+    manifest_path,
+    read_manifest,
+)
 from mvde.engines.base import BACKENDS, PRECISIONS, Engine, EngineId, Support
 from mvde.engines.machine import cpu_features
 from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, MissingDependencyError
@@ -107,7 +116,7 @@ def find(
 
 
 def load_engine(source: str | Path | Artifact) -> tuple[Engine, Manifest]:
-    """Engine and its manifest, after comparing hashes, library version and CPU with what it was built for.
+    """Engine and its manifest, after comparing hashes, library version, CPU and graph with what it was built for.
 
     Raises :class:`HashMismatchError` or :class:`IncompatibleEngineError` with the reason and the command that mends it.
     """
@@ -117,6 +126,7 @@ def load_engine(source: str | Path | Artifact) -> tuple[Engine, Manifest]:
             f"{artifact.path} is an ONNX graph, not an engine; build one: mvde build --onnx {artifact.path}"
         )
     check_machine(artifact.manifest, str(artifact.path.parent))
+    check_graph(artifact)
     engine: Engine = backend_module(artifact.manifest.engine.backend).load(artifact.path, artifact.manifest)
     return engine, artifact.manifest
 
@@ -138,6 +148,26 @@ def check_machine(manifest: Manifest, where: str) -> None:
     if version != record.library_version:
         raise IncompatibleEngineError(
             f"{where} was built with {record.backend} {record.library_version}, but {version} is installed; {rebuild}"
+        )
+
+
+def check_graph(artifact: Artifact) -> None:
+    """Nothing, if the graph that the engine was built from is still the one beside it, in ``export/`` by ``engines/``.
+
+    A robot carries engines without graphs; there is nothing to compare then. Raises :class:`IncompatibleEngineError`
+    when the model was exported anew since.
+    """
+    manifest, record = artifact.manifest, artifact.manifest.engine
+    assert record is not None
+    stem = artifact_stem(manifest.name, manifest.resolution, manifest.batch)
+    graph = artifact.path.resolve().parent.parent.parent / EXPORT_DIR / f"{stem}.onnx"
+    if not manifest_path(graph).is_file():
+        return
+    exported = read_manifest(graph)
+    if exported.file.sha256 != record.onnx_sha256:
+        raise IncompatibleEngineError(
+            f"{artifact.path.parent} was built from another graph than {graph}, which was exported since; "
+            f"build it again: {build_command(manifest)}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mvde.artifact import Artifact, read_manifest
 from mvde.engines import build, openvino
 from mvde.engines.base import EngineId
 from mvde.engines.machine import cpu_features
-from mvde.errors import BackendError, OutputError, ParityError
+from mvde.errors import BackendError, MissingDependencyError, OutputError, ParityError
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -106,6 +107,15 @@ def test_an_id_that_the_machine_cannot_execute_leaves_nothing(
     with pytest.raises(BackendError, match="int8"):
         build.build_engine(source, EngineId.parse("openvino:int8"), images, root=tmp_path / "engines")
     assert not (tmp_path / "engines").exists()
+
+
+def test_without_the_reference_nothing_is_compiled(
+    source: Artifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(openvino, "compile_graph", lambda *arguments: pytest.fail("compiled"))
+    with pytest.raises(MissingDependencyError, match=r"comparing an engine .* pip install 'mvde\[onnxruntime\]'"):
+        build.build_engine(source, FP32, images, root=tmp_path / "engines")
 
 
 def test_images_are_compared_in_batches_of_the_engine(

@@ -70,6 +70,18 @@ def test_an_engine_that_would_compute_in_another_precision_is_refused(engine_cop
         store.load_engine(engine_copy)
 
 
+def test_an_engine_of_an_older_export_is_refused(tmp_path: Path, build_tiny: Callable[..., Path]) -> None:
+    blob = build_tiny(tmp_path) / "engine.blob"
+    store.load_engine(blob)
+    graph = tmp_path / "export" / "tiny-32x48.json"
+    content = graph.read_text().replace(read_manifest(graph).file.sha256, "1" * 64)
+    graph.write_text(content)
+    with pytest.raises(IncompatibleEngineError, match="was built from another graph"):
+        store.load_engine(blob)
+    graph.unlink()
+    store.load_engine(blob)  # a robot carries the engine alone
+
+
 def test_a_graph_is_not_an_engine(tmp_path: Path, write_graph: Callable) -> None:
     graph = write_graph(tmp_path)
     with pytest.raises(ArtifactError, match="is an ONNX graph, not an engine"):
