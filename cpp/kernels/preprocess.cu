@@ -1,5 +1,5 @@
-// A camera frame (RGB, BGR or NV12, rows at any pitch) → the model's uint8 RGB input at its fixed resolution: the part of
-// the frame that is wanted, resized into a box of the target, with a constant colour around it.
+// A camera frame (RGB, BGR, grey, NV12 or YUYV, rows at any pitch) → the model's uint8 RGB input at its fixed resolution:
+// the part of the frame that is wanted, resized into a box of the target, with a constant colour around it.
 //
 // Bilinear with anti-aliasing where it shrinks, in the fixed-point arithmetic of Pillow's Image.resize(..., BILINEAR): the
 // same weights, along rows first with a rounding to 8 bits, then along columns. The result equals Pillow's bit for bit,
@@ -18,11 +18,11 @@ struct Pixel {
 __device__ __forceinline__ int clip8(int value) { return value < 0 ? 0 : (value > 255 ? 255 : value); }
 
 __device__ __forceinline__ Pixel rgb_from_yuv(const YuvMatrix& m, int y, int u, int v) {
-  const int luma = m.luma_gain * (y - m.luma_offset) + (1 << 15);
+  const int luma = m.luma_gain * (y < m.luma_offset ? 0 : y - m.luma_offset) + (1 << (kYuvBits - 1));
   u -= 128;
   v -= 128;
-  return {clip8((luma + m.red_of_v * v) >> 16), clip8((luma + m.green_of_u * u + m.green_of_v * v) >> 16),
-          clip8((luma + m.blue_of_u * u) >> 16)};
+  return {clip8((luma + m.red_of_v * v) >> kYuvBits), clip8((luma + m.green_of_u * u + m.green_of_v * v) >> kYuvBits),
+          clip8((luma + m.blue_of_u * u) >> kYuvBits)};
 }
 
 __device__ __forceinline__ Pixel source_pixel(const PreprocessParams& p, int y, int x) {
@@ -31,6 +31,11 @@ __device__ __forceinline__ Pixel source_pixel(const PreprocessParams& p, int y, 
     const unsigned char* pair = p.chroma + (y / 2) * p.chroma_pitch + (x / 2) * 2;
     return rgb_from_yuv(p.yuv, row[x], pair[0], pair[1]);
   }
+  if (p.pixel_format == kYuyv) {
+    const unsigned char* pair = row + (x / 2) * 4ll;
+    return rgb_from_yuv(p.yuv, row[2ll * x], pair[1], pair[3]);
+  }
+  if (p.pixel_format == kGrey) return {row[x], row[x], row[x]};
   const unsigned char* bytes = row + 3ll * x;
   return p.pixel_format == kBgr ? Pixel{bytes[2], bytes[1], bytes[0]} : Pixel{bytes[0], bytes[1], bytes[2]};
 }

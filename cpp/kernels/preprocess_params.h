@@ -4,7 +4,8 @@
 
 namespace mvde_cuda {
 
-enum PixelFormat { kRgb = 0, kBgr = 1, kNv12 = 2 };
+// Values of mvde_pixel_format in mvde.h.
+enum PixelFormat { kRgb = 0, kBgr = 1, kGrey = 2, kNv12 = 3, kYuyv = 4 };
 
 // Of one axis: target pixel i is the sum over k < counts[i] of weights[i * most + k] times source pixel firsts[i] + k.
 // Weights are fixed-point numbers with kWeightBits digits behind the point, and sum to one but for rounding.
@@ -15,14 +16,14 @@ struct Taps {
   int most;
 };
 
-// From YCbCr to RGB, with 16 digits behind the point.
+// From YCbCr to RGB, with 20 digits behind the point. Luma below its offset counts as the offset.
 struct YuvMatrix {
   int luma_offset, luma_gain;
   int red_of_v, green_of_u, green_of_v, blue_of_u;
 };
 
 struct PreprocessParams {
-  const unsigned char* source;  // first pixel of the frame: packed RGB or BGR, or the Y plane of NV12
+  const unsigned char* source;  // first pixel of the frame; of NV12, of its Y plane
   const unsigned char* chroma;  // the interleaved UV plane of NV12, else unused
   unsigned char* target;        // [height, width, 3] RGB
   long long source_pitch, chroma_pitch, target_pitch;
@@ -36,6 +37,7 @@ struct PreprocessParams {
 };
 
 constexpr int kWeightBits = 22;
+constexpr int kYuvBits = 20;
 constexpr int kTileColumns = 32;
 constexpr int kTileRows = 16;
 constexpr int kBandRows = 32;  // source rows that are staged at a time

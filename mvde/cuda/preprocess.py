@@ -16,26 +16,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WEIGHT_BITS = 22  # of Pillow's fixed-point weights
+_YUV_BITS = 20
 _TILE = (16, 32)
 _BLOCK_THREADS = 256
 _SHARED_BYTES = 32 * 32 * 4
 
 
 class PixelFormat(Enum):
-    """Layout of a camera frame: packed 8-bit pixels, or a Y plane and an interleaved UV plane of half the size."""
+    """Layout of a camera frame, 8 bits per channel. The values are those of ``mvde_pixel_format``."""
 
     RGB = 0
     BGR = 1
-    NV12 = 2
+    GREY = 2
+    NV12 = 3  # a Y plane, and an interleaved UV plane of half the size
+    YUYV = 4  # Y0 U Y1 V
 
 
 class YuvStandard(Enum):
     """How YCbCr becomes RGB: ITU-R BT.601 or BT.709; luma from 16 to 235 (limited) or 0 to 255 (full)."""
 
-    BT601_LIMITED = (0.299, 0.114, True)
-    BT601_FULL = (0.299, 0.114, False)
-    BT709_LIMITED = (0.2126, 0.0722, True)
-    BT709_FULL = (0.2126, 0.0722, False)
+    BT601_LIMITED = "bt601-limited"
+    BT601_FULL = "bt601-full"
+    BT709_LIMITED = "bt709-limited"
+    BT709_FULL = "bt709-full"
 
 
 class Box(Protocol):
@@ -169,8 +172,8 @@ def preprocess_params(
 ) -> PreprocessParams:
     """The kernel's arguments; the two tables lie packed in device memory, the target is (H, W, 3) uint8, RGB.
 
-    Raises :class:`UsageError` for an address of 0 or a pitch that is too short, :class:`ImageError` for NV12 of odd
-    sides.
+    Raises :class:`UsageError` for an address of 0 or a pitch that is too short, :class:`ImageError` for NV12 or YUYV of
+    odd sides.
     """
     _check_frame(frame, placement)
     height, width = placement.target_size
@@ -208,11 +211,18 @@ def plan_preprocess(params: PreprocessParams) -> LaunchPlan:
 
 
 def yuv_matrix(standard: YuvStandard) -> _YuvMatrix:
-    """Coefficients of the standard with 16 binary digits, from its weights of red and blue in luma."""
-    red, blue, limited = standard.value
+    """Coefficients of the standard with 20 binary digits.
+
+    Those of BT.601 with limited range are libmvde's (``frame.cpp``), which are rounded to three decimals,
+    so that a frame gives the same bytes on both; the others follow from the weights of red and blue.
+    """
+    if standard is YuvStandard.BT601_LIMITED:
+        return _YuvMatrix(16, 1220542, 1673527, -409993, -852492, 2116026)
+    red, blue = (0.299, 0.114) if standard is YuvStandard.BT601_FULL else (0.2126, 0.0722)
     green = 1.0 - red - blue
+    limited = standard is YuvStandard.BT709_LIMITED
     luma_gain, chroma_gain = (255 / 219, 255 / 224) if limited else (1.0, 1.0)
-    one = 1 << 16
+    one = 1 << _YUV_BITS
     return _YuvMatrix(
         luma_offset=16 if limited else 0,
         luma_gain=round(luma_gain * one),
@@ -231,11 +241,11 @@ def _taps(address: int, source_size: int, target_size: int) -> _Taps:
 
 def _check_frame(frame: DeviceFrame, placement: Placement) -> None:
     height, width = placement.source_size
-    nv12 = frame.pixel_format is PixelFormat.NV12
-    row_bytes = width if nv12 else 3 * width
+    pixel_format, nv12 = frame.pixel_format, frame.pixel_format is PixelFormat.NV12
+    row_bytes = width * {PixelFormat.RGB: 3, PixelFormat.BGR: 3, PixelFormat.YUYV: 2}.get(pixel_format, 1)
     if frame.address == 0 or (nv12 and frame.chroma_address == 0):
         raise UsageError("a frame's device address is 0; NV12 needs both its planes")
     if frame.pitch < row_bytes or (nv12 and frame.chroma_pitch < width):
         raise UsageError(f"rows of {row_bytes} bytes do not fit a pitch of {frame.pitch} ({frame.chroma_pitch} chroma)")
-    if nv12 and (height % 2 or width % 2):
-        raise ImageError(f"an NV12 frame of {height}x{width} has an odd side; its chroma covers 2x2 pixels")
+    if (nv12 and height % 2) or (width % 2 and pixel_format in (PixelFormat.NV12, PixelFormat.YUYV)):
+        raise ImageError(f"a frame of {height}x{width} has an odd side, but {pixel_format.name} pairs its pixels")

@@ -68,16 +68,26 @@ def test_bgr_frames_with_a_pitch_equal_pillow(preprocess_shim, padding):
     np.testing.assert_array_equal(got, fit_image(image, placement))
 
 
-def nv12_to_rgb(luma, chroma, standard):
+WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
+
+
+def yuv_to_rgb(y, u, v, standard):
     """In float64, from the definition of YCbCr (ITU-R BT.601, BT.709)."""
-    red, blue, limited = standard.value
-    y = luma.astype(np.float64)
-    u, v = (chroma[..., i].repeat(2, 0).repeat(2, 1).astype(np.float64) - 128 for i in (0, 1))
-    if limited:
-        y, u, v = (y - 16) * 255 / 219, u * 255 / 224, v * 255 / 224
+    name, scaling = standard.value.split("-")
+    red, blue = WEIGHTS[name]
+    y, u, v = (plane.astype(np.float64) - offset for plane, offset in ((y, 0), (u, 128), (v, 128)))
+    if scaling == "limited":
+        y, u, v = np.maximum(y - 16, 0) * 255 / 219, u * 255 / 224, v * 255 / 224
     r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
     g = (y - red * r - blue * b) / (1 - red - blue)
     return np.clip(np.round(np.stack([r, g, b], -1)), 0, 255)
+
+
+def assert_same_colours(got, expected, standard):
+    # Coefficients of three decimals (BT.601 limited) or 20 binary digits: only values near a half round differently.
+    difference = np.abs(got.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < (0.1 if standard is YuvStandard.BT601_LIMITED else 1e-3)
 
 
 @pytest.mark.parametrize("standard", YuvStandard)
@@ -86,9 +96,22 @@ def test_nv12_frames_become_rgb(preprocess_shim, standard):
     luma, chroma = rng.integers(0, 256, (64, 48), np.uint8), rng.integers(0, 256, (32, 24, 2), np.uint8)
     placement = place((64, 48), (64, 48), "stretch")
     got = preprocess_shim.run(luma, placement, PixelFormat.NV12, chroma=chroma, yuv=standard, padding=16)
-    difference = np.abs(got.astype(int) - nv12_to_rgb(luma, chroma, standard))
-    assert difference.max() <= 1  # 16 binary digits may round the other way at a half
-    assert (difference > 0).mean() < 0.001
+    u, v = (chroma[..., i].repeat(2, 0).repeat(2, 1) for i in (0, 1))
+    assert_same_colours(got, yuv_to_rgb(luma, u, v, standard), standard)
+
+
+def test_yuyv_frames_become_rgb(preprocess_shim):
+    rng = np.random.default_rng(4)
+    pixels = rng.integers(0, 256, (32, 24, 4), np.uint8)
+    got = preprocess_shim.run(pixels, place((32, 48), (32, 48), "stretch"), PixelFormat.YUYV)
+    luma, u, v = pixels[..., ::2].reshape(32, 48), pixels[..., 1].repeat(2, 1), pixels[..., 3].repeat(2, 1)
+    assert_same_colours(got, yuv_to_rgb(luma, u, v, YuvStandard.BT601_LIMITED), YuvStandard.BT601_LIMITED)
+
+
+def test_grey_frames_have_three_equal_channels(preprocess_shim):
+    image, placement = photograph(60, 50)[..., 0], place((60, 50), (32, 32), "crop")
+    got = preprocess_shim.run(image, placement, PixelFormat.GREY)
+    np.testing.assert_array_equal(got, fit_image(image[..., None].repeat(3, 2), placement))
 
 
 @pytest.mark.parametrize("fit", ["letterbox", "crop"])
@@ -160,6 +183,7 @@ def test_a_launch_covers_the_target():
         (DeviceFrame(1, 98), UsageError, "99 bytes do not fit a pitch of 98"),
         (DeviceFrame(1, 33, PixelFormat.NV12), UsageError, "both its planes"),
         (DeviceFrame(1, 33, PixelFormat.NV12, 1, 34), ImageError, "odd side"),
+        (DeviceFrame(1, 66, PixelFormat.YUYV), ImageError, "YUYV pairs"),
     ],
 )
 def test_frames_that_do_not_fit_are_refused(frame, error, message):
