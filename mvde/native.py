@@ -30,6 +30,8 @@ _STATS = ("mean", "var", "grad", "min", "max", "valid")  # enum mvde_stat
 _DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint16": 3}  # enum mvde_dtype
 _CONVERSIONS = {"linear": 0, "inverse": 1, "exp": 2, "log_sigmoid": 3}  # enum mvde_conversion
 _RANGES = {"reject": 0, "clamp": 1}  # enum mvde_range
+_FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
+_PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
 
 
 class _Map(ctypes.Structure):
@@ -66,6 +68,19 @@ class _StatsRequest(ctypes.Structure):
         ("stats", ctypes.POINTER(ctypes.c_int32)),
         ("out", ctypes.c_void_p),
         ("capacity", ctypes.c_int64),
+    )
+
+
+class _Frame(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("chroma", ctypes.c_void_p),
+        ("format", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("row_stride", ctypes.c_int64),
+        ("chroma_row_stride", ctypes.c_int64),
     )
 
 
@@ -156,6 +171,78 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Resizer:
+    """Resizes frames of one format and size to one resolution, and maps depth back; one call at a time.
+
+    Bit for bit what Pillow's BILINEAR gives along x and then along y. Sizes are (height, width).
+    """
+
+    def __init__(
+        self,
+        source_size: tuple[int, int],
+        target_size: tuple[int, int],
+        fit: str = "stretch",
+        pixel_format: str = "rgb",
+    ) -> None:
+        """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv (BT.601, limited range)."""
+        self._library = _require()
+        self._handle = ctypes.c_void_p()
+        self.source_size, self.target_size = source_size, target_size
+        self._format = _enum(_PIXEL_FORMATS, pixel_format, "pixel_format")
+        sizes = (*source_size, *target_size)
+        created = ctypes.byref(self._handle)
+        _check(
+            self._library, self._library.mvde_resizer_create(self._format, *sizes, _enum(_FITS, fit, "fit"), created)
+        )
+
+    def resize(self, frame: NDArray[np.uint8], *, workers: Workers | None = None) -> NDArray[np.uint8]:
+        """RGB image (H, W, 3) uint8 at the target's size.
+
+        ``frame`` is uint8: (H, W, 3) for rgb and bgr, (H, W) for grey, (H * 3 // 2, W) for nv12, (H, W, 2) for yuyv.
+        Rows may be strided; pixels within a row are dense.
+        """
+        height, width = self.source_size
+        shape = [(height, width, 3), (height, width, 3), (height, width), (height * 3 // 2, width), (height, width, 2)]
+        if frame.shape != shape[self._format] or frame.dtype != np.uint8:
+            raise UsageError(f"the frame is {frame.dtype} {frame.shape}: expected uint8 {shape[self._format]}")
+        dense = frame.strides[1:] == frame[:1].copy().strides[1:] and abs(frame.strides[0]) >= width
+        source = frame if dense else frame.copy()
+        view = _Frame(source.ctypes.data, None, self._format, 0, height, width, source.strides[0], 0)
+        out = np.empty((*self.target_size, 3), np.uint8)
+        handle = workers.handle if workers else None
+        _check(self._library, self._library.mvde_resize(self._open(), view, out.ctypes.data, 0, handle))
+        return out
+
+    def depth_to_source(self, depth_m: NDArray[np.float32], *, workers: Workers | None = None) -> NDArray[np.float32]:
+        """Depth (H, W) float32 in metres at the frame's own pixels; 0 where the model did not see the frame."""
+        if depth_m.shape != self.target_size or depth_m.dtype != np.float32:
+            raise UsageError(f"depth is {depth_m.dtype} {depth_m.shape}: expected float32 {self.target_size}")
+        source = np.ascontiguousarray(depth_m)
+        out = np.empty(self.source_size, np.float32)
+        handle = workers.handle if workers else None
+        status = self._library.mvde_depth_to_source(self._open(), source.ctypes.data, 0, out.ctypes.data, 0, handle)
+        _check(self._library, status)
+        return out
+
+    def close(self) -> None:
+        """Frees the buffers. May be called twice."""
+        handle, self._handle = self._handle, ctypes.c_void_p()
+        self._library.mvde_resizer_destroy(handle)
+
+    def __enter__(self) -> Resizer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> ctypes.c_void_p:
+        if not self._handle:
+            raise UsageError("this Resizer is closed: create a new one")
+        return self._handle
 
 
 def patch_stats(
@@ -292,7 +379,7 @@ def _require() -> ctypes.CDLL:
 
 def _declare(library: ctypes.CDLL) -> None:
     """Argument and result types of every function that is used; a missing symbol is an AttributeError."""
-    pointer, i32, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+    pointer, i32, i64, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
     maps, request = ctypes.POINTER(_Map), ctypes.POINTER(_StatsRequest)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "mvde_version": (i32, []),
@@ -305,6 +392,10 @@ def _declare(library: ctypes.CDLL) -> None:
         "mvde_workers_create": (i32, [i32, ctypes.POINTER(pointer)]),
         "mvde_workers_destroy": (None, [pointer]),
         "mvde_patch_stats": (i32, [maps, f32, f32, request, pointer]),
+        "mvde_resizer_create": (i32, [i32, i64, i64, i64, i64, i32, ctypes.POINTER(pointer)]),
+        "mvde_resizer_destroy": (None, [pointer]),
+        "mvde_resize": (i32, [pointer, ctypes.POINTER(_Frame), pointer, i64, pointer]),
+        "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, pointer]),
         "mvde_postprocess": (i32, [maps, ctypes.POINTER(_Options), maps, request, pointer]),
     }
     for name, (result, arguments) in signatures.items():

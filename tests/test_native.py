@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mvde import native
 from mvde.errors import BackendError, UsageError
+from mvde.runtime.image import LETTERBOX_GREY, place
 from mvde.stats import STATS, depth_to_patch_stats, numpy_patch_stats
 
 pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")
@@ -218,3 +220,71 @@ def test_numpy_serves_where_there_is_no_library(monkeypatch):
             native.patch_stats(depth, 16, STATS)
     finally:
         native._library.cache_clear()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize(
+    ("source", "target"), [((48, 64), (32, 32)), ((45, 61), (112, 96)), ((300, 37), (64, 80)), ((64, 96), (64, 96))]
+)
+def test_resizing_and_mapping_back_have_the_bits_of_pillow(forced_kernel, source, target, fit):
+    image = RNG.integers(0, 256, (*source, 3), dtype=np.uint8)
+    depth = noisy_depth(target)
+    placement = place(source, target, fit)
+    fitted = np.full((*target, 3), LETTERBOX_GREY, np.uint8)
+    fitted[placement.target_box.slices] = along_x_then_y(image[placement.source_box.slices], placement.target_box.size)
+    mapped = np.zeros(source, np.float32)
+    mapped[placement.source_box.slices] = along_x_then_y(depth[placement.target_box.slices], placement.source_box.size)
+    with native.Resizer(source, target, fit) as resizer, native.Workers(3) as workers:
+        np.testing.assert_array_equal(resizer.resize(image), fitted)
+        np.testing.assert_array_equal(resizer.resize(image[::-1].copy()[::-1], workers=workers), fitted)
+        np.testing.assert_array_equal(resizer.depth_to_source(depth, workers=workers), mapped)
+
+
+def along_x_then_y(pixels, size):
+    """Pillow's bilinear resize, one axis at a time: which axis it takes first depends on its version and the sizes."""
+    height, width = size
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    along_x = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    return np.asarray(along_x.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def test_every_pixel_format_becomes_rgb():
+    rgb = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    size = (6, 8)
+    np.testing.assert_array_equal(native.Resizer(size, size, pixel_format="bgr").resize(rgb[..., ::-1].copy()), rgb)
+    np.testing.assert_array_equal(
+        native.Resizer(size, size, pixel_format="grey").resize(rgb[..., 0]), rgb[..., :1].repeat(3, -1)
+    )
+
+
+@pytest.mark.parametrize("pixel_format", ["nv12", "yuyv"])
+def test_yuv_frames_become_rgb_by_bt601(pixel_format):
+    luma = RNG.integers(16, 236, (6, 8)).astype(np.uint8)
+    chroma = RNG.integers(16, 241, (3 if pixel_format == "nv12" else 6, 4, 2)).astype(np.uint8)
+    if pixel_format == "nv12":
+        frame = np.concatenate([luma, chroma.reshape(3, 8)])
+        cb, cr = np.moveaxis(chroma.repeat(2, 0).repeat(2, 1).astype(float), -1, 0)
+    else:
+        frame = np.stack([luma, chroma.reshape(6, 8)], -1)
+        cb, cr = np.moveaxis(chroma.repeat(2, 1).astype(float), -1, 0)
+    y = 255 / 219 * (luma - 16.0)
+    red, blue = y + 255 / 112 * 0.701 * (cr - 128), y + 255 / 112 * 0.886 * (cb - 128)
+    green = (y - 0.299 * red - 0.114 * blue) / 0.587
+    expected = np.clip(np.stack([red, green, blue], -1), 0, 255)
+    got = native.Resizer((6, 8), (6, 8), pixel_format=pixel_format).resize(frame)
+    # The library's factors have three digits, as OpenCV's: up to 0.1 off, and half a step of rounding.
+    assert np.abs(got - expected).max() <= 0.7
+
+
+def test_frames_of_another_size_are_refused():
+    with native.Resizer((6, 8), (4, 4)) as resizer:
+        with pytest.raises(UsageError, match=r"\(6, 9, 3\): expected uint8 \(6, 8, 3\)"):
+            resizer.resize(np.zeros((6, 9, 3), np.uint8))
+        with pytest.raises(UsageError, match="expected float32"):
+            resizer.depth_to_source(np.zeros((4, 4)))
+    with pytest.raises(UsageError, match="closed"):
+        resizer.resize(np.zeros((6, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match="even"):
+        native.Resizer((5, 8), (4, 4), pixel_format="nv12")
+    with pytest.raises(UsageError, match="0x4"):
+        native.Resizer((6, 8), (0, 4))

@@ -31,11 +31,25 @@ struct Job {
     float *stats_out = nullptr;
 };
 
+// For each output of a resampled row: which inputs it takes, and with which weights (`stride` apart per output).
+struct Taps {
+    const std::int32_t *first = nullptr, *count = nullptr;
+    const std::int32_t *fixed = nullptr;  // weights of 8-bit images, times 2^22
+    const double *exact = nullptr;        // weights of depth
+    std::int64_t stride = 0, num_outputs = 0;
+};
+
 struct Kernel {
     const char *name;
     // Rows of patches [first, last), counted over the whole batch. Writes `*executed` so that a caller can tell which
     // implementation really ran.
     void (*run)(const Job &job, std::int64_t first, std::int64_t last, const char **executed);
+    // One row of RGB pixels (or depths) along x; and output `y` of `taps` over whole rows of `width` bytes (or depths).
+    void (*resample_row_rgb)(const std::uint8_t *row, const Taps &taps, std::uint8_t *out);
+    void (*resample_row_depth)(const float *row, const Taps &taps, float *out);
+    void (*resample_column_bytes)(const std::uint8_t *rows, std::int64_t width, const Taps &taps, std::int64_t y,
+                                  std::uint8_t *out);
+    void (*resample_column_depth)(const float *rows, std::int64_t width, const Taps &taps, std::int64_t y, float *out);
 };
 
 #if defined(MVDE_HAVE_AVX2)

@@ -1,9 +1,11 @@
 #include "lanes_avx2.hpp"
 
 #include "kernel.hpp"
+#include "resample.hpp"
 
 namespace mvde {
 
-const Kernel kAvx2Kernel = {Lanes::kName, run};
+const Kernel kAvx2Kernel = {Lanes::kName, run, resample_row_rgb, resample_row_depth, resample_column_bytes,
+                                resample_column_depth};
 
 }  // namespace mvde

@@ -1,9 +1,11 @@
 #include "lanes_neon.hpp"
 
 #include "kernel.hpp"
+#include "resample.hpp"
 
 namespace mvde {
 
-const Kernel kNeonKernel = {Lanes::kName, run};
+const Kernel kNeonKernel = {Lanes::kName, run, resample_row_rgb, resample_row_depth, resample_column_bytes,
+                                resample_column_depth};
 
 }  // namespace mvde

@@ -168,6 +168,57 @@ MVDE_API int32_t mvde_postprocess(const mvde_map *raw, const mvde_postprocess_op
 MVDE_API int32_t mvde_patch_stats(const mvde_map *depth, float min_depth_m, float max_depth_m,
                                   const mvde_stats_request *request, mvde_workers *workers);
 
+/* ---- camera images ------------------------------------------------------------------------------------------- */
+
+typedef enum mvde_pixel_format {
+    MVDE_RGB = 0,
+    MVDE_BGR = 1,
+    MVDE_GREY = 2,
+    MVDE_NV12 = 3, /* luma, then interleaved Cb Cr at half size; BT.601, limited range; even sides */
+    MVDE_YUYV = 4  /* Y0 Cb Y1 Cr; BT.601, limited range; even width */
+} mvde_pixel_format;
+
+/* A camera frame in the caller's memory, 8 bits per channel. A stride of 0 means dense. */
+typedef struct mvde_frame {
+    const uint8_t *data;
+    const uint8_t *chroma; /* NV12: the second plane; NULL: it follows the first. Else NULL. */
+    int32_t format;        /* mvde_pixel_format */
+    int32_t reserved;      /* 0 */
+    int64_t height, width;
+    int64_t row_stride, chroma_row_stride; /* bytes */
+} mvde_frame;
+
+typedef enum mvde_fit {
+    MVDE_STRETCH = 0,   /* the whole image fills the input; the aspect ratio changes */
+    MVDE_LETTERBOX = 1, /* the whole image keeps its aspect ratio; grey (128) bars fill the rest */
+    MVDE_CROP = 2       /* the middle of the image fills the input */
+} mvde_fit;
+
+/* bottom and right are exclusive. */
+typedef struct mvde_box {
+    int64_t top, left, bottom, right;
+} mvde_box;
+
+/* Resizes frames of one format and size to one resolution, and maps depth back. Created once: a frame allocates
+ * nothing. Bilinear, with anti-aliasing where the image shrinks: bit for bit Pillow's BILINEAR along x, then along y. */
+typedef struct mvde_resizer mvde_resizer;
+
+MVDE_API int32_t mvde_resizer_create(int32_t format, int64_t source_height, int64_t source_width, int64_t target_height,
+                                     int64_t target_width, int32_t fit, mvde_resizer **resizer);
+MVDE_API void mvde_resizer_destroy(mvde_resizer *resizer); /* NULL is allowed */
+
+/* `source` of the frame is resized onto `target` of the model's input. Either pointer may be NULL. */
+MVDE_API int32_t mvde_resizer_boxes(const mvde_resizer *resizer, mvde_box *source, mvde_box *target);
+
+/* Writes RGB bytes [target_height, target_width, 3]; a row stride of 0 means dense. `workers` may be NULL. */
+MVDE_API int32_t mvde_resize(mvde_resizer *resizer, const mvde_frame *frame, uint8_t *rgb, int64_t rgb_row_stride,
+                             mvde_workers *workers);
+
+/* Depth in metres at the model's resolution -> at the frame's own pixels, bilinear; 0 where the model did not see the
+ * frame. Both are float32; row strides in bytes, 0 for dense. `workers` may be NULL. */
+MVDE_API int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_m, int64_t depth_row_stride,
+                                      float *source_m, int64_t source_row_stride, mvde_workers *workers);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,89 @@
+// One-dimensional resampling of images and depth, in plain loops that the compiler vectorises for each instruction set.
+// The arithmetic, including what is rounded where, is that of Pillow's resample.c.
+#pragma once
+
+#include "job.hpp"
+
+namespace mvde {
+namespace {
+
+constexpr int kFixedPointBits = 22;  // 32 less 8 for the pixel, less 2 so that no sum of weights overflows
+
+inline std::uint8_t to_byte(std::int32_t sum) {
+    const std::int32_t value = sum >> kFixedPointBits;
+    return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+void resample_row_rgb(const std::uint8_t *row, const Taps &taps, std::uint8_t *out) {
+    for (std::int64_t x = 0; x < taps.num_outputs; ++x) {
+        const std::uint8_t *pixel = row + 3 * static_cast<std::int64_t>(taps.first[x]);
+        const std::int32_t *weights = taps.fixed + x * taps.stride;
+        std::int32_t red = 1 << (kFixedPointBits - 1), green = red, blue = red;
+        for (std::int32_t i = 0; i < taps.count[x]; ++i, pixel += 3) {
+            red += pixel[0] * weights[i];
+            green += pixel[1] * weights[i];
+            blue += pixel[2] * weights[i];
+        }
+        out[3 * x] = to_byte(red);
+        out[3 * x + 1] = to_byte(green);
+        out[3 * x + 2] = to_byte(blue);
+    }
+}
+
+void resample_row_depth(const float *row, const Taps &taps, float *out) {
+    for (std::int64_t x = 0; x < taps.num_outputs; ++x) {
+        const float *depth = row + taps.first[x];
+        const double *weights = taps.exact + x * taps.stride;
+        double sum = 0;
+        for (std::int32_t i = 0; i < taps.count[x]; ++i) sum += static_cast<double>(depth[i]) * weights[i];
+        out[x] = static_cast<float>(sum);
+    }
+}
+
+constexpr int kColumnChunk = 64;  // sums that stay in registers while the taps are walked
+
+void resample_column_bytes(const std::uint8_t *rows, std::int64_t width, const Taps &taps, std::int64_t y,
+                           std::uint8_t *out) {
+    const std::uint8_t *first = rows + taps.first[y] * width;
+    const std::int32_t *weights = taps.fixed + y * taps.stride;
+    const std::int32_t count = taps.count[y];
+    std::int64_t x = 0;
+    for (; x + kColumnChunk <= width; x += kColumnChunk) {
+        std::int32_t sums[kColumnChunk];
+        for (int i = 0; i < kColumnChunk; ++i) sums[i] = 1 << (kFixedPointBits - 1);
+        for (std::int32_t k = 0; k < count; ++k) {
+            const std::uint8_t *row = first + k * width + x;
+            for (int i = 0; i < kColumnChunk; ++i) sums[i] += row[i] * weights[k];
+        }
+        for (int i = 0; i < kColumnChunk; ++i) out[x + i] = to_byte(sums[i]);
+    }
+    for (; x < width; ++x) {
+        std::int32_t sum = 1 << (kFixedPointBits - 1);
+        for (std::int32_t k = 0; k < count; ++k) sum += first[k * width + x] * weights[k];
+        out[x] = to_byte(sum);
+    }
+}
+
+void resample_column_depth(const float *rows, std::int64_t width, const Taps &taps, std::int64_t y, float *out) {
+    const float *first = rows + taps.first[y] * width;
+    const double *weights = taps.exact + y * taps.stride;
+    const std::int32_t count = taps.count[y];
+    constexpr int kChunk = 16;
+    std::int64_t x = 0;
+    for (; x + kChunk <= width; x += kChunk) {
+        double sums[kChunk] = {};
+        for (std::int32_t k = 0; k < count; ++k) {
+            const float *row = first + k * width + x;
+            for (int i = 0; i < kChunk; ++i) sums[i] += static_cast<double>(row[i]) * weights[k];
+        }
+        for (int i = 0; i < kChunk; ++i) out[x + i] = static_cast<float>(sums[i]);
+    }
+    for (; x < width; ++x) {
+        double sum = 0;
+        for (std::int32_t k = 0; k < count; ++k) sum += static_cast<double>(first[k * width + x]) * weights[k];
+        out[x] = static_cast<float>(sum);
+    }
+}
+
+}  // namespace
+}  // namespace mvde
