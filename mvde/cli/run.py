@@ -36,7 +36,7 @@ def run(
     """Write depth, a picture and patch statistics of every frame.
 
     For each frame: NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (a picture with its scale) and NAME.stats.npz
-    (one row per patch).
+    (one row per patch). Relative depth has no unit and is written as NAME.depth.npy instead.
     """
     from mvde.config import parse_resolution
     from mvde.runtime.depth import DepthRuntime
@@ -91,8 +91,12 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
 
     manifest = runtime.manifest
     relative = manifest.depth_kind == "relative"
-    with atomic_write(folder / f"{frame.stem}.depth.png") as path:
-        Image.fromarray(millimetres(result.depth)).save(path)
+    if relative:  # millimetres would be a lie
+        with atomic_write(folder / f"{frame.stem}.depth.npy") as path:
+            np.save(path, result.depth)
+    else:
+        with atomic_write(folder / f"{frame.stem}.depth.png") as path:
+            Image.fromarray(millimetres(result.depth)).save(path)
     with atomic_write(folder / f"{frame.stem}.depth.jpg") as path:
         depth_picture(result.depth, unit="" if relative else "m").save(path, quality=92)
     with atomic_write(folder / f"{frame.stem}.stats.npz") as path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from mvde.engines.base import BuildOptions, Compiled, Engine, EngineId, Graph
 from mvde.engines.machine import cpu_features
 from mvde.engines.store import backend_module, engine_folder, resolve
 from mvde.engines.tolerances import TOLERANCES, check_tolerance
-from mvde.errors import BackendError, MissingDependencyError, UsageError
+from mvde.errors import MissingDependencyError, UsageError
 from mvde.manifest import EngineRecord, Manifest
 from mvde.parity import ParityReport, compare_depth, merge_reports
 
@@ -57,37 +58,53 @@ def build_engine(
     :class:`MissingDependencyError` without ONNX Runtime; then nothing is written and an older engine stays.
     """
     engine_id = resolve(engine_id)
-    backend = backend_module(str(engine_id.backend))
-    answer = backend.support(engine_id.precision)
-    if not answer.works:
-        raise BackendError(f"engine {engine_id} cannot be built here: {answer.note}; see `mvde doctor`")
     _check_reference_runs()
     folder = engine_folder(source.manifest, engine_id, root)
     existed = folder.is_dir()
     try:
         with staged_write(folder, "engine") as staging:
-            graph = Graph(source.path, tuple(source.path.with_name(c.name) for c in source.manifest.companions))
-            started = time.perf_counter()
-            if engine_id.precision in backend.LOWERED_PRECISIONS:
-                graph = _lowered(graph, engine_id, staging, lower_graph)
-            compiled = backend.compile_graph(graph, staging, engine_id.precision, options or BuildOptions())
-            compile_s = time.perf_counter() - started
-            _remove_others(staging, compiled.file_names)
-            manifest = _manifest(source, engine_id, staging, compiled, backend.library_version())
-            started = time.perf_counter()
-            engine: Engine = backend.load(staging / compiled.file_names[0], manifest)
-            load_s = time.perf_counter() - started
-            report = _measure(engine, source, images)
-            engine.close()
-            low, high = manifest.depth_range_m
-            check_tolerance(report, TOLERANCES[engine_id.precision], high - low, f"engine {engine_id}")
-            manifest = dataclasses.replace(manifest, parity=_parity_record(report, engine_id, source.manifest))
-            write_manifest(manifest, staging / compiled.file_names[0])
+            manifest, compile_s = _compile(source, engine_id, staging, options or BuildOptions(), lower_graph)
+            parity, load_s = _prove(staging, manifest, source, images)
+            manifest = dataclasses.replace(manifest, parity=_parity_record(parity, engine_id, source.manifest))
+            write_manifest(manifest, staging / manifest.file.name)
     except BaseException:
         if not existed and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    return BuildReport(folder, manifest, compile_s, load_s, report)
+    return BuildReport(folder, manifest, compile_s, load_s, parity)
+
+
+def _compile(
+    source: Artifact, engine_id: EngineId, staging: Path, options: BuildOptions, lower_graph: LowerGraph | None
+) -> tuple[Manifest, float]:
+    """Manifest (parity still the export's) of the engine written to ``staging``, and the seconds it took."""
+    backend = backend_module(str(engine_id.backend))
+    graph = Graph(source.path, tuple(source.path.with_name(record.name) for record in source.manifest.companions))
+    started = time.perf_counter()
+    if engine_id.precision in backend.LOWERED_PRECISIONS:
+        graph = _lowered(graph, engine_id, staging, lower_graph)
+    compiled = backend.compile_graph(graph, staging, engine_id.precision, options)
+    compile_s = time.perf_counter() - started
+    _remove_others(staging, compiled.file_names)
+    return _manifest(source, engine_id, staging, compiled, backend.library_version()), compile_s
+
+
+def _prove(
+    staging: Path, manifest: Manifest, source: Artifact, images: NDArray[np.uint8]
+) -> tuple[ParityReport, float]:
+    """Parity of the staged engine with its fp32 graph, and the seconds it took to load.
+
+    Raises :class:`ParityError` past the tolerance of the engine's precision.
+    """
+    assert manifest.engine is not None
+    started = time.perf_counter()
+    engine: Engine = backend_module(manifest.engine.backend).load(staging / manifest.file.name, manifest)
+    load_s = time.perf_counter() - started
+    with contextlib.closing(engine):
+        report = _measure(engine, source, images)
+    low, high = manifest.depth_range_m
+    check_tolerance(report, TOLERANCES[manifest.engine.precision], high - low, f"engine {manifest.engine.id}")
+    return report, load_s
 
 
 def _check_reference_runs() -> None:

@@ -60,6 +60,15 @@ def test_a_folder_gives_a_set_of_files_per_photograph(robot: Path) -> None:
     assert len(list((robot / "results").iterdir())) == 6
 
 
+def test_relative_depth_is_not_called_millimetres(robot: Path) -> None:
+    manifest = next((robot / "engines").rglob("engine.json"))
+    manifest.write_text(manifest.read_text().replace('"depth_kind": "metric"', '"depth_kind": "relative"'))
+    assert cli.execute(["run", "photos/a.png"]) == 0
+    assert sorted(path.name for path in (robot / "depth").iterdir()) == ["a.depth.jpg", "a.depth.npy", "a.stats.npz"]
+    expected = DepthRuntime.load("fp32").infer(np.asarray(Image.open("photos/a.png"))).depth
+    np.testing.assert_array_equal(np.load("depth/a.depth.npy"), expected)
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
