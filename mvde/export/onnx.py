@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib.util
 import logging
 import re
 import warnings
@@ -187,12 +188,14 @@ def _write_graph(
     from mvde.export.verify import torch_depth
 
     model = job.source.take()
+    _return_freed_memory()  # what loading left behind; the exporter's libraries are not loaded yet either
+    job.progress(f"{path.stem}: computing depth in PyTorch")
+    reference = [torch_depth(model, image) for image in images]
     job.progress(f"{path.stem}: tracing")
     with traced(model, resolution, job.batch, job.opset) as graph:
         job.progress(f"{path.stem}: writing")
         records = save_model(graph, path, _metadata(job, resolution))
-    job.progress(f"{path.stem}: computing depth in PyTorch")
-    return records, [torch_depth(model, image) for image in images]
+    return records, reference
 
 
 @contextlib.contextmanager
@@ -251,10 +254,8 @@ def _with_aliases(module: torch.nn.Module) -> tuple[torch.nn.Module, list[torch.
 def _import_export_packages() -> Any:
     """torch, once every package that the exporter needs was found."""
     for package in ("torch", "onnx", "onnxscript", "onnx_ir"):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise MissingDependencyError.for_extra(package, "export", "exporting a model") from error
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError.for_extra(package, "export", "exporting a model")
     import torch
 
     return torch
