@@ -45,10 +45,12 @@ static simde__m256i _mm512_cvtepi32_epi16(simde__m512i x) {
 #include "lanes_avx512.hpp"
 
 #include "kernel.hpp"
+#include "resample.hpp"
 
 namespace mvde {
 
 extern const Kernel kEmulatedAvx512Kernel;
-const Kernel kEmulatedAvx512Kernel = {Lanes::kName, run};
+const Kernel kEmulatedAvx512Kernel = {Lanes::kName, run, resample_row_rgb, resample_row_depth,
+                                            resample_column_bytes, resample_column_depth};
 
 }  // namespace mvde

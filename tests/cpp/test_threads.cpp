@@ -1,0 +1,127 @@
+// Handles under several threads, as the header promises it; meant to run under ThreadSanitizer too. And: a frame allocates
+// nothing.
+#include "harness.hpp"
+
+#include "mvde/mvde.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <thread>
+#include <vector>
+
+static std::atomic<long> num_allocations{0};
+
+void *operator new(std::size_t size) {
+    ++num_allocations;
+    if (void *memory = std::malloc(size)) return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void *memory) noexcept { std::free(memory); }
+void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
+
+namespace {
+
+constexpr int32_t kStats[] = {MVDE_MEAN, MVDE_VAR, MVDE_GRAD, MVDE_VALID};
+constexpr int64_t kHeight = 64, kWidth = 96;
+
+struct Frame {
+    std::vector<float> depth = std::vector<float>(kHeight * kWidth), metres = depth, back = std::vector<float>(50 * 70);
+    std::vector<float> stats = std::vector<float>(4 * 6 * 4);
+    std::vector<uint8_t> image = std::vector<uint8_t>(50 * 70 * 3), rgb = std::vector<uint8_t>(kHeight * kWidth * 3);
+
+    explicit Frame(int seed) {
+        for (std::size_t i = 0; i < depth.size(); ++i)
+            depth[i] = static_cast<float>((i * 2654435761U + static_cast<unsigned>(seed)) % 1000) * 0.01F;
+        for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<uint8_t>(i * 31 + static_cast<unsigned>(seed));
+    }
+
+    int32_t run(mvde_resizer *resizer, mvde_workers *workers) {
+        const mvde_frame frame{image.data(), nullptr, MVDE_BGR, 0, 50, 70, 0, 0};
+        const mvde_map raw{depth.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
+        const mvde_map out{metres.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
+        const mvde_stats_request request{16, 4, kStats, stats.data(), static_cast<int64_t>(stats.size())};
+        int32_t status = mvde_resize(resizer, &frame, rgb.data(), 0, workers);
+        if (!status) status = mvde_postprocess(&raw, nullptr, &out, &request, workers);
+        if (!status) status = mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, workers);
+        return status;
+    }
+};
+
+mvde_resizer *new_resizer() {
+    mvde_resizer *resizer = nullptr;
+    CHECK(mvde_resizer_create(MVDE_BGR, 50, 70, kHeight, kWidth, MVDE_CROP, &resizer) == MVDE_OK);
+    return resizer;
+}
+
+mvde_workers *new_workers(int num_threads) {
+    mvde_workers *workers = nullptr;
+    CHECK(mvde_workers_create(num_threads, &workers) == MVDE_OK);
+    return workers;
+}
+
+}  // namespace
+
+TEST(threads_with_handles_of_their_own_get_the_results_of_one) {
+    Frame expected(1);
+    mvde_resizer *resizer = new_resizer();
+    CHECK(expected.run(resizer, nullptr) == MVDE_OK);
+    mvde_resizer_destroy(resizer);
+    std::atomic<int> num_different{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t)
+        threads.emplace_back([&] {
+            mvde_resizer *own = new_resizer();
+            mvde_workers *workers = new_workers(1 + t % 3);
+            for (int repeat = 0; repeat < 30; ++repeat) {
+                Frame frame(1);
+                if (frame.run(own, workers) != MVDE_OK || frame.stats != expected.stats || frame.rgb != expected.rgb ||
+                    frame.back != expected.back)
+                    ++num_different;
+            }
+            mvde_workers_destroy(workers);
+            mvde_resizer_destroy(own);
+        });
+    for (std::thread &thread : threads) thread.join();
+    CHECK(num_different == 0, "%d frames differ", num_different.load());
+}
+
+TEST(a_shared_handle_is_refused_while_busy_and_never_torn) {
+    Frame expected(2);
+    mvde_resizer *resizer = new_resizer();
+    mvde_workers *workers = new_workers(3);
+    CHECK(expected.run(resizer, workers) == MVDE_OK);
+    std::atomic<int> num_wrong{0}, num_done{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t)
+        threads.emplace_back([&] {
+            for (int repeat = 0; repeat < 50; ++repeat) {
+                Frame frame(2);
+                const int32_t status = frame.run(resizer, workers);
+                if (status == MVDE_OK) ++num_done;
+                if (status != MVDE_ERROR_BUSY && (status != MVDE_OK || frame.rgb != expected.rgb || frame.stats != expected.stats))
+                    ++num_wrong;
+            }
+        });
+    for (std::thread &thread : threads) thread.join();
+    CHECK(num_wrong == 0 && num_done > 0, "%d wrong, %d done", num_wrong.load(), num_done.load());
+    mvde_workers_destroy(workers);
+    mvde_resizer_destroy(resizer);
+}
+
+TEST(a_frame_allocates_nothing) {
+    Frame frame(3);
+    mvde_resizer *resizer = new_resizer();
+    mvde_workers *workers = new_workers(2);
+    CHECK(frame.run(resizer, workers) == MVDE_OK);
+    const long before = num_allocations.load();
+    CHECK(before > 0, "the counter does not count");
+    for (int repeat = 0; repeat < 10; ++repeat) CHECK(frame.run(resizer, workers) == MVDE_OK);
+    CHECK(mvde_patch_stats(nullptr, 0, 1, nullptr, workers) != MVDE_OK);  // failing allocates nothing either
+    CHECK(num_allocations.load() == before, "%ld allocations", num_allocations.load() - before);
+    mvde_workers_destroy(workers);
+    mvde_resizer_destroy(resizer);
+}
+
+int main() { return harness::run_all(); }
