@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from mvde.engines.machine import cpu_features
 from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, MissingDependencyError
 from mvde.manifest import Manifest
 
-# The best first: on the CPUs that were measured OpenVINO is ahead of ONNX Runtime in every precision both have.
+# In order of preference. OpenVINO comes first since `pip install mvde` brings it and it alone computes
+# in bf16; which of the two is faster in fp32 depends on the machine and the model, and `mvde bench` tells.
 _MODULES = {"openvino": "mvde.engines.openvino", "onnxruntime": "mvde.engines.onnxruntime"}
 _BEST_PRECISIONS = ("bf16", "fp32")
 
@@ -31,12 +31,9 @@ _BEST_PRECISIONS = ("bf16", "fp32")
 def backend_module(backend: str) -> Any:
     """Module of a backend, with ``library_version``, ``support``, ``compile_graph`` and ``load``.
 
-    Raises :class:`MissingDependencyError` naming the extra of a backend that is not installed, :class:`BackendError`
-    for one that this version has no module for.
+    Raises :class:`BackendError` for a backend that this version has no module for.
     """
     if backend not in _MODULES:
-        if importlib.util.find_spec(backend.replace("-", "_")) is None:
-            raise MissingDependencyError.for_extra(backend, backend, f"a {backend} engine")
         raise BackendError(f"this version of mvde has no {backend} engines; use {' or '.join(_MODULES)}")
     return importlib.import_module(_MODULES[backend])
 
