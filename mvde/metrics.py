@@ -122,4 +122,5 @@ def _aligned_in_inverse_depth(pred: Floats, target: Floats) -> Floats:
     columns = np.stack([inverse, np.ones_like(inverse)], axis=1)
     (scale, shift), *_ = np.linalg.lstsq(columns, 1 / target, rcond=None)
     aligned = scale * inverse + shift
-    return 1 / np.maximum(aligned, 1 / target.max())
+    depth: Floats = 1 / np.maximum(aligned, 1 / target.max())
+    return depth

@@ -43,12 +43,13 @@ def evaluate(
 ) -> None:
     """Print AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and delta accuracies; engines and checkpoints alike."""
     from mvde.artifact import atomic_write
+    from mvde.assets import shipped_checkpoint
     from mvde.config import parse_resolution
     from mvde.datasets.formats import open_dataset
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
     from mvde.pipelines.eval_depth import open_predictor
 
-    source = target if target is not None else str(Path(__file__).parents[1] / "assets" / "nano.safetensors")
+    source = target if target is not None else str(shipped_checkpoint())
     dataset = open_dataset(data_format, data, depth_scale)
     predict, depth_range_m, size = open_predictor(source, parse_resolution(res) if res else None)
     totals = evaluate_predictor(predict, dataset, depth_range_m, align or ["none"], max_frames=max_frames)

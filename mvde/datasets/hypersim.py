@@ -50,7 +50,8 @@ def planar_depth(distance_m: NDArray[np.float32], focal: float) -> NDArray[np.fl
     height, width = distance_m.shape
     x = (np.arange(width) + 0.5 - width / 2) / focal
     y = (np.arange(height) + 0.5 - height / 2) / focal
-    return (distance_m / np.sqrt(x[None, :] ** 2 + y[:, None] ** 2 + 1)).astype(np.float32)
+    depth: NDArray[np.float32] = (distance_m / np.sqrt(x[None, :] ** 2 + y[:, None] ** 2 + 1)).astype(np.float32)
+    return depth
 
 
 def _distance(path: Path) -> NDArray[np.float32]:

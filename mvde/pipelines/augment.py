@@ -64,13 +64,13 @@ def transform_sample(
     The image is resized with antialiasing, depth by nearest neighbour: averaging across an edge would invent surfaces
     that hang in the air. Colours are left to :func:`jitter_colours`, which takes a batch.
     """
-    top, left, height, width = crop_box(sample.depth_m.shape, size, transform)  # type: ignore[arg-type]
+    top, left, height, width = crop_box(sample.depth_m.shape, size, transform)
     rgb = torch.from_numpy(np.ascontiguousarray(sample.rgb[top : top + height, left : left + width]))
     image = rgb.permute(2, 0, 1)[None]
     if (height, width) != size:
         image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
     depth = _nearest(sample.depth_m[top : top + height, left : left + width], size)
-    zoom = _zoom(sample.depth_m.shape, size, height)  # type: ignore[arg-type]
+    zoom = _zoom(sample.depth_m.shape, size, height)
     depth = (depth / np.float32(zoom)).astype(np.float32, copy=False)
     if transform.flip:
         return image[0].flip(-1), np.ascontiguousarray(depth[:, ::-1])

@@ -91,5 +91,7 @@ def batches_from(source: StepBatches, first_step: int, num_workers: int) -> Iter
         sampler=range(first_step, len(source)),
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
+        # Without one of its own, the loader would draw a seed from the generator that a resumed run restores.
+        generator=torch.Generator(),
     )
     return iter(loader)

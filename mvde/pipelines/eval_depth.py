@@ -33,7 +33,7 @@ def torch_predictor(model: DepthModel, resolution: tuple[int, int]) -> Predictor
     def predict(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         resized = []
         for image in images:
-            x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+            x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
             same = image.shape[:2] == resolution
             resized.append(x if same else F.interpolate(x, size=resolution, mode="bilinear", antialias=True))
         depth = model.predict_depth(torch.cat(resized).to(device)).float().cpu()
@@ -123,7 +123,7 @@ def _checkpoint_predictor(
 def _engine_predictor(
     target: str | Path, resolution: tuple[int, int] | None
 ) -> tuple[Predictor, tuple[float, float], tuple[int, int]]:
-    from mvde.runtime import DepthRuntime
+    from mvde.runtime.depth import DepthRuntime
 
     runtime = DepthRuntime.load(target, resolution=resolution)
     own = runtime.manifest.resolution

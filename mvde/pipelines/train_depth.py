@@ -116,7 +116,7 @@ class DepthTrainingPipeline:
         elif self._train.start == "structured":
             self._structure(opened[self._stages[0].data or data.train])
         # oneDNN's convolutions are up to three times faster on channels-last weights; results do not depend on it.
-        self.model.decoder.to(memory_format=torch.channels_last)
+        self.model.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._wrapped = self._accelerator.prepare_model(self.model)
 
     def _structure(self, dataset: DepthDataset) -> None:
@@ -154,7 +154,8 @@ class DepthTrainingPipeline:
         set_rates(self._optimizers, step, self.num_steps, self._train)
         images, depth_m = images.to(device), depth_m.to(device)
         decoder = self.config.decoder
-        with self._accelerator.autocast():
+        # Accelerate's own autocast is a setting of the whole process: a second run with another one would be refused.
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._train.autocast == "bf16"):
             pred = self._wrapped(images)
         valid = valid_mask(depth_m, decoder.min_depth, decoder.max_depth)
         loss, parts = depth_loss(pred.float(), depth_m, valid, self._train.loss)
@@ -256,12 +257,7 @@ def _accelerator(config: Config, output_dir: Path) -> Any:
     # The backbone takes part in the graph only after its frozen steps, which DDP must be told.
     ddp = DistributedDataParallelKwargs(find_unused_parameters=train.freeze_backbone_steps > 0)
     try:
-        accelerator = Accelerator(
-            mixed_precision="bf16" if train.autocast == "bf16" else "no",
-            log_with=tracker,
-            project_dir=str(output_dir),
-            kwargs_handlers=[ddp],
-        )
+        accelerator = Accelerator(log_with=tracker, project_dir=str(output_dir), kwargs_handlers=[ddp])
     except (ImportError, ValueError) as error:
         raise UsageError(f"accelerate cannot set the run up (train.tracker={train.tracker}): {error}") from error
     if tracker is not None:

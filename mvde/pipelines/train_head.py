@@ -118,7 +118,7 @@ def _fit(
         rows = torch.randint(len(stats), (batch_size,), generator=generator)
         loss = F.mse_loss(head(stats[rows][None])[0], tokens[rows])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
 
