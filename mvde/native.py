@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
-_VERSION = (0, 1)  # of mvde.h; before 1.0 the minor part must match as well
-_STATS = ("mean", "var", "grad", "min", "max", "valid")  # enum mvde_stat
+_VERSION = "0.1."  # of mvde.h; before 1.0 the minor part must match as well
+_STATS = {"mean": 0, "var": 1, "grad": 2, "min": 3, "max": 4, "valid": 5}  # enum mvde_stat
 _DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint16": 3}  # enum mvde_dtype
 _CONVERSIONS = {"linear": 0, "inverse": 1, "exp": 2, "log_sigmoid": 3}  # enum mvde_conversion
 _RANGES = {"reject": 0, "clamp": 1}  # enum mvde_range
@@ -108,10 +109,7 @@ def is_available() -> bool:
 def version() -> str | None:
     """Version of the library, such as ``"0.1.0"``, or None where there is none."""
     library = _library()
-    if library is None:
-        return None
-    number = library.mvde_version()
-    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+    return None if library is None else _dotted(library.mvde_version())
 
 
 def kernel() -> str | None:
@@ -143,28 +141,28 @@ def set_kernel(name: str | None) -> None:
     _check(library, library.mvde_set_kernel(None if name is None else name.encode()))
 
 
-class Workers:
-    """Threads that share the work of one call at a time with its caller; results do not depend on their number."""
+class _Handle:
+    """An opaque handle of the library, destroyed by :meth:`close` or at the end of a ``with`` block."""
 
-    def __init__(self, num_threads: int) -> None:
-        """``num_threads`` (1 to 256) counts the calling thread."""
+    def __init__(self, create: str, destroy: str, *arguments: int) -> None:
         self._library = _require()
+        self._destroy = destroy
         self._handle = ctypes.c_void_p()
-        _check(self._library, self._library.mvde_workers_create(num_threads, ctypes.byref(self._handle)))
+        _check(self._library, getattr(self._library, create)(*arguments, ctypes.byref(self._handle)))
 
     @property
     def handle(self) -> ctypes.c_void_p:
-        """The ``mvde_workers *``."""
+        """The C pointer. Raises :class:`UsageError` once closed."""
         if not self._handle:
-            raise UsageError("these Workers are closed: create new ones")
+            raise UsageError(f"this {type(self).__name__} is closed: create a new one")
         return self._handle
 
     def close(self) -> None:
-        """Ends the threads. May be called twice."""
+        """Ends threads and frees buffers. May be called twice."""
         handle, self._handle = self._handle, ctypes.c_void_p()
-        self._library.mvde_workers_destroy(handle)
+        getattr(self._library, self._destroy)(handle)
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -173,7 +171,15 @@ class Workers:
         self.close()
 
 
-class Resizer:
+class Workers(_Handle):
+    """Threads that share the work of one call at a time with its caller; results do not depend on their number."""
+
+    def __init__(self, num_threads: int) -> None:
+        """``num_threads`` (1 to 256) counts the calling thread."""
+        super().__init__("mvde_workers_create", "mvde_workers_destroy", num_threads)
+
+
+class Resizer(_Handle):
     """Resizes frames of one format and size to one resolution, and maps depth back; one call at a time.
 
     Bit for bit what Pillow's BILINEAR gives along x and then along y. Sizes are (height, width).
@@ -187,15 +193,10 @@ class Resizer:
         pixel_format: str = "rgb",
     ) -> None:
         """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv (BT.601, limited range)."""
-        self._library = _require()
-        self._handle = ctypes.c_void_p()
         self.source_size, self.target_size = source_size, target_size
         self._format = _enum(_PIXEL_FORMATS, pixel_format, "pixel_format")
-        sizes = (*source_size, *target_size)
-        created = ctypes.byref(self._handle)
-        _check(
-            self._library, self._library.mvde_resizer_create(self._format, *sizes, _enum(_FITS, fit, "fit"), created)
-        )
+        sizes = (self._format, *source_size, *target_size, _enum(_FITS, fit, "fit"))
+        super().__init__("mvde_resizer_create", "mvde_resizer_destroy", *sizes)
 
     def resize(self, frame: NDArray[np.uint8], *, workers: Workers | None = None) -> NDArray[np.uint8]:
         """RGB image (H, W, 3) uint8 at the target's size.
@@ -212,7 +213,7 @@ class Resizer:
         view = _Frame(source.ctypes.data, None, self._format, 0, height, width, source.strides[0], 0)
         out = np.empty((*self.target_size, 3), np.uint8)
         handle = workers.handle if workers else None
-        _check(self._library, self._library.mvde_resize(self._open(), view, out.ctypes.data, 0, handle))
+        _check(self._library, self._library.mvde_resize(self.handle, view, out.ctypes.data, 0, handle))
         return out
 
     def depth_to_source(self, depth_m: NDArray[np.float32], *, workers: Workers | None = None) -> NDArray[np.float32]:
@@ -222,27 +223,9 @@ class Resizer:
         source = np.ascontiguousarray(depth_m)
         out = np.empty(self.source_size, np.float32)
         handle = workers.handle if workers else None
-        status = self._library.mvde_depth_to_source(self._open(), source.ctypes.data, 0, out.ctypes.data, 0, handle)
+        status = self._library.mvde_depth_to_source(self.handle, source.ctypes.data, 0, out.ctypes.data, 0, handle)
         _check(self._library, status)
         return out
-
-    def close(self) -> None:
-        """Frees the buffers. May be called twice."""
-        handle, self._handle = self._handle, ctypes.c_void_p()
-        self._library.mvde_resizer_destroy(handle)
-
-    def __enter__(self) -> Resizer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _open(self) -> ctypes.c_void_p:
-        if not self._handle:
-            raise UsageError("this Resizer is closed: create a new one")
-        return self._handle
 
 
 def patch_stats(
@@ -332,8 +315,7 @@ def _stats_request(
     batch, height, width = shape
     if not 1 <= len(stats) <= len(_STATS):
         raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(_STATS)}")
-    names = {name: index for index, name in enumerate(_STATS)}
-    columns = (ctypes.c_int32 * len(stats))(*(_enum(names, name, "stats") for name in stats))
+    columns = (ctypes.c_int32 * len(stats))(*(_enum(_STATS, name, "stats") for name in stats))
     if patch_size < 1:
         raise UsageError(f"patch_size is {patch_size}: expected 1 or more")
     num_patches = (height // patch_size) * (width // patch_size)
@@ -359,13 +341,16 @@ def _library() -> ctypes.CDLL | None:
         raise BackendError(
             f"libmvde cannot be loaded from {path}: {error}; reinstall mvde or unset MVDE_LIBRARY"
         ) from error
-    found = library.mvde_version()
-    if (found // 10000, found // 100 % 100) != _VERSION:
+    found = _dotted(library.mvde_version())
+    if not found.startswith(_VERSION):
         raise BackendError(
-            f"{path} is libmvde {found // 10000}.{found // 100 % 100}, but this mvde expects "
-            f"{_VERSION[0]}.{_VERSION[1]}: reinstall mvde or unset MVDE_LIBRARY"
+            f"{path} is libmvde {found}, but this mvde expects {_VERSION}x: reinstall mvde or unset MVDE_LIBRARY"
         )
     return library
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 10000}.{version // 100 % 100}.{version % 100}"
 
 
 def _require() -> ctypes.CDLL:

@@ -6,11 +6,11 @@
 
 namespace mvde_cuda {
 
-// Depths in metres from raw values, in place; 0 where invalid (no valid depth is 0, so one float says both). Everything is
-// float32, whatever the network's precision: half precision ends at 65504 and cannot hold a sum over a patch.
+// Depths in metres from raw values, in place; 0 where invalid (no valid depth is 0, so one float says both). Everything
+// is float32, whatever the network's precision: half precision ends at 65504 and cannot hold a sum over a patch.
 //
-// Products are kept apart from sums: with fused ones, depth would differ from the CPU's in its last bit, and millimetres
-// with it. The choice of conversion stands outside the loops, which halves the code.
+// Products are kept apart from sums: with fused ones, depth would differ from the CPU's in its last bit, and
+// millimetres with it. The choice of conversion stands outside the loops, which halves the code.
 template <int kCount>
 __device__ __forceinline__ void depths_from_raw(const PostprocessParams& p, float (&values)[kCount]) {
 #pragma unroll

@@ -42,7 +42,9 @@ cudaError_t mvde_cuda::enqueue_postprocess(RawType raw_type, const PostprocessPa
                     p.batch <= kLargestGridYz && p.height <= kLargestGridYz;
   if (!fits || (p.num_columns == 0 && p.depth_output == kNoDepth)) return cudaErrorInvalidValue;
   const KernelsOfType& kernels = kPostprocess[raw_type];
-  if (p.num_columns == 0) return launch(kernels.convert_depth, plan_convert_depth(p.batch, p.height, p.width), p, stream);
+  if (p.num_columns == 0) {
+    return launch(kernels.convert_depth, plan_convert_depth(p.batch, p.height, p.width), p, stream);
+  }
   if (!has_tiling(p)) return cudaErrorInvalidValue;
   const LaunchPlan plan = plan_postprocess(p.batch, p.height, p.width, p.patch);
   return launch(plan.patch_per_block ? kernels.patch_per_block : kernels.patch_per_warp, plan, p, stream);

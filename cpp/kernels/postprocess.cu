@@ -1,8 +1,9 @@
-// One pass over a network's raw output: metric depth (float32 metres or uint16 millimetres) and statistics of each patch.
+// One pass over a network's raw output: metric depth (float32 metres or uint16 millimetres) and statistics per patch.
 //
-// A block stages a tile of depth with a border of one pixel in shared memory, converting each raw value once, writes the
-// depth of its own pixels from the registers it was made in, and then reduces: a warp per patch (a block holds several
-// patches of one row, so that its loads are long), or for patches above 32 pixels a whole block per patch, in chunks.
+// A block stages a tile of depth with a border of one pixel in shared memory, converting each raw value once, writes
+// the depth of its own pixels from the registers it was made in, and then reduces: a warp per patch (a block holds
+// several patches of one row, so that its loads are long), or for patches above 32 pixels a whole block per patch, in
+// chunks.
 // There are no atomics, and every sum has a fixed order: the same input gives the same bits.
 //
 // The statistics follow mvde/stats.py. The variance is computed in two passes around the chunk's own mean, so that
@@ -109,8 +110,8 @@ __device__ __forceinline__ void stage_tile(const PostprocessParams& p, const Til
 
 // ------------------------------------------------------------------------------------------------------------ reducing
 
-// Of the valid pixels of a patch, or of a part of one. The mean is `mean` + `mean_rest`, the latter below the rounding of
-// the former: the means of two parts may lie closer together than that.
+// Of the valid pixels of a patch, or of a part of one. The mean is `mean` + `mean_rest`, the latter below the rounding
+// of the former: the means of two parts may lie closer together than that.
 struct Moments {
   float num_valid, mean, mean_rest, var, grad, lowest, highest;
 };
@@ -287,7 +288,8 @@ __device__ __forceinline__ void convert_depth(const PostprocessParams& p) {
 
 }  // namespace mvde_cuda
 
-// Statistics alone are the first two with depth_output = kNoDepth: nothing but batch x patches x columns floats is written.
+// Statistics alone are the first two with depth_output = kNoDepth: nothing but batch x patches x columns floats is
+// written.
 #define MVDE_POSTPROCESS_KERNELS(suffix, Raw)                                                                       \
   extern "C" __global__ void __launch_bounds__(256)                                                                 \
       mvde_postprocess_patch_per_warp_##suffix(const mvde_cuda::PostprocessParams params) {                         \

@@ -1,5 +1,5 @@
-// What the post-processing kernels are told. One layout for nvcc, NVRTC, host C++ and Python's ctypes: plain C types, no
-// headers (NVRTC has none). Every pointer is a device pointer; every stride counts elements.
+// What the post-processing kernels are told. One layout for nvcc, NVRTC, host C++ and Python's ctypes: plain C types,
+// no headers (NVRTC has none). Every pointer is a device pointer; every stride counts elements.
 #pragma once
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
@@ -64,8 +64,8 @@ struct LaunchPlan {
   int patch_per_block;  // 1: the kernel ..._patch_per_block_..., 0: the kernel ..._patch_per_warp_...
 };
 
-// Floats from one row of a tile in shared memory to the next. 16 more than a multiple of 32: the two half-warps that walk
-// down a 16-pixel patch then touch different banks.
+// Floats from one row of a tile in shared memory to the next. 16 more than a multiple of 32: the two half-warps that
+// walk down a 16-pixel patch then touch different banks.
 MVDE_HOST_DEVICE constexpr int tile_pitch(int width) { return ((width + 2 * kTileMargin + 15) / 32) * 32 + 16; }
 
 MVDE_HOST_DEVICE constexpr int warp_patches_per_block(int patch) { return patch <= 16 ? 8 : 4; }

@@ -1,11 +1,11 @@
-// A camera frame (RGB, BGR, grey, NV12 or YUYV, rows at any pitch) → the model's uint8 RGB input at its fixed resolution:
+// A camera frame (RGB, BGR, grey, NV12 or YUYV, rows at any pitch) → the model's uint8 RGB input at its resolution:
 // the part of the frame that is wanted, resized into a box of the target, with a constant colour around it.
 //
-// Bilinear with anti-aliasing where it shrinks, in the fixed-point arithmetic of Pillow's Image.resize(..., BILINEAR): the
-// same weights, along rows first with a rounding to 8 bits, then along columns. The result equals Pillow's bit for bit,
-// whatever the scale, except where Pillow 13 turns the order round (where height shrinks much more than width); a value
-// then differs by one. A block makes 32 x 16 target pixels; the source rows they need pass through shared memory in bands,
-// already resized along x, so that shared memory does not grow with the scale.
+// Bilinear with anti-aliasing where it shrinks, in the fixed-point arithmetic of Pillow's Image.resize(..., BILINEAR):
+// the same weights, along rows first with a rounding to 8 bits, then along columns. The result equals Pillow's bit for
+// bit, whatever the scale, except where Pillow 13 turns the order round (where height shrinks much more than width); a value
+// then differs by one. A block makes 32 x 16 target pixels; the source rows they need pass through shared memory in
+// bands, already resized along x, so that shared memory does not grow with the scale.
 #include "device_common.cuh"
 #include "preprocess_params.h"
 
@@ -40,7 +40,9 @@ __device__ __forceinline__ Pixel source_pixel(const PreprocessParams& p, int y, 
   return p.pixel_format == kBgr ? Pixel{bytes[2], bytes[1], bytes[0]} : Pixel{bytes[0], bytes[1], bytes[2]};
 }
 
-__device__ __forceinline__ int rounded_weight_sum(int sum) { return clip8((sum + (1 << (kWeightBits - 1))) >> kWeightBits); }
+__device__ __forceinline__ int rounded_weight_sum(int sum) {
+  return clip8((sum + (1 << (kWeightBits - 1))) >> kWeightBits);
+}
 
 // Column `column` of the box, of source row `y`: three bytes in one word.
 __device__ __forceinline__ unsigned resized_along_x(const PreprocessParams& p, int y, int column) {

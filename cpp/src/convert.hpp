@@ -118,7 +118,9 @@ bool convert_row(const Job &job, const unsigned char *row, std::int64_t count, f
     std::int64_t x = 0;
     for (; dense && x + kLanes <= count; x += kLanes) {
         // The same row of the next tile: the hardware's prefetcher does not see through the jumps between rows.
-        __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<std::uintptr_t>(row) + static_cast<std::uintptr_t>((x + count) * step)));
+        // As an integer, because it may point past the map, where a pointer must not.
+        const auto ahead = reinterpret_cast<std::uintptr_t>(row) + static_cast<std::uintptr_t>((x + count) * step);
+        __builtin_prefetch(reinterpret_cast<const void *>(ahead));
         M valid;
         Lanes::store(tile + x, valid_metres<Conversion>(
             Source::load(reinterpret_cast<const Element *>(row) + x), job, valid));

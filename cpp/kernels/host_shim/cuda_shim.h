@@ -28,7 +28,7 @@ struct Dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
 
-// The vector types are unions of nothing: plain structs whose dereference is checked by UBSan (-fsanitize=alignment).
+// A misaligned dereference of these traps under -fsanitize=undefined.
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
@@ -110,7 +110,9 @@ class SharedPointer {
 
   explicit SharedPointer(std::size_t offset) : offset_(offset) {}
   Element operator[](int index) const { return Element(offset_ + static_cast<std::ptrdiff_t>(index) * sizeof(T)); }
-  SharedPointer operator+(int count) const { return SharedPointer(offset_ + static_cast<std::ptrdiff_t>(count) * sizeof(T)); }
+  SharedPointer operator+(int count) const {
+    return SharedPointer(offset_ + static_cast<std::ptrdiff_t>(count) * sizeof(T));
+  }
   std::size_t offset() const { return offset_; }
 
  private:

@@ -12,8 +12,8 @@ std::string message;
 template <class Kernel>
 const char* run(Kernel kernel, const mvde_cuda::LaunchPlan& plan, const mvde_cuda::PostprocessParams& params,
                 const shim::Options& options) {
-  message = shim::launch({plan.grid_x, plan.grid_y, plan.grid_z}, {plan.block_threads, 1, 1}, plan.shared_bytes, options,
-                         [&] { kernel(params); });
+  const Dim3 grid = {plan.grid_x, plan.grid_y, plan.grid_z};
+  message = shim::launch(grid, {plan.block_threads, 1, 1}, plan.shared_bytes, options, [&] { kernel(params); });
   return message.c_str();
 }
 

@@ -102,7 +102,8 @@ inline void fail_at(std::size_t offset, const std::string& what) {
 inline bool inside(std::size_t offset, std::size_t size) {
   const std::size_t available = machine.locations.size();
   if (offset <= available && size <= available - offset) return true;
-  fail_at(offset, describe_thread(machine.current) + " is outside the " + std::to_string(available) + " bytes of the launch");
+  const std::string limit = std::to_string(available);
+  fail_at(offset, describe_thread(machine.current) + " is outside the " + limit + " bytes of the launch");
   return false;
 }
 
@@ -118,9 +119,12 @@ void* shared_read(std::size_t offset, std::size_t size) {
   if (!inside(offset, size)) return &machine.scrap;
   Location& location = machine.locations[offset];
   const int thread = machine.current, warp = thread / kWarp;
-  if (location.write_epoch < machine.first_epoch_of_block) fail_at(offset, describe_thread(thread) + " reads what nobody wrote");
+  if (location.write_epoch < machine.first_epoch_of_block) {
+    fail_at(offset, describe_thread(thread) + " reads what nobody wrote");
+  }
   if (!ordered_after_write(location, thread)) {
-    fail_at(offset, "race: " + describe_thread(thread) + " reads what thread " + std::to_string(location.writer) + " wrote");
+    const std::string writer = std::to_string(location.writer);
+    fail_at(offset, "race: " + describe_thread(thread) + " reads what thread " + writer + " wrote");
   }
   auto& readers = location.readers[warp];
   if (readers.epoch != machine.epoch || readers.warp_epoch != machine.warp_epochs[warp]) {
@@ -135,14 +139,17 @@ void* shared_write(std::size_t offset, std::size_t size) {
   Location& location = machine.locations[offset];
   const int thread = machine.current, own_warp = thread / kWarp;
   if (!ordered_after_write(location, thread)) {
-    fail_at(offset, "race: " + describe_thread(thread) + " writes over what thread " + std::to_string(location.writer) + " wrote");
+    const std::string writer = std::to_string(location.writer);
+    fail_at(offset, "race: " + describe_thread(thread) + " writes over what thread " + writer + " wrote");
   }
   for (int warp = 0; warp < static_cast<int>(machine.warp_epochs.size()); ++warp) {
     const auto& readers = location.readers[warp];
-    const bool now = readers.epoch == machine.epoch && (warp != own_warp || readers.warp_epoch == machine.warp_epochs[warp]);
+    const bool unsynchronised = warp != own_warp || readers.warp_epoch == machine.warp_epochs[warp];
+    const bool now = readers.epoch == machine.epoch && unsynchronised;
     const unsigned others = warp == own_warp ? readers.lanes & ~(1u << (thread % kWarp)) : readers.lanes;
     if (now && others != 0) {
-      fail_at(offset, "race: " + describe_thread(thread) + " writes what a thread of warp " + std::to_string(warp) + " reads");
+      const std::string reader = "a thread of warp " + std::to_string(warp);
+      fail_at(offset, "race: " + describe_thread(thread) + " writes what " + reader + " reads");
     }
   }
   location.write_epoch = machine.epoch;
@@ -202,8 +209,8 @@ inline bool release_warp(int warp) {
       if (((fiber.mask >> other) & 1u) == 0) continue;
       if (first + other >= count) { complete = false; break; }
       const Fiber& peer = machine.fibers[first + other];
-      complete = complete && peer.state == State::kAtWarp && same_site(peer.site, fiber.site) && peer.mask == fiber.mask &&
-                 peer.lane_mask == fiber.lane_mask;
+      complete = complete && peer.state == State::kAtWarp && same_site(peer.site, fiber.site) &&
+                 peer.mask == fiber.mask && peer.lane_mask == fiber.lane_mask;
     }
     if (!complete) continue;
     const unsigned mask = fiber.mask;
@@ -241,7 +248,7 @@ inline bool release_block() {
   return true;
 }
 
-// ------------------------------------------------------------------------------------------------------------ launching
+// ----------------------------------------------------------------------------------------------------------- launching
 
 // A fiber serves one thread of every block.
 inline void fiber_main() {
@@ -298,13 +305,14 @@ inline void run_block() {
 }
 
 inline void on_fault(int signal_number) {
-  fail(describe_thread(machine.current) + (signal_number == SIGILL ? ": undefined behaviour, such as a misaligned access"
-                                                                   : ": access outside the buffers it was given"));
+  const bool undefined = signal_number == SIGILL;
+  fail(describe_thread(machine.current) + (undefined ? ": undefined behaviour, such as a misaligned access"
+                                                     : ": access outside the buffers it was given"));
   siglongjmp(machine.fault, 1);
 }
 
-// While it lives, a fault inside a kernel becomes an error of the launch. Undefined behaviour faults too where the source
-// is built with -fsanitize=undefined -fsanitize-undefined-trap-on-error.
+// While it lives, a fault inside a kernel becomes an error of the launch. Undefined behaviour faults too where the
+// source is built with -fsanitize=undefined -fsanitize-undefined-trap-on-error.
 class FaultHandler {
  public:
   FaultHandler() : stack_(64 * 1024) {
@@ -343,7 +351,8 @@ inline void run_grid() {
 }
 
 // Runs a kernel over a grid of blocks of block.x threads; "" or what went wrong.
-inline std::string launch(Dim3 grid, Dim3 block, std::size_t shared_size, const Options& options, std::function<void()> kernel) {
+inline std::string launch(Dim3 grid, Dim3 block, std::size_t shared_size, const Options& options,
+                          std::function<void()> kernel) {
   machine.options = options;
   machine.error.clear();
   machine.executed_barriers = 0;
@@ -367,7 +376,7 @@ inline std::string launch(Dim3 grid, Dim3 block, std::size_t shared_size, const 
 namespace mvde_cuda {
 
 void store_shared4(SharedPointer<float> target, float a, float b, float c, float d) {
-  if (target.offset() % 16 != 0) shim::fail_at(target.offset(), "a store of 16 bytes at an address that 16 does not divide");
+  if (target.offset() % 16 != 0) shim::fail_at(target.offset(), "a store of 16 bytes that is not aligned");
   target[0] = a, target[1] = b, target[2] = c, target[3] = d;
 }
 

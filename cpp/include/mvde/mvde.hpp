@@ -1,0 +1,179 @@
+// mvde.hpp - libmvde for C++17: owning handles, views, and results instead of status codes. Header-only; nothing throws.
+//
+//     auto resizer = mvde::Resizer::create(mvde::PixelFormat::nv12, {720, 1280}, {448, 448}, mvde::Fit::letterbox);
+//     if (!resizer) return report(resizer.error());
+//     resizer->resize(frame, {rgb.data(), rgb.size()});
+//     auto done = mvde::patch_stats(mvde::depth_map(depth.data(), {448, 448}), 16, {MVDE_MEAN, MVDE_GRAD}, stats);
+#pragma once
+
+#include "mvde.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace mvde {
+
+// What went wrong: a mvde_status, and the sentence that says what was given, what was expected and what to do.
+struct Error {
+    int32_t status = MVDE_OK;
+    std::string message;
+
+    static Error last(int32_t status) { return {status, mvde_last_error()}; }
+};
+
+// A value or an error. Ask `if (result)` first: without a value, value() is undefined, as with std::expected's operator*.
+template <class T>
+class [[nodiscard]] Result {
+public:
+    Result(T value) : value_(std::make_unique<T>(std::move(value))) {}
+    Result(Error error) : error_(std::move(error)) {}
+    explicit operator bool() const { return value_ != nullptr; }
+    T &value() { return *value_; }
+    T &operator*() { return *value_; }
+    T *operator->() { return value_.get(); }
+    const Error &error() const { return error_; }
+
+private:
+    std::unique_ptr<T> value_;
+    Error error_;
+};
+
+// Success or an error; allocates only for the message of an error.
+template <>
+class [[nodiscard]] Result<void> {
+public:
+    Result() = default;
+    Result(Error error) : error_(std::move(error)) {}
+    static Result of(int32_t status) { return status == MVDE_OK ? Result() : Result(Error::last(status)); }
+    explicit operator bool() const { return error_.status == MVDE_OK; }
+    const Error &error() const { return error_; }
+
+private:
+    Error error_;
+};
+
+// Elements in somebody else's memory, like std::span.
+template <class T>
+class View {
+public:
+    View() = default;
+    View(T *first, std::size_t count) : data_(first), size_(count) {}
+    template <class Container>
+    View(Container &container) : data_(container.data()), size_(container.size()) {}
+    T *data() const { return data_; }
+    std::size_t size() const { return size_; }
+
+private:
+    T *data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+struct Size {
+    int64_t height = 0, width = 0;
+};
+
+enum class PixelFormat : int32_t { rgb = MVDE_RGB, bgr = MVDE_BGR, grey = MVDE_GREY, nv12 = MVDE_NV12, yuyv = MVDE_YUYV };
+enum class Fit : int32_t { stretch = MVDE_STRETCH, letterbox = MVDE_LETTERBOX, crop = MVDE_CROP };
+
+// Threads that share the work of one call at a time with its caller.
+class Workers {
+public:
+    static Result<Workers> create(int32_t num_threads) {
+        mvde_workers *handle = nullptr;
+        if (const int32_t status = mvde_workers_create(num_threads, &handle)) return Error::last(status);
+        return Workers(handle);
+    }
+    mvde_workers *get() const { return handle_.get(); }
+
+private:
+    explicit Workers(mvde_workers *handle) : handle_(handle) {}
+    struct Destroy {
+        void operator()(mvde_workers *handle) const { mvde_workers_destroy(handle); }
+    };
+    std::unique_ptr<mvde_workers, Destroy> handle_;
+};
+
+// Frames of one format and size -> RGB at one resolution, and depth back to the frame's pixels. One call at a time.
+class Resizer {
+public:
+    static Result<Resizer> create(PixelFormat format, Size source, Size target, Fit fit = Fit::stretch) {
+        mvde_resizer *handle = nullptr;
+        const int32_t status = mvde_resizer_create(static_cast<int32_t>(format), source.height, source.width, target.height,
+                                                   target.width, static_cast<int32_t>(fit), &handle);
+        if (status) return Error::last(status);
+        return Resizer(handle, source, target);
+    }
+
+    // `rgb` holds target.height * target.width * 3 bytes.
+    Result<void> resize(const mvde_frame &frame, View<uint8_t> rgb, mvde_workers *workers = nullptr) {
+        if (rgb.size() < static_cast<std::size_t>(target_.height * target_.width * 3))
+            return Error{MVDE_ERROR_CAPACITY, "rgb is smaller than target.height * target.width * 3 bytes"};
+        return Result<void>::of(mvde_resize(handle_.get(), &frame, rgb.data(), 0, workers));
+    }
+
+    // `depth_m` has the target's size, `source_m` the frame's; 0 where the model did not see the frame.
+    Result<void> depth_to_source(View<const float> depth_m, View<float> source_m, mvde_workers *workers = nullptr) {
+        if (depth_m.size() < static_cast<std::size_t>(target_.height * target_.width) ||
+            source_m.size() < static_cast<std::size_t>(source_.height * source_.width))
+            return Error{MVDE_ERROR_CAPACITY, "depth_m or source_m has fewer pixels than this resizer's sizes"};
+        return Result<void>::of(mvde_depth_to_source(handle_.get(), depth_m.data(), 0, source_m.data(), 0, workers));
+    }
+
+    mvde_box source_box() const { return boxes().first; }
+    mvde_box target_box() const { return boxes().second; }
+
+private:
+    Resizer(mvde_resizer *handle, Size source, Size target) : handle_(handle), source_(source), target_(target) {}
+    std::pair<mvde_box, mvde_box> boxes() const {
+        std::pair<mvde_box, mvde_box> both{};
+        mvde_resizer_boxes(handle_.get(), &both.first, &both.second);
+        return both;
+    }
+    struct Destroy {
+        void operator()(mvde_resizer *handle) const { mvde_resizer_destroy(handle); }
+    };
+    std::unique_ptr<mvde_resizer, Destroy> handle_;
+    Size source_, target_;
+};
+
+// A dense frame in memory.
+inline mvde_frame frame(const uint8_t *data, PixelFormat format, Size size) {
+    return {data, nullptr, static_cast<int32_t>(format), 0, size.height, size.width, 0, 0};
+}
+
+// A dense batch of float32 maps. An input is only read.
+inline mvde_map depth_map(const float *data, Size size, int64_t batch = 1) {
+    return {const_cast<float *>(data), MVDE_FLOAT32, 0, batch, size.height, size.width, 0, 0, 0};
+}
+
+// Options to start from: linear, scale 1, shift 0, reject, no bounds, invalid pixels written as NaN.
+inline mvde_postprocess_options default_options() {
+    mvde_postprocess_options options;
+    mvde_postprocess_defaults(&options);
+    return options;
+}
+
+// Which statistics of which patches go where. `stats` must outlive the request.
+inline mvde_stats_request request(int32_t patch_size, View<const int32_t> stats, View<float> out) {
+    return {patch_size, static_cast<int32_t>(stats.size()), stats.data(), out.data(), static_cast<int64_t>(out.size())};
+}
+
+// Raw network output -> depth and statistics in one pass; either may be absent (nullptr).
+inline Result<void> postprocess(const mvde_map &raw, const mvde_postprocess_options &options, const mvde_map *depth,
+                                const mvde_stats_request *wanted, mvde_workers *workers = nullptr) {
+    return Result<void>::of(mvde_postprocess(&raw, &options, depth, wanted, workers));
+}
+
+// Statistics of a map that is in metres already: out is [batch, rows * columns, stats.size()].
+inline Result<void> patch_stats(const mvde_map &depth, int32_t patch_size, std::initializer_list<int32_t> stats,
+                                View<float> out, mvde_workers *workers = nullptr) {
+    const mvde_stats_request wanted = request(patch_size, {stats.begin(), stats.size()}, out);
+    return Result<void>::of(mvde_patch_stats(&depth, 0.0F, std::numeric_limits<float>::infinity(), &wanted, workers));
+}
+
+}  // namespace mvde
