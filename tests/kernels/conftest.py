@@ -138,6 +138,11 @@ class PostprocessShim:
 
 
 @pytest.fixture(scope="session")
+def guarded_memory():
+    return GuardedMemory
+
+
+@pytest.fixture(scope="session")
 def postprocess_shim(tmp_path_factory):
     return PostprocessShim(build_shim("postprocess", tmp_path_factory.mktemp("shim")))
 

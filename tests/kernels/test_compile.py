@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from mvde.cuda import compiler
@@ -126,6 +130,44 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(counted_compiler, 
 def test_the_cache_lies_in_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert compiler.default_cache_dir() == tmp_path / "mvde" / "cubin"
+
+
+CALLER = """
+#include "launch.h"
+#include <cstdio>
+int main() {
+  mvde_cuda::PostprocessParams params{};
+  const int refused = mvde_cuda::enqueue_postprocess(mvde_cuda::kRawFloat32, params, nullptr);
+  params.batch = 1, params.height = params.width = 32, params.patch = 16, params.num_columns = 1;
+  const int launched = mvde_cuda::enqueue_postprocess(mvde_cuda::kRawFloat32, params, nullptr);
+  std::printf("%d %d", refused == cudaErrorInvalidValue, launched);
+}
+"""
+
+
+@pytest.mark.slow
+def test_nvcc_builds_the_same_sources_for_cpp_users(tmp_path):
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not installed; NVRTC compiles the same sources in the tests above")
+    kernels = Path(__file__).resolve().parents[2] / "cpp" / "kernels"
+    (tmp_path / "caller.cpp").write_text(CALLER)
+    sources = [str(kernels / "launch.cu"), str(tmp_path / "caller.cpp")]
+    options = [
+        "-std=c++17",
+        "-arch=sm_87",
+        "-Werror",
+        "all-warnings",
+        "-I",
+        str(kernels),
+        "-o",
+        str(tmp_path / "caller"),
+    ]
+    done = subprocess.run([nvcc, *options, *sources], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    called = subprocess.run([str(tmp_path / "caller")], capture_output=True, text=True, check=True).stdout.split()
+    assert called[0] == "1"
+    assert called[1] != "0" or shutil.which("nvidia-smi")  # without a device, the launch's own error comes back
 
 
 LOG = """ptxas info    : 0 bytes gmem

@@ -241,6 +241,19 @@ def test_every_removed_barrier_is_caught(postprocess_shim, patch_size, num_barri
             postprocess_shim.run(raw, patch_size, dropped_barrier=barrier)
 
 
+def test_an_access_outside_the_buffers_is_caught(postprocess_shim, guarded_memory):
+    raw, stats = guarded_memory(16 * 16 * 4), guarded_memory(2 * 4)
+    params = postprocess_params(
+        DeviceMap(raw.address),
+        (1, 32, 16),
+        PostprocessOptions(),
+        stats_address=stats.address,
+        patch_size=16,
+        stats=("mean",),
+    )
+    assert "outside the buffers" in postprocess_shim.error_of(params)
+
+
 def test_the_structure_has_the_kernels_layout(postprocess_shim):
     assert ctypes.sizeof(PostprocessParams) == postprocess_shim.library.shim_sizeof_params()
 
