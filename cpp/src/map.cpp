@@ -34,7 +34,8 @@ int dense_strides(const mvde_map &map, const char *name, std::int64_t element, m
 // "672 or 688" for 680 and a patch of 16.
 void nearest(std::int64_t size, std::int64_t patch, char *text, std::size_t capacity) {
     const std::int64_t below = size / patch * patch;
-    if (below == size) std::snprintf(text, capacity, "%" PRId64, size);
+    const bool has_above = below <= INT64_MAX - patch;
+    if (below == size || !has_above) std::snprintf(text, capacity, "%" PRId64, below);
     else if (below == 0) std::snprintf(text, capacity, "%" PRId64, patch);
     else std::snprintf(text, capacity, "%" PRId64 " or %" PRId64, below, below + patch);
 }

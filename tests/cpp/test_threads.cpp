@@ -71,7 +71,7 @@ TEST(threads_with_handles_of_their_own_get_the_results_of_one) {
     std::atomic<int> num_different{0};
     std::vector<std::thread> threads;
     for (int t = 0; t < 4; ++t)
-        threads.emplace_back([&] {
+        threads.emplace_back([&, t] {
             mvde_resizer *own = new_resizer();
             mvde_workers *workers = new_workers(1 + t % 3);
             for (int repeat = 0; repeat < 30; ++repeat) {
