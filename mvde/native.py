@@ -210,10 +210,10 @@ class Resizer(_Handle):
             raise UsageError(f"the frame is {frame.dtype} {frame.shape}: expected uint8 {shape[self._format]}")
         dense = frame.strides[1:] == frame[:1].copy().strides[1:] and abs(frame.strides[0]) >= width
         source = frame if dense else frame.copy()
-        view = _Frame(source.ctypes.data, None, self._format, 0, height, width, source.strides[0], 0)
+        view = _Frame(_address(source), None, self._format, 0, height, width, source.strides[0], 0)
         out = np.empty((*self.target_size, 3), np.uint8)
         handle = workers.handle if workers else None
-        _check(self._library, self._library.mvde_resize(self.handle, view, out.ctypes.data, 0, handle))
+        _check(self._library, self._library.mvde_resize(self.handle, view, _address(out), 0, handle))
         return out
 
     def depth_to_source(self, depth_m: NDArray[np.float32], *, workers: Workers | None = None) -> NDArray[np.float32]:
@@ -223,7 +223,7 @@ class Resizer(_Handle):
         source = np.ascontiguousarray(depth_m)
         out = np.empty(self.source_size, np.float32)
         handle = workers.handle if workers else None
-        status = self._library.mvde_depth_to_source(self.handle, source.ctypes.data, 0, out.ctypes.data, 0, handle)
+        status = self._library.mvde_depth_to_source(self.handle, _address(source), 0, _address(out), 0, handle)
         _check(self._library, status)
         return out
 
@@ -300,27 +300,38 @@ def _readable(array: NDArray[Any]) -> NDArray[Any]:
     """The array itself, or a copy where its memory does not fit the C interface: misaligned, or broadcast."""
     if array.ndim != 3:
         raise UsageError(f"got an array of shape {array.shape}: expected (B, H, W)")
-    broadcast = any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
-    return array if array.flags.aligned and not broadcast else array.copy()
+    # 0 is also the stride of an axis of length 1, where copying costs little and happens never in practice.
+    return array if array.flags.aligned and 0 not in array.strides else array.copy()
+
+
+def _address(array: NDArray[Any]) -> int:
+    # Half the cost of a small call would be array.ctypes.data, which builds an object for it.
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _map_of(array: NDArray[Any], dtype: str) -> _Map:
     # A stride of 0, which an axis of length 1 may have, reads as "dense" in C: the same thing there.
-    return _Map(array.ctypes.data, _enum(_DTYPES, dtype, "dtype"), 0, *array.shape, *array.strides)
+    return _Map(_address(array), _enum(_DTYPES, dtype, "dtype"), 0, *array.shape, *array.strides)
 
 
 def _stats_request(
     shape: tuple[int, ...], patch_size: int, stats: Sequence[str]
 ) -> tuple[_StatsRequest, NDArray[np.float32]]:
     batch, height, width = shape
-    if not 1 <= len(stats) <= len(_STATS):
-        raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(_STATS)}")
-    columns = (ctypes.c_int32 * len(stats))(*(_enum(_STATS, name, "stats") for name in stats))
+    columns = _columns(tuple(stats))
     if patch_size < 1:
         raise UsageError(f"patch_size is {patch_size}: expected 1 or more")
     num_patches = (height // patch_size) * (width // patch_size)
     out = np.empty((batch, num_patches, len(stats)), np.float32)
-    return _StatsRequest(patch_size, len(stats), columns, out.ctypes.data, out.size), out
+    return _StatsRequest(patch_size, len(stats), columns, _address(out), out.size), out
+
+
+@lru_cache
+def _columns(stats: tuple[str, ...]) -> ctypes.Array[ctypes.c_int32]:
+    if not 1 <= len(stats) <= len(_STATS):
+        raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(_STATS)}")
+    return (ctypes.c_int32 * len(stats))(*(_enum(_STATS, name, "stats") for name in stats))
 
 
 def _enum(values: dict[str, int], name: str, argument: str) -> int:
