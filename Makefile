@@ -75,3 +75,20 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 
 clean:
 	rm -rf demo build dist mvde/lib
+
+# make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
+# make native-aarch64   the same tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
+.PHONY: native-sanitize native-aarch64
+
+native-sanitize:
+	for kind in address,undefined thread; do \
+	  cmake -S . -B build/sanitize-$$kind -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
+	    -DMVDE_BUILD_TESTS=ON -DMVDE_SANITIZE=$$kind -DSIMDE_INCLUDE_DIR= && \
+	  cmake --build build/sanitize-$$kind --parallel 2 && \
+	  ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; \
+	done
+
+native-aarch64:
+	cmake -S . -B build/aarch64 --toolchain cpp/cmake/aarch64-linux-gnu.cmake -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
+	cmake --build build/aarch64 --parallel 2
+	ctest --test-dir build/aarch64 --output-on-failure
