@@ -21,7 +21,7 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde bench --engine-dir demo/engines
 	@echo "Depth, pictures and statistics are in demo/depth"
 
-test: $(VENV)/.test native-test
+test: $(VENV)/.test mvde/lib/libmvde.so native-test
 	$(BIN)/python -m pytest -m "$(MARK)"
 
 check: format-check lint types test
@@ -65,7 +65,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[export]'
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt mvde/lib/libmvde.so | $(BIN)/python
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[export,train,data,video]' --group test
 	touch $@ $(VENV)/.demo
 

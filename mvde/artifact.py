@@ -121,7 +121,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a parent that is a file has been reported above
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
