@@ -17,7 +17,7 @@ from torch import Tensor
 from mvde.config import Config, load_config, parse_resolution
 from mvde.datasets.base import DepthDataset
 from mvde.datasets.formats import open_dataset
-from mvde.errors import CheckpointError, MissingDependencyError, UsageError
+from mvde.errors import CheckpointError, ConfigError, MissingDependencyError, UsageError
 from mvde.losses import depth_loss, valid_mask
 from mvde.model import DepthModel
 from mvde.pipelines.augment import Transform, transform_sample
@@ -57,6 +57,7 @@ class DepthTrainingPipeline:
     ) -> None:
         self.config = load_config(config)
         self._train = self.config.train
+        _check_losses(self.config)
         self._stages = self._train.all_stages()
         self._ends = list(accumulate(stage.steps for stage in self._stages))
         self.num_steps = self._ends[-1]
@@ -103,6 +104,9 @@ class DepthTrainingPipeline:
         opened = {path: self._dataset(path) for path in {stage.data or data.train for stage in self._stages}}
         self._batches = StepBatches(self._train, [opened[stage.data or data.train] for stage in self._stages], share)
         self._validation = self._dataset(data.val) if data.val else None
+        # Before optimisers and average are made, which keep to the device of the weights; train() also picks the
+        # attention that is fastest there.
+        self.model.to(self._accelerator.device).train()
         backbone = self.model.backbone
         inside = {id(p) for p in backbone.parameters()}
         rest = [p for p in self.model.parameters() if id(p) not in inside]
@@ -245,6 +249,16 @@ class DepthTrainingPipeline:
     def _say(self, line: str) -> None:
         if self._accelerator.is_main_process:
             print(line, flush=True)
+
+
+def _check_losses(config: Config) -> None:
+    """Nothing, if the losses can be taken of the model's output; a relative one has no scale to be held to."""
+    loss = config.train.loss
+    if config.decoder.scale_invariant and (loss.silog_lambda != 1 or loss.log_l1 or loss.l1 or loss.berhu):
+        raise ConfigError(
+            "decoder.scale_invariant asks for relative depth, but the losses hold it to metres; "
+            "set train.loss.silog_lambda to 1, and log_l1, l1 and berhu to 0"
+        )
 
 
 def _accelerator(config: Config, output_dir: Path) -> Any:

@@ -179,6 +179,15 @@ def test_wrong_configurations_and_empty_data_are_errors_before_the_first_step(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_relative_depth_is_trained_without_scale_or_refused(tiny_config: Maker, tmp_path: Path) -> None:
+    config = tiny_config(steps=1)
+    config["decoder"] = {"c_dec": 16, "scale_invariant": True}
+    with pytest.raises(ConfigError, match="silog_lambda to 1"):
+        DepthTrainingPipeline(config)
+    config["train"]["loss"] = {"silog_lambda": 1.0}
+    assert DepthTrainingPipeline(config).train(tmp_path).metrics["abs_rel"] < 1
+
+
 def test_bf16_autocast_trains_in_bf16_and_keeps_float32_weights(
     tiny_config: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
