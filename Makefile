@@ -2,17 +2,20 @@
 # make test    install what the tests need and run the fast ones (MARK= runs the slow ones too), C++ and Python
 # make check   format, lint, types, tests: the same at a desk and in CI
 # make native  libmvde alone, built into mvde/lib and tested with CTest
+# make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
+# make native-aarch64   the same tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
 # Each creates .venv by itself; the only needs are Python 3.11 and a C++ compiler.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 MARK ?= not slow
 BUILD := build/native
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 
-.PHONY: demo test check native native-test format-check lint types format clean
+.PHONY: demo test check native native-test native-sanitize native-aarch64 format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 224 --res 896 --out demo/export
@@ -35,10 +38,22 @@ mvde/lib/libmvde.so: $(BUILD)/.built
 	install -D $(BUILD)/cpp/libmvde.so $@
 
 $(BUILD)/.built: $(VENV)/.build $(CPP_SOURCES)
-	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	    -DCMAKE_BUILD_TYPE=Release -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
+	$(CMAKE) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
 	$(BIN)/cmake --build $(BUILD)
 	touch $@
+
+native-sanitize: $(VENV)/.build
+	for kind in address,undefined thread; do \
+	    $(CMAKE) -B build/sanitize-$$kind -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
+	        -DMVDE_BUILD_TESTS=ON -DMVDE_SANITIZE=$$kind -DSIMDE_INCLUDE_DIR= && \
+	    $(BIN)/cmake --build build/sanitize-$$kind && \
+	    $(BIN)/ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; \
+	done
+
+native-aarch64: $(VENV)/.build
+	$(CMAKE) -B build/aarch64 --toolchain cpp/cmake/aarch64-linux-gnu.cmake -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
+	$(BIN)/cmake --build build/aarch64
+	$(BIN)/ctest --test-dir build/aarch64 --output-on-failure
 
 format-check: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -75,20 +90,3 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 
 clean:
 	rm -rf demo build dist mvde/lib
-
-# make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
-# make native-aarch64   the same tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
-.PHONY: native-sanitize native-aarch64
-
-native-sanitize:
-	for kind in address,undefined thread; do \
-	  cmake -S . -B build/sanitize-$$kind -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
-	    -DMVDE_BUILD_TESTS=ON -DMVDE_SANITIZE=$$kind -DSIMDE_INCLUDE_DIR= && \
-	  cmake --build build/sanitize-$$kind --parallel 2 && \
-	  ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; \
-	done
-
-native-aarch64:
-	cmake -S . -B build/aarch64 --toolchain cpp/cmake/aarch64-linux-gnu.cmake -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
-	cmake --build build/aarch64 --parallel 2
-	ctest --test-dir build/aarch64 --output-on-failure

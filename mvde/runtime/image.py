@@ -112,8 +112,8 @@ def fit_image(image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint
     box, (height, width) = placement.source_box, placement.target_box.size
     if placement.source_size == placement.target_size == (height, width) and box == _whole(placement.source_size):
         return np.ascontiguousarray(image)
-    # Horizontally first, as libmvde and the CUDA kernel do: Pillow alone chooses the order by the sizes and its version,
-    # and each pass rounds to bytes.
+    # Across first, as libmvde and the CUDA kernel do: Pillow alone chooses the order by the sizes and its version, and
+    # each pass rounds to bytes.
     across = Image.fromarray(image[box.slices]).resize((width, box.size[0]), Image.Resampling.BILINEAR)
     resized = across.resize((width, height), Image.Resampling.BILINEAR)
     if placement.target_box == _whole(placement.target_size):
