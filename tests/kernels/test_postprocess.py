@@ -37,7 +37,7 @@ def raw_map(rng, shape, offset=0.0, spread=8.0, special=0.0):
 def assert_stats_close(got, expected, depth):
     # Two roundings of float32 for a mean (1.2e-7 each) and four for what is a mean of squares or roots, over one chunk
     # of the patch; every merge of chunks adds a rounding. The absolute part of the slope is where squares underflow.
-    # The second pass over a mean sums deviations of both signs, which add to at most 2 (mean - min) per pixel; its up to
+    # The second pass over a mean sums deviations of both signs, at most 2 (mean - min) per pixel together; its up to
     # 37 roundings walk at random, sqrt(37) * 2^-24 = 3.6e-7. It shows where one far pixel outweighs all others.
     walk = 3.6e-7 * 2 * (expected[..., 0] - expected[..., 3])
     excess = np.abs(got[..., 0].astype(np.float64) - expected[..., 0]) - walk
