@@ -18,9 +18,9 @@ CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 .PHONY: demo test check native native-test native-sanitize native-aarch64 format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
-	$(BIN)/mvde export --res 224 --res 896 --out demo/export
+	$(BIN)/mvde export --res 192 --res 896 --out demo/export
 	$(BIN)/mvde build --export-dir demo/export --out demo/engines
-	$(BIN)/mvde run mvde/assets/photos --engine-dir demo/engines --res 896 --out demo/depth
+	$(BIN)/mvde run mvde/assets/photos --engine-dir demo/engines --res 192 --out demo/depth
 	$(BIN)/mvde bench --engine-dir demo/engines
 	@echo "Depth, pictures and statistics are in demo/depth"
 

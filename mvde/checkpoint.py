@@ -29,10 +29,13 @@ def write_checkpoint(path: Path, about: Mapping[str, Any], tensors: Mapping[str,
 
     stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
     with atomic_write(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors makes files that only their owner can read
         try:
             save_file(stored, temporary, metadata={"format": "pt", METADATA_KEY: json.dumps(about)})
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from error
+        temporary.chmod(mode)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -188,6 +188,14 @@ def test_a_checkpoint_brings_back_the_same_depth_and_configuration(
     loaded.train()(images).sum().backward()  # nothing was left without memory
 
 
+def test_a_checkpoint_is_readable_by_whoever_may_read_new_files(
+    make: Callable[..., DepthModel], tmp_path: Path
+) -> None:
+    make().save(tmp_path / "model.safetensors")
+    (tmp_path / "new").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
 def test_half_precision_halves_the_file_and_loads_to_float32(
     make: Callable[..., DepthModel], images: torch.Tensor, tmp_path: Path
 ) -> None:
