@@ -8,6 +8,7 @@ mean over the global batch, however unevenly valid pixels are spread. An image w
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,15 +28,12 @@ def silog_loss(pred: Tensor, target: Tensor, valid: Tensor, variance_focus: floa
 
     Eigen et al., 2014, eq. 4 (lambda there is ``variance_focus`` here; 1 ignores scale, 0 is squared log error).
     """
-    difference = _log_difference(pred, target, valid)
-    mean = _per_image_mean(difference, valid)
-    mean_square = _per_image_mean(difference.square(), valid)
-    return (mean_square - variance_focus * mean.square()).mean()
+    return _LogError(pred, target, valid).silog(variance_focus)
 
 
 def log_l1_loss(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Scalar mean of |ln pred - ln target|."""
-    return _per_image_mean(_log_difference(pred, target, valid).abs(), valid).mean()
+    return _LogError(pred, target, valid).l1()
 
 
 def l1_loss(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -59,28 +57,18 @@ def gradient_loss(pred: Tensor, target: Tensor, valid: Tensor, num_scales: int =
     Li and Snavely, 2018 (MegaDepth), eq. 4; as in MiDaS the scales are subsampled and a difference counts where both
     its pixels are valid. Scales at which a side has fewer than two pixels are left out.
     """
-    difference = _log_difference(pred, target, valid)
-    total = pred.new_zeros(())
-    for scale in range(num_scales):
-        step = 2**scale
-        g, v = difference[:, ::step, ::step], valid[:, ::step, ::step]
-        if min(g.shape[1:]) < 2:
-            break
-        dx, dy = (g[:, :, 1:] - g[:, :, :-1]).abs(), (g[:, 1:] - g[:, :-1]).abs()
-        vx, vy = v[:, :, 1:] & v[:, :, :-1], v[:, 1:] & v[:, :-1]
-        count = v.sum(dim=(1, 2)).clamp_min(1)
-        total = total + (((dx * vx).sum(dim=(1, 2)) + (dy * vy).sum(dim=(1, 2))) / count).mean()
-    return total
+    return _LogError(pred, target, valid).gradient(num_scales)
 
 
 def depth_loss(pred: Tensor, target: Tensor, valid: Tensor, weights: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum (scalar), and each term by name before its weight; terms of weight 0 are not computed."""
+    log_error = _LogError(pred, target, valid)  # three terms are of it, and it costs as much as they do
     terms: dict[str, Callable[[], Tensor]] = {
-        "silog": lambda: silog_loss(pred, target, valid, weights.silog_lambda),
-        "log_l1": lambda: log_l1_loss(pred, target, valid),
+        "silog": lambda: log_error.silog(weights.silog_lambda),
+        "log_l1": log_error.l1,
         "l1": lambda: l1_loss(pred, target, valid),
         "berhu": lambda: berhu_loss(pred, target, valid),
-        "gradient": lambda: gradient_loss(pred, target, valid, weights.gradient_scales),
+        "gradient": lambda: log_error.gradient(weights.gradient_scales),
     }
     parts = {name: term() for name, term in terms.items() if getattr(weights, name) != 0}
     total = pred.new_zeros(())
@@ -89,11 +77,47 @@ def depth_loss(pred: Tensor, target: Tensor, valid: Tensor, weights: LossConfig)
     return total, {name: value.detach() for name, value in parts.items()}
 
 
-def _log_difference(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    # Invalid targets are replaced before the logarithm: 0 * inf would put NaN into the gradient.
-    safe_target = torch.where(valid, target, 1.0).clamp_min(SMALLEST_DEPTH_M)
-    safe_pred = torch.where(valid, pred, 1.0).clamp_min(SMALLEST_DEPTH_M)
-    return safe_pred.log() - safe_target.log()
+class _LogError:
+    """ln pred - ln target (B, H, W), 0 where invalid, and the losses of it. Taken of the arguments when first used."""
+
+    def __init__(self, pred: Tensor, target: Tensor, valid: Tensor) -> None:
+        self._arguments = pred, target, valid
+
+    @cached_property
+    def _difference(self) -> Tensor:
+        pred, target, valid = self._arguments
+        # Invalid pixels are replaced before the logarithm: 0 * inf would put NaN into the gradient.
+        log_target = torch.where(valid, target, 1.0).clamp_min(SMALLEST_DEPTH_M).log()
+        return torch.where(valid, pred, 1.0).clamp_min(SMALLEST_DEPTH_M).log() - log_target
+
+    @cached_property
+    def _mask(self) -> Tensor:
+        return self._arguments[2].to(self._difference.dtype)
+
+    @cached_property
+    def _count(self) -> Tensor:
+        return self._mask.sum(dim=(1, 2)).clamp_min(1)  # (B,)
+
+    def silog(self, variance_focus: float) -> Tensor:
+        g, count = self._difference, self._count
+        mean = g.sum(dim=(1, 2)) / count
+        return (g.square().sum(dim=(1, 2)) / count - variance_focus * mean.square()).mean()
+
+    def l1(self) -> Tensor:
+        return (self._difference.abs().sum(dim=(1, 2)) / self._count).mean()
+
+    def gradient(self, num_scales: int) -> Tensor:
+        total = self._difference.new_zeros(())
+        for scale in range(num_scales):
+            step = 2**scale
+            g, m = self._difference[:, ::step, ::step], self._mask[:, ::step, ::step]
+            if min(g.shape[1:]) < 2:
+                break
+            dx, dy = (g[:, :, 1:] - g[:, :, :-1]).abs(), (g[:, 1:] - g[:, :-1]).abs()
+            mx, my = m[:, :, 1:] * m[:, :, :-1], m[:, 1:] * m[:, :-1]
+            sums = (dx * mx).sum(dim=(1, 2)) + (dy * my).sum(dim=(1, 2))
+            total = total + (sums / m.sum(dim=(1, 2)).clamp_min(1)).mean()
+        return total
 
 
 def _difference(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
