@@ -47,6 +47,15 @@ def test_wheel_holds_the_package_and_the_library_only(wheel: Path) -> None:
 
 
 @pytest.mark.slow
+def test_names_the_cmake_package_that_it_holds(empty_environment: Path, tmp_path: Path) -> None:
+    folder = Path(_run(str(empty_environment / "python"), "-m", "mvde", "--cmake-dir", cwd=tmp_path).strip())
+    assert (folder / "mvdeConfig.cmake").is_file()
+    consumer = ROOT / "tests/cpp/consumer"
+    _run("cmake", "-S", str(consumer), "-B", str(tmp_path / "build"), f"-Dmvde_DIR={folder}")
+    _run("cmake", "--build", str(tmp_path / "build"))
+
+
+@pytest.mark.slow
 def test_run_works_without_torch(empty_environment: Path, tmp_path: Path) -> None:
     installed = _run(str(empty_environment / "pip"), "list", "--format=freeze").lower()
     assert WORKSTATION.isdisjoint(line.split("==")[0] for line in installed.splitlines())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mvde.errors import MvdeError
+from mvde.errors import BackendError, MvdeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,9 +97,31 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
+def _print_cmake_dir(value: bool) -> None:
+    if value:
+        from mvde.native import cmake_dir
+
+        folder = cmake_dir()
+        if folder is None:
+            raise BackendError(
+                "this installation has no CMake package: install a wheel, or run `cmake --install` instead"
+            )
+        print(folder)
+        raise typer.Exit
+
+
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    cmake_dir: Annotated[
+        bool,
+        typer.Option(
+            "--cmake-dir",
+            callback=_print_cmake_dir,
+            is_eager=True,
+            help="Print the folder for CMake's mvde_DIR and exit.",
+        ),
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Print the traceback of an error; works after the verb too.")

@@ -16,7 +16,8 @@ from mvde.engines.base import Engine, EngineInfo
 from mvde.engines.store import find, load_engine
 from mvde.errors import ImageError, UsageError
 from mvde.manifest import Manifest
-from mvde.runtime.image import Fit, Placement, check_image, clear_bars, depth_to_source, fit_image, place
+from mvde.runtime.frames import Fitted, FrameFitter
+from mvde.runtime.image import Fit, check_image, clear_bars, has_bars
 from mvde.runtime.stream import pipeline
 from mvde.stats import depth_to_patch_stats
 
@@ -61,7 +62,7 @@ class _Prepared:
     """A batch on its way through: the engine's input (padded to its batch) and where each image went."""
 
     images: NDArray[np.uint8]
-    placements: list[Placement]
+    fitted: list[Fitted]
     pre_ms: float
 
 
@@ -77,6 +78,7 @@ class DepthRuntime:
         """A runtime over an engine that is already loaded; :meth:`load` is the usual way in."""
         self._engine = engine
         self._manifest = manifest
+        self._fitter = FrameFitter(engine.info.resolution)
 
     @classmethod
     def load(
@@ -146,6 +148,7 @@ class DepthRuntime:
     def close(self) -> None:
         """Nothing; frees the engine."""
         self._engine.close()
+        self._fitter.close()
 
     def __enter__(self) -> DepthRuntime:
         return self
@@ -159,28 +162,25 @@ class DepthRuntime:
         started = time.perf_counter()
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
-        placements = []
-        for index, image in enumerate(images):
-            check_image(image)
-            placement = place((image.shape[0], image.shape[1]), (height, width), fit)
-            batch[index] = fit_image(image, placement)
-            placements.append(placement)
+        fitted = [self._fitter.fit(image, fit, out=batch[index]) for index, image in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # a short batch is filled up; the copies' results are dropped
-        return _Prepared(batch, placements, _ms_since(started))
+        return _Prepared(batch, fitted, _ms_since(started))
 
     def _run(self, prepared: _Prepared) -> tuple[_Prepared, NDArray[np.float32], float]:
         started = time.perf_counter()
         depth = self._engine.infer(prepared.images)
-        return prepared, depth[: len(prepared.placements)], _ms_since(started)
+        return prepared, depth[: len(prepared.fitted)], _ms_since(started)
 
     def _finish(self, prepared: _Prepared, depth: NDArray[np.float32], infer_ms: float) -> list[DepthResult]:
         """One result per image; each has its share of the batch's times."""
         started = time.perf_counter()
-        manifest, placements = self._manifest, prepared.placements
-        seen = np.stack([clear_bars(one, where) for one, where in zip(depth, placements, strict=True)])
+        manifest, fitted = self._manifest, prepared.fitted
+        seen = depth
+        if any(has_bars(one.placement) for one in fitted):
+            seen = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
         stats = depth_to_patch_stats(seen, manifest.patch_size, manifest.stats)
-        mapped = [depth_to_source(one, where) for one, where in zip(depth, placements, strict=True)]
-        count = len(placements)
+        mapped = [self._fitter.depth_to_source(one, where) for one, where in zip(depth, fitted, strict=True)]
+        count = len(fitted)
         timings = Timings(prepared.pre_ms / count, infer_ms / count, _ms_since(started) / count)
         return [
             DepthResult(one, one_stats, manifest.grid, timings, manifest.stats)

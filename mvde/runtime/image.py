@@ -116,16 +116,21 @@ def fit_image(image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint
     # each pass rounds to bytes.
     across = Image.fromarray(image[box.slices]).resize((width, box.size[0]), Image.Resampling.BILINEAR)
     resized = across.resize((width, height), Image.Resampling.BILINEAR)
-    if placement.target_box == _whole(placement.target_size):
+    if not has_bars(placement):
         return np.asarray(resized)
     canvas = np.full((*placement.target_size, 3), LETTERBOX_GREY, np.uint8)
     canvas[placement.target_box.slices] = np.asarray(resized)
     return canvas
 
 
+def has_bars(placement: Placement) -> bool:
+    """Whether the image leaves bars in the model's input."""
+    return placement.target_box != _whole(placement.target_size)
+
+
 def clear_bars(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
     """Depth (H, W) at the model's resolution with 0 (invalid) outside the image, so that bars have no statistics."""
-    if placement.target_box == _whole(placement.target_size):
+    if not has_bars(placement):
         return depth
     cleared = np.zeros_like(depth)
     cleared[placement.target_box.slices] = depth[placement.target_box.slices]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import typer
@@ -79,6 +80,21 @@ def test_wrong_usage_is_one_line_and_two(capsys: pytest.CaptureFixture[str], arg
     assert captured.err.startswith("mvde: error: ")
     assert captured.err.count("\n") == 1
     assert "--help" in captured.err
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_cmake_package_is_named(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "lib/cmake/mvde"
+    monkeypatch.setattr(mvde, "__path__", [str(tmp_path)])
+    if is_there:
+        folder.mkdir(parents=True)
+        (folder / "mvdeConfig.cmake").touch()
+    assert cli.execute(["--cmake-dir"]) == (0 if is_there else 1)
+    shown = capsys.readouterr()
+    assert shown.out == (f"{folder}\n" if is_there else "")
+    assert is_there or "install a wheel" in shown.err
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,70 +20,13 @@ import numpy as np
 
 import mvde
 from mvde.errors import BackendError, UsageError
+from mvde.native import abi
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
     from typing_extensions import Self
-
-_VERSION = "0.1."  # of mvde.h; before 1.0 the minor part must match as well
-_STATS = {"mean": 0, "var": 1, "grad": 2, "min": 3, "max": 4, "valid": 5}  # enum mvde_stat
-_DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint16": 3}  # enum mvde_dtype
-_CONVERSIONS = {"linear": 0, "inverse": 1, "exp": 2, "log_sigmoid": 3}  # enum mvde_conversion
-_RANGES = {"reject": 0, "clamp": 1}  # enum mvde_range
-_FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
-_PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
-
-
-class _Map(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("dtype", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
-        ("batch", ctypes.c_int64),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("batch_stride", ctypes.c_int64),
-        ("row_stride", ctypes.c_int64),
-        ("pixel_stride", ctypes.c_int64),
-    )
-
-
-class _Options(ctypes.Structure):
-    _fields_ = (
-        ("struct_size", ctypes.c_uint32),
-        ("conversion", ctypes.c_int32),
-        ("scale", ctypes.c_float),
-        ("shift", ctypes.c_float),
-        ("range", ctypes.c_int32),
-        ("min_depth_m", ctypes.c_float),
-        ("max_depth_m", ctypes.c_float),
-        ("invalid_m", ctypes.c_float),
-    )
-
-
-class _StatsRequest(ctypes.Structure):
-    _fields_ = (
-        ("patch_size", ctypes.c_int32),
-        ("num_stats", ctypes.c_int32),
-        ("stats", ctypes.POINTER(ctypes.c_int32)),
-        ("out", ctypes.c_void_p),
-        ("capacity", ctypes.c_int64),
-    )
-
-
-class _Frame(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("chroma", ctypes.c_void_p),
-        ("format", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("row_stride", ctypes.c_int64),
-        ("chroma_row_stride", ctypes.c_int64),
-    )
 
 
 class Postprocessed(NamedTuple):
@@ -99,6 +43,12 @@ def library_path() -> Path | None:
     # An editable install has two folders: the source tree, and the one that the build installed into.
     candidates = (Path(folder) / "lib" / "libmvde.so" for folder in mvde.__path__)
     return next((path for path in candidates if path.is_file()), None)
+
+
+def cmake_dir() -> Path | None:
+    """Folder for CMake's ``mvde_DIR``, which ``find_package(mvde)`` reads, or None where there is none."""
+    candidates = (Path(folder) / "lib" / "cmake" / "mvde" for folder in mvde.__path__)
+    return next((path for path in candidates if (path / "mvdeConfig.cmake").is_file()), None)
 
 
 def is_available() -> bool:
@@ -142,25 +92,25 @@ def set_kernel(name: str | None) -> None:
 
 
 class _Handle:
-    """An opaque handle of the library, destroyed by :meth:`close` or at the end of a ``with`` block."""
+    """An opaque handle of the library, destroyed by :meth:`close`, a ``with`` block's end, or with this object."""
 
     def __init__(self, create: str, destroy: str, *arguments: int) -> None:
         self._library = _require()
-        self._destroy = destroy
-        self._handle = ctypes.c_void_p()
-        _check(self._library, getattr(self._library, create)(*arguments, ctypes.byref(self._handle)))
+        handle = ctypes.c_void_p()
+        _check(self._library, getattr(self._library, create)(*arguments, ctypes.byref(handle)))
+        self._handle = handle
+        self._destroy = weakref.finalize(self, getattr(self._library, destroy), handle)
 
     @property
     def handle(self) -> ctypes.c_void_p:
         """The C pointer. Raises :class:`UsageError` once closed."""
-        if not self._handle:
+        if not self._destroy.alive:
             raise UsageError(f"this {type(self).__name__} is closed: create a new one")
         return self._handle
 
     def close(self) -> None:
         """Ends threads and frees buffers. May be called twice."""
-        handle, self._handle = self._handle, ctypes.c_void_p()
-        getattr(self._library, self._destroy)(handle)
+        self._destroy()
 
     def __enter__(self) -> Self:
         return self
@@ -194,12 +144,14 @@ class Resizer(_Handle):
     ) -> None:
         """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv (BT.601, limited range)."""
         self.source_size, self.target_size = source_size, target_size
-        self._format = _enum(_PIXEL_FORMATS, pixel_format, "pixel_format")
-        sizes = (self._format, *source_size, *target_size, _enum(_FITS, fit, "fit"))
+        self._format = _enum(abi.PIXEL_FORMATS, pixel_format, "pixel_format")
+        sizes = (self._format, *source_size, *target_size, _enum(abi.FITS, fit, "fit"))
         super().__init__("mvde_resizer_create", "mvde_resizer_destroy", *sizes)
 
-    def resize(self, frame: NDArray[np.uint8], *, workers: Workers | None = None) -> NDArray[np.uint8]:
-        """RGB image (H, W, 3) uint8 at the target's size.
+    def resize(
+        self, frame: NDArray[np.uint8], *, out: NDArray[np.uint8] | None = None, workers: Workers | None = None
+    ) -> NDArray[np.uint8]:
+        """RGB image (H, W, 3) uint8 at the target's size, written to ``out`` (contiguous) where one is given.
 
         ``frame`` is uint8: (H, W, 3) for rgb and bgr, (H, W) for grey, (H * 3 // 2, W) for nv12, (H, W, 2) for yuyv.
         Rows may be strided; pixels within a row are dense.
@@ -210,8 +162,12 @@ class Resizer(_Handle):
             raise UsageError(f"the frame is {frame.dtype} {frame.shape}: expected uint8 {shape[self._format]}")
         dense = frame.strides[1:] == frame[:1].copy().strides[1:] and abs(frame.strides[0]) >= width
         source = frame if dense else frame.copy()
-        view = _Frame(_address(source), None, self._format, 0, height, width, source.strides[0], 0)
-        out = np.empty((*self.target_size, 3), np.uint8)
+        view = abi.Frame(_address(source), None, self._format, 0, height, width, source.strides[0], 0)
+        shape_out = (*self.target_size, 3)
+        if out is None:
+            out = np.empty(shape_out, np.uint8)
+        elif out.shape != shape_out or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise UsageError(f"out is {out.dtype} {out.shape}: expected contiguous uint8 {shape_out}")
         handle = workers.handle if workers else None
         _check(self._library, self._library.mvde_resize(self.handle, view, _address(out), 0, handle))
         return out
@@ -276,12 +232,12 @@ def postprocess(
     """
     library = _require()
     source = _readable(raw)
-    options = _Options(
-        ctypes.sizeof(_Options),
-        _enum(_CONVERSIONS, conversion, "conversion"),
+    options = abi.Options(
+        ctypes.sizeof(abi.Options),
+        _enum(abi.CONVERSIONS, conversion, "conversion"),
         scale,
         shift,
-        _enum(_RANGES, depth_range, "depth_range"),
+        _enum(abi.RANGES, depth_range, "depth_range"),
         min_depth,
         max_depth,
         invalid_m,
@@ -310,28 +266,28 @@ def _address(array: NDArray[Any]) -> int:
     return address
 
 
-def _map_of(array: NDArray[Any], dtype: str) -> _Map:
+def _map_of(array: NDArray[Any], dtype: str) -> abi.Map:
     # A stride of 0, which an axis of length 1 may have, reads as "dense" in C: the same thing there.
-    return _Map(_address(array), _enum(_DTYPES, dtype, "dtype"), 0, *array.shape, *array.strides)
+    return abi.Map(_address(array), _enum(abi.DTYPES, dtype, "dtype"), 0, *array.shape, *array.strides)
 
 
 def _stats_request(
     shape: tuple[int, ...], patch_size: int, stats: Sequence[str]
-) -> tuple[_StatsRequest, NDArray[np.float32]]:
+) -> tuple[abi.StatsRequest, NDArray[np.float32]]:
     batch, height, width = shape
     columns = _columns(tuple(stats))
     if patch_size < 1:
         raise UsageError(f"patch_size is {patch_size}: expected 1 or more")
     num_patches = (height // patch_size) * (width // patch_size)
     out = np.empty((batch, num_patches, len(stats)), np.float32)
-    return _StatsRequest(patch_size, len(stats), columns, _address(out), out.size), out
+    return abi.StatsRequest(patch_size, len(stats), columns, _address(out), out.size), out
 
 
 @lru_cache
 def _columns(stats: tuple[str, ...]) -> ctypes.Array[ctypes.c_int32]:
-    if not 1 <= len(stats) <= len(_STATS):
-        raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(_STATS)}")
-    return (ctypes.c_int32 * len(stats))(*(_enum(_STATS, name, "stats") for name in stats))
+    if not 1 <= len(stats) <= len(abi.STATS):
+        raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(abi.STATS)}")
+    return (ctypes.c_int32 * len(stats))(*(_enum(abi.STATS, name, "stats") for name in stats))
 
 
 def _enum(values: dict[str, int], name: str, argument: str) -> int:
@@ -347,15 +303,15 @@ def _library() -> ctypes.CDLL | None:
         return None
     try:
         library = ctypes.CDLL(str(path))
-        _declare(library)
+        abi.declare(library)
     except (OSError, AttributeError) as error:
         raise BackendError(
             f"libmvde cannot be loaded from {path}: {error}; reinstall mvde or unset MVDE_LIBRARY"
         ) from error
     found = _dotted(library.mvde_version())
-    if not found.startswith(_VERSION):
+    if not found.startswith(abi.VERSION):
         raise BackendError(
-            f"{path} is libmvde {found}, but this mvde expects {_VERSION}x: reinstall mvde or unset MVDE_LIBRARY"
+            f"{path} is libmvde {found}, but this mvde expects {abi.VERSION}x: reinstall mvde or unset MVDE_LIBRARY"
         )
     return library
 
@@ -371,32 +327,6 @@ def _require() -> ctypes.CDLL:
             "libmvde is not installed beside this package: install a wheel, or build it with `make native`"
         )
     return library
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    """Argument and result types of every function that is used; a missing symbol is an AttributeError."""
-    pointer, i32, i64, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
-    maps, request = ctypes.POINTER(_Map), ctypes.POINTER(_StatsRequest)
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "mvde_version": (i32, []),
-        "mvde_strerror": (ctypes.c_char_p, [i32]),
-        "mvde_last_error": (ctypes.c_char_p, []),
-        "mvde_kernel": (ctypes.c_char_p, []),
-        "mvde_last_kernel": (ctypes.c_char_p, []),
-        "mvde_kernel_is_available": (i32, [ctypes.c_char_p]),
-        "mvde_set_kernel": (i32, [ctypes.c_char_p]),
-        "mvde_workers_create": (i32, [i32, ctypes.POINTER(pointer)]),
-        "mvde_workers_destroy": (None, [pointer]),
-        "mvde_patch_stats": (i32, [maps, f32, f32, request, pointer]),
-        "mvde_resizer_create": (i32, [i32, i64, i64, i64, i64, i32, ctypes.POINTER(pointer)]),
-        "mvde_resizer_destroy": (None, [pointer]),
-        "mvde_resize": (i32, [pointer, ctypes.POINTER(_Frame), pointer, i64, pointer]),
-        "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, pointer]),
-        "mvde_postprocess": (i32, [maps, ctypes.POINTER(_Options), maps, request, pointer]),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
 
 
 def _last_error(library: ctypes.CDLL) -> str:

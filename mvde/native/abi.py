@@ -1,0 +1,90 @@
+"""``mvde.h`` in ctypes: enumerations, structures and the signatures of the functions that are used."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+VERSION = "0.1."  # of mvde.h; before 1.0 the minor part must match as well
+STATS = {"mean": 0, "var": 1, "grad": 2, "min": 3, "max": 4, "valid": 5}  # enum mvde_stat
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint16": 3}  # enum mvde_dtype
+CONVERSIONS = {"linear": 0, "inverse": 1, "exp": 2, "log_sigmoid": 3}  # enum mvde_conversion
+RANGES = {"reject": 0, "clamp": 1}  # enum mvde_range
+FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
+PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
+
+
+class Map(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+        ("batch", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("batch_stride", ctypes.c_int64),
+        ("row_stride", ctypes.c_int64),
+        ("pixel_stride", ctypes.c_int64),
+    )
+
+
+class Options(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("conversion", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+        ("shift", ctypes.c_float),
+        ("range", ctypes.c_int32),
+        ("min_depth_m", ctypes.c_float),
+        ("max_depth_m", ctypes.c_float),
+        ("invalid_m", ctypes.c_float),
+    )
+
+
+class StatsRequest(ctypes.Structure):
+    _fields_ = (
+        ("patch_size", ctypes.c_int32),
+        ("num_stats", ctypes.c_int32),
+        ("stats", ctypes.POINTER(ctypes.c_int32)),
+        ("out", ctypes.c_void_p),
+        ("capacity", ctypes.c_int64),
+    )
+
+
+class Frame(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("chroma", ctypes.c_void_p),
+        ("format", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("row_stride", ctypes.c_int64),
+        ("chroma_row_stride", ctypes.c_int64),
+    )
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Argument and result types of every function that is used; a missing symbol is an AttributeError."""
+    pointer, i32, i64, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+    maps, request = ctypes.POINTER(Map), ctypes.POINTER(StatsRequest)
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "mvde_version": (i32, []),
+        "mvde_strerror": (ctypes.c_char_p, [i32]),
+        "mvde_last_error": (ctypes.c_char_p, []),
+        "mvde_kernel": (ctypes.c_char_p, []),
+        "mvde_last_kernel": (ctypes.c_char_p, []),
+        "mvde_kernel_is_available": (i32, [ctypes.c_char_p]),
+        "mvde_set_kernel": (i32, [ctypes.c_char_p]),
+        "mvde_workers_create": (i32, [i32, ctypes.POINTER(pointer)]),
+        "mvde_workers_destroy": (None, [pointer]),
+        "mvde_patch_stats": (i32, [maps, f32, f32, request, pointer]),
+        "mvde_resizer_create": (i32, [i32, i64, i64, i64, i64, i32, ctypes.POINTER(pointer)]),
+        "mvde_resizer_destroy": (None, [pointer]),
+        "mvde_resize": (i32, [pointer, ctypes.POINTER(Frame), pointer, i64, pointer]),
+        "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, pointer]),
+        "mvde_postprocess": (i32, [maps, ctypes.POINTER(Options), maps, request, pointer]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
