@@ -7,6 +7,7 @@ in a cache folder, so that what is loaded is what was measured, and a read-only 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +38,13 @@ ENGINE_FILE = "engine.blob"
 _DEVICE = "CPU"
 _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_PRODUCTS = {
+    "Convolution",
+    "Deconvolution",
+    "FullyConnected",
+    "MatMul",
+    "ScaledDotProductAttention",
+}  # of its own graph
 _PRECISION_BY_HINT = {hint: precision for precision, hint in _HINTS.items()}
 
 
@@ -188,9 +196,17 @@ def _options(precision: str, num_threads: int | None) -> dict[str, Any]:
 
 
 def _executed_precision(compiled: Any) -> str:
-    """What the compiled model says it computes in; the hint that was given may have been overruled."""
-    hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    return _PRECISION_BY_HINT.get(hint, str(hint))
+    """What most products of the compiled model run in, by its executed graph; by its hint where it has none.
+
+    The hint alone is no proof: it stays what it was where the library runs a layer in another precision.
+    """
+    ran: Counter[str] = Counter()
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        about = node.get_rt_info()
+        if about["layerType"].astype(str) in _PRODUCTS:
+            ran[about["runtimePrecision"].astype(str)] += 1
+    name = ran.most_common(1)[0][0] if ran else compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    return _PRECISION_BY_HINT.get(name, str(name))
 
 
 def _one_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mvde.artifact import Artifact
+from mvde.assets import shipped_checkpoint
 from mvde.engines import openvino as backend
 from mvde.engines.base import BuildOptions, Graph, Support
 from mvde.engines.machine import cpu_features
@@ -56,6 +57,39 @@ def test_a_precision_that_the_cpu_lacks_is_not_offered(precision: str) -> None:
     answer = backend.support(precision)
     assert not answer.works
     assert "OpenVINO would compute in fp32" in answer.note
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph with the products of a real model: the one that ships, small."""
+    pytest.importorskip("torch")
+    from mvde.export.onnx import export_onnx
+    from mvde.model import DepthModel
+
+    (path,) = export_onnx(DepthModel.load(shipped_checkpoint()), [(64, 96)], tmp_path_factory.mktemp("network"))
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_precision_that_the_cpu_has_is_what_runs(
+    precision: str, network: Path, tmp_path: Path, random_images: Callable
+) -> None:
+    """By the executed graph, and by the result, which is as far from fp32 as that precision's rounding."""
+    if not backend.support(precision).works:
+        pytest.skip(f"this CPU has no {precision}")
+    images = random_images(1, 64, 96, 3)
+    depths = {}
+    for wanted in ("fp32", precision):
+        folder = tmp_path / wanted
+        folder.mkdir(exist_ok=True)
+        compiled = backend.compile_graph(Graph(network), folder, wanted, BuildOptions())
+        assert compiled.executed_precision == wanted
+        loaded = backend._import(folder / backend.ENGINE_FILE, compiled.options)
+        assert backend._executed_precision(loaded) == wanted
+        depths[wanted] = np.array(loaded(images)[0])
+    change = np.abs(depths[precision] / depths["fp32"] - 1).mean()
+    low, high = {"fp32": (0, 0), "bf16": (1e-4, 2e-2), "fp16": (1e-5, 2e-3)}[precision]
+    assert low <= change <= high
 
 
 def test_a_fallback_of_the_library_is_not_silent(
