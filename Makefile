@@ -2,6 +2,7 @@
 # make test    install what the tests need and run the fast ones (MARK= runs the slow ones too), C++ and Python
 # make check   format, lint, types, tests: the same at a desk and in CI
 # make native  libmvde alone, built into mvde/lib and tested with CTest
+#              and the OpenVINO backend of its sessions, where Python's openvino is installed
 # make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
 # make native-aarch64   the same tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
 # Each creates .venv by itself; the only needs are Python 3.11 and a C++ compiler.
@@ -13,6 +14,9 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 MARK ?= not slow
 BUILD := build/native
+# OpenVINO's own CMake files, or nothing where the package is not installed.
+OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_spec('openvino'); \
+    print(s.submodule_search_locations[0] + '/cmake' if s else '')" 2>/dev/null)
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 
 .PHONY: demo test check native native-test native-sanitize native-aarch64 format-check lint types format clean
@@ -37,8 +41,10 @@ native-test: $(BUILD)/.built
 mvde/lib/libmvde.so: $(BUILD)/.built
 	install -D $(BUILD)/cpp/libmvde.so $@
 
-$(BUILD)/.built: $(VENV)/.build $(CPP_SOURCES)
-	$(CMAKE) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
+# With the tests' packages the backend can be built, too: built again when they come.
+$(BUILD)/.built: $(VENV)/.build $(CPP_SOURCES) $(wildcard $(VENV)/.test)
+	$(CMAKE) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON \
+	    -DMVDE_BUILD_EXAMPLES=ON $(if $(OPENVINO_DIR),-DMVDE_BUILD_OPENVINO=ON -DOpenVINO_DIR=$(OPENVINO_DIR))
 	$(BIN)/cmake --build $(BUILD)
 	touch $@
 

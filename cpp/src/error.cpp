@@ -5,7 +5,7 @@
 
 namespace {
 
-thread_local char last_error[512] = "";
+thread_local char last_error[MVDE_ERROR_BYTES] = "";
 
 }  // namespace
 
@@ -39,6 +39,11 @@ const char *mvde_strerror(int32_t status) {
         case MVDE_ERROR_MEMORY: return "out of memory";
         case MVDE_ERROR_BUSY: return "the handle is in use by another call";
         case MVDE_ERROR_THREAD: return "the operating system would not start a thread";
+        case MVDE_ERROR_ARTIFACT: return "there is no engine at the path, or it cannot be read";
+        case MVDE_ERROR_MANIFEST: return "the engine's manifest is missing, malformed, or not one that a session can run";
+        case MVDE_ERROR_HASH: return "a file is not the one that its manifest describes";
+        case MVDE_ERROR_INCOMPATIBLE: return "the engine was built for another machine, library version or graph";
+        case MVDE_ERROR_BACKEND: return "the inference library is missing or failed";
         default: return "not a status of libmvde";
     }
 }

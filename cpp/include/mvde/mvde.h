@@ -1,12 +1,12 @@
-/* mvde.h - the C interface of libmvde: depth post-processing and image resizing for robots.
+/* mvde.h - the C interface of libmvde: engines, depth post-processing and image resizing for robots.
  *
  * Conventions
  *   - C99. No function throws, prints, aborts, or keeps a pointer that it was given, except where it says so.
  *   - Buffers belong to the caller. Sizes are (height, width) in pixels; strides are in bytes and may be negative.
  *   - Functions that can fail return MVDE_OK (0) or a negative mvde_status. mvde_strerror() names the kind of error;
  *     mvde_last_error() says, for the calling thread, what was given, what was expected and what to do.
- *   - Everything here may be called from several threads at once, except that one mvde_workers or mvde_resizer serves
- *     one call at a time: a second call that comes meanwhile is refused with MVDE_ERROR_BUSY.
+ *   - Everything here may be called from several threads at once, except that one mvde_workers, mvde_resizer or
+ *     mvde_session serves one call at a time: a second call that comes meanwhile is refused with MVDE_ERROR_BUSY.
  *   - Depth is in metres, except 16-bit output, which is in millimetres with 0 for "no depth" (ROS REP 118).
  */
 #ifndef MVDE_MVDE_H
@@ -50,8 +50,16 @@ typedef enum mvde_status {
     MVDE_ERROR_KERNEL = -6,    /* the implementation asked for is unknown or cannot run on this CPU */
     MVDE_ERROR_MEMORY = -7,    /* out of memory; only functions that create something allocate */
     MVDE_ERROR_BUSY = -8,      /* the handle is in use by another call */
-    MVDE_ERROR_THREAD = -9     /* the operating system would not start a thread */
+    MVDE_ERROR_THREAD = -9,    /* the operating system would not start a thread */
+    MVDE_ERROR_ARTIFACT = -10, /* there is no engine at the path, or it cannot be read */
+    MVDE_ERROR_MANIFEST = -11, /* the engine's manifest is missing, malformed, or not one that a session can run */
+    MVDE_ERROR_HASH = -12,     /* a file is not the one that its manifest describes */
+    MVDE_ERROR_INCOMPATIBLE = -13, /* the engine was built for another machine, library version or graph */
+    MVDE_ERROR_BACKEND = -14       /* the inference library is missing or failed */
 } mvde_status;
+
+/* Room for the longest message, its end included; a longer one is cut. */
+#define MVDE_ERROR_BYTES 2048
 
 /* One sentence for a status; never NULL, also for numbers that are no status. */
 MVDE_API const char *mvde_strerror(int32_t status);
@@ -218,6 +226,61 @@ MVDE_API int32_t mvde_resize(mvde_resizer *resizer, const mvde_frame *frame, uin
  * frame. Both are float32; row strides in bytes, 0 for dense. `workers` may be NULL. */
 MVDE_API int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_m, int64_t depth_row_stride,
                                       float *source_m, int64_t source_row_stride, mvde_workers *workers);
+
+/* ---- sessions ------------------------------------------------------------------------------------------------- */
+
+/* An engine that `mvde build` wrote, with everything around it: a camera frame in, depth and patch statistics out. It
+ * gives what Python's DepthRuntime gives. Opened once: a frame then allocates nothing in libmvde. The engine's inference
+ * library comes as a shared object of its own (libmvde_openvino.so), which lies beside libmvde or where the system looks
+ * for libraries; it is loaded by the first mvde_open that needs it. Sessions share no lock. */
+typedef struct mvde_session mvde_session;
+
+/* Start from mvde_session_defaults(): RGB frames of the model's own size, stretched, one thread. */
+typedef struct mvde_session_options {
+    uint32_t struct_size; /* sizeof(mvde_session_options) */
+    int32_t format;       /* mvde_pixel_format of the frames */
+    int64_t frame_height, frame_width; /* pixels; 0 means the model's */
+    int32_t fit;          /* mvde_fit */
+    int32_t num_threads;  /* for resizing and statistics, 1 to 256, the caller included; the engine has its own */
+} mvde_session_options;
+
+MVDE_API void mvde_session_defaults(mvde_session_options *options);
+
+/* `engine_path` is the engine's folder, its file or its manifest. The manifest is read strictly, every file is compared
+ * with its SHA-256, and an engine for another CPU, library version or graph is refused, with Python's words in
+ * mvde_last_error(). `options` may be NULL. */
+MVDE_API int32_t mvde_open(const char *engine_path, const mvde_session_options *options, mvde_session **session);
+MVDE_API void mvde_close(mvde_session *session); /* NULL is allowed; no call may be inside */
+
+/* Where the results go; either pointer may be NULL, not both. */
+typedef struct mvde_outputs {
+    float *depth_m; /* [frame_height, frame_width], dense; 0 where the model did not see the frame */
+    int64_t depth_capacity; /* floats that fit into `depth_m` */
+    float *stats;   /* [grid_rows * grid_columns, num_stats], dense; patches in the bars of a letterbox are 0 */
+    int64_t stats_capacity; /* floats that fit into `stats` */
+} mvde_outputs;
+
+/* Depth and statistics of a frame of the format and size that the session was opened for. */
+MVDE_API int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs);
+
+/* What went wrong in this session's last mvde_infer that failed; "" if none has. Valid until its next call. */
+MVDE_API const char *mvde_session_error(const mvde_session *session);
+
+/* What runs. Texts are valid until mvde_close. */
+typedef struct mvde_session_info {
+    uint32_t struct_size; /* sizeof(mvde_session_info), set by the caller */
+    int32_t num_stats;
+    int64_t frame_height, frame_width, model_height, model_width; /* pixels */
+    int64_t grid_rows, grid_columns;                              /* patches */
+    int32_t patch_size;                                           /* pixels of the model */
+    int32_t stats[6]; /* mvde_stat of each column, then -1 */
+    int32_t is_metric; /* 1: depth is in metres; 0: in the model's own relative unit */
+    float min_depth_m, max_depth_m;
+    const char *name, *unit, *engine_id, *backend, *library_version, *device;
+    const char *executed_precision; /* what the library says it computes in */
+} mvde_session_info;
+
+MVDE_API int32_t mvde_session_query(const mvde_session *session, mvde_session_info *info);
 
 #ifdef __cplusplus
 }

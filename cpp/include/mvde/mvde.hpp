@@ -141,6 +141,58 @@ private:
     Size source_, target_;
 };
 
+struct SessionOptions {
+    PixelFormat format = PixelFormat::rgb;
+    Size frame;  // of the camera; {0, 0}: the model's own
+    Fit fit = Fit::stretch;
+    int32_t num_threads = 1;  // for resizing and statistics, the caller included
+};
+
+// An engine that `mvde build` wrote: frames in, depth and patch statistics out. One call at a time.
+class Session {
+public:
+    static Result<Session> open(const std::string &engine_path, const SessionOptions &options = {}) {
+        const mvde_session_options plain{sizeof(mvde_session_options), static_cast<int32_t>(options.format),
+                                         options.frame.height, options.frame.width, static_cast<int32_t>(options.fit),
+                                         options.num_threads};
+        mvde_session *handle = nullptr;
+        if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
+        return Session(handle);
+    }
+
+    // `depth_m` takes num_depths() floats at the frame's pixels and `stats` num_stats(); an empty view is not computed.
+    Result<void> infer(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
+        const mvde_outputs outputs{depth_m.size() ? depth_m.data() : nullptr, static_cast<int64_t>(depth_m.size()),
+                                   stats.size() ? stats.data() : nullptr, static_cast<int64_t>(stats.size())};
+        return Result<void>::of(mvde_infer(handle_.get(), &frame, &outputs));
+    }
+
+    // What runs; its texts live as long as the session.
+    mvde_session_info info() const {
+        mvde_session_info info{};
+        info.struct_size = sizeof info;
+        mvde_session_query(handle_.get(), &info);
+        return info;
+    }
+
+    std::size_t num_depths() const {
+        const mvde_session_info now = info();
+        return static_cast<std::size_t>(now.frame_height * now.frame_width);
+    }
+    std::size_t num_stats() const {
+        const mvde_session_info now = info();
+        return static_cast<std::size_t>(now.grid_rows * now.grid_columns * now.num_stats);
+    }
+    mvde_session *get() const { return handle_.get(); }
+
+private:
+    explicit Session(mvde_session *handle) : handle_(handle) {}
+    struct Close {
+        void operator()(mvde_session *handle) const { mvde_close(handle); }
+    };
+    std::unique_ptr<mvde_session, Close> handle_;
+};
+
 // A dense frame in memory.
 inline mvde_frame frame(const uint8_t *data, PixelFormat format, Size size) {
     return {data, nullptr, static_cast<int32_t>(format), 0, size.height, size.width, 0, 0};

@@ -1,0 +1,69 @@
+// Depth and patch statistics of one photograph: infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop]
+//
+// PHOTO.ppm is binary 8-bit RGB (P6). DEPTH.f32 gets [height, width] float32 metres at the photograph's pixels, STATS.f32
+// [patches, statistics] float32.
+#include <mvde/mvde.hpp>
+
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+int report(const std::string &message) {
+    std::fprintf(stderr, "infer: %s\n", message.c_str());
+    return 1;
+}
+
+struct Photograph {
+    int64_t height = 0, width = 0;
+    std::vector<uint8_t> rgb;
+};
+
+bool read_ppm(const char *path, Photograph &photograph) {
+    std::ifstream stream(path, std::ios::binary);
+    std::string magic;
+    int64_t most = 0;
+    stream >> magic >> photograph.width >> photograph.height >> most;
+    stream.get();
+    if (!stream || magic != "P6" || most != 255) return false;
+    if (photograph.height < 1 || photograph.width < 1 || photograph.height > 65536 || photograph.width > 65536) return false;
+    photograph.rgb.resize(static_cast<std::size_t>(photograph.height * photograph.width * 3));
+    stream.read(reinterpret_cast<char *>(photograph.rgb.data()), static_cast<std::streamsize>(photograph.rgb.size()));
+    return static_cast<bool>(stream);
+}
+
+bool write(const char *path, const std::vector<float> &values) {
+    std::ofstream stream(path, std::ios::binary);
+    stream.write(reinterpret_cast<const char *>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+    return static_cast<bool>(stream.flush());
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    if (argc < 5 || argc > 6) return report("usage: infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop]");
+    Photograph photograph;
+    if (!read_ppm(argv[2], photograph)) return report(std::string(argv[2]) + " is not a binary 8-bit RGB PPM file (P6)");
+    const std::string_view fit = argc == 6 ? argv[5] : "stretch";
+    mvde::SessionOptions options;
+    options.frame = {photograph.height, photograph.width};
+    options.fit = fit == "crop" ? mvde::Fit::crop : fit == "letterbox" ? mvde::Fit::letterbox : mvde::Fit::stretch;
+
+    auto session = mvde::Session::open(argv[1], options);
+    if (!session) return report(session.error().message);
+    const mvde_session_info info = session->info();
+    std::vector<float> depth(session->num_depths()), stats(session->num_stats());
+    mvde_frame frame{};
+    frame.data = photograph.rgb.data();
+    frame.height = photograph.height;
+    frame.width = photograph.width;
+    if (auto done = session->infer(frame, depth, stats); !done) return report(done.error().message);
+    if (!write(argv[3], depth) || !write(argv[4], stats)) return report("cannot write the results");
+    std::printf("%s %s (%s %s, computes in %s): %lldx%lld patches of %d, unit %s\n", info.name, info.engine_id, info.backend,
+                info.library_version, info.executed_precision, static_cast<long long>(info.grid_rows),
+                static_cast<long long>(info.grid_columns), info.patch_size, info.unit);
+    return 0;
+}

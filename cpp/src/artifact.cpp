@@ -1,0 +1,138 @@
+#include "artifact.hpp"
+
+#include "sha256.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+using mvde::Refused;
+
+constexpr std::uintmax_t kMaxManifestBytes = 1 << 22;
+
+std::string read_text(const fs::path &path) {
+    std::error_code error;
+    const std::uintmax_t size = fs::file_size(path, error);
+    std::ifstream stream(path, std::ios::binary);
+    if (error || !stream) {
+        if (!fs::exists(path))
+            throw Refused(MVDE_ERROR_MANIFEST, "there is no manifest " + path.string() +
+                                                   "; an artefact is a file and its manifest: copy both, or write them with "
+                                                   "`mvde export` or `mvde build`");
+        throw Refused(MVDE_ERROR_MANIFEST, "cannot read the manifest " + path.string());
+    }
+    if (size > kMaxManifestBytes)
+        throw Refused(MVDE_ERROR_MANIFEST, path.string() + " has " + std::to_string(size) + " bytes: too large to be a manifest");
+    std::ostringstream text;
+    text << stream.rdbuf();
+    return text.str();
+}
+
+mvde::Manifest read_manifest(const fs::path &path) { return mvde::parse_manifest(read_text(path), path.string()); }
+
+std::string sha256_file(const fs::path &path) {
+    std::ifstream stream(path, std::ios::binary);
+    std::vector<char> chunk(1 << 20);
+    mvde::Sha256 digest;
+    while (stream) {
+        stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+        digest.update(chunk.data(), static_cast<std::size_t>(stream.gcount()));
+    }
+    if (!stream.eof())
+        throw Refused(MVDE_ERROR_ARTIFACT, "cannot read " + path.string() + ": " + std::strerror(errno));
+    return digest.hexadecimal();
+}
+
+void verify(const fs::path &path, const mvde::FileRecord &record, const std::string &command) {
+    const auto refuse = [&](const std::string &message) { throw Refused(MVDE_ERROR_HASH, path.string() + message); };
+    if (!fs::is_regular_file(path))
+        refuse(", which its manifest describes, is missing; copy it too or run `" + command + "` again");
+    const auto size_bytes = static_cast<std::int64_t>(fs::file_size(path));
+    if (size_bytes != record.size_bytes)
+        refuse(" has " + std::to_string(size_bytes) + " bytes, but its manifest states " + std::to_string(record.size_bytes) +
+               " (truncated, or replaced?); copy it again or run `" + command + "` again");
+    const std::string actual = sha256_file(path);
+    if (actual != record.sha256)
+        refuse(" has SHA-256 " + actual.substr(0, 12) + "…, but its manifest states " + record.sha256.substr(0, 12) +
+               "…: it is not the file that was measured; copy it again or run `" + command + "` again");
+}
+
+// The features that this CPU's description in /proc/cpuinfo lists (x86 and Arm name the line differently).
+std::vector<std::string> cpu_features() {
+    std::ifstream stream("/proc/cpuinfo");
+    for (std::string line; std::getline(stream, line);) {
+        const std::size_t colon = line.find(':');
+        if (colon == std::string::npos) continue;
+        const std::string key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
+        if (colon == 0 || (key != "flags" && key != "Features")) continue;
+        std::istringstream words(line.substr(colon + 1));
+        std::vector<std::string> features;
+        for (std::string word; words >> word;) features.push_back(word);
+        return features;
+    }
+    return {};
+}
+
+}  // namespace
+
+mvde::Artifact mvde::load_artifact(const std::string &path) {
+    const fs::path given(path);
+    if (!fs::exists(given))
+        throw Refused(MVDE_ERROR_ARTIFACT, "there is no engine at " + path + "; `mvde build` writes engines to engines/");
+    const bool is_folder = fs::is_directory(given);
+    fs::path where = is_folder ? given / "engine.json" : given;
+    where.replace_extension(".json");
+    const Manifest manifest = read_manifest(where);
+    const fs::path file = where.parent_path() / manifest.file.name;
+    if (!is_folder && given.extension() != ".json" && given.filename() != manifest.file.name)
+        throw Refused(MVDE_ERROR_HASH, where.string() + " describes " + manifest.file.name + ", not " + given.filename().string());
+    const std::string command = manifest.kind == "onnx" ? "mvde export" : "mvde build";
+    verify(file, manifest.file, command);
+    for (const FileRecord &record : manifest.companions) verify(where.parent_path() / record.name, record, command);
+    if (manifest.kind != "engine")
+        throw Refused(MVDE_ERROR_ARTIFACT, file.string() + " is an ONNX graph, not an engine; build one: mvde build --onnx " +
+                                               file.string());
+    return {file.string(), where.parent_path().string(), manifest};
+}
+
+void mvde::check_cpu(const Artifact &artifact) {
+    const std::vector<std::string> here = cpu_features();
+    std::string missing;
+    for (const std::string &feature : artifact.manifest.engine.cpu_features)
+        if (std::find(here.begin(), here.end(), feature) == here.end()) missing += (missing.empty() ? "" : ", ") + feature;
+    if (!missing.empty())
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built for a CPU with " + missing +
+                                                   ", which this one lacks; build it again here: " +
+                                                   build_command(artifact.manifest));
+}
+
+void mvde::check_library(const Artifact &artifact, const std::string &version) {
+    const EngineRecord &engine = artifact.manifest.engine;
+    if (version != engine.library_version)
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built with " + engine.backend + " " +
+                                                   engine.library_version + ", but " + version +
+                                                   " is installed; build it again here: " + build_command(artifact.manifest));
+}
+
+void mvde::check_graph(const Artifact &artifact) {
+    const fs::path root = fs::canonical(artifact.path).parent_path().parent_path().parent_path();
+    const fs::path stem = root / "export" / artifact.manifest.stem();
+    const fs::path graph_manifest = stem.string() + ".json";
+    if (!fs::is_regular_file(graph_manifest)) return;
+    if (read_manifest(graph_manifest).file.sha256 != artifact.manifest.engine.onnx_sha256)
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built from another graph than " + stem.string() +
+                                                   ".onnx, which was exported since; build it again: " +
+                                                   build_command(artifact.manifest));
+}
+
+std::string mvde::build_command(const Manifest &manifest) {
+    return "mvde build --engine " + manifest.engine.id + " --name " + manifest.name + " --res " +
+           std::to_string(manifest.height()) + "x" + std::to_string(manifest.width());
+}

@@ -1,0 +1,44 @@
+// A strict reader of JSON (RFC 8259) for manifests: bounded nesting, no duplicate keys, valid UTF-8 only.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mvde {
+
+struct Json {
+    enum class Kind { null, boolean, integer, real, text, list, object };
+    Kind kind = Kind::null;
+    bool flag = false;
+    std::int64_t integer = 0;
+    double real = 0.0;
+    std::string text;
+    std::vector<std::string> keys;  // of an object, in the file's order; keys[i] belongs to items[i]
+    std::vector<Json> items;
+
+    const Json *find(std::string_view key) const;
+    double number() const { return kind == Kind::integer ? static_cast<double>(integer) : real; }
+};
+
+// What is wrong with the text, and where.
+struct JsonError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// The nesting is deeper than any manifest's.
+struct JsonDepthError : std::runtime_error {
+    JsonDepthError() : std::runtime_error("nested too deeply") {}
+};
+
+Json parse_json(std::string_view text);
+
+// The value, and its type's name, as Python prints them, so that both sides refuse a file with the same words.
+std::string repr(const Json &value);
+std::string repr(const std::string &text);
+std::string repr(double value);
+const char *type_name(const Json &value);
+
+}  // namespace mvde

@@ -1,0 +1,65 @@
+// An engine's folder made for a test: a manifest and a file that agree, until the test spoils one of them.
+#pragma once
+
+#include "sha256.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace engine_folder {
+
+inline std::string hash(const std::string &text) {
+    mvde::Sha256 digest;
+    digest.update(text.data(), text.size());
+    return digest.hexadecimal();
+}
+
+// `text` with its only `from` replaced.
+inline std::string with(std::string text, const std::string &from, const std::string &to) {
+    const std::size_t at = text.find(from);
+    if (at == std::string::npos || text.find(from, at + 1) != std::string::npos) std::abort();
+    return text.replace(at, from.size(), to);
+}
+
+inline std::string manifest(const std::string &content) {
+    return R"({
+  "schema_version": 1, "kind": "engine", "name": "tiny", "created": "2026-01-01T00:00:00+00:00",
+  "inputs": [{"name": "image", "shape": [1, 32, 48, 3], "dtype": "uint8", "layout": "BHWC", "colour": "RGB"}],
+  "outputs": [{"name": "depth", "shape": [1, 32, 48], "dtype": "float32", "unit": "m"}],
+  "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "folded": true},
+  "patch_size": 16, "grid": [2, 3], "depth_range_m": [0.5, 4], "depth_kind": "metric",
+  "stats": ["mean", "var", "grad"], "opset": 20, "source": {"checkpoint_sha256": "", "config": {"a": [1, null]}},
+  "file": {"name": "engine.blob", "sha256": ")" + hash(content) + R"(", "size_bytes": )" + std::to_string(content.size()) +
+           R"(}, "tools": {"mvde": "0.1.0"}, "parity": {},
+  "engine": {"id": "openvino:fp32", "backend": "openvino", "precision": "fp32", "executed_precision": "fp32",
+    "device": "a CPU", "library_version": "1.2.3", "cpu_features": [], "options": {"INFERENCE_NUM_THREADS": 1},
+    "onnx_sha256": ""}
+})";
+}
+
+// A folder ROOT/engines/tiny under the system's temporary files, removed at the end.
+class Folder {
+public:
+    Folder() {
+        std::string pattern = (std::filesystem::temp_directory_path() / "mvde-test-XXXXXX").string();
+        if (!mkdtemp(pattern.data())) std::abort();
+        root = pattern;
+        path = root / "engines/tiny";
+        std::filesystem::create_directories(path);
+        write("engine.blob", content);
+        write("engine.json", manifest(content));
+    }
+    ~Folder() { std::filesystem::remove_all(root); }
+    Folder(const Folder &) = delete;
+    Folder &operator=(const Folder &) = delete;
+
+    void write(const std::string &name, const std::string &text) const { std::ofstream(path / name, std::ios::binary) << text; }
+    void spoil(const std::string &from, const std::string &to) const { write("engine.json", with(manifest(content), from, to)); }
+
+    const std::string content = "the compiled model";
+    std::filesystem::path root, path;
+};
+
+}  // namespace engine_folder

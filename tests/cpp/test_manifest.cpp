@@ -1,0 +1,114 @@
+// The manifest reader refuses what mvde/manifest.py refuses, with its words, and survives anything.
+#include "engine_folder.hpp"
+#include "harness.hpp"
+
+#include "manifest.hpp"
+
+#include <string>
+#include <vector>
+
+namespace {
+
+using engine_folder::with;
+
+const std::string kGood = engine_folder::manifest("content");
+
+// The message that refuses the text, or "" where it is accepted.
+std::string refusal(const std::string &text) {
+    try {
+        mvde::parse_manifest(text, "engine.json");
+        return "";
+    } catch (const mvde::Refused &error) {
+        CHECK(error.status == MVDE_ERROR_MANIFEST);
+        return error.what();
+    }
+}
+
+void expect(const std::string &text, const std::string &words, int line) {
+    const std::string message = refusal(text);
+    CHECK(message.find(words) != std::string::npos, "line %d: '%s' is not in '%s'", line, words.c_str(), message.c_str());
+}
+
+#define EXPECT(text, words) expect(text, words, __LINE__)
+
+}  // namespace
+
+TEST(sha256_gives_the_published_digests) {
+    CHECK(engine_folder::hash("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    CHECK(engine_folder::hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    CHECK(engine_folder::hash(std::string(1000000, 'a')) == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(a_good_manifest_is_read) {
+    const mvde::Manifest manifest = mvde::parse_manifest(kGood, "engine.json");
+    CHECK(manifest.name == "tiny" && manifest.stem() == "tiny-32x48" && manifest.grid_columns == 3);
+    CHECK(manifest.max_depth_m == 4.0 && manifest.stats.size() == 3 && manifest.engine.library_version == "1.2.3");
+    CHECK(manifest.engine.options[0].first == "INFERENCE_NUM_THREADS" && manifest.engine.options[0].second == "1");
+}
+
+TEST(what_is_not_json_is_refused) {
+    const std::vector<std::string> broken = {
+        "", " ", "{", "[", "nul", "{\"a\" 1}", "{\"a\": 1,}", "[1 2]", "[1,]", "01", "-", "1.", "1e", "+1", ".5", "NaN",
+        "\"a", "\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\udc00\"", "\"\n\"", "\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"",
+        "{} {}", "{\"a\": 1, \"a\": 2}", "99999999999999999999", "1e999", std::string("\0", 1)};
+    for (const std::string &text : broken) EXPECT(text, "is not valid JSON: ");
+    EXPECT("{\n  \"a\": ?}", "line 2 column 8 (char 9)");
+    EXPECT(std::string(100000, '['), "nested too deeply");
+}
+
+TEST(escapes_are_read) {
+    const mvde::Json value = mvde::parse_json(R"(["\u00e9\ud83d\ude00\n\"", -0.5e1, 12, true, null])");
+    CHECK(value.items[0].text == "\xc3\xa9\xf0\x9f\x98\x80\n\"" && value.items[1].real == -5.0);
+    CHECK(value.items[2].integer == 12 && value.items[3].flag && value.items[4].kind == mvde::Json::Kind::null);
+    CHECK(mvde::repr(value) == "['\xc3\xa9\xf0\x9f\x98\x80\\n\"', -5.0, 12, True, None]");
+}
+
+TEST(foreign_and_newer_files_are_refused) {
+    EXPECT("{}", "is not a manifest of mvde: it has no schema_version");
+    EXPECT("[1]", "is not a manifest of mvde");
+    EXPECT(with(kGood, "\"schema_version\": 1", "\"schema_version\": 2"), "has schema_version 2, but this mvde reads 1");
+    EXPECT(with(kGood, "\"schema_version\": 1", "\"schema_version\": \"1\""), "has schema_version '1'");
+}
+
+TEST(keys_and_types_are_checked) {
+    EXPECT(with(kGood, "\"opset\": 20", "\"opsets\": 20"), "unknown key opsets; known keys: kind, name, created, inputs");
+    EXPECT(with(kGood, "\"opset\": 20,", ""), "the key opset is missing; export or build the artefact again");
+    EXPECT(with(kGood, "\"opset\": 20", "\"opset\": 20.0"), "opset must be int, but got float 20.0");
+    EXPECT(with(kGood, "\"folded\": true", "\"folded\": 1"), "normalization.folded must be bool, but got int 1");
+    EXPECT(with(kGood, "[2, 3]", "[2]"), "grid must be a list of 2, but got [2]");
+    EXPECT(with(kGood, "\"0.1.0\"", "1"), "tools.mvde must be str, but got int 1");
+    EXPECT(with(kGood, "\"parity\": {}", "\"parity\": []"), "parity must be dict, but got list []");
+    EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 32, \"48\", 3]"), "inputs[0].shape[2] must be int, but got str '48'");
+    EXPECT(with(kGood, "\"normalization\": {", "\"normalization\": 3, \"x\": {"), "unknown key x");
+}
+
+TEST(values_that_do_not_fit_together_are_refused) {
+    EXPECT(with(kGood, "\"kind\": \"engine\"", "\"kind\": \"plan\""), "kind is 'plan', but expected one of onnx, engine");
+    EXPECT(with(kGood, "\"kind\": \"engine\"", "\"kind\": \"onnx\""), "engine is True, but expected a record for engines");
+    EXPECT(with(kGood, "\"metric\"", "\"exact\""), "depth_kind is 'exact', but expected one of metric, relative");
+    EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, -32, 48, 3]"), "shape is [(1, -32, 48, 3), (1, 32, 48)], but expected positive");
+    EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 32, 48]"), "inputs[0].shape is (1, 32, 48), but expected [B, H, W, 3]");
+    EXPECT(with(kGood, "\"patch_size\": 16", "\"patch_size\": 0"), "patch_size is 0, but expected a positive size in pixels");
+    EXPECT(with(kGood, "\"patch_size\": 16", "\"patch_size\": -16"), "patch_size is -16");
+    EXPECT(with(kGood, "[2, 3]", "[2, 4]"), "grid is (2, 4), but expected (2.0, 3.0), the input's size divided");
+    EXPECT(with(kGood, "[0.5, 4]", "[4, 0.5]"), "depth_range_m is (4.0, 0.5), but expected 0 <= min < max");
+    EXPECT(with(kGood, "engine.blob", "../engine.blob"), "file.name is '../engine.blob', but expected a bare file name");
+    EXPECT(with(kGood, "engine.blob", "engine.\\u0000blob"), "but expected a bare file name");
+    EXPECT(with(kGood, engine_folder::hash("content"), "abc"), "file.sha256 is 'abc', but expected 64 hexadecimal digits");
+    EXPECT(with(kGood, "\"size_bytes\": 7", "\"size_bytes\": -1"), "file.size_bytes is -1, but expected a size in bytes");
+}
+
+TEST(every_truncation_and_every_changed_byte_is_survived) {
+    for (std::size_t size = 0; size < kGood.size(); ++size)
+        CHECK(!refusal(kGood.substr(0, size)).empty(), "%zu bytes are accepted", size);
+    unsigned random = 1;
+    for (std::size_t i = 0; i < kGood.size(); ++i)
+        for (int k = 0; k < 4; ++k) {
+            random = random * 1664525U + 1013904223U;
+            std::string text = kGood;
+            text[i] = static_cast<char>(random >> 24);
+            refusal(text);  // accepted or refused, but never a crash
+        }
+}
+
+int main() { return harness::run_all(); }

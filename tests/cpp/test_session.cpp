@@ -1,0 +1,205 @@
+// Sessions over a backend made for the test: what is refused at opening, what a frame gives, and that it allocates nothing.
+#include "engine_folder.hpp"
+#include "harness.hpp"
+
+#include <mvde/mvde.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using engine_folder::Folder;
+
+std::atomic<long> num_allocations{0};
+
+}  // namespace
+
+void *operator new(std::size_t size) {
+    ++num_allocations;
+    if (void *memory = std::malloc(size)) return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void *memory) noexcept { std::free(memory); }
+void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
+
+namespace {
+
+void expect_refused(const std::string &path, int32_t status, const std::string &words, int line) {
+    auto session = mvde::Session::open(path);
+    CHECK(!session, "line %d: it was opened", line);
+    if (session) return;
+    const std::string message = session.error().message;
+    CHECK(session.error().status == status, "line %d: got %d: %s", line, session.error().status, message.c_str());
+    CHECK(message.find(words) != std::string::npos, "line %d: '%s' is not in '%s'", line, words.c_str(), message.c_str());
+}
+
+#define EXPECT_REFUSED(path, status, words) expect_refused(path, status, words, __LINE__)
+
+struct Frame {
+    explicit Frame(mvde::Size size) : bytes(static_cast<std::size_t>(size.height * size.width * 3)) {
+        for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 7 % 251);
+        view = mvde::frame(bytes.data(), mvde::PixelFormat::rgb, size);
+    }
+    std::vector<uint8_t> bytes;
+    mvde_frame view;
+};
+
+}  // namespace
+
+TEST(an_artefact_that_does_not_fit_is_refused) {
+    EXPECT_REFUSED("", MVDE_ERROR_ARGUMENT, "engine_path is NULL or empty");
+    EXPECT_REFUSED("/nowhere/engine", MVDE_ERROR_ARTIFACT, "there is no engine at /nowhere/engine; `mvde build` writes");
+    const Folder folder;
+    const std::string path = folder.path.string();
+    const auto expect = [&](const char *from, const char *to, int32_t status, const char *words, int line) {
+        folder.spoil(from, to);
+        expect_refused(path, status, words, line);
+    };
+    expect("\"size_bytes\": 18", "\"size_bytes\": 19", MVDE_ERROR_HASH, "has 18 bytes, but its manifest states 19 (truncated",
+           __LINE__);
+    expect("\"openvino\"", "\"tensorrt\"", MVDE_ERROR_BACKEND, "no tensorrt engines; use openvino", __LINE__);
+    expect("[]", "[\"avx9000\", \"magic\"]", MVDE_ERROR_INCOMPATIBLE,
+           "was built for a CPU with avx9000, magic, which this one lacks; build it again here: mvde build --engine "
+           "openvino:fp32 --name tiny --res 32x48", __LINE__);
+    expect("\"1.2.3\"", "\"1.2.4\"", MVDE_ERROR_INCOMPATIBLE, "was built with openvino 1.2.4, but 1.2.3 is installed", __LINE__);
+    expect("\"executed_precision\": \"fp32\"", "\"executed_precision\": \"bf16\"", MVDE_ERROR_INCOMPATIBLE,
+           "was built to compute in bf16, but computes in fp32 here", __LINE__);
+    expect("[1, 32, 48]", "[1, 32, 32]", MVDE_ERROR_MANIFEST, "as large as its input", __LINE__);
+    expect("\"uint8\"", "\"float32\"", MVDE_ERROR_MANIFEST, "its input is float32 BHWC RGB", __LINE__);
+    expect("\"grad\"", "\"median\"", MVDE_ERROR_MANIFEST, "unknown statistic 'median'", __LINE__);
+    expect("\"patch_size\": 16, \"grid\": [2, 3]", "\"patch_size\": 16, \"grid\": [3, 2]", MVDE_ERROR_MANIFEST, "grid is (3, 2)",
+           __LINE__);
+}
+
+TEST(files_that_are_missing_or_replaced_are_refused) {
+    const Folder folder;
+    const std::string path = folder.path.string();
+    folder.write("engine.blob", "the compiled modem");
+    EXPECT_REFUSED(path, MVDE_ERROR_HASH, "it is not the file that was measured; copy it again or run `mvde build` again");
+    folder.write("other.blob", "");
+    EXPECT_REFUSED(path + "/other.blob", MVDE_ERROR_MANIFEST, "there is no manifest " + path + "/other.json");
+    folder.write("other.json", engine_folder::manifest(folder.content));
+    EXPECT_REFUSED(path + "/other.blob", MVDE_ERROR_HASH, "other.json describes engine.blob, not other.blob");
+    std::filesystem::remove(folder.path / "engine.blob");
+    EXPECT_REFUSED(path, MVDE_ERROR_HASH, "which its manifest describes, is missing; copy it too or run `mvde build` again");
+    std::filesystem::remove(folder.path / "engine.json");
+    EXPECT_REFUSED(path, MVDE_ERROR_MANIFEST, "there is no manifest");
+    folder.write("engine.json", "{\"schema");
+    EXPECT_REFUSED(path, MVDE_ERROR_MANIFEST, "engine.json is not valid JSON: Unterminated string");
+    folder.write("engine.json", std::string(5 << 20, ' '));
+    EXPECT_REFUSED(path, MVDE_ERROR_MANIFEST, "too large to be a manifest");
+}
+
+TEST(a_graph_that_was_exported_since_is_noticed) {
+    const Folder folder;
+    std::filesystem::create_directories(folder.root / "export");
+    const std::string record = "\"onnx_sha256\": \"" + engine_folder::hash(folder.content) + "\"";
+    folder.write("../../export/tiny-32x48.json", engine_folder::manifest(folder.content));
+    EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_INCOMPATIBLE, "tiny-32x48.onnx, which was exported since; build it again");
+    folder.spoil("\"onnx_sha256\": \"\"", record);
+    CHECK(mvde::Session::open(folder.path.string()));
+}
+
+TEST(a_backend_that_fails_says_why) {
+    const Folder folder;
+    folder.write("engine.blob", "broken");
+    folder.write("engine.json", engine_folder::manifest("broken"));
+    EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_INCOMPATIBLE, "the blob is broken; build it again with `mvde build`");
+}
+
+TEST(a_frame_gives_depth_and_statistics_and_allocates_nothing) {
+    const Folder folder;
+    mvde::SessionOptions options;
+    options.frame = {60, 60};
+    options.fit = mvde::Fit::letterbox;
+    options.num_threads = 2;
+    auto session = mvde::Session::open(folder.path.string(), options);
+    CHECK(session, "%s", session.error().message.c_str());
+    if (!session) return;
+    const mvde_session_info info = session->info();
+    CHECK(info.grid_rows == 2 && info.grid_columns == 3 && info.num_stats == 3 && info.stats[2] == MVDE_GRAD && info.stats[3] == -1);
+    CHECK(info.is_metric == 1 && info.max_depth_m == 4.0F && std::string(info.unit) == "m");
+    CHECK(std::string(info.executed_precision) == "fp32" && std::string(info.library_version) == "1.2.3");
+    Frame frame({60, 60});
+    std::fill(frame.bytes.begin(), frame.bytes.end(), uint8_t{64});
+    std::vector<float> depth(session->num_depths()), stats(session->num_stats());
+    CHECK(depth.size() == 3600 && stats.size() == 18);
+    CHECK(session->infer(frame.view, depth, stats), "%s", mvde_last_error());
+    CHECK(std::all_of(depth.begin(), depth.end(), [](float value) { return value == 1.5F; }));
+    CHECK(stats[3] == 1.5F && stats[4] == 0.0F, "the middle column of patches is all image");
+    CHECK(stats[0] == 1.5F && stats[2] == 0.0F, "half of the left column is a bar, which does not count");
+
+    const long before = num_allocations.load();
+    CHECK(before > 0, "the counter does not count");
+    for (int i = 0; i < 10; ++i) CHECK(session->infer(frame.view, depth, stats));
+    const mvde_outputs nothing{nullptr, 0, nullptr, 0};
+    CHECK(mvde_infer(session->get(), &frame.view, &nothing) == MVDE_ERROR_ARGUMENT);  // failing allocates nothing either
+    CHECK(num_allocations.load() == before, "%ld allocations", num_allocations.load() - before);
+}
+
+TEST(wrong_calls_are_refused_and_the_handle_remembers_why) {
+    const Folder folder;
+    auto session = mvde::Session::open(folder.path.string() + "/engine.blob");
+    CHECK(session, "%s", session.error().message.c_str());
+    if (!session) return;
+    mvde_session *handle = session->get();
+    CHECK(std::string(mvde_session_error(handle)).empty());
+    Frame frame({32, 48}), other({32, 32});
+    std::vector<float> depth(32 * 48), stats(18);
+    const auto expect = [&](int32_t got, int32_t status, const char *words) {
+        CHECK(got == status, "got %d", got);
+        CHECK(std::string(mvde_session_error(handle)).find(words) != std::string::npos, "%s", mvde_session_error(handle));
+    };
+    mvde_outputs outputs{depth.data(), 32 * 48, stats.data(), 18};
+    expect(mvde_infer(handle, nullptr, &outputs), MVDE_ERROR_ARGUMENT, "frame or outputs is NULL");
+    expect(mvde_infer(handle, &frame.view, nullptr), MVDE_ERROR_ARGUMENT, "frame or outputs is NULL");
+    expect(mvde_infer(handle, &other.view, &outputs), MVDE_ERROR_SHAPE, "the frame is 32x32");
+    outputs.stats_capacity = 17;
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_CAPACITY, "the statistics are 18 floats");
+    outputs.depth_capacity = 0;
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_CAPACITY, "the frame has 1536 pixels");
+    outputs = {depth.data(), 32 * 48, stats.data(), 18};
+    outputs.stats = reinterpret_cast<float *>(reinterpret_cast<char *>(stats.data()) + 1);
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_ALIGNMENT, "");
+    outputs.stats = stats.data();
+    frame.bytes[0] = 255;
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_BACKEND, "OpenVINO failed to run openvino:fp32: the device is on fire");
+    CHECK(mvde_infer(nullptr, &frame.view, &outputs) == MVDE_ERROR_ARGUMENT);
+    mvde_session_info info{};
+    CHECK(mvde_session_query(handle, &info) == MVDE_ERROR_ARGUMENT && mvde_session_query(handle, nullptr) == MVDE_ERROR_ARGUMENT);
+    mvde_session_options options;
+    mvde_session_defaults(&options);
+    options.num_threads = 0;
+    mvde_session *none = handle;
+    CHECK(mvde_open(folder.path.c_str(), &options, &none) == MVDE_ERROR_ARGUMENT && !none);
+    CHECK(mvde_open(folder.path.c_str(), nullptr, nullptr) == MVDE_ERROR_ARGUMENT);
+    mvde_close(nullptr);
+}
+
+TEST(sessions_in_several_threads_do_not_see_each_other) {
+    const Folder folder;
+    std::atomic<int> num_wrong{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t)
+        threads.emplace_back([&, t] {
+            auto session = mvde::Session::open(folder.path.string());
+            if (!session) return void(++num_wrong);
+            Frame frame({32, 48});
+            std::vector<float> depth(32 * 48), stats(18);
+            for (int i = 0; i < 20; ++i) {
+                std::fill(frame.bytes.begin(), frame.bytes.end(), static_cast<uint8_t>(64 * (1 + (t + i) % 3)));
+                if (!session->infer(frame.view, depth, stats) || stats[0] != 0.5F + static_cast<float>(1 + (t + i) % 3)) ++num_wrong;
+            }
+        });
+    for (std::thread &thread : threads) thread.join();
+    CHECK(num_wrong.load() == 0, "%d", num_wrong.load());
+}
+
+int main() { return harness::run_all(); }
