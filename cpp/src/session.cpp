@@ -78,9 +78,6 @@ struct mvde_session {
     }
     mvde_session(const mvde_session &) = delete;
     mvde_session &operator=(const mvde_session &) = delete;
-    ~mvde_session() {
-        if (engine) backend->close(engine);
-    }
 
     void create_buffers(const mvde_session_options &options) {
         const std::int64_t height = artifact.manifest.height(), width = artifact.manifest.width();
@@ -105,10 +102,12 @@ struct mvde_session {
         const mvde_backend_request request{artifact.path.c_str(), options.data(), options.size(), 1,
                                            artifact.manifest.height(), artifact.manifest.width(), image.data(), depth.data()};
         char message[640] = "";
-        if (backend->load(&request, &engine, message, sizeof message))
+        void *loaded = nullptr;
+        if (backend->load(&request, &loaded, message, sizeof message))
             throw Refused(MVDE_ERROR_INCOMPATIBLE, "OpenVINO cannot load " + artifact.path + ": " + message +
                                                        "; build it again with `mvde build`");
-        executed_precision = backend->executed_precision(engine);
+        engine = {loaded, backend->close};
+        executed_precision = backend->executed_precision(loaded);
         if (executed_precision != record.executed_precision)
             throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.path + " was built to compute in " + record.executed_precision +
                                                        ", but computes in " + executed_precision +
@@ -133,7 +132,7 @@ struct mvde_session {
     std::int32_t infer(const mvde_frame &frame, float *depth_m, float *out) {
         if (const std::int32_t status = mvde_resize(resizer.get(), &frame, image.data(), 0, workers.get())) return status;
         char message[640] = "";
-        if (backend->infer(engine, message, sizeof message))
+        if (backend->infer(engine.get(), message, sizeof message))
             return fail(MVDE_ERROR_BACKEND, "OpenVINO failed to run %s: %s", artifact.manifest.engine.id.c_str(), message);
         clear_bars();
         if (out) {
@@ -156,7 +155,7 @@ struct mvde_session {
     std::vector<std::uint8_t> image;  // [H, W, 3] at the model's resolution
     std::vector<float> depth;         // [H, W] at the model's resolution, metres
     std::vector<std::int32_t> stats;  // mvde_stat
-    void *engine = nullptr;
+    std::unique_ptr<void, void (*)(void *)> engine{nullptr, nullptr};  // closed also where opening fails after it
     char last_error[MVDE_ERROR_BYTES] = "";
     std::atomic<bool> busy{false};
 };
