@@ -84,12 +84,63 @@ class EngineRecord:
 
 
 @dataclass(frozen=True)
+class KeptNodes:
+    """Nodes that a typed graph computes in a higher precision: ``group`` names them, ``reason`` says what was measured.
+
+    ``dtype`` is the one they compute in (``"fp32"``, ``"fp16"``), ``num_nodes`` how many they are.
+    """
+
+    group: str
+    dtype: str
+    num_nodes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """The images that decided a typed graph: how many, the SHA-256 of their pixels, how ranges were taken of them.
+
+    ``method`` is ``"none"`` where no range is stored in the graph (fp16, bf16).
+    """
+
+    num_images: int
+    sha256: str
+    method: str
+
+
+@dataclass(frozen=True)
+class PrecisionRecord:
+    """What a typed graph promises, for whoever parses it to compare with what was parsed.
+
+    ``onnx_sha256`` is that of the fp32 graph it was made from. ``num_by_dtype`` counts the nodes that compute on real
+    numbers by what they compute in (``"fp32"``, ``"fp16"``, ``"bf16"``; ``"int8"`` and ``"fp8"`` for products whose
+    operands are both quantised); casts, constants and Q/DQ nodes are in none. ``num_attention`` counts ``Attention``
+    nodes, or the Softmax between two products where the opset lacks them; ``num_layer_norm`` counts
+    ``LayerNormalization``. ``kept`` says what was left higher than asked for, and why; ``gate`` is what was measured
+    against the fp32 graph on images that the calibration did not see.
+    """
+
+    precision: str
+    onnx_sha256: str
+    num_by_dtype: dict[str, int]
+    num_attention: int
+    num_layer_norm: int
+    kept: tuple[KeptNodes, ...] = ()
+    calibration: CalibrationRecord | None = None
+    gate: dict[str, Any] = field(default_factory=dict)
+
+    def share(self, dtype: str) -> float:
+        """Fraction (0 to 1) of the computing nodes that compute in ``dtype``."""
+        return self.num_by_dtype.get(dtype, 0) / max(1, sum(self.num_by_dtype.values()))
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything needed to feed an artefact and to trust it.
 
     ``grid`` is (rows, columns) of patches, ``depth_range_m`` (min, max) in metres, ``stats`` the default columns,
     ``companions`` further files that the artefact needs (ONNX external data, OpenVINO weights), ``parity`` the measured
-    difference from the stage before.
+    difference from the stage before; ``precision`` is there for typed graphs and the engines that were built from one.
     """
 
     kind: str
@@ -110,6 +161,7 @@ class Manifest:
     parity: dict[str, Any]
     companions: tuple[FileRecord, ...] = ()
     engine: EngineRecord | None = None
+    precision: PrecisionRecord | None = None
     schema_version: int = field(default=SCHEMA_VERSION, kw_only=True)
 
     @property
@@ -123,10 +175,10 @@ class Manifest:
         return self.inputs[0].shape[1], self.inputs[0].shape[2]
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dict of JSON types; ``engine`` only for engines and ``companions`` only where there are some."""
+        """Nested dict of JSON types; the optional parts only where there are some."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
         plain = {"schema_version": plain.pop("schema_version"), **plain}
-        for key in ("engine", "companions"):
+        for key in ("engine", "companions", "precision"):
             if not plain[key]:
                 del plain[key]
         return plain

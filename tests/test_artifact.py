@@ -16,6 +16,7 @@ import pytest
 from mvde import artifact
 from mvde.artifact import Artifact, EngineRecord, Manifest
 from mvde.errors import ArtifactError, HashMismatchError, ManifestError, OutputError
+from mvde.manifest import CalibrationRecord, KeptNodes, PrecisionRecord
 
 Writer = Callable[..., Artifact]
 
@@ -69,8 +70,21 @@ def test_engine_manifest_survives_json_unchanged(graph: Artifact, tmp_path: Path
     assert Manifest.from_dict(json.loads(manifest.to_json())) == manifest
 
 
+def test_typed_manifest_survives_json_unchanged(graph: Artifact) -> None:
+    kept = KeptNodes("head", "fp32", 7, "depth moved by 2.1e-02")
+    images = CalibrationRecord(6, "0" * 64, "percentile")
+    record = PrecisionRecord("int8", "1" * 64, {"int8": 3, "fp32": 1}, 2, 4, (kept,), images, {"mean_rel": 1e-3})
+    manifest = dataclasses.replace(graph.manifest, precision=record)
+    assert Manifest.from_dict(json.loads(manifest.to_json())) == manifest
+    assert manifest.precision is not None
+    assert manifest.precision.share("int8") == 0.75
+    with pytest.raises(ManifestError, match=r"precision\.kept\[0\]\.num_nodes must be int"):
+        Manifest.from_dict(json.loads(manifest.to_json().replace(": 7,", ': "7",')))
+
+
 @pytest.mark.parametrize(
-    "key", [spec.name for spec in dataclasses.fields(Manifest) if spec.name not in {"companions", "engine"}]
+    "key",
+    [spec.name for spec in dataclasses.fields(Manifest) if spec.name not in {"companions", "engine", "precision"}],
 )
 def test_missing_key_is_named(graph: Artifact, key: str) -> None:
     plain = graph.manifest.to_dict()

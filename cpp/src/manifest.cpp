@@ -39,6 +39,12 @@ const Record kSource{{{"checkpoint_sha256", kText}, {"config", kAnyObject}}};
 const Record kEngine{{{"id", kText}, {"backend", kText}, {"precision", kText}, {"executed_precision", kText},
                       {"device", kText}, {"library_version", kText}, {"cpu_features", kTexts}, {"options", kAnyObject},
                       {"onnx_sha256", kText}}};
+const Record kKept{{{"group", kText}, {"dtype", kText}, {"num_nodes", kInteger}, {"reason", kText}}};
+const Record kCalibration{{{"num_images", kInteger}, {"sha256", kText}, {"method", kText}}};
+const Type kOneKept{Type::Is::record, &kKept};
+const Record kPrecision{{{"precision", kText}, {"onnx_sha256", kText}, {"num_by_dtype", kAnyObject}, {"num_attention", kInteger},
+                         {"num_layer_norm", kInteger}, {"kept", {Type::Is::list, nullptr, &kOneKept}, false},
+                         {"calibration", {Type::Is::nothing_or_record, &kCalibration}, false}, {"gate", kAnyObject, false}}};
 const Type kOneInput{Type::Is::record, &kInput}, kOneOutput{Type::Is::record, &kOutput}, kOneFile{Type::Is::record, &kFile};
 const Record kManifest{{
     {"kind", kText},
@@ -59,6 +65,7 @@ const Record kManifest{{
     {"parity", kAnyObject},
     {"companions", {Type::Is::list, nullptr, &kOneFile}, false},
     {"engine", {Type::Is::nothing_or_record, &kEngine}, false},
+    {"precision", {Type::Is::nothing_or_record, &kPrecision}, false},
     {"schema_version", kInteger, false},
 }};
 

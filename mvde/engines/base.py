@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mvde.manifest import PrecisionRecord
+
 BACKENDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 GRAMMAR = f"[BACKEND:]PRECISION with BACKEND one of {', '.join(BACKENDS)} and PRECISION one of {', '.join(PRECISIONS)}"
 
@@ -89,10 +91,11 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file and the files of external data that it names."""
+    """An ONNX file, the files of external data that it names, and what it promises, if its dtypes were lowered."""
 
     path: Path
     companions: tuple[Path, ...] = ()
+    precision: PrecisionRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def _compile(
     compiled = backend.compile_graph(graph, staging, engine_id.precision, options)
     compile_s = time.perf_counter() - started
     _remove_others(staging, compiled.file_names)
-    return _manifest(source, engine_id, staging, compiled, backend.library_version()), compile_s
+    return _manifest(source, engine_id, staging, compiled, backend.library_version(), graph), compile_s
 
 
 def _prove(
@@ -129,7 +129,9 @@ def _remove_others(staging: Path, keep: tuple[str, ...]) -> None:
             path.unlink()
 
 
-def _manifest(source: Artifact, engine_id: EngineId, staging: Path, compiled: Compiled, version: str) -> Manifest:
+def _manifest(
+    source: Artifact, engine_id: EngineId, staging: Path, compiled: Compiled, version: str, graph: Graph
+) -> Manifest:
     main, *others = (file_record(staging / name) for name in compiled.file_names)
     record = EngineRecord(
         id=str(engine_id),
@@ -150,6 +152,7 @@ def _manifest(source: Artifact, engine_id: EngineId, staging: Path, compiled: Co
         companions=tuple(others),
         tools={**source.manifest.tools, str(engine_id.backend): version},
         engine=record,
+        precision=graph.precision,
     )
 
 

@@ -32,6 +32,8 @@ TOLERANCES = {
     "bf16": Tolerance(mean_rel=1.5e-2, p99_rel=8e-2, patch_mean=3e-2),
     # 8-bit activations: accuracy against ground truth is gated when the graph is quantised; this catches what broke.
     "int8": Tolerance(mean_rel=3e-2, p99_rel=1.5e-1, patch_mean=5e-2),
+    # 4 bits of significand: finer than int8 near zero, coarser near the largest value; gated like int8.
+    "fp8": Tolerance(mean_rel=3e-2, p99_rel=1.5e-1, patch_mean=5e-2),
 }
 
 

@@ -42,3 +42,15 @@ def test_a_file_that_is_no_graph_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"not protobuf")
     with pytest.raises(BackendError, match=r"cannot convert .*broken\.onnx to fp16"):
         lower_graph(Graph(tmp_path / "broken.onnx"), "fp16", tmp_path)
+
+
+def test_a_typed_graph_says_how_many_nodes_compute_in_what(
+    tmp_path: Path, write_graph: Callable[..., Artifact]
+) -> None:
+    source = write_graph(tmp_path / "export")
+    record = lower_graph(Graph(source.path), "fp16", tmp_path).precision
+    assert record is not None
+    assert record.onnx_sha256 == source.manifest.file.sha256
+    assert record.num_by_dtype == {"fp16": 3}  # Transpose, Conv and Reshape; the casts at both ends are not counted
+    assert (record.num_attention, record.num_layer_norm) == (0, 0)
+    assert record.share("fp16") == 1.0

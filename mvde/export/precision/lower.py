@@ -1,16 +1,22 @@
-"""Typed graphs: an fp32 ONNX file → the same graph in a lower precision, with every dtype explicit. No torch."""
+"""From an fp32 ONNX file to a typed one, and what it promises."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from mvde.artifact import sha256_file
 from mvde.engines.base import Graph
 from mvde.errors import BackendError, MissingDependencyError, UsageError
+from mvde.export.precision.options import LowerOptions
+from mvde.export.precision.promise import num_attention, num_by_dtype, num_layer_norm
+from mvde.manifest import PrecisionRecord
 
 
-def lower_graph(graph: Graph, precision: str, folder: Path) -> Graph:
+def lower_graph(graph: Graph, precision: str, folder: Path, options: LowerOptions | None = None) -> Graph:
     """The graph in ``precision`` (``"fp16"``), written to ``folder``; input and output keep their dtypes.
+
+    Its ``precision`` record says what a parser should find in it.
 
     The conversion is onnxruntime's own (``onnxruntime.transformers.float16``), which keeps the operators in fp32 that
     its blocklist names and clamps constants to the range of fp16. Raises :class:`UsageError` for another precision,
@@ -26,12 +32,19 @@ def lower_graph(graph: Graph, precision: str, folder: Path) -> Graph:
     except Exception as error:  # protobuf's, onnx's and the converter's own, without a common base
         raise BackendError(f"cannot convert {graph.path} to fp16: {' '.join(str(error).split())[:400]}") from error
     target = folder / f"{graph.path.stem}.fp16.onnx"
+    record = PrecisionRecord(
+        precision=precision,
+        onnx_sha256=sha256_file(graph.path),
+        num_by_dtype=num_by_dtype(lowered),
+        num_attention=num_attention(lowered),
+        num_layer_norm=num_layer_norm(lowered),
+    )
     if lowered.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
         onnx.save(lowered, str(target))
-        return Graph(target)
+        return Graph(target, (), record)
     data = target.with_name(f"{target.name}.data")
     onnx.save(lowered, str(target), save_as_external_data=True, location=data.name)
-    return Graph(target, (data,))
+    return Graph(target, (data,), record)
 
 
 def _libraries() -> tuple[Any, Any]:
