@@ -141,6 +141,8 @@ class Manifest:
     ``grid`` is (rows, columns) of patches, ``depth_range_m`` (min, max) in metres, ``stats`` the default columns,
     ``companions`` further files that the artefact needs (ONNX external data, OpenVINO weights), ``parity`` the measured
     difference from the stage before; ``precision`` is there for typed graphs and the engines that were built from one.
+    ``num_flops`` are the floating-point operations of the exported graph's products in one call (``None`` where it was
+    exported before they were counted).
     """
 
     kind: str
@@ -162,6 +164,7 @@ class Manifest:
     companions: tuple[FileRecord, ...] = ()
     engine: EngineRecord | None = None
     precision: PrecisionRecord | None = None
+    num_flops: int | None = None
     schema_version: int = field(default=SCHEMA_VERSION, kw_only=True)
 
     @property
@@ -178,7 +181,7 @@ class Manifest:
         """Nested dict of JSON types; the optional parts only where there are some."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
         plain = {"schema_version": plain.pop("schema_version"), **plain}
-        for key in ("engine", "companions", "precision"):
+        for key in ("engine", "companions", "precision", "num_flops"):
             if not plain[key]:
                 del plain[key]
         return plain
@@ -221,6 +224,7 @@ class Manifest:
         _expect(self.patch_size > 0, where, "patch_size", self.patch_size, "a positive size in pixels")
         grid = tuple(side / self.patch_size for side in self.resolution)
         _expect(grid == self.grid, where, "grid", self.grid, f"{grid}, the input's size divided by patch_size")
+        _expect(self.num_flops is None or self.num_flops > 0, where, "num_flops", self.num_flops, "a positive number")
         _expect(0 <= depth_range_m[0] < depth_range_m[1], where, "depth_range_m", depth_range_m, "0 <= min < max")
         for record in (self.file, *self.companions):
             _check_file(record, where)

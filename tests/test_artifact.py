@@ -62,6 +62,12 @@ def test_manifest_survives_json_unchanged(graph: Artifact) -> None:
     assert again.batch == 1
 
 
+def test_operations_are_kept_where_they_were_counted(graph: Artifact) -> None:
+    assert "num_flops" not in dataclasses.replace(graph.manifest, num_flops=None).to_dict()
+    counted = dataclasses.replace(graph.manifest, num_flops=12_000)
+    assert Manifest.from_dict(json.loads(counted.to_json())).num_flops == 12_000
+
+
 def test_engine_manifest_survives_json_unchanged(graph: Artifact, tmp_path: Path) -> None:
     path = as_engine(graph, tmp_path / "engines", "openvino:bf16")
     manifest = artifact.load_manifest(path)
@@ -84,7 +90,11 @@ def test_typed_manifest_survives_json_unchanged(graph: Artifact) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [spec.name for spec in dataclasses.fields(Manifest) if spec.name not in {"companions", "engine", "precision"}],
+    [
+        spec.name
+        for spec in dataclasses.fields(Manifest)
+        if spec.name not in {"companions", "engine", "precision", "num_flops"}
+    ],
 )
 def test_missing_key_is_named(graph: Artifact, key: str) -> None:
     plain = graph.manifest.to_dict()
@@ -115,6 +125,8 @@ def test_missing_key_is_named(graph: Artifact, key: str) -> None:
         (lambda plain: plain["file"].update(sha256="xyz"), r"file\.sha256"),
         (lambda plain: plain["file"].update(size_bytes=-1), r"file\.size_bytes"),
         (lambda plain: plain.update(tools={"torch": 2}), r"tools\.torch"),
+        (lambda plain: plain.update(num_flops=0), "num_flops"),
+        (lambda plain: plain.update(num_flops=1.5), "num_flops"),
         (lambda plain: plain.update(schema_version=2), "schema_version 2"),
         (lambda plain: plain.update(normalization=None), "normalization"),
     ],

@@ -66,6 +66,7 @@ const Record kManifest{{
     {"companions", {Type::Is::list, nullptr, &kOneFile}, false},
     {"engine", {Type::Is::nothing_or_record, &kEngine}, false},
     {"precision", {Type::Is::nothing_or_record, &kPrecision}, false},
+    {"num_flops", kInteger, false},
     {"schema_version", kInteger, false},
 }};
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mvde.errors import EngineIdError, UsageError
 
@@ -86,6 +86,24 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Nothing; frees the library's memory. Safe to call twice; ``infer`` afterwards raises UsageError."""
+        ...
+
+
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """What an :class:`Engine` on a device of its own (a GPU) may offer besides; ``mvde bench`` asks for it by these
+    names, and measures from the host alone without them."""
+
+    def device_times_ms(self, images: NDArray[np.uint8], count: int) -> list[float]:
+        """Milliseconds of each of ``count`` runs on the device alone, in order, after the last one has finished.
+
+        Each is the time between two CUDA events recorded on the engine's own stream, around the network and without the
+        copies from and to the host; the stream is synchronised before the events are read.
+        """
+        ...
+
+    def device_memory_bytes(self) -> int:
+        """Bytes of device memory that the engine holds now: weights, activations and its own buffers."""
         ...
 
 

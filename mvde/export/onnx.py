@@ -170,20 +170,21 @@ def _export_one(job: _Job, resolution: tuple[int, int], out_dir: Path) -> Path:
     images = load_photos(photos, resolution, job.batch)
     with staged_write(out_dir, stem) as staging:
         path = staging / f"{stem}.onnx"
-        records, reference = _write_graph(job, resolution, path, images)
+        records, num_flops, reference = _write_graph(job, resolution, path, images)
         _return_freed_memory()
         job.progress(f"{stem}: computing depth in ONNX Runtime")
         candidate = onnxruntime_depth(path, images)
         parity = _parity(job, candidate, reference, stem)
         parity["photos"] = [photo.name for photo in photos]
-        write_manifest(_manifest(job, resolution, records, parity), path)
+        write_manifest(_manifest(job, resolution, records, num_flops, parity), path)
     return out_dir / path.name
 
 
 def _write_graph(
     job: _Job, resolution: tuple[int, int], path: Path, images: Sequence[NDArray[np.uint8]]
-) -> tuple[list[FileRecord], list[NDArray[np.float32]]]:
-    """Records of the files written and PyTorch's depth (B, H, W) of every batch; the model is let go afterwards."""
+) -> tuple[list[FileRecord], int, list[NDArray[np.float32]]]:
+    """Records of the files written, the graph's operations, PyTorch's depth (B, H, W) by batch; lets the model go."""
+    from mvde.export.flops import count_flops
     from mvde.export.serialize import save_model
     from mvde.export.verify import torch_depth
 
@@ -193,9 +194,10 @@ def _write_graph(
     reference = [torch_depth(model, image) for image in images]
     job.progress(f"{path.stem}: tracing")
     with traced(model, resolution, job.batch, job.opset) as graph:
+        num_flops = count_flops(graph)
         job.progress(f"{path.stem}: writing")
         records = save_model(graph, path, _metadata(job, resolution))
-    return records, reference
+    return records, num_flops, reference
 
 
 @contextlib.contextmanager
@@ -351,7 +353,7 @@ def _num_photos(job: _Job, resolution: tuple[int, int]) -> int:
 
 
 def _manifest(
-    job: _Job, resolution: tuple[int, int], records: Sequence[FileRecord], parity: dict[str, Any]
+    job: _Job, resolution: tuple[int, int], records: Sequence[FileRecord], num_flops: int, parity: dict[str, Any]
 ) -> Manifest:
     decoder = job.config.decoder
     unit = "m" if job.depth_kind == "metric" else "relative"
@@ -373,6 +375,7 @@ def _manifest(
         tools=installed_versions(_TOOLS),
         parity=parity,
         companions=tuple(records[1:]),
+        num_flops=num_flops,
     )
 
 

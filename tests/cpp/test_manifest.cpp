@@ -57,6 +57,12 @@ TEST(the_promises_of_a_typed_graph_are_checked_as_python_does) {
     EXPECT(with(typed, "\"num_attention\": 2,", ""), "the key precision.num_attention is missing");
 }
 
+TEST(the_number_of_operations_may_be_there) {
+    const std::string counted = with(kGood, "\"opset\": 20,", "\"opset\": 20, \"num_flops\": 2000000000000,");
+    CHECK(mvde::parse_manifest(counted, "engine.json").name == "tiny");
+    EXPECT(with(counted, "2000000000000", "2.5"), "num_flops must be int, but got float 2.5");
+}
+
 TEST(what_is_not_json_is_refused) {
     const std::vector<std::string> broken = {
         "", " ", "{", "[", "nul", "{\"a\" 1}", "{\"a\": 1,}", "[1 2]", "[1,]", "01", "-", "1.", "1e", "+1", ".5", "NaN",
