@@ -3,10 +3,14 @@
 
 #include <openvino/openvino.hpp>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <fstream>
+#include <map>
 #include <memory>
+#include <set>
 #include <sstream>
 #include <string>
 
@@ -17,21 +21,36 @@ constexpr const char *kDevice = "CPU";
 struct Engine {
     ov::Core core;
     ov::CompiledModel compiled;
+    ov::Tensor images, depth;
     ov::InferRequest request;
     std::string executed_precision;
 };
 
 // The message on one line, bounded as Python bounds it.
-std::int32_t fail(const std::string &message, char *out, std::size_t capacity) {
+std::int32_t fail(mvde_status status, const std::string &message, mvde_backend_message *out) {
     std::istringstream words(message);
     std::string line;
     for (std::string word; words >> word && line.size() < 500;) line += (line.empty() ? "" : " ") + word;
-    std::snprintf(out, capacity, "%s", line.substr(0, 500).c_str());
-    return 1;
+    std::snprintf(out->text, sizeof out->text, "%s", line.substr(0, 500).c_str());
+    return status;
 }
 
 std::string precision_name(const std::string &hint) {
     return hint == "f32" ? "fp32" : hint == "f16" ? "fp16" : hint;
+}
+
+// What most products of the compiled model run in, by its executed graph; by its hint where it has none. The hint alone
+// is no proof: it stays what it was where the library runs a layer in another precision.
+std::string executed_precision(const ov::CompiledModel &compiled) {
+    const std::set<std::string> products{"Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention"};
+    std::map<std::string, int> ran;
+    for (const auto &node : compiled.get_runtime_model()->get_ordered_ops()) {
+        const ov::RTMap &about = node->get_rt_info();
+        if (products.count(about.at("layerType").as<std::string>())) ++ran[about.at("runtimePrecision").as<std::string>()];
+    }
+    if (ran.empty()) return precision_name(compiled.get_property("INFERENCE_PRECISION_HINT").as<std::string>());
+    const auto fewer = [](const auto &a, const auto &b) { return a.second < b.second; };
+    return precision_name(std::max_element(ran.begin(), ran.end(), fewer)->first);
 }
 
 // Nothing, if the port has that type and shape; a manifest may lie about both.
@@ -49,8 +68,7 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     for (std::size_t i = 0; i < request.num_options; ++i) options[request.options[i].name] = std::string(request.options[i].value);
     std::ifstream blob(request.path, std::ios::binary);
     engine->compiled = engine->core.import_model(blob, kDevice, options);
-    engine->executed_precision =
-        precision_name(engine->compiled.get_property("INFERENCE_PRECISION_HINT").as<std::string>());
+    engine->executed_precision = executed_precision(engine->compiled);
     if (engine->compiled.inputs().size() != 1 || engine->compiled.outputs().empty())
         throw std::runtime_error("it has not one input and an output");
     const auto side = [](std::int64_t size) { return static_cast<std::size_t>(size); };
@@ -58,9 +76,11 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     const ov::Shape depth{side(request.batch), side(request.height), side(request.width)};
     check_port(engine->compiled.input(0), "input", ov::element::u8, images);
     check_port(engine->compiled.output(0), "output", ov::element::f32, depth);
+    engine->images = ov::Tensor(ov::element::u8, images);
+    engine->depth = ov::Tensor(ov::element::f32, depth);
     engine->request = engine->compiled.create_infer_request();
-    engine->request.set_input_tensor(0, ov::Tensor(ov::element::u8, images, request.images));
-    engine->request.set_output_tensor(0, ov::Tensor(ov::element::f32, depth, request.depth));
+    engine->request.set_input_tensor(0, engine->images);
+    engine->request.set_output_tensor(0, engine->depth);
     return engine;
 }
 
@@ -72,31 +92,54 @@ const char *library_version() {
     return version.c_str();
 }
 
-std::int32_t load(const mvde_backend_request *request, void **engine, char *message, std::size_t capacity) {
+std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
     try {
-        *engine = load_engine(*request).release();
-        return 0;
+        Engine *engine = load_engine(*request).release();
+        *loaded = {engine, engine->images.data<std::uint8_t>(), engine->depth.data<float>(), nullptr, nullptr,
+                   engine->executed_precision.c_str(), "OpenVINO request on the CPU"};
+        return MVDE_OK;
     } catch (const std::exception &error) {
-        return fail(error.what(), message, capacity);
+        return fail(MVDE_ERROR_INCOMPATIBLE, error.what(), message);
     }
 }
 
-std::int32_t infer(void *engine, char *message, std::size_t capacity) {
+// Runs a call of the library; its exceptions stay in here.
+template <class Call>
+std::int32_t guarded(void *engine, mvde_backend_message *message, Call call) {
     try {
-        static_cast<Engine *>(engine)->request.infer();
-        return 0;
+        return call(static_cast<Engine *>(engine)->request);
     } catch (const std::exception &error) {
-        return fail(error.what(), message, capacity);
+        return fail(MVDE_ERROR_BACKEND, error.what(), message);
     }
 }
 
-const char *executed_precision(void *engine) { return static_cast<Engine *>(engine)->executed_precision.c_str(); }
+std::int32_t infer(void *engine, mvde_backend_message *message) {
+    return guarded(engine, message, [](ov::InferRequest &request) { return request.infer(), MVDE_OK; });
+}
 
-void close(void *engine) { delete static_cast<Engine *>(engine); }
+std::int32_t start(void *engine, mvde_backend_message *message) {
+    return guarded(engine, message, [](ov::InferRequest &request) { return request.start_async(), MVDE_OK; });
+}
+
+std::int32_t wait(void *engine, std::int64_t timeout_ms, mvde_backend_message *message) {
+    return guarded(engine, message, [&](ov::InferRequest &request) {
+        if (timeout_ms < 0) return request.wait(), MVDE_OK;
+        // A day is no limit either, and does not overflow the library's clock.
+        const std::chrono::milliseconds limit(std::min<std::int64_t>(timeout_ms, 86'400'000));
+        return request.wait_for(limit) ? MVDE_OK : MVDE_ERROR_TIMEOUT;
+    });
+}
+
+void close(void *engine) {
+    mvde_backend_message message;
+    wait(engine, -1, &message);  // its buffers must outlive a frame that runs
+    delete static_cast<Engine *>(engine);
+}
 
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
-    static const mvde_backend backend{MVDE_BACKEND_VERSION, library_version, load, executed_precision, infer, close};
+    static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, load, infer, start, wait,
+                                      nullptr, nullptr, close};
     return &backend;
 }

@@ -44,6 +44,11 @@ const char *mvde_strerror(int32_t status) {
         case MVDE_ERROR_HASH: return "a file is not the one that its manifest describes";
         case MVDE_ERROR_INCOMPATIBLE: return "the engine was built for another machine, library version or graph";
         case MVDE_ERROR_BACKEND: return "the inference library is missing or failed";
+        case MVDE_ERROR_TIMEOUT: return "the engine is not done yet; the frame is still in flight";
+        case MVDE_ERROR_IDLE: return "there is nothing to wait for or to run";
+        case MVDE_ERROR_CLOSED: return "the handle was closed, or is none";
+        case MVDE_ERROR_NO_DEVICE: return "the engine needs a GPU, and there is none that works";
+        case MVDE_ERROR_UNSUPPORTED: return "this engine's backend cannot do it";
         default: return "not a status of libmvde";
     }
 }

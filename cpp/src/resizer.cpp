@@ -3,6 +3,7 @@
 #include "error.hpp"
 #include "filter.hpp"
 #include "frame.hpp"
+#include "resizer.hpp"
 #include "workers.hpp"
 
 #include <algorithm>
@@ -205,6 +206,10 @@ int check_rows(const void *data, const char *name, std::int64_t height, std::int
 }
 
 }  // namespace
+
+mvde::ResizePlan mvde::plan_of(const mvde_resizer &resizer) {
+    return {resizer.placement.source, resizer.placement.target, resizer.image_x.taps(), resizer.image_y.taps()};
+}
 
 extern "C" {
 

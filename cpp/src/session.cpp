@@ -1,35 +1,23 @@
-// mvde_session: a camera frame -> the model's input -> the engine -> depth at the frame's pixels and patch statistics.
-#include "artifact.hpp"
-#include "backend.hpp"
+#include "session.hpp"
+
 #include "error.hpp"
+#include "map.hpp"
+#include "resizer.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cinttypes>
-#include <cstdio>
 #include <cstring>
-#include <exception>
 #include <limits>
-#include <memory>
-#include <new>
-#include <string>
-#include <vector>
 
 namespace {
 
+using mvde::Extent;
 using mvde::fail;
 using mvde::Refused;
 
 constexpr std::int64_t kMaxSide = 1 << 16;
 constexpr std::int64_t kMaxPixels = 1 << 28;
 constexpr const char *kStatNames[] = {"mean", "var", "grad", "min", "max", "valid"};  // mvde_stat
-
-struct CloseResizer {
-    void operator()(mvde_resizer *resizer) const { mvde_resizer_destroy(resizer); }
-};
-struct CloseWorkers {
-    void operator()(mvde_workers *workers) const { mvde_workers_destroy(workers); }
-};
 
 std::int32_t stat_of(const std::string &name) {
     for (std::int32_t stat = 0; stat < 6; ++stat)
@@ -60,201 +48,210 @@ void require(std::int32_t status) {
     if (status) throw Refused(static_cast<mvde_status>(status), mvde_last_error());
 }
 
-}  // namespace
+Extent extent_of(const float *data, std::int64_t count) {
+    const auto address = reinterpret_cast<std::uintptr_t>(data);
+    return data ? Extent{address, address + static_cast<std::uintptr_t>(count) * sizeof(float)} : Extent{};
+}
 
-struct mvde_session {
-    mvde_session(const char *path, const mvde_session_options &options) : artifact(mvde::load_artifact(path)) {
-        mvde::check_cpu(artifact);
-        backend = &mvde::find_backend(artifact.manifest.engine.backend.c_str());
-        library_version = backend->library_version();
-        mvde::check_library(artifact, library_version);
-        mvde::check_graph(artifact);
-        check_usable(artifact);
-        const mvde::Manifest &manifest = artifact.manifest;
-        frame_height = options.frame_height ? options.frame_height : manifest.height();
-        frame_width = options.frame_width ? options.frame_width : manifest.width();
-        create_buffers(options);
-        load_engine();
-    }
-    mvde_session(const mvde_session &) = delete;
-    mvde_session &operator=(const mvde_session &) = delete;
-
-    void create_buffers(const mvde_session_options &options) {
-        const std::int64_t height = artifact.manifest.height(), width = artifact.manifest.width();
-        mvde_resizer *new_resizer = nullptr;
-        require(mvde_resizer_create(options.format, frame_height, frame_width, height, width, options.fit, &new_resizer));
-        resizer.reset(new_resizer);
-        mvde_resizer_boxes(new_resizer, nullptr, &seen);
-        if (options.num_threads > 1) {
-            mvde_workers *new_workers = nullptr;
-            require(mvde_workers_create(options.num_threads, &new_workers));
-            workers.reset(new_workers);
-        }
-        image.resize(static_cast<std::size_t>(height * width * 3));
-        depth.resize(static_cast<std::size_t>(height * width));
-        for (const std::string &name : artifact.manifest.stats) stats.push_back(stat_of(name));
-    }
-
-    void load_engine() {
-        const mvde::EngineRecord &record = artifact.manifest.engine;
-        std::vector<mvde_backend_option> options;
-        for (const auto &[name, value] : record.options) options.push_back({name.c_str(), value.c_str()});
-        const mvde_backend_request request{artifact.path.c_str(), options.data(), options.size(), 1,
-                                           artifact.manifest.height(), artifact.manifest.width(), image.data(), depth.data()};
-        char message[640] = "";
-        void *loaded = nullptr;
-        if (backend->load(&request, &loaded, message, sizeof message))
-            throw Refused(MVDE_ERROR_INCOMPATIBLE, "OpenVINO cannot load " + artifact.path + ": " + message +
-                                                       "; build it again with `mvde build`");
-        engine = {loaded, backend->close};
-        executed_precision = backend->executed_precision(loaded);
-        if (executed_precision != record.executed_precision)
-            throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.path + " was built to compute in " + record.executed_precision +
-                                                       ", but computes in " + executed_precision +
-                                                       " here; build it again: mvde build --engine " + record.id);
-    }
-
-    std::int64_t num_stats() const {
-        return artifact.manifest.grid_rows * artifact.manifest.grid_columns * static_cast<std::int64_t>(stats.size());
-    }
-
-    // 0 (invalid) outside the image, so that the bars of a letterbox have no statistics.
-    void clear_bars() {
-        const std::int64_t width = artifact.manifest.width();
-        for (std::int64_t y = 0; y < artifact.manifest.height(); ++y) {
-            float *row = depth.data() + y * width;
-            const bool is_bar = y < seen.top || y >= seen.bottom;
-            std::fill(row, row + (is_bar ? width : seen.left), 0.0F);
-            std::fill(row + seen.right, row + width, 0.0F);
-        }
-    }
-
-    std::int32_t infer(const mvde_frame &frame, float *depth_m, float *out) {
-        if (const std::int32_t status = mvde_resize(resizer.get(), &frame, image.data(), 0, workers.get())) return status;
-        char message[640] = "";
-        if (backend->infer(engine.get(), message, sizeof message))
-            return fail(MVDE_ERROR_BACKEND, "OpenVINO failed to run %s: %s", artifact.manifest.engine.id.c_str(), message);
-        clear_bars();
-        if (out) {
-            const mvde_map map{depth.data(), MVDE_FLOAT32, 0, 1, artifact.manifest.height(), artifact.manifest.width(), 0, 0, 0};
-            const mvde_stats_request request{static_cast<std::int32_t>(artifact.manifest.patch_size),
-                                             static_cast<std::int32_t>(stats.size()), stats.data(), out, num_stats()};
-            const float no_bound = std::numeric_limits<float>::infinity();
-            if (const std::int32_t status = mvde_patch_stats(&map, 0.0F, no_bound, &request, workers.get())) return status;
-        }
-        return depth_m ? mvde_depth_to_source(resizer.get(), depth.data(), 0, depth_m, 0, workers.get()) : MVDE_OK;
-    }
-
-    mvde::Artifact artifact;
-    const mvde_backend *backend = nullptr;
-    std::string library_version, executed_precision;
-    std::int64_t frame_height = 0, frame_width = 0;
-    std::unique_ptr<mvde_resizer, CloseResizer> resizer;
-    std::unique_ptr<mvde_workers, CloseWorkers> workers;
-    mvde_box seen{};
-    std::vector<std::uint8_t> image;  // [H, W, 3] at the model's resolution
-    std::vector<float> depth;         // [H, W] at the model's resolution, metres
-    std::vector<std::int32_t> stats;  // mvde_stat
-    std::unique_ptr<void, void (*)(void *)> engine{nullptr, nullptr};  // closed also where opening fails after it
-    char last_error[MVDE_ERROR_BYTES] = "";
-    std::atomic<bool> busy{false};
-};
-
-namespace {
-
-std::int32_t check_options(const mvde_session_options &options) {
-    if (options.struct_size != sizeof options)
-        return fail(MVDE_ERROR_ARGUMENT, "options.struct_size is %u: start from mvde_session_defaults()", options.struct_size);
-    if (options.num_threads < 1 || options.num_threads > 256)
-        return fail(MVDE_ERROR_ARGUMENT, "options.num_threads is %d: expected 1 to 256", options.num_threads);
+std::int32_t check_floats(const char *name, const float *data, std::int64_t capacity, std::int64_t count, const char *what) {
+    if (!data) return MVDE_OK;
+    if (capacity < count)
+        return fail(MVDE_ERROR_CAPACITY, "%s_capacity is %" PRId64 ", but %s %" PRId64 " floats", name, capacity, what, count);
+    if (reinterpret_cast<std::uintptr_t>(data) % sizeof(float))
+        return fail(MVDE_ERROR_ALIGNMENT, "outputs.%s: its pointer must be a multiple of 4 bytes", name);
     return MVDE_OK;
 }
 
-std::int32_t check_outputs(const mvde_session &session, const mvde_outputs &outputs) {
-    const std::int64_t num_pixels = session.frame_height * session.frame_width, num_stats = session.num_stats();
+}  // namespace
+
+mvde::Session::Session(const char *path, const mvde_session_options &options) : artifact_(load_artifact(path)) {
+    check_cpu(artifact_);
+    backend_ = &find_backend(artifact_.manifest.engine.backend.c_str());
+    library_version_ = backend_->library_version();
+    check_library(artifact_, library_version_);
+    check_graph(artifact_);
+    check_usable(artifact_);
+    for (const std::string &name : artifact_.manifest.stats) stats_.push_back(stat_of(name));
+    create_resizer(options);
+    load_engine(options);
+}
+
+mvde::Session::~Session() { backend_->close(engine_.engine); }
+
+void mvde::Session::create_resizer(const mvde_session_options &options) {
+    const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
+    frame_height_ = options.frame_height ? options.frame_height : height;
+    frame_width_ = options.frame_width ? options.frame_width : width;
+    mvde_resizer *resizer = nullptr;
+    require(mvde_resizer_create(options.format, frame_height_, frame_width_, height, width, options.fit, &resizer));
+    resizer_.reset(resizer);
+    mvde_resizer_boxes(resizer, nullptr, &seen_);
+    if (options.num_threads > 1) {
+        mvde_workers *workers = nullptr;
+        require(mvde_workers_create(options.num_threads, &workers));
+        workers_.reset(workers);
+    }
+}
+
+void mvde::Session::load_engine(const mvde_session_options &session) {
+    const Manifest &manifest = artifact_.manifest;
+    const EngineRecord &record = manifest.engine;
+    std::vector<mvde_backend_option> options;
+    for (const auto &[name, value] : record.options) options.push_back({name.c_str(), value.c_str()});
+    const ResizePlan plan = plan_of(*resizer_);
+    const mvde_backend_request request{
+        artifact_.path.c_str(), options.data(), options.size(), manifest.input.name.c_str(), manifest.outputs[0].name.c_str(),
+        1, manifest.height(), manifest.width(), static_cast<std::int32_t>(manifest.patch_size),
+        static_cast<std::int32_t>(stats_.size()), stats_.data(), session.format, frame_height_, frame_width_, plan.source,
+        plan.target, plan.columns, plan.rows};
+    mvde_backend_message message{};
+    mvde_backend_engine loaded{};
+    const std::int32_t status = backend_->load(&request, &loaded, &message);
+    if (status == MVDE_ERROR_NO_DEVICE)
+        throw Refused(MVDE_ERROR_NO_DEVICE, std::string(backend_->title) + " cannot run " + artifact_.path + ": " + message.text);
+    if (status)
+        throw Refused(static_cast<mvde_status>(status), std::string(backend_->title) + " cannot load " + artifact_.path + ": " +
+                                                            message.text + "; build it again with `mvde build`");
+    if (record.executed_precision != loaded.executed_precision) {
+        const std::string executed = loaded.executed_precision;
+        backend_->close(loaded.engine);
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact_.path + " was built to compute in " + record.executed_precision +
+                                                   ", but computes in " + executed + " here; build it again: mvde build --engine " +
+                                                   record.id);
+    }
+    engine_ = loaded;
+}
+
+std::int64_t mvde::Session::num_stats() const {
+    return artifact_.manifest.grid_rows * artifact_.manifest.grid_columns * static_cast<std::int64_t>(stats_.size());
+}
+
+std::int32_t mvde::Session::infer(const mvde_frame &frame, const mvde_outputs &outputs) {
+    if (const std::int32_t status = check_idle()) return status;
+    if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_)) return status;
+    if (const std::int32_t status = mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get())) return status;
+    mvde_backend_message message{};
+    if (const std::int32_t status = backend_->infer(engine_.engine, &message)) return failed(status, message);
+    return finish(outputs);
+}
+
+std::int32_t mvde::Session::start(const mvde_frame &frame) {
+    if (const std::int32_t status = check_idle()) return status;
+    if (const std::int32_t status = mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get())) return status;
+    mvde_backend_message message{};
+    if (const std::int32_t status = backend_->start(engine_.engine, &message)) return failed(status, message);
+    is_in_flight_ = true;
+    return MVDE_OK;
+}
+
+std::int32_t mvde::Session::wait(std::int64_t timeout_ms, const mvde_outputs &outputs) {
+    if (!is_in_flight_)
+        return fail(MVDE_ERROR_IDLE, "no frame is in flight: begin one with mvde_infer_async");
+    if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_)) return status;
+    mvde_backend_message message{};
+    const std::int32_t status = backend_->wait(engine_.engine, timeout_ms, &message);
+    if (status == MVDE_ERROR_TIMEOUT)
+        return fail(MVDE_ERROR_TIMEOUT, "%s was not done after %" PRId64 " ms; the frame is still in flight: wait again",
+                    artifact_.manifest.engine.id.c_str(), timeout_ms);
+    is_in_flight_ = false;
+    return status ? failed(status, message) : finish(outputs);
+}
+
+std::int32_t mvde::Session::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
+    if (const std::int32_t status = check_idle()) return status;
+    if (!backend_->bind_device)
+        return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
+    if (const std::int32_t status = check_outputs(outputs, artifact_.manifest.height() * artifact_.manifest.width())) return status;
+    is_bound_ = false;
+    mvde_backend_message message{};
+    if (const std::int32_t status = backend_->bind_device(engine_.engine, &frame, &outputs, &message)) return failed(status, message);
+    is_bound_ = true;
+    return MVDE_OK;
+}
+
+std::int32_t mvde::Session::infer_device(void *stream) {
+    if (const std::int32_t status = check_idle()) return status;
+    if (!backend_->infer_device)
+        return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
+    if (!is_bound_) return fail(MVDE_ERROR_IDLE, "no device memory is bound: bind it with mvde_bind_device");
+    mvde_backend_message message{};
+    const std::int32_t status = backend_->infer_device(engine_.engine, stream, &message);
+    return status ? failed(status, message) : MVDE_OK;
+}
+
+void mvde::Session::describe(mvde_session_info &info) const {
+    const Manifest &manifest = artifact_.manifest;
+    info.num_stats = static_cast<std::int32_t>(stats_.size());
+    info.frame_height = frame_height_;
+    info.frame_width = frame_width_;
+    info.model_height = manifest.height();
+    info.model_width = manifest.width();
+    info.grid_rows = manifest.grid_rows;
+    info.grid_columns = manifest.grid_columns;
+    info.patch_size = static_cast<std::int32_t>(manifest.patch_size);
+    for (std::size_t i = 0; i < 6; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
+    info.is_metric = manifest.depth_kind == "metric";
+    info.min_depth_m = static_cast<float>(manifest.min_depth_m);
+    info.max_depth_m = static_cast<float>(manifest.max_depth_m);
+    info.name = manifest.name.c_str();
+    info.unit = manifest.outputs[0].unit.c_str();
+    info.engine_id = manifest.engine.id.c_str();
+    info.backend = manifest.engine.backend.c_str();
+    info.library_version = library_version_.c_str();
+    info.executed_precision = engine_.executed_precision;
+    info.execution = engine_.execution;
+    info.device = engine_.device ? engine_.device : manifest.engine.device.c_str();
+}
+
+std::int32_t mvde::Session::check_idle() const {
+    if (!is_in_flight_) return MVDE_OK;
+    return fail(MVDE_ERROR_BUSY, "a frame is in flight: take its results with mvde_wait first, or alternate two sessions");
+}
+
+std::int32_t mvde::Session::check_outputs(const mvde_outputs &outputs, std::int64_t num_pixels) const {
     if (!outputs.depth_m && !outputs.stats)
         return fail(MVDE_ERROR_ARGUMENT, "outputs.depth_m and outputs.stats are NULL: nothing to compute");
-    if (outputs.depth_m && outputs.depth_capacity < num_pixels)
-        return fail(MVDE_ERROR_CAPACITY, "depth_capacity is %" PRId64 ", but the frame has %" PRId64 " pixels",
-                    outputs.depth_capacity, num_pixels);
-    if (outputs.stats && outputs.stats_capacity < num_stats)
-        return fail(MVDE_ERROR_CAPACITY, "stats_capacity is %" PRId64 ", but the statistics are %" PRId64 " floats",
-                    outputs.stats_capacity, num_stats);
+    if (const std::int32_t status = check_floats("depth", outputs.depth_m, outputs.depth_capacity, num_pixels, "the map has"))
+        return status;
+    if (const std::int32_t status = check_floats("stats", outputs.stats, outputs.stats_capacity, num_stats(), "the statistics are"))
+        return status;
+    if (overlaps(extent_of(outputs.depth_m, num_pixels), extent_of(outputs.stats, num_stats())))
+        return fail(MVDE_ERROR_OVERLAP, "outputs.depth_m and outputs.stats overlap");
     return MVDE_OK;
 }
 
-std::int32_t run(mvde_session &session, const mvde_frame *frame, const mvde_outputs *outputs) {
-    if (!frame || !outputs) return fail(MVDE_ERROR_ARGUMENT, "frame or outputs is NULL");
-    if (const std::int32_t status = check_outputs(session, *outputs)) return status;
-    return session.infer(*frame, outputs->depth_m, outputs->stats);
+std::int32_t mvde::Session::finish(const mvde_outputs &outputs) {
+    if (outputs.stats)
+        if (const std::int32_t status = write_stats(outputs.stats)) return status;
+    if (!outputs.depth_m) return MVDE_OK;
+    return mvde_depth_to_source(resizer_.get(), engine_.depth, 0, outputs.depth_m, 0, workers_.get());
 }
 
-}  // namespace
-
-extern "C" {
-
-void mvde_session_defaults(mvde_session_options *options) {
-    if (options) *options = {sizeof *options, MVDE_RGB, 0, 0, MVDE_STRETCH, 1};
-}
-
-int32_t mvde_open(const char *engine_path, const mvde_session_options *options, mvde_session **session) {
-    if (!session) return fail(MVDE_ERROR_ARGUMENT, "session is NULL: expected the address of a handle");
-    *session = nullptr;
-    if (!engine_path || !*engine_path) return fail(MVDE_ERROR_ARGUMENT, "engine_path is NULL or empty");
-    mvde_session_options chosen;
-    mvde_session_defaults(&chosen);
-    if (options) chosen = *options;
-    if (const int32_t status = check_options(chosen)) return status;
-    try {
-        *session = new mvde_session(engine_path, chosen);
+std::int32_t mvde::Session::write_stats(float *out) {
+    if (engine_.stats) {
+        std::memcpy(out, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
         return MVDE_OK;
-    } catch (const Refused &error) {
-        return fail(error.status, "%s", error.what());
-    } catch (const std::bad_alloc &) {
-        return fail(MVDE_ERROR_MEMORY, "no memory to open %s", engine_path);
-    } catch (const std::exception &error) {
-        return fail(MVDE_ERROR_ARTIFACT, "cannot open %s: %s", engine_path, error.what());
+    }
+    clear_bars();
+    const Manifest &manifest = artifact_.manifest;
+    const mvde_map map{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
+    const mvde_stats_request request{static_cast<std::int32_t>(manifest.patch_size), static_cast<std::int32_t>(stats_.size()),
+                                     stats_.data(), out, num_stats()};
+    return mvde_patch_stats(&map, 0.0F, std::numeric_limits<float>::infinity(), &request, workers_.get());
+}
+
+std::int32_t mvde::Session::failed(std::int32_t status, const mvde_backend_message &message) const {
+    return fail(static_cast<mvde_status>(status), "%s failed to run %s: %s", backend_->title,
+                artifact_.manifest.engine.id.c_str(), message.text);
+}
+
+// 0 (invalid) outside the image, so that the bars of a letterbox have no statistics.
+void mvde::Session::clear_bars() {
+    const std::int64_t width = artifact_.manifest.width();
+    for (std::int64_t y = 0; y < artifact_.manifest.height(); ++y) {
+        float *row = engine_.depth + y * width;
+        const bool is_bar = y < seen_.top || y >= seen_.bottom;
+        std::fill(row, row + (is_bar ? width : seen_.left), 0.0F);
+        std::fill(row + seen_.right, row + width, 0.0F);
     }
 }
-
-void mvde_close(mvde_session *session) { delete session; }
-
-int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs) {
-    if (!session) return fail(MVDE_ERROR_ARGUMENT, "session is NULL: open one with mvde_open");
-    if (session->busy.exchange(true)) return fail(MVDE_ERROR_BUSY, "the session is in use by another call: give each thread its own");
-    const int32_t status = run(*session, frame, outputs);
-    if (status) std::snprintf(session->last_error, sizeof session->last_error, "%s", mvde_last_error());
-    session->busy.store(false);
-    return status;
-}
-
-const char *mvde_session_error(const mvde_session *session) { return session ? session->last_error : ""; }
-
-int32_t mvde_session_query(const mvde_session *session, mvde_session_info *info) {
-    if (!session || !info) return fail(MVDE_ERROR_ARGUMENT, "session or info is NULL");
-    if (info->struct_size != sizeof *info)
-        return fail(MVDE_ERROR_ARGUMENT, "info.struct_size is %u: expected sizeof(mvde_session_info)", info->struct_size);
-    const mvde::Manifest &manifest = session->artifact.manifest;
-    info->num_stats = static_cast<int32_t>(session->stats.size());
-    info->frame_height = session->frame_height;
-    info->frame_width = session->frame_width;
-    info->model_height = manifest.height();
-    info->model_width = manifest.width();
-    info->grid_rows = manifest.grid_rows;
-    info->grid_columns = manifest.grid_columns;
-    info->patch_size = static_cast<int32_t>(manifest.patch_size);
-    for (std::size_t i = 0; i < 6; ++i) info->stats[i] = i < session->stats.size() ? session->stats[i] : -1;
-    info->is_metric = manifest.depth_kind == "metric";
-    info->min_depth_m = static_cast<float>(manifest.min_depth_m);
-    info->max_depth_m = static_cast<float>(manifest.max_depth_m);
-    info->name = manifest.name.c_str();
-    info->unit = manifest.outputs[0].unit.c_str();
-    info->engine_id = manifest.engine.id.c_str();
-    info->backend = manifest.engine.backend.c_str();
-    info->library_version = session->library_version.c_str();
-    info->executed_precision = session->executed_precision.c_str();
-    info->device = manifest.engine.device.c_str();
-    return MVDE_OK;
-}
-
-}  // extern "C"

@@ -1,41 +1,113 @@
 // A backend for tests of the session: it stands beside the test's program as libmvde_openvino.so, says that it is 1.2.3,
-// computes in fp32, and its depth is 0.5 m + the mean of the colours / 64. Of a blob that begins with "broken" it says so.
+// computes in fp32, and its depth is 0.5 m + the mean of the colours / 64. Of a blob that begins with "broken" it says so,
+// and one that begins with "homeless" finds no device. A frame whose first byte is 255 fails; one whose second byte is 255
+// takes 200 ms. Frames run in a thread of the engine's own, as with a real library.
 #include "backend.hpp"
 
+#include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <fstream>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
+#include <vector>
 
 namespace {
 
-struct Engine {
-    mvde_backend_request request;
+class Engine {
+public:
+    explicit Engine(const mvde_backend_request &request)
+        : images(static_cast<std::size_t>(request.height * request.width * 3)),
+          depth(static_cast<std::size_t>(request.height * request.width)),
+          thread_([this] { serve(); }) {}
+
+    ~Engine() {
+        wait(-1);
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            state_ = State::stopped;
+        }
+        changed_.notify_all();
+        thread_.join();
+    }
+
+    void start() {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            state_ = State::running;
+        }
+        changed_.notify_all();
+    }
+
+    bool wait(std::int64_t timeout_ms) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        const auto is_done = [this] { return state_ == State::idle; };
+        if (timeout_ms >= 0) return changed_.wait_until(lock, std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms), is_done);
+        changed_.wait(lock, is_done);
+        return true;
+    }
+
+    std::vector<std::uint8_t> images;
+    std::vector<float> depth;
+
+private:
+    enum class State { idle, running, stopped };
+
+    void serve() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        for (;;) {
+            changed_.wait(lock, [this] { return state_ != State::idle; });
+            if (state_ == State::stopped) return;
+            lock.unlock();
+            run();
+            lock.lock();
+            state_ = State::idle;
+            changed_.notify_all();
+        }
+    }
+
+    void run() {
+        if (images[1] == 255) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        for (std::size_t i = 0; i < depth.size(); ++i)
+            depth[i] = 0.5F + static_cast<float>(images[3 * i] + images[3 * i + 1] + images[3 * i + 2]) / 192.0F;
+    }
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    State state_ = State::idle;
+    std::thread thread_;
 };
+
+std::int32_t fail(mvde_status status, const char *text, mvde_backend_message *message) {
+    std::snprintf(message->text, sizeof message->text, "%s", text);
+    return status;
+}
 
 const char *library_version() { return "1.2.3"; }
 
-std::int32_t load(const mvde_backend_request *request, void **engine, char *message, std::size_t capacity) {
+std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
     std::string content;
     std::ifstream(request->path) >> content;
-    if (content == "broken") {
-        std::snprintf(message, capacity, "the blob is broken");
-        return 1;
-    }
-    *engine = new Engine{*request};
-    return 0;
+    if (content == "broken") return fail(MVDE_ERROR_INCOMPATIBLE, "the blob is broken", message);
+    if (content == "homeless") return fail(MVDE_ERROR_NO_DEVICE, "there is no device", message);
+    auto *engine = new Engine(*request);
+    *loaded = {engine, engine->images.data(), engine->depth.data(), nullptr, nullptr, "fp32", "a thread"};
+    return MVDE_OK;
 }
 
-const char *executed_precision(void *) { return "fp32"; }
+std::int32_t start(void *engine, mvde_backend_message *) { return static_cast<Engine *>(engine)->start(), MVDE_OK; }
 
-std::int32_t infer(void *engine, char *message, std::size_t capacity) {
-    const mvde_backend_request &request = static_cast<Engine *>(engine)->request;
-    if (request.images[0] == 255) {
-        std::snprintf(message, capacity, "the device is on fire");
-        return 1;
-    }
-    for (std::int64_t i = 0; i < request.height * request.width; ++i)
-        request.depth[i] = 0.5F + static_cast<float>(request.images[3 * i] + request.images[3 * i + 1] + request.images[3 * i + 2]) / 192.0F;
-    return 0;
+std::int32_t wait(void *opaque, std::int64_t timeout_ms, mvde_backend_message *message) {
+    auto *engine = static_cast<Engine *>(opaque);
+    if (!engine->wait(timeout_ms)) return MVDE_ERROR_TIMEOUT;
+    return engine->images[0] == 255 ? fail(MVDE_ERROR_BACKEND, "the device is on fire", message) : MVDE_OK;
+}
+
+std::int32_t infer(void *engine, mvde_backend_message *message) {
+    start(engine, message);
+    return wait(engine, -1, message);
 }
 
 void close(void *engine) { delete static_cast<Engine *>(engine); }
@@ -43,6 +115,7 @@ void close(void *engine) { delete static_cast<Engine *>(engine); }
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
-    static const mvde_backend backend{MVDE_BACKEND_VERSION, library_version, load, executed_precision, infer, close};
+    static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, load, infer, start, wait,
+                                      nullptr, nullptr, close};
     return &backend;
 }

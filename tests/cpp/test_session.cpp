@@ -1,14 +1,13 @@
 // Sessions over a backend made for the test: what is refused at opening, what a frame gives, and that it allocates nothing.
+#include "counting_allocator.hpp"
 #include "engine_folder.hpp"
 #include "harness.hpp"
+#include "session_frame.hpp"
 
 #include <mvde/mvde.hpp>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -16,20 +15,6 @@
 namespace {
 
 using engine_folder::Folder;
-
-std::atomic<long> num_allocations{0};
-
-}  // namespace
-
-void *operator new(std::size_t size) {
-    ++num_allocations;
-    if (void *memory = std::malloc(size)) return memory;
-    throw std::bad_alloc();
-}
-void operator delete(void *memory) noexcept { std::free(memory); }
-void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
-
-namespace {
 
 void expect_refused(const std::string &path, int32_t status, const std::string &words, int line) {
     auto session = mvde::Session::open(path);
@@ -41,15 +26,6 @@ void expect_refused(const std::string &path, int32_t status, const std::string &
 }
 
 #define EXPECT_REFUSED(path, status, words) expect_refused(path, status, words, __LINE__)
-
-struct Frame {
-    explicit Frame(mvde::Size size) : bytes(static_cast<std::size_t>(size.height * size.width * 3)) {
-        for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 7 % 251);
-        view = mvde::frame(bytes.data(), mvde::PixelFormat::rgb, size);
-    }
-    std::vector<uint8_t> bytes;
-    mvde_frame view;
-};
 
 }  // namespace
 
@@ -112,6 +88,9 @@ TEST(a_backend_that_fails_says_why) {
     folder.write("engine.blob", "broken");
     folder.write("engine.json", engine_folder::manifest("broken"));
     EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_INCOMPATIBLE, "the blob is broken; build it again with `mvde build`");
+    folder.write("engine.blob", "homeless");
+    folder.write("engine.json", engine_folder::manifest("homeless"));
+    EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_NO_DEVICE, "OpenVINO cannot run " + folder.path.string() + "/engine.blob: there");
 }
 
 TEST(a_frame_gives_depth_and_statistics_and_allocates_nothing) {
@@ -164,10 +143,12 @@ TEST(wrong_calls_are_refused_and_the_handle_remembers_why) {
     outputs.stats_capacity = 17;
     expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_CAPACITY, "the statistics are 18 floats");
     outputs.depth_capacity = 0;
-    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_CAPACITY, "the frame has 1536 pixels");
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_CAPACITY, "the map has 1536 floats");
     outputs = {depth.data(), 32 * 48, stats.data(), 18};
     outputs.stats = reinterpret_cast<float *>(reinterpret_cast<char *>(stats.data()) + 1);
     expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_ALIGNMENT, "");
+    outputs.stats = depth.data() + 32 * 48 - 1;
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_OVERLAP, "outputs.depth_m and outputs.stats overlap");
     outputs.stats = stats.data();
     frame.bytes[0] = 255;
     expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_BACKEND, "OpenVINO failed to run openvino:fp32: the device is on fire");

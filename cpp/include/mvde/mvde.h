@@ -6,7 +6,8 @@
  *   - Functions that can fail return MVDE_OK (0) or a negative mvde_status. mvde_strerror() names the kind of error;
  *     mvde_last_error() says, for the calling thread, what was given, what was expected and what to do.
  *   - Everything here may be called from several threads at once, except that one mvde_workers, mvde_resizer or
- *     mvde_session serves one call at a time: a second call that comes meanwhile is refused with MVDE_ERROR_BUSY.
+ *     mvde_session serves one call at a time: a second call that comes meanwhile is refused with MVDE_ERROR_BUSY
+ *     (mvde_session_query is never in the way). Consecutive calls may come from different threads.
  *   - Depth is in metres, except 16-bit output, which is in millimetres with 0 for "no depth" (ROS REP 118).
  */
 #ifndef MVDE_MVDE_H
@@ -55,7 +56,12 @@ typedef enum mvde_status {
     MVDE_ERROR_MANIFEST = -11, /* the engine's manifest is missing, malformed, or not one that a session can run */
     MVDE_ERROR_HASH = -12,     /* a file is not the one that its manifest describes */
     MVDE_ERROR_INCOMPATIBLE = -13, /* the engine was built for another machine, library version or graph */
-    MVDE_ERROR_BACKEND = -14       /* the inference library is missing or failed */
+    MVDE_ERROR_BACKEND = -14,      /* the inference library is missing or failed */
+    MVDE_ERROR_TIMEOUT = -15,      /* the engine is not done yet; the frame is still in flight */
+    MVDE_ERROR_IDLE = -16,         /* there is nothing to wait for or to run */
+    MVDE_ERROR_CLOSED = -17,       /* the handle was closed, or is none */
+    MVDE_ERROR_NO_DEVICE = -18,    /* the engine needs a GPU, and there is none that works */
+    MVDE_ERROR_UNSUPPORTED = -19   /* this engine's backend cannot do it */
 } mvde_status;
 
 /* Room for the longest message, its end included; a longer one is cut. */
@@ -250,7 +256,10 @@ MVDE_API void mvde_session_defaults(mvde_session_options *options);
  * with its SHA-256, and an engine for another CPU, library version or graph is refused, with Python's words in
  * mvde_last_error(). `options` may be NULL. */
 MVDE_API int32_t mvde_open(const char *engine_path, const mvde_session_options *options, mvde_session **session);
-MVDE_API void mvde_close(mvde_session *session); /* NULL is allowed; no call may be inside */
+
+/* Awaits a call that is inside and a frame that is in flight, whose results are lost. NULL is allowed. A session that was
+ * closed is recognised from then on: calls with it give MVDE_ERROR_CLOSED. At most 1024 sessions are open at once. */
+MVDE_API void mvde_close(mvde_session *session);
 
 /* Where the results go; either pointer may be NULL, not both. */
 typedef struct mvde_outputs {
@@ -263,7 +272,31 @@ typedef struct mvde_outputs {
 /* Depth and statistics of a frame of the format and size that the session was opened for. */
 MVDE_API int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs);
 
-/* What went wrong in this session's last mvde_infer that failed; "" if none has. Valid until its next call. */
+/* Begins a frame and comes back while the engine works on it. The frame has been read (resized) by then: its memory is
+ * the caller's again. One frame may be in flight: another one is refused with MVDE_ERROR_BUSY until mvde_wait has given
+ * the results of the first. Nothing queues, so that no result is older than one frame; to overlap the resizing and the
+ * statistics of neighbouring frames with the engine, alternate two sessions. */
+MVDE_API int32_t mvde_infer_async(mvde_session *session, const mvde_frame *frame);
+
+/* The results of the frame in flight: waits for the engine for at most `timeout_ms` milliseconds (0: only asks; below 0:
+ * as long as it takes), then computes what `outputs` asks for in the calling thread, which may be another one than the
+ * frame began in. After MVDE_ERROR_TIMEOUT, or where `outputs` is refused, the frame is still in flight: call again.
+ * After MVDE_OK or any other error it is over. MVDE_ERROR_IDLE where no frame is in flight. */
+MVDE_API int32_t mvde_wait(mvde_session *session, int64_t timeout_ms, const mvde_outputs *outputs);
+
+/* Frames and results in a GPU's memory (TensorRT engines; others give MVDE_ERROR_UNSUPPORTED), without copies. The pointers
+ * of `frame` and `outputs` are the device's (on a Jetson, unified memory serves as well), and are kept: they must live
+ * until the session is closed or bound again. `depth_m` is [model_height, model_width] here: metres, 0 where none is
+ * valid. Binding allocates, waits for the device and, where it can, captures a frame as one CUDA graph. */
+MVDE_API int32_t mvde_bind_device(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs);
+
+/* Queues resizing, engine and statistics of what the bound frame's memory holds on `stream`, a cudaStream_t (NULL: the
+ * default stream), and comes back. One frame at a time: the caller orders frames of one session by its stream or events.
+ * Errors of the device show in a later call, as with everything on a stream. */
+MVDE_API int32_t mvde_infer_device(mvde_session *session, void *stream);
+
+/* What went wrong in this session's last call that failed; "" if none has, or the session is closed. Valid until its next
+ * call. */
 MVDE_API const char *mvde_session_error(const mvde_session *session);
 
 /* What runs. Texts are valid until mvde_close. */
@@ -278,6 +311,7 @@ typedef struct mvde_session_info {
     float min_depth_m, max_depth_m;
     const char *name, *unit, *engine_id, *backend, *library_version, *device;
     const char *executed_precision; /* what the library says it computes in */
+    const char *execution;          /* how a frame runs, such as "CUDA graph" */
 } mvde_session_info;
 
 MVDE_API int32_t mvde_session_query(const mvde_session *session, mvde_session_info *info);

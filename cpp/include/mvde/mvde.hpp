@@ -162,10 +162,25 @@ public:
 
     // `depth_m` takes num_depths() floats at the frame's pixels and `stats` num_stats(); an empty view is not computed.
     Result<void> infer(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
-        const mvde_outputs outputs{depth_m.size() ? depth_m.data() : nullptr, static_cast<int64_t>(depth_m.size()),
-                                   stats.size() ? stats.data() : nullptr, static_cast<int64_t>(stats.size())};
+        const mvde_outputs outputs = outputs_of(depth_m, stats);
         return Result<void>::of(mvde_infer(handle_.get(), &frame, &outputs));
     }
+
+    // Begins a frame and comes back; `frame` is the caller's again by then. Then wait(), here or in another thread.
+    Result<void> infer_async(const mvde_frame &frame) { return Result<void>::of(mvde_infer_async(handle_.get(), &frame)); }
+
+    // The results of the frame in flight, as of infer(). After MVDE_ERROR_TIMEOUT it is still in flight.
+    Result<void> wait(View<float> depth_m, View<float> stats, int64_t timeout_ms = -1) {
+        const mvde_outputs outputs = outputs_of(depth_m, stats);
+        return Result<void>::of(mvde_wait(handle_.get(), timeout_ms, &outputs));
+    }
+
+    // Device memory of a GPU: bound once, then a frame is queued on a cudaStream_t. See mvde_bind_device.
+    Result<void> bind_device(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
+        const mvde_outputs outputs = outputs_of(depth_m, stats);
+        return Result<void>::of(mvde_bind_device(handle_.get(), &frame, &outputs));
+    }
+    Result<void> infer_device(void *stream) { return Result<void>::of(mvde_infer_device(handle_.get(), stream)); }
 
     // What runs; its texts live as long as the session.
     mvde_session_info info() const {
@@ -187,6 +202,10 @@ public:
 
 private:
     explicit Session(mvde_session *handle) : handle_(handle) {}
+    static mvde_outputs outputs_of(View<float> depth_m, View<float> stats) {
+        return {depth_m.size() ? depth_m.data() : nullptr, static_cast<int64_t>(depth_m.size()),
+                stats.size() ? stats.data() : nullptr, static_cast<int64_t>(stats.size())};
+    }
     struct Close {
         void operator()(mvde_session *handle) const { mvde_close(handle); }
     };

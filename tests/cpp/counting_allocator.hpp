@@ -1,0 +1,16 @@
+// Counts what is allocated with operator new, anywhere in the process. Included by one source file of a test.
+#pragma once
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+inline std::atomic<long> num_allocations{0};
+
+void *operator new(std::size_t size) {
+    ++num_allocations;
+    if (void *memory = std::malloc(size)) return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void *memory) noexcept { std::free(memory); }
+void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
