@@ -9,7 +9,7 @@ import importlib.util
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,6 +31,7 @@ from mvde.artifact import (
 from mvde.assets import sample_photos
 from mvde.config import Config, check_resolution
 from mvde.errors import MissingDependencyError, UsageError
+from mvde.export.fold import DEFAULT_RULES, fold_graph
 from mvde.manifest import installed_versions
 from mvde.parity import check, compare_depth, merge_reports
 from mvde.stats import DEFAULT_STATS
@@ -202,15 +203,17 @@ def _write_graph(
 
 @contextlib.contextmanager
 def traced(
-    model: DepthModel, resolution: tuple[int, int], batch: int = 1, opset: int = DEFAULT_OPSET
+    model: DepthModel,
+    resolution: tuple[int, int],
+    batch: int = 1,
+    opset: int = DEFAULT_OPSET,
+    rules: Iterable[str] = DEFAULT_RULES,
 ) -> Iterator[ir.Model]:
-    """Folded graph of ``model`` at ``resolution``: uint8 (B, H, W, 3) in, depth (B, H, W) out.
+    """Graph of ``model`` at ``resolution``, folded by ``rules``: uint8 (B, H, W, 3) in, depth (B, H, W) out.
 
     The graph shares the model's weights and is empty of them when the block ends: the exporter's rewriter remembers
     the last graph that it saw, and would keep the weights in memory.
     """
-    from mvde.export.fold import fold_graph
-
     torch = _import_export_packages()
     was_training = model.training
     try:
@@ -230,7 +233,7 @@ def traced(
         model.train(was_training)
     graph: ir.Model = program.model
     values = list(graph.graph.initializers.values())
-    fold_graph(graph)
+    fold_graph(graph, rules)
     _forget_origin(graph)
     try:
         yield graph

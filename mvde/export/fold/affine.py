@@ -1,25 +1,18 @@
-"""Exact rewrites of an ONNX graph, as named rules: each is equal in real arithmetic, and says why."""
+"""Scaling and normalisation into the convolution that reads them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.errors import BackendError
+from mvde.export.fold.graph import add_initializer, constant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _AFFINE_OPS = ("Add", "Sub", "Mul", "Div")
-
-
-def fold_graph(model: ir.Model) -> dict[str, int]:
-    """How often each rule was applied to ``model``, which is rewritten in place."""
-    applied = {"affine-into-conv": fold_affine_into_conv(model)}
-    _remove_unused(model)
-    return applied
 
 
 def fold_affine_into_conv(model: ir.Model) -> int:
@@ -46,7 +39,7 @@ def _is_unpadded_conv(node: ir.Node) -> bool:
 
 
 def _fold_chain(graph: ir.Graph, conv: ir.Node) -> bool:
-    weight = _constant(conv.inputs[1])
+    weight = constant(conv.inputs[1])
     scale, shift = np.ones(weight.shape[1]), np.zeros(weight.shape[1])
     source = conv.inputs[0]
     while (step := _affine_step(source, weight.shape[1])) is not None:
@@ -55,7 +48,7 @@ def _fold_chain(graph: ir.Graph, conv: ir.Node) -> bool:
         scale, shift = scale * step_scale, scale * step_shift + shift
     if source is conv.inputs[0]:
         return False
-    bias = _constant(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else 0.0
+    bias = constant(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else 0.0
     dtype = conv.inputs[1].dtype.numpy()  # type: ignore[union-attr]
     folded_bias = bias + np.einsum("ochw,c->o", weight, shift)
     new = [(weight * scale[None, :, None, None]).astype(dtype), folded_bias.astype(dtype)]
@@ -63,7 +56,7 @@ def _fold_chain(graph: ir.Graph, conv: ir.Node) -> bool:
     conv.replace_input_with(0, source)
     stem = conv.inputs[1].name  # type: ignore[union-attr]
     for index, (suffix, array) in enumerate(zip(("", ".bias"), new, strict=True), start=1):
-        conv.replace_input_with(index, _initializer(graph, f"{stem}.folded{suffix}", array))
+        conv.replace_input_with(index, add_initializer(graph, f"{stem}.folded{suffix}", array))
     return True
 
 
@@ -81,13 +74,13 @@ def _affine_step(
         data, operand = operand, data
     if data is None or operand is None or operand.const_value is None:
         return None
-    constant = _per_channel(_constant(operand), num_channels)
-    if constant is None or data.shape is None or len(data.shape) != 4 or data.shape[1] != num_channels:
+    numbers = _per_channel(constant(operand), num_channels)
+    if numbers is None or data.shape is None or len(data.shape) != 4 or data.shape[1] != num_channels:
         return None  # a constant may also widen one channel to several, which the weights cannot express
     one, zero = np.ones(num_channels), np.zeros(num_channels)
-    scale_shift = {"Add": (one, constant), "Sub": (one, -constant), "Mul": (constant, zero)}
+    scale_shift = {"Add": (one, numbers), "Sub": (one, -numbers), "Mul": (numbers, zero)}
     if node.op_type == "Div":
-        return data, 1.0 / constant, zero
+        return data, 1.0 / numbers, zero
     return data, *scale_shift[node.op_type]
 
 
@@ -98,25 +91,3 @@ def _per_channel(constant: NDArray[np.float64], num_channels: int) -> NDArray[np
     if constant.ndim in {3, 4} and constant.shape[-3:] == (num_channels, 1, 1) and constant.size == num_channels:
         return constant.reshape(num_channels)
     return None
-
-
-def _constant(value: ir.Value | None) -> NDArray[np.float64]:
-    if value is None or value.const_value is None:
-        raise BackendError(f"the value {value} is not a constant and cannot be folded")
-    return value.const_value.numpy().astype(np.float64)
-
-
-def _initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    import onnx_ir as ir
-
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    graph.register_initializer(value)
-    return value
-
-
-def _remove_unused(model: ir.Model) -> None:
-    """Nodes and initializers that nothing reads any more."""
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
-
-    RemoveUnusedNodesPass()(model)

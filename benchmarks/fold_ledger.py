@@ -1,0 +1,155 @@
+"""The ledger of graph rewrites: how much faster every rule of `mvde.export.fold` makes an engine, alone and together.
+
+    python benchmarks/fold_ledger.py --res 448                                                  # the shipped model
+    python benchmarks/fold_ledger.py --config configs/base.yaml --res 448 --engine openvino:bf16
+    python benchmarks/fold_ledger.py --res 448 --json benchmarks/fold_ledger.jsonl --markdown
+
+The graph is traced once. Variants are the graph with no rule but normalisation into the patch embedding (`plain`), the
+same with one rule more each, with the default rules, and with all; they take turns frame by frame, and a gain is the
+median over rounds of plain time / variant time of that round, so that a noisy machine does not decide. Above 1 is
+faster; the spread is that of the middle half of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvde.config import parse_resolution
+from mvde.export.fold import DEFAULT_RULES, RULES, fold_graph
+
+PLAIN = ("affine-into-conv", "unused")
+Frame = Callable[[], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, help="a configuration, with random weights; default: the shipped model")
+    parser.add_argument("--res", default="448")
+    parser.add_argument("--opset", type=int, default=23)
+    parser.add_argument("--engine", action="append", help="openvino:bf16, openvino:fp32 or onnxruntime:fp32")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=Path, help="append the results to this file, a line per engine")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs, applied = write_variants(load_model(arguments.config), arguments, Path(scratch))
+        for engine in arguments.engine or ("openvino:bf16", "onnxruntime:fp32"):
+            entry = {"graph": f"{arguments.config.stem if arguments.config else 'nano'} {arguments.res}"}
+            entry |= {"engine": engine, "opset": arguments.opset, **measure(graphs, engine, arguments.rounds)}
+            entry |= {"applied": applied}
+            report(entry)
+            if arguments.json:
+                from mvde.bench.measure import describe_machine
+
+                with arguments.json.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps({**entry, "machine": describe_machine()}) + "\n")
+
+
+def load_model(config: Path | None) -> Any:
+    """The shipped model, or one of a configuration with random weights."""
+    from mvde.assets import shipped_checkpoint
+    from mvde.model import DepthModel
+
+    if config is None:
+        return DepthModel.load(shipped_checkpoint())
+    from mvde.cli.export import _untrained_model
+
+    return _untrained_model(config)
+
+
+def write_variants(model: Any, arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
+    """Paths of the graph's variants by name, and how often each rule applied where it was alone."""
+    import onnx_ir as ir
+
+    from mvde.export.onnx import traced
+
+    source = folder / "traced.onnx"
+    with traced(model, parse_resolution(arguments.res), opset=arguments.opset, rules=()) as graph:
+        ir.save(graph, source)
+    optional = [rule for rule in RULES if rule not in PLAIN]
+    variants = {"plain": PLAIN, **{rule: (*PLAIN, rule) for rule in optional}}
+    variants |= {"default": DEFAULT_RULES, "all": tuple(RULES)}
+    paths, applied = {}, {}
+    for name, rules in variants.items():
+        graph = ir.load(source)
+        counts = fold_graph(graph, rules)
+        if name in RULES:
+            applied[name] = counts[name]
+            if not counts[name]:
+                continue
+        paths[name] = folder / f"{name}.onnx"
+        ir.save(graph, paths[name])
+    return paths, applied
+
+
+def measure(graphs: dict[str, Path], engine: str, num_rounds: int) -> dict[str, Any]:
+    """Milliseconds of the plain graph, and the gain of every other with the quartiles of the rounds."""
+    backend, precision = engine.split(":")
+    openers = {"openvino": open_openvino, "onnxruntime": open_onnxruntime}
+    frames = {name: openers[backend](path, precision) for name, path in graphs.items()}
+    times = interleaved(list(frames.values()), num_rounds)
+    plain, *others = times.T
+    gains = {
+        name: [round(float(q), 4) for q in np.quantile(plain / other, (0.5, 0.25, 0.75))]
+        for name, other in zip(list(frames)[1:], others, strict=True)
+    }
+    return {"plain_ms": round(float(np.median(plain)) * 1e3, 3), "num_rounds": num_rounds, "gain": gains}
+
+
+def interleaved(frames: Sequence[Frame], num_rounds: int) -> np.ndarray:
+    """Seconds (rounds, variants); every round runs each variant once, in an order of its own."""
+    rng = np.random.default_rng(0)
+    times = np.zeros((num_rounds, len(frames)))
+    for frame in frames:
+        frame()
+        frame()
+    for index in range(num_rounds):
+        for which in rng.permutation(len(frames)):
+            started = time.perf_counter()
+            frames[which]()
+            times[index, which] = time.perf_counter() - started
+    return times
+
+
+def open_openvino(path: Path, precision: str) -> Frame:
+    import openvino
+
+    hints = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hints[precision]}
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    request, image = compiled.create_infer_request(), _image(compiled.input(0).shape)
+    return lambda: request.infer([image], share_inputs=True)
+
+
+def open_onnxruntime(path: Path, precision: str) -> Frame:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Other sessions' idle threads would spin on the cores that the one in turn needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    image = {session.get_inputs()[0].name: _image(session.get_inputs()[0].shape)}
+    return lambda: session.run(None, image)
+
+
+def _image(shape: Sequence[int]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, tuple(shape), np.uint8)
+
+
+def report(entry: dict[str, Any]) -> None:
+    print(f"{entry['graph']}, {entry['engine']}: plain {entry['plain_ms']} ms, {entry['num_rounds']} rounds")
+    for name, (gain, low, high) in entry["gain"].items():
+        times = f"{entry['applied'].get(name, '')}x" if name in entry["applied"] else ""
+        print(f"  {name:24}{times:>5}  {gain:.3f}  [{low:.3f}, {high:.3f}]")
+
+
+if __name__ == "__main__":
+    main()

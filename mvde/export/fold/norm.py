@@ -1,0 +1,80 @@
+"""LayerNormalization's scale and shift into the products that read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mvde.export.fold.graph import (
+    add_constant_after,
+    add_initializer,
+    constant,
+    is_constant,
+    is_op,
+    number,
+    set_constant,
+    sole_reader,
+    static_shape,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+
+def fold_norm_into_products(model: ir.Model) -> int:
+    """Number of LayerNormalization nodes whose scale γ and shift β went into the products after them.
+
+    ``(γ ⊙ x̂ + β) W + b = x̂ (diag(γ) W) + (b + β W)``, where x̂ is the normalised row: a product of x̂ with other
+    weights and another bias. It holds for every reader that is a product with known weights; all must be. The node
+    itself stays, with a scale of one: its statistics are the work that remains.
+    """
+    graph = model.graph
+    return sum(_fold(graph, node) for node in list(graph) if is_op(node, "LayerNormalization") and _is_affine(node))
+
+
+def _is_affine(node: ir.Node) -> bool:
+    """Whether the node normalises the last axis, with known scale and shift that are not yet one and nothing."""
+    shape = static_shape(node.inputs[0])
+    known = all(is_constant(value) for value in node.inputs[1:] if value is not None)
+    if shape is None or not known or number(node, "axis", -1) not in (-1, len(shape) - 1):
+        return False
+    has_shift = len(node.inputs) > 2 and node.inputs[2] is not None
+    return has_shift or bool(np.any(constant(node.inputs[1]) != 1.0))
+
+
+def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
+    output = norm.outputs[0]
+    readers = [use.node for use in output.uses()]
+    if not readers or output.is_graph_output() or not all(_is_product_of(node, output) for node in readers):
+        return False
+    scale = constant(norm.inputs[1])
+    shift = constant(norm.inputs[2]) if len(norm.inputs) > 2 and norm.inputs[2] is not None else None
+    for product in readers:
+        weight = constant(product.inputs[1])
+        if shift is not None:
+            _add_bias(product, shift @ weight)
+        set_constant(product, 1, weight * scale[:, None])
+    dtype = norm.inputs[1].dtype.numpy()  # type: ignore[union-attr]
+    norm.replace_input_with(1, add_initializer(graph, "normalized.scale", np.ones(scale.shape, dtype)))
+    norm.resize_inputs(2)
+    return True
+
+
+def _is_product_of(node: ir.Node, value: ir.Value) -> bool:
+    weight = node.inputs[1] if is_op(node, "MatMul") else None
+    shape = static_shape(weight)
+    return node.inputs[0] is value and weight is not value and is_constant(weight) and len(shape or ()) == 2
+
+
+def _add_bias(product: ir.Node, bias: NDArray[np.float64]) -> None:
+    """Nothing; adds to the bias that follows a product, or puts one there."""
+    output = product.outputs[0]
+    follower = sole_reader(output)
+    if follower is not None and is_op(follower, "Add"):
+        index = 1 if follower.inputs[0] is output else 0
+        if is_constant(follower.inputs[index]) and static_shape(follower.inputs[index]) == bias.shape:
+            set_constant(follower, index, constant(follower.inputs[index]) + bias)
+            return
+    add_constant_after(product, bias, "shift")
