@@ -80,6 +80,27 @@ std::vector<std::string> cpu_features() {
     return {};
 }
 
+// Whether a version is the one recorded; Python's packages leave out the build's number where they have none ("10.3.0").
+bool is_version(const std::string &version, const std::string &recorded) {
+    return version == recorded || version.rfind(recorded + ".", 0) == 0;
+}
+
+// The numbers of a version, as far as it has some.
+std::vector<int> numbers_of(const std::string &version) {
+    std::vector<int> numbers;
+    std::istringstream words(version);
+    for (int number; words >> number; words.get()) numbers.push_back(number);
+    return numbers;
+}
+
+// A version-compatible plan of TensorRT runs in the same major version, from the one that built it on.
+bool runs_in(const mvde::EngineRecord &engine, const std::string &version) {
+    bool is_compatible = false;
+    for (const auto &[name, value] : engine.options) is_compatible = is_compatible || (name == "version_compatible" && value == "True");
+    const std::vector<int> built = numbers_of(engine.library_version), here = numbers_of(version);
+    return is_compatible && !built.empty() && !here.empty() && built[0] == here[0] && built <= here;
+}
+
 }  // namespace
 
 mvde::Artifact mvde::load_artifact(const std::string &path) {
@@ -115,7 +136,7 @@ void mvde::check_cpu(const Artifact &artifact) {
 
 void mvde::check_library(const Artifact &artifact, const std::string &version) {
     const EngineRecord &engine = artifact.manifest.engine;
-    if (version != engine.library_version)
+    if (!is_version(version, engine.library_version) && !runs_in(engine, version))
         throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built with " + engine.backend + " " +
                                                    engine.library_version + ", but " + version +
                                                    " is installed; build it again here: " + build_command(artifact.manifest));

@@ -41,7 +41,7 @@ struct mvde_backend_engine {
     float *depth;                    // [batch, height, width]
     const float *stats;              // [batch, patches, num_stats] of the depth inside `target`; NULL: libmvde computes them
     const char *device;              // NULL: what the manifest says
-    const char *executed_precision;  // what the library says it computes in
+    const char *executed_precision;  // what the library says it computes in; NULL: it was fixed when the engine was built
     const char *execution;           // how a frame runs, in a few words
 };
 
@@ -60,7 +60,8 @@ struct mvde_backend {
     std::int32_t (*infer)(void *engine, mvde_backend_message *message);
     std::int32_t (*start)(void *engine, mvde_backend_message *message);
     std::int32_t (*wait)(void *engine, std::int64_t timeout_ms, mvde_backend_message *message);  // below 0: no limit
-    std::int32_t (*bind_device)(void *engine, const mvde_frame *frame, const mvde_outputs *outputs,
+    // `frame` is complete, with its strides and chroma plane; `execution` says how such frames run.
+    std::int32_t (*bind_device)(void *engine, const mvde_frame *frame, const mvde_outputs *outputs, const char **execution,
                                 mvde_backend_message *message);
     std::int32_t (*infer_device)(void *engine, void *stream, mvde_backend_message *message);
     void (*close)(void *engine);  // awaits a frame that runs

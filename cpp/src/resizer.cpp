@@ -211,6 +211,13 @@ mvde::ResizePlan mvde::plan_of(const mvde_resizer &resizer) {
     return {resizer.placement.source, resizer.placement.target, resizer.image_x.taps(), resizer.image_y.taps()};
 }
 
+int mvde::check_fits(const mvde_resizer &resizer, const mvde_frame &frame) {
+    if (frame.format == resizer.format && frame.height == resizer.source_height && frame.width == resizer.source_width)
+        return MVDE_OK;
+    return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW) in format %d: this resizer is for %" PRId64 "x%" PRId64
+                " in format %d", frame.height, frame.width, frame.format, resizer.source_height, resizer.source_width, resizer.format);
+}
+
 extern "C" {
 
 int32_t mvde_resizer_create(int32_t format, int64_t source_height, int64_t source_width, int64_t target_height,
@@ -245,10 +252,7 @@ int32_t mvde_resize(mvde_resizer *resizer, const mvde_frame *frame, uint8_t *rgb
     Resize call{*resizer, *kernel, {}, rgb, rgb_row_stride};
     mvde::Extent luma, chroma, out;
     if (const int status = mvde::check_frame(*frame, call.frame, luma, chroma)) return status;
-    if (frame->format != resizer->format || frame->height != resizer->source_height || frame->width != resizer->source_width)
-        return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW) in format %d: this resizer is for %" PRId64
-                    "x%" PRId64 " in format %d", frame->height, frame->width, frame->format, resizer->source_height,
-                    resizer->source_width, resizer->format);
+    if (const int status = mvde::check_fits(*resizer, *frame)) return status;
     if (const int status = check_rows(rgb, "rgb", resizer->target_height, resizer->target_width * 3, 1, call.row_stride, out))
         return status;
     if (overlaps(out, luma) || overlaps(out, chroma)) return fail(MVDE_ERROR_OVERLAP, "frame and rgb overlap");

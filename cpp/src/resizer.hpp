@@ -13,4 +13,7 @@ struct ResizePlan {
 
 ResizePlan plan_of(const mvde_resizer &resizer);
 
+// Whether the frame has the format and the size that the resizer was made for.
+int check_fits(const mvde_resizer &resizer, const mvde_frame &frame);
+
 }  // namespace mvde

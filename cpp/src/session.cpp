@@ -1,6 +1,7 @@
 #include "session.hpp"
 
 #include "error.hpp"
+#include "frame.hpp"
 #include "map.hpp"
 #include "resizer.hpp"
 
@@ -112,6 +113,7 @@ void mvde::Session::load_engine(const mvde_session_options &session) {
     if (status)
         throw Refused(static_cast<mvde_status>(status), std::string(backend_->title) + " cannot load " + artifact_.path + ": " +
                                                             message.text + "; build it again with `mvde build`");
+    if (!loaded.executed_precision) loaded.executed_precision = record.executed_precision.c_str();
     if (record.executed_precision != loaded.executed_precision) {
         const std::string executed = loaded.executed_precision;
         backend_->close(loaded.engine);
@@ -162,9 +164,14 @@ std::int32_t mvde::Session::bind_device(const mvde_frame &frame, const mvde_outp
     if (!backend_->bind_device)
         return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
     if (const std::int32_t status = check_outputs(outputs, artifact_.manifest.height() * artifact_.manifest.width())) return status;
+    mvde_frame complete;
+    Extent luma, chroma;
+    if (const std::int32_t status = check_frame(frame, complete, luma, chroma)) return status;
+    if (const std::int32_t status = check_fits(*resizer_, frame)) return status;
     is_bound_ = false;
     mvde_backend_message message{};
-    if (const std::int32_t status = backend_->bind_device(engine_.engine, &frame, &outputs, &message)) return failed(status, message);
+    const std::int32_t status = backend_->bind_device(engine_.engine, &complete, &outputs, &engine_.execution, &message);
+    if (status) return failed(status, message);
     is_bound_ = true;
     return MVDE_OK;
 }

@@ -40,7 +40,10 @@ TEST(an_artefact_that_does_not_fit_is_refused) {
     };
     expect("\"size_bytes\": 18", "\"size_bytes\": 19", MVDE_ERROR_HASH, "has 18 bytes, but its manifest states 19 (truncated",
            __LINE__);
-    expect("\"openvino\"", "\"tensorrt\"", MVDE_ERROR_BACKEND, "no tensorrt engines; use openvino", __LINE__);
+    expect("\"openvino\"", "\"onnxruntime\"", MVDE_ERROR_BACKEND, "no onnxruntime engines; use openvino, tensorrt or tensorrt-rtx",
+           __LINE__);
+    expect("\"openvino\"", "\"tensorrt-rtx\"", MVDE_ERROR_BACKEND,
+           "libmvde_tensorrt_rtx.so cannot be loaded (", __LINE__);
     expect("[]", "[\"avx9000\", \"magic\"]", MVDE_ERROR_INCOMPATIBLE,
            "was built for a CPU with avx9000, magic, which this one lacks; build it again here: mvde build --engine "
            "openvino:fp32 --name tiny --res 32x48", __LINE__);

@@ -1,0 +1,124 @@
+#include "gpu_engine.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+namespace {
+
+constexpr auto kPollInterval = std::chrono::microseconds(50);
+
+std::size_t num_pixels(const mvde_backend_request &request) { return static_cast<std::size_t>(request.height * request.width); }
+
+std::size_t num_stats(const mvde_backend_request &request) {
+    const std::int64_t patches = (request.height / request.patch_size) * (request.width / request.patch_size);
+    return static_cast<std::size_t>(patches * request.num_stats);
+}
+
+// What is needed of a request after the call that it came with.
+mvde_backend_request kept(mvde_backend_request request, const std::vector<std::int32_t> &stats) {
+    request.path = request.input_name = request.output_name = nullptr;
+    request.options = nullptr;
+    request.num_options = 0;
+    request.columns = request.rows = {};
+    request.stats = stats.data();
+    return request;
+}
+
+}  // namespace
+
+mvde_gpu::Engine::Engine(const mvde_backend_request &request)
+    : device_(current_device()), stats_(request.stats, request.stats + request.num_stats), request_(kept(request, stats_)),
+      title_(device_.name + " (compute capability " + std::to_string(device_.major) + "." + std::to_string(device_.minor) + ")"),
+      images_(device_, num_pixels(request) * 3), depth_(device_, num_pixels(request)), patch_stats_(device_, num_stats(request)),
+      resize_(request), plan_(request, images_.device(), depth_.device()) {
+    std::memset(images_.host(), 0, num_pixels(request) * 3);
+    enqueue_host_frame(stream_.get());  // the library asks for one frame before a capture: what is lazy happens here
+    stream_.synchronize();
+    done_.record(stream_.get());
+    execution_ = captured(host_graph_, &Engine::enqueue_host_frame);
+}
+
+mvde_gpu::Engine::~Engine() {
+    // Nothing may be freed that a frame still works on; what the device answers changes nothing any more.
+    try {
+        const OnDevice here(device_.number);
+        done_.synchronize();
+    } catch (const Failure &) {
+    }
+}
+
+void mvde_gpu::Engine::start() {
+    const OnDevice here(device_.number);
+    done_.hold_back(stream_.get());
+    if (host_graph_) host_graph_.launch(stream_.get());
+    else enqueue_host_frame(stream_.get());
+    done_.record(stream_.get());
+}
+
+bool mvde_gpu::Engine::wait(std::int64_t timeout_ms) {
+    const OnDevice here(device_.number);
+    if (timeout_ms < 0) return done_.synchronize(), true;
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::milliseconds(std::min<std::int64_t>(timeout_ms, 86'400'000));
+    while (!done_.is_done()) {
+        if (std::chrono::steady_clock::now() >= limit) return false;
+        std::this_thread::sleep_for(kPollInterval);
+    }
+    return true;
+}
+
+void mvde_gpu::Engine::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
+    const OnDevice here(device_.number);
+    done_.synchronize();
+    device_graph_.clear();
+    bound_ = DeviceFrame{resize_.params(frame, images_.device()),
+                         statistics_params(request_, depth_.device(), outputs.depth_m, outputs.stats)};
+    enqueue_device_frame(stream_.get());
+    stream_.synchronize();  // a pointer that is not the device's shows here
+    execution_ = captured(device_graph_, &Engine::enqueue_device_frame);
+}
+
+void mvde_gpu::Engine::infer_device(cudaStream_t stream) {
+    const OnDevice here(device_.number);
+    done_.hold_back(stream);
+    if (device_graph_) device_graph_.launch(stream);
+    else enqueue_device_frame(stream);
+    done_.record(stream);
+}
+
+mvde_backend_engine mvde_gpu::Engine::view() {
+    return {this, images_.host(), depth_.host(), patch_stats_.host(), title_.c_str(), nullptr, execution_.c_str()};
+}
+
+void mvde_gpu::Engine::run_engine(cudaStream_t stream) {
+    plan_.enqueue(stream);
+    clear_bars(depth_.device(), request_.height, request_.width, request_.target, stream);
+}
+
+void mvde_gpu::Engine::enqueue_host_frame(cudaStream_t stream) {
+    images_.upload(stream);
+    run_engine(stream);
+    const auto statistics = statistics_params(request_, depth_.device(), nullptr, patch_stats_.device());
+    check(mvde_cuda::enqueue_postprocess(mvde_cuda::kRawFloat32, statistics, stream), "launch the statistics");
+    depth_.download(stream);
+    patch_stats_.download(stream);
+}
+
+void mvde_gpu::Engine::enqueue_device_frame(cudaStream_t stream) {
+    check(mvde_cuda::enqueue_preprocess(bound_->resize, stream), "launch the resizing");
+    run_engine(stream);
+    check(mvde_cuda::enqueue_postprocess(mvde_cuda::kRawFloat32, bound_->statistics, stream), "launch the statistics");
+}
+
+// A frame as one graph where the library allows it; where it does not, frames are queued call by call, and this says why.
+std::string mvde_gpu::Engine::captured(Graph &graph, void (Engine::*enqueue)(cudaStream_t)) {
+    try {
+        graph.capture(stream_.get(), [&] { (this->*enqueue)(stream_.get()); });
+        return "CUDA graph";
+    } catch (const Failure &error) {
+        (this->*enqueue)(stream_.get());  // throws where a frame does not run without a graph either
+        stream_.synchronize();
+        return std::string("CUDA stream, for a graph cannot be captured: ") + error.what();
+    }
+}

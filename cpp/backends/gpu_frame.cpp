@@ -1,0 +1,100 @@
+#include "gpu_frame.hpp"
+
+#include <limits>
+
+namespace {
+
+constexpr unsigned char kBarGrey = 128;  // the middle of the normalised range, as on the CPU
+
+// BT.601, limited range, in 2^-20ths: the numbers of frame.cpp, so that a frame gives the same bytes.
+constexpr mvde_cuda::YuvMatrix kYuv{16, 1220542, 1673527, -409993, -852492, 2116026};
+
+std::vector<std::int32_t> packed(const mvde::Taps &taps) {
+    std::vector<std::int32_t> all(taps.first, taps.first + taps.num_outputs);
+    all.insert(all.end(), taps.count, taps.count + taps.num_outputs);
+    all.insert(all.end(), taps.fixed, taps.fixed + taps.num_outputs * taps.stride);
+    return all;
+}
+
+std::size_t packed_size(const mvde::Taps &taps) { return static_cast<std::size_t>(taps.num_outputs * (2 + taps.stride)); }
+
+void upload(const std::vector<std::int32_t> &table, std::int32_t *device) {
+    mvde_gpu::check(cudaMemcpy(device, table.data(), table.size() * sizeof(std::int32_t), cudaMemcpyHostToDevice), "upload a table");
+}
+
+mvde_cuda::Taps unpacked(const std::int32_t *device, std::int64_t num_outputs, std::int64_t most) {
+    return {device, device + num_outputs, device + 2 * num_outputs, static_cast<int>(most)};
+}
+
+void clear(float *first, std::int64_t pitch, std::int64_t height, std::int64_t width, cudaStream_t stream) {
+    if (height <= 0 || width <= 0) return;
+    constexpr std::size_t kFloat = sizeof(float);
+    mvde_gpu::check(cudaMemset2DAsync(first, static_cast<std::size_t>(pitch) * kFloat, 0, static_cast<std::size_t>(width) * kFloat,
+                                      static_cast<std::size_t>(height), stream), "clear the bars");
+}
+
+}  // namespace
+
+mvde_gpu::Resize::Resize(const mvde_backend_request &request)
+    : source_(request.source), target_(request.target), height_(request.height), width_(request.width),
+      most_columns_(request.columns.stride), most_rows_(request.rows.stride), columns_(packed_size(request.columns)),
+      rows_(packed_size(request.rows)) {
+    upload(packed(request.columns), columns_.get());
+    upload(packed(request.rows), rows_.get());
+}
+
+mvde_cuda::PreprocessParams mvde_gpu::Resize::params(const mvde_frame &frame, std::uint8_t *target) const {
+    const auto pixels = [](std::int64_t size) { return static_cast<int>(size); };  // at most 65536
+    const std::int64_t box_height = target_.bottom - target_.top, box_width = target_.right - target_.left;
+    mvde_cuda::PreprocessParams params{};
+    params.source = frame.data;
+    params.chroma = frame.chroma;
+    params.target = target;
+    params.source_pitch = frame.row_stride;
+    params.chroma_pitch = frame.chroma_row_stride;
+    params.target_pitch = 3 * width_;
+    params.columns = unpacked(columns_.get(), box_width, most_columns_);
+    params.rows = unpacked(rows_.get(), box_height, most_rows_);
+    params.source_top = pixels(source_.top);
+    params.source_left = pixels(source_.left);
+    params.height = pixels(height_);
+    params.width = pixels(width_);
+    params.box_top = pixels(target_.top);
+    params.box_left = pixels(target_.left);
+    params.box_height = pixels(box_height);
+    params.box_width = pixels(box_width);
+    params.pixel_format = frame.format;
+    params.yuv = kYuv;
+    for (unsigned char &channel : params.fill) channel = kBarGrey;
+    return params;
+}
+
+mvde_cuda::PostprocessParams mvde_gpu::statistics_params(const mvde_backend_request &request, const float *raw, float *depth,
+                                                         float *stats) {
+    mvde_cuda::PostprocessParams params{};
+    params.raw = raw;
+    params.depth = depth;
+    params.stats = stats;
+    params.raw_row_stride = params.depth_row_stride = request.width;
+    params.raw_batch_stride = params.depth_batch_stride = request.height * request.width;
+    params.batch = 1;
+    params.height = static_cast<int>(request.height);
+    params.width = static_cast<int>(request.width);
+    params.patch = request.patch_size;
+    params.depth_output = depth ? mvde_cuda::kDepthMetres : mvde_cuda::kNoDepth;
+    params.conversion = mvde_cuda::kLinear;  // engines of mvde give metres
+    params.range = mvde_cuda::kReject;
+    params.scale = 1.0F;
+    params.max_depth_m = std::numeric_limits<float>::infinity();
+    params.num_columns = stats ? request.num_stats : 0;
+    for (std::int32_t column = 0; stats && column < request.num_stats; ++column)
+        params.columns |= static_cast<unsigned>(request.stats[column]) << (4 * column);
+    return params;
+}
+
+void mvde_gpu::clear_bars(float *depth, std::int64_t height, std::int64_t width, const mvde_box &seen, cudaStream_t stream) {
+    clear(depth, width, seen.top, width, stream);
+    clear(depth + seen.bottom * width, width, height - seen.bottom, width, stream);
+    clear(depth, width, height, seen.left, stream);
+    clear(depth + seen.right, width, height, width - seen.right, stream);
+}

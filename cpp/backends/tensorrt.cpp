@@ -1,0 +1,82 @@
+// libmvde_tensorrt.so and libmvde_tensorrt_rtx.so: TensorRT (10.3 to 11.x) or TensorRT-RTX behind libmvde's sessions.
+#include "gpu_engine.hpp"
+
+#include <cstdio>
+#include <exception>
+#include <sstream>
+#include <string>
+
+namespace {
+
+using mvde_gpu::Engine;
+using mvde_gpu::Failure;
+
+// The message on one line, bounded as Python bounds it.
+std::int32_t fail(mvde_status status, const std::string &message, mvde_backend_message *out) {
+    std::istringstream words(message);
+    std::string line;
+    for (std::string word; words >> word && line.size() < 500;) line += (line.empty() ? "" : " ") + word;
+    std::snprintf(out->text, sizeof out->text, "%s", line.substr(0, 500).c_str());
+    return status;
+}
+
+// Runs a call; no exception leaves it.
+template <class Call>
+std::int32_t guarded(mvde_backend_message *message, Call call) {
+    try {
+        call();
+        return MVDE_OK;
+    } catch (const Failure &error) {
+        return fail(error.status, error.what(), message);
+    } catch (const std::exception &error) {
+        return fail(MVDE_ERROR_BACKEND, error.what(), message);
+    }
+}
+
+Engine &of(void *engine) { return *static_cast<Engine *>(engine); }
+
+const char *library_version() {
+    static const std::string version = mvde_gpu::Plan::library_version();
+    return version.c_str();
+}
+
+std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
+    return guarded(message, [&] { *loaded = (new Engine(*request))->view(); });
+}
+
+std::int32_t start(void *engine, mvde_backend_message *message) {
+    return guarded(message, [&] { of(engine).start(); });
+}
+
+std::int32_t wait(void *engine, std::int64_t timeout_ms, mvde_backend_message *message) {
+    bool is_done = true;
+    const std::int32_t status = guarded(message, [&] { is_done = of(engine).wait(timeout_ms); });
+    return is_done ? status : MVDE_ERROR_TIMEOUT;
+}
+
+std::int32_t infer(void *engine, mvde_backend_message *message) {
+    const std::int32_t status = start(engine, message);
+    return status ? status : wait(engine, -1, message);
+}
+
+std::int32_t bind_device(void *engine, const mvde_frame *frame, const mvde_outputs *outputs, const char **execution,
+                         mvde_backend_message *message) {
+    return guarded(message, [&] {
+        of(engine).bind_device(*frame, *outputs);
+        *execution = of(engine).view().execution;
+    });
+}
+
+std::int32_t infer_device(void *engine, void *stream, mvde_backend_message *message) {
+    return guarded(message, [&] { of(engine).infer_device(static_cast<cudaStream_t>(stream)); });
+}
+
+void close(void *engine) { delete &of(engine); }
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
+    static const mvde_backend backend{MVDE_BACKEND_VERSION, MVDE_TENSORRT_TITLE, library_version, load, infer, start, wait,
+                                      bind_device, infer_device, close};
+    return &backend;
+}

@@ -1,0 +1,143 @@
+// The TensorRT backend's own sources over a GPU made for tests: buffers, graphs and their fallback, order, device memory.
+#include "counting_allocator.hpp"
+#include "engine_folder.hpp"
+#include "harness.hpp"
+#include "session_frame.hpp"
+
+#include <cmath>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace {
+
+using engine_folder::with;
+
+constexpr mvde::Size kFrame{60, 60};  // into 32x48: letterboxed to 32x32, bars left and right
+
+struct Folder : engine_folder::Folder {
+    Folder() {
+        std::string text = engine_folder::manifest(content);
+        text = with(text, "\"id\": \"openvino:fp32\", \"backend\": \"openvino\"", "\"id\": \"tensorrt:fp32\", \"backend\": \"tensorrt\"");
+        write("engine.json", with(text, "\"1.2.3\"", "\"10.3.0\""));
+    }
+};
+
+mvde::Result<mvde::Session> open(const Folder &folder, const char *gpu, mvde::Fit fit = mvde::Fit::letterbox) {
+    setenv("FAKE_GPU", gpu, 1);
+    mvde::SessionOptions options;
+    options.frame = kFrame;
+    options.fit = fit;
+    return mvde::Session::open(folder.path.string(), options);
+}
+
+struct Results {
+    explicit Results(std::size_t num_depths) : depth(num_depths, -1.0F), stats(18, -1.0F) {}
+    bool operator==(const Results &other) const { return depth == other.depth && stats == other.stats; }
+    std::vector<float> depth, stats;
+};
+
+// What the CPU gives for the same frame: libmvde's resizing, the plan's depth, libmvde's statistics.
+Results reference(const Frame &frame, mvde::Fit fit) {
+    auto resizer = mvde::Resizer::create(mvde::PixelFormat::rgb, kFrame, {32, 48}, fit);
+    std::vector<uint8_t> rgb(32 * 48 * 3);
+    CHECK(resizer->resize(frame.view, rgb));
+    std::vector<float> depth(32 * 48);
+    for (std::size_t i = 0; i < depth.size(); ++i) depth[i] = 0.5F + static_cast<float>(rgb[3 * i] + rgb[3 * i + 1] + rgb[3 * i + 2]) / 192.0F;
+    const mvde_box box = resizer->target_box();
+    for (int64_t i = 0; i < 32 * 48; ++i)
+        if (i % 48 < box.left || i % 48 >= box.right || i / 48 < box.top || i / 48 >= box.bottom) depth[static_cast<std::size_t>(i)] = 0.0F;
+    Results results(60 * 60);
+    CHECK(mvde::patch_stats(mvde::depth_map(depth.data(), {32, 48}), 16, {MVDE_MEAN, MVDE_VAR, MVDE_GRAD}, results.stats));
+    CHECK(resizer->depth_to_source(depth, results.depth));
+    return results;
+}
+
+}  // namespace
+
+TEST(frames_of_the_host_give_the_cpus_results_on_every_kind_of_gpu) {
+    const Folder folder;
+    for (const char *gpu : {"discrete", "integrated", "uncapturable"})
+        for (const mvde::Fit fit : {mvde::Fit::stretch, mvde::Fit::letterbox, mvde::Fit::crop}) {
+            auto session = open(folder, gpu, fit);
+            CHECK(session, "%s", session.error().message.c_str());
+            if (!session) return;
+            const mvde_session_info info = session->info();
+            const std::string how = info.execution, expected = std::string(gpu) == "uncapturable" ? "CUDA stream, for a graph" : "CUDA graph";
+            CHECK(how.find(expected) == 0, "%s", how.c_str());
+            CHECK(std::string(info.device) == "Fake GPU (compute capability 8.7)" && std::string(info.library_version) == "10.3.0.26");
+            Frame frame(kFrame);
+            for (int i = 0; i < 3; ++i) {
+                Results results(60 * 60);
+                frame.bytes[static_cast<std::size_t>(50 * i)] = 200;
+                if (i == 1) CHECK(session->infer_async(frame.view) && session->wait(results.depth, results.stats, 1000));
+                else CHECK(session->infer(frame.view, results.depth, results.stats));
+                CHECK(results == reference(frame, fit), "%s, frame %d", gpu, i);
+            }
+        }
+}
+
+TEST(a_frame_on_the_gpu_has_a_time_limit_and_allocates_nothing) {
+    const Folder folder;
+    auto session = open(folder, "integrated");
+    Frame frame(kFrame);
+    Results results(60 * 60);
+    CHECK(session->infer_async(frame.view));
+    CHECK(session->wait(results.depth, results.stats, 0).error().status == MVDE_ERROR_TIMEOUT);
+    CHECK(session->wait(results.depth, results.stats));
+    CHECK(results == reference(frame, mvde::Fit::letterbox));
+}
+
+TEST(frames_in_device_memory_are_queued_on_the_callers_stream) {
+    const Folder folder;
+    for (const char *gpu : {"discrete", "uncapturable"}) {
+        auto session = open(folder, gpu);
+        Frame frame(kFrame);
+        Results results(32 * 48), host(60 * 60);
+        CHECK(session->infer_device(nullptr).error().status == MVDE_ERROR_IDLE, "nothing is bound");
+        CHECK(session->bind_device(frame.view, results.depth, results.stats), "%s", mvde_last_error());
+        frame.fill(64);
+        results.stats.assign(18, -1.0F);
+        CHECK(session->infer_device(nullptr));
+        CHECK(results.stats[3] == -1.0F, "it was only queued");
+        CHECK(session->infer(frame.view, host.depth, host.stats), "a frame of the host comes after it");
+        CHECK(results.stats == reference(frame, mvde::Fit::letterbox).stats && host == reference(frame, mvde::Fit::letterbox));
+        CHECK(results.depth[24] == 1.5F && results.depth[0] == 0.0F, "the middle is image, the left a bar");
+        CHECK(std::string(session->info().execution).find(std::string(gpu) == "discrete" ? "CUDA graph" : "CUDA stream") == 0);
+        Frame other({32, 32});
+        CHECK(session->bind_device(other.view, results.depth, results.stats).error().status == MVDE_ERROR_SHAPE);
+        CHECK(session->bind_device(frame.view, {results.depth.data(), 7}, {}).error().status == MVDE_ERROR_CAPACITY);
+    }
+}
+
+TEST(a_machine_without_a_gpu_and_a_manifest_that_lies_have_their_own_errors) {
+    const Folder folder;
+    auto none = open(folder, "none");
+    CHECK(!none && none.error().status == MVDE_ERROR_NO_DEVICE, "%d", none.error().status);
+    CHECK(none.error().message.find("TensorRT cannot run " + folder.path.string() + "/engine.blob: there is no CUDA device: "
+                                    "cudaErrorNoDevice") == 0, "%s", none.error().message.c_str());
+    std::ifstream stream(folder.path / "engine.json");
+    const std::string good(std::istreambuf_iterator<char>(stream), {});
+    const auto expect = [&](const char *from, const char *to, int32_t status, const char *words) {
+        folder.write("engine.json", with(good, from, to));
+        auto refused = open(folder, "discrete");
+        CHECK(!refused && refused.error().status == status, "%s: %d", words, refused.error().status);
+        CHECK(refused.error().message.find(words) != std::string::npos, "%s", refused.error().message.c_str());
+    };
+    expect("\"name\": \"depth\"", "\"name\": \"deep\"", MVDE_ERROR_INCOMPATIBLE, "it has no such tensors; build it again");
+    expect("\"10.3.0\"", "\"10.4.0\"", MVDE_ERROR_INCOMPATIBLE, "was built with tensorrt 10.4.0, but 10.3.0.26 is installed");
+    folder.write("engine.json", with(good, "\"10.3.0\"", "\"10.3.0.26\""));
+    CHECK(open(folder, "discrete"), "%s", mvde_last_error());
+}
+
+TEST(a_version_compatible_plan_runs_in_later_versions_of_its_major) {
+    const Folder folder;
+    std::ifstream stream(folder.path / "engine.json");
+    const std::string good = with({std::istreambuf_iterator<char>(stream), {}}, "\"INFERENCE_NUM_THREADS\": 1", "\"version_compatible\": true");
+    for (const auto &[version, runs] : {std::pair{"10.1.0", true}, {"10.3.0.27", false}, {"9.9.9", false}, {"", false}}) {
+        folder.write("engine.json", with(good, "\"10.3.0\"", std::string("\"") + version + "\""));
+        CHECK(static_cast<bool>(open(folder, "discrete")) == runs, "'%s'", version);
+    }
+}
+
+int main() { return harness::run_all(); }
