@@ -70,7 +70,10 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """What an engine runs on: ``executed_precision`` is what the backend reports, not what was asked for."""
+    """What an engine runs on: ``executed_precision`` is what the backend reports, not what was asked for.
+
+    ``facts`` are what only one backend has to say (TensorRT: CUDA, compute capabilities, the parsed network).
+    """
 
     id: str
     backend: str
@@ -81,6 +84,7 @@ class EngineRecord:
     cpu_features: tuple[str, ...]
     options: dict[str, Any]
     onnx_sha256: str
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,8 @@ class Manifest:
         for key in ("engine", "companions", "precision", "num_flops"):
             if not plain[key]:
                 del plain[key]
+        if "engine" in plain and not plain["engine"]["facts"]:
+            del plain["engine"]["facts"]
         return plain
 
     def to_json(self) -> str:
@@ -260,7 +266,7 @@ def _read(kind: type[T], plain: Any, where: str, prefix: str) -> T:
     for name, spec in specs.items():
         if name in plain:
             values[name] = _convert(hints[name], plain[name], where, prefix + name)
-        elif spec.default is dataclasses.MISSING:
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise ManifestError(f"{where}: the key {prefix}{name} is missing; export or build the artefact again")
     return kind(**values)
 

@@ -38,7 +38,7 @@ const Record kFile{{{"name", kText}, {"sha256", kText}, {"size_bytes", kInteger}
 const Record kSource{{{"checkpoint_sha256", kText}, {"config", kAnyObject}}};
 const Record kEngine{{{"id", kText}, {"backend", kText}, {"precision", kText}, {"executed_precision", kText},
                       {"device", kText}, {"library_version", kText}, {"cpu_features", kTexts}, {"options", kAnyObject},
-                      {"onnx_sha256", kText}}};
+                      {"onnx_sha256", kText}, {"facts", kAnyObject, false}}};
 const Record kKept{{{"group", kText}, {"dtype", kText}, {"num_nodes", kInteger}, {"reason", kText}}};
 const Record kCalibration{{{"num_images", kInteger}, {"sha256", kText}, {"method", kText}}};
 const Type kOneKept{Type::Is::record, &kKept};

@@ -1,4 +1,4 @@
-"""``mvde build``: exported graphs → engines for this machine."""
+"""``mvde build``: exported graphs → engines for this machine, or for another one's GPU; and their proof on it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from mvde.artifact import Artifact
+    from mvde.engines.base import BuildOptions, EngineId
+    from mvde.engines.build import BuildReport
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +32,13 @@ def build(
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Model name, where several were exported.")] = None,
     onnx: Annotated[Path | None, typer.Option("--onnx", help="An exported graph, instead of --name and --res.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help='Build everything that a JSON file lists: [{"engine": "fp16", "res": ["448"], "name": "base"}, ...].',
+        ),
+    ] = None,
     export_dir: Annotated[Path, typer.Option("--export-dir", help="Folder that `mvde export` wrote to.")] = Path(
         "export"
     ),
@@ -45,40 +54,173 @@ def build(
         str | None,
         typer.Option("--provider", help="For onnxruntime: cpu, cuda or tensorrt. Default: the best there is."),
     ] = None,
+    verify_builds: Annotated[
+        int, typer.Option("--verify-builds", min=1, help="Build so many times; all must agree before one is kept.")
+    ] = 1,
+    prove: Annotated[
+        Path | None,
+        typer.Option("--prove", help="Measure an engine that was built without its device, here, and stamp it."),
+    ] = None,
+    without_device: Annotated[
+        bool,
+        typer.Option(
+            "--without-device",
+            help="tensorrt-rtx: build for another machine's GPU; the engine is refused until --prove measured it.",
+        ),
+    ] = False,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option("--compute-capability", help="tensorrt-rtx: of a GPU to build for, e.g. 8.9; repeatable."),
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option("--optimization-level", help="TensorRT: 0 (fast to build) to 5 (fast to run).")
+    ] = None,
+    workspace: Annotated[
+        int | None, typer.Option("--workspace", help="TensorRT: scratch memory of a layer at most, MiB.")
+    ] = None,
+    aux_streams: Annotated[
+        int | None, typer.Option("--aux-streams", help="TensorRT: streams besides the caller's. Default: 0 on Jetson.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT: a plan that later versions of the major load, too.")
+    ] = False,
+    hardware_compatible: Annotated[
+        str,
+        typer.Option("--hardware-compatible", help="TensorRT: none, ampere-plus or same-compute-capability."),
+    ] = "none",
+    timing_cache: Annotated[
+        bool, typer.Option("--timing-cache/--no-timing-cache", help="TensorRT: keep what was timed on this GPU.")
+    ] = True,
+    dla: Annotated[
+        int | None, typer.Option("--dla", help="Refused: mvde builds for the GPU.", show_default=False)
+    ] = None,
+    accept_known_bad: Annotated[
+        bool, typer.Option("--accept-known-bad", help="Build although `mvde doctor` lists the combination as wrong.")
+    ] = False,
 ) -> None:
     """Build engines for this machine from exported graphs.
 
     Each engine is compared with its fp32 graph on photographs and is kept only if depth and patch statistics agree.
     """
+    from mvde.engines.base import BuildOptions
+    from mvde.engines.tensorrt.options import TensorRtOptions
+
+    if prove is not None:
+        _prove(prove)
+        return
+    _refuse_dla(dla)
+    tensorrt = TensorRtOptions(
+        optimization_level=optimization_level,
+        workspace_mib=workspace,
+        num_aux_streams=aux_streams,
+        version_compatible=version_compatible,
+        hardware=hardware_compatible,
+        compute_capabilities=tuple(dict.fromkeys(compute_capability or ())),
+        timing_cache=timing_cache,
+    )
+    options = BuildOptions(
+        num_threads=threads,
+        provider=provider,
+        tensorrt=tensorrt,
+        without_device=without_device,
+        num_builds=verify_builds,
+        accept_known_bad=accept_known_bad,
+    )
+    for source, engine_id in _wanted(config, engine, onnx, name, res, export_dir, without_device):
+        _report(_build_one(source, engine_id, options, images, out))
+
+
+def _wanted(
+    config: Path | None,
+    engines: list[str] | None,
+    onnx: Path | None,
+    name: str | None,
+    res: list[str] | None,
+    export_dir: Path,
+    without_device: bool,
+) -> list[tuple[Artifact, EngineId]]:
+    """Graph and engine id of every engine to build, without repetitions; all are found before the first is built."""
+    from mvde.cli.build_list import read_build_list
+    from mvde.engines.base import EngineId
+    from mvde.engines.store import best_engine_id, resolve
+    from mvde.errors import UsageError
+
+    if config is not None and (engines or onnx or name or res):
+        raise UsageError("--config lists the engines; leave --engine, --onnx, --name and --res out")
+    entries = read_build_list(config) if config is not None else [(engines, name, res)]
+    found = []
+    for texts, wanted_name, resolutions in entries:
+        ids = [EngineId.parse(text) for text in texts] if texts else [best_engine_id()]
+        if not without_device:
+            ids = [resolve(engine_id) for engine_id in ids]
+        sources = _sources(onnx, wanted_name, resolutions, export_dir)
+        found += [(source, engine_id) for source in sources for engine_id in ids]
+    return list({(str(source.path), str(engine_id)): (source, engine_id) for source, engine_id in found}.values())
+
+
+def _build_one(
+    source: Artifact, engine_id: EngineId, options: BuildOptions, images: Path | None, out: Path
+) -> BuildReport:
+    import dataclasses
+
     from rich.console import Console
+    from rich.markup import escape
 
     from mvde.cli.options import fitted_photographs
-    from mvde.engines.base import BuildOptions, EngineId
     from mvde.engines.build import build_engine
-    from mvde.engines.store import best_engine_id, resolve
     from mvde.export.precision import lower_graph
 
-    ids = [resolve(EngineId.parse(text)) for text in engine] if engine else [best_engine_id()]
-    sources = _sources(onnx, name, res, export_dir)
-    console = Console(stderr=True)
-    for source in sources:
-        photographs = fitted_photographs(source.manifest.resolution, images)
-        for engine_id in dict.fromkeys(ids):
-            with console.status(f"building {engine_id} from {source.path}"):
-                report = build_engine(
-                    source,
-                    engine_id,
-                    photographs,
-                    root=out,
-                    options=BuildOptions(num_threads=threads, provider=provider),
-                    lower_graph=lower_graph,
-                )
-            record = report.manifest.engine
-            assert record is not None
-            print(f"{report.folder}: {engine_id}, computes in {record.executed_precision} on {record.device}")
-            print(
-                f"  compiled in {report.compile_s:.2f} s, loads in {report.load_s:.2f} s; against fp32 {report.parity}"
-            )
+    what = f"building {engine_id} from {source.path}"
+    with Console(stderr=True).status(escape(what)) as status:
+
+        def show(phase: str, num_done: int, num_steps: int) -> None:
+            status.update(escape(f"{what}: {phase.lower()}, {num_done} of {num_steps}"))
+
+        return build_engine(
+            source,
+            engine_id,
+            fitted_photographs(source.manifest.resolution, images),
+            root=out,
+            options=dataclasses.replace(options, on_progress=show),
+            lower_graph=lower_graph,
+        )
+
+
+def _report(report: BuildReport) -> None:
+    import sys
+
+    record = report.manifest.engine
+    assert record is not None
+    for warning in report.warnings:
+        print(f"mvde: warning: {warning}", file=sys.stderr)
+    print(f"{report.folder}: {record.id}, computes in {record.executed_precision} on {record.device}")
+    if report.parity is None:
+        print(f"  compiled in {report.compile_s:.2f} s; parity {report.manifest.parity['state']}")
+        print(f"  it is refused until it was measured where it will run: mvde build --prove {report.folder}")
+        return
+    print(f"  compiled in {report.compile_s:.2f} s, loads in {report.load_s:.2f} s; against fp32 {report.parity}")
+
+
+def _prove(path: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from mvde.engines.proof import prove_engine
+
+    with Console(stderr=True).status(escape(f"measuring {path}")):
+        proof = prove_engine(path)
+    where = ", ".join(map(str, proof.manifest.parity.get("measured_on", {}).values()))
+    print(f"{proof.folder}: measured on {where}; loads in {proof.load_s:.2f} s; against fp32 {proof.parity}")
+
+
+def _refuse_dla(core: int | None) -> None:
+    from mvde.errors import UsageError
+
+    if core is not None:
+        raise UsageError(
+            f"--dla {core}: engines for the deep-learning accelerator are not built; it has no attention and no layer "
+            "normalisation, and would hand nearly every layer back to the GPU. Leave the option out"
+        )
 
 
 def _sources(onnx: Path | None, name: str | None, res: list[str] | None, export_dir: Path) -> list[Artifact]:

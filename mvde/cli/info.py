@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mvde.artifact import Artifact
-    from mvde.manifest import Manifest
+    from mvde.manifest import Manifest, PrecisionRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -107,10 +107,36 @@ def _engine_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("engine", engine.id),
         ("computes in", f"{engine.executed_precision} on {engine.device}"),
         ("library", f"{engine.backend} {engine.library_version}"),
-        ("CPU features", ", ".join(engine.cpu_features)),
+        *([("CPU features", ", ".join(engine.cpu_features))] if engine.cpu_features else []),
         ("options", _readable(engine.options)),
         ("graph", f"SHA-256 {engine.onnx_sha256}"),
+        *_device_rows(engine.facts, manifest.precision),
     ]
+
+
+def _device_rows(facts: dict[str, Any], promised: PrecisionRecord | None) -> list[tuple[str, str]]:
+    """What TensorRT was built for, and what it made of the graph."""
+    rows = []
+    if "compute_capabilities" in facts:
+        rows.append(("built for", f"compute capability {', '.join(map(str, facts['compute_capabilities']))}"))
+    if (network := facts.get("network")) is not None:
+        nodes, products = network["num_by_dtype"], network["products_by_dtype"]
+        attentions = f"{network['num_attention']} attentions"
+        if promised is not None:
+            attentions += f" of {promised.num_attention}"
+        rows += [
+            (
+                "nodes",
+                ", ".join(f"{_percent(count, nodes)} of the nodes compute in {key}" for key, count in nodes.items()),
+            ),
+            ("products", ", ".join(f"{count} in {key}" for key, count in products.items())),
+            ("recognised", f"{attentions}, {network['num_layer_norm']} layer normalisations"),
+        ]
+    return rows
+
+
+def _percent(count: int, counts: dict[str, int]) -> str:
+    return f"{100 * count / max(1, sum(counts.values())):.0f} %"
 
 
 def _list_table(found: list[Artifact]) -> Table:

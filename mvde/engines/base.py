@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.errors import EngineIdError, UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 BACKENDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+
+OnProgress = Callable[[str, int, int], None]
+"""Told what a build is at: the phase's name, the steps of it that are done, and how many it has."""
 
 GRAMMAR = f"[BACKEND:]PRECISION with BACKEND one of {', '.join(BACKENDS)} and PRECISION one of {', '.join(PRECISIONS)}"
 
@@ -118,20 +122,34 @@ class Graph:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a user may choose for an engine; ``None`` leaves the choice to the backend."""
+    """What a user may choose for an engine; ``None`` leaves the choice to the backend.
+
+    ``without_device`` builds for another machine's GPU and leaves the engine unproved; ``num_builds`` are built and
+    must agree before one is kept; ``accept_known_bad`` builds where the list of known errors says not to.
+    """
 
     num_threads: int | None = None
     provider: str | None = None
+    tensorrt: TensorRtOptions = field(default_factory=TensorRtOptions)
+    without_device: bool = False
+    num_builds: int = 1
+    accept_known_bad: bool = False
+    on_progress: OnProgress | None = None
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a backend wrote: the file names (the engine itself first) and how it was made."""
+    """What a backend wrote: the file names (the engine itself first) and how it was made.
+
+    ``facts`` go into the manifest as they are; ``uses_cpu`` says that the engine depends on this CPU's features.
+    """
 
     file_names: tuple[str, ...]
     executed_precision: str
     device: str
     options: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+    uses_cpu: bool = True
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from mvde.artifact import ENGINE_DIR, Artifact, file_record, staged_write, write
 from mvde.engines import onnxruntime
 from mvde.engines.base import BuildOptions, Compiled, Engine, EngineId, Graph
 from mvde.engines.machine import cpu_features
+from mvde.engines.proof import Reference, check_parity, compare_each, infer_batches, parity_record
 from mvde.engines.store import backend_module, engine_folder, resolve
-from mvde.engines.tolerances import TOLERANCES, check_tolerance
+from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.errors import MissingDependencyError, UsageError
 from mvde.manifest import EngineRecord, Manifest
-from mvde.parity import ParityReport, compare_depth, merge_reports
+from mvde.parity import ParityReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,13 +33,31 @@ LowerGraph = Callable[[Graph, str, Path], Graph]
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build made, and what it measured: seconds to compile and to load, parity with the fp32 graph."""
+    """What a build made and measured: seconds to compile and load, parity with the fp32 graph (None: no device).
+
+    ``warnings`` are known errors of the combination that the parity check has to find.
+    """
 
     folder: Path
     manifest: Manifest
     compile_s: float
-    load_s: float
-    parity: ParityReport
+    load_s: float | None
+    parity: ParityReport | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a build is asked for."""
+
+    source: Artifact
+    engine_id: EngineId
+    options: BuildOptions
+    lower_graph: LowerGraph | None
+
+    @property
+    def backend(self) -> Any:
+        return backend_module(str(self.engine_id.backend))
 
 
 def build_engine(
@@ -53,58 +73,102 @@ def build_engine(
 
     ``images`` (K, H, W, 3), uint8 RGB at the graph's resolution, are what the engine and the fp32 graph (run by ONNX
     Runtime) are compared on; ``lower_graph`` writes the graph in a lower precision, for backends that want it so.
+    Without a device nothing is compared: the reference is stored beside the engine, which says that it is unproved.
 
     Raises :class:`BackendError` where this machine cannot execute the id, :class:`ParityError` past the tolerance,
     :class:`MissingDependencyError` without ONNX Runtime; then nothing is written and an older engine stays.
     """
-    engine_id = resolve(engine_id)
+    options = options or BuildOptions()
+    job = _Job(source, _resolved(engine_id, options), options, lower_graph)
     _check_reference_runs()
-    folder = engine_folder(source.manifest, engine_id, root)
+    warnings = _check_source(job, root)
+    folder = engine_folder(source.manifest, job.engine_id, root, _content_key(job))
     existed = folder.is_dir()
     try:
         with staged_write(folder, "engine") as staging:
-            manifest, compile_s = _compile(source, engine_id, staging, options or BuildOptions(), lower_graph)
-            parity, load_s = _prove(staging, manifest, source, images)
-            manifest = dataclasses.replace(manifest, parity=_parity_record(parity, engine_id, source.manifest))
+            manifest, compile_s = _compile(job, staging)
+            reference = Reference.of_graph(source, images)
+            parity, load_s = (None, None) if options.without_device else _prove(job, staging, manifest, reference)
+            if hasattr(job.backend, "device_facts"):  # so that another machine's GPU can be measured, too
+                stored = file_record(staging / reference.write(staging))
+                manifest = dataclasses.replace(manifest, companions=(*manifest.companions, stored))
+            manifest = dataclasses.replace(manifest, parity=parity_record(parity, manifest, source.manifest.parity))
             write_manifest(manifest, staging / manifest.file.name)
     except BaseException:
         if not existed and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    return BuildReport(folder, manifest, compile_s, load_s, parity)
+    return BuildReport(folder, manifest, compile_s, load_s, parity, tuple(warnings))
 
 
-def _compile(
-    source: Artifact, engine_id: EngineId, staging: Path, options: BuildOptions, lower_graph: LowerGraph | None
-) -> tuple[Manifest, float]:
+def _resolved(engine_id: EngineId, options: BuildOptions) -> EngineId:
+    """The id with its backend. Raises :class:`UsageError` for options that do not go with it."""
+    if options.without_device and engine_id.backend is None:
+        raise UsageError(f"--without-device needs an engine id with its backend, such as tensorrt-rtx:{engine_id}")
+    if options.without_device and options.num_builds > 1:
+        raise UsageError("--verify-builds compares what engines compute, which needs the device; leave it out")
+    if not options.without_device:
+        engine_id = resolve(engine_id)
+    on_gpu = hasattr(backend_module(str(engine_id.backend)), "device_facts")
+    if not on_gpu and (options.without_device or options.tensorrt != TensorRtOptions()):
+        raise UsageError(f"--without-device and TensorRT's options do not go with {engine_id}; leave them out")
+    return engine_id
+
+
+def _check_source(job: _Job, root: Path) -> list[str]:
+    """Warnings of the backend; it raises for what is known to fail before minutes are spent."""
+    check = getattr(job.backend, "check_source", None)
+    warnings: list[str] = check(job.source.manifest, job.engine_id.precision, job.options, root) if check else []
+    return warnings
+
+
+def _content_key(job: _Job) -> str:
+    key = getattr(job.backend, "content_key", None)
+    return str(key(job.source.manifest, job.engine_id.precision, job.options)) if key else ""
+
+
+def _compile(job: _Job, staging: Path) -> tuple[Manifest, float]:
     """Manifest (parity still the export's) of the engine written to ``staging``, and the seconds it took."""
-    backend = backend_module(str(engine_id.backend))
+    source, engine_id = job.source, job.engine_id
     graph = Graph(source.path, tuple(source.path.with_name(record.name) for record in source.manifest.companions))
     started = time.perf_counter()
-    if engine_id.precision in backend.LOWERED_PRECISIONS:
-        graph = _lowered(graph, engine_id, staging, lower_graph)
-    compiled = backend.compile_graph(graph, staging, engine_id.precision, options)
+    if engine_id.precision in job.backend.LOWERED_PRECISIONS:
+        graph = _lowered(graph, engine_id, staging, job.lower_graph)
+    compiled = job.backend.compile_graph(graph, staging, engine_id.precision, job.options)
     compile_s = time.perf_counter() - started
     _remove_others(staging, compiled.file_names)
-    return _manifest(source, engine_id, staging, compiled, backend.library_version(), graph), compile_s
+    return _manifest(source, engine_id, staging, compiled, job.backend.library_version(), graph), compile_s
 
 
-def _prove(
-    staging: Path, manifest: Manifest, source: Artifact, images: NDArray[np.uint8]
-) -> tuple[ParityReport, float]:
+def _prove(job: _Job, staging: Path, manifest: Manifest, reference: Reference) -> tuple[ParityReport, float]:
     """Parity of the staged engine with its fp32 graph, and the seconds it took to load.
 
-    Raises :class:`ParityError` past the tolerance of the engine's precision.
+    Raises :class:`ParityError` past the tolerance of the engine's precision, for the engine or for a rebuild of it.
     """
-    assert manifest.engine is not None
+    depth, load_s = _depth(job, staging, manifest, reference)
+    report = compare_each(depth, reference.depth, manifest.patch_size)
+    check_parity(report, manifest)
+    for number in range(2, job.options.num_builds + 1):
+        with tempfile.TemporaryDirectory(dir=staging) as scratch:
+            # Without the timing cache: with it a rebuild takes the same kernels and shows nothing.
+            tensorrt = dataclasses.replace(job.options.tensorrt, timing_cache=False)
+            again = dataclasses.replace(job, options=dataclasses.replace(job.options, tensorrt=tensorrt))
+            other, _ = _compile(again, Path(scratch))
+            rebuilt, _ = _depth(again, Path(scratch), other, reference)
+        drift = compare_each(rebuilt, depth, manifest.patch_size)
+        check_parity(
+            drift, manifest, f"build {number} of {job.options.num_builds} of {job.engine_id} (against build 1)"
+        )
+    return report, load_s
+
+
+def _depth(job: _Job, folder: Path, manifest: Manifest, reference: Reference) -> tuple[NDArray[np.float32], float]:
+    """Depth (K, H, W) of the reference's images by the engine in ``folder``, and the seconds it took to load."""
     started = time.perf_counter()
-    engine: Engine = backend_module(manifest.engine.backend).load(staging / manifest.file.name, manifest)
+    engine: Engine = job.backend.load(folder / manifest.file.name, manifest)
     load_s = time.perf_counter() - started
     with contextlib.closing(engine):
-        report = _measure(engine, source, images)
-    low, high = manifest.depth_range_m
-    check_tolerance(report, TOLERANCES[manifest.engine.precision], high - low, f"engine {manifest.engine.id}")
-    return report, load_s
+        return infer_batches(engine.infer, reference.images, manifest.batch), load_s
 
 
 def _check_reference_runs() -> None:
@@ -125,7 +189,7 @@ def _lowered(graph: Graph, engine_id: EngineId, staging: Path, lower_graph: Lowe
 def _remove_others(staging: Path, keep: tuple[str, ...]) -> None:
     """Intermediate graphs were staged beside the engine; only the engine's own files are published."""
     for path in staging.iterdir():
-        if path.name not in keep:
+        if path.is_file() and path.name not in keep:
             path.unlink()
 
 
@@ -140,9 +204,10 @@ def _manifest(
         executed_precision=compiled.executed_precision,
         device=compiled.device,
         library_version=version,
-        cpu_features=cpu_features(),
+        cpu_features=cpu_features() if compiled.uses_cpu else (),
         options=compiled.options,
         onnx_sha256=source.manifest.file.sha256,
+        facts=compiled.facts,
     )
     return dataclasses.replace(
         source.manifest,
@@ -154,28 +219,3 @@ def _manifest(
         engine=record,
         precision=graph.precision,
     )
-
-
-def _measure(engine: Engine, source: Artifact, images: NDArray[np.uint8]) -> ParityReport:
-    """Differences between the engine and the fp32 graph, a batch of the engine's size at a time."""
-    import numpy as np
-
-    reference = onnxruntime.open_onnx(source.path)
-    batch, patch_size = source.manifest.batch, source.manifest.patch_size
-    reports = []
-    for start in range(0, len(images), batch):
-        chunk = images[start : start + batch]
-        padded = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
-        candidate, expected = engine.infer(padded), reference.infer(padded)
-        reports.append(compare_depth(candidate[: len(chunk)], expected[: len(chunk)], patch_size))
-    reference.close()
-    return merge_reports(reports)
-
-
-def _parity_record(report: ParityReport, engine_id: EngineId, source: Manifest) -> dict[str, Any]:
-    return {
-        "reference": "the exported fp32 graph in ONNX Runtime",
-        **report.to_dict(),
-        "tolerance": dataclasses.asdict(TOLERANCES[engine_id.precision]),
-        "export": source.parity,
-    }

@@ -22,21 +22,28 @@ from mvde.engines.machine import cpu_features
 from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, MissingDependencyError
 from mvde.manifest import Manifest
 
-# In order of preference. OpenVINO comes first since `pip install mvde` brings it and it alone computes
-# in bf16; which of the two is faster in fp32 depends on the machine and the model, and `mvde bench` tells (nano at 192
-# on two AMX cores: OpenVINO by a tenth).
-_MODULES = {"openvino": "mvde.engines.openvino", "onnxruntime": "mvde.engines.onnxruntime"}
-_BEST_PRECISIONS = ("bf16", "fp32")
+# In order of preference: a GPU before the CPU. On a CPU OpenVINO comes first since `pip install mvde` brings it and it
+# alone computes in bf16; which of the two is faster in fp32 depends on the machine and the model; `mvde bench` tells
+# (nano at 192 on two AMX cores: OpenVINO by a tenth).
+_MODULES = {
+    "tensorrt": "mvde.engines.tensorrt.backend:TENSORRT",
+    "tensorrt-rtx": "mvde.engines.tensorrt.backend:TENSORRT_RTX",
+    "openvino": "mvde.engines.openvino",
+    "onnxruntime": "mvde.engines.onnxruntime",
+}
+_BEST = ("tensorrt:fp16", "tensorrt-rtx:fp16", "openvino:bf16", "openvino:fp32", "onnxruntime:fp32")
+"""What is built where nothing is named, the first that works: the fastest precision that the hardware computes in."""
 
 
 def backend_module(backend: str) -> Any:
-    """Module of a backend, with ``library_version``, ``support``, ``compile_graph`` and ``load``.
+    """Module (or object) of a backend, with ``library_version``, ``support``, ``compile_graph`` and ``load``.
 
-    Raises :class:`BackendError` for a backend that this version has no module for.
+    A backend on a GPU also has ``check_source``, ``content_key``, ``mismatch`` and ``device_facts``: see
+    :class:`mvde.engines.tensorrt.backend.TensorRtBackend`.
     """
-    if backend not in _MODULES:
-        raise BackendError(f"this version of mvde has no {backend} engines; use {' or '.join(_MODULES)}")
-    return importlib.import_module(_MODULES[backend])
+    module, _, attribute = _MODULES[backend].partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
 
 
 def support(engine_id: EngineId) -> Support:
@@ -72,22 +79,21 @@ def resolve(engine_id: EngineId) -> EngineId:
 
 def best_engine_id() -> EngineId:
     """The engine to build on this machine when none is named: the fastest precision that its hardware computes in."""
-    for precision in _BEST_PRECISIONS:
-        for backend in _MODULES:
-            if precision != "fp32" and backend == "onnxruntime":
-                continue
-            candidate = EngineId(backend, precision)
-            if support(candidate).works:
-                return candidate
+    for candidate in map(EngineId.parse, _BEST):
+        if support(candidate).works:
+            return candidate
     raise MissingDependencyError(
         "no inference library is installed; install one: pip install 'mvde[openvino]' or 'mvde[onnxruntime]'"
     )
 
 
-def engine_folder(manifest: Manifest, engine_id: EngineId, root: Path = ENGINE_DIR) -> Path:
-    """Where an engine lies: ``engines/NAME-HxW-backend-precision``."""
+def engine_folder(manifest: Manifest, engine_id: EngineId, root: Path = ENGINE_DIR, content_key: str = "") -> Path:
+    """Where an engine lies: ``engines/NAME-HxW-backend-precision``, and a key of its content where there is one.
+
+    Engines of several GPUs and library versions lie side by side then, and each machine takes the one that is for it.
+    """
     stem = artifact_stem(manifest.name, manifest.resolution, manifest.batch)
-    return root / f"{stem}-{engine_id.backend}-{engine_id.precision}"
+    return root / (f"{stem}-{engine_id.backend}-{engine_id.precision}" + (f"-{content_key}" if content_key else ""))
 
 
 def find(
@@ -110,7 +116,7 @@ def find(
                 EngineId.parse(source)  # says what an id looks like
             raise ArtifactError(f"there is no engine at {path}; `mvde build` writes engines to {root}/")
         return _only(find_engines(path, resolution), str(path))
-    return _only(find_engines(name, resolution, folder=root), "any")
+    return _only(_for_this_machine(find_engines(name, resolution, folder=root)), "any")
 
 
 def load_engine(source: str | Path | Artifact) -> tuple[Engine, Manifest]:
@@ -125,6 +131,7 @@ def load_engine(source: str | Path | Artifact) -> tuple[Engine, Manifest]:
         )
     check_machine(artifact.manifest, str(artifact.path.parent))
     check_graph(artifact)
+    check_proved(artifact)
     engine: Engine = backend_module(artifact.manifest.engine.backend).load(artifact.path, artifact.manifest)
     return engine, artifact.manifest
 
@@ -142,7 +149,12 @@ def check_machine(manifest: Manifest, where: str) -> None:
         raise IncompatibleEngineError(
             f"{where} was built for a CPU with {', '.join(missing)}, which this one lacks; {rebuild}"
         )
-    version = backend_module(record.backend).library_version()
+    backend = backend_module(record.backend)
+    if hasattr(backend, "mismatch"):
+        if (reason := backend.mismatch(record)) is not None:
+            raise IncompatibleEngineError(f"{where} cannot run here: {reason}; {rebuild}")
+        return
+    version = backend.library_version()
     if version != record.library_version:
         raise IncompatibleEngineError(
             f"{where} was built with {record.backend} {record.library_version}, but {version} is installed; {rebuild}"
@@ -169,6 +181,27 @@ def check_graph(artifact: Artifact) -> None:
         )
 
 
+def check_proved(artifact: Artifact) -> None:
+    """Nothing, if the engine was measured on a GPU like this machine's, or computes on the CPU that it was built for.
+
+    Raises :class:`IncompatibleEngineError` for one that was built without a device or measured on another GPU, with the
+    command that measures it here.
+    """
+    parity, record = artifact.manifest.parity, artifact.manifest.engine
+    assert record is not None
+    prove = f"measure it on this machine: mvde build --prove {artifact.path.parent}"
+    if parity.get("measured") is False:
+        raise IncompatibleEngineError(f"{artifact.path.parent} has parity {parity['state']}; {prove}")
+    measured_on: dict[str, Any] = parity.get("measured_on") or {}
+    here: dict[str, Any] = backend_module(record.backend).device_facts() if measured_on else {}
+    differing = [key for key in ("gpu", "compute_capability") if measured_on.get(key) != here.get(key)]
+    if differing:
+        was, now = (", ".join(str(facts.get(key)) for key in differing) for facts in (measured_on, here))
+        raise IncompatibleEngineError(
+            f"{artifact.path.parent} was measured on {was}, but this machine has {now}; {prove}"
+        )
+
+
 def build_command(manifest: Manifest) -> str:
     """The command line that builds an engine like this one."""
     record = manifest.engine
@@ -179,7 +212,7 @@ def build_command(manifest: Manifest) -> str:
 
 def _of_id(wanted: EngineId, name: str | None, resolution: tuple[int, int] | None, root: Path) -> Sequence[Artifact]:
     """Engines of an id; for a bare precision those of the backend that is best here, or else whichever was built."""
-    matches = find_engines(name, resolution, str(wanted), root)
+    matches = _for_this_machine(find_engines(name, resolution, str(wanted), root))
     if wanted.backend is not None or len(matches) == 1:
         return matches
     for backend in _MODULES:
@@ -187,6 +220,31 @@ def _of_id(wanted: EngineId, name: str | None, resolution: tuple[int, int] | Non
         if preferred:
             return preferred
     return matches
+
+
+def _for_this_machine(matches: Sequence[Artifact]) -> Sequence[Artifact]:
+    """Of engines that differ only in the GPU, version or options they were built for, the latest that runs here.
+
+    Where none runs here the latest is kept, so that loading it says why.
+    """
+    kept: dict[tuple[Any, ...], list[Artifact]] = {}
+    for found in matches:
+        manifest, record = found.manifest, found.manifest.engine
+        kept.setdefault((manifest.name, manifest.resolution, manifest.batch, record and record.id), []).append(found)
+    return [_latest(alike) if len(alike) > 1 else alike[0] for alike in kept.values()]
+
+
+def _latest(alike: Sequence[Artifact]) -> Artifact:
+    newest_first = sorted(alike, key=lambda found: found.manifest.created, reverse=True)
+    return next((found for found in newest_first if _runs_here(found.manifest)), newest_first[0])
+
+
+def _runs_here(manifest: Manifest) -> bool:
+    try:
+        check_machine(manifest, "")
+    except (IncompatibleEngineError, MissingDependencyError, BackendError):
+        return False
+    return True
 
 
 def _only(matches: Sequence[Artifact], wanted: str) -> Artifact:
@@ -199,4 +257,4 @@ def _only(matches: Sequence[Artifact], wanted: str) -> Artifact:
 
 
 def _looks_like_id(text: str) -> bool:
-    return "/" not in text and not text.endswith((".json", ".onnx", ".blob"))
+    return "/" not in text and not text.endswith((".json", ".onnx", ".blob", ".plan"))

@@ -131,11 +131,39 @@ def test_fp16_on_this_machine_resolves_to_a_backend_that_executes_the_graph() ->
 
 
 def test_an_id_that_nothing_here_executes_gives_every_reason() -> None:
-    with pytest.raises(BackendError, match=r"int8 does not work on this machine \(openvino:int8: .*onnxruntime:int8: "):
+    with pytest.raises(
+        BackendError, match=r"int8 does not work on this machine \(.*openvino:int8: .*onnxruntime:int8: "
+    ):
         store.resolve(EngineId.parse("int8"))
 
 
-def test_a_backend_without_engines_in_this_version_says_what_to_use_instead() -> None:
-    with pytest.raises(BackendError, match="no tensorrt engines; use openvino or onnxruntime"):
-        store.backend_module("tensorrt")
-    assert not store.support(EngineId.parse("tensorrt:fp16")).works
+def _engine_of(folder: Path, blob: Path, created: str, **changes: object) -> Path:
+    """A copy of an engine's manifest and file under another folder's name."""
+    shutil.copytree(blob.parent, folder)
+    _rewrite(folder / blob.name, **changes)
+    manifest = read_manifest(folder / blob.name)
+    write_manifest(dataclasses.replace(manifest, created=created), folder / blob.name)
+    return folder
+
+
+def test_of_engines_that_differ_in_content_alone_the_latest_that_runs_here_is_taken(
+    engine_copy: Path, tmp_path: Path
+) -> None:
+    root = engine_copy.parents[1]
+    newest = _engine_of(root / "newest-of-another-version", engine_copy, "2030-02-01", library_version="2030.1.0")
+    assert store.find("openvino:fp32", root=root).path == engine_copy
+    newer = _engine_of(root / "newer", engine_copy, "2030-01-01")
+    assert store.find("openvino:fp32", root=root).path.parent == newer
+    for folder in (engine_copy.parent, newer):
+        shutil.rmtree(folder)
+    other = _engine_of(root / "older-of-another-version", newest / engine_copy.name, "2029-01-01")
+    assert other.is_dir()
+    assert store.find("fp32", root=root).path.parent == newest  # so that loading it says why none runs
+
+
+def test_an_engine_that_was_never_measured_is_refused_with_the_command_that_measures_it(engine_copy: Path) -> None:
+    manifest = read_manifest(engine_copy)
+    parity = {"measured": False, "state": "not measured: no device when it was built"}
+    write_manifest(dataclasses.replace(manifest, parity=parity), engine_copy)
+    with pytest.raises(IncompatibleEngineError, match=r"not measured: no device.*mvde build --prove .*openvino-fp32"):
+        store.load_engine(engine_copy)

@@ -1,0 +1,149 @@
+"""Memory, streams and graphs of the GPU, through cuda-core and cuda-bindings; neither torch nor pycuda is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mvde.cuda.device import checked, require_gpu
+from mvde.errors import BackendError, MissingDependencyError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+
+@dataclass
+class DeviceBuffer:
+    """Device memory; ``owner`` (a ``cuda.core.Buffer``) frees it with :meth:`close` or when it is forgotten."""
+
+    address: int
+    size_bytes: int
+    owner: Any
+
+    def close(self) -> None:
+        """Nothing; frees the memory."""
+        self.owner.close()
+
+
+@dataclass
+class PinnedArray:
+    """Page-locked memory of the host as an array, which the GPU copies from and to without the driver's staging."""
+
+    array: NDArray[Any]
+    owner: Any
+
+    def close(self) -> None:
+        """Nothing; frees the memory. The array must not be used afterwards."""
+        self.owner.close()
+
+
+class CapturedGraph:
+    """A sequence of device work that is launched as one; it runs with the addresses that it was captured with."""
+
+    def __init__(self, driver: Any, graph: Any) -> None:
+        self._driver = driver
+        self._graph = graph
+        self._executable = checked(driver.cuGraphInstantiate(graph, 0))
+
+    def launch(self, stream: Any) -> None:
+        """Queues the work on ``stream``. Raises :class:`BackendError` where the driver refuses."""
+        checked(self._driver.cuGraphLaunch(self._executable, stream.handle))
+
+    def close(self) -> None:
+        """Nothing; frees the graph."""
+        self._driver.cuGraphExecDestroy(self._executable)
+        self._driver.cuGraphDestroy(self._graph)
+
+
+class CudaDevice:
+    """The first GPU. All methods but :meth:`synchronize` queue work and come back; call :meth:`use` in a new thread."""
+
+    def __init__(self) -> None:
+        """Raises :class:`BackendError` without a GPU, :class:`MissingDependencyError` without cuda-core."""
+        require_gpu("running an engine on TensorRT")
+        try:
+            import cuda.core
+            from cuda.bindings import driver
+        except ImportError as error:
+            raise MissingDependencyError.for_extra("cuda-core", "cuda", "running an engine on a GPU") from error
+        self._core = cuda.core
+        self._driver = driver
+        self.core_device = cuda.core.Device(0)
+        self.core_device.set_current()
+
+    def use(self) -> None:
+        """Makes the device the calling thread's."""
+        self.core_device.set_current()
+
+    def create_stream(self) -> Any:
+        """A new stream that does not wait for the default stream."""
+        return self.core_device.create_stream()
+
+    def stream_of(self, caller: Any) -> Any:
+        """The caller's stream: a handle (int), a ``cuda.core.Stream``, or anything with ``__cuda_stream__``."""
+        if isinstance(caller, int):
+            return self._core.Stream.from_handle(caller)
+        if hasattr(caller, "handle"):
+            return caller
+        if hasattr(caller, "__cuda_stream__"):
+            return self.core_device.create_stream(caller)
+        if hasattr(caller, "cuda_stream"):  # torch.cuda.Stream before it had the protocol
+            return self._core.Stream.from_handle(int(caller.cuda_stream))
+        raise UsageError(f"stream is a {type(caller).__name__}; give a handle (int) or an object with __cuda_stream__")
+
+    def allocate(self, size_bytes: int, stream: Any) -> DeviceBuffer:
+        """Device memory, usable by work that ``stream`` has after this."""
+        buffer = self.core_device.allocate(size_bytes, stream=stream)
+        return DeviceBuffer(int(buffer.handle), size_bytes, buffer)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> PinnedArray:
+        """A page-locked array."""
+        size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        buffer = self._core.LegacyPinnedMemoryResource().allocate(size_bytes)
+        content = (ctypes.c_uint8 * size_bytes).from_address(int(buffer.handle))
+        return PinnedArray(np.frombuffer(memoryview(content), np.dtype(dtype)).reshape(shape), buffer)
+
+    def upload(self, target_address: int, source: NDArray[Any], stream: Any) -> None:
+        """Queues a copy of a pinned array to the device."""
+        checked(self._driver.cuMemcpyHtoDAsync(target_address, source.ctypes.data, source.nbytes, stream.handle))
+
+    def download(self, target: NDArray[Any], source_address: int, stream: Any) -> None:
+        """Queues a copy from the device to a pinned array."""
+        checked(self._driver.cuMemcpyDtoHAsync(target.ctypes.data, source_address, target.nbytes, stream.handle))
+
+    def copy(self, target_address: int, source_address: int, size_bytes: int, stream: Any) -> None:
+        """Queues a copy within the device."""
+        checked(self._driver.cuMemcpyDtoDAsync(target_address, source_address, size_bytes, stream.handle))
+
+    def synchronize(self, stream: Any) -> None:
+        """Waits until the stream's work is done. Raises :class:`BackendError` for an error of that work."""
+        checked(self._driver.cuStreamSynchronize(stream.handle))
+
+    def record(self, stream: Any) -> Any:
+        """An event after the work that ``stream`` has now."""
+        return stream.record()
+
+    def wait(self, stream: Any, event: Any) -> None:
+        """Makes what ``stream`` is given from now on wait for the event."""
+        stream.wait(event)
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> CapturedGraph:
+        """A graph of what ``work`` queues on ``stream``; nothing of it runs now.
+
+        Raises :class:`BackendError` where something in it cannot be captured; the stream is usable again then.
+        """
+        # Thread-local: other threads (a camera driver's, say) may allocate while this one captures.
+        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        checked(self._driver.cuStreamBeginCapture(stream.handle, mode))
+        try:
+            work()
+        except BaseException:
+            with contextlib.suppress(BackendError):  # what made it fail is the error to report
+                checked(self._driver.cuStreamEndCapture(stream.handle))
+            raise
+        return CapturedGraph(self._driver, checked(self._driver.cuStreamEndCapture(stream.handle)))

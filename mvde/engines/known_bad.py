@@ -1,0 +1,106 @@
+"""Combinations of library, GPU and graph that are known to give wrong depth: a data file, each with its sources."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mvde.errors import BackendError
+
+_FILE = Path(__file__).with_name("known_bad.json")
+_BATCHES: dict[str, Callable[[int], bool]] = {
+    "any": lambda batch: True,
+    "one": lambda batch: batch == 1,
+    "several": lambda batch: batch > 1,
+}
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What is about to be built: library version, what the GPUs are (``"8.9"``), the graph's precision and batch."""
+
+    backend: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    precision: str
+    batch: int
+
+
+@dataclass(frozen=True)
+class KnownBad:
+    """An entry of the list. Versions count from ``first`` on and stop before ``before``; empty tuples mean any.
+
+    ``level`` is ``"refuse"`` where models like ours were hit, ``"warn"`` where the parity check has to tell.
+    """
+
+    id: str
+    level: str
+    backend: str
+    first: str
+    before: str
+    precisions: tuple[str, ...]
+    compute_capabilities: tuple[str, ...]
+    batches: str
+    what: str
+    advice: str
+    sources: tuple[str, ...]
+
+    def concerns_library(self, backend: str, version: str) -> bool:
+        """Whether the entry is about this library and version, whatever the GPU and the graph."""
+        return self.backend == backend and _numbers(self.first) <= _numbers(version) < _numbers(self.before)
+
+    def matches(self, about: Combination) -> bool:
+        """Whether the entry is about this combination."""
+        return (
+            self.concerns_library(about.backend, about.version)
+            and (not self.precisions or about.precision in self.precisions)
+            and (
+                not self.compute_capabilities or bool(set(about.compute_capabilities) & set(self.compute_capabilities))
+            )
+            and _BATCHES[self.batches](about.batch)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.what}; {self.advice} ({', '.join(self.sources)})"
+
+
+@lru_cache(maxsize=1)
+def all_known_bad() -> tuple[KnownBad, ...]:
+    """Every entry of the list."""
+    entries = json.loads(_FILE.read_text(encoding="utf-8"))
+    for entry in entries:
+        entry["first"] = entry.pop("from")
+    return tuple(KnownBad(**{key: _frozen(value) for key, value in entry.items()}) for entry in entries)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check_combination(about: Combination, accepted: bool) -> list[str]:
+    """Warnings about a combination; entries that refuse it are among them once the user has ``accepted`` them.
+
+    Raises :class:`BackendError` with every entry that refuses it otherwise.
+    """
+    found = [entry for entry in all_known_bad() if entry.matches(about)]
+    refusing = [entry for entry in found if entry.level == "refuse"]
+    if refusing and not accepted:
+        listed = "; ".join(map(str, refusing))
+        raise BackendError(
+            f"{about.backend} {about.version} is known to give wrong results here: {listed}. To build all the same, "
+            "add --accept-known-bad; the engine is still measured against its graph"
+        )
+    return [str(entry) for entry in found]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    numbers = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

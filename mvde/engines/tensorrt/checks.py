@@ -1,0 +1,179 @@
+"""What must hold before a plan is built or loaded: GPU, driver, capabilities, versions, disk. Each refusal says why."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvde.cuda.device import capability, find_gpu, why_no_gpu
+from mvde.engines.tensorrt.api import LIBRARIES, version_of
+from mvde.errors import BackendError, IncompatibleEngineError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from mvde.cuda.device import Gpu
+    from mvde.engines.base import BuildOptions
+    from mvde.engines.tensorrt.api import Api
+    from mvde.manifest import EngineRecord
+
+LEAST_CAPABILITY = {"fp32": "7.5", "fp16": "7.5", "int8": "7.5", "bf16": "8.0", "fp8": "8.9"}
+"""Compute capability from which on a GPU has the arithmetic (7.5 is the oldest that TensorRT 10 and later serve)."""
+
+_DRIVERS = {"11": "R450", "12": "R525", "13": "R580"}
+"""Oldest Linux driver of each major of CUDA: https://docs.nvidia.com/deploy/cuda-compatibility/ (minor versions of one
+major run on it)."""
+
+_PLAN_PER_GRAPH = 3.0
+"""Room asked for, as a multiple of the graph: the lowered graph, the plan, and half again (TensorRT-RTX 1.7 wrote 1.3
+times an fp32 graph of 12 MB)."""
+
+
+def chosen_capabilities(api: Api, options: BuildOptions, gpu: Gpu | None) -> tuple[str, ...]:
+    """Compute capabilities that a build is for: those named, or this GPU's.
+
+    Raises :class:`UsageError` where TensorRT-RTX builds without a device and none is named, or TensorRT, which builds
+    for the GPU it runs on, is given some.
+    """
+    named = options.tensorrt.compute_capabilities
+    if not api.is_rtx:
+        if named:
+            raise UsageError(
+                "TensorRT builds for the GPU it runs on; leave --compute-capability out, or build tensorrt-rtx"
+            )
+        return (gpu.compute_capability,) if gpu is not None else ()
+    if not named and options.without_device:
+        raise UsageError(
+            f"--without-device needs --compute-capability of the GPU it is for, one of {', '.join(api.capabilities())}"
+        )
+    chosen = named or ((gpu.compute_capability,) if gpu is not None else ())
+    for text in chosen:
+        api.capability_value(text)  # refuses one that the library does not build for
+    return chosen
+
+
+def check_device(api: Api, options: BuildOptions) -> Gpu | None:
+    """The GPU of this machine; ``None`` only for a build of TensorRT-RTX that says ``without_device``.
+
+    Raises :class:`BackendError` where there is none or its driver is too old, with the way out.
+    """
+    gpu = find_gpu()
+    if options.without_device:
+        if not api.is_rtx:
+            raise BackendError(
+                "TensorRT times its kernels on the GPU that an engine is for, so it cannot build without one; build on "
+                "the robot, or build tensorrt-rtx for its compute capability"
+            )
+        return gpu
+    return require_device(api.library.backend)
+
+
+def require_device(backend: str) -> Gpu:
+    """The GPU of this machine. Raises :class:`BackendError` where there is none or its driver is too old."""
+    gpu = find_gpu()
+    if gpu is None:
+        way_out = (
+            "build on the machine that has the GPU, or here with --without-device --compute-capability CC and measure "
+            "it there with `mvde build --prove ENGINE`"
+            if backend == "tensorrt-rtx"
+            else "build on the machine that has the GPU"
+        )
+        title = LIBRARIES[backend].title
+        raise BackendError(f"{title} needs an NVIDIA GPU to measure and run an engine, but {why_no_gpu()}; {way_out}")
+    if (reason := old_driver(backend, gpu)) is not None:
+        raise BackendError(reason)
+    return gpu
+
+
+def check_arithmetic(precision: str, capabilities: tuple[str, ...]) -> None:
+    """Nothing, if every GPU of ``capabilities`` has the arithmetic. Raises :class:`BackendError` naming the others."""
+    least = LEAST_CAPABILITY[precision]
+    lacking = [text for text in capabilities if capability(text) < capability(least)]
+    if lacking:
+        raise BackendError(
+            f"{precision} needs a GPU of compute capability {least} or later, but this engine is for "
+            f"{', '.join(lacking)}; build fp16 there"
+        )
+
+
+def check_disk(folder: Path, graph_bytes: int) -> None:
+    """Nothing, if the disk has room for a build. Raises :class:`OutputError` with what is needed and what is free."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    needed, free = int(graph_bytes * _PLAN_PER_GRAPH), shutil.disk_usage(existing).free
+    if free < needed:
+        raise OutputError(
+            f"building in {folder} needs about {needed / 1e6:.0f} MB on disk, but {free / 1e6:.0f} MB are free; "
+            "make room, or name another folder with --out"
+        )
+
+
+def old_driver(backend: str, gpu: Gpu) -> str | None:
+    """Why the driver is too old for the installed library, or ``None``."""
+    major = cuda_major(backend)
+    if major is None or int(gpu.driver_cuda.split(".")[0]) >= int(major):
+        return None
+    return (
+        f"the driver of {gpu.name} serves CUDA {gpu.driver_cuda}, but the installed {LIBRARIES[backend].title} is made "
+        f"for CUDA {major}; install driver {_DRIVERS.get(major, 'of that CUDA')} or later, or the package for CUDA "
+        f"{gpu.driver_cuda.split('.')[0]}"
+    )
+
+
+def cuda_major(backend: str) -> str | None:
+    """Major version of CUDA that the installed wheel is made for (``"13"``), or ``None`` where no wheel says so."""
+    for major in sorted(_DRIVERS, reverse=True):
+        try:
+            metadata.version(f"{backend}-cu{major}")
+        except metadata.PackageNotFoundError:
+            continue
+        return major
+    return None
+
+
+def why_not_here(api: Api, record: EngineRecord, gpu: Gpu | None) -> str | None:
+    """Why a plan cannot run with this library on this GPU, or ``None``."""
+    if record.library_version != api.version and not _runs_in(record, api.version):
+        return f"it was built with {api.library.title} {record.library_version}, but {api.version} is installed"
+    if gpu is None:
+        return f"it needs an NVIDIA GPU, but {why_no_gpu()}"
+    if (reason := old_driver(record.backend, gpu)) is not None:
+        return reason
+    built_for = [str(text) for text in record.facts.get("compute_capabilities", ())]
+    if not _runs_on(built_for, str(record.options.get("hardware", "none")), gpu.compute_capability):
+        return (
+            f"it was built for compute capability {', '.join(built_for)}, but {gpu.name} has {gpu.compute_capability}"
+        )
+    return None
+
+
+def check_here(api: Api, record: EngineRecord, where: Path) -> Gpu:
+    """The GPU that a plan may run on. Raises :class:`IncompatibleEngineError` with the reason where it may not."""
+    gpu = find_gpu()
+    reason = why_not_here(api, record, gpu)
+    if gpu is None or reason is not None:
+        raise IncompatibleEngineError(
+            f"{where} cannot run here: {reason}; build it again: mvde build --engine {record.id}"
+        )
+    return gpu
+
+
+def _runs_in(record: EngineRecord, version: str) -> bool:
+    """Whether a version-compatible plan loads: in the same major, from the version that built it on."""
+    built, here = version_of(record.library_version), version_of(version)
+    return bool(record.options.get("version_compatible")) and built[0] == here[0] and built <= here
+
+
+def _runs_on(built_for: list[str], hardware: str, here: str) -> bool:
+    if hardware == "ampere-plus":
+        return capability(here) >= (8, 0)
+    return here in built_for
+
+
+def facts_of(api: Api, gpu: Gpu | None, capabilities: tuple[str, ...]) -> dict[str, Any]:
+    """What the manifest says of library, driver and GPUs."""
+    return {
+        "cuda_major": cuda_major(api.library.backend),
+        "driver_cuda": gpu.driver_cuda if gpu is not None else None,
+        "gpu": gpu.name if gpu is not None else None,
+        "compute_capabilities": list(capabilities),
+    }

@@ -1,0 +1,184 @@
+"""What the library made of a typed graph, read from the parsed network before anything is built."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mvde.errors import BackendError
+
+if TYPE_CHECKING:
+    from mvde.manifest import PrecisionRecord
+
+DTYPE_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
+PRODUCTS = {"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "ATTENTION_INPUT"}
+_BOOKKEEPING = {"CAST", "CONSTANT", "QUANTIZE", "DEQUANTIZE", "SHAPE"}
+_MOVES = {"SHUFFLE", "CONSTANT", "SQUEEZE", "UNSQUEEZE", "IDENTITY", "CAST"}
+_OF_NODE = "[ONNX Layer: "
+"""Start of the metadata that the parser gives to the one layer that stands for an ONNX node; helpers have none."""
+
+SHARE_SLACK = 0.02
+"""Largest difference between the promised and the parsed share of a dtype. TensorRT-RTX 1.7 gives one layer to each
+node, and no difference at all; another parser may drop a few nodes (Identity, a Reshape of a Reshape)."""
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """A parsed network in numbers.
+
+    ``num_by_dtype`` counts the layers that stand for an ONNX node by what they compute in, as
+    :class:`~mvde.manifest.PrecisionRecord` counts the nodes; ``products_by_dtype`` the matrix products, convolutions
+    and attentions; products whose operands are both quantised count as int8 or fp8. ``num_attention`` are those
+    recognised as such, ``num_softmax`` those left as a Softmax between products, ``num_layer_norm`` the normalisation
+    layers. ``constant_resizes`` are layers that resize nothing but constants.
+    """
+
+    num_layers: int
+    num_by_dtype: dict[str, int]
+    products_by_dtype: dict[str, int]
+    num_attention: int
+    num_softmax: int
+    num_layer_norm: int
+    constant_resizes: tuple[str, ...] = field(default=())
+
+    def share(self, dtype: str) -> float:
+        """Fraction (0 to 1) of the nodes that compute in ``dtype``."""
+        return self.num_by_dtype.get(dtype, 0) / max(1, sum(self.num_by_dtype.values()))
+
+    @property
+    def executed_precision(self) -> str:
+        """What the products compute in, most first, such as ``"fp16"`` or ``"int8+fp16"``."""
+        return "+".join(sorted(self.products_by_dtype, key=lambda name: -self.products_by_dtype[name])) or "fp32"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict of JSON types, for the manifest."""
+        return {**asdict(self), "constant_resizes": list(self.constant_resizes)}
+
+
+def inspect_network(network: Any) -> NetworkFacts:
+    """Facts of a parsed network."""
+    layers = [_Layer.of(network.get_layer(index)) for index in range(network.num_layers)]
+    makers = {name: layer for layer in layers for name in layer.outputs}
+    inputs = {network.get_input(index).name for index in range(network.num_inputs)}
+    products = Counter(_computes_in(layer, makers) for layer in layers if layer.kind in PRODUCTS)
+    nodes = [layer for layer in layers if layer.stands_for_node and layer.kind not in _BOOKKEEPING]
+    dtypes = Counter(_computes_in(layer, makers) for layer in nodes if layer.dtype in DTYPE_NAMES)
+    kinds = Counter(layer.kind for layer in layers)
+    return NetworkFacts(
+        num_layers=len(layers),
+        num_by_dtype=dict(dtypes),
+        products_by_dtype=dict(products),
+        num_attention=kinds["ATTENTION_INPUT"],
+        num_softmax=kinds["SOFTMAX"],
+        num_layer_norm=kinds["NORMALIZATION"],
+        constant_resizes=tuple(_constant_resizes(layers, inputs)),
+    )
+
+
+def check_promise(facts: NetworkFacts, promised: PrecisionRecord, title: str) -> None:
+    """Nothing, if the parsed network is what the typed graph promised.
+
+    Raises :class:`BackendError` naming every promise that is not kept: the share of each dtype, the attentions and
+    layer normalisations.
+    """
+    broken = [
+        f"{facts.share(dtype):.0%} of its nodes compute in {dtype}, promised {promised.share(dtype):.0%}"
+        for dtype in sorted({*facts.num_by_dtype, *promised.num_by_dtype})
+        if abs(facts.share(dtype) - promised.share(dtype)) > SHARE_SLACK
+    ]
+    # Before opset 23 an attention is two products round a Softmax; the builder fuses it by its pattern, later.
+    num_attention = facts.num_attention + facts.num_softmax
+    if num_attention != promised.num_attention:
+        broken.append(f"{num_attention} attentions are recognised, promised {promised.num_attention}")
+    if facts.num_layer_norm != promised.num_layer_norm:
+        broken.append(f"{facts.num_layer_norm} layer normalisations are recognised, promised {promised.num_layer_norm}")
+    if broken:
+        raise BackendError(
+            f"{title} would not compute what the {promised.precision} graph says: {'; '.join(broken)}. Nothing was "
+            "written; export the graph again, or build another precision"
+        )
+
+
+def check_network(facts: NetworkFacts, precision: str, title: str) -> None:
+    """Nothing, if the network computes in ``precision`` and resizes no constant.
+
+    Raises :class:`BackendError` where most products compute in something else, or where a position embedding is
+    resampled at run time.
+    """
+    main = facts.executed_precision.split("+")[0]
+    if facts.products_by_dtype and main != precision:
+        counts = ", ".join(f"{count} in {name}" for name, count in facts.products_by_dtype.items())
+        raise BackendError(
+            f"{title} would compute most products in {main}, not {precision} ({counts}); nothing was written"
+        )
+    if facts.constant_resizes:
+        raise BackendError(
+            f"the graph resizes constants at run time ({', '.join(facts.constant_resizes[:3])}): position embeddings "
+            "belong into the graph as they are; export it again with `mvde export`"
+        )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer by its kind, the dtype of its first output, and the names of its tensors."""
+
+    name: str
+    kind: str
+    dtype: str
+    stands_for_node: bool
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, layer: Any) -> _Layer:
+        inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
+        outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
+        return cls(
+            name=layer.name,
+            kind=layer.type.name,
+            dtype=outputs[0].dtype.name if outputs and outputs[0] is not None else "",
+            stands_for_node=str(layer.metadata).startswith(_OF_NODE),
+            inputs=tuple(tensor.name for tensor in inputs if tensor is not None),  # optional inputs are left out
+            outputs=tuple(tensor.name for tensor in outputs if tensor is not None),
+        )
+
+
+def _computes_in(layer: _Layer, makers: dict[str, _Layer]) -> str:
+    """Dtype that a layer computes in; for a product of two dequantised operands, what they were quantised to."""
+    quantised = []
+    if layer.kind in PRODUCTS:
+        quantised = [_quantised_to(name, makers) for name in layer.inputs[:2]]
+    if len(quantised) == 2 and quantised[0] is not None and quantised[0] == quantised[1]:
+        return quantised[0]
+    return DTYPE_NAMES.get(layer.dtype, layer.dtype.lower())
+
+
+def _quantised_to(tensor: str, makers: dict[str, _Layer]) -> str | None:
+    """``"int8"`` or ``"fp8"`` where a tensor comes from a dequantisation, through layers that only move values."""
+    for layer in _upwards(tensor, makers):
+        if layer.kind == "DEQUANTIZE":
+            source = makers.get(layer.inputs[0])
+            return DTYPE_NAMES.get(source.dtype) if source is not None else None
+        if layer.kind not in _MOVES:
+            return None
+    return None
+
+
+def _upwards(tensor: str, makers: dict[str, _Layer]) -> Iterator[_Layer]:
+    """Layers from the one that makes ``tensor`` on, along first inputs."""
+    layer = makers.get(tensor)
+    while layer is not None:
+        yield layer
+        layer = makers.get(layer.inputs[0]) if layer.inputs else None
+
+
+def _constant_resizes(layers: list[_Layer], inputs: set[str]) -> Iterator[str]:
+    """Names of the resizes that no input of the network reaches; layers come in an order that allows one pass."""
+    reached = set(inputs)
+    for layer in layers:
+        if any(name in reached for name in layer.inputs):
+            reached.update(layer.outputs)
+        elif layer.kind == "RESIZE":
+            yield layer.name
