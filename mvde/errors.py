@@ -17,6 +17,8 @@
     ├── ParityError                 two stages disagree by more than the stated tolerance
     ├── BackendError                an inference library failed
     ├── MissingDependencyError (ImportError)  an optional package is not installed
+    ├── ReportError                 a benchmark's report cannot be read, or not be compared with
+    ├── RegressionError             a benchmark is slower than an earlier one by more than was allowed
     └── OutputError                 a result could not be written
 
 Each message says what was given, what was expected, and what to do. The command line prints it as one line and exits
@@ -93,6 +95,14 @@ class MissingDependencyError(MvdeError, ImportError):
     def for_extra(cls, package: str, extra: str, purpose: str) -> MissingDependencyError:
         """Error for a missing ``package``, naming the extra that installs it and what it is needed for."""
         return cls(f"{purpose} needs the package '{package}', which is not installed: pip install 'mvde[{extra}]'")
+
+
+class ReportError(MvdeError):
+    """A benchmark's report is missing or malformed, or describes another machine or other frames."""
+
+
+class RegressionError(MvdeError):
+    """A benchmark is slower than the one that it was compared with, by more than was allowed."""
 
 
 class OutputError(MvdeError):

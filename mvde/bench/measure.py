@@ -1,13 +1,12 @@
-"""Measuring engines: load, first frame, and whole frames interleaved A B A B, so that noise does not decide."""
+"""Measuring engines: load, warm-up, and whole frames interleaved A B A B, so that noise does not decide."""
 
 from __future__ import annotations
 
 import gc
 import itertools
-import resource
-import sys
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.artifact import Artifact
+from mvde.bench import distribution, energy, peaks
+from mvde.bench.distribution import Distribution, WarmUp
+from mvde.bench.machine import describe_machine as describe_machine  # where it used to be
+from mvde.bench.machine import resident_bytes
+from mvde.bench.pacing import Concurrent, ConcurrentRun, Paced, PacedRun
+from mvde.engines.base import DeviceEngine
+from mvde.engines.machine import cpu_name
 from mvde.errors import UsageError
 from mvde.runtime.depth import DepthRuntime, Timings
+from mvde.runtime.image import fit_image, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,52 +31,95 @@ if TYPE_CHECKING:
     from mvde.runtime.image import Fit
 
 MIN_FRAMES = 10
-NUM_WARMUP_FRAMES = 3
+MIN_WARMUP_FRAMES = 3
+MAX_WARMUP_FRAMES = 200
+_NUM_TURNS = 4  # turns per engine where an engine runs for a while before the next one does
 
 
 @dataclass(frozen=True)
-class Distribution:
-    """Milliseconds over all frames of one stage."""
+class Plan:
+    """What is measured: every engine gets ``num_frames`` frames, or as many as fit into ``duration_s`` seconds (ten at
+    least), and as long at ``paced_fps`` frames per second and from ``num_threads`` threads, where those are given."""
 
-    mean_ms: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    p99_9_ms: float
-    max_ms: float
+    duration_s: float = 5.0
+    num_frames: int | None = None
+    fit: Fit = "stretch"
+    paced_fps: float | None = None
+    num_threads: int | None = None
 
-    @classmethod
-    def of(cls, times_ms: Sequence[float]) -> Distribution:
-        """Distribution of the times; a quantile is a time that occurred, so that few frames are not smoothed over."""
-        p50, p90, p99, p99_9 = (float(q) for q in np.quantile(times_ms, (0.5, 0.9, 0.99, 0.999), method="higher"))
-        return cls(float(np.mean(times_ms)), p50, p90, p99, p99_9, float(np.max(times_ms)))
+    def check(self) -> None:
+        """Nothing, if it can be carried out. Raises :class:`UsageError` naming the value that is out of range."""
+        if not 0 < self.duration_s < math.inf or (self.num_frames is not None and self.num_frames < 1):
+            raise UsageError(
+                "a benchmark needs a positive duration and number of frames, but got "
+                f"{self.duration_s} s and {self.num_frames}"
+            )
+        if self.paced_fps is not None and not 0 < self.paced_fps < math.inf:
+            raise UsageError(f"a camera's clock needs a positive rate in frames per second, but got {self.paced_fps}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise UsageError(f"the number of concurrent threads must be at least 1, but got {self.num_threads}")
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What an engine's depth is like, found on the very engine that was timed: metrics by name, and depth pictures'
+    depths (H, W), float32."""
+
+    accuracy: Mapping[str, float] | None = None
+    depths: tuple[NDArray[np.float32], ...] = ()
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Arithmetic per call (see :func:`mvde.export.flops.count_flops`), per second of the median inference, and of the
+    best matrix product of the same precision on this machine (``None`` where that could not be measured)."""
+
+    num_flops: int
+    flops_per_s: float
+    peak_flops_per_s: float | None
 
 
 @dataclass(frozen=True)
 class Measurement:
     """One engine. ``memory_bytes`` is what loading it and its first frames added to the process.
 
-    ``throughput_fps`` is what ``DepthRuntime.stream`` delivers, with its stages overlapped; the distributions are of
-    single calls of ``infer`` on one frame.
+    ``throughput_fps`` is what ``DepthRuntime.stream`` delivers, with its stages overlapped, and ``energy_j`` what the
+    machine used per frame meanwhile, by counter; the distributions are of single calls of ``infer`` on one frame.
+    ``on_device`` is the network alone between two events on its device. ``drift`` is the last third's median over the
+    first's, ``unit`` the depth's. ``samples_us`` holds every frame's stages in microseconds.
     """
 
     name: str
     id: str
     resolution: tuple[int, int]
     batch: int
+    unit: str
     executed_precision: str
     device: str
     library_version: str
+    options: dict[str, Any]
     folder: str
+    file_sha256: str
     load_ms: float
     first_frame_ms: float
+    warm_up: WarmUp
     memory_bytes: int
+    device_memory_bytes: int | None
     num_frames: int
     throughput_fps: float
     total: Distribution
     pre: Distribution
     infer: Distribution
     post: Distribution
+    on_device: Distribution | None
+    drift: float
+    efficiency: Efficiency | None
+    stats_kernel: peaks.KernelSpeed
+    energy_j: dict[str, float]
+    paced: Paced | None
+    concurrent: Concurrent | None
+    assessment: Assessment
+    samples_us: dict[str, list[int]]
 
 
 @dataclass
@@ -80,142 +130,187 @@ class _Run:
     runtime: DepthRuntime
     load_ms: float
     first_frame_ms: float
+    warm_up: WarmUp
     memory_bytes: int
     timings: list[Timings] = field(default_factory=list)
     throughput_fps: float = 0.0
+    energy_j: dict[str, float] = field(default_factory=dict)
+    device_times_ms: list[float] = field(default_factory=list)
+    paced: Paced | None = None
+    concurrent: Concurrent | None = None
+    assessment: Assessment = Assessment()
 
 
 def measure_engines(
     artifacts: Sequence[Artifact],
     images: Sequence[NDArray[np.uint8]],
+    plan: Plan = Plan(),
     *,
-    duration_s: float = 5.0,
-    num_frames: int | None = None,
-    fit: Fit = "stretch",
-    on_frame: Callable[[], None] | None = None,
+    assess: Callable[[DepthRuntime], Assessment] | None = None,
+    on_frame: Callable[[], None] = lambda: None,
 ) -> list[Measurement]:
     """One measurement per engine, in order, over frames (H, W, 3), uint8 RGB, taken from ``images`` in turn.
 
-    Every engine gets ``num_frames`` frames, or as many as fit into ``duration_s`` seconds per engine (at least ten);
-    frames of the engines alternate. ``on_frame`` is called after each frame.
+    Frames of the engines alternate, and where an engine runs for a while (at a camera's clock, from several threads)
+    the engines take turns. ``assess`` is called with each engine at the end, still loaded; ``on_frame`` after frames.
 
-    Raises :class:`UsageError` for a duration or a number of frames that is not positive.
+    Raises :class:`UsageError` for a plan that cannot be carried out, and what loading and running an engine raises.
     """
-    if not duration_s > 0 or (num_frames is not None and num_frames < 1):
-        raise UsageError(
-            f"a benchmark needs a positive duration and number of frames, but got {duration_s} s and {num_frames}"
-        )
+    plan.check()
     runs: list[_Run] = []
     try:
         for artifact in artifacts:
-            runs.append(_start(artifact, images[0], fit))
-        _interleave(runs, images, fit, duration_s * len(runs), num_frames, on_frame)
+            runs.append(_start(artifact, images[0], plan))
+        _interleave(runs, images, plan, on_frame)
         for run in runs:
-            run.throughput_fps = _stream_fps(run, images, fit)
+            _stream(run, images, plan)
+        _at_a_cameras_clock(runs, images, plan, on_frame)
+        _from_several_threads(runs, images, plan, on_frame)
+        _on_their_devices(runs, images[0], plan)
+        for run in runs:
+            run.assessment = assess(run.runtime) if assess is not None else Assessment()
         return [_measurement(run) for run in runs]
     finally:
         for run in runs:
             run.runtime.close()
 
 
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def describe_machine() -> dict[str, Any]:
-    """What a timing depends on, as JSON types: CPU, cores, features, memory, load, mvde's version."""
-    import os
-    import platform
-
-    from mvde import __version__
-    from mvde.engines import machine
-
-    return {
-        "mvde": __version__,
-        "cpu": machine.cpu_name(),
-        "num_cpus": machine.num_cpus(),
-        "cpu_features": list(machine.cpu_features()),
-        "memory_bytes": machine.memory_bytes(),
-        "gpus": machine.nvidia_gpus(),
-        "load_average": list(os.getloadavg()),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
-
-
-def _start(artifact: Artifact, image: NDArray[np.uint8], fit: Fit) -> _Run:
+def _start(artifact: Artifact, image: NDArray[np.uint8], plan: Plan) -> _Run:
     """Engine loaded and warm; the first frame's time is kept, since a robot waits for it."""
     gc.collect()
-    before_bytes = _rss_bytes()
+    before_bytes = resident_bytes()
     started = time.perf_counter()
     runtime = DepthRuntime.load(Path(artifact.path))
     load_ms = _ms_since(started)
     started = time.perf_counter()
-    runtime.infer(image, fit)
+    runtime.infer(image, plan.fit)
     first_frame_ms = _ms_since(started)
-    for _ in range(NUM_WARMUP_FRAMES):
-        runtime.infer(image, fit)
-    return _Run(artifact, runtime, load_ms, first_frame_ms, max(_rss_bytes() - before_bytes, 0))
+    times_ms, deadline = [first_frame_ms], time.perf_counter() + plan.duration_s
+    while not distribution.is_steady(times_ms):
+        times_ms.append(runtime.infer(image, plan.fit).timings.total_ms)
+        is_over = time.perf_counter() > deadline or len(times_ms) >= MAX_WARMUP_FRAMES
+        if is_over and len(times_ms) > MIN_WARMUP_FRAMES:
+            break
+    memory_bytes = max(resident_bytes() - before_bytes, 0)
+    return _Run(artifact, runtime, load_ms, first_frame_ms, distribution.warm_up(times_ms), memory_bytes)
 
 
 def _interleave(
-    runs: Sequence[_Run],
-    images: Sequence[NDArray[np.uint8]],
-    fit: Fit,
-    budget_s: float,
-    num_frames: int | None,
-    on_frame: Callable[[], None] | None,
+    runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], plan: Plan, on_frame: Callable[[], None]
 ) -> None:
-    started = time.perf_counter()
+    started, budget_s, num_frames = time.perf_counter(), plan.duration_s * len(runs), plan.num_frames
     for index in itertools.count():
         if index >= (num_frames or MIN_FRAMES) and (num_frames or time.perf_counter() - started >= budget_s):
             return
         for run in runs:
-            run.timings.append(run.runtime.infer(images[index % len(images)], fit).timings)
-            if on_frame is not None:
-                on_frame()
+            run.timings.append(run.runtime.infer(images[index % len(images)], plan.fit).timings)
+            on_frame()
 
 
-def _stream_fps(run: _Run, images: Sequence[NDArray[np.uint8]], fit: Fit) -> float:
-    """Frames per second out of a stream of half as many frames as were measured singly."""
-    count = max(len(run.timings) // 2, MIN_FRAMES) // run.runtime.info.batch * run.runtime.info.batch
-    frames = itertools.islice(itertools.cycle(images), max(count, run.runtime.info.batch))
+def _stream(run: _Run, images: Sequence[NDArray[np.uint8]], plan: Plan) -> None:
+    """Throughput and energy of a stream of half as many frames as were measured singly."""
+    batch = run.runtime.info.batch
+    count = max(max(len(run.timings) // 2, MIN_FRAMES) // batch * batch, batch)
+    frames = itertools.islice(itertools.cycle(images), count)
     started = time.perf_counter()
-    num_results = sum(1 for _ in run.runtime.stream(frames, fit))
-    return num_results / (time.perf_counter() - started)
+    with energy.measure(energy.counters()) as used:
+        num_results = sum(1 for _ in run.runtime.stream(frames, plan.fit))
+    run.throughput_fps = num_results / (time.perf_counter() - started)
+    run.energy_j = {name: joules / num_results for name, joules in used.joules.items()}
+
+
+def _at_a_cameras_clock(
+    runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], plan: Plan, on_frame: Callable[[], None]
+) -> None:
+    if plan.paced_fps is not None:
+        paced = [PacedRun(run.runtime, images, plan.fit, plan.paced_fps) for run in runs]
+        _take_turns([one.run for one in paced], plan, on_frame)
+        for run, one in zip(runs, paced, strict=True):
+            run.paced = one.result()
+
+
+def _from_several_threads(
+    runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], plan: Plan, on_frame: Callable[[], None]
+) -> None:
+    if plan.num_threads is not None:
+        concurrent = [ConcurrentRun(run.runtime, images, plan.fit, plan.num_threads) for run in runs]
+        _take_turns([one.run for one in concurrent], plan, on_frame)
+        for run, one in zip(runs, concurrent, strict=True):
+            run.concurrent = one.result()
+
+
+def _take_turns(
+    turns: Sequence[Callable[[float, Callable[[], None]], None]], plan: Plan, on_frame: Callable[[], None]
+) -> None:
+    for _ in range(_NUM_TURNS):
+        for turn in turns:
+            turn(plan.duration_s / _NUM_TURNS, on_frame)
+
+
+def _on_their_devices(runs: Sequence[_Run], image: NDArray[np.uint8], plan: Plan) -> None:
+    """Times of the networks alone, where an engine can tell them, as many as frames were measured."""
+    for _ in range(_NUM_TURNS):
+        for run in runs:
+            if isinstance(run.runtime.engine, DeviceEngine):
+                info = run.runtime.info
+                size = (image.shape[0], image.shape[1])
+                fitted = fit_image(image, place(size, info.resolution, plan.fit))
+                batch = np.repeat(fitted[None], info.batch, axis=0)
+                count = -(-len(run.timings) // _NUM_TURNS)
+                run.device_times_ms += run.runtime.engine.device_times_ms(batch, count)
 
 
 def _measurement(run: _Run) -> Measurement:
-    info = run.runtime.info
+    info, manifest, engine = run.runtime.info, run.artifact.manifest, run.runtime.engine
+    times_ms = {
+        "pre": [timings.pre_ms for timings in run.timings],
+        "infer": [timings.infer_ms for timings in run.timings],
+        "post": [timings.post_ms for timings in run.timings],
+    }
+    total_ms = [timings.total_ms for timings in run.timings]
     return Measurement(
-        name=run.artifact.manifest.name,
+        name=manifest.name,
         id=info.id,
         resolution=info.resolution,
         batch=info.batch,
+        unit=manifest.outputs[0].unit,
         executed_precision=info.executed_precision,
         device=info.device,
         library_version=info.library_version,
+        options=dict(info.options),
         folder=run.artifact.path.parent.name,
+        file_sha256=manifest.file.sha256,
         load_ms=run.load_ms,
         first_frame_ms=run.first_frame_ms,
+        warm_up=run.warm_up,
         memory_bytes=run.memory_bytes,
+        device_memory_bytes=engine.device_memory_bytes() if isinstance(engine, DeviceEngine) else None,
         num_frames=len(run.timings),
         throughput_fps=run.throughput_fps,
-        total=Distribution.of([timings.total_ms for timings in run.timings]),
-        pre=Distribution.of([timings.pre_ms for timings in run.timings]),
-        infer=Distribution.of([timings.infer_ms for timings in run.timings]),
-        post=Distribution.of([timings.post_ms for timings in run.timings]),
+        total=Distribution.of(total_ms),
+        pre=Distribution.of(times_ms["pre"]),
+        infer=Distribution.of(times_ms["infer"]),
+        post=Distribution.of(times_ms["post"]),
+        on_device=Distribution.of(run.device_times_ms) if run.device_times_ms else None,
+        drift=distribution.drift(total_ms),
+        efficiency=_efficiency(run, times_ms["infer"]),
+        stats_kernel=peaks.kernel_speed(info.resolution, manifest.patch_size, manifest.stats),
+        energy_j=run.energy_j,
+        paced=run.paced,
+        concurrent=run.concurrent,
+        assessment=run.assessment,
+        samples_us={stage: [round(ms * 1e3) for ms in values] for stage, values in times_ms.items()},
     )
 
 
-def _rss_bytes() -> int:
-    """Resident size of this process (Linux; elsewhere its peak, which only grows)."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        return peak_memory_bytes()
-    return int(statm.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+def _efficiency(run: _Run, infer_ms: Sequence[float]) -> Efficiency | None:
+    """Arithmetic against the CPU's measured best; there is no such product to measure on another device."""
+    num_flops, info = run.artifact.manifest.num_flops, run.runtime.info
+    if num_flops is None:
+        return None
+    times_ms = run.device_times_ms or infer_ms
+    peak = peaks.gemm_flops_per_s(info.executed_precision.split("+")[0]) if info.device == cpu_name() else None
+    return Efficiency(num_flops, num_flops / float(np.median(times_ms)) * 1e3, peak)
 
 
 def _ms_since(started: float) -> float:

@@ -1,37 +1,106 @@
-"""Reports: a table for people and JSON for machines, both saying what really ran."""
+"""Reports: a table for people, Markdown, and JSON for machines, all saying what really ran."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from mvde.bench.measure import Measurement
+from mvde.bench.compare import SCHEMA_VERSION, Comparison
+from mvde.bench.conditions import Conditions
+from mvde.bench.measure import Assessment, Measurement, Plan
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.table import Table
 
-SCHEMA_VERSION = 1
+NONE = "–"  # what could not be measured, or was not asked for
 
-_ROWS: dict[str, Callable[[Measurement], str]] = {
-    "computes in": lambda m: m.executed_precision,
-    "device": lambda m: m.device,
-    "frames": lambda m: str(m.num_frames),
-    "mean": lambda m: _ms(m.total.mean_ms),
-    "p50": lambda m: _ms(m.total.p50_ms),
-    "p90": lambda m: _ms(m.total.p90_ms),
-    "p99": lambda m: _ms(m.total.p99_ms),
-    "p99.9": lambda m: _ms(m.total.p99_9_ms),
-    "max": lambda m: _ms(m.total.max_ms),
-    "pre (mean)": lambda m: _ms(m.pre.mean_ms),
-    "infer (mean)": lambda m: _ms(m.infer.mean_ms),
-    "post (mean)": lambda m: _ms(m.post.mean_ms),
-    "throughput (stream)": lambda m: f"{m.throughput_fps:.2f} frames/s",
-    "load": lambda m: _ms(m.load_ms),
-    "first frame": lambda m: _ms(m.first_frame_ms),
-    "memory": lambda m: f"{m.memory_bytes / 2**20:.0f} MiB",
-}
+
+@dataclass(frozen=True)
+class Report:
+    """One run of the benchmark. ``settings`` are JSON types (see :func:`settings_of`), ``notes`` sentences of doubt."""
+
+    measurements: Sequence[Measurement]
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    conditions: Conditions
+    copy_bytes_per_s: float
+    peak_memory_bytes: int
+    created: str = dataclasses.field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    comparisons: Sequence[Comparison] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on what makes the numbers doubtful: conditions, engines that did not settle or that slowed down."""
+        slowed = [
+            f"{label(one)} became slower by {one.drift - 1:.0%} during the run"
+            for one in self.measurements
+            if one.drift > 1.05
+        ]
+        unsettled = [
+            f"{label(one)} was still becoming faster when its warm-up ended after {len(one.warm_up.times_ms)} frames"
+            for one in self.measurements
+            if not one.warm_up.is_steady
+        ]
+        return (*self.notes, *self.conditions.warnings, *slowed, *unsettled)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types: schema version, time, machine, settings, conditions, and a record per engine."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "created": self.created,
+            "machine": self.machine,
+            "settings": self.settings,
+            "conditions": dataclasses.asdict(self.conditions),
+            "warnings": list(self.warnings),
+            "copy_bytes_per_s": self.copy_bytes_per_s,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "engines": [_engine(measurement) for measurement in self.measurements],
+            "comparisons": [dataclasses.asdict(one) for one in self.comparisons],
+        }
+
+    def to_json(self) -> str:
+        """Indented JSON text in which a list of numbers is one line, so that thousands of samples stay readable."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        return re.sub(r"\[\s+([-+\d.eE,\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
+
+
+def settings_of(
+    plan: Plan, images: Sequence[NDArray[np.uint8]], cpus: Sequence[int] | None, data: str | None
+) -> dict[str, Any]:
+    """What was asked for, as JSON types; ``frames`` identifies the images by their bytes."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(str(image.shape).encode())
+        digest.update(image.tobytes())
+    return {
+        **dataclasses.asdict(plan),
+        "frames": f"{len(images)} images, SHA-256 {digest.hexdigest()[:16]}",
+        "frame_sizes": sorted({f"{image.shape[0]}x{image.shape[1]}" for image in images}),
+        "cpus": list(cpus) if cpus is not None else None,
+        "data": data,
+    }
+
+
+def label(one: Measurement) -> str:
+    """Model, resolution and engine id: ``"nano 192x192 openvino:fp32"``."""
+    height, width = one.resolution
+    batch = f" b{one.batch}" if one.batch != 1 else ""
+    return f"{one.name} {height}x{width}{batch} {one.id}"
+
+
+def rows(measurements: Sequence[Measurement]) -> dict[str, list[str]]:
+    """Label → a cell per engine, of everything that was measured; rows that no engine has are left out."""
+    cells = {name: [cell(one) for one in measurements] for name, cell in _ROWS.items()}
+    return {name: row for name, row in cells.items() if any(cell != NONE for cell in row)}
 
 
 def table(measurements: Sequence[Measurement]) -> Table:
@@ -40,24 +109,121 @@ def table(measurements: Sequence[Measurement]) -> Table:
 
     built = Table("whole frame", show_lines=False)
     for measurement in measurements:
-        height, width = measurement.resolution
-        batch = f" b{measurement.batch}" if measurement.batch != 1 else ""
-        built.add_column(f"{measurement.name} {height}x{width}{batch}\n{measurement.id}", justify="right")
-    for label, cell in _ROWS.items():
-        built.add_row(label, *(cell(measurement) for measurement in measurements))
+        title, engine_id = label(measurement).rsplit(" ", 1)
+        built.add_column(f"{title}\n{engine_id}", justify="right")
+    for name, row in rows(measurements).items():
+        built.add_row(name, *row)
     return built
 
 
-def to_dict(measurements: Sequence[Measurement], machine: dict[str, Any], peak_memory_bytes: int) -> dict[str, Any]:
-    """The report as JSON types: schema version, time, machine, process peak, and one record per engine."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine,
-        "peak_memory_bytes": peak_memory_bytes,
-        "engines": [dataclasses.asdict(measurement) for measurement in measurements],
-    }
+def markdown(report: Report) -> str:
+    """The table, the machine, the warnings and the comparison as Markdown."""
+    lines = [f"| whole frame | {' | '.join(map(label, report.measurements))} |"]
+    lines.append("|---" * (len(report.measurements) + 1) + "|")
+    lines += [f"| {name} | {' | '.join(row)} |" for name, row in rows(report.measurements).items()]
+    lines += ["", f"{machine_line(report)}; {report.created}."]
+    lines += ["", *(f"- Warning: {warning}." for warning in report.warnings)] if report.warnings else []
+    if report.comparisons:
+        lines += ["", "| new / old, 95 % interval | median | mean | p99 |", "|---|---|---|---|"]
+        lines += [f"| {one.engine} | {one.p50} | {one.mean} | {one.p99} |" for one in report.comparisons]
+    return "\n".join(lines) + "\n"
 
 
-def _ms(milliseconds: float) -> str:
-    return f"{milliseconds:.2f} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
+def machine_line(report: Report) -> str:
+    """The machine in a few words: CPU, CPUs used, GPUs, copy bandwidth, the process's peak memory."""
+    machine = report.machine
+    parts = [f"{machine['cpu']}, CPUs {machine['cpus']}", *machine["gpus"]]
+    parts.append(f"copies {report.copy_bytes_per_s / 1e9:.1f} GB/s")
+    parts.append(f"peak memory of the process {report.peak_memory_bytes / 2**20:.0f} MiB")
+    return "; ".join(parts)
+
+
+def _engine(measurement: Measurement) -> dict[str, Any]:
+    """A measurement as JSON types; the depth pictures are not for JSON."""
+    accuracy = measurement.assessment.accuracy
+    plain = dataclasses.asdict(dataclasses.replace(measurement, assessment=Assessment()))
+    del plain["assessment"]
+    plain["accuracy"] = dict(accuracy) if accuracy is not None else None
+    plain["warm_up"]["times_ms"] = [round(ms, 3) for ms in measurement.warm_up.times_ms]
+    return plain
+
+
+def milliseconds(value: float) -> str:
+    """A time with a sensible number of digits: ``"0.412 ms"``, ``"12.3 ms"``, ``"456 ms"``."""
+    if value < 1:
+        return f"{value:.3f} ms"
+    return f"{value:.2f} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def _warm_up(one: Measurement) -> str:
+    found = one.warm_up
+    if not found.is_steady:
+        return f"not steady after {len(found.times_ms)} frames"
+    return f"{found.num_frames} frame{'s' if found.num_frames != 1 else ''}"
+
+
+def _peak_share(one: Measurement) -> str:
+    found = one.efficiency
+    if found is None or found.peak_flops_per_s is None:
+        return NONE
+    return f"{found.flops_per_s / found.peak_flops_per_s:.0%} of {found.peak_flops_per_s / 1e9:.0f} GFLOP/s"
+
+
+def _kernel(one: Measurement) -> str:
+    speed = one.stats_kernel
+    return f"{speed.kernel_gb_per_s:.1f} GB/s, copy {speed.copy_gb_per_s:.1f}"
+
+
+def _accuracy(name: str, text: str = "{:.4f}") -> Callable[[Measurement], str]:
+    def cell(one: Measurement) -> str:
+        accuracy = one.assessment.accuracy
+        return text.format(accuracy[name]) if accuracy is not None else NONE
+
+    return cell
+
+
+def _if(value: Any, text: Callable[[Any], str]) -> str:
+    return text(value) if value is not None else NONE
+
+
+_ROWS: dict[str, Callable[[Measurement], str]] = {
+    "computes in": lambda m: m.executed_precision,
+    "device": lambda m: m.device,
+    "library": lambda m: f"{m.id.split(':')[0]} {m.library_version}",
+    "frames": lambda m: str(m.num_frames),
+    "mean": lambda m: milliseconds(m.total.mean_ms),
+    "p50": lambda m: milliseconds(m.total.p50_ms),
+    "p90": lambda m: milliseconds(m.total.p90_ms),
+    "p99": lambda m: milliseconds(m.total.p99_ms),
+    "p99.9": lambda m: milliseconds(m.total.p99_9_ms),
+    "max": lambda m: milliseconds(m.total.max_ms),
+    "jitter": lambda m: milliseconds(m.total.jitter_ms),
+    "pre (mean)": lambda m: milliseconds(m.pre.mean_ms),
+    "infer (mean)": lambda m: milliseconds(m.infer.mean_ms),
+    "post (mean)": lambda m: milliseconds(m.post.mean_ms),
+    "on the device (p50)": lambda m: _if(m.on_device, lambda found: milliseconds(found.p50_ms)),
+    "throughput (stream)": lambda m: f"{m.throughput_fps:.2f} frames/s",
+    "load": lambda m: milliseconds(m.load_ms),
+    "first frame": lambda m: milliseconds(m.first_frame_ms),
+    "warm after": _warm_up,
+    "memory": lambda m: f"{m.memory_bytes / 2**20:.0f} MiB",
+    "device memory": lambda m: _if(m.device_memory_bytes, lambda found: f"{found / 2**20:.0f} MiB"),
+    "arithmetic": lambda m: _if(m.efficiency, lambda found: f"{found.num_flops / 1e9:.2f} GFLOP"),
+    "achieved": lambda m: _if(m.efficiency, lambda found: f"{found.flops_per_s / 1e9:.0f} GFLOP/s"),
+    "of the best product": _peak_share,
+    "statistics kernel": _kernel,
+    "energy per frame": lambda m: f"{sum(m.energy_j.values()):.2f} J" if m.energy_j else NONE,
+    "camera's clock": lambda m: _if(m.paced, lambda found: f"{found.fps:g} frames/s"),
+    "age of result (p50)": lambda m: _if(m.paced, lambda found: milliseconds(found.age.p50_ms)),
+    "age of result (p99)": lambda m: _if(m.paced, lambda found: milliseconds(found.age.p99_ms)),
+    "late, dropped": lambda m: _if(
+        m.paced, lambda x: f"{x.num_late}, {x.num_dropped} of {x.num_frames + x.num_dropped}"
+    ),
+    "threads": lambda m: _if(m.concurrent, lambda found: str(found.num_threads)),
+    "throughput (threads)": lambda m: _if(m.concurrent, lambda found: f"{found.throughput_fps:.2f} frames/s"),
+    "p50 (threads)": lambda m: _if(m.concurrent, lambda found: milliseconds(found.total.p50_ms)),
+    "AbsRel": _accuracy("abs_rel"),
+    "RMSE": _accuracy("rmse", "{:.3f} m"),
+    "δ1": _accuracy("delta1"),
+    "images": _accuracy("num_images", "{:.0f}"),
+}

@@ -1,14 +1,22 @@
-"""``mvde bench``: how long whole frames take, and what really ran."""
+"""``mvde bench``: how long whole frames take, how good they are, and what really ran."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mvde.artifact import Artifact
+    from mvde.bench.measure import Measurement, Plan
+    from mvde.bench.report import Report
+    from mvde.cli.assess import Assessor
 
 
 def register(app: typer.Typer) -> None:
@@ -32,26 +40,95 @@ def bench(
     fit: Annotated[str, typer.Option("--fit", help="stretch, letterbox or crop.")] = "stretch",
     duration: Annotated[float, typer.Option("--duration", help="Seconds per engine (at least ten frames).")] = 5.0,
     frames: Annotated[int | None, typer.Option("--frames", help="Frames per engine, instead of --duration.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
+    paced: Annotated[
+        float | None,
+        typer.Option("--paced", metavar="FPS", help="Also measure at a camera's clock: late frames, age of results."),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", help="Also measure this many threads that share an engine.")
+    ] = None,
+    cpus: Annotated[str | None, typer.Option("--cpus", help="Run on these CPUs only, such as 0,1 or 0-3.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Data set with ground truth: measure the engines' accuracy, too.")
+    ] = None,
+    data_format: Annotated[
+        str, typer.Option("--format", help="folder, synthetic, nyu, kitti, tum, diode or hypersim.")
+    ] = "folder",
+    depth_scale: Annotated[
+        float, typer.Option("--depth-scale", help="Stored value of one metre, for --format folder.")
+    ] = 1000.0,
+    max_frames: Annotated[
+        int, typer.Option("--max-frames", help="Evenly spread frames of --data to take; 0 for all.", min=0)
+    ] = 0,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report, with every frame's time.")] = None,
+    markdown_path: Annotated[Path | None, typer.Option("--markdown", help="Write the table as Markdown.")] = None,
+    html_path: Annotated[
+        Path | None, typer.Option("--html", help="Write one self-contained page with pictures and charts.")
+    ] = None,
+    old: Annotated[
+        Path | None, typer.Option("--compare", help="An earlier --json report: print the ratios of times to it.")
+    ] = None,
+    max_regression: Annotated[
+        float | None,
+        typer.Option("--max-regression", help="With --compare: exit with 1 past this ratio of medians, such as 1.05."),
+    ] = None,
 ) -> None:
     """Measure whole frames, from camera to statistics.
 
-    Several engines take turns (A B A B), so that a noisy machine does not decide between them.
+    Several engines take turns (A B A B), so that a noisy machine does not decide between them. The table says what
+    really ran, how much of the machine's best it reached, and under which conditions.
     """
-    import json
+    from mvde.bench.machine import parse_cpus, pin
 
-    from rich.console import Console
-
-    from mvde.artifact import atomic_write
-    from mvde.bench.measure import describe_machine, measure_engines, peak_memory_bytes
-    from mvde.bench.report import table, to_dict
+    pinned = parse_cpus(cpus) if cpus is not None else None
+    if pinned is not None:
+        pin(pinned)  # before the libraries are loaded, so that their threads are pinned, too
+    from mvde.bench.compare import check_regression
+    from mvde.bench.measure import Plan
+    from mvde.bench.report import settings_of
+    from mvde.cli.assess import open_assessor
     from mvde.cli.options import read_photographs
     from mvde.runtime.image import check_fit
 
+    plan = Plan(duration, frames, check_fit(fit), paced, concurrency)
+    plan.check()
+    before = _old_report(old, max_regression)
     artifacts = _artifacts(engine, name, res, engine_dir)
     photographs = read_photographs(images)
-    console = Console(stderr=True)
-    with console.status("measuring") as status:
+    assessor = open_assessor(
+        data, data_format, depth_scale, max_frames, photographs, with_pictures=html_path is not None
+    )
+    settings = settings_of(plan, photographs, pinned, f"{data_format} {data.name}" if data is not None else None)
+    if before is not None:
+        from mvde.bench.compare import check_same_frames
+
+        check_same_frames(before["settings"], settings)
+    report = _measured(artifacts, photographs, plan, assessor, settings)
+    if before is not None:
+        report = _compared(before, report)
+    _print(report)
+    _write(report, assessor, json_path, markdown_path, html_path)
+    if max_regression is not None:
+        check_regression(report.comparisons, max_regression)
+
+
+def _measured(
+    artifacts: Sequence[Artifact],
+    photographs: Sequence[NDArray[np.uint8]],
+    plan: Plan,
+    assessor: Assessor,
+    settings: dict[str, Any],
+) -> Report:
+    from rich.console import Console
+
+    from mvde.bench.conditions import ConditionWatch
+    from mvde.bench.machine import describe_machine, peak_memory_bytes
+    from mvde.bench.measure import measure_engines
+    from mvde.bench.peaks import copy_bytes_per_s
+    from mvde.bench.report import Report
+
+    machine = describe_machine()  # first: the load average is that of before
+    with Console(stderr=True).status("measuring") as status, ConditionWatch() as watch:
         num_done = 0
 
         def count() -> None:
@@ -59,16 +136,84 @@ def bench(
             num_done += 1
             status.update(f"measuring, {num_done} frames")
 
-        measurements = measure_engines(
-            artifacts, photographs, duration_s=duration, num_frames=frames, fit=check_fit(fit), on_frame=count
+        measurements: list[Measurement] = measure_engines(
+            artifacts, photographs, plan, assess=assessor.assess, on_frame=count
         )
-    machine = describe_machine()
-    Console().print(table(measurements))
-    peak_mib = peak_memory_bytes() / 2**20
-    print(f"{machine['cpu']}, {machine['num_cpus']} cores; peak memory of the process {peak_mib:.0f} MiB")
+    peak_bytes = peak_memory_bytes()
+    return Report(measurements, machine, settings, watch.conditions(), copy_bytes_per_s(), peak_bytes)
+
+
+def _old_report(path: Path | None, max_regression: float | None) -> dict[str, Any] | None:
+    """The report to compare with, read before minutes of measuring and refused if it is of no use."""
+    import math
+
+    from mvde.bench.compare import machine_differences, read_report
+    from mvde.bench.machine import describe_machine
+    from mvde.errors import ReportError, UsageError
+
+    if max_regression is not None and path is None:
+        raise UsageError("--max-regression needs a report to compare with: --compare old.json")
+    if max_regression is not None and not 0 < max_regression < math.inf:
+        raise UsageError(f"--max-regression is a ratio of times, such as 1.05, but got {max_regression}")
+    if path is None:
+        return None
+    report = read_report(path)
+    differences = machine_differences(report["machine"], describe_machine())
+    if differences and max_regression is not None:
+        raise ReportError(
+            f"{path} was measured on another machine ({'; '.join(differences)}), so that --max-regression would judge "
+            "the machines; leave it out to see the ratios"
+        )
+    return report
+
+
+def _compared(before: dict[str, Any], report: Report) -> Report:
+    import dataclasses
+
+    from mvde.bench.compare import compare, machine_differences
+
+    plain = report.to_dict()
+    differences = machine_differences(before["machine"], report.machine)
+    notes = [f"the old report is of another machine: {'; '.join(differences)}"] if differences else []
+    return dataclasses.replace(report, comparisons=compare(before, plain), notes=notes)
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mvde.bench.report import machine_line, table
+
+    console = Console()
+    console.print(table(report.measurements))
+    print(machine_line(report))
+    if report.comparisons:
+        ratios = Table("new / old (95 % interval)", "median", "mean", "p99")
+        for one in report.comparisons:
+            ratios.add_row(one.engine, str(one.p50), str(one.mean), str(one.p99))
+        console.print(ratios)
+    for warning in report.warnings:
+        Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _write(
+    report: Report, assessor: Assessor, json_path: Path | None, markdown_path: Path | None, html_path: Path | None
+) -> None:
+    from mvde.artifact import atomic_write
+    from mvde.bench.report import markdown
+
+    texts: list[tuple[Path, str]] = []
     if json_path is not None:
-        with atomic_write(json_path) as temporary:
-            temporary.write_text(json.dumps(to_dict(measurements, machine, peak_memory_bytes()), indent=2) + "\n")
+        texts.append((json_path, report.to_json()))
+    if markdown_path is not None:
+        texts.append((markdown_path, markdown(report)))
+    if html_path is not None:
+        from mvde.bench.page import page
+
+        texts.append((html_path, page(report, assessor.pictures)))
+    for path, text in texts:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _artifacts(engines: list[str] | None, name: str | None, res: list[str] | None, folder: Path) -> list[Artifact]:

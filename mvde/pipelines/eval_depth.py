@@ -16,6 +16,7 @@ from mvde.metrics import MetricTotals, check_alignment, depth_metrics
 
 if TYPE_CHECKING:
     from mvde.model import DepthModel
+    from mvde.runtime.depth import DepthRuntime
 
 Predictor = Callable[[list[NDArray[np.uint8]]], list[NDArray[np.float32]]]
 
@@ -44,6 +45,15 @@ def torch_predictor(model: DepthModel, resolution: tuple[int, int]) -> Predictor
             return depth
         x = torch.from_numpy(depth)[None, None]
         return F.interpolate(x, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+
+    return predict
+
+
+def runtime_predictor(runtime: DepthRuntime) -> Predictor:
+    """Function from images (H, W, 3) uint8 to depths (H, W) float32 metres, through a loaded engine, stretched."""
+
+    def predict(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        return [runtime.infer(image).depth for image in images]
 
     return predict
 
@@ -133,8 +143,5 @@ def _engine_predictor(
             "leave the resolution out, or build an engine of that resolution"
         )
 
-    def predict(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        return [runtime.infer(image).depth for image in images]
-
     low, high = runtime.manifest.depth_range_m
-    return predict, (low, high), own
+    return runtime_predictor(runtime), (low, high), own

@@ -111,6 +111,11 @@ class DepthRuntime:
         return self._engine.info
 
     @property
+    def engine(self) -> Engine:
+        """The engine itself, for measuring it without what is around it; closing it is the runtime's."""
+        return self._engine
+
+    @property
     def manifest(self) -> Manifest:
         """What the engine was made from and how far it is from it."""
         return self._manifest

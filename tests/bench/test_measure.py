@@ -1,35 +1,44 @@
-"""The benchmark measures what it says: distributions, alternation, and what really ran."""
+"""The benchmark measures what it says: alternation, warm-up, throughput, and what really ran."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mvde.artifact import load_artifact
-from mvde.bench.measure import Distribution, measure_engines, peak_memory_bytes
-from mvde.bench.report import table, to_dict
+from mvde.bench import peaks
+from mvde.bench.conditions import Conditions
+from mvde.bench.measure import Assessment, Plan, measure_engines
+from mvde.bench.report import Report, markdown, settings_of, table
 from mvde.errors import UsageError
 from mvde.runtime.depth import DepthRuntime
 
 pytest.importorskip("openvino")
 
 
-def test_quantiles_are_times_that_occurred() -> None:
-    times = [float(value) for value in range(1, 1001)]
-    found = Distribution.of(times)
-    assert (found.p50_ms, found.p90_ms, found.p99_ms, found.p99_9_ms, found.max_ms) == (501, 901, 991, 1000, 1000)
-    assert found.mean_ms == pytest.approx(500.5)
-    assert Distribution.of([1.0, 1.0, 100.0]).p99_ms == 100
+@pytest.fixture(autouse=True)
+def short_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "_SIZES", (128,))
+    monkeypatch.setattr(peaks, "_SECONDS_PER_SIZE", 0.02)
+    monkeypatch.setattr(peaks, "_KERNEL_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
 def blobs(build_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("bench")
     return [build_tiny(root) / "engine.blob", build_tiny(root, resolution=(64, 64)) / "engine.blob"]
+
+
+def report_of(found: list, plan: Plan, images: list[np.ndarray]) -> Report:
+    machine = {"cpu": "x", "cpus": "0", "gpus": []}
+    conditions = Conditions(0.2, None, None, None, None, None, ())
+    return Report(found, machine, settings_of(plan, images, None, None), conditions, 1e10, 50 << 20)
 
 
 def test_engines_take_turns(blobs: list[Path], random_images: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,12 +51,16 @@ def test_engines_take_turns(blobs: list[Path], random_images: Callable, monkeypa
 
     monkeypatch.setattr(DepthRuntime, "infer", spy)
     images = [random_images(50, 60, 3)]
-    found = measure_engines([load_artifact(blob) for blob in blobs], images, num_frames=5)
+    found = measure_engines([load_artifact(blob) for blob in blobs], images, Plan(num_frames=5))
     assert order[-10:] == [(32, 48), (64, 64)] * 5
     assert [(one.num_frames, one.id, one.executed_precision) for one in found] == [(5, "openvino:fp32", "fp32")] * 2
-    for one in found:
+    for one, resolution in zip(found, ((32, 48), (64, 64)), strict=True):
         assert one.total.mean_ms == pytest.approx(one.pre.mean_ms + one.infer.mean_ms + one.post.mean_ms)
         assert min(one.load_ms, one.first_frame_ms, one.throughput_fps) > 0
+        assert len(one.warm_up.times_ms) == order.index((64, 64)) if resolution == (32, 48) else True
+        assert one.warm_up.times_ms[0] == one.first_frame_ms
+        assert {stage: len(samples) for stage, samples in one.samples_us.items()} == dict.fromkeys(one.samples_us, 5)
+        assert np.mean(one.samples_us["infer"]) == pytest.approx(one.infer.mean_ms * 1e3, abs=1), "rounded to 1 µs"
 
 
 def test_a_short_duration_still_takes_ten_frames(blobs: list[Path], random_images: Callable) -> None:
@@ -58,26 +71,121 @@ def test_a_short_duration_still_takes_ten_frames(blobs: list[Path], random_image
         num_frames += 1
 
     images = [random_images(50, 60, 3)]
-    found = measure_engines([load_artifact(blobs[0])], images, duration_s=1e-6, on_frame=count)
+    found = measure_engines([load_artifact(blobs[0])], images, Plan(duration_s=1e-6), on_frame=count)
     assert found[0].num_frames == num_frames == 10
+    assert len(found[0].warm_up.times_ms) >= 4
 
 
-@pytest.mark.parametrize("wrong", [{"duration_s": 0.0}, {"duration_s": float("nan")}, {"num_frames": 0}])
-def test_a_duration_that_is_not_positive_is_refused(blobs: list[Path], random_images: Callable, wrong: dict) -> None:
-    with pytest.raises(UsageError, match="positive duration"):
-        measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], **wrong)
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"duration_s": 0.0}, "positive duration"),
+        ({"duration_s": float("nan")}, "positive duration"),
+        ({"duration_s": float("inf")}, "positive duration"),
+        ({"num_frames": 0}, "positive duration"),
+        ({"paced_fps": 0.0}, "positive rate"),
+        ({"paced_fps": float("inf")}, "positive rate"),
+        ({"num_threads": 0}, "at least 1"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused(
+    blobs: list[Path], random_images: Callable, wrong: dict, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], Plan(**wrong))
+
+
+def test_pacing_and_threads_are_measured_when_asked_for(blobs: list[Path], random_images: Callable) -> None:
+    plan = Plan(duration_s=0.2, num_frames=3, paced_fps=40, num_threads=3)
+    (one,) = measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], plan)
+    assert one.paced is not None
+    assert one.concurrent is not None
+    assert one.paced.num_frames + one.paced.num_dropped == 8
+    assert one.concurrent.num_threads == 3
+    assert one.concurrent.num_frames >= 3
+
+
+def test_arithmetic_is_set_against_the_best_product(blobs: list[Path], random_images: Callable) -> None:
+    artifact = load_artifact(blobs[0])
+    (without,) = measure_engines([artifact], [random_images(50, 60, 3)], Plan(num_frames=3))
+    assert without.efficiency is None, "the manifest does not state the graph's arithmetic"
+    counted = dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, num_flops=10**7))
+    (one,) = measure_engines([counted], [random_images(50, 60, 3)], Plan(num_frames=3))
+    assert one.efficiency is not None
+    median_s = float(np.median(one.samples_us["infer"])) / 1e6
+    assert one.efficiency.flops_per_s == pytest.approx(1e7 / median_s, rel=0.05)  # samples are rounded to 1 µs
+    assert one.efficiency.peak_flops_per_s == peaks.gemm_flops_per_s("fp32")
+
+
+class OnDevice:
+    """An engine that tells what its device measured."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine, self.info = engine, engine.info
+        self.infer, self.close = engine.infer, engine.close
+
+    def device_times_ms(self, images: np.ndarray, count: int) -> list[float]:
+        self.infer(images)  # refuses another shape
+        return [0.25] * count
+
+    def device_memory_bytes(self) -> int:
+        return 3 << 20
+
+
+def test_a_device_is_asked_for_its_own_times(
+    blobs: list[Path], random_images: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = DepthRuntime.load
+
+    def load_on_device(*arguments: Any) -> DepthRuntime:
+        runtime = load(*arguments)
+        runtime._engine = OnDevice(runtime._engine)
+        return runtime
+
+    monkeypatch.setattr(DepthRuntime, "load", load_on_device)
+    (one,) = measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], Plan(num_frames=5))
+    assert one.on_device is not None
+    assert (one.on_device.p50_ms, one.device_memory_bytes) == (0.25, 3 << 20)
+
+
+def test_engines_are_assessed_while_loaded(blobs: list[Path], random_images: Callable) -> None:
+    image = random_images(50, 60, 3)
+
+    def assess(runtime: DepthRuntime) -> Assessment:
+        return Assessment({"abs_rel": 0.5}, (runtime.infer(image).depth,))
+
+    found = measure_engines([load_artifact(blob) for blob in blobs], [image], Plan(num_frames=3), assess=assess)
+    assert [one.assessment.depths[0].shape for one in found] == [(50, 60)] * 2
+    plain = report_of(found, Plan(num_frames=3), [image]).to_dict()
+    assert plain["engines"][0]["accuracy"] == {"abs_rel": 0.5}
+    assert "assessment" not in plain["engines"][0]
 
 
 def test_the_report_says_what_ran(blobs: list[Path], random_images: Callable) -> None:
     from rich.console import Console
 
-    found = measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], num_frames=3)
-    plain = json.loads(json.dumps(to_dict(found, {"cpu": "x"}, peak_memory_bytes())))
-    assert plain["schema_version"] == 1
-    assert plain["engines"][0]["total"].keys() == {"mean_ms", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms"}
-    assert plain["peak_memory_bytes"] > 10 << 20
+    images, plan = [random_images(50, 60, 3)], Plan(num_frames=30)
+    found = measure_engines([load_artifact(blobs[0])], images, plan)
+    report = report_of(found, plan, images)
+    plain = json.loads(report.to_json())
+    assert plain == json.loads(json.dumps(report.to_dict())), "joining lists of numbers changes nothing"
+    assert plain["schema_version"] == 2
+    assert plain["engines"][0]["total"].keys() == {
+        "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms", "jitter_ms",
+    }  # fmt: skip
+    assert max(map(len, report.to_json().splitlines())) < 400
+    assert sum('"infer": [' in line for line in report.to_json().splitlines()) == 1
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(table(found))
-    text = console.export_text()
-    for label in ("computes in", "fp32", "p99.9", "first frame", "memory", "throughput", "tiny 32x48"):
-        assert label in text
+    for text in (console.export_text(), markdown(report)):
+        for words in ("computes in", "fp32", "p99.9", "jitter", "first frame", "memory", "throughput", "tiny 32x48"):
+            assert words in text
+        assert "age of result" not in text, "rows that no engine has are left out"
+    assert "- Warning: the hypervisor took 20.0% of the CPUs' time for other machines." in markdown(report)
+
+
+def test_other_frames_have_another_mark(random_images: Callable) -> None:
+    one, other = random_images(8, 9, 3, seed=1), random_images(8, 9, 3, seed=2)
+    marks = [settings_of(Plan(), images, None, None)["frames"] for images in ([one], [other], [one, other], [one])]
+    assert marks[0] == marks[3]
+    assert len(set(marks)) == 3

@@ -1,32 +1,179 @@
-"""``mvde bench``: the table, the JSON file, and what it refuses."""
+"""``mvde bench``: the table, the files, the comparison with an earlier report, and what it refuses."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mvde import cli
+from mvde.artifact import read_manifest, write_manifest
+from mvde.bench import peaks
 
 pytest.importorskip("openvino")
 
+OFFSET_M, GAIN_M = 0.5, 4.0  # of the tiny graph, see tests/conftest.py
 
-def test_the_table_and_the_file_say_what_ran(
-    engine_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+
+@pytest.fixture(autouse=True)
+def short_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "_SIZES", (128,))
+    monkeypatch.setattr(peaks, "_SECONDS_PER_SIZE", 0.02)
+    monkeypatch.setattr(peaks, "_KERNEL_SECONDS", 0.01)
+    monkeypatch.setattr(peaks, "_COPY_BYTES", 1 << 20)
+
+
+def bench(folder: Path, *arguments: object) -> int:
+    return cli.execute(["bench", "--engine-dir", str(folder), *map(str, arguments)])
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr that says what is wrong."""
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("mvde: "))
+    return line
+
+
+@pytest.fixture(scope="module")
+def engines(engine_folder: Path) -> Path:
+    return engine_folder.parent
+
+
+@pytest.fixture
+def old_report(engines: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "old.json"
+    assert bench(engines, "--frames", 30, "--json", path) == 0
+    return path
+
+
+def edited(path: Path, change: Any) -> Path:
+    plain = json.loads(path.read_text())
+    change(plain)
+    path.write_text(json.dumps(plain))
+    return path
+
+
+def make_dataset(root: Path, depth_m: float) -> Path:
+    """Three grey pictures whose depth the tiny engine computes exactly, and ``depth_m`` as their truth."""
+    from PIL import Image
+
+    for kind in ("rgb", "depth"):
+        (root / kind).mkdir(parents=True)
+    for index, level in enumerate((50, 100, 200)):
+        Image.fromarray(np.full((32, 48, 3), level, np.uint8)).save(root / "rgb" / f"{index}.png")
+        truth = depth_m or OFFSET_M + GAIN_M * level / 255
+        np.save(root / "depth" / f"{index}.npy", np.full((32, 48), truth if depth_m >= 0 else 0, np.float32))
+    return root
+
+
+def test_the_table_and_the_files_say_what_ran(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = tmp_path / "bench.json"
-    folder = str(engine_folder.parent)
-    assert (
-        cli.execute(["bench", "--engine", "fp32", "--engine-dir", folder, "--frames", "3", "--json", str(report)]) == 0
-    )
+    files = [tmp_path / f"bench.{suffix}" for suffix in ("json", "md", "html")]
+    options = ["--frames", 3, "--json", files[0], "--markdown", files[1], "--html", files[2]]
+    assert bench(engines, "--engine", "fp32", *options) == 0
     out = capsys.readouterr().out
-    for label in ("computes in", "p99.9", "pre (mean)", "first frame", "memory"):
-        assert label in out
-    stored = json.loads(report.read_text())
-    assert stored["engines"][0]["id"] == "openvino:fp32"
-    assert stored["engines"][0]["executed_precision"] == "fp32"
+    for words in ("computes in", "p99.9", "jitter", "pre (mean)", "first frame", "warm after", "memory"):
+        assert words in out
+    stored = json.loads(files[0].read_text())
+    (engine,) = stored["engines"]
+    assert (engine["id"], engine["executed_precision"]) == ("openvino:fp32", "fp32")
+    assert len(engine["samples_us"]["infer"]) == 3
     assert stored["machine"]["num_cpus"] >= 1
+    assert "| computes in | fp32 |" in files[1].read_text()
+    assert files[2].read_text().startswith("<!doctype html>")
+
+
+def test_pacing_and_concurrency_add_their_rows(engines: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(engines, "--duration", 0.2, "--paced", 50, "--concurrency", 2) == 0
+    out = capsys.readouterr().out
+    assert "age of result" in out
+    assert "throughput (threads)" in out.replace("\n", " ") or "(threads)" in out
+
+
+def test_accuracy_is_of_the_engine_that_was_timed(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, page = tmp_path / "bench.json", tmp_path / "bench.html"
+    data = make_dataset(tmp_path / "data", 0)
+    assert bench(engines, "--frames", 3, "--data", data, "--json", report, "--html", page) == 0
+    accuracy = json.loads(report.read_text())["engines"][0]["accuracy"]
+    assert accuracy["num_images"] == 3
+    # The truth is the graph in closed form; float32 is the only difference.
+    assert accuracy["abs_rel"] < 1e-5
+    assert accuracy["delta1"] == 1
+    assert "AbsRel" in capsys.readouterr().out
+    assert "true depth" in page.read_text()
+
+
+def test_accuracy_does_not_need_pytorch(engines: Path, tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", 3.0)
+    script = f"""
+import sys
+sys.modules["torch"] = sys.modules["onnx"] = sys.modules["transformers"] = None
+from mvde import cli
+from mvde.bench import peaks
+peaks._SIZES, peaks._SECONDS_PER_SIZE = (64,), 0.01
+sys.exit(cli.execute(["bench", "--engine-dir", {str(engines)!r}, "--frames", "2", "--data", {str(data)!r}], debug=True))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "AbsRel" in done.stdout
+
+
+def test_an_earlier_report_gives_ratios(engines: Path, old_report: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The same engine twice on one machine: only noise is between them, far from a factor of 20.
+    assert bench(engines, "--frames", 30, "--compare", old_report, "--max-regression", 20) == 0
+    assert "new / old" in capsys.readouterr().out
+
+
+def test_a_regression_is_exit_status_1_after_the_report_was_written(
+    engines: Path, old_report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ten_times_faster(plain: dict) -> None:
+        samples = plain["engines"][0]["samples_us"]
+        for stage, times in samples.items():
+            samples[stage] = [max(time // 10, 1) for time in times]
+
+    new = tmp_path / "new.json"
+    edited(old_report, ten_times_faster)
+    arguments = ["--frames", 30, "--compare", old_report, "--max-regression", 1.05, "--json", new]
+    assert bench(engines, *arguments) == 1
+    assert "slower than the old report by more than 1.05 in the median: tiny 32x48 openvino:fp32" in error_of(capsys)
+    assert json.loads(new.read_text())["comparisons"][0]["p50"]["ratio"] > 1.05
+    assert bench(engines, "--frames", 30, "--compare", old_report) == 0, "ratios alone judge nothing"
+
+
+def test_another_machine_is_a_warning_without_a_limit_and_refused_with_one(
+    engines: Path, old_report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited(old_report, lambda plain: plain["machine"].update(cpu="another CPU"))
+    assert bench(engines, "--frames", 3, "--compare", old_report) == 0
+    assert "warning: the old report is of another machine: cpu was another CPU" in capsys.readouterr().err
+    assert bench(engines, "--frames", 3, "--compare", old_report, "--max-regression", 1.05) == 1
+    assert "another machine (cpu was another CPU" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plain: plain.update(schema_version=1), "schema_version 1, but this mvde compares with 2"),
+        (lambda plain: plain["settings"].update(frames="other"), "other frames"),
+        (lambda plain: plain["engines"][0].update(id="openvino:bf16"), "no engine is in both"),
+    ],
+)
+def test_a_report_that_does_not_fit_is_one_line(
+    engines: Path, old_report: Path, capsys: pytest.CaptureFixture[str], change: Any, message: str
+) -> None:
+    edited(old_report, change)
+    assert bench(engines, "--frames", 3, "--compare", old_report) == 1
+    assert message in error_of(capsys)
 
 
 @pytest.mark.parametrize(
@@ -34,15 +181,59 @@ def test_the_table_and_the_file_say_what_ran(
     [
         (["--duration", "0"], 2, "positive duration"),
         (["--frames", "0"], 2, "positive duration"),
+        (["--paced", "0"], 2, "positive rate"),
+        (["--concurrency", "0"], 2, "at least 1"),
+        (["--cpus", "9999"], 2, "no CPU 9999; it may use"),
+        (["--cpus", "all"], 2, "expected CPU numbers"),
         (["--engine", "fp17"], 2, "[BACKEND:]PRECISION"),
         (["--engine", "onnxruntime:fp16"], 1, "mvde build --engine onnxruntime:fp16"),
         (["--fit", "zoom"], 2, "stretch, letterbox, crop"),
+        (["--max-regression", "1.05"], 2, "--compare old.json"),
+        (["--compare", "missing.json"], 1, "there is no report missing.json"),
+        (["--compare", "missing.json", "--max-regression", "0"], 2, "a ratio of times, such as 1.05"),
+        (["--data", "missing"], 1, "missing/rgb is not a folder"),
+        (["--data", "missing", "--format", "unknown"], 2, "data.format must be one of"),
     ],
 )
 def test_bad_input_is_one_line(
-    engine_folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, message: str
+    engines: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, message: str
 ) -> None:
-    assert cli.execute(["bench", "--engine-dir", str(engine_folder.parent), *arguments]) == status
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mvde: ")]
-    assert len(lines) == 1
-    assert message in lines[0]
+    assert bench(engines, *arguments) == status
+    assert message in error_of(capsys)
+
+
+def test_a_data_set_without_ground_truth_is_refused_before_anything_is_measured(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_dataset(tmp_path / "data", -1)
+    assert bench(engines, "--duration", 1e6, "--data", data) == 1
+    assert "has no ground truth: none of the 3 frames looked at" in error_of(capsys)
+    for path in (data / "depth").iterdir():
+        path.unlink()
+    assert bench(engines, "--duration", 1e6, "--data", data) == 1
+    assert "has no depth" in error_of(capsys)
+
+
+def test_an_engine_of_another_machine_is_refused(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    folder = tmp_path / "engines" / "tiny"
+    shutil.copytree(next(engines.iterdir()), folder)
+    blob = folder / "engine.blob"
+    manifest = read_manifest(blob)
+    assert manifest.engine is not None
+    record = dataclasses.replace(manifest.engine, cpu_features=("quantum",))
+    write_manifest(dataclasses.replace(manifest, engine=record), blob)
+    assert bench(folder.parent, "--frames", 3) == 1
+    assert "built for a CPU with quantum, which this one lacks; build it again here" in error_of(capsys)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pinning needs Linux")
+def test_a_pinned_run_says_where_it_ran(engines: Path, tmp_path: Path) -> None:
+    cpu, report = min(os.sched_getaffinity(0)), tmp_path / "bench.json"
+    command = [sys.executable, "-m", "mvde", "bench", "--engine-dir", engines, "--frames", "2", "--cpus", cpu]
+    subprocess.run([*map(str, command), "--json", str(report)], capture_output=True, timeout=120, check=True)
+    stored = json.loads(report.read_text())
+    assert (stored["machine"]["cpus"], stored["settings"]["cpus"]) == (str(cpu), [cpu])

@@ -1,0 +1,96 @@
+"""What engines are like besides fast: their accuracy on a data set, and their depth of a few pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mvde.bench.measure import Assessment
+from mvde.bench.pictures import Picture
+from mvde.errors import DatasetError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mvde.datasets.base import DepthDataset
+    from mvde.runtime.depth import DepthRuntime
+
+_NUM_PICTURES = 3
+_NUM_LOOKED_AT = 16
+
+
+@dataclass(frozen=True)
+class Assessor:
+    """Assesses engines that were timed: over ``dataset``, where there is one, and on ``pictures``."""
+
+    dataset: DepthDataset | None
+    max_frames: int
+    pictures: tuple[Picture, ...]
+
+    def assess(self, runtime: DepthRuntime) -> Assessment:
+        """Metrics by name over the data set (depth as it is for metric models, scaled to the median for relative ones)
+        with the number of images, and the depth of each picture."""
+        depths = tuple(runtime.infer(picture.image).depth for picture in self.pictures)
+        return Assessment(None if self.dataset is None else self._accuracy(self.dataset, runtime), depths)
+
+    def _accuracy(self, dataset: DepthDataset, runtime: DepthRuntime) -> dict[str, float]:
+        from mvde.pipelines.eval_depth import evaluate, runtime_predictor
+
+        manifest = runtime.manifest
+        alignment = "none" if manifest.depth_kind == "metric" else "median"
+        totals = evaluate(
+            runtime_predictor(runtime), dataset, manifest.depth_range_m, [alignment], max_frames=self.max_frames
+        )[alignment]
+        return {**totals.overall(), "num_images": len(totals.per_image)}
+
+
+def open_assessor(
+    data: Path | None,
+    data_format: str,
+    depth_scale: float,
+    max_frames: int,
+    photographs: Sequence[NDArray[np.uint8]],
+    *,
+    with_pictures: bool,
+) -> Assessor:
+    """Assessor over the data set at ``data``, or without one; its pictures come from there, or else from the
+    photographs.
+
+    Raises :class:`DatasetError` for a data set without frames or without ground truth, before anything is measured.
+    """
+    if data is None:
+        chosen = [Picture(image) for image in photographs[:_NUM_PICTURES]] if with_pictures else []
+        return Assessor(None, max_frames, tuple(chosen))
+    from mvde.datasets.formats import open_dataset
+
+    dataset = open_dataset(data_format, data, depth_scale)
+    _check_ground_truth(dataset, data)
+    return Assessor(dataset, max_frames, _pictures_of(dataset) if with_pictures else ())
+
+
+def _check_ground_truth(dataset: DepthDataset, data: Path) -> None:
+    """Nothing, if some frame of a few has depth; a data set without any would be found out after minutes only."""
+    indices = _spread(len(dataset), _NUM_LOOKED_AT)
+    if not any(_has_depth(dataset[index].depth_m) for index in indices):
+        raise DatasetError(
+            f"{data} has no ground truth: none of the {len(indices)} frames looked at has a pixel of depth > 0; "
+            "leave --data out to measure speed alone"
+        )
+
+
+def _has_depth(depth_m: NDArray[np.float32]) -> bool:
+    return bool((np.isfinite(depth_m) & (depth_m > 0)).any())
+
+
+def _pictures_of(dataset: DepthDataset) -> tuple[Picture, ...]:
+    samples = [dataset[index] for index in _spread(len(dataset), _NUM_PICTURES)]
+    return tuple(Picture(sample.rgb, sample.depth_m) for sample in samples)
+
+
+def _spread(count: int, taken: int) -> list[int]:
+    """At most ``taken`` indices, evenly spread over ``count``."""
+    return sorted({int(index) for index in np.linspace(0, count - 1, min(count, taken))})

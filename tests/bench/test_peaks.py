@@ -1,0 +1,62 @@
+"""The machine's measured best: a product that we time ourselves cannot beat it by much, and the bytes add up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from mvde.bench import peaks
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(peaks, "_SIZES", (256, 512))
+    monkeypatch.setattr(peaks, "_SECONDS_PER_SIZE", 0.05)
+    monkeypatch.setattr(peaks, "_COPY_BYTES", 1 << 20)
+    yield
+    for cached in (peaks.gemm_flops_per_s, peaks.copy_bytes_per_s, peaks.kernel_speed):
+        cached.cache_clear()
+
+
+def test_the_fp32_peak_is_about_what_numpy_reaches() -> None:
+    pytest.importorskip("openvino")
+    a = np.ones((512, 512), np.float32)
+    numpys = 2 * 512**3 / peaks.best_seconds(lambda: a @ a, 0.05)
+    peak = peaks.gemm_flops_per_s("fp32")
+    assert peak is not None
+    # Two good libraries are within a factor of two; a wrong count of products or a precision of half the width is a
+    # factor of four or more; eight leaves room for a machine that is busy with one of them.
+    assert numpys / 8 < peak < numpys * 8
+
+
+def test_a_lower_precision_runs_as_itself_or_not_at_all() -> None:
+    openvino = pytest.importorskip("openvino")
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    for precision, capability in (("bf16", "BF16"), ("fp16", "FP16")):
+        peak = peaks.gemm_flops_per_s(precision)
+        assert (peak is not None) == (capability in capabilities), precision
+    assert peaks.gemm_flops_per_s("fp8") is None
+
+
+def test_the_peak_is_measured_once() -> None:
+    pytest.importorskip("openvino")
+    first = peaks.gemm_flops_per_s("fp32")
+    started = time.perf_counter()
+    assert peaks.gemm_flops_per_s("fp32") == first
+    assert time.perf_counter() - started < 0.01
+
+
+def test_without_openvino_numpy_stands_in_for_fp32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    assert (peaks.gemm_flops_per_s("fp32") or 0) > 0
+    assert peaks.gemm_flops_per_s("bf16") is None
+
+
+def test_bytes_per_second_are_the_depth_maps_size_over_its_time() -> None:
+    speed = peaks.kernel_speed((64, 96), 16, ("mean", "var", "grad"))
+    assert speed.kernel_gb_per_s * speed.median_ms * 1e6 == pytest.approx(64 * 96 * 4)
+    assert speed.copy_gb_per_s > 0
+    assert peaks.copy_bytes_per_s() > 1e8, "a machine that copies less than 0.1 GB/s did not measure seconds"
