@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 _LIBRARIES = (
-    "numpy", "pillow", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13", "torch",
-    "transformers", "onnx", "onnxscript", "av", "moderngl",
+    "numpy", "pillow", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu12",
+    "tensorrt-rtx-cu13", "cuda-core", "cuda-bindings", "torch", "transformers", "onnx", "onnxscript", "av", "moderngl",
 )  # fmt: skip
 
 
@@ -48,7 +48,8 @@ def examine() -> dict[str, Any]:
             "num_cpus": machine.num_cpus(),
             "cpu_features": list(machine.cpu_features()),
             "memory_bytes": machine.memory_bytes(),
-            "gpus": machine.nvidia_gpus(),
+            "gpus": _gpus(),
+            "jetson": machine.jetson_release(),
             "system": platform.platform(),
             "python": platform.python_version(),
         },
@@ -57,6 +58,15 @@ def examine() -> dict[str, Any]:
         "engines": engines,
         "warnings": _warnings(libraries),
     }
+
+
+def _gpus() -> list[str]:
+    """One line per GPU: as ``nvidia-smi`` tells it, or as the driver does where that tool is not (Jetson)."""
+    from mvde.cuda.device import find_gpu
+    from mvde.engines import machine
+
+    gpu = find_gpu()
+    return machine.nvidia_gpus() or ([str(gpu)] if gpu is not None else [])
 
 
 def _version(package: str) -> str | None:
@@ -78,7 +88,25 @@ def _warnings(libraries: dict[str, str]) -> list[str]:
         )
     if not {"openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13"} & set(libraries):
         found.append("no inference library is installed: pip install 'mvde[openvino]' or 'mvde[onnxruntime]'")
-    return found
+    return found + _known_bad(libraries)
+
+
+def _known_bad(libraries: dict[str, str]) -> list[str]:
+    """Known errors of the installed TensorRT on this machine's GPU; a build that meets one says so, too."""
+    from mvde.cuda.device import find_gpu
+    from mvde.engines.known_bad import all_known_bad
+
+    gpu = find_gpu()
+    versions = {"tensorrt": libraries.get("tensorrt")}
+    versions["tensorrt-rtx"] = libraries.get("tensorrt-rtx-cu13") or libraries.get("tensorrt-rtx-cu12")
+    return [
+        f"{entry.backend} {version}: {entry}"
+        for backend, version in versions.items()
+        if version is not None
+        for entry in all_known_bad()
+        if entry.concerns_library(backend, version)
+        and (gpu is None or not entry.compute_capabilities or gpu.compute_capability in entry.compute_capabilities)
+    ]
 
 
 def _native() -> str:
@@ -106,6 +134,8 @@ def _print(facts: dict[str, Any]) -> None:
     )
     console.print(f"Memory  {machine['memory_bytes'] / 2**30:.1f} GiB", highlight=False)
     console.print(f"GPU     {'; '.join(machine['gpus']) or 'no NVIDIA GPU'}", highlight=False)
+    if machine["jetson"]:
+        console.print(f"Jetson  {machine['jetson']}", highlight=False)
     console.print(f"Native  {facts['native']}", highlight=False)
     versions = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
     console.print(f"Python packages  {versions}", highlight=False)

@@ -53,6 +53,15 @@ def nvidia_gpus() -> list[str]:
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
+def jetson_release() -> str:
+    """Release of Jetson Linux, such as ``"R36 (release), REVISION: 4.3"`` (JetPack 6); empty elsewhere."""
+    try:
+        first = Path("/etc/nv_tegra_release").read_text(encoding="utf-8", errors="replace").splitlines()[:1]
+    except OSError:
+        return ""
+    return ", ".join(part.strip(" #") for part in "".join(first).split(",")[:2])
+
+
 def _cpuinfo_field(*names: str) -> str:
     """First value of one of the fields in /proc/cpuinfo (x86 and Arm name them differently)."""
     try:

@@ -35,5 +35,12 @@ def test_two_onnxruntimes_in_one_environment_are_pointed_out() -> None:
     assert "both installed" in warnings[0]
 
 
+def test_known_errors_of_the_installed_tensorrt_are_listed_with_their_sources() -> None:
+    warnings = doctor._warnings({"openvino": "1", "tensorrt": "10.3.0"})
+    assert any("trt-10.3-vit" in warning and "github.com/NVIDIA/TensorRT/issues" in warning for warning in warnings)
+    assert not any("trt-10.3-vit" in warning for warning in doctor._warnings({"openvino": "1", "tensorrt": "10.9.0"}))
+    assert doctor._warnings({"openvino": "1", "tensorrt-rtx-cu13": "1.7.1"}) == []
+
+
 def test_a_machine_without_any_inference_library_is_told_what_to_install() -> None:
     assert "pip install" in doctor._warnings({"numpy": "2"})[0]
