@@ -132,6 +132,19 @@ class CudaDevice:
         """Makes what ``stream`` is given from now on wait for the event."""
         stream.wait(event)
 
+    def time_mark(self, stream: Any) -> Any:
+        """An event after the work that ``stream`` has now, which knows when it came; see :meth:`elapsed_ms`."""
+        return stream.record(options=self._core.EventOptions(timing_enabled=True))
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        """Milliseconds of the device between two marks, once the work before both is done."""
+        return float(end - start)
+
+    def free_bytes(self) -> int:
+        """Device memory that nobody has now."""
+        free, _ = checked(self._driver.cuMemGetInfo())
+        return int(free)
+
     def capture(self, stream: Any, work: Callable[[], None]) -> CapturedGraph:
         """A graph of what ``work`` queues on ``stream``; nothing of it runs now.
 

@@ -31,6 +31,10 @@ LowerGraph = Callable[[Graph, str, Path], Graph]
 """(graph, precision, folder) → the same graph in that precision, written to the folder."""
 
 
+LAYERS_FILE = "engine.layers.json"
+"""What the library says of the engine's layers, where it says anything and a device could load the engine."""
+
+
 @dataclass(frozen=True)
 class BuildReport:
     """What a build made and measured: seconds to compile and load, parity with the fp32 graph (None: no device).
@@ -90,8 +94,7 @@ def build_engine(
             reference = Reference.of_graph(source, images)
             parity, load_s = (None, None) if options.without_device else _prove(job, staging, manifest, reference)
             if hasattr(job.backend, "device_facts"):  # so that another machine's GPU can be measured, too
-                stored = file_record(staging / reference.write(staging))
-                manifest = dataclasses.replace(manifest, companions=(*manifest.companions, stored))
+                manifest = _with_companions(manifest, staging, reference.write(staging), LAYERS_FILE)
             manifest = dataclasses.replace(manifest, parity=parity_record(parity, manifest, source.manifest.parity))
             write_manifest(manifest, staging / manifest.file.name)
     except BaseException:
@@ -99,6 +102,12 @@ def build_engine(
             folder.rmdir()
         raise
     return BuildReport(folder, manifest, compile_s, load_s, parity, tuple(warnings))
+
+
+def _with_companions(manifest: Manifest, staging: Path, *names: str) -> Manifest:
+    """The manifest with those of the files that were written."""
+    records = [file_record(staging / name) for name in names if (staging / name).is_file()]
+    return dataclasses.replace(manifest, companions=(*manifest.companions, *records))
 
 
 def _resolved(engine_id: EngineId, options: BuildOptions) -> EngineId:
@@ -168,6 +177,8 @@ def _depth(job: _Job, folder: Path, manifest: Manifest, reference: Reference) ->
     engine: Engine = job.backend.load(folder / manifest.file.name, manifest)
     load_s = time.perf_counter() - started
     with contextlib.closing(engine):
+        if hasattr(engine, "layers"):
+            (folder / LAYERS_FILE).write_text(engine.layers(), encoding="utf-8")
         return infer_batches(engine.infer, reference.images, manifest.batch), load_s
 
 

@@ -14,8 +14,10 @@ import numpy as np
 from mvde.artifact import ENGINE_DIR
 from mvde.engines.base import Engine, EngineInfo
 from mvde.engines.store import find, load_engine
+from mvde.engines.tensorrt.session import TensorRtEngine
 from mvde.errors import ImageError, UsageError
 from mvde.manifest import Manifest
+from mvde.runtime.device import DeviceFitter, DeviceResult, enqueue_frame
 from mvde.runtime.frames import Fitted, FrameFitter
 from mvde.runtime.image import Fit, check_image, clear_bars, has_bars
 from mvde.runtime.stream import pipeline
@@ -66,6 +68,16 @@ class _Prepared:
     pre_ms: float
 
 
+@dataclass(frozen=True)
+class _Ran:
+    """The batch behind the engine: depth (B, H, W), and its statistics where the engine computed them."""
+
+    prepared: _Prepared
+    depth: NDArray[np.float32]
+    stats: NDArray[np.float32] | None
+    infer_ms: float
+
+
 class DepthRuntime:
     """An engine with everything around it.
 
@@ -79,6 +91,7 @@ class DepthRuntime:
         self._engine = engine
         self._manifest = manifest
         self._fitter = FrameFitter(engine.info.resolution)
+        self._device_fitter: DeviceFitter | None = None
 
     @classmethod
     def load(
@@ -132,8 +145,37 @@ class DepthRuntime:
         results = []
         for start in range(0, len(images), self.info.batch):
             prepared = self._prepare(images[start : start + self.info.batch], fit)
-            results += self._finish(*self._run(prepared))
+            results += self._finish(self._run(prepared))
         return _stacked(results) if is_batch else results[0]
+
+    def patch_stats(self, image: NDArray[np.uint8], fit: Fit = "stretch") -> NDArray[np.float32]:
+        """Patch statistics (N, S) of an image, or (B, N, S) of a batch, alone: what :meth:`infer` gives as ``stats``.
+
+        On a GPU nothing but these floats is copied back, and depth is not mapped to the image's pixels.
+        """
+        images, is_batch = _as_batch(image)
+        parts = []
+        for start in range(0, len(images), self.info.batch):
+            prepared = self._prepare(images[start : start + self.info.batch], fit)
+            parts.append(self._stats_alone(prepared))
+        stats = np.concatenate(parts)
+        return stats if is_batch else stats[0]
+
+    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit = "stretch") -> DeviceResult:
+        """Depth and statistics of a frame that is in device memory, left there; nothing is awaited.
+
+        ``frame`` is RGB (H, W, 3), uint8, of any size (resized on the GPU), or a batch (B, H, W, 3) at the model's
+        resolution; it has ``__dlpack__`` or ``__cuda_array_interface__`` (torch, CuPy, and others). The work goes to
+        ``stream``: a handle, or an object with ``__cuda_stream__``; by default a stream of the engine's own.
+
+        Raises :class:`UsageError` for an engine that is not on a GPU, :class:`ImageError` for another kind of frame.
+        """
+        engine = self._engine
+        if not isinstance(engine, TensorRtEngine):
+            raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
+        self._device_fitter = self._device_fitter or DeviceFitter(engine.device, self.info.resolution)
+        depth, stats = enqueue_frame(engine, self._device_fitter, frame, fit, engine.stream_of(stream))
+        return DeviceResult(depth, stats, self._manifest.grid, self._manifest.stats)
 
     def stream(self, frames: Iterable[NDArray[np.uint8]], fit: Fit = "stretch") -> Iterator[DepthResult]:
         """Results of single frames (H, W, 3), in order, one per frame, with resize, inference and post-processing of
@@ -147,11 +189,13 @@ class DepthRuntime:
             _chunks(frames, self.info.batch),
             lambda chunk: self._prepare(chunk, fit),
             self._run,
-            lambda parts: self._finish(*parts),
+            self._finish,
         )
 
     def close(self) -> None:
         """Nothing; frees the engine."""
+        if self._device_fitter is not None:
+            self._device_fitter.close()
         self._engine.close()
         self._fitter.close()
 
@@ -171,22 +215,40 @@ class DepthRuntime:
         batch[len(images) :] = batch[len(images) - 1]  # a short batch is filled up; the copies' results are dropped
         return _Prepared(batch, fitted, _ms_since(started))
 
-    def _run(self, prepared: _Prepared) -> tuple[_Prepared, NDArray[np.float32], float]:
+    def _run(self, prepared: _Prepared) -> _Ran:
         started = time.perf_counter()
-        depth = self._engine.infer(prepared.images)
-        return prepared, depth[: len(prepared.fitted)], _ms_since(started)
+        count = len(prepared.fitted)
+        if isinstance(self._engine, TensorRtEngine) and self._computes_stats(prepared):
+            depth, stats = self._engine.infer_with_stats(prepared.images)
+            return _Ran(prepared, depth[:count], stats[:count], _ms_since(started))
+        return _Ran(prepared, self._engine.infer(prepared.images)[:count], None, _ms_since(started))
 
-    def _finish(self, prepared: _Prepared, depth: NDArray[np.float32], infer_ms: float) -> list[DepthResult]:
+    def _computes_stats(self, prepared: _Prepared) -> bool:
+        """Whether the engine's own statistics are right: a GPU's are, but for the bars of a letterbox."""
+        has_stats = isinstance(self._engine, TensorRtEngine) and self._engine.has_stats
+        return has_stats and not any(has_bars(one.placement) for one in prepared.fitted)
+
+    def _stats_alone(self, prepared: _Prepared) -> NDArray[np.float32]:
+        count = len(prepared.fitted)
+        if isinstance(self._engine, TensorRtEngine) and self._computes_stats(prepared):
+            return self._engine.patch_stats(prepared.images)[:count]
+        return self._stats_of(prepared.fitted, self._engine.infer(prepared.images)[:count])
+
+    def _stats_of(self, fitted: Sequence[Fitted], depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Statistics (B, N, S) on the CPU, with the bars of a letterbox left out."""
+        if any(has_bars(one.placement) for one in fitted):
+            depth = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
+        return depth_to_patch_stats(depth, self._manifest.patch_size, self._manifest.stats)
+
+    def _finish(self, ran: _Ran) -> list[DepthResult]:
         """One result per image; each has its share of the batch's times."""
         started = time.perf_counter()
+        prepared, depth = ran.prepared, ran.depth
         manifest, fitted = self._manifest, prepared.fitted
-        seen = depth
-        if any(has_bars(one.placement) for one in fitted):
-            seen = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
-        stats = depth_to_patch_stats(seen, manifest.patch_size, manifest.stats)
+        stats = ran.stats if ran.stats is not None else self._stats_of(fitted, depth)
         mapped = [self._fitter.depth_to_source(one, where) for one, where in zip(depth, fitted, strict=True)]
         count = len(fitted)
-        timings = Timings(prepared.pre_ms / count, infer_ms / count, _ms_since(started) / count)
+        timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
         return [
             DepthResult(one, one_stats, manifest.grid, timings, manifest.stats)
             for one, one_stats in zip(mapped, stats, strict=True)

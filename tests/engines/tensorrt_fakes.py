@@ -1,8 +1,8 @@
 """A GPU and a TensorRT that live in the host's memory: what is queued runs in order, and what was captured on launch.
 
 They keep the rules that the real ones have: addresses are only what was allocated, copies stay inside an allocation,
-work runs when its stream is awaited (not when it is queued), and a captured graph runs with the addresses that it
-was captured with.
+memory is freed in its stream's order, work runs when its stream is awaited (not when it is queued), and a captured
+graph runs with the addresses that it was captured with.
 """
 
 from __future__ import annotations
@@ -69,7 +69,14 @@ class FakeDevice:
         ctypes.memset(memory, 0xCD, size_bytes)  # what nobody wrote must not look right
         address = ctypes.addressof(memory)
         self.allocations[address] = memory
-        return DeviceBuffer(address, size_bytes, SimpleNamespace(close=lambda: self.allocations.pop(address)))
+
+        def free() -> None:
+            self.allocations.pop(address)
+
+        def close() -> None:  # in the order of the stream it came from, as CUDA's pools free
+            stream.queue.append(("free", free)) if stream.queue else free()
+
+        return DeviceBuffer(address, size_bytes, SimpleNamespace(close=close))
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> PinnedArray:
         return PinnedArray(np.zeros(shape, dtype), SimpleNamespace(close=lambda: None))
@@ -101,6 +108,15 @@ class FakeDevice:
         self.log.append("wait")
         if event is not stream:
             stream.queue.append(("wait", lambda: self.synchronize(event)))
+
+    def free_bytes(self) -> int:
+        return 1 << 30 if not self.allocations else (1 << 30) - sum(map(len, self.allocations.values()))
+
+    def time_mark(self, stream: FakeStream) -> float:
+        return float(len(stream.queue))
+
+    def elapsed_ms(self, start: float, end: float) -> float:
+        return end - start
 
     def capture(self, stream: FakeStream, work: Callable[[], None]) -> FakeGraph:
         if not self.can_capture:

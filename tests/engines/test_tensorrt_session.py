@@ -14,7 +14,7 @@ import pytest
 
 from mvde.artifact import Artifact
 from mvde.cuda.array import DeviceView
-from mvde.engines.base import EngineInfo
+from mvde.engines.base import DeviceEngine, EngineInfo
 from mvde.engines.tensorrt.plan import Plan
 from mvde.engines.tensorrt.session import TensorRtEngine
 from mvde.errors import BackendError, IncompatibleEngineError, UsageError
@@ -115,7 +115,7 @@ def test_without_the_kernel_there_are_no_statistics_on_the_gpu(open_session: Cal
     session, device = open_session(with_kernel=False)
     assert not session.has_stats
     assert "statistics" not in device.log
-    _, stats = session.enqueue(view(device, images))
+    _, stats = session.enqueue(view(device, images), session.stream_of())
     assert stats is None
 
 
@@ -126,7 +126,8 @@ def test_device_arrays_go_in_and_out_on_the_callers_stream_without_waiting(
     mine, other = device.create_stream(), device.create_stream()
     device.log.clear()
     results = [
-        session.enqueue(view(device, batch), stream.handle) for batch, stream in ((images, mine), (images[::-1], other))
+        session.enqueue(view(device, batch), session.stream_of(stream.handle))
+        for batch, stream in ((images, mine), (images[::-1], other))
     ]
     assert "synchronize" not in device.log
     assert not [entry for entry in device.log if entry.startswith(("upload", "download"))]
@@ -149,7 +150,7 @@ def test_a_host_call_after_a_device_call_waits_for_it(
 ) -> None:
     session, device = open_session()
     mine = device.create_stream()
-    depth, _ = session.enqueue(view(device, images), mine.handle)
+    depth, _ = session.enqueue(view(device, images), session.stream_of(mine.handle))
     np.testing.assert_array_equal(session.infer(images[::-1]), expected(images[::-1], closed_form_depth)[0])
     np.testing.assert_array_equal(
         device.array(depth.address, depth.shape, np.float32), expected(images, closed_form_depth)[0]
@@ -169,13 +170,22 @@ def test_other_device_arrays_are_refused(
 ) -> None:
     session, device = open_session()
     with pytest.raises(UsageError, match=message):
-        session.enqueue(view(device, images, **changes))
+        session.enqueue(view(device, images, **changes), session.stream_of())
 
 
 def test_other_host_arrays_are_refused(open_session: Callable) -> None:
     session, _ = open_session()
     with pytest.raises(UsageError, match="takes RGB images of shape"):
         session.infer(np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
+
+
+def test_a_benchmark_gets_one_time_per_run_and_the_memory_that_was_taken(
+    open_session: Callable, images: np.ndarray
+) -> None:
+    session, _ = open_session()
+    assert session.device_times_ms(images, 5) == [2.0] * 5  # engine and statistics: two pieces of work on the stream
+    assert session.device_memory_bytes() == 3 * BATCH * HEIGHT * WIDTH + DEPTH_BYTES + STATS_BYTES
+    assert isinstance(session, DeviceEngine)
 
 
 def test_closing_frees_everything_once(open_session: Callable, images: np.ndarray) -> None:

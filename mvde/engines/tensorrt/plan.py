@@ -12,6 +12,7 @@ from mvde.engines.tensorrt.build import user_cache_dir
 from mvde.errors import BackendError, IncompatibleEngineError, OutputError
 
 if TYPE_CHECKING:
+    from mvde.cuda.memory import CudaDevice
     from mvde.engines.tensorrt.api import Api
     from mvde.manifest import Manifest
 
@@ -22,8 +23,11 @@ _DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16", "BF16": "bfl
 class Plan:
     """An engine of the library with its one execution context; not safe to use from two threads at once."""
 
-    def __init__(self, api: Api, engine: Any, path: Path, manifest: Manifest, runtime: Any = None) -> None:
+    def __init__(
+        self, api: Api, engine: Any, path: Path, manifest: Manifest, runtime: Any = None, size_bytes: int = 0
+    ) -> None:
         """``runtime`` is kept, since the library asks that it outlives the engine."""
+        self._size_bytes = size_bytes
         self._api = api
         self._runtime = runtime
         self._engine = engine
@@ -34,6 +38,11 @@ class Plan:
         if context is None:
             raise BackendError(f"{api.library.title} has no memory to run {path}: {api.complaint()}")
         self._context = context
+
+    @property
+    def size_bytes(self) -> int:
+        """Device memory that the plan took when it was deserialised."""
+        return self._size_bytes
 
     def bind(self, input_address: int, output_address: int) -> None:
         """Nothing; tells the library where the images and the depth lie from now on."""
@@ -68,13 +77,14 @@ class Plan:
         self._runtime = None
 
 
-def load_plan(api: Api, path: Path, manifest: Manifest) -> Plan:
+def load_plan(api: Api, device: CudaDevice, path: Path, manifest: Manifest) -> Plan:
     """The plan at ``path``. Raises :class:`IncompatibleEngineError` with the library's reason where it is refused."""
     assert manifest.engine is not None
     runtime = api.runtime()
     if manifest.engine.options.get("version_compatible"):
         runtime.engine_host_code_allowed = True  # such plans carry a small runtime of their own, as code
     content = path.read_bytes()
+    free_bytes = device.free_bytes()
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         why = _validity(api, runtime, content) or api.complaint()
@@ -82,7 +92,7 @@ def load_plan(api: Api, path: Path, manifest: Manifest) -> Plan:
             f"{api.library.title} {api.version} cannot load {path}: {why}; build it again: "
             f"mvde build --engine {manifest.engine.id}"
         )
-    return Plan(api, engine, path, manifest, runtime)
+    return Plan(api, engine, path, manifest, runtime, max(0, free_bytes - device.free_bytes()))
 
 
 class _RuntimeCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class TensorRtEngine:
         self, plan: Plan, device: CudaDevice, manifest: Manifest, info: EngineInfo, kernel: StatsKernel | None
     ) -> None:
         """``kernel`` computes the statistics; without one (no NVRTC) they are left to the CPU."""
+        free_bytes = device.free_bytes() + plan.size_bytes
         self._plan: Plan | None = plan
         self._device = device
         self._info = info
@@ -66,11 +68,22 @@ class TensorRtEngine:
         self._buffers = self._allocate()
         plan.bind(self._buffers.images.address, self._buffers.depth.address)
         self._graph, self.graph_note = self._capture()
+        self._memory_bytes = max(0, free_bytes - device.free_bytes())
 
     @property
     def info(self) -> EngineInfo:
         """What runs, and on what."""
         return self._info
+
+    @property
+    def device(self) -> CudaDevice:
+        """The GPU that the engine is on."""
+        return self._device
+
+    def stream_of(self, caller: Any = None) -> Any:
+        """The caller's stream as one of the device, the engine's own where there is none; see ``CudaDevice``."""
+        self._device.use()
+        return self._stream if caller is None else self._device.stream_of(caller)
 
     @property
     def has_stats(self) -> bool:
@@ -90,17 +103,16 @@ class TensorRtEngine:
         """Statistics (B, N, S), float32, of the images' depth; B x N x S floats are all that is copied back."""
         return self._run(images, lambda buffers: (buffers.pinned_stats,))[0]
 
-    def enqueue(self, images: DeviceView, stream: Any = None) -> tuple[DeviceArray, DeviceArray | None]:
-        """Depth (B, H, W) and statistics (B, N, S) in device memory of the caller's own, complete on ``stream``.
+    def enqueue(self, images: DeviceView, on: Any) -> tuple[DeviceArray, DeviceArray | None]:
+        """Depth (B, H, W) and statistics (B, N, S) in device memory of the caller's own, complete on the stream ``on``.
 
-        ``images`` are (B, H, W, 3), uint8, dense, in device memory; nothing is awaited. Raises :class:`UsageError` for
-        other images.
+        ``images`` are (B, H, W, 3), uint8, dense, in device memory; nothing is awaited. ``on`` is what
+        :meth:`stream_of` gives. Raises :class:`UsageError` for other images.
         """
         self._check_view(images)
         with self._lock:
             self._check_open()
             self._device.use()
-            on = self._stream if stream is None else self._device.stream_of(stream)
             self._follow(on)
             self._device.copy(self._buffers.images.address, images.address, self._buffers.images.size_bytes, on)
             self._work(on)
@@ -108,6 +120,30 @@ class TensorRtEngine:
             stats = self._copy_out(self._buffers.stats, self._stats_shape, on) if self.has_stats else None
             self._last = self._device.record(on)
         return depth, stats
+
+    def layers(self) -> str:
+        """The engine inspector's report, JSON: the layers as they were fused, with their dtypes and tactics."""
+        with self._lock:
+            self._check_open()
+            assert self._plan is not None
+            return self._plan.layers()
+
+    def device_times_ms(self, images: NDArray[np.uint8], count: int) -> list[float]:
+        """Milliseconds of each of ``count`` runs on the GPU alone, engine and statistics, by CUDA's events."""
+        self.infer(images)  # puts the images where the runs read them
+        with self._lock:
+            self._check_open()
+            self._device.use()
+            marks = [self._device.time_mark(self._stream)]
+            for _ in range(count):
+                self._work(self._stream)
+                marks.append(self._device.time_mark(self._stream))
+            self._device.synchronize(self._stream)
+            return [self._device.elapsed_ms(start, end) for start, end in itertools.pairwise(marks)]
+
+    def device_memory_bytes(self) -> int:
+        """Bytes of device memory that loading the engine took, by the memory that was free before and after."""
+        return self._memory_bytes
 
     def close(self) -> None:
         """Nothing; frees the plan and its memory."""
@@ -230,7 +266,7 @@ def load_session(api: Api, gpu: Gpu, path: Path, manifest: Manifest) -> TensorRt
     assert manifest.engine is not None
     record = manifest.engine
     device = CudaDevice()
-    plan = load_plan(api, path, manifest)
+    plan = load_plan(api, device, path, manifest)
     info = EngineInfo(
         id=record.id,
         backend=record.backend,
