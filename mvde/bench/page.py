@@ -30,6 +30,7 @@ def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
         _latency(report),
         _split(report),
         _over_the_run(report),
+        _camera(report),
         _against_the_machine(report),
         _accuracy(report),
         _pictures(report, pictures),
@@ -174,6 +175,36 @@ def _over_the_run(report: Report) -> str:
         "down: heat, a quota, or somebody else's work."
     )
     return _section("Over the run", lead, f'<div class="rows">{"".join(body)}</div>')
+
+
+def _camera(report: Report) -> str:
+    """Shares of a camera's frames whose result came in time, came late, or never came, and the results' age."""
+    kinds = (
+        ("ontime", "in time"),
+        ("late", "late: the next frame was there before its result"),
+        ("dropped", "dropped"),
+    )
+    legend = "".join(
+        f'<span><i class="swatch" style="background:var(--{kind})"></i>{escape(words)}</span>' for kind, words in kinds
+    )
+    body = []
+    for one, name, colour in _engines(report):
+        found = one.paced
+        if found is None:
+            continue
+        num_captured = found.num_frames + found.num_dropped
+        counts = {"ontime": found.num_frames - found.num_late, "late": found.num_late, "dropped": found.num_dropped}
+        parts = [(kind, float(count), f"{count / num_captured:.0%}") for kind, count in counts.items() if count]
+        age = f"age of a result: median {milliseconds(found.age.p50_ms)}, p99 {milliseconds(found.age.p99_ms)}"
+        body += [_name(name, colour, age), charts.stacked_bar(parts, Axis(0.0, float(num_captured)))]
+    if not body:
+        return ""
+    lead = (
+        f"Frames captured {report.settings['paced_fps']:g} times a second, the newest one taken whenever the engine is "
+        "free. A result's age is from the frame's capture to its depth and statistics."
+    )
+    rows_html = f'<div class="rows">{"".join(body)}</div>'
+    return _section("At a camera's clock", lead, f'<div class="legend">{legend}</div>{rows_html}')
 
 
 def _against_the_machine(report: Report) -> str:

@@ -106,10 +106,10 @@ def test_the_page_shows_everything_that_was_measured(
     html: str, report_and_pictures: tuple[Report, list[Picture]]
 ) -> None:
     report, _ = report_and_pictures
-    headings = re.findall(r"<h2>([^<]+)</h2>", html)
+    headings = [unescape(text) for text in re.findall(r"<h2>([^<]+)</h2>", html)]
     assert headings == [
-        "Latency", "Where the time goes", "Over the run", "Against the machine", "Accuracy against speed", "Depth",
-        "Compared with before", "All numbers",
+        "Latency", "Where the time goes", "Over the run", "At a camera's clock", "Against the machine",
+        "Accuracy against speed", "Depth", "Compared with before", "All numbers",
     ]  # fmt: skip
     text = unescape(re.sub("<[^>]+>", "\n", html))
     for name, row in rows(report.measurements).items():
