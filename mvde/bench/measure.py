@@ -71,12 +71,12 @@ class Assessment:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Arithmetic per call (see :func:`mvde.export.flops.count_flops`), per second of the median inference, and of the
-    best matrix product of the same precision on this machine (``None`` where that could not be measured)."""
+    """Arithmetic per call (see :func:`mvde.export.flops.count_flops`), per second of the median inference, and matrix
+    products of the same precision on this machine (``None`` where those could not be measured)."""
 
     num_flops: int
     flops_per_s: float
-    peak_flops_per_s: float | None
+    products: peaks.ProductSpeed | None
 
 
 @dataclass(frozen=True)
@@ -309,8 +309,8 @@ def _efficiency(run: _Run, infer_ms: Sequence[float]) -> Efficiency | None:
     if num_flops is None:
         return None
     times_ms = run.device_times_ms or infer_ms
-    peak = peaks.gemm_flops_per_s(info.executed_precision.split("+")[0]) if info.device == cpu_name() else None
-    return Efficiency(num_flops, num_flops / float(np.median(times_ms)) * 1e3, peak)
+    products = peaks.product_speed(info.executed_precision.split("+")[0]) if info.device == cpu_name() else None
+    return Efficiency(num_flops, num_flops / float(np.median(times_ms)) * 1e3, products)
 
 
 def _ms_since(started: float) -> float:

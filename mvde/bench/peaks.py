@@ -17,7 +17,7 @@ import numpy as np
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 _RUNS_IN = {"fp32": {"f32"}, "bf16": {"bf16"}, "fp16": {"f16"}, "int8": {"i8", "u8"}}
 _NUM_PRODUCTS = 4  # in a chain, so that the cost of one call and of its conversions is small beside them
-_SIZES = (512, 1024, 2048)  # which one is fastest depends on the caches; the best counts
+_SIZES = (512, 1024, 2048)  # the first fits in a core's own cache, the last in none
 _SECONDS_PER_SIZE = 0.4
 _COPY_BYTES = 256 << 20
 _KERNEL_SECONDS = 0.1
@@ -37,9 +37,18 @@ class KernelSpeed:
     copy_gb_per_s: float
 
 
+@dataclass(frozen=True)
+class ProductSpeed:
+    """Operations per second (a multiply and an add are 2) of matrix products: the best of all sizes, whose operands
+    stay in the caches, and that of the largest size, whose operands do not."""
+
+    best_flops_per_s: float
+    large_flops_per_s: float
+
+
 @lru_cache(maxsize=8)
-def gemm_flops_per_s(precision: str) -> float | None:
-    """Operations per second of the best large matrix product of a precision on this CPU (a multiply and an add are 2).
+def product_speed(precision: str) -> ProductSpeed | None:
+    """Speed of matrix products of a precision on this CPU.
 
     Square products of 512 to 2048 by constant weights, through OpenVINO (oneDNN), on all CPUs that this process may
     use; without OpenVINO, NumPy's for fp32. ``None`` where nothing that is installed computes in that precision.
@@ -49,17 +58,17 @@ def gemm_flops_per_s(precision: str) -> float | None:
     try:
         import openvino
     except ImportError:
-        return _numpy_gemm_flops_per_s() if precision == "fp32" else None
-    best = 0.0
+        return _numpy_speed() if precision == "fp32" else None
+    speeds: list[float] = []
     for size in _SIZES:
         run = _openvino_products(openvino, size, precision)
         if run is None:
             return None
         seconds = best_seconds(run, _SECONDS_PER_SIZE)
-        best = max(best, 2.0 * size**3 * _NUM_PRODUCTS / seconds)
+        speeds.append(2.0 * size**3 * _NUM_PRODUCTS / seconds)
         if seconds > 2 * _SECONDS_PER_SIZE:  # a small machine: a size eight times as large would take too long
             break
-    return best
+    return ProductSpeed(max(speeds), speeds[-1])
 
 
 @lru_cache(maxsize=1)
@@ -103,10 +112,12 @@ def _copy_bytes_per_s(num_bytes: int, budget_s: float) -> float:
     return 2 * num_bytes / best_seconds(lambda: np.copyto(target, source), budget_s)
 
 
-def _numpy_gemm_flops_per_s() -> float:
-    size = _SIZES[1]
-    a = np.random.default_rng(0).random((size, size), np.float32)
-    return 2.0 * size**3 / best_seconds(lambda: a @ a, _SECONDS_PER_SIZE)
+def _numpy_speed() -> ProductSpeed:
+    speeds = []
+    for size in _SIZES:
+        a = np.random.default_rng(0).random((size, size), np.float32)
+        speeds.append(2.0 * size**3 / best_seconds(lambda a=a: a @ a, _SECONDS_PER_SIZE))  # type: ignore[misc]
+    return ProductSpeed(max(speeds), speeds[-1])
 
 
 def _openvino_products(openvino: Any, size: int, precision: str) -> Callable[[], object] | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mvde.bench.compare import SCHEMA_VERSION, Comparison
 from mvde.bench.conditions import Conditions
 from mvde.bench.measure import Assessment, Measurement, Plan
+from mvde.bench.peaks import ProductSpeed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,11 +163,15 @@ def _warm_up(one: Measurement) -> str:
     return f"{found.num_frames} frame{'s' if found.num_frames != 1 else ''}"
 
 
-def _peak_share(one: Measurement) -> str:
-    found = one.efficiency
-    if found is None or found.peak_flops_per_s is None:
-        return NONE
-    return f"{found.flops_per_s / found.peak_flops_per_s:.0%} of {found.peak_flops_per_s / 1e9:.0f} GFLOP/s"
+def _share_of(products: Callable[[ProductSpeed], float]) -> Callable[[Measurement], str]:
+    def cell(one: Measurement) -> str:
+        found = one.efficiency
+        if found is None or found.products is None:
+            return NONE
+        speed = products(found.products)
+        return f"{found.flops_per_s / speed:.0%} of {speed / 1e9:.0f} GFLOP/s"
+
+    return cell
 
 
 def _kernel(one: Measurement) -> str:
@@ -210,7 +215,8 @@ _ROWS: dict[str, Callable[[Measurement], str]] = {
     "device memory": lambda m: _if(m.device_memory_bytes, lambda found: f"{found / 2**20:.0f} MiB"),
     "arithmetic": lambda m: _if(m.efficiency, lambda found: f"{found.num_flops / 1e9:.2f} GFLOP"),
     "achieved": lambda m: _if(m.efficiency, lambda found: f"{found.flops_per_s / 1e9:.0f} GFLOP/s"),
-    "of the best product": _peak_share,
+    "of a large product": _share_of(lambda products: products.large_flops_per_s),
+    "of the best product": _share_of(lambda products: products.best_flops_per_s),
     "statistics kernel": _kernel,
     "energy per frame": lambda m: f"{sum(m.energy_j.values()):.2f} J" if m.energy_j else NONE,
     "camera's clock": lambda m: _if(m.paced, lambda found: f"{found.fps:g} frames/s"),

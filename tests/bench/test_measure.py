@@ -114,7 +114,7 @@ def test_arithmetic_is_set_against_the_best_product(blobs: list[Path], random_im
     assert one.efficiency is not None
     median_s = float(np.median(one.samples_us["infer"])) / 1e6
     assert one.efficiency.flops_per_s == pytest.approx(1e7 / median_s, rel=0.05)  # samples are rounded to 1 µs
-    assert one.efficiency.peak_flops_per_s == peaks.gemm_flops_per_s("fp32")
+    assert one.efficiency.products == peaks.product_speed("fp32")
 
 
 class OnDevice:

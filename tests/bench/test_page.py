@@ -56,7 +56,9 @@ def report_and_pictures(
     images = [picture.image for picture in pictures]
     found = measure_engines(artifacts, images, plan, assess=assess)
     patch.undo()
-    found = [dataclasses.replace(one, efficiency=Efficiency(10**7, 3e10, 1e11)) for one in found]
+    found = [
+        dataclasses.replace(one, efficiency=Efficiency(10**7, 3e10, peaks.ProductSpeed(2e11, 1e11))) for one in found
+    ]
     conditions = Conditions(0.05, 0.0, 0, None, (1000.0, 3000.0), 70.0, ())
     settings = settings_of(plan, images, (0,), "folder <data>")
     report = Report(found, describe_machine(), settings, conditions, 1e10, 50 << 20)
