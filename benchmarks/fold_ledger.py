@@ -2,7 +2,7 @@
 
     python benchmarks/fold_ledger.py --res 448                                                  # the shipped model
     python benchmarks/fold_ledger.py --config configs/base.yaml --res 448 --engine openvino:bf16
-    python benchmarks/fold_ledger.py --res 448 --json benchmarks/fold_ledger.jsonl --markdown
+    python benchmarks/fold_ledger.py --res 448 --json benchmarks/fold_ledger.jsonl
 
 The graph is traced once. Variants are the graph with no rule but normalisation into the patch embedding (`plain`), the
 same with one rule more each, with the default rules, and with all; they take turns frame by frame, and a gain is the
@@ -13,6 +13,7 @@ faster; the spread is that of the middle half of the rounds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
@@ -35,21 +36,36 @@ def main() -> None:
     parser.add_argument("--res", default="448")
     parser.add_argument("--opset", type=int, default=23)
     parser.add_argument("--engine", action="append", help="openvino:bf16, openvino:fp32 or onnxruntime:fp32")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=30, help="0 writes the graphs alone")
+    parser.add_argument("--folder", type=Path, help="keep the graphs here, and use those that are here")
     parser.add_argument("--json", type=Path, help="append the results to this file, a line per engine")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        graphs, applied = write_variants(load_model(arguments.config), arguments, Path(scratch))
-        for engine in arguments.engine or ("openvino:bf16", "onnxruntime:fp32"):
-            entry = {"graph": f"{arguments.config.stem if arguments.config else 'nano'} {arguments.res}"}
-            entry |= {"engine": engine, "opset": arguments.opset, **measure(graphs, engine, arguments.rounds)}
-            entry |= {"applied": applied}
+    with contextlib.ExitStack() as stack:
+        folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        graphs, applied = variants(arguments, folder)
+        for engine in (arguments.engine or ("openvino:bf16", "onnxruntime:fp32")) if arguments.rounds else ():
+            entry = {"graph": f"{name_of(arguments)} {arguments.res}", "engine": engine, "opset": arguments.opset}
+            entry |= {**measure(graphs, engine, arguments.rounds), "applied": applied}
             report(entry)
             if arguments.json:
                 from mvde.bench.measure import describe_machine
 
                 with arguments.json.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps({**entry, "machine": describe_machine()}) + "\n")
+
+
+def name_of(arguments: argparse.Namespace) -> str:
+    return arguments.config.stem if arguments.config else "nano"
+
+
+def variants(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
+    """Paths of the graph's variants by name, and how often each rule applied where it was alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / f"{name_of(arguments)}-{arguments.res}.opset{arguments.opset}.json"
+    if not index.exists():
+        index.write_text(json.dumps(write_variants(load_model(arguments.config), arguments, folder)))
+    files, applied = json.loads(index.read_text())
+    return {name: folder / file for name, file in files.items()}, applied
 
 
 def load_model(config: Path | None) -> Any:
@@ -64,29 +80,30 @@ def load_model(config: Path | None) -> Any:
     return _untrained_model(config)
 
 
-def write_variants(model: Any, arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
-    """Paths of the graph's variants by name, and how often each rule applied where it was alone."""
+def write_variants(model: Any, arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """File names of the graph's variants by name, and how often each rule applied where it was alone."""
     import onnx_ir as ir
 
     from mvde.export.onnx import traced
 
-    source = folder / "traced.onnx"
+    stem = f"{name_of(arguments)}-{arguments.res}.opset{arguments.opset}"
+    source = folder / f"{stem}.traced.onnx"
     with traced(model, parse_resolution(arguments.res), opset=arguments.opset, rules=()) as graph:
         ir.save(graph, source)
-    optional = [rule for rule in RULES if rule not in PLAIN]
-    variants = {"plain": PLAIN, **{rule: (*PLAIN, rule) for rule in optional}}
-    variants |= {"default": DEFAULT_RULES, "all": tuple(RULES)}
-    paths, applied = {}, {}
-    for name, rules in variants.items():
+    wanted = {"plain": PLAIN, **{rule: (*PLAIN, rule) for rule in RULES if rule not in PLAIN}}
+    wanted |= {"default": DEFAULT_RULES, "all": tuple(RULES)}
+    files, applied = {}, {}
+    for name, rules in wanted.items():
         graph = ir.load(source)
         counts = fold_graph(graph, rules)
         if name in RULES:
             applied[name] = counts[name]
             if not counts[name]:
                 continue
-        paths[name] = folder / f"{name}.onnx"
-        ir.save(graph, paths[name])
-    return paths, applied
+        files[name] = f"{stem}.{name}.onnx"
+        ir.save(graph, folder / files[name])
+    source.unlink()
+    return files, applied
 
 
 def measure(graphs: dict[str, Path], engine: str, num_rounds: int) -> dict[str, Any]:
