@@ -48,7 +48,7 @@ def main() -> None:
             entry |= {**measure(graphs, engine, arguments.rounds), "applied": applied}
             report(entry)
             if arguments.json:
-                from mvde.bench.measure import describe_machine
+                from mvde.bench.machine import describe_machine
 
                 with arguments.json.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps({**entry, "machine": describe_machine()}) + "\n")

@@ -88,7 +88,7 @@ def print_table(rows: Sequence[Row], wall_ms: float, title: str) -> None:
 
 
 def record(arguments: argparse.Namespace, rows: Sequence[Row], wall_ms: float) -> dict[str, Any]:
-    from mvde.bench.measure import describe_machine
+    from mvde.bench.machine import describe_machine
 
     ops = [
         {"op": row.op, "how": row.how, "calls": row.calls, "ms": round(row.ms, 3), "gflop": round(row.gflop, 3)}

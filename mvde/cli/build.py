@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,6 +54,12 @@ def build(
         str | None,
         typer.Option("--provider", help="For onnxruntime: cpu, cuda or tensorrt. Default: the best there is."),
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="On a CPU: measure the library's settings here and keep the fastest.")
+    ] = False,
+    tune_seconds: Annotated[
+        float, typer.Option("--tune-seconds", min=0.1, help="How long --tune measures, without compiling.")
+    ] = 20.0,
     verify_builds: Annotated[
         int, typer.Option("--verify-builds", min=1, help="Build so many times; all must agree before one is kept.")
     ] = 1,
@@ -125,6 +131,7 @@ def build(
         without_device=without_device,
         num_builds=verify_builds,
         accept_known_bad=accept_known_bad,
+        tune_s=tune_seconds if tune else None,
     )
     for source, engine_id in _wanted(config, engine, onnx, name, res, export_dir, without_device):
         _report(_build_one(source, engine_id, options, images, out))
@@ -198,7 +205,21 @@ def _report(report: BuildReport) -> None:
         print(f"  compiled in {report.compile_s:.2f} s; parity {report.manifest.parity['state']}")
         print(f"  it is refused until it was measured where it will run: mvde build --prove {report.folder}")
         return
+    _report_tuning(record.facts.get("tuning"))
     print(f"  compiled in {report.compile_s:.2f} s, loads in {report.load_s:.2f} s; against fp32 {report.parity}")
+
+
+def _report_tuning(tuning: dict[str, Any] | None) -> None:
+    """Prints every setting that was measured, the fastest first."""
+    if tuning is None:
+        return
+    for candidate in sorted(tuning["candidates"], key=lambda one: one.get("median_ms", float("inf"))):
+        settings = ", ".join(f"{key}={value}" for key, value in candidate["settings"].items()) or "the library's choice"
+        chosen = " (chosen)" if candidate["settings"] == tuning["chosen"] else ""
+        measured = (
+            f"{candidate['median_ms']:.2f} ms, {candidate['gain']:.3f}x" if "median_ms" in candidate else "refused"
+        )
+        print(f"  {settings}: {measured}{chosen}")
 
 
 def _prove(path: Path) -> None:

@@ -125,7 +125,9 @@ class BuildOptions:
     """What a user may choose for an engine; ``None`` leaves the choice to the backend.
 
     ``without_device`` builds for another machine's GPU and leaves the engine unproved; ``num_builds`` are built and
-    must agree before one is kept; ``accept_known_bad`` builds where the list of known errors says not to.
+    must agree before one is kept; ``accept_known_bad`` builds where the list of known errors says not to. ``library``
+    are further settings of a backend on the CPU, in its library's own words, and ``tune_s`` is how many seconds to
+    spend on measuring which of them are fastest here.
     """
 
     num_threads: int | None = None
@@ -135,6 +137,8 @@ class BuildOptions:
     num_builds: int = 1
     accept_known_bad: bool = False
     on_progress: OnProgress | None = None
+    library: Mapping[str, Any] = field(default_factory=dict)
+    tune_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from mvde.engines.machine import cpu_features
 from mvde.engines.proof import Reference, check_parity, compare_each, infer_batches, parity_record
 from mvde.engines.store import backend_module, engine_folder, resolve
 from mvde.engines.tensorrt.options import TensorRtOptions
+from mvde.engines.tune import tuned_options
 from mvde.errors import MissingDependencyError, UsageError
 from mvde.manifest import EngineRecord, Manifest
 from mvde.parity import ParityReport
@@ -90,7 +92,7 @@ def build_engine(
     existed = folder.is_dir()
     try:
         with staged_write(folder, "engine") as staging:
-            manifest, compile_s = _compile(job, staging)
+            manifest, compile_s = _compile(job, staging, images)
             reference = Reference.of_graph(source, images)
             parity, load_s = (None, None) if options.without_device else _prove(job, staging, manifest, reference)
             if hasattr(job.backend, "device_facts"):  # so that another machine's GPU can be measured, too
@@ -136,17 +138,34 @@ def _content_key(job: _Job) -> str:
     return str(key(job.source.manifest, job.engine_id.precision, job.options)) if key else ""
 
 
-def _compile(job: _Job, staging: Path) -> tuple[Manifest, float]:
-    """Manifest (parity still the export's) of the engine written to ``staging``, and the seconds it took."""
+def _compile(job: _Job, staging: Path, images: NDArray[np.uint8] | None = None) -> tuple[Manifest, float]:
+    """Manifest (parity still the export's) of the engine written to ``staging``, and the seconds it took.
+
+    With ``images`` the backend's settings are tuned on them before, if that was asked for.
+    """
     source, engine_id = job.source, job.engine_id
     graph = Graph(source.path, tuple(source.path.with_name(record.name) for record in source.manifest.companions))
     started = time.perf_counter()
     if engine_id.precision in job.backend.LOWERED_PRECISIONS:
         graph = _lowered(graph, engine_id, staging, job.lower_graph)
-    compiled = job.backend.compile_graph(graph, staging, engine_id.precision, job.options)
+    options, facts = job.options, {}
+    if options.tune_s is not None and images is not None:
+        options, facts["tuning"] = tuned_options(
+            job.backend, engine_id.precision, options, partial(_opened, job, graph), images
+        )
+    compiled = job.backend.compile_graph(graph, staging, engine_id.precision, options)
     compile_s = time.perf_counter() - started
     _remove_others(staging, compiled.file_names)
+    compiled = dataclasses.replace(compiled, facts={**compiled.facts, **facts})
     return _manifest(source, engine_id, staging, compiled, job.backend.library_version(), graph), compile_s
+
+
+def _opened(job: _Job, graph: Graph, folder: Path, options: BuildOptions) -> Engine:
+    """The engine that these options make of a graph, compiled into ``folder`` and loaded, as it would be in the end."""
+    compiled = job.backend.compile_graph(graph, folder, job.engine_id.precision, options)
+    manifest = _manifest(job.source, job.engine_id, folder, compiled, job.backend.library_version(), graph)
+    engine: Engine = job.backend.load(folder / manifest.file.name, manifest)
+    return engine
 
 
 def _prove(job: _Job, staging: Path, manifest: Manifest, reference: Reference) -> tuple[ParityReport, float]:

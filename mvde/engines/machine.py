@@ -35,6 +35,15 @@ def num_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def has_hyper_threads() -> bool:
+    """Whether cores show up as several CPUs each; false where the system does not tell."""
+    siblings = Path("/sys/devices/system/cpu/smt/active")
+    try:
+        return siblings.read_text(encoding="ascii").strip() == "1"
+    except OSError:
+        return False
+
+
 def memory_bytes() -> int:
     """Physical memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

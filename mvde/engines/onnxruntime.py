@@ -18,7 +18,7 @@ from mvde.engines.base import (
     check_images,
     closed_error,
 )
-from mvde.engines.machine import cpu_name
+from mvde.engines.machine import cpu_name, num_cpus
 from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, UsageError
 from mvde.manifest import Manifest
 
@@ -94,6 +94,22 @@ def default_provider() -> str:
     return "cuda" if has_cuda and nvidia_gpus() else "cpu"
 
 
+def tuning_settings(precision: str, chosen: BuildOptions) -> list[dict[str, Any]]:
+    """Settings that are worth measuring on this machine, each alone: threads, waiting, memory and graph rewrites."""
+    if (chosen.provider or default_provider()) != "cpu":
+        raise UsageError("--tune is for engines on the CPU; leave it out, or add --provider cpu")
+    settings: list[dict[str, Any]] = [
+        {"allow_spinning": "0"},
+        {"optimization": "extended"},
+        {"optimization": "basic"},
+        {"mem_pattern": "0"},
+    ]
+    if chosen.num_threads is None:
+        cpus = num_cpus()
+        settings += [{"num_threads": count} for count in sorted({max(cpus // 2, 1), cpus})]
+    return settings
+
+
 def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptions) -> Compiled:
     """The engine written to ``folder``: the graph itself, with what a profiled run of it says it computes in."""
     provider = chosen.provider or default_provider()
@@ -107,7 +123,7 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
     for companion in graph.companions:  # under the names that the graph uses; a lowered graph's are there already
         if companion.parent != folder:
             shutil.copyfile(companion, folder / companion.name)
-    options = _options(provider, chosen.num_threads)
+    options = {**_options(provider, chosen.num_threads), **chosen.library}
     with tempfile.TemporaryDirectory() as scratch:
         session = _open(target, options, profile_prefix=str(Path(scratch) / "profile"))
         _run_zeros(session)
@@ -197,6 +213,7 @@ def _open(path: Path, options: Mapping[str, Any], profile_prefix: str | None = N
     settings.log_severity_level = 3  # errors only: its warnings about unused initialisers are not the user's
     if "num_threads" in options:
         settings.intra_op_num_threads = int(options["num_threads"])
+    _apply(library, settings, options)
     if profile_prefix is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = profile_prefix
@@ -211,6 +228,17 @@ def _open(path: Path, options: Mapping[str, Any], profile_prefix: str | None = N
             f"ONNX Runtime could not start {provider} for {path}; it offers {', '.join(running)} instead"
         )
     return session
+
+
+def _apply(library: Any, settings: Any, options: Mapping[str, Any]) -> None:
+    """Nothing; the settings that tuning may have chosen. Without them the library's own choices stand."""
+    if "allow_spinning" in options:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", str(options["allow_spinning"]))
+    if "mem_pattern" in options:
+        settings.enable_mem_pattern = str(options["mem_pattern"]) != "0"
+    if "optimization" in options:
+        level = f"ORT_ENABLE_{str(options['optimization']).upper()}"
+        settings.graph_optimization_level = getattr(library.GraphOptimizationLevel, level)
 
 
 def _run_zeros(session: Any) -> None:

@@ -22,7 +22,7 @@ from mvde.engines.base import (
     check_images,
     closed_error,
 )
-from mvde.engines.machine import cpu_name
+from mvde.engines.machine import cpu_name, has_hyper_threads, num_cpus
 from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, UsageError
 from mvde.manifest import Manifest
 
@@ -115,6 +115,25 @@ def support(precision: str) -> Support:
     )
 
 
+def tuning_settings(precision: str, chosen: BuildOptions) -> list[dict[str, Any]]:
+    """Settings that are worth measuring on this machine, each alone: threads, their placement, how work is cut up, and
+    whether attention is a generated kernel. Values are text, which OpenVINO takes from Python and from C++ alike."""
+    cpus = num_cpus()
+    settings: list[dict[str, Any]] = [
+        {"TBB_PARTITIONER": "STATIC"},
+        {"TBB_PARTITIONER": "AUTO"},
+        {"ENABLE_CPU_PINNING": "NO"},
+        {"CPU_DENORMALS_OPTIMIZATION": "YES"},
+        {"SNIPPETS_MODE": "DISABLE"},
+        {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": "1"},
+    ]
+    if chosen.num_threads is None:
+        settings += [{"INFERENCE_NUM_THREADS": str(count)} for count in sorted({max(cpus // 2, 1), cpus})]
+    if has_hyper_threads():
+        settings += [{"ENABLE_HYPER_THREADING": answer} for answer in ("YES", "NO")]
+    return settings
+
+
 def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptions) -> Compiled:
     """The engine written to ``folder`` as OpenVINO's blob, with the precision that the compiled model states.
 
@@ -122,7 +141,7 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
     """
     if chosen.provider is not None:
         raise UsageError(f"--provider is for onnxruntime engines, but this is openvino:{precision}")
-    options = _options(precision, chosen.num_threads)
+    options = {**_options(precision, chosen.num_threads), **chosen.library}
     try:
         compiled = _core().compile_model(str(graph.path), _DEVICE, options)
         executed = _executed_precision(compiled)

@@ -1,0 +1,167 @@
+"""Tuning: a backend's settings tried on this machine, on this graph, one after the other in turns, and the best kept.
+
+Which settings are fast depends on cores, caches and what else runs; a table of rules would be wrong somewhere. So they
+are measured where the engine will run, and everything that was measured is stored in its manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mvde.engines.base import BuildOptions, Engine
+from mvde.errors import BackendError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MIN_GAIN = 1.01
+"""How much faster than the library's own choice a setting must be to be kept. Repeated measurements of one engine, in
+turns, differ by about half a per cent; a setting inside that is noise, and the library's choice is the better guess."""
+
+_MIN_ROUNDS, _MAX_ROUNDS = 5, 60
+
+Open = Callable[[Mapping[str, Any]], Engine]
+"""Settings of the library → an engine that was compiled with them. Raises :class:`BackendError` where it refuses."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Settings that were tried: the median of a frame in milliseconds, and how much faster than without them.
+
+    ``gain`` is the median over rounds of the default's time over the candidate's in the same round. ``refused`` is the
+    reason where the library did not take the settings, and then nothing was measured.
+    """
+
+    settings: dict[str, Any]
+    median_ms: float | None = None
+    gain: float | None = None
+    refused: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types, without what was not measured."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, "")}
+
+
+def tune(
+    open_engine: Open,
+    settings: Sequence[Mapping[str, Any]],
+    images: NDArray[np.uint8],
+    budget_s: float,
+) -> tuple[dict[str, Any], list[Candidate]]:
+    """The fastest settings, and everything that was measured, the library's own choice first.
+
+    Each of ``settings`` is measured against none; then those that gain are measured together, since two that gain
+    alone may not do so together. ``images`` (K, H, W, 3), uint8 RGB, are the frames;
+    ``budget_s`` is for measuring alone, half of it for either step.
+
+    Raises :class:`UsageError` for a budget that is not positive.
+    """
+    if not budget_s > 0:
+        raise UsageError(f"tuning needs a positive number of seconds, but got {budget_s}")
+    found = _compare(open_engine, settings, images, budget_s / 2)
+    gaining = sorted((one for one in found[1:] if (one.gain or 0) >= MIN_GAIN), key=lambda one: -(one.gain or 0))
+    if not gaining:
+        return {}, found
+    together = _together(gaining)
+    if len(gaining) == 1 or together in [one.settings for one in found]:
+        return gaining[0].settings, found
+    finals = _compare(open_engine, [gaining[0].settings, together], images, budget_s / 2)
+    best = max(finals[1:], key=lambda one: one.gain or 0)
+    return best.settings if (best.gain or 0) >= MIN_GAIN else {}, [*found, *finals[2:]]
+
+
+def _together(gaining: Sequence[Candidate]) -> dict[str, Any]:
+    """All settings that gain, the one that gains more where two give the same setting."""
+    merged: dict[str, Any] = {}
+    for candidate in gaining:
+        merged = {**candidate.settings, **merged}
+    return merged
+
+
+def _compare(
+    open_engine: Open, settings: Sequence[Mapping[str, Any]], images: NDArray[np.uint8], budget_s: float
+) -> list[Candidate]:
+    """A candidate for none and for each of the settings, measured in turns."""
+    everything = [{}, *(dict(one) for one in settings)]
+    refused: dict[int, str] = {}
+    with contextlib.ExitStack() as stack:
+        engines: dict[int, Engine] = {}
+        for index, chosen in enumerate(everything):
+            try:
+                engines[index] = stack.enter_context(contextlib.closing(open_engine(chosen)))
+            except BackendError as error:
+                if index == 0:
+                    raise
+                refused[index] = str(error)
+        times_ms = _take_turns(list(engines.values()), images, budget_s)
+    default_ms = times_ms[:, 0]
+    measured = {
+        index: Candidate(
+            everything[index],
+            round(float(np.median(times_ms[:, column])), 4),
+            round(float(np.median(default_ms / times_ms[:, column])), 4),
+        )
+        for column, index in enumerate(engines)
+    }
+    return [
+        measured.get(index) or Candidate(everything[index], refused=refused[index]) for index in range(len(everything))
+    ]
+
+
+def _take_turns(engines: Sequence[Engine], images: NDArray[np.uint8], budget_s: float) -> NDArray[np.float64]:
+    """Milliseconds (rounds, engines); the order differs from round to round, so that none always follows another."""
+    batch = engines[0].info.batch
+    images = np.resize(images, (max(len(images), batch), *images.shape[1:]))  # repeated to fill a batch
+    frames = [np.ascontiguousarray(images[start : start + batch]) for start in range(0, len(images) - batch + 1, batch)]
+    rng = np.random.default_rng(0)
+    for engine in engines:  # the first frames allocate
+        engine.infer(frames[0])
+        engine.infer(frames[-1])
+    rounds: list[NDArray[np.float64]] = []
+    started = time.perf_counter()
+    while len(rounds) < _MIN_ROUNDS or (len(rounds) < _MAX_ROUNDS and time.perf_counter() - started < budget_s):
+        times_ms = np.zeros(len(engines))
+        for index in rng.permutation(len(engines)):
+            before = time.perf_counter()
+            engines[index].infer(frames[len(rounds) % len(frames)])
+            times_ms[index] = (time.perf_counter() - before) * 1e3
+        rounds.append(times_ms)
+    return np.stack(rounds)
+
+
+def tuned_options(
+    backend: Any,
+    precision: str,
+    options: BuildOptions,
+    load: Callable[[Path, BuildOptions], Engine],
+    images: NDArray[np.uint8],
+) -> tuple[BuildOptions, dict[str, Any]]:
+    """The build's options with the settings that are fastest here, and what was measured, for the manifest.
+
+    ``load`` compiles into a folder and loads what was written. Raises :class:`UsageError` for a backend without
+    settings to try.
+    """
+    if not hasattr(backend, "tuning_settings"):
+        raise UsageError(
+            f"--tune is for engines on the CPU; {backend.BACKEND} chooses its kernels by timing them itself"
+        )
+    assert options.tune_s is not None
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def open_engine(settings: Mapping[str, Any]) -> Engine:
+            folder = Path(tempfile.mkdtemp(dir=scratch))
+            return load(folder, dataclasses.replace(options, library={**options.library, **settings}))
+
+        tried = backend.tuning_settings(precision, options)
+        best, candidates = tune(open_engine, tried, images, options.tune_s)
+    record = {"budget_s": options.tune_s, "chosen": best, "candidates": [one.to_dict() for one in candidates]}
+    return dataclasses.replace(options, library={**options.library, **best}), record

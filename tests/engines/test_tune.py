@@ -1,0 +1,148 @@
+"""Tuning picks what is faster here, keeps the library's choice where nothing is, and records what it measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvde.artifact import Artifact, load_artifact
+from mvde.engines import build, openvino
+from mvde.engines.base import BuildOptions, EngineId
+from mvde.engines.store import load_engine
+from mvde.engines.tune import tune
+from mvde.errors import BackendError, UsageError
+
+IMAGES = np.zeros((3, 4, 6, 3), np.uint8)
+
+
+class SleepingEngine:
+    """An engine whose frame takes as long as its settings say."""
+
+    def __init__(self, seconds: float) -> None:
+        self.info = SimpleNamespace(batch=1)
+        self.closed = False
+        self._seconds = seconds
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        assert not self.closed
+        assert images.shape == (1, 4, 6, 3)
+        time.sleep(self._seconds)
+        return np.zeros((1, 4, 6), np.float32)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _opener(seconds: Callable[[Mapping[str, Any]], float]) -> tuple[Callable[..., Any], list[SleepingEngine]]:
+    opened: list[SleepingEngine] = []
+
+    def open_engine(settings: Mapping[str, Any]) -> SleepingEngine:
+        if "refused" in settings:
+            raise BackendError("no such setting")
+        opened.append(SleepingEngine(seconds(settings)))
+        return opened[-1]
+
+    return open_engine, opened
+
+
+def test_the_fastest_setting_is_chosen_and_everything_measured_is_told() -> None:
+    open_engine, opened = _opener(lambda settings: {"a": 0.004, "b": 0.012}.get(settings.get("mode", ""), 0.008))
+    best, candidates = tune(open_engine, [{"mode": "a"}, {"mode": "b"}, {"refused": 1}], IMAGES, 0.2)
+    assert best == {"mode": "a"}
+    assert [one.settings for one in candidates] == [{}, {"mode": "a"}, {"mode": "b"}, {"refused": 1}]
+    assert candidates[1].gain is not None
+    assert candidates[1].gain > 1.5
+    assert candidates[2].gain is not None
+    assert candidates[2].gain < 0.9
+    assert candidates[3].to_dict() == {"settings": {"refused": 1}, "refused": "no such setting"}
+    assert all(engine.closed for engine in opened)
+
+
+def test_settings_that_gain_alone_are_kept_together_only_if_that_gains_too() -> None:
+    times = {(): 0.008, ("a",): 0.005, ("b",): 0.006, ("a", "b"): 0.010}
+    open_engine, _ = _opener(lambda settings: times[tuple(sorted(settings))])
+    best, candidates = tune(open_engine, [{"a": 1}, {"b": 1}], IMAGES, 0.2)
+    assert best == {"a": 1}
+    assert candidates[-1].settings == {"a": 1, "b": 1}
+    times["a", "b"] = 0.003
+    assert tune(open_engine, [{"a": 1}, {"b": 1}], IMAGES, 0.2)[0] == {"a": 1, "b": 1}
+
+
+def test_where_nothing_gains_the_librarys_choice_stands() -> None:
+    open_engine, _ = _opener(lambda settings: 0.008 if settings else 0.004)
+    assert tune(open_engine, [{"a": 1}], IMAGES, 0.1)[0] == {}
+
+
+def test_a_default_that_the_library_refuses_is_an_error_not_a_candidate() -> None:
+    def refuse(settings: Mapping[str, Any]) -> Any:
+        raise BackendError("cannot compile")
+
+    with pytest.raises(BackendError, match="cannot compile"):
+        tune(refuse, [{"a": 1}], IMAGES, 0.1)
+
+
+@pytest.mark.parametrize("budget_s", [0.0, -1.0, float("nan")])
+def test_a_budget_must_be_positive(budget_s: float) -> None:
+    with pytest.raises(UsageError, match="positive number of seconds"):
+        tune(_opener(lambda settings: 0.0)[0], [], IMAGES, budget_s)
+
+
+@pytest.fixture
+def source(tmp_path: Path, write_graph: Callable[..., Artifact]) -> Artifact:
+    return write_graph(tmp_path / "export")
+
+
+@pytest.mark.parametrize("engine_id", ["openvino:fp32", "onnxruntime:fp32"])
+def test_a_tuned_engine_runs_with_the_options_that_its_manifest_states(
+    engine_id: str, source: Artifact, random_images: Callable, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip(engine_id.split(":")[0])
+    report = build.build_engine(
+        source,
+        EngineId.parse(engine_id),
+        random_images(2, 32, 48, 3),
+        root=tmp_path / "engines",
+        options=BuildOptions(tune_s=0.05),
+    )
+    record = report.manifest.engine
+    assert record is not None
+    tuning = record.facts["tuning"]
+    measured = [one for one in tuning["candidates"] if "median_ms" in one]
+    assert measured[0]["settings"] == {}
+    assert len(measured) >= 4
+    assert tuning["chosen"].items() <= record.options.items()
+    engine, manifest = load_engine(load_artifact(report.folder / report.manifest.file.name))
+    assert engine.info.options == record.options
+    assert manifest.engine == record
+
+
+def test_what_tuning_chose_reaches_the_library(
+    source: Artifact, random_images: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(build, "tuned_options", _choosing({"INFERENCE_NUM_THREADS": "1", "ENABLE_CPU_PINNING": "NO"}))
+    report = build.build_engine(
+        source,
+        EngineId.parse("openvino:fp32"),
+        random_images(1, 32, 48, 3),
+        root=tmp_path,
+        options=BuildOptions(tune_s=1.0),
+    )
+    assert report.manifest.engine is not None
+    compiled = openvino._import(report.folder / openvino.ENGINE_FILE, report.manifest.engine.options)
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert not compiled.get_property("ENABLE_CPU_PINNING")
+
+
+def _choosing(settings: dict[str, Any]) -> Callable[..., tuple[BuildOptions, dict[str, Any]]]:
+    def choose(backend: Any, precision: str, options: BuildOptions, *rest: Any) -> tuple[BuildOptions, dict[str, Any]]:
+        return BuildOptions(library=settings), {"chosen": settings, "candidates": []}
+
+    return choose
