@@ -153,6 +153,12 @@ void mvde::check_graph(const Artifact &artifact) {
                                                    build_command(artifact.manifest));
 }
 
+void mvde::check_proved(const Artifact &artifact) {
+    if (!artifact.manifest.unproved.empty())
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " has parity " + artifact.manifest.unproved +
+                                                   "; measure it on this machine: mvde build --prove " + artifact.folder);
+}
+
 std::string mvde::build_command(const Manifest &manifest) {
     return "mvde build --engine " + manifest.engine.id + " --name " + manifest.name + " --res " +
            std::to_string(manifest.height()) + "x" + std::to_string(manifest.width());

@@ -19,6 +19,10 @@ Artifact load_artifact(const std::string &path);
 // Throws Refused where this CPU lacks what the engine was built for, or its graph was exported anew since.
 void check_cpu(const Artifact &artifact);
 void check_graph(const Artifact &artifact);
+
+// Throws Refused (MVDE_ERROR_INCOMPATIBLE) for an engine that was built without its device and never measured on one.
+void check_proved(const Artifact &artifact);
+
 // Throws Refused where the backend's library is not the version that built the engine.
 void check_library(const Artifact &artifact, const std::string &version);
 

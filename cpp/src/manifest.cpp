@@ -252,6 +252,10 @@ mvde::Manifest manifest_of(const Json &plain) {
         for (const Json &item : companions->items) manifest.companions.push_back(file_of(item));
     const Json *engine = plain.find("engine");
     if (engine && engine->kind == Json::Kind::object) manifest.engine = engine_of(*engine);
+    const Json &parity = *plain.find("parity");
+    const Json *measured = parity.find("measured"), *state = parity.find("state");
+    if (measured && measured->kind == Json::Kind::boolean && !measured->flag)
+        manifest.unproved = state && state->kind == Json::Kind::text ? state->text : "not measured";
     return manifest;
 }
 

@@ -44,6 +44,7 @@ struct Manifest {
     FileRecord file;
     std::vector<FileRecord> companions;
     EngineRecord engine;  // empty for a graph
+    std::string unproved;  // why the engine was never measured ("not measured: no device ..."); empty where it was
 
     std::string stem() const;  // NAME-HxW, with -bB for a batch
     std::int64_t batch() const { return input.shape[0]; }

@@ -71,6 +71,7 @@ mvde::Session::Session(const char *path, const mvde_session_options &options) : 
     library_version_ = backend_->library_version();
     check_library(artifact_, library_version_);
     check_graph(artifact_);
+    check_proved(artifact_);
     check_usable(artifact_);
     for (const std::string &name : artifact_.manifest.stats) stats_.push_back(stat_of(name));
     create_resizer(options);

@@ -50,6 +50,8 @@ TEST(an_artefact_that_does_not_fit_is_refused) {
     expect("\"1.2.3\"", "\"1.2.4\"", MVDE_ERROR_INCOMPATIBLE, "was built with openvino 1.2.4, but 1.2.3 is installed", __LINE__);
     expect("\"executed_precision\": \"fp32\"", "\"executed_precision\": \"bf16\"", MVDE_ERROR_INCOMPATIBLE,
            "was built to compute in bf16, but computes in fp32 here", __LINE__);
+    expect("\"parity\": {}", "\"parity\": {\"measured\": false, \"state\": \"not measured: no device\"}", MVDE_ERROR_INCOMPATIBLE,
+           "has parity not measured: no device; measure it on this machine: mvde build --prove ", __LINE__);
     expect("[1, 32, 48]", "[1, 32, 32]", MVDE_ERROR_MANIFEST, "as large as its input", __LINE__);
     expect("\"uint8\"", "\"float32\"", MVDE_ERROR_MANIFEST, "its input is float32 BHWC RGB", __LINE__);
     expect("\"grad\"", "\"median\"", MVDE_ERROR_MANIFEST, "unknown statistic 'median'", __LINE__);
