@@ -19,6 +19,7 @@ from mvde.engines.base import (
     closed_error,
 )
 from mvde.engines.machine import cpu_name, num_cpus
+from mvde.engines.onnxruntime_gpu import check_nothing_strayed, provider_options
 from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, UsageError
 from mvde.manifest import Manifest
 
@@ -125,9 +126,12 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
             shutil.copyfile(companion, folder / companion.name)
     options = {**_options(provider, chosen.num_threads), **chosen.library}
     with tempfile.TemporaryDirectory() as scratch:
-        session = _open(target, options, profile_prefix=str(Path(scratch) / "profile"))
+        session = _open(target, options, precision, profile_prefix=str(Path(scratch) / "profile"))
         _run_zeros(session)
-        executed = executed_precision(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")))
+        profile = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    check_nothing_strayed(profile, _PROVIDERS[provider], _PRODUCTS)
+    # TensorRT's provider runs the whole graph as one node, which tells no dtypes; the typed graph's are allowed there.
+    executed = precision if provider == "tensorrt" else executed_precision(profile)
     names = (ENGINE_FILE, *(companion.name for companion in graph.companions))
     return Compiled(names, executed, _device(provider), options)
 
@@ -142,7 +146,7 @@ def load(path: Path, manifest: Manifest) -> OnnxRuntimeEngine:
             f"{path} was built for ONNX Runtime's {provider} provider, which the installed package lacks; "
             f"install 'mvde[onnxruntime-gpu]' or build it again: mvde build --engine {record.id}"
         )
-    session = _open(path, record.options)
+    session = _open(path, record.options, record.precision)
     info = EngineInfo(
         id=record.id,
         backend=BACKEND,
@@ -207,7 +211,7 @@ def _options(provider: str, num_threads: int | None) -> dict[str, Any]:
     return options
 
 
-def _open(path: Path, options: Mapping[str, Any], profile_prefix: str | None = None) -> Any:
+def _open(path: Path, options: Mapping[str, Any], precision: str = "fp32", profile_prefix: str | None = None) -> Any:
     library = _library()
     settings = library.SessionOptions()
     settings.log_severity_level = 3  # errors only: its warnings about unused initialisers are not the user's
@@ -218,8 +222,9 @@ def _open(path: Path, options: Mapping[str, Any], profile_prefix: str | None = N
         settings.enable_profiling = True
         settings.profile_file_prefix = profile_prefix
     provider = _PROVIDERS[str(options["provider"])]
+    given = provider_options(str(options["provider"]), precision, path, library.__version__)
     try:
-        session = library.InferenceSession(str(path), settings, providers=[provider])
+        session = library.InferenceSession(str(path), settings, providers=[(provider, given)])
     except Exception as error:  # the library's exceptions share no public base class
         raise BackendError(f"ONNX Runtime cannot load {path}: {_one_line(error)}") from error
     running: list[str] = session.get_providers()

@@ -30,7 +30,7 @@ class TensorRtBackend:
     LOWERED_PRECISIONS = ("fp16", "bf16", "int8", "fp8")  # strongly typed: the graph itself says what computes in what
 
     def __init__(self, backend: str) -> None:
-        self.backend = backend
+        self.backend = self.BACKEND = backend
 
     def library_version(self) -> str:
         """Version of the installed library. Raises :class:`MissingDependencyError` without one."""
