@@ -1,0 +1,63 @@
+// The loop of a robot: camera frames in, depth and statistics for other processes out, within a time budget.
+//
+//     ffmpeg -f v4l2 -i /dev/video0 -f rawvideo -pix_fmt rgb24 - | robot_loop ENGINE_FOLDER HEIGHT WIDTH BUDGET_MS NAME
+//
+// Frames are raw RGB bytes on the standard input: a pipe, or a file. Results are published as /dev/shm/NAME (see
+// shared_depth.hpp; read_depth.py reads them). A frame that takes longer than the budget is counted and said, and the
+// frames that came meanwhile are passed over, so that what is published stays as young as this machine allows.
+#include "shared_depth.hpp"
+
+#include <mvde/mvde.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace {
+
+int report(const std::string &message) { return std::fprintf(stderr, "robot_loop: %s\n", message.c_str()), 1; }
+
+bool read_frame(std::vector<uint8_t> &rgb) { return std::fread(rgb.data(), 1, rgb.size(), stdin) == rgb.size(); }
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    if (argc != 6) return report("usage: robot_loop ENGINE_FOLDER HEIGHT WIDTH BUDGET_MS NAME < raw RGB frames");
+    mvde::SessionOptions options;
+    options.frame = {std::atoi(argv[2]), std::atoi(argv[3])};
+    options.fit = mvde::Fit::letterbox;
+    const int64_t budget_ms = std::atoi(argv[4]);
+    if (budget_ms < 1) return report(std::string(argv[4]) + " is no budget: give milliseconds, 1 or more");
+    auto session = mvde::Session::open(argv[1], options);
+    if (!session) return report(session.error().message);
+
+    const mvde_session_info info = session->info();
+    shared_depth::Publisher publisher(argv[5], {info.frame_height, info.frame_width, info.grid_rows, info.grid_columns, info.num_stats});
+    if (!publisher) return report("cannot make the shared memory /dev/shm/" + std::string(argv[5]));
+    std::vector<uint8_t> rgb(session->num_depths() * 3);
+    std::vector<float> depth_m(session->num_depths()), stats(session->num_stats());
+
+    long long num_frames = 0, num_late = 0, num_passed = 0;
+    while (read_frame(rgb)) {
+        const uint64_t taken_ns = shared_depth::now_ns();
+        if (auto begun = session->infer_async(mvde::frame(rgb.data(), options.format, options.frame)); !begun)
+            return report(begun.error().message);
+        auto done = session->wait(depth_m, stats, budget_ms);  // here is time for other work, up to the budget
+        if (!done && done.error().status == MVDE_ERROR_TIMEOUT) done = session->wait(depth_m, stats);
+        if (!done) return report(done.error().message);
+        publisher.publish(taken_ns, depth_m, stats);
+        ++num_frames;
+
+        const double took_ms = static_cast<double>(shared_depth::now_ns() - taken_ns) / 1e6;
+        if (took_ms <= static_cast<double>(budget_ms)) continue;
+        ++num_late;
+        const auto num_missed = static_cast<long long>(took_ms / static_cast<double>(budget_ms));
+        std::fprintf(stderr, "robot_loop: frame %lld took %.1f ms of %lld: %lld late so far, passing over %lld\n", num_frames,
+                     took_ms, static_cast<long long>(budget_ms), num_late, num_missed);
+        for (long long i = 0; i < num_missed && read_frame(rgb); ++i) ++num_passed;
+    }
+    std::printf("%lld frames published, %lld of them late, %lld passed over; %s %s, %s\n", num_frames, num_late, num_passed,
+                info.name, info.engine_id, info.execution);
+    return 0;
+}

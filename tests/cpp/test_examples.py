@@ -1,0 +1,219 @@
+"""The examples, built outside the tree against an installed mvde, give Python's bits and Python's refusals."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mvde
+from mvde import cli
+from mvde.engines.base import EngineId
+from mvde.engines.store import support
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build/native"
+PUBLISHER = BUILD / "tests/cpp/test_shared_depth"
+PHOTO = ROOT / "mvde/assets/photos/coffee.jpg"
+
+pytestmark = pytest.mark.skipif(
+    not ((BUILD / "cpp/libmvde_openvino.so").is_file() and PUBLISHER.is_file() and shutil.which("cmake")),
+    reason="`make native` builds libmvde and its backend where Python's openvino is installed",
+)
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("examples")
+    sources = shutil.copytree(ROOT / "cpp/examples", folder / "sources")
+    configure = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={folder / 'prefix'}", "-DMVDE_WERROR=ON"]
+    for command in (
+        ["cmake", "--install", BUILD, "--prefix", folder / "prefix"],
+        ["cmake", "-S", sources, "-B", folder / "build", *configure],
+        ["cmake", "--build", folder / "build"],
+    ):
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "build"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("session")
+    assert cli.execute(["export", "--res", "96x128", "--out", str(folder / "export")]) == 0
+    return folder
+
+
+def build(folder: Path, engine_id: str) -> Path:
+    out = folder / engine_id.replace(":", "-")
+    assert cli.execute(["build", "--engine", engine_id, "--export-dir", str(folder / "export"), "--out", str(out)]) == 0
+    (engine,) = out.iterdir()
+    return engine
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Path:
+    return build(folder, "openvino:fp32")
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A name in /dev/shm that is free again after the test."""
+    name = f"mvde-test-{os.getpid()}"
+    yield name
+    (Path("/dev/shm") / name).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def read_depth() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("read_depth", ROOT / "cpp/examples/read_depth.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def photograph() -> np.ndarray:
+    return np.asarray(Image.open(PHOTO).convert("RGB"))
+
+
+def run(program: Path, *arguments: object, frames: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [str(word) for word in (program, *arguments)]
+    return subprocess.run(command, input=frames, capture_output=True, check=False, timeout=60)
+
+
+def infer(examples: Path, engine: Path, out: Path, fit: str = "stretch") -> subprocess.CompletedProcess[bytes]:
+    Image.open(PHOTO).convert("RGB").save(out / "photo.ppm")
+    return run(examples / "infer", engine, out / "photo.ppm", out / "depth.f32", out / "stats.f32", fit)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+def test_infer_gives_pythons_bits(examples: Path, engine: Path, tmp_path: Path, fit: str) -> None:
+    done = infer(examples, engine, tmp_path, fit)
+    assert done.returncode == 0, done.stderr
+    assert b"computes in fp32" in done.stdout
+    with mvde.DepthRuntime.load(engine) as runtime:
+        result = runtime.infer(photograph(), fit=fit)
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "depth.f32", np.float32), result.depth.ravel())
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "stats.f32", np.float32), result.stats.ravel())
+
+
+def test_what_runs_is_read_from_the_executed_graph(examples: Path, folder: Path, tmp_path: Path) -> None:
+    if not support(EngineId.parse("openvino:bf16")).works:
+        pytest.skip("this CPU has no bf16 arithmetic")
+    engine = build(folder, "openvino:bf16")
+    done = infer(examples, engine, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"computes in bf16" in done.stdout
+    with mvde.DepthRuntime.load(engine) as runtime:
+        assert runtime.info.executed_precision == "bf16"
+        stats = runtime.infer(photograph()).stats
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "stats.f32", np.float32), stats.ravel())
+
+
+def test_the_example_in_c_gives_pythons_bits(examples: Path, engine: Path, tmp_path: Path) -> None:
+    Image.open(PHOTO).convert("RGB").save(tmp_path / "photo.ppm")
+    done = run(examples / "infer_c", engine, tmp_path / "photo.ppm", tmp_path / "stats.f32")
+    assert done.returncode == 0, done.stderr
+    with mvde.DepthRuntime.load(engine) as runtime:
+        stats = runtime.infer(photograph()).stats
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "stats.f32", np.float32), stats.ravel())
+    assert f"nearest patch {stats[:, 0].argmin()} at {stats[:, 0].min():.2f}".encode() in done.stdout
+
+    refused = run(examples / "infer_c", tmp_path, tmp_path / "photo.ppm", tmp_path / "stats.f32")
+    assert (refused.returncode, refused.stderr.count(b"\n")) == (1, 1)
+    assert refused.stderr.startswith(b"infer_c: there is no manifest ")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "foreign manifest", "no manifest"])
+def test_a_damaged_engine_is_refused_in_one_line(examples: Path, engine: Path, tmp_path: Path, damage: str) -> None:
+    copy = Path(shutil.copytree(engine, tmp_path / engine.name))
+    blob, manifest = copy / "engine.blob", copy / "engine.json"
+    content = bytearray(blob.read_bytes())
+    if damage == "truncated":
+        blob.write_bytes(content[:-1])
+    elif damage == "one bit":
+        content[len(content) // 2] ^= 1
+        blob.write_bytes(content)
+    elif damage == "foreign manifest":
+        manifest.write_text('{"kind": "something else"}')
+    else:
+        manifest.unlink()
+    done = infer(examples, copy, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"infer: ")
+    assert done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "depth.f32").exists()
+
+
+def test_the_robot_loop_publishes_pythons_bits(examples: Path, engine: Path, name: str, read_depth: ModuleType) -> None:
+    image = photograph()
+    before = time.monotonic()
+    frames = np.stack([image[::-1], image]).tobytes() + b"a frame that was cut off"
+    done = run(examples / "robot_loop", engine, *image.shape[:2], 60_000, name, frames=frames)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"2 frames published, 0 of them late, 0 passed over; ")
+    frame = read_depth.DepthReader(name).read()
+    with mvde.DepthRuntime.load(engine) as runtime:
+        result = runtime.infer(image, fit="letterbox")
+    assert frame.number == 2
+    assert 0 < frame.age_s < time.monotonic() - before
+    assert frame.grid == result.grid
+    np.testing.assert_array_equal(frame.depth_m, result.depth)
+    np.testing.assert_array_equal(frame.stats, result.stats)
+
+
+def test_the_robot_loop_counts_late_frames_and_catches_up(examples: Path, engine: Path, name: str) -> None:
+    height, width = 720, 1280  # mapping depth back alone takes longer than the budget
+    done = run(examples / "robot_loop", engine, height, width, 1, name, frames=bytes(20 * height * width * 3))
+    assert done.returncode == 0, done.stderr
+    published, late, passed = (int(word) for word in done.stdout.split() if word.isdigit())
+    assert 1 <= late == published
+    assert published + passed == 20
+    assert done.stderr.count(b"\n") == late
+    assert b"late so far, passing over" in done.stderr
+
+
+def test_the_robot_loop_refuses_a_budget_that_is_none(examples: Path, engine: Path) -> None:
+    done = run(examples / "robot_loop", engine, 32, 32, "soon", "name")
+    assert (done.returncode, done.stderr) == (1, b"robot_loop: soon is no budget: give milliseconds, 1 or more\n")
+
+
+def test_the_reader_never_sees_a_torn_frame_under_load(name: str, read_depth: ModuleType) -> None:
+    publisher = subprocess.Popen([PUBLISHER, "publish", name, "1500"])
+    reader, numbers = None, []
+    while publisher.poll() is None:
+        if reader is None:
+            with contextlib.suppress(OSError, ValueError):
+                reader = read_depth.DepthReader(name)
+            continue
+        frame = reader.read()
+        if frame is not None:
+            numbers.append(frame.number)
+            assert (frame.depth_m == frame.number % 65536).all()
+            assert (frame.stats == frame.number % 65536).all()
+    assert publisher.returncode == 0
+    assert len(set(numbers)) > 10
+    assert numbers == sorted(numbers)
+
+
+def test_the_reader_says_what_is_not_there(name: str, read_depth: ModuleType) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        read_depth.DepthReader(name)
+    (Path("/dev/shm") / name).write_bytes(bytes(4096))
+    with pytest.raises(ValueError, match="is not what robot_loop publishes"):
+        read_depth.DepthReader(name)
