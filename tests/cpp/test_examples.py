@@ -33,19 +33,25 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def checked(*command: object) -> None:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prefix")
+    checked("cmake", "--install", BUILD, "--prefix", folder / "prefix")
+    return folder / "prefix"
+
+
+@pytest.fixture(scope="module")
+def examples(prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
-    sources = shutil.copytree(ROOT / "cpp/examples", folder / "sources")
-    configure = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={folder / 'prefix'}", "-DMVDE_WERROR=ON"]
-    for command in (
-        ["cmake", "--install", BUILD, "--prefix", folder / "prefix"],
-        ["cmake", "-S", sources, "-B", folder / "build", *configure],
-        ["cmake", "--build", folder / "build"],
-    ):
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "build"
+    configure = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={prefix}", "-DMVDE_WERROR=ON"]
+    checked("cmake", "-S", prefix / "share/mvde/examples", "-B", folder, *configure)
+    checked("cmake", "--build", folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +97,7 @@ def photograph() -> np.ndarray:
     return np.asarray(Image.open(PHOTO).convert("RGB"))
 
 
-def run(program: Path, *arguments: object, frames: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run(program: object, *arguments: object, frames: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = [str(word) for word in (program, *arguments)]
     return subprocess.run(command, input=frames, capture_output=True, check=False, timeout=60)
 
@@ -99,6 +105,21 @@ def run(program: Path, *arguments: object, frames: bytes = b"") -> subprocess.Co
 def infer(examples: Path, engine: Path, out: Path, fit: str = "stretch") -> subprocess.CompletedProcess[bytes]:
     Image.open(PHOTO).convert("RGB").save(out / "photo.ppm")
     return run(examples / "infer", engine, out / "photo.ppm", out / "depth.f32", out / "stats.f32", fit)
+
+
+def test_find_package_knows_the_backends_as_components(prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.22)\n"
+        "project(robot LANGUAGES NONE)\n"
+        "find_package(mvde 0.1 REQUIRED COMPONENTS ${wanted})\n"
+        'file(GENERATE OUTPUT backend CONTENT "$<TARGET_FILE:mvde::openvino>")\n'
+    )
+    configure = ["cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-Dmvde_DIR={prefix / 'lib/cmake/mvde'}"]
+    checked(*configure, "-Dwanted=openvino")
+    assert (tmp_path / "build/backend").read_text() == str(prefix / "lib/libmvde_openvino.so")
+    refused = run(*configure, "-Dwanted=tensorrt")
+    assert refused.returncode != 0
+    assert "libmvde_tensorrt.so is missing: build mvde with this backend" in " ".join(refused.stderr.decode().split())
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
