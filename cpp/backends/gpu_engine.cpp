@@ -30,7 +30,6 @@ mvde_backend_request kept(mvde_backend_request request, const std::vector<std::i
 
 mvde_gpu::Engine::Engine(const mvde_backend_request &request)
     : device_(current_device()), stats_(request.stats, request.stats + request.num_stats), request_(kept(request, stats_)),
-      title_(device_.name + " (compute capability " + std::to_string(device_.major) + "." + std::to_string(device_.minor) + ")"),
       images_(device_, num_pixels(request) * 3), depth_(device_, num_pixels(request)), patch_stats_(device_, num_stats(request)),
       resize_(request), plan_(request, images_.device(), depth_.device()) {
     std::memset(images_.host(), 0, num_pixels(request) * 3);
@@ -88,7 +87,7 @@ void mvde_gpu::Engine::infer_device(cudaStream_t stream) {
 }
 
 mvde_backend_engine mvde_gpu::Engine::view() {
-    return {this, images_.host(), depth_.host(), patch_stats_.host(), title_.c_str(), nullptr, execution_.c_str()};
+    return {this, images_.host(), depth_.host(), patch_stats_.host(), nullptr, execution_.c_str()};
 }
 
 void mvde_gpu::Engine::run_engine(cudaStream_t stream) {

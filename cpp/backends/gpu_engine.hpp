@@ -38,7 +38,6 @@ private:
     const Device device_;
     const std::vector<std::int32_t> stats_;
     const mvde_backend_request request_;  // without what ends with the call: its texts and tables
-    const std::string title_;
     std::string execution_;
     Stream stream_;
     Event done_;  // of the last frame, on whichever stream it ran: frames of one engine share its buffers

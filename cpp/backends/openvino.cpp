@@ -95,7 +95,7 @@ const char *library_version() {
 std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
     try {
         Engine *engine = load_engine(*request).release();
-        *loaded = {engine, engine->images.data<std::uint8_t>(), engine->depth.data<float>(), nullptr, nullptr,
+        *loaded = {engine, engine->images.data<std::uint8_t>(), engine->depth.data<float>(), nullptr,
                    engine->executed_precision.c_str(), "OpenVINO request on the CPU"};
         return MVDE_OK;
     } catch (const std::exception &error) {
@@ -139,7 +139,7 @@ void close(void *engine) {
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
-    static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, load, infer, start, wait,
+    static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, nullptr, load, infer, start, wait,
                                       nullptr, nullptr, close};
     return &backend;
 }

@@ -40,6 +40,14 @@ const char *library_version() {
     return version.c_str();
 }
 
+std::int32_t device(mvde_backend_device *found, mvde_backend_message *message) {
+    return guarded(message, [&] {
+        const mvde_gpu::Device here = mvde_gpu::current_device();
+        std::snprintf(found->name, sizeof found->name, "%s", here.name.c_str());
+        std::snprintf(found->compute_capability, sizeof found->compute_capability, "%d.%d", here.major, here.minor);
+    });
+}
+
 std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
     return guarded(message, [&] { *loaded = (new Engine(*request))->view(); });
 }
@@ -76,7 +84,7 @@ void close(void *engine) { delete &of(engine); }
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
-    static const mvde_backend backend{MVDE_BACKEND_VERSION, MVDE_TENSORRT_TITLE, library_version, load, infer, start, wait,
-                                      bind_device, infer_device, close};
+    static const mvde_backend backend{MVDE_BACKEND_VERSION, MVDE_TENSORRT_TITLE, library_version, device, load, infer, start,
+                                      wait, bind_device, infer_device, close};
     return &backend;
 }

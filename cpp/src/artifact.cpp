@@ -95,10 +95,21 @@ std::vector<int> numbers_of(const std::string &version) {
 
 // A version-compatible plan of TensorRT runs in the same major version, from the one that built it on.
 bool runs_in(const mvde::EngineRecord &engine, const std::string &version) {
-    bool is_compatible = false;
-    for (const auto &[name, value] : engine.options) is_compatible = is_compatible || (name == "version_compatible" && value == "True");
     const std::vector<int> built = numbers_of(engine.library_version), here = numbers_of(version);
-    return is_compatible && !built.empty() && !here.empty() && built[0] == here[0] && built <= here;
+    return engine.option("version_compatible") == "True" && !built.empty() && !here.empty() && built[0] == here[0] && built <= here;
+}
+
+// Whether a plan for those compute capabilities runs on a GPU with that one.
+bool runs_on(const mvde::EngineRecord &engine, const std::string &here) {
+    if (engine.option("hardware") == "ampere-plus") return numbers_of(here) >= std::vector<int>{8, 0};
+    const std::vector<std::string> &built_for = engine.compute_capabilities;
+    return std::find(built_for.begin(), built_for.end(), here) != built_for.end();
+}
+
+std::string joined(const std::vector<std::string> &texts) {
+    std::string all;
+    for (const std::string &text : texts) all += (all.empty() ? "" : ", ") + text;
+    return all;
 }
 
 }  // namespace
@@ -134,12 +145,43 @@ void mvde::check_cpu(const Artifact &artifact) {
                                                    build_command(artifact.manifest));
 }
 
-void mvde::check_library(const Artifact &artifact, const std::string &version) {
+void mvde::check_library(const Artifact &artifact, const mvde_backend &backend) {
     const EngineRecord &engine = artifact.manifest.engine;
-    if (!is_version(version, engine.library_version) && !runs_in(engine, version))
-        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built with " + engine.backend + " " +
-                                                   engine.library_version + ", but " + version +
-                                                   " is installed; build it again here: " + build_command(artifact.manifest));
+    const std::string version = backend.library_version();
+    if (is_version(version, engine.library_version) || runs_in(engine, version)) return;
+    // Each side has its own words for a library that needs a GPU.
+    const std::string built = backend.device ? " cannot run here: it was built with " + std::string(backend.title)
+                                             : " was built with " + engine.backend;
+    throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + built + " " + engine.library_version + ", but " + version +
+                                               " is installed; build it again here: " + build_command(artifact.manifest));
+}
+
+void mvde::check_device(const Artifact &artifact, const mvde_backend_device &device) {
+    const EngineRecord &engine = artifact.manifest.engine;
+    if (!runs_on(engine, device.compute_capability))
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " cannot run here: it was built for compute capability " +
+                                                   joined(engine.compute_capabilities) + ", but " + device.name + " has " +
+                                                   device.compute_capability + "; build it again here: " +
+                                                   build_command(artifact.manifest));
+}
+
+void mvde::check_proved(const Artifact &artifact, const mvde_backend_device *device) {
+    const ParityRecord &parity = artifact.manifest.parity;
+    const std::string prove = "; measure it on this machine: mvde build --prove " + artifact.folder;
+    if (parity.is_unmeasured)
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " has parity " + parity.state + prove);
+    std::string was, now;
+    const auto compare = [&](const std::string &measured, const char *here) {
+        if (measured == here) return;
+        was += (was.empty() ? "" : ", ") + measured;
+        now += (now.empty() ? "" : ", ") + std::string(here);
+    };
+    if (device && !(parity.gpu.empty() && parity.compute_capability.empty())) {
+        compare(parity.gpu, device->name);
+        compare(parity.compute_capability, device->compute_capability);
+    }
+    if (!was.empty())
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was measured on " + was + ", but this machine has " + now + prove);
 }
 
 void mvde::check_graph(const Artifact &artifact) {
@@ -151,12 +193,6 @@ void mvde::check_graph(const Artifact &artifact) {
         throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built from another graph than " + stem.string() +
                                                    ".onnx, which was exported since; build it again: " +
                                                    build_command(artifact.manifest));
-}
-
-void mvde::check_proved(const Artifact &artifact) {
-    if (!artifact.manifest.unproved.empty())
-        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " has parity " + artifact.manifest.unproved +
-                                                   "; measure it on this machine: mvde build --prove " + artifact.folder);
 }
 
 std::string mvde::build_command(const Manifest &manifest) {

@@ -1,6 +1,7 @@
 // An engine that `mvde build` wrote, checked as mvde/artifact.py and mvde/engines/store.py check it.
 #pragma once
 
+#include "backend.hpp"
 #include "manifest.hpp"
 
 #include <string>
@@ -20,11 +21,13 @@ Artifact load_artifact(const std::string &path);
 void check_cpu(const Artifact &artifact);
 void check_graph(const Artifact &artifact);
 
-// Throws Refused (MVDE_ERROR_INCOMPATIBLE) for an engine that was built without its device and never measured on one.
-void check_proved(const Artifact &artifact);
 
 // Throws Refused where the backend's library is not the version that built the engine.
-void check_library(const Artifact &artifact, const std::string &version);
+void check_library(const Artifact &artifact, const mvde_backend &backend);
+// Throws Refused where the engine is for other GPUs than this machine's.
+void check_device(const Artifact &artifact, const mvde_backend_device &device);
+// Throws Refused where nobody has measured the engine on a GPU like this machine's; `device` is NULL on a CPU.
+void check_proved(const Artifact &artifact, const mvde_backend_device *device);
 
 // The command that builds an engine like this one.
 std::string build_command(const Manifest &manifest);

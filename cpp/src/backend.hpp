@@ -40,9 +40,14 @@ struct mvde_backend_engine {
     std::uint8_t *images;            // [batch, height, width, 3]
     float *depth;                    // [batch, height, width]
     const float *stats;              // [batch, patches, num_stats] of the depth inside `target`; NULL: libmvde computes them
-    const char *device;              // NULL: what the manifest says
     const char *executed_precision;  // what the library says it computes in; NULL: it was fixed when the engine was built
     const char *execution;           // how a frame runs, in a few words
+};
+
+// The GPU that engines run on.
+struct mvde_backend_device {
+    char name[256];
+    char compute_capability[16];  // such as "8.9"
 };
 
 // Room for what goes wrong: a sentence without the file's name.
@@ -56,6 +61,7 @@ struct mvde_backend {
     std::uint32_t version;  // MVDE_BACKEND_VERSION
     const char *title;      // as the library's makers write it
     const char *(*library_version)();
+    std::int32_t (*device)(mvde_backend_device *device, mvde_backend_message *message);  // NULL: it is the CPU
     std::int32_t (*load)(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message);
     std::int32_t (*infer)(void *engine, mvde_backend_message *message);
     std::int32_t (*start)(void *engine, mvde_backend_message *message);

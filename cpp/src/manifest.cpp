@@ -165,7 +165,21 @@ mvde::EngineRecord engine_of(const Json &value) {
         const Json &item = options.items[i];
         engine.options.emplace_back(options.keys[i], item.kind == Json::Kind::text ? item.text : repr(item));
     }
+    const Json *facts = value.find("facts");
+    const Json *capabilities = facts ? facts->find("compute_capabilities") : nullptr;
+    if (capabilities) engine.compute_capabilities = texts_of(*capabilities);
     return engine;
+}
+
+// The record is any object: what is not there, or is something else than text, counts as nothing.
+mvde::ParityRecord parity_of(const Json &value) {
+    const auto text = [](const Json *object, const char *key) {
+        const Json *item = object ? object->find(key) : nullptr;
+        return item ? item->text : std::string();
+    };
+    const Json *is_measured = value.find("measured"), *measured_on = value.find("measured_on");
+    const bool is_unmeasured = is_measured && is_measured->kind == Json::Kind::boolean && !is_measured->flag;
+    return {is_unmeasured, text(&value, "state"), text(measured_on, "gpu"), text(measured_on, "compute_capability")};
 }
 
 // ---- whether the values fit together
@@ -250,12 +264,9 @@ mvde::Manifest manifest_of(const Json &plain) {
     manifest.file = file_of(*plain.find("file"));
     if (const Json *companions = plain.find("companions"))
         for (const Json &item : companions->items) manifest.companions.push_back(file_of(item));
+    manifest.parity = parity_of(*plain.find("parity"));
     const Json *engine = plain.find("engine");
     if (engine && engine->kind == Json::Kind::object) manifest.engine = engine_of(*engine);
-    const Json &parity = *plain.find("parity");
-    const Json *measured = parity.find("measured"), *state = parity.find("state");
-    if (measured && measured->kind == Json::Kind::boolean && !measured->flag)
-        manifest.unproved = state && state->kind == Json::Kind::text ? state->text : "not measured";
     return manifest;
 }
 
@@ -274,6 +285,12 @@ Json parsed(std::string_view text, const std::string &where) {
 std::string mvde::Manifest::stem() const {
     const std::string size = name + "-" + std::to_string(height()) + "x" + std::to_string(width());
     return batch() == 1 ? size : size + "-b" + std::to_string(batch());
+}
+
+std::string mvde::EngineRecord::option(std::string_view name) const {
+    for (const auto &[key, value] : options)
+        if (key == name) return value;
+    return "";
 }
 
 mvde::Manifest mvde::parse_manifest(std::string_view text, const std::string &where) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -32,6 +33,15 @@ struct EngineRecord {
     std::string id, backend, executed_precision, device, library_version, onnx_sha256;
     std::vector<std::string> cpu_features;
     std::vector<std::pair<std::string, std::string>> options;  // values as text
+    std::vector<std::string> compute_capabilities;             // of the GPUs that it was built for
+
+    std::string option(std::string_view name) const;  // "" where there is none
+};
+
+// What a session needs to know of an engine's parity: whether it was measured, and on which GPU ("": not on one).
+struct ParityRecord {
+    bool is_unmeasured = false;
+    std::string state, gpu, compute_capability;
 };
 
 struct Manifest {
@@ -44,7 +54,7 @@ struct Manifest {
     FileRecord file;
     std::vector<FileRecord> companions;
     EngineRecord engine;  // empty for a graph
-    std::string unproved;  // why the engine was never measured ("not measured: no device ..."); empty where it was
+    ParityRecord parity;
 
     std::string stem() const;  // NAME-HxW, with -bB for a batch
     std::int64_t batch() const { return input.shape[0]; }

@@ -69,13 +69,21 @@ mvde::Session::Session(const char *path, const mvde_session_options &options) : 
     check_cpu(artifact_);
     backend_ = &find_backend(artifact_.manifest.engine.backend.c_str());
     library_version_ = backend_->library_version();
-    check_library(artifact_, library_version_);
+    check_library(artifact_, *backend_);
+    if (backend_->device) find_device();
     check_graph(artifact_);
-    check_proved(artifact_);
+    check_proved(artifact_, backend_->device ? &device_ : nullptr);
     check_usable(artifact_);
     for (const std::string &name : artifact_.manifest.stats) stats_.push_back(stat_of(name));
     create_resizer(options);
     load_engine(options);
+}
+
+void mvde::Session::find_device() {
+    mvde_backend_message message{};
+    if (const std::int32_t status = backend_->device(&device_, &message))
+        throw Refused(static_cast<mvde_status>(status), std::string(backend_->title) + " cannot run " + artifact_.path + ": " + message.text);
+    check_device(artifact_, device_);
 }
 
 mvde::Session::~Session() { backend_->close(engine_.engine); }
@@ -208,7 +216,7 @@ void mvde::Session::describe(mvde_session_info &info) const {
     info.library_version = library_version_.c_str();
     info.executed_precision = engine_.executed_precision;
     info.execution = engine_.execution;
-    info.device = engine_.device ? engine_.device : manifest.engine.device.c_str();
+    info.device = device_.name[0] ? device_.name : manifest.engine.device.c_str();
 }
 
 std::int32_t mvde::Session::check_idle() const {

@@ -30,6 +30,7 @@ public:
     char last_error[MVDE_ERROR_BYTES] = "";
 
 private:
+    void find_device();
     void create_resizer(const mvde_session_options &options);
     void load_engine(const mvde_session_options &options);
     std::int64_t num_stats() const;
@@ -50,6 +51,7 @@ private:
     Artifact artifact_;
     const mvde_backend *backend_ = nullptr;
     std::string library_version_;
+    mvde_backend_device device_{};  // empty on the CPU
     std::int64_t frame_height_ = 0, frame_width_ = 0;
     std::unique_ptr<mvde_resizer, CloseResizer> resizer_;
     std::unique_ptr<mvde_workers, CloseWorkers> workers_;

@@ -93,7 +93,7 @@ std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *load
     if (content == "broken") return fail(MVDE_ERROR_INCOMPATIBLE, "the blob is broken", message);
     if (content == "homeless") return fail(MVDE_ERROR_NO_DEVICE, "there is no device", message);
     auto *engine = new Engine(*request);
-    *loaded = {engine, engine->images.data(), engine->depth.data(), nullptr, nullptr, "fp32", "a thread"};
+    *loaded = {engine, engine->images.data(), engine->depth.data(), nullptr, "fp32", "a thread"};
     return MVDE_OK;
 }
 
@@ -115,7 +115,7 @@ void close(void *engine) { delete static_cast<Engine *>(engine); }
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
-    static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, load, infer, start, wait,
+    static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, nullptr, load, infer, start, wait,
                                       nullptr, nullptr, close};
     return &backend;
 }

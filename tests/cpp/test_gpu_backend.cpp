@@ -19,6 +19,7 @@ struct Folder : engine_folder::Folder {
     Folder() {
         std::string text = engine_folder::manifest(content);
         text = with(text, "\"id\": \"openvino:fp32\", \"backend\": \"openvino\"", "\"id\": \"tensorrt:fp32\", \"backend\": \"tensorrt\"");
+        text = with(text, "\"onnx_sha256\": \"\"", R"("onnx_sha256": "", "facts": {"compute_capabilities": ["7.5", "8.7"]})");
         write("engine.json", with(text, "\"1.2.3\"", "\"10.3.0\""));
     }
 };
@@ -65,7 +66,7 @@ TEST(frames_of_the_host_give_the_cpus_results_on_every_kind_of_gpu) {
             const mvde_session_info info = session->info();
             const std::string how = info.execution, expected = std::string(gpu) == "uncapturable" ? "CUDA stream, for a graph" : "CUDA graph";
             CHECK(how.find(expected) == 0, "%s", how.c_str());
-            CHECK(std::string(info.device) == "Fake GPU (compute capability 8.7)" && std::string(info.library_version) == "10.3.0.26");
+            CHECK(std::string(info.device) == "Fake GPU" && std::string(info.library_version) == "10.3.0.26");
             Frame frame(kFrame);
             for (int i = 0; i < 3; ++i) {
                 Results results(60 * 60);
@@ -125,7 +126,15 @@ TEST(a_machine_without_a_gpu_and_a_manifest_that_lies_have_their_own_errors) {
         CHECK(refused.error().message.find(words) != std::string::npos, "%s", refused.error().message.c_str());
     };
     expect("\"name\": \"depth\"", "\"name\": \"deep\"", MVDE_ERROR_INCOMPATIBLE, "it has no such tensors; build it again");
-    expect("\"10.3.0\"", "\"10.4.0\"", MVDE_ERROR_INCOMPATIBLE, "was built with tensorrt 10.4.0, but 10.3.0.26 is installed");
+    expect("\"10.3.0\"", "\"10.4.0\"", MVDE_ERROR_INCOMPATIBLE, "/tiny cannot run here: it was built with TensorRT 10.4.0, but 10.3.0.26 is installed; build it again here: mvde");
+    expect("\"7.5\", \"8.7\"", "\"7.5\", \"8.6\"", MVDE_ERROR_INCOMPATIBLE,
+           "/tiny cannot run here: it was built for compute capability 7.5, 8.6, but Fake GPU has 8.7; build it again here: ");
+    expect("\"parity\": {}", R"("parity": {"measured": false, "state": "not measured"})", MVDE_ERROR_INCOMPATIBLE,
+           "/tiny has parity not measured; measure it on this machine: mvde build --prove ");
+    expect("\"parity\": {}", R"("parity": {"measured_on": {"gpu": "Other GPU", "compute_capability": "8.7"}})",
+           MVDE_ERROR_INCOMPATIBLE, "/tiny was measured on Other GPU, but this machine has Fake GPU; measure it on this");
+    folder.write("engine.json", with(good, "\"parity\": {}", R"("parity": {"measured": 3, "measured_on": [1], "state": {}})"));
+    CHECK(open(folder, "discrete"), "%s", mvde_last_error());
     folder.write("engine.json", with(good, "\"10.3.0\"", "\"10.3.0.26\""));
     CHECK(open(folder, "discrete"), "%s", mvde_last_error());
 }

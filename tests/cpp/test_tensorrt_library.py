@@ -78,7 +78,10 @@ def test_without_a_gpu_opening_an_engine_says_so_with_an_error_of_its_own(librar
     write_engine(tmp_path / "engine", "1.0.0.1")
     assert mvde.mvde_open(str(tmp_path / "engine").encode(), None, ctypes.byref(session)) < 0
     message = mvde.mvde_last_error().decode()
-    assert f"was built with tensorrt-rtx 1.0.0.1, but {tensorrt_rtx.__version__} is installed" in message
+    assert (
+        f"cannot run here: it was built with TensorRT-RTX 1.0.0.1, but {tensorrt_rtx.__version__} is installed"
+        in message
+    )
 
 
 def write_engine(folder: Path, library_version: str) -> None:
