@@ -401,6 +401,38 @@ except BackendError as error:
     assert "resizes constants at run time (resample)" in done.stdout
 
 
+def test_a_product_of_two_quantised_operands_counts_as_int8(workspace: Path) -> None:
+    pytest.importorskip("onnx")
+    script = """
+import onnx
+from onnx import helper, numpy_helper
+model = onnx.load("export/tiny-32x48.onnx")
+graph = model.graph
+for name, value in (("scale", np.float32(0.02)), ("zero", np.int8(0)), ("weight8", np.full((1, 3, 1, 1), 3, np.int8))):
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+(at,) = [index for index, node in enumerate(graph.node) if node.op_type == "Conv"]
+graph.node[at].input[0], graph.node[at].input[1] = "planes_dq", "weight_dq"
+for made in (
+    helper.make_node("DequantizeLinear", ["weight8", "scale", "zero"], ["weight_dq"]),
+    helper.make_node("DequantizeLinear", ["planes_q", "scale", "zero"], ["planes_dq"]),
+    helper.make_node("QuantizeLinear", ["planes", "scale", "zero"], ["planes_q"]),
+):
+    graph.node.insert(at, made)
+onnx.save(model, "quantised.onnx")
+from mvde.engines.tensorrt.api import load_api
+from mvde.engines.tensorrt.inspect import inspect_network
+from mvde.engines.tensorrt.parse import parse_graph
+api = load_api("tensorrt-rtx")
+builder = api.builder()
+network, parser = parse_graph(api, builder, Path("quantised.onnx"))
+facts = inspect_network(network)
+print(facts.products_by_dtype, facts.executed_precision)
+"""
+    done = python(workspace, script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "{'int8': 1} int8\n"
+
+
 def _copy(folder: Path, target: Path) -> Path:
     shutil.copytree(folder, target / folder.name)
     return target / folder.name

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DTYPE_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 PRODUCTS = {"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "ATTENTION_INPUT"}
+QUANTIZED = ("int8", "fp8")
 _BOOKKEEPING = {"CAST", "CONSTANT", "QUANTIZE", "DEQUANTIZE", "SHAPE"}
 _MOVES = {"SHUFFLE", "CONSTANT", "SQUEEZE", "UNSQUEEZE", "IDENTITY", "CAST"}
 _OF_NODE = "[ONNX Layer: "
@@ -104,11 +105,12 @@ def check_promise(facts: NetworkFacts, promised: PrecisionRecord, title: str) ->
 def check_network(facts: NetworkFacts, precision: str, title: str) -> None:
     """Nothing, if the network computes in ``precision`` and resizes no constant.
 
-    Raises :class:`BackendError` where most products compute in something else, or where a position embedding is
-    resampled at run time.
+    Raises :class:`BackendError` where most products compute in something else (no product at all in int8 or fp8, whose
+    graphs keep many in a higher precision), or where a position embedding is resampled at run time.
     """
     main = facts.executed_precision.split("+")[0]
-    if facts.products_by_dtype and main != precision:
+    is_it = precision in facts.products_by_dtype if precision in QUANTIZED else main == precision
+    if facts.products_by_dtype and not is_it:
         counts = ", ".join(f"{count} in {name}" for name, count in facts.products_by_dtype.items())
         raise BackendError(
             f"{title} would compute most products in {main}, not {precision} ({counts}); nothing was written"

@@ -1,0 +1,59 @@
+"""What TensorRT-RTX makes of an exported SigLIP model: every attention and layer normalisation is recognised as one.
+
+The library runs in another process, as in ``tests/engines/test_tensorrt_build.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mvde.export.precision.promise import num_attention, num_layer_norm
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed"
+)
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from mvde.engines.base import Graph
+from mvde.engines.tensorrt.api import load_api
+from mvde.engines.tensorrt.inspect import check_network, check_promise, inspect_network
+from mvde.engines.tensorrt.parse import parse_graph
+from mvde.export.precision import lower_graph
+
+given, folder = Path(sys.argv[1]), Path(sys.argv[2])
+api = load_api("tensorrt-rtx")
+for precision in ("fp32", "fp16"):
+    graph = Graph(given) if precision == "fp32" else lower_graph(Graph(given), precision, folder)
+    builder = api.builder()
+    network, parser = parse_graph(api, builder, graph.path)
+    facts = inspect_network(network)
+    check_network(facts, precision, "TensorRT-RTX")
+    if graph.precision is not None:
+        check_promise(facts, graph.precision, "TensorRT-RTX")
+    print(json.dumps(facts.to_dict()))
+"""
+
+
+def test_attentions_and_layer_normalisations_are_recognised(exported: tuple[Path, int], tmp_path: Path) -> None:
+    import onnx
+
+    path, opset = exported
+    command = [sys.executable, "-c", SCRIPT, str(path), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    model = onnx.load(str(path))
+    for line, dtype in zip(done.stdout.splitlines(), ("fp32", "fp16"), strict=True):
+        facts = json.loads(line)
+        assert facts["num_attention"] + facts["num_softmax"] == num_attention(model) > 0
+        assert (facts["num_attention"] > 0) is (opset >= 23)
+        assert facts["num_layer_norm"] == num_layer_norm(model) > 0
+        assert set(facts["products_by_dtype"]) == {dtype}
+        assert facts["constant_resizes"] == []
