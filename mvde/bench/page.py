@@ -130,9 +130,7 @@ def _latency(report: Report) -> str:
         body.append(_name(name, colour, f"{one.num_frames} frames, jitter {milliseconds(one.total.jitter_ms)}"))
         body.append(f'<div class="plot">{charts.grid(scale)}{shape}{marks}</div>')
     title = "whole frame, ms" + (", logarithmic" if scale.is_log else "")
-    lead = (
-        "Times of whole frames, from the camera's bytes to depth and statistics; the engines took turns frame by frame."
-    )
+    lead = "Whole frames, from the camera's bytes to depth and statistics; the engines took turns of a quarter second."
     return _section("Latency", lead, f'<div class="rows">{"".join(body)}{charts.axis(scale, title)}</div>')
 
 

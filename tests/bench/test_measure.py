@@ -41,8 +41,10 @@ def report_of(found: list, plan: Plan, images: list[np.ndarray]) -> Report:
     return Report(found, machine, settings_of(plan, images, None, None), conditions, 1e10, 50 << 20)
 
 
-def test_engines_take_turns(blobs: list[Path], random_images: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    order = []
+def test_engines_take_turns_and_a_turns_first_frame_is_not_counted(
+    blobs: list[Path], random_images: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[tuple[int, int]] = []
     infer = DepthRuntime.infer
 
     def spy(self: DepthRuntime, image: np.ndarray, fit: str = "stretch") -> object:
@@ -51,16 +53,30 @@ def test_engines_take_turns(blobs: list[Path], random_images: Callable, monkeypa
 
     monkeypatch.setattr(DepthRuntime, "infer", spy)
     images = [random_images(50, 60, 3)]
-    found = measure_engines([load_artifact(blob) for blob in blobs], images, Plan(num_frames=5))
-    assert order[-10:] == [(32, 48), (64, 64)] * 5
-    assert [(one.num_frames, one.id, one.executed_precision) for one in found] == [(5, "openvino:fp32", "fp32")] * 2
-    for one, resolution in zip(found, ((32, 48), (64, 64)), strict=True):
+    found = measure_engines([load_artifact(blob) for blob in blobs], images, Plan(num_frames=7))
+    small, large = (32, 48), (64, 64)
+    # Two frames a turn, the last one short, each after one that is not counted; then one before each stream.
+    turns = ([small] * 3 + [large] * 3) * 3 + [small] * 2 + [large] * 2 + [small, large]
+    assert order[-len(turns) :] == turns
+    assert [(one.num_frames, one.id, one.executed_precision) for one in found] == [(7, "openvino:fp32", "fp32")] * 2
+    warm_ups = [len(one.warm_up.times_ms) for one in found]
+    assert order[: sum(warm_ups)] == [small] * warm_ups[0] + [large] * warm_ups[1]
+    for one in found:
         assert one.total.mean_ms == pytest.approx(one.pre.mean_ms + one.infer.mean_ms + one.post.mean_ms)
         assert min(one.load_ms, one.first_frame_ms, one.throughput_fps) > 0
-        assert len(one.warm_up.times_ms) == order.index((64, 64)) if resolution == (32, 48) else True
         assert one.warm_up.times_ms[0] == one.first_frame_ms
-        assert {stage: len(samples) for stage, samples in one.samples_us.items()} == dict.fromkeys(one.samples_us, 5)
+        assert {stage: len(samples) for stage, samples in one.samples_us.items()} == dict.fromkeys(one.samples_us, 7)
         assert np.mean(one.samples_us["infer"]) == pytest.approx(one.infer.mean_ms * 1e3, abs=1), "rounded to 1 µs"
+
+
+def test_an_engine_alone_wastes_no_frame(
+    blobs: list[Path], random_images: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    infer = DepthRuntime.infer
+    monkeypatch.setattr(DepthRuntime, "infer", lambda *arguments: calls.append(1) or infer(*arguments))
+    (one,) = measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], Plan(num_frames=7))
+    assert len(calls) == len(one.warm_up.times_ms) + 7 + 1, "warm-up, measured frames, one before the stream"
 
 
 def test_a_short_duration_still_takes_ten_frames(blobs: list[Path], random_images: Callable) -> None:
@@ -72,7 +88,7 @@ def test_a_short_duration_still_takes_ten_frames(blobs: list[Path], random_image
 
     images = [random_images(50, 60, 3)]
     found = measure_engines([load_artifact(blobs[0])], images, Plan(duration_s=1e-6), on_frame=count)
-    assert found[0].num_frames == num_frames == 10
+    assert found[0].num_frames == num_frames == 12, "four turns of three frames, the fewest that hold ten"
     assert len(found[0].warm_up.times_ms) >= 4
 
 
