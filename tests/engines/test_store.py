@@ -167,3 +167,24 @@ def test_an_engine_that_was_never_measured_is_refused_with_the_command_that_meas
     write_manifest(dataclasses.replace(manifest, parity=parity), engine_copy)
     with pytest.raises(IncompatibleEngineError, match=r"not measured: no device.*mvde build --prove .*openvino-fp32"):
         store.load_engine(engine_copy)
+
+
+def test_an_engine_that_was_measured_on_another_gpu_is_refused(
+    engine_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(engine_copy)
+    here = {"gpu": "NVIDIA L4", "compute_capability": "8.9", "driver_cuda": "13.0"}
+    monkeypatch.setattr("mvde.engines.openvino.device_facts", lambda: here, raising=False)
+
+    def measured_on(**changes: str) -> None:
+        parity = {**manifest.parity, "measured_on": {**here, **changes}}
+        write_manifest(dataclasses.replace(manifest, parity=parity), engine_copy)
+
+    measured_on(driver_cuda="12.8")
+    store.load_engine(engine_copy)  # a newer driver does not make another GPU
+    measured_on(gpu="NVIDIA RTX 4090")
+    with pytest.raises(IncompatibleEngineError, match=r"measured on NVIDIA RTX 4090, but this machine has NVIDIA L4"):
+        store.load_engine(engine_copy)
+    measured_on(gpu="Orin", compute_capability="8.7")
+    with pytest.raises(IncompatibleEngineError, match=r"measured on Orin, 8\.7, .* NVIDIA L4, 8\.9; .*--prove"):
+        store.load_engine(engine_copy)
