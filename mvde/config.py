@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TAPS = (-18, -12, -6, -2)
 
+MAX_SIDE = 16_384
+"""Longest side of a resolution in pixels, beyond every camera; a slip of the keyboard must not fill the memory."""
+
 
 @dataclass(frozen=True)
 class VitConfig:
@@ -195,11 +198,13 @@ def override_config(source: str | Path, assignments: Sequence[str]) -> Config:
 def parse_resolution(text: str) -> tuple[int, int]:
     """Resolution ``(height, width)`` in pixels from ``"896"`` (square) or ``"672x896"`` (height x width).
 
-    Raises :class:`ResolutionError` where the text is neither, or a side is not positive.
+    Raises :class:`ResolutionError` where the text is neither, or a side is not from 1 to ``MAX_SIDE``.
     """
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise ResolutionError(f"resolution {text!r} is not understood; give one side (896) or HEIGHTxWIDTH (672x896)")
+    if any(int(part) > MAX_SIDE for part in parts):
+        raise ResolutionError(f"resolution {text!r} is too large; sides are at most {MAX_SIDE} pixels")
     return int(parts[0]), int(parts[-1])
 
 

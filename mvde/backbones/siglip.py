@@ -64,7 +64,8 @@ class SiglipBackbone(nn.Module):
         states = {0: hidden}
         for index, layer in enumerate(self.layers, start=1):
             hidden = layer(hidden, None)
-            states[index] = hidden
+            if index in self.taps:  # the others are let go: thirteen of base's at 896 are 125 MB
+                states[index] = hidden
         return tuple(map_from_tokens(states[tap], grid) for tap in self.taps)
 
     def train(self, mode: bool = True) -> SiglipBackbone:

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mvde.export.tracer import Tracer
     from mvde.model import DepthModel
 
 
@@ -59,9 +60,8 @@ def export(
     with Console(stderr=True).status("loading the model") as status:
         from mvde.export.onnx import export_onnx
 
-        paths = export_onnx(
-            load, resolutions, out, name, opset, batch, checkpoint=source, photos=photo, progress=status.update
-        )
+        tracer = _tracer(load, source)
+        paths = export_onnx(tracer, resolutions, out, name, opset, batch, photos=photo, progress=status.update)
     for path in paths:
         _report(path)
 
@@ -87,6 +87,19 @@ def _model_loader(
 
         checkpoint = shipped_checkpoint()
     return partial(_trained_model, checkpoint, config), checkpoint
+
+
+def _tracer(load: Callable[[], DepthModel], source: Path | None) -> Tracer:
+    """PyTorch's part in a process of its own, whose memory is free when ONNX Runtime needs as much.
+
+    Where this process has PyTorch loaded already, another one would only add to it.
+    """
+    import sys
+
+    from mvde.export.child import ChildTracer
+    from mvde.export.tracer import LocalTracer
+
+    return (LocalTracer if "torch" in sys.modules else ChildTracer)(load, source)
 
 
 def _trained_model(checkpoint: Path, config: Path | None) -> DepthModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +38,20 @@ def _load_photo(path: Path, resolution: tuple[int, int]) -> ImageArray:
         raise ImageError(f"cannot read the photograph {path} for the parity check: {error}") from error
 
 
-def torch_depth(model: DepthModel, image: ImageArray) -> DepthArray:
-    """Depth (B, H, W) float32, metres or relative, of the model itself in PyTorch, for uint8 (B, H, W, 3)."""
+def torch_depth(model: DepthModel, images: Sequence[ImageArray]) -> list[DepthArray]:
+    """Depth (B, H, W) float32, metres or relative, of the model itself in PyTorch, for each uint8 (B, H, W, 3).
+
+    The decoder works channels-last meanwhile: otherwise oneDNN reorders its largest maps, 0.2 GB for base at 896.
+    """
     import torch
 
-    images = torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
-    depth: DepthArray = model.predict_depth(images).float().numpy()
-    return depth
+    batches = [torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2))) for image in images]
+    decoder: Any = model.decoder
+    decoder.to(memory_format=torch.channels_last)
+    try:
+        return [model.predict_depth(batch).float().numpy() for batch in batches]
+    finally:
+        decoder.to(memory_format=torch.contiguous_format)
 
 
 def onnxruntime_depth(path: Path, images: Sequence[ImageArray]) -> list[DepthArray]:

@@ -108,9 +108,9 @@ class DPTDecoder(nn.Module):
         hidden = max(channels // 2, 16)
         self.head = nn.Sequential(
             nn.Conv2d(channels, hidden, kernel_size=3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),  # its maps are the largest there are
             nn.Conv2d(hidden, 32, kernel_size=3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(32, 1, kernel_size=1),
         )
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,12 +160,73 @@ def test_missing_package_names_the_extra(
 def test_interruption_leaves_nothing(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvde.export import onnx
+    from mvde.export import tracer
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(onnx, "traced", interrupt)
+    monkeypatch.setattr(tracer, "traced", interrupt)
     assert execute(["export", "--checkpoint", str(checkpoint), "--res", "32", "--out", str(tmp_path / "export")]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert list((tmp_path / "export").iterdir()) == []
+
+
+@pytest.fixture
+def start(checkpoint: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starter of an export in a fresh process, into ``tmp_path / "export"``; it leads a process group."""
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "mvde", "export", "--checkpoint", str(checkpoint), "--res", "32", *arguments]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*command, "--out", str(tmp_path / "export")], start_new_session=True, **streams)
+
+    return start
+
+
+def _group(leader: int) -> list[str]:
+    """The commands of the processes in a group that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == leader and state != "Z":
+                found.append(stat.with_name("cmdline").read_text())
+    return found
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "kill"])
+def test_a_real_ctrl_c_while_tracing_leaves_nothing(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, whole_group: bool
+) -> None:
+    """A terminal interrupts the processes of the whole group, ``kill -INT`` only the one that it names."""
+    process = start()
+    while not (tmp_path / "export").exists():  # made when the child is asked for the graph
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "mvde: interrupted; nothing was left half written\n"
+    assert list((tmp_path / "export").iterdir()) == []
+    deadline = time.monotonic() + 10
+    while left := _group(process.pid):  # multiprocessing's own helper ends by itself, a moment later
+        assert time.monotonic() < deadline, left
+
+
+def test_a_fresh_process_exports_without_loading_pytorch_itself(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", "--checkpoint", str(checkpoint), "--res", "32", "--out", str(tmp_path)]
+    script = f"""
+import sys
+from mvde.cli import execute
+
+if __name__ == "__main__":
+    status = execute({arguments!r})
+    print(status, "torch" in sys.modules, "onnxruntime" in sys.modules)
+"""
+    (tmp_path / "export.py").write_text(script)
+    done = subprocess.run([sys.executable, str(tmp_path / "export.py")], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "0 False True", done.stderr
+    assert done.stderr == ""
+    load_artifact(tmp_path / "tiny-32x32.onnx")

@@ -26,9 +26,9 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 ort = pytest.importorskip("onnxruntime")
 
-from mvde.export import onnx as export  # noqa: E402
 from mvde.export import serialize, verify  # noqa: E402
 from mvde.export.onnx import PARITY_TOLERANCE, export_onnx  # noqa: E402
+from mvde.export.trace import traced  # noqa: E402
 
 if TYPE_CHECKING:
     from mvde.model import DepthModel
@@ -322,7 +322,7 @@ def test_traced_graph_keeps_no_hold_on_the_model(make_tiny_model: Callable[..., 
         parameter.data = torch.from_numpy(array)
         memory.append(weakref.ref(array))
     del array, parameter
-    with export.traced(model, (32, 32)):
+    with traced(model, (32, 32)):
         pass
     assert all(parameter.isfinite().all() and parameter.numel() for parameter in model.parameters())
     assert all(array() is not None for array in memory)

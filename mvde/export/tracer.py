@@ -1,0 +1,152 @@
+"""PyTorch's part of an export: what there is to know of a model, and its graph and depth, with the model let go after.
+
+Everything that passes in and out can be pickled, so that the same part serves in a process of its own (see
+:mod:`mvde.export.child`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from mvde.artifact import FileRecord, Normalization, sha256_file
+from mvde.config import Config
+from mvde.export.trace import import_export_packages, traced
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from mvde.model import DepthModel
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is to be known of a model before it is traced.
+
+    ``weights_sha256`` is the checkpoint's, or that of the weights themselves where there is no file.
+    """
+
+    config: Config
+    patch_size: int
+    normalization: Normalization
+    num_backbone_weights: int
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class TraceRequest:
+    """A graph to be written to ``path``, and images (B, H, W, 3), uint8 RGB, to compute the model's depth of."""
+
+    path: Path
+    resolution: tuple[int, int]
+    batch: int
+    opset: int
+    metadata: Mapping[str, str]
+    images: Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class TracedGraph:
+    """What was written, what it costs, and PyTorch's depth (B, H, W), float32, of each batch of the request."""
+
+    records: list[FileRecord]
+    num_flops: int
+    reference: list[NDArray[np.float32]]
+
+
+@runtime_checkable
+class Tracer(Protocol):
+    """A model that can be asked for its facts and its graphs."""
+
+    def facts(self) -> ModelFacts:
+        """What is to be known of the model; asked for once, and first."""
+        ...
+
+    def write(self, request: TraceRequest, progress: Progress) -> TracedGraph:
+        """The graph that was asked for; no memory of the model is held afterwards."""
+        ...
+
+    def close(self) -> None:
+        """Nothing; ends what is still at work. Safe to call twice."""
+        ...
+
+
+class LocalTracer:
+    """A :class:`Tracer` in this process. It keeps no model that it wrote a graph of, and loads it anew for the next."""
+
+    def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None = None) -> None:
+        """``load`` makes the model; ``checkpoint`` is the file that the weights come from, if there is one."""
+        self._load = load
+        self._loaded: DepthModel | None = None
+        self._checkpoint = checkpoint
+
+    def facts(self) -> ModelFacts:
+        """What is to be known of the model, which stays loaded for the graph that will be asked for next."""
+        import_export_packages()
+        model = self._loaded = self._load()
+        return ModelFacts(
+            config=model.config,
+            patch_size=model.patch_size,
+            normalization=Normalization(_floats(model.mean), _floats(model.std), folded=True),
+            num_backbone_weights=sum(parameter.numel() for parameter in model.backbone.parameters()),
+            weights_sha256=_weights_sha256(model) if self._checkpoint is None else sha256_file(self._checkpoint),
+        )
+
+    def write(self, request: TraceRequest, progress: Progress) -> TracedGraph:
+        """The graph that was asked for, written to its path."""
+        model, self._loaded = self._loaded or self._load(), None
+        return_freed_memory()  # what loading left behind; the exporter's libraries are not loaded yet either
+        written = _write(model, request, progress)
+        del model
+        return_freed_memory()
+        return written
+
+    def close(self) -> None:
+        """Nothing; lets the model go."""
+        self._loaded = None
+
+
+def return_freed_memory() -> None:
+    """Nothing; hands what glibc's allocator keeps of freed memory (the model's, 400 MB for base) back to the system."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # absent from other C libraries
+    if trim is not None:
+        trim(0)
+
+
+def _write(model: DepthModel, request: TraceRequest, progress: Progress) -> TracedGraph:
+    from mvde.export import verify
+    from mvde.export.flops import count_flops
+    from mvde.export.serialize import save_model
+
+    stem = request.path.stem
+    progress(f"{stem}: computing depth in PyTorch")
+    reference = verify.torch_depth(model, request.images)
+    progress(f"{stem}: tracing")
+    with traced(model, request.resolution, request.batch, request.opset) as graph:
+        num_flops = count_flops(graph)
+        progress(f"{stem}: writing")
+        records = save_model(graph, request.path, request.metadata)
+    return TracedGraph(records, num_flops, reference)
+
+
+def _floats(tensor: torch.Tensor) -> tuple[float, ...]:
+    return tuple(float(f"{value:.7g}") for value in tensor.flatten().tolist())
+
+
+def _weights_sha256(model: DepthModel) -> str:
+    """SHA-256 of the weights themselves: names, shapes, bytes."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+    return digest.hexdigest()
