@@ -24,15 +24,23 @@ def write_checkpoint(path: Path, about: Mapping[str, Any], tensors: Mapping[str,
 
     Raises :class:`OutputError` where the file cannot be written, and leaves what stood there.
     """
+    stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
+    write_tensors(path, stored, {"format": "pt", METADATA_KEY: json.dumps(about)})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Nothing; writes contiguous ``tensors`` as they are to a safetensors file, all or nothing.
+
+    Raises :class:`OutputError` where the file cannot be written, and leaves what stood there.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
     with atomic_write(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # safetensors makes files that only their owner can read
         try:
-            save_file(stored, temporary, metadata={"format": "pt", METADATA_KEY: json.dumps(about)})
+            save_file(dict(tensors), temporary, metadata=dict(metadata))
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from error
         temporary.chmod(mode)

@@ -187,6 +187,12 @@ def test_other_texts_are_no_resolution(text: str) -> None:
         parse_resolution(text)
 
 
+@pytest.mark.parametrize("text", ["16385", "16x89600"])
+def test_a_side_beyond_every_camera_is_refused_before_it_fills_the_memory(text: str) -> None:
+    with pytest.raises(ResolutionError, match="at most 16384 pixels"):
+        parse_resolution(text)
+
+
 @pytest.mark.parametrize(
     ("resolution", "patch_size", "nearest"),
     [

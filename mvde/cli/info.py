@@ -142,21 +142,21 @@ def _percent(count: int, counts: dict[str, int]) -> str:
 def _list_table(found: list[Artifact]) -> Table:
     from rich.table import Table
 
-    table = Table("artefact", "kind", "model", "H x W", "batch", "computes in", "max |Δdepth|/depth", "MB")
+    table = Table("artefact", "model", "computes in", "max |Δdepth|\n/depth", "MB")
+    table.columns[0].overflow = "fold"  # a path that is cut off names nothing
     for artifact in found:
         manifest = artifact.manifest
         height, width = manifest.resolution
-        precision = manifest.engine.executed_precision if manifest.engine else f"opset {manifest.opset}"
-        cells = [
-            str(artifact.path),
-            manifest.kind,
-            manifest.name,
-            f"{height} x {width}",
-            str(manifest.batch),
-            precision,
-        ]
+        batch = f" b{manifest.batch}" if manifest.batch != 1 else ""
+        precision = manifest.engine.executed_precision if manifest.engine else f"graph, opset {manifest.opset}"
         max_rel = manifest.parity.get("max_rel")
-        table.add_row(*cells, "" if max_rel is None else f"{max_rel:.1e}", f"{manifest.file.size_bytes / 1e6:.1f}")
+        table.add_row(
+            str(artifact.path),
+            f"{manifest.name} {height}x{width}{batch}",
+            precision,
+            "" if max_rel is None else f"{max_rel:.1e}",
+            f"{manifest.file.size_bytes / 1e6:.1f}",
+        )
     return table
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mvde.artifact import atomic_write
+from mvde.checkpoint import write_tensors
 from mvde.errors import CheckpointError
 from mvde.pipelines.optim import MovingAverage
 
@@ -37,7 +36,10 @@ def save_state(
     progress: Progress,
     config: dict[str, Any],
 ) -> None:
-    """Writes everything that a resumed run needs; what stood at ``path`` stays until the new file is whole."""
+    """Writes everything that a resumed run needs; what stood at ``path`` stays until the new file is whole.
+
+    Raises :class:`OutputError` where the disk refuses.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
     tensors["rng.torch"] = torch.get_rng_state()
@@ -47,10 +49,7 @@ def save_state(
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
         plain.append(scalars)
     header = {"format": FORMAT, "progress": vars(progress), "scalars": plain, "config": config}
-    with atomic_write(path) as temporary:
-        save_file(
-            {k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary, {"mvde": json.dumps(header)}
-        )
+    write_tensors(path, {k: v.detach().contiguous().clone() for k, v in tensors.items()}, {"mvde": json.dumps(header)})
 
 
 def load_state(

@@ -98,12 +98,12 @@ class DepthTrainingPipeline:
 
     def _open(self, output_dir: Path) -> None:
         """Data, optimisers and processes; then the saved state, if any."""
+        data = self.config.data  # opened first: a data set that is not there must not leave a folder with logs
+        opened = {path: self._dataset(path) for path in {stage.data or data.train for stage in self._stages}}
+        self._validation = self._dataset(data.val) if data.val else None
         self._accelerator = _accelerator(self.config, output_dir)
         share = Share(self._accelerator.process_index, self._accelerator.num_processes)
-        data = self.config.data
-        opened = {path: self._dataset(path) for path in {stage.data or data.train for stage in self._stages}}
         self._batches = StepBatches(self._train, [opened[stage.data or data.train] for stage in self._stages], share)
-        self._validation = self._dataset(data.val) if data.val else None
         # Before optimisers and average are made, which keep to the device of the weights; train() also picks the
         # attention that is fastest there.
         self.model.to(self._accelerator.device).train()

@@ -175,13 +175,17 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     except FileNotFoundError as error:
         raise ImageError(f"there is no image {path}") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} has more than the allowed {max_pixels} pixels: {error}") from error
+        raise ImageError(
+            f"{path} has more than the allowed {max_pixels} pixels; if it is what it claims to be, shrink it first"
+        ) from error
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises for damaged files
         reason = "it is not an image of a known format" if "cannot identify" in str(error) else str(error)
         raise ImageError(f"cannot read the image {path}: {' '.join(reason.split())}; is it complete?") from error
-    check_image(image)
+    if min(image.shape[:2]) < MIN_SIDE:
+        height, width = image.shape[:2]
+        raise ImageError(f"{path} has {height}x{width} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed")
     return image
 
 

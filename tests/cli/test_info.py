@@ -57,10 +57,21 @@ def test_several_artefacts_are_listed(write_graph: Writer, tmp_path: Path, capsy
     write_graph(tmp_path, "tiny", (64, 64))
     assert execute(["info", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "32 x 48" in shown
-    assert "64 x 64" in shown
+    assert "tiny 32x48" in shown
+    assert "tiny 64x64" in shown
     assert execute(["info", str(tmp_path), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_a_narrow_terminal_shows_the_whole_path_of_each_artefact(
+    write_graph: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    graphs = [write_graph(tmp_path, "a-model-with-a-long-name", size) for size in ((32, 48), (64, 64))]
+    assert execute(["info", str(tmp_path)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    first_column = "".join(row.split("│")[1].strip() for row in rows if row.startswith("│"))
+    assert first_column == "".join(str(graph.path) for graph in graphs)
 
 
 def test_engine_is_shown_with_what_it_computes_in(engine_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ pytest.importorskip("accelerate")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from mvde.errors import CheckpointError, ConfigError, DatasetError  # noqa: E402
+from mvde.errors import CheckpointError, ConfigError, DatasetError, OutputError  # noqa: E402
 from mvde.model import DepthModel  # noqa: E402
 from mvde.pipelines import train_depth  # noqa: E402
 from mvde.pipelines.train_depth import DepthTrainingPipeline  # noqa: E402
@@ -172,11 +173,29 @@ def test_wrong_configurations_and_empty_data_are_errors_before_the_first_step(
 ) -> None:
     with pytest.raises(ConfigError, match="learning_rate"):
         DepthTrainingPipeline(tiny_config(learning_rate=1))
-    config = tiny_config()
+    config = tiny_config(tracker="tensorboard")
     config["data"] = {"format": "folder", "train": str(tmp_path / "none")}
     with pytest.raises(DatasetError, match="none"):
         DepthTrainingPipeline(config).train(tmp_path / "run")
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not (tmp_path / "run").exists()  # not even the tracker's logs
+
+
+def test_a_full_disk_is_one_error_and_leaves_the_older_state(tiny_config: Maker, tmp_path: Path) -> None:
+    def train(steps: int) -> None:
+        config = tiny_config(steps=steps)
+        del config["data"]["val"]  # the state is then the first file to be written
+        DepthTrainingPipeline(config).train(tmp_path)
+
+    train(steps=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # refused past that, as on a full disk
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*state\.safetensors.*nothing was left half written"):
+            train(steps=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_relative_depth_is_trained_without_scale_or_refused(tiny_config: Maker, tmp_path: Path) -> None:

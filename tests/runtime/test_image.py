@@ -76,13 +76,13 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) ->
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     (tmp_path / "bomb.png").write_bytes(content)
-    with pytest.raises(ImageError, match="more than the allowed 100000000"):
+    with pytest.raises(ImageError, match=r"bomb\.png has more than the allowed 100000000 pixels.*shrink it first"):
         read_image(tmp_path / "bomb.png")
 
 
 def test_a_one_pixel_file_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
-    with pytest.raises(ImageError, match="1x1 pixels; at least 2x2"):
+    with pytest.raises(ImageError, match=r"a\.png has 1x1 pixels; at least 2x2"):
         read_image(tmp_path / "a.png")
 
 
