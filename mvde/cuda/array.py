@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,15 @@ class DeviceArray:
     """A dense result in device memory. ``torch.from_dlpack``, ``cupy.asarray`` and others take it without a copy.
 
     It is complete when the work of the stream it was made on is; that stream is told to whoever asks through
-    ``__cuda_array_interface__``. The memory lives as long as this object or a consumer of it.
+    ``__cuda_array_interface__``, and a consumer's stream is made to wait for it through DLPack. The memory lives as
+    long as this object or a consumer of it. ``make_wait`` makes the stream of a handle wait for the result.
     """
 
     buffer: DeviceBuffer
     shape: tuple[int, ...]
     stream_handle: int
     dtype: str = "float32"
+    make_wait: Callable[[int], None] | None = None
 
     @property
     def address(self) -> int:
@@ -53,9 +56,16 @@ class DeviceArray:
             "stream": self.stream_handle or 1,  # 0 is not allowed; 1 is the default stream
         }
 
-    def __dlpack__(self, **arguments: Any) -> Any:
-        """Capsule of DLPack; ``stream`` is the consumer's, which is made to wait for the result by cuda-core."""
-        return self._view().__dlpack__(**arguments)
+    def __dlpack__(self, *, stream: int | None = None, **arguments: Any) -> Any:
+        """Capsule of DLPack; the consumer's ``stream`` waits for the result (``None``: the default; -1: no wait)."""
+        self.wait_on(stream)
+        return self._view().__dlpack__(stream=-1, **arguments)
+
+    def wait_on(self, stream: int | None) -> None:
+        """Makes a stream wait for the result: DLPack's numbers, 1 and 2 being CUDA's two default streams."""
+        handle = 1 if stream is None else stream
+        if self.make_wait is not None and handle not in (-1, self.stream_handle):
+            self.make_wait(handle)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """(2, 0): CUDA, the first device."""

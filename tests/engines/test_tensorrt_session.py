@@ -136,6 +136,12 @@ def test_device_arrays_go_in_and_out_on_the_callers_stream_without_waiting(
         expected_depth, expected_stats = expected(batch, closed_form_depth)
         np.testing.assert_array_equal(device.array(depth.address, depth.shape, np.float32), expected_depth)
         np.testing.assert_array_equal(device.array(stats.address, stats.shape, np.float32), expected_stats)
+        device.log.clear()
+        depth.wait_on(stream.handle)
+        depth.wait_on(-1)
+        assert device.log == []
+        depth.wait_on(session.stream_of().handle)
+        assert device.log == ["use", "wait"]
         interface = depth.__cuda_array_interface__
         assert (interface["data"][0], interface["shape"], interface["stream"]) == (
             depth.address,

@@ -57,14 +57,13 @@ def check_device(api: Api, options: BuildOptions) -> Gpu | None:
 
     Raises :class:`BackendError` where there is none or its driver is too old, with the way out.
     """
-    gpu = find_gpu()
     if options.without_device:
         if not api.is_rtx:
             raise BackendError(
                 "TensorRT times its kernels on the GPU that an engine is for, so it cannot build without one; build on "
                 "the robot, or build tensorrt-rtx for its compute capability"
             )
-        return gpu
+        return None  # this machine's GPU, if it has one, must not decide about another's
     return require_device(api.library.backend)
 
 

@@ -116,10 +116,14 @@ class TensorRtEngine:
             self._follow(on)
             self._device.copy(self._buffers.images.address, images.address, self._buffers.images.size_bytes, on)
             self._work(on)
-            depth = self._copy_out(self._buffers.depth, (self._info.batch, *self._info.resolution), on)
-            stats = self._copy_out(self._buffers.stats, self._stats_shape, on) if self.has_stats else None
+            depth = self._copy_out(self._buffers.depth, on)
+            stats = self._copy_out(self._buffers.stats, on) if self.has_stats else None
             self._last = self._device.record(on)
-        return depth, stats
+            depth_shape = (self._info.batch, *self._info.resolution)
+            return (
+                self._array(depth, depth_shape, on, self._last),
+                None if stats is None else self._array(stats, self._stats_shape, on, self._last),
+            )
 
     def layers(self) -> str:
         """The engine inspector's report, JSON: the layers as they were fused, with their dtypes and tactics."""
@@ -236,11 +240,21 @@ class TensorRtEngine:
         )
         self._kernel.enqueue(params, "float32", stream)
 
-    def _copy_out(self, source: DeviceBuffer, shape: tuple[int, ...], stream: Any) -> DeviceArray:
+    def _copy_out(self, source: DeviceBuffer, stream: Any) -> DeviceBuffer:
         """A copy of the caller's own: the session's buffers are overwritten by the next call."""
         target = self._device.allocate(source.size_bytes, stream)
         self._device.copy(target.address, source.address, source.size_bytes, stream)
-        return DeviceArray(target, shape, int(stream.handle))
+        return target
+
+    def _array(self, buffer: DeviceBuffer, shape: tuple[int, ...], stream: Any, done: Any) -> DeviceArray:
+        """The result as an array, which a consumer's stream can be made to wait for."""
+        device = self._device
+        return DeviceArray(
+            buffer,
+            shape,
+            int(stream.handle),
+            make_wait=lambda handle: device.wait(device.stream_of(handle), done),
+        )
 
     def _check_open(self) -> None:
         if self._plan is None:
@@ -267,6 +281,7 @@ def load_session(api: Api, gpu: Gpu, path: Path, manifest: Manifest) -> TensorRt
     record = manifest.engine
     device = CudaDevice()
     plan = load_plan(api, device, path, manifest)
+    kernel = _stats_kernel(device)
     info = EngineInfo(
         id=record.id,
         backend=record.backend,
@@ -276,9 +291,12 @@ def load_session(api: Api, gpu: Gpu, path: Path, manifest: Manifest) -> TensorRt
         resolution=manifest.resolution,
         batch=manifest.batch,
         library_version=api.version,
-        options=dict(record.options),
+        options={
+            **record.options,
+            "statistics": "on the CPU: NVRTC is not installed" if kernel is None else "on the GPU",
+        },
     )
-    return TensorRtEngine(plan, device, manifest, info, _stats_kernel(device))
+    return TensorRtEngine(plan, device, manifest, info, kernel)
 
 
 def _stats_kernel(device: CudaDevice) -> StatsKernel | None:
