@@ -172,16 +172,19 @@ def _build_one(
 
     from rich.console import Console
     from rich.markup import escape
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from mvde.cli.options import fitted_photographs
     from mvde.engines.build import build_engine
     from mvde.export.precision import lower_graph
 
     what = f"building {engine_id} from {source.path}"
-    with Console(stderr=True).status(escape(what)) as status:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(escape(what), total=None)
 
         def show(phase: str, num_done: int, num_steps: int) -> None:
-            status.update(escape(f"{what}: {phase.lower()}, {num_done} of {num_steps}"))
+            progress.update(task, description=escape(f"{what}: {phase}"), completed=num_done, total=num_steps)
 
         return build_engine(
             source,
