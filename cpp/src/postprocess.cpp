@@ -119,8 +119,7 @@ int run(const Job &job, mvde_workers *workers) {
     if (!kernel) return MVDE_ERROR_KERNEL;
     Call call{job, *kernel};
     const std::int64_t units = (job.height + job.patch_size - 1) / job.patch_size * job.batch;
-    if (!mvde::run_units(workers, run_chunk, &call, units, 1))
-        return fail(MVDE_ERROR_BUSY, "the workers are in use by another call: give each thread its own");
+    if (const int status = mvde::run_units(workers, run_chunk, &call, units, 1)) return status;
     last_kernel = call.executed.load(std::memory_order_relaxed);
     return MVDE_OK;
 }

@@ -3,6 +3,7 @@
 #include "error.hpp"
 #include "filter.hpp"
 #include "frame.hpp"
+#include "handles.hpp"
 #include "resizer.hpp"
 #include "workers.hpp"
 
@@ -63,9 +64,11 @@ int check_target(std::int64_t height, std::int64_t width, std::int32_t fit) {
 
 }  // namespace
 
-struct mvde_resizer {
-    mvde_resizer(std::int32_t pixel_format, std::int64_t height, std::int64_t width, std::int64_t to_height,
-                 std::int64_t to_width, std::int32_t fit)
+namespace {
+
+struct Resizer {
+    Resizer(std::int32_t pixel_format, std::int64_t height, std::int64_t width, std::int64_t to_height, std::int64_t to_width,
+            std::int32_t fit)
         : format(pixel_format), source_height(height), source_width(width), target_height(to_height),
           target_width(to_width), placement(place(height, width, to_height, to_width, fit)),
           image_x(width_of(placement.source), width_of(placement.target)),
@@ -88,27 +91,31 @@ struct mvde_resizer {
     const mvde::Filter image_x, image_y, depth_x, depth_y;
     std::unique_ptr<float[]> intermediate;  // an image or a depth map that has been resampled along x
     std::unique_ptr<std::uint8_t[]> rows;   // one RGB row per band
-    std::atomic<bool> busy{false};
 };
 
-namespace {
+using Resizers = mvde::Handles<Resizer, mvde_resizer, 4096>;
 
-// Marks the resizer as in use for as long as it lives, if it was free.
-class Hold {
-public:
-    explicit Hold(mvde_resizer &resizer) : resizer_(resizer), held_(!resizer.busy.exchange(true)) {}
-    ~Hold() {
-        if (held_) resizer_.busy.store(false);
-    }
-    bool held() const { return held_; }
+Resizers &resizers() {
+    static Resizers &all = *new Resizers;
+    return all;
+}
 
-private:
-    mvde_resizer &resizer_;
-    const bool held_;
-};
+int refuse(Resizers::Access access) {
+    if (access == Resizers::Access::busy)
+        return fail(MVDE_ERROR_BUSY, "the resizer is in use by another call: give each thread its own");
+    return fail(MVDE_ERROR_CLOSED, "the resizer was destroyed, or did not come from mvde_resizer_create");
+}
+
+// Whether the frame has the format and the size that the resizer was made for.
+int check_fits(const Resizer &resizer, const mvde_frame &frame) {
+    if (frame.format == resizer.format && frame.height == resizer.source_height && frame.width == resizer.source_width)
+        return MVDE_OK;
+    return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW) in format %d: this resizer is for %" PRId64 "x%" PRId64
+                " in format %d", frame.height, frame.width, frame.format, resizer.source_height, resizer.source_width, resizer.format);
+}
 
 struct Resize {
-    const mvde_resizer &resizer;
+    const Resizer &resizer;
     const mvde::Kernel &kernel;
     mvde_frame frame;
     std::uint8_t *rgb;
@@ -116,7 +123,7 @@ struct Resize {
 
     static void along_x(void *data, std::int64_t first, std::int64_t last) {
         const Resize &call = *static_cast<const Resize *>(data);
-        const mvde_resizer &resizer = call.resizer;
+        const Resizer &resizer = call.resizer;
         const mvde_box &box = resizer.placement.source;
         const std::int64_t out_bytes = width_of(resizer.placement.target) * 3;
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, height_of(box)); ++y) {
@@ -128,7 +135,7 @@ struct Resize {
 
     static void along_y(void *data, std::int64_t first, std::int64_t last) {
         const Resize &call = *static_cast<const Resize *>(data);
-        const mvde_resizer &resizer = call.resizer;
+        const Resizer &resizer = call.resizer;
         const mvde_box &box = resizer.placement.target;
         const std::int64_t left_bytes = box.left * 3, bytes = width_of(box) * 3, all_bytes = resizer.target_width * 3;
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, resizer.target_height); ++y) {
@@ -146,7 +153,7 @@ struct Resize {
 };
 
 struct MapBack {
-    const mvde_resizer &resizer;
+    const Resizer &resizer;
     const mvde::Kernel &kernel;
     const float *depth;
     std::int64_t depth_stride;
@@ -155,7 +162,7 @@ struct MapBack {
 
     static void along_x(void *data, std::int64_t first, std::int64_t last) {
         const MapBack &call = *static_cast<const MapBack *>(data);
-        const mvde_resizer &resizer = call.resizer;
+        const Resizer &resizer = call.resizer;
         const mvde_box &box = resizer.placement.target;
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, height_of(box)); ++y) {
             const auto *row = reinterpret_cast<const float *>(reinterpret_cast<const unsigned char *>(call.depth) +
@@ -167,7 +174,7 @@ struct MapBack {
 
     static void along_y(void *data, std::int64_t first, std::int64_t last) {
         const MapBack &call = *static_cast<const MapBack *>(data);
-        const mvde_resizer &resizer = call.resizer;
+        const Resizer &resizer = call.resizer;
         const mvde_box &box = resizer.placement.source;
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, resizer.source_height); ++y) {
             auto *row = reinterpret_cast<float *>(reinterpret_cast<unsigned char *>(call.source) + y * call.source_stride);
@@ -183,10 +190,8 @@ std::int64_t num_bands(std::int64_t height) { return (height + kBand - 1) / kBan
 
 template <class Call>
 int run_both(Call &call, std::int64_t rows_along_x, std::int64_t rows_along_y, mvde_workers *workers) {
-    if (!mvde::run_units(workers, Call::along_x, &call, num_bands(rows_along_x), 1) ||
-        !mvde::run_units(workers, Call::along_y, &call, num_bands(rows_along_y), 1))
-        return fail(MVDE_ERROR_BUSY, "the workers are in use by another call: give each thread its own");
-    return MVDE_OK;
+    if (const int status = mvde::run_units(workers, Call::along_x, &call, num_bands(rows_along_x), 1)) return status;
+    return mvde::run_units(workers, Call::along_y, &call, num_bands(rows_along_y), 1);
 }
 
 // Checks a dense-or-strided plane of rows and gives its addresses.
@@ -207,15 +212,14 @@ int check_rows(const void *data, const char *name, std::int64_t height, std::int
 
 }  // namespace
 
-mvde::ResizePlan mvde::plan_of(const mvde_resizer &resizer) {
-    return {resizer.placement.source, resizer.placement.target, resizer.image_x.taps(), resizer.image_y.taps()};
+mvde::ResizePlan mvde::plan_of(const mvde_resizer *handle) {
+    const Resizers::Hold resizer = resizers().read(handle);
+    return {resizer->placement.source, resizer->placement.target, resizer->image_x.taps(), resizer->image_y.taps()};
 }
 
-int mvde::check_fits(const mvde_resizer &resizer, const mvde_frame &frame) {
-    if (frame.format == resizer.format && frame.height == resizer.source_height && frame.width == resizer.source_width)
-        return MVDE_OK;
-    return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW) in format %d: this resizer is for %" PRId64 "x%" PRId64
-                " in format %d", frame.height, frame.width, frame.format, resizer.source_height, resizer.source_width, resizer.format);
+int mvde::check_fits(const mvde_resizer *handle, const mvde_frame &frame) {
+    const Resizers::Hold resizer = resizers().read(handle);
+    return resizer.access() == Resizers::Access::granted ? ::check_fits(*resizer, frame) : refuse(resizer.access());
 }
 
 extern "C" {
@@ -227,43 +231,49 @@ int32_t mvde_resizer_create(int32_t format, int64_t source_height, int64_t sourc
     if (const int status = mvde::check_frame_size(format, source_height, source_width)) return status;
     if (const int status = check_target(target_height, target_width, fit)) return status;
     try {
-        *resizer = new mvde_resizer(format, source_height, source_width, target_height, target_width, fit);
-        return MVDE_OK;
+        *resizer = resizers().add(std::make_unique<Resizer>(format, source_height, source_width, target_height, target_width, fit));
+        return *resizer ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "4096 resizers exist: destroy one first");
     } catch (const std::bad_alloc &) {
         return fail(MVDE_ERROR_MEMORY, "no memory to resize %" PRId64 "x%" PRId64 " to %" PRId64 "x%" PRId64, source_height,
                     source_width, target_height, target_width);
     }
 }
 
-void mvde_resizer_destroy(mvde_resizer *resizer) { delete resizer; }
+void mvde_resizer_destroy(mvde_resizer *resizer) {
+    if (resizer) resizers().close(resizer);
+}
 
-int32_t mvde_resizer_boxes(const mvde_resizer *resizer, mvde_box *source, mvde_box *target) {
-    if (!resizer) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL");
+int32_t mvde_resizer_boxes(const mvde_resizer *handle, mvde_box *source, mvde_box *target) {
+    if (!handle) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL");
+    const Resizers::Hold resizer = resizers().read(handle);
+    if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
     if (source) *source = resizer->placement.source;
     if (target) *target = resizer->placement.target;
     return MVDE_OK;
 }
 
-int32_t mvde_resize(mvde_resizer *resizer, const mvde_frame *frame, uint8_t *rgb, int64_t rgb_row_stride,
+int32_t mvde_resize(mvde_resizer *handle, const mvde_frame *frame, uint8_t *rgb, int64_t rgb_row_stride,
                     mvde_workers *workers) {
-    if (!resizer || !frame) return fail(MVDE_ERROR_ARGUMENT, "resizer or frame is NULL");
+    if (!handle || !frame) return fail(MVDE_ERROR_ARGUMENT, "resizer or frame is NULL");
+    const Resizers::Hold resizer = resizers().change(handle);
+    if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
     const mvde::Kernel *kernel = mvde::active_kernel();
     if (!kernel) return MVDE_ERROR_KERNEL;
     Resize call{*resizer, *kernel, {}, rgb, rgb_row_stride};
     mvde::Extent luma, chroma, out;
     if (const int status = mvde::check_frame(*frame, call.frame, luma, chroma)) return status;
-    if (const int status = mvde::check_fits(*resizer, *frame)) return status;
+    if (const int status = ::check_fits(*resizer, *frame)) return status;
     if (const int status = check_rows(rgb, "rgb", resizer->target_height, resizer->target_width * 3, 1, call.row_stride, out))
         return status;
     if (overlaps(out, luma) || overlaps(out, chroma)) return fail(MVDE_ERROR_OVERLAP, "frame and rgb overlap");
-    const Hold hold(*resizer);
-    if (!hold.held()) return fail(MVDE_ERROR_BUSY, "the resizer is in use by another call: give each thread its own");
     return run_both(call, height_of(resizer->placement.source), resizer->target_height, workers);
 }
 
-int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_m, int64_t depth_row_stride, float *source_m,
+int32_t mvde_depth_to_source(mvde_resizer *handle, const float *depth_m, int64_t depth_row_stride, float *source_m,
                              int64_t source_row_stride, mvde_workers *workers) {
-    if (!resizer) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL");
+    if (!handle) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL");
+    const Resizers::Hold resizer = resizers().change(handle);
+    if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
     const mvde::Kernel *kernel = mvde::active_kernel();
     if (!kernel) return MVDE_ERROR_KERNEL;
     MapBack call{*resizer, *kernel, depth_m, depth_row_stride, source_m, source_row_stride};
@@ -273,8 +283,6 @@ int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_m, int64_
     if (const int status = check_rows(source_m, "source_m", resizer->source_height, resizer->source_width * 4, 4, call.source_stride, out))
         return status;
     if (overlaps(in, out)) return fail(MVDE_ERROR_OVERLAP, "depth_m and source_m overlap");
-    const Hold hold(*resizer);
-    if (!hold.held()) return fail(MVDE_ERROR_BUSY, "the resizer is in use by another call: give each thread its own");
     return run_both(call, height_of(resizer->placement.target), resizer->source_height, workers);
 }
 

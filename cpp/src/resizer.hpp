@@ -11,9 +11,9 @@ struct ResizePlan {
     Taps columns, rows;  // of 8-bit images; valid as long as the resizer
 };
 
-ResizePlan plan_of(const mvde_resizer &resizer);
+ResizePlan plan_of(const mvde_resizer *resizer);  // an open one
 
 // Whether the frame has the format and the size that the resizer was made for.
-int check_fits(const mvde_resizer &resizer, const mvde_frame &frame);
+int check_fits(const mvde_resizer *resizer, const mvde_frame &frame);
 
 }  // namespace mvde

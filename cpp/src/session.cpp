@@ -108,7 +108,7 @@ void mvde::Session::load_engine(const mvde_session_options &session) {
     const EngineRecord &record = manifest.engine;
     std::vector<mvde_backend_option> options;
     for (const auto &[name, value] : record.options) options.push_back({name.c_str(), value.c_str()});
-    const ResizePlan plan = plan_of(*resizer_);
+    const ResizePlan plan = plan_of(resizer_.get());
     const mvde_backend_request request{
         artifact_.path.c_str(), options.data(), options.size(), manifest.input.name.c_str(), manifest.outputs[0].name.c_str(),
         1, manifest.height(), manifest.width(), static_cast<std::int32_t>(manifest.patch_size),
@@ -176,7 +176,7 @@ std::int32_t mvde::Session::bind_device(const mvde_frame &frame, const mvde_outp
     mvde_frame complete;
     Extent luma, chroma;
     if (const std::int32_t status = check_frame(frame, complete, luma, chroma)) return status;
-    if (const std::int32_t status = check_fits(*resizer_, frame)) return status;
+    if (const std::int32_t status = check_fits(resizer_.get(), frame)) return status;
     is_bound_ = false;
     mvde_backend_message message{};
     const std::int32_t status = backend_->bind_device(engine_.engine, &complete, &outputs, &engine_.execution, &message);

@@ -1,17 +1,18 @@
 #include "workers.hpp"
 
 #include "error.hpp"
+#include "handles.hpp"
 
 #include <memory>
 #include <new>
 #include <system_error>
 
-void mvde_workers::start(int num_threads) {
+void mvde::Workers::start(int num_threads) {
     threads_.reserve(static_cast<std::size_t>(num_threads - 1));
     for (int i = 1; i < num_threads; ++i) threads_.emplace_back([this] { serve(); });
 }
 
-mvde_workers::~mvde_workers() {
+mvde::Workers::~Workers() {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         stops_ = true;
@@ -20,8 +21,7 @@ mvde_workers::~mvde_workers() {
     for (std::thread &thread : threads_) thread.join();
 }
 
-bool mvde_workers::run(Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
-    if (busy_.exchange(true, std::memory_order_acquire)) return false;
+void mvde::Workers::run(Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         function_ = function;
@@ -38,11 +38,9 @@ bool mvde_workers::run(Function function, void *data, std::int64_t num_units, st
         std::unique_lock<std::mutex> lock(mutex_);
         finish_.wait(lock, [this] { return num_working_ == 0; });
     }
-    busy_.store(false, std::memory_order_release);
-    return true;
 }
 
-void mvde_workers::take_chunks() {
+void mvde::Workers::take_chunks() {
     for (;;) {
         const std::int64_t first = next_.fetch_add(chunk_, std::memory_order_relaxed);
         if (first >= num_units_) return;
@@ -50,7 +48,7 @@ void mvde_workers::take_chunks() {
     }
 }
 
-void mvde_workers::serve() {
+void mvde::Workers::serve() {
     std::uint64_t seen = 0;
     for (;;) {
         {
@@ -65,11 +63,26 @@ void mvde_workers::serve() {
     }
 }
 
-bool mvde::run_units(mvde_workers *workers, mvde_workers::Function function, void *data, std::int64_t num_units,
-                     std::int64_t chunk) {
-    if (workers) return workers->run(function, data, num_units, chunk);
-    function(data, 0, num_units);
-    return true;
+namespace {
+
+using AllWorkers = mvde::Handles<mvde::Workers, mvde_workers, 1024>;
+
+AllWorkers &all_workers() {
+    static AllWorkers &all = *new AllWorkers;  // never destroyed: nobody waits for threads when the process ends
+    return all;
+}
+
+}  // namespace
+
+int mvde::run_units(mvde_workers *workers, Workers::Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
+    if (!workers) return function(data, 0, num_units), MVDE_OK;
+    const AllWorkers::Hold held = all_workers().change(workers);
+    if (held.access() == AllWorkers::Access::busy)
+        return fail(MVDE_ERROR_BUSY, "the workers are in use by another call: give each thread its own");
+    if (held.access() == AllWorkers::Access::closed)
+        return fail(MVDE_ERROR_CLOSED, "the workers were destroyed, or did not come from mvde_workers_create");
+    held->run(function, data, num_units, chunk);
+    return MVDE_OK;
 }
 
 extern "C" {
@@ -80,10 +93,10 @@ int32_t mvde_workers_create(int32_t num_threads, mvde_workers **workers) {
     if (num_threads < 1 || num_threads > 256)
         return mvde::fail(MVDE_ERROR_ARGUMENT, "num_threads is %d: expected 1 to 256", num_threads);
     try {
-        auto created = std::make_unique<mvde_workers>();
+        auto created = std::make_unique<mvde::Workers>();
         created->start(num_threads);  // where it throws, the destructor joins the threads that did start
-        *workers = created.release();
-        return MVDE_OK;
+        *workers = all_workers().add(std::move(created));
+        return *workers ? MVDE_OK : mvde::fail(MVDE_ERROR_MEMORY, "1024 sets of workers exist: destroy one first");
     } catch (const std::bad_alloc &) {
         return mvde::fail(MVDE_ERROR_MEMORY, "no memory for %d threads", num_threads);
     } catch (const std::system_error &error) {
@@ -91,6 +104,8 @@ int32_t mvde_workers_create(int32_t num_threads, mvde_workers **workers) {
     }
 }
 
-void mvde_workers_destroy(mvde_workers *workers) { delete workers; }
+void mvde_workers_destroy(mvde_workers *workers) {
+    if (workers) all_workers().close(workers);
+}
 
 }  // extern "C"

@@ -10,23 +10,24 @@
 #include <thread>
 #include <vector>
 
-struct mvde_workers {
+namespace mvde {
+
+class Workers {
 public:
     // Handles units [first, last); `data` is the call's own.
     using Function = void (*)(void *data, std::int64_t first, std::int64_t last);
 
-    ~mvde_workers();
+    ~Workers();
     void start(int num_threads);  // counts the caller; throws what std::thread throws
 
-    // Runs all units, in chunks of `chunk`, and returns when the last one is done. False if another call is in here.
-    bool run(Function function, void *data, std::int64_t num_units, std::int64_t chunk);
+    // Runs all units, in chunks of `chunk`, and returns when the last one is done. One call at a time.
+    void run(Function function, void *data, std::int64_t num_units, std::int64_t chunk);
 
 private:
     void serve();
     void take_chunks();
 
     std::vector<std::thread> threads_;
-    std::atomic<bool> busy_{false};
 
     std::mutex mutex_;
     std::condition_variable start_, finish_;
@@ -40,10 +41,8 @@ private:
     std::atomic<std::int64_t> next_{0};
 };
 
-namespace mvde {
-
-// As mvde_workers::run; on the calling thread alone where there are no workers.
-bool run_units(mvde_workers *workers, mvde_workers::Function function, void *data, std::int64_t num_units,
-               std::int64_t chunk);
+// Workers::run with those behind the handle, or on the calling thread alone where it is NULL. A mvde_status, with its
+// message, where the handle is in use by another call, or is none.
+int run_units(mvde_workers *workers, Workers::Function function, void *data, std::int64_t num_units, std::int64_t chunk);
 
 }  // namespace mvde

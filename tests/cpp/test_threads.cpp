@@ -1,25 +1,14 @@
 // Handles under several threads, as the header promises it; meant to run under ThreadSanitizer too. And: a frame allocates
 // nothing.
+#include "counting_allocator.hpp"
 #include "harness.hpp"
 
 #include "mvde/mvde.h"
 
 #include <atomic>
-#include <cstdlib>
-#include <limits>
-#include <new>
+#include <cstring>
 #include <thread>
 #include <vector>
-
-static std::atomic<long> num_allocations{0};
-
-void *operator new(std::size_t size) {
-    ++num_allocations;
-    if (void *memory = std::malloc(size)) return memory;
-    throw std::bad_alloc();
-}
-void operator delete(void *memory) noexcept { std::free(memory); }
-void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -122,6 +111,27 @@ TEST(a_frame_allocates_nothing) {
     CHECK(num_allocations.load() == before, "%ld allocations", num_allocations.load() - before);
     mvde_workers_destroy(workers);
     mvde_resizer_destroy(resizer);
+}
+
+TEST(handles_that_were_destroyed_are_recognised) {
+    Frame frame(4);
+    mvde_resizer *resizer = new_resizer(), *next = nullptr;
+    mvde_workers *workers = new_workers(2);
+    mvde_resizer_destroy(resizer);
+    CHECK(frame.run(resizer, nullptr) == MVDE_ERROR_CLOSED);
+    CHECK(std::strstr(mvde_last_error(), "the resizer was destroyed, or did not come from mvde_resizer_create"));
+    mvde_box box;
+    CHECK(mvde_resizer_boxes(resizer, &box, nullptr) == MVDE_ERROR_CLOSED);
+    CHECK(mvde_depth_to_source(resizer, frame.depth.data(), 0, frame.back.data(), 0, nullptr) == MVDE_ERROR_CLOSED);
+    mvde_resizer_destroy(resizer);
+    next = new_resizer();
+    CHECK(next != resizer && frame.run(next, workers) == MVDE_OK);
+    mvde_workers_destroy(workers);
+    CHECK(frame.run(next, workers) == MVDE_ERROR_CLOSED);
+    CHECK(std::strstr(mvde_last_error(), "the workers were destroyed, or did not come from mvde_workers_create"));
+    mvde_workers_destroy(workers);
+    mvde_resizer_destroy(next);
+    mvde_resizer_destroy(reinterpret_cast<mvde_resizer *>(&frame));  // invented
 }
 
 int main() { return harness::run_all(); }

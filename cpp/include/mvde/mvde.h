@@ -8,6 +8,8 @@
  *   - Everything here may be called from several threads at once, except that one mvde_workers, mvde_resizer or
  *     mvde_session serves one call at a time: a second call that comes meanwhile is refused with MVDE_ERROR_BUSY
  *     (mvde_session_query is never in the way). Consecutive calls may come from different threads.
+ *   - A handle that was destroyed, or is none, is recognised: calls with it give MVDE_ERROR_CLOSED, destroying it does
+ *     nothing. 1024 workers, 4096 resizers and 1024 sessions can be open at once.
  *   - Depth is in metres, except 16-bit output, which is in millimetres with 0 for "no depth" (ROS REP 118).
  */
 #ifndef MVDE_MVDE_H
@@ -257,8 +259,7 @@ MVDE_API void mvde_session_defaults(mvde_session_options *options);
  * mvde_last_error(). `options` may be NULL. */
 MVDE_API int32_t mvde_open(const char *engine_path, const mvde_session_options *options, mvde_session **session);
 
-/* Awaits a call that is inside and a frame that is in flight, whose results are lost. NULL is allowed. A session that was
- * closed is recognised from then on: calls with it give MVDE_ERROR_CLOSED. At most 1024 sessions are open at once. */
+/* Awaits a call that is inside and a frame that is in flight, whose results are lost. NULL is allowed. */
 MVDE_API void mvde_close(mvde_session *session);
 
 /* Where the results go; either pointer may be NULL, not both. */
