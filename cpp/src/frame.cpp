@@ -3,7 +3,6 @@
 #include "error.hpp"
 
 #include <cinttypes>
-#include <cstdlib>
 
 namespace {
 
@@ -53,9 +52,7 @@ int mvde::check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &lum
     complete = frame;
     if (!complete.row_stride) complete.row_stride = bytes;
     if (!complete.chroma_row_stride) complete.chroma_row_stride = complete.row_stride;
-    constexpr std::int64_t kMaxStride = std::int64_t{1} << 40;
-    if (std::abs(complete.row_stride) < bytes || std::abs(complete.row_stride) > kMaxStride ||
-        std::abs(complete.chroma_row_stride) < bytes || std::abs(complete.chroma_row_stride) > kMaxStride)
+    if (!is_row_stride(complete.row_stride, bytes) || !is_row_stride(complete.chroma_row_stride, bytes))
         return fail(MVDE_ERROR_SHAPE, "frame.row_stride is %" PRId64 " and chroma_row_stride %" PRId64 ": a row has %" PRId64
                     " bytes", complete.row_stride, complete.chroma_row_stride, bytes);
     luma = extent_of(complete.data, frame.height, complete.row_stride, bytes);

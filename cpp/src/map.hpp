@@ -16,6 +16,12 @@ struct Extent {
 
 inline bool overlaps(Extent a, Extent b) { return a.begin < b.end && b.begin < a.end; }
 
+// Whether rows of `bytes` do not overlap with that stride (which may be negative), and addresses stay far from overflow.
+inline bool is_row_stride(std::int64_t stride, std::int64_t bytes) {
+    constexpr std::int64_t kMost = std::int64_t{1} << 40;
+    return stride >= 0 ? stride >= bytes && stride <= kMost : stride <= -bytes && stride >= -kMost;
+}
+
 std::int64_t element_size(std::int32_t dtype);
 
 // Checks pointer, dtype, sizes, strides and alignment of `map`, called `name` in messages; fills in dense strides.

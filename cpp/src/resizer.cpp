@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cinttypes>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -199,7 +198,7 @@ int check_rows(const void *data, const char *name, std::int64_t height, std::int
                std::int64_t &stride, mvde::Extent &extent) {
     if (!data) return fail(MVDE_ERROR_ARGUMENT, "%s is NULL", name);
     if (!stride) stride = bytes;
-    if (std::abs(stride) < bytes || std::abs(stride) > std::int64_t{1} << 40)
+    if (!mvde::is_row_stride(stride, bytes))
         return fail(MVDE_ERROR_SHAPE, "%s: the row stride is %" PRId64 " bytes, but a row has %" PRId64, name, stride, bytes);
     const auto address = reinterpret_cast<std::uintptr_t>(data);
     if (address % static_cast<std::uintptr_t>(element) || stride % element)

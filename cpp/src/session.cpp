@@ -54,6 +54,16 @@ Extent extent_of(const float *data, std::int64_t count) {
     return data ? Extent{address, address + static_cast<std::uintptr_t>(count) * sizeof(float)} : Extent{};
 }
 
+// Checks the frame, and that it lies apart from what is written.
+std::int32_t check_apart(const mvde_frame &frame, Extent depth, Extent stats) {
+    mvde_frame complete;
+    Extent luma, chroma;
+    if (const std::int32_t status = mvde::check_frame(frame, complete, luma, chroma)) return status;
+    for (const Extent read : {luma, chroma})
+        if (overlaps(read, depth) || overlaps(read, stats)) return fail(MVDE_ERROR_OVERLAP, "the frame and the outputs overlap");
+    return MVDE_OK;
+}
+
 std::int32_t check_floats(const char *name, const float *data, std::int64_t capacity, std::int64_t count, const char *what) {
     if (!data) return MVDE_OK;
     if (capacity < count)
@@ -139,7 +149,10 @@ std::int64_t mvde::Session::num_stats() const {
 
 std::int32_t mvde::Session::infer(const mvde_frame &frame, const mvde_outputs &outputs) {
     if (const std::int32_t status = check_idle()) return status;
-    if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_)) return status;
+    const std::int64_t num_pixels = frame_height_ * frame_width_;
+    if (const std::int32_t status = check_outputs(outputs, num_pixels)) return status;
+    const Extent depth = extent_of(outputs.depth_m, num_pixels), stats = extent_of(outputs.stats, num_stats());
+    if (const std::int32_t status = check_apart(frame, depth, stats)) return status;
     if (const std::int32_t status = mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get())) return status;
     mvde_backend_message message{};
     if (const std::int32_t status = backend_->infer(engine_.engine, &message)) return failed(status, message);
@@ -172,7 +185,10 @@ std::int32_t mvde::Session::bind_device(const mvde_frame &frame, const mvde_outp
     if (const std::int32_t status = check_idle()) return status;
     if (!backend_->bind_device)
         return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
-    if (const std::int32_t status = check_outputs(outputs, artifact_.manifest.height() * artifact_.manifest.width())) return status;
+    const std::int64_t num_pixels = artifact_.manifest.height() * artifact_.manifest.width();
+    if (const std::int32_t status = check_outputs(outputs, num_pixels)) return status;
+    const Extent depth = extent_of(outputs.depth_m, num_pixels), stats = extent_of(outputs.stats, num_stats());
+    if (const std::int32_t status = check_apart(frame, depth, stats)) return status;
     mvde_frame complete;
     Extent luma, chroma;
     if (const std::int32_t status = check_frame(frame, complete, luma, chroma)) return status;

@@ -186,6 +186,10 @@ TEST(frames_that_do_not_fit_are_refused) {
     EXPECT(mvde_resize(resizer, &frame, image.data(), 0, nullptr), MVDE_ERROR_OVERLAP, "overlap");
     EXPECT(mvde_resize(resizer, &frame, nullptr, 0, nullptr), MVDE_ERROR_ARGUMENT, "rgb is NULL");
     EXPECT(mvde_resize(resizer, &frame, rgb.data(), 5, nullptr), MVDE_ERROR_SHAPE, "row stride");
+    EXPECT(mvde_resize(resizer, &frame, rgb.data(), INT64_MIN, nullptr), MVDE_ERROR_SHAPE, "row stride");
+    frame.chroma_row_stride = INT64_MIN;
+    EXPECT(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr), MVDE_ERROR_SHAPE, "a row has 18 bytes");
+    frame.chroma_row_stride = 0;
     frame.row_stride = 17;
     EXPECT(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr), MVDE_ERROR_SHAPE, "a row has 18 bytes");
     frame.row_stride = 0;
@@ -196,7 +200,7 @@ TEST(frames_that_do_not_fit_are_refused) {
 
 TEST(every_status_has_a_sentence) {
     std::vector<std::string> sentences;
-    for (int32_t status = 0; status >= MVDE_ERROR_THREAD; --status) sentences.push_back(mvde_strerror(status));
+    for (int32_t status = 0; status >= MVDE_ERROR_UNSUPPORTED; --status) sentences.push_back(mvde_strerror(status));
     for (std::size_t i = 0; i < sentences.size(); ++i)
         for (std::size_t j = 0; j < i; ++j) CHECK(sentences[i] != sentences[j]);
     CHECK(std::strstr(mvde_strerror(12345), "not a status") && std::strstr(mvde_strerror(INT_MIN), "not a status"));

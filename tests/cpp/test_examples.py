@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from PIL import Image
 
 import mvde
 from mvde import cli
+from mvde.artifact import file_record
 from mvde.engines.base import EngineId
 from mvde.engines.store import support
 
@@ -160,7 +162,9 @@ def test_the_example_in_c_gives_pythons_bits(examples: Path, engine: Path, tmp_p
     assert refused.stderr.startswith(b"infer_c: there is no manifest ")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "one bit", "foreign manifest", "no manifest"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "one bit", "foreign blob", "lying shapes", "foreign manifest", "no manifest"]
+)
 def test_a_damaged_engine_is_refused_in_one_line(examples: Path, engine: Path, tmp_path: Path, damage: str) -> None:
     copy = Path(shutil.copytree(engine, tmp_path / engine.name))
     blob, manifest = copy / "engine.blob", copy / "engine.json"
@@ -170,6 +174,13 @@ def test_a_damaged_engine_is_refused_in_one_line(examples: Path, engine: Path, t
     elif damage == "one bit":
         content[len(content) // 2] ^= 1
         blob.write_bytes(content)
+    elif damage == "foreign blob":
+        blob.write_bytes(b"<?xml" + bytes(4096))
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "file": vars(file_record(blob))}))
+    elif damage == "lying shapes":
+        told = json.loads(manifest.read_text())
+        told["inputs"][0]["shape"], told["outputs"][0]["shape"] = [1, 128, 96, 3], [1, 128, 96]
+        manifest.write_text(json.dumps({**told, "grid": told["grid"][::-1]}))
     elif damage == "foreign manifest":
         manifest.write_text('{"kind": "something else"}')
     else:

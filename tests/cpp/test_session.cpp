@@ -52,11 +52,34 @@ TEST(an_artefact_that_does_not_fit_is_refused) {
            "was built to compute in bf16, but computes in fp32 here", __LINE__);
     expect("\"parity\": {}", "\"parity\": {\"measured\": false, \"state\": \"not measured: no device\"}", MVDE_ERROR_INCOMPATIBLE,
            "has parity not measured: no device; measure it on this machine: mvde build --prove ", __LINE__);
+    expect("\"shape\": [1, 32, 48, 3]", "\"shape\": [2, 32, 48, 3]", MVDE_ERROR_MANIFEST, "2 images per call, but a session one", __LINE__);
+    expect("\"stats\": [", "\"stats\": [\"min\", \"max\", \"valid\", \"mean\",", MVDE_ERROR_MANIFEST, "it must name 1 to 6 statistics",
+           __LINE__);
+    expect("\"stats\": [\"mean\", \"var\", \"grad\"]", "\"stats\": []", MVDE_ERROR_MANIFEST, "it must name 1 to 6 statistics", __LINE__);
     expect("[1, 32, 48]", "[1, 32, 32]", MVDE_ERROR_MANIFEST, "as large as its input", __LINE__);
     expect("\"uint8\"", "\"float32\"", MVDE_ERROR_MANIFEST, "its input is float32 BHWC RGB", __LINE__);
     expect("\"grad\"", "\"median\"", MVDE_ERROR_MANIFEST, "unknown statistic 'median'", __LINE__);
     expect("\"patch_size\": 16, \"grid\": [2, 3]", "\"patch_size\": 16, \"grid\": [3, 2]", MVDE_ERROR_MANIFEST, "grid is (3, 2)",
            __LINE__);
+}
+
+TEST(sizes_that_no_memory_holds_are_refused) {
+    const Folder folder;
+    const std::string path = folder.path.string();
+    for (const std::string side : {"65552", "4611686018427387904", "9223372036854775792"}) {
+        const std::string rows = std::to_string(std::stoll(side) / 16);
+        std::string text = engine_folder::with(engine_folder::manifest(folder.content), "[1, 32, 48, 3]", "[1, " + side + ", " + side + ", 3]");
+        text = engine_folder::with(text, "[1, 32, 48]", "[1, " + side + ", " + side + "]");
+        folder.write("engine.json", engine_folder::with(text, "[2, 3]", "[" + rows + ", " + rows + "]"));
+        EXPECT_REFUSED(path, MVDE_ERROR_MANIFEST, "its input is too large: expected at most 65536 pixels a side");
+    }
+    folder.write("engine.json", engine_folder::manifest(folder.content));
+    for (const int64_t side : {int64_t{-1}, int64_t{65537}, INT64_MAX, INT64_MIN}) {
+        mvde::SessionOptions options;
+        options.frame = {48, side};
+        auto session = mvde::Session::open(path, options);
+        CHECK(!session && session.error().status == MVDE_ERROR_SHAPE, "%s", session.error().message.c_str());
+    }
 }
 
 TEST(files_that_are_missing_or_replaced_are_refused) {
@@ -155,6 +178,14 @@ TEST(wrong_calls_are_refused_and_the_handle_remembers_why) {
     outputs.stats = depth.data() + 32 * 48 - 1;
     expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_OVERLAP, "outputs.depth_m and outputs.stats overlap");
     outputs.stats = stats.data();
+    mvde_frame within = frame.view;
+    within.data = reinterpret_cast<const uint8_t *>(depth.data() + 100);
+    expect(mvde_infer(handle, &within, &outputs), MVDE_ERROR_OVERLAP, "the frame and the outputs overlap");
+    within.data = nullptr;
+    expect(mvde_infer(handle, &within, &outputs), MVDE_ERROR_ARGUMENT, "frame.data is NULL");
+    within = frame.view;
+    within.row_stride = INT64_MIN;
+    expect(mvde_infer(handle, &within, &outputs), MVDE_ERROR_SHAPE, "a row has 144 bytes");
     frame.bytes[0] = 255;
     expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_BACKEND, "OpenVINO failed to run openvino:fp32: the device is on fire");
     CHECK(mvde_infer(nullptr, &frame.view, &outputs) == MVDE_ERROR_ARGUMENT);
