@@ -119,6 +119,7 @@ def _device_rows(facts: dict[str, Any], promised: PrecisionRecord | None) -> lis
     rows = []
     if "compute_capabilities" in facts:
         rows.append(("built for", f"compute capability {', '.join(map(str, facts['compute_capabilities']))}"))
+    rows += [("known error", text) for text in facts.get("known_errors", ())]
     if (network := facts.get("network")) is not None:
         nodes, products = network["num_by_dtype"], network["products_by_dtype"]
         attentions = f"{network['num_attention']} attentions"

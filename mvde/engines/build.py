@@ -93,6 +93,7 @@ def build_engine(
     try:
         with staged_write(folder, "engine") as staging:
             manifest, compile_s = _compile(job, staging, images)
+            manifest = _with_known_errors(manifest, warnings)
             reference = Reference.of_graph(source, images)
             parity, load_s = (None, None) if options.without_device else _prove(job, staging, manifest, reference)
             if hasattr(job.backend, "device_facts"):  # so that another machine's GPU can be measured, too
@@ -104,6 +105,14 @@ def build_engine(
             folder.rmdir()
         raise
     return BuildReport(folder, manifest, compile_s, load_s, parity, tuple(warnings))
+
+
+def _with_known_errors(manifest: Manifest, warnings: list[str]) -> Manifest:
+    """The manifest with what was known to go wrong when the engine was built all the same."""
+    if not warnings or manifest.engine is None:
+        return manifest
+    facts = {**manifest.engine.facts, "known_errors": warnings}
+    return dataclasses.replace(manifest, engine=dataclasses.replace(manifest.engine, facts=facts))
 
 
 def _with_companions(manifest: Manifest, staging: Path, *names: str) -> Manifest:

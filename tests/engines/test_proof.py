@@ -108,6 +108,17 @@ def test_a_rebuild_that_drifts_keeps_none(
     assert list((tmp_path / "engines").iterdir()) == []
 
 
+def test_known_errors_that_a_build_was_made_in_spite_of_are_in_the_manifest(
+    tmp_path: Path, write_graph: Callable[..., Artifact], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "check_source", lambda *arguments: ["an-id: what goes wrong"], raising=False)
+    report = build.build_engine(write_graph(tmp_path / "export"), FP32, images, root=tmp_path / "engines")
+    assert report.warnings == ("an-id: what goes wrong",)
+    engine = read_manifest(report.folder / "engine.blob").engine
+    assert engine is not None
+    assert engine.facts["known_errors"] == ["an-id: what goes wrong"]
+
+
 @pytest.mark.parametrize(
     ("engine_id", "options", "message"),
     [
