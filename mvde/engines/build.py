@@ -91,11 +91,13 @@ def build_engine(
     folder = engine_folder(source.manifest, job.engine_id, root, _content_key(job))
     existed = folder.is_dir()
     try:
-        with staged_write(folder, "engine") as staging:
-            manifest, compile_s = _compile(job, staging, images)
+        with staged_write(folder, "engine") as staging, tempfile.TemporaryDirectory(dir=staging) as scratch:
+            graph = _graph(job, Path(scratch))  # lowered once, however often it is compiled: that may take minutes
+            manifest, compile_s = _compile(job, graph, staging, images)
             manifest = _with_known_errors(manifest, warnings)
             reference = Reference.of_graph(source, images)
-            parity, load_s = (None, None) if options.without_device else _prove(job, staging, manifest, reference)
+            proved = None if options.without_device else _prove(job, graph, staging, manifest, reference)
+            parity, load_s = proved or (None, None)
             if hasattr(job.backend, "device_facts"):  # so that another machine's GPU can be measured, too
                 manifest = _with_companions(manifest, staging, reference.write(staging), LAYERS_FILE)
             manifest = dataclasses.replace(manifest, parity=parity_record(parity, manifest, source.manifest.parity))
@@ -147,16 +149,24 @@ def _content_key(job: _Job) -> str:
     return str(key(job.source.manifest, job.engine_id.precision, job.options)) if key else ""
 
 
-def _compile(job: _Job, staging: Path, images: NDArray[np.uint8] | None = None) -> tuple[Manifest, float]:
+def _graph(job: _Job, folder: Path) -> Graph:
+    """The graph to compile: the exported one, or the one in the engine's precision, written to ``folder``."""
+    source, precision = job.source, job.engine_id.precision
+    graph = Graph(source.path, tuple(source.path.with_name(record.name) for record in source.manifest.companions))
+    if precision not in job.backend.LOWERED_PRECISIONS:
+        return graph
+    if job.lower_graph is None:
+        raise UsageError(f"engine {job.engine_id} needs the graph in {precision}; pass lower_graph")
+    return job.lower_graph(graph, precision, folder)
+
+
+def _compile(job: _Job, graph: Graph, staging: Path, images: NDArray[np.uint8] | None = None) -> tuple[Manifest, float]:
     """Manifest (parity still the export's) of the engine written to ``staging``, and the seconds it took.
 
     With ``images`` the backend's settings are tuned on them before, if that was asked for.
     """
     source, engine_id = job.source, job.engine_id
-    graph = Graph(source.path, tuple(source.path.with_name(record.name) for record in source.manifest.companions))
     started = time.perf_counter()
-    if engine_id.precision in job.backend.LOWERED_PRECISIONS:
-        graph = _lowered(graph, engine_id, staging, job.lower_graph)
     options, facts = job.options, {}
     if options.tune_s is not None and images is not None:
         options, facts["tuning"] = tuned_options(
@@ -164,7 +174,6 @@ def _compile(job: _Job, staging: Path, images: NDArray[np.uint8] | None = None) 
         )
     compiled = job.backend.compile_graph(graph, staging, engine_id.precision, options)
     compile_s = time.perf_counter() - started
-    _remove_others(staging, compiled.file_names)
     compiled = dataclasses.replace(compiled, facts={**compiled.facts, **facts})
     return _manifest(source, engine_id, staging, compiled, job.backend.library_version(), graph), compile_s
 
@@ -177,7 +186,9 @@ def _opened(job: _Job, graph: Graph, folder: Path, options: BuildOptions) -> Eng
     return engine
 
 
-def _prove(job: _Job, staging: Path, manifest: Manifest, reference: Reference) -> tuple[ParityReport, float]:
+def _prove(
+    job: _Job, graph: Graph, staging: Path, manifest: Manifest, reference: Reference
+) -> tuple[ParityReport, float]:
     """Parity of the staged engine with its fp32 graph, and the seconds it took to load.
 
     Raises :class:`ParityError` past the tolerance of the engine's precision, for the engine or for a rebuild of it.
@@ -190,7 +201,7 @@ def _prove(job: _Job, staging: Path, manifest: Manifest, reference: Reference) -
             # Without the timing cache: with it a rebuild takes the same kernels and shows nothing.
             tensorrt = dataclasses.replace(job.options.tensorrt, timing_cache=False)
             again = dataclasses.replace(job, options=dataclasses.replace(job.options, tensorrt=tensorrt))
-            other, _ = _compile(again, Path(scratch))
+            other, _ = _compile(again, graph, Path(scratch))
             rebuilt, _ = _depth(again, Path(scratch), other, reference)
         drift = compare_each(rebuilt, depth, manifest.patch_size)
         check_parity(
@@ -217,19 +228,6 @@ def _check_reference_runs() -> None:
     except MissingDependencyError as error:
         purpose = "comparing an engine with its fp32 graph"
         raise MissingDependencyError.for_extra("onnxruntime", "onnxruntime", purpose) from error
-
-
-def _lowered(graph: Graph, engine_id: EngineId, staging: Path, lower_graph: LowerGraph | None) -> Graph:
-    if lower_graph is None:
-        raise UsageError(f"engine {engine_id} needs the graph in {engine_id.precision}; pass lower_graph")
-    return lower_graph(graph, engine_id.precision, staging)
-
-
-def _remove_others(staging: Path, keep: tuple[str, ...]) -> None:
-    """Intermediate graphs were staged beside the engine; only the engine's own files are published."""
-    for path in staging.iterdir():
-        if path.is_file() and path.name not in keep:
-            path.unlink()
 
 
 def _manifest(

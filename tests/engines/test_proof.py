@@ -11,10 +11,11 @@ import pytest
 
 from mvde.artifact import Artifact, file_record, read_manifest, write_manifest
 from mvde.engines import build, openvino, proof
-from mvde.engines.base import BuildOptions, EngineId
+from mvde.engines.base import BuildOptions, EngineId, Graph
 from mvde.engines.store import load_engine
 from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.errors import HashMismatchError, IncompatibleEngineError, ParityError, UsageError
+from mvde.export.precision import lower_graph
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -88,6 +89,28 @@ def test_rebuilds_that_agree_are_kept(tmp_path: Path, write_graph: Callable[...,
     source = write_graph(tmp_path / "export")
     report = build.build_engine(source, FP32, images, root=tmp_path / "engines", options=BuildOptions(num_builds=3))
     assert sorted(path.name for path in report.folder.iterdir()) == ["engine.blob", "engine.json"]
+
+
+def test_a_graph_is_lowered_once_for_all_rebuilds(
+    tmp_path: Path, write_graph: Callable[..., Artifact], images: np.ndarray
+) -> None:
+    calls = []
+
+    def lower(graph: Graph, precision: str, folder: Path) -> Graph:
+        calls.append(folder)
+        return lower_graph(graph, precision, folder)
+
+    report = build.build_engine(
+        write_graph(tmp_path / "export"),
+        EngineId.parse("onnxruntime:fp16"),
+        images,
+        root=tmp_path / "engines",
+        options=BuildOptions(num_builds=3),
+        lower_graph=lower,
+    )
+    assert len(calls) == 1
+    assert not calls[0].exists()
+    assert sorted(path.name for path in report.folder.iterdir()) == ["engine.json", "engine.onnx"]
 
 
 def test_a_rebuild_that_drifts_keeps_none(
