@@ -214,7 +214,7 @@ def _against_the_machine(report: Report) -> str:
             share = found.flops_per_s / large
             text = (
                 f"{share:.0%}: {found.flops_per_s / 1e9:.0f} of {large / 1e9:.0f} GFLOP/s ({best / 1e9:.0f} with all "
-                f"operands in the caches), {found.num_flops / 1e9:.2f} GFLOP per frame"
+                f"operands in the caches), {found.num_flops / 1e9:.2f} GFLOP per call"
             )
             meters.append(f'<div class="meter">{_name(name, colour)}{charts.gauge(share, colour, text)}</div>')
     left = f"<div><h3>Engine, of a large matrix product in its precision</h3>{''.join(meters)}</div>" if meters else ""
