@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,9 @@ class TensorRtBackend:
         check_network(facts, precision, title)
         if graph.precision is not None:
             check_promise(facts, graph.precision, title)
+        started = time.perf_counter()
         plan = build.build_plan(api, builder, network, chosen.tensorrt, gpu, capabilities, chosen.on_progress)
+        build_s = round(time.perf_counter() - started, 2)
         del parser  # it owned the weights until here
         (folder / ENGINE_FILE).write_bytes(plan)
         return Compiled(
@@ -90,7 +93,7 @@ class TensorRtBackend:
             executed_precision=facts.executed_precision,
             device=gpu.name if gpu is not None and not chosen.without_device else _device_of(capabilities),
             options=build.chosen_flags(chosen.tensorrt, gpu),
-            facts={**checks.facts_of(api, gpu, capabilities), "network": facts.to_dict()},
+            facts={**checks.facts_of(api, gpu, capabilities), "build_s": build_s, "network": facts.to_dict()},
             uses_cpu=False,
         )
 
