@@ -230,6 +230,8 @@ def find_onnx(
     there = list_artifacts(root, "onnx")
     wanted = _describe(name, resolution, batch, None)
     matches = _matching(there, name, resolution, batch)
+    # A typed graph is meant only where its file is named: by its model's name one asks for the fp32 graph.
+    matches = [found for found in matches if found.manifest.precision is None or name != found.manifest.name]
     found = _only(matches, there, f"exported graph {wanted} in {root}", "mvde export", "--res H[xW]")
     return load_artifact(found.path)
 

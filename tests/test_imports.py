@@ -43,6 +43,7 @@ ALLOWED = {
         "manifest",
         "artifact",
         "parity",
+        "metrics",
         "stats",
         "assets",
         "model",

@@ -47,6 +47,14 @@ def build(
         Path | None,
         typer.Option("--images", help="Folder of photographs to measure parity on. Default: those that ship."),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="Folder of photographs that decide a lowered graph (fp16, int8, …); every fourth judges it. "
+            "Default: the typed graph that `mvde export --precision` wrote, or crops of the photographs that ship.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads. Default: the library's choice.")
     ] = None,
@@ -134,7 +142,7 @@ def build(
         tune_s=tune_seconds if tune else None,
     )
     for source, engine_id in _wanted(config, engine, onnx, name, res, export_dir, without_device):
-        _report(_build_one(source, engine_id, options, images, out))
+        _report(_build_one(source, engine_id, options, images, calibration, out))
 
 
 def _wanted(
@@ -166,7 +174,12 @@ def _wanted(
 
 
 def _build_one(
-    source: Artifact, engine_id: EngineId, options: BuildOptions, images: Path | None, out: Path
+    source: Artifact,
+    engine_id: EngineId,
+    options: BuildOptions,
+    images: Path | None,
+    calibration: Path | None,
+    out: Path,
 ) -> BuildReport:
     import dataclasses
 
@@ -174,10 +187,14 @@ def _build_one(
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from mvde.cli.lowering import lower_options
     from mvde.cli.options import fitted_photographs
     from mvde.engines.build import build_engine
-    from mvde.export.precision import lower_graph
+    from mvde.export.precision import lowerer
 
+    # TensorRT computes what is not quantised in fp16; the CPU backends do that part fastest in fp32.
+    rest = "fp32" if engine_id.backend in {"openvino", "onnxruntime"} else "fp16"
+    lowering = lower_options(source.manifest, calibration, rest=rest)
     what = f"building {engine_id} from {source.path}"
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -192,7 +209,7 @@ def _build_one(
             fitted_photographs(source.manifest.resolution, images),
             root=out,
             options=dataclasses.replace(options, on_progress=show),
-            lower_graph=lower_graph,
+            lower_graph=lowerer(source, lowering),
         )
 
 
@@ -247,6 +264,19 @@ def _refuse_dla(core: int | None) -> None:
         )
 
 
+def _untyped(source: Artifact) -> Artifact:
+    """The graph itself, if it is the fp32 one: engines of a typed graph are measured against that."""
+    from mvde.errors import UsageError
+
+    record = source.manifest.precision
+    if record is not None:
+        raise UsageError(
+            f"{source.path} is typed ({record.precision}); give --onnx the fp32 graph, and mvde takes the typed one "
+            f"beside it for engines in {record.precision}"
+        )
+    return source
+
+
 def _sources(onnx: Path | None, name: str | None, res: list[str] | None, export_dir: Path) -> list[Artifact]:
     """The exported graphs that the options name; with none of them, the only one there is."""
     from mvde.artifact import find_onnx, list_artifacts, load_artifact
@@ -256,9 +286,10 @@ def _sources(onnx: Path | None, name: str | None, res: list[str] | None, export_
     if onnx is not None:
         if name or res:
             raise UsageError("--onnx names one graph; leave --name and --res out")
-        return [find_onnx(onnx)]
+        return [_untyped(find_onnx(onnx))]
+    there = [found for found in list_artifacts(export_dir, "onnx") if found.manifest.precision is None]
     if name is None:
-        names = {found.manifest.name for found in list_artifacts(export_dir, "onnx")}
+        names = {found.manifest.name for found in there}
         if not names:
             raise ArtifactError(f"{export_dir}/ holds no exported graph; write one: mvde export --res 896")
         if len(names) > 1:
@@ -266,7 +297,7 @@ def _sources(onnx: Path | None, name: str | None, res: list[str] | None, export_
         name = names.pop()
     if res:
         return [find_onnx(name, parse_resolution(text), export_dir) for text in res]
-    matches = [found for found in list_artifacts(export_dir, "onnx") if found.manifest.name == name]
+    matches = [found for found in there if found.manifest.name == name]
     if not matches:
         return [find_onnx(name, None, export_dir)]  # raises, listing what there is
     return [load_artifact(found.path) for found in matches]

@@ -1,4 +1,4 @@
-"""``mvde export``: a checkpoint → ONNX graphs at fixed resolutions, each measured against PyTorch."""
+"""``mvde export``: a checkpoint → ONNX graphs at fixed resolutions, measured against PyTorch; and their typed forms."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mvde.cli.lowering import Judgement
     from mvde.export.tracer import Tracer
     from mvde.model import DepthModel
 
@@ -49,8 +50,107 @@ def export(
         list[Path] | None,
         typer.Option("--photo", help="Photograph for the parity check; repeatable. Default: those that ship."),
     ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option("--precision", help="Also write a typed graph: fp16, bf16, int8 or fp8; repeatable."),
+    ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option("--onnx", help="With --precision: an exported fp32 graph to lower, instead of exporting one."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="With --precision: folder of photographs that decide; every fourth judges. Default: those that ship.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="How int8 and fp8 ranges are taken: auto, minmax, percentile or entropy.")
+    ] = "auto",
+    rest: Annotated[
+        str,
+        typer.Option("--rest", help="What is not quantised in an int8 or fp8 graph: fp32 (CPUs) or fp16 (TensorRT)."),
+    ] = "fp32",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="With --precision: data set with depth that judges the typed graph.")
+    ] = None,
+    data_format: Annotated[
+        str, typer.Option("--format", help="Of --data: folder, synthetic, nyu, kitti, tum, diode or hypersim.")
+    ] = "folder",
+    depth_scale: Annotated[
+        float, typer.Option("--depth-scale", help="Stored value of one metre, for --format folder.")
+    ] = 1000.0,
+    max_frames: Annotated[int, typer.Option("--max-frames", min=1, help="Evenly spread frames of --data.")] = 64,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            "--triton",
+            help="Also write a Triton model repository here, of the last typed graph, or of --onnx (a graph or a "
+            "tensorrt engine).",
+        ),
+    ] = None,
 ) -> None:
-    """Export a model to ONNX; a graph that differs from PyTorch by more than 1e-4 is not written."""
+    """Export a model to ONNX; a graph that differs from PyTorch by more than 1e-4 is not written.
+
+    With --precision, typed graphs are written beside it, each compared with the fp32 graph on held-out images.
+    """
+    from mvde.cli.lowering import Judgement
+
+    judgement = Judgement(calibration, method, rest, data, data_format, depth_scale, max_frames)
+    judgement.check(precision or [], onnx, triton)
+    if onnx is not None:
+        paths = [onnx]
+    else:
+        paths = _export(res, checkpoint, config, random_weights, out, name, batch, opset, photo)
+        for path in paths:
+            _report(path)
+    for path in paths:
+        served = [_lower(path, wanted, judgement) for wanted in dict.fromkeys(precision or ())]
+        if triton is not None:
+            _serve((served or [path])[-1], triton)
+
+
+def _serve(path: Path, root: Path) -> None:
+    """Nothing; writes a Triton model repository of the artefact at ``path`` and says what it takes."""
+    from mvde.artifact import load_artifact
+    from mvde.export.triton import write_repository
+
+    artifact = load_artifact(path)
+    folder = write_repository(artifact, root)[-1]
+    image, depth = artifact.manifest.inputs[0], artifact.manifest.outputs[0]
+    print(f"{folder}: {image.name} {list(image.shape)} {image.dtype} -> {depth.name} {list(depth.shape)}, stats")
+
+
+def _lower(path: Path, precision: str, judgement: Judgement) -> Path:
+    """Path of the typed graph written beside the one at ``path``, after saying what it is."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from mvde.artifact import find_onnx
+    from mvde.cli.lowering import describe
+    from mvde.export.precision import write_typed
+
+    source = find_onnx(path)
+    with Console(stderr=True).status(escape(f"lowering {path} to {precision}")):
+        typed = write_typed(source, precision, judgement.options(source.manifest))
+    for line in describe(typed):
+        print(line)
+    return typed.path
+
+
+def _export(
+    res: list[str] | None,
+    checkpoint: Path | None,
+    config: Path | None,
+    random_weights: bool,
+    out: Path,
+    name: str | None,
+    batch: int,
+    opset: int,
+    photo: list[Path] | None,
+) -> list[Path]:
+    """Paths of the fp32 graphs written."""
     from rich.console import Console
 
     from mvde.config import parse_resolution
@@ -61,9 +161,7 @@ def export(
         from mvde.export.onnx import export_onnx
 
         tracer = _tracer(load, source)
-        paths = export_onnx(tracer, resolutions, out, name, opset, batch, photos=photo, progress=status.update)
-    for path in paths:
-        _report(path)
+        return export_onnx(tracer, resolutions, out, name, opset, batch, photos=photo, progress=status.update)
 
 
 def _model_loader(

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BACKEND = "onnxruntime"
-LOWERED_PRECISIONS = ("fp16",)  # those that need the graph itself in that precision
-SUPPORTED_PRECISIONS = ("fp32", "fp16")
+LOWERED_PRECISIONS = ("fp16", "int8")  # those that need the graph itself in that precision
+SUPPORTED_PRECISIONS = ("fp32", "fp16", "int8")
 
 ENGINE_FILE = "engine.onnx"
 _PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 _PRODUCTS = {"Conv", "MatMul", "Gemm", "Attention", "FusedMatMul", "FusedConv", "FusedGemm", "MultiHeadAttention"}
+_PRODUCTS |= {"MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul", "QLinearConv", "QGemm", "ConvInteger"}
 _DTYPE_NAMES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8", "int8": "int8"}
 
 
@@ -77,7 +78,8 @@ def library_version() -> str:
 def support(precision: str) -> Support:
     """Whether this machine executes the ``precision`` graph with ONNX Runtime."""
     if precision not in SUPPORTED_PRECISIONS:
-        return Support(False, f"mvde builds {' and '.join(SUPPORTED_PRECISIONS)} for onnxruntime")
+        kernels = f"ONNX Runtime has no products in {precision}"
+        return Support(False, f"{kernels}; mvde builds {', '.join(SUPPORTED_PRECISIONS)} for onnxruntime")
     try:
         provider = default_provider()
     except MissingDependencyError as error:
@@ -215,6 +217,8 @@ def _open(path: Path, options: Mapping[str, Any], precision: str = "fp32", profi
     library = _library()
     settings = library.SessionOptions()
     settings.log_severity_level = 3  # errors only: its warnings about unused initialisers are not the user's
+    # Otherwise it turns int8 Q/DQ pairs into uint8 ones on x86, and refuses those itself from opset 21 on (1.32).
+    settings.add_session_config_entry("session.qdqisint8allowed", "1")
     if "num_threads" in options:
         settings.intra_op_num_threads = int(options["num_threads"])
     _apply(library, settings, options)

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BACKEND = "openvino"
-LOWERED_PRECISIONS: tuple[str, ...] = ()  # it lowers the fp32 graph itself
-SUPPORTED_PRECISIONS = ("fp32", "bf16", "fp16")
+LOWERED_PRECISIONS = ("int8",)  # it lowers the fp32 graph to the others itself
+SUPPORTED_PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 ENGINE_FILE = "engine.blob"
 _DEVICE = "CPU"
-_CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
+# Of what is not quantised in an int8 graph nothing is rounded to bf16 unasked: a file means the same on every backend.
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 _PRODUCTS = {
     "Convolution",
     "Deconvolution",
@@ -45,7 +46,7 @@ _PRODUCTS = {
     "MatMul",
     "ScaledDotProductAttention",
 }  # of its own graph
-_PRECISION_BY_HINT = {hint: precision for precision, hint in _HINTS.items()}
+_PRECISION_BY_HINT = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 
 
 class OpenVinoEngine:
@@ -102,7 +103,9 @@ def library_version() -> str:
 def support(precision: str) -> Support:
     """Whether this machine's CPU computes in ``precision`` with OpenVINO; it would run fp32 in silence otherwise."""
     if precision not in SUPPORTED_PRECISIONS:
-        return Support(False, f"mvde builds {', '.join(SUPPORTED_PRECISIONS)} for openvino")
+        return Support(
+            False, f"no CPU computes {precision}; mvde builds {', '.join(SUPPORTED_PRECISIONS)} for openvino"
+        )
     try:
         capabilities = _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     except MissingDependencyError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mvde import cli
 from mvde.artifact import Artifact
@@ -67,7 +70,7 @@ def test_without_an_engine_the_best_one_here_is_built(workspace: Path) -> None:
     ("arguments", "status", "message"),
     [
         (["--engine", "fp17"], 2, "[BACKEND:]PRECISION"),
-        (["--engine", "openvino:int8"], 1, "does not work on this machine"),
+        (["--engine", "openvino:fp8"], 1, "does not work on this machine"),
         (["--res", "999"], 1, "999x999"),
         (["--res", "0"], 2, "not understood"),
         (["--name", "giant"], 1, "giant"),
@@ -113,3 +116,53 @@ def test_ctrl_c_leaves_no_engine(
     assert cli.execute(["build", "-e", "openvino:fp32"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert _built(workspace / "engines") == []
+
+
+def test_int8_engines_are_built_from_the_typed_graph_beside_the_fp32_one(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", "--onnx", "export/tiny-32x48.onnx", "--precision", "int8", "--method", "minmax"]
+    assert cli.execute(arguments) == 0
+    assert "1 in int8" in capsys.readouterr().out
+    typed = (workspace / "export" / "tiny-32x48.int8.onnx").read_bytes()
+    ids = ["-e", "openvino:int8", "-e", "onnxruntime:int8"]
+    assert cli.execute(["build", "--res", "32x48", *ids]) == 0
+    assert _built(workspace / "engines") == ["tiny-32x48-onnxruntime-int8", "tiny-32x48-openvino-int8"]
+    folder = workspace / "engines" / "tiny-32x48-onnxruntime-int8"
+    assert (folder / "engine.onnx").read_bytes() == typed
+    manifest = json.loads((folder / "engine.json").read_text())
+    assert manifest["precision"]["calibration"]["method"] == "minmax"
+    assert manifest["engine"]["onnx_sha256"] == manifest["precision"]["onnx_sha256"]
+
+
+def test_a_typed_graph_is_no_source_of_engines(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["export", "--onnx", "export/tiny-32x48.onnx", "--precision", "fp16"]) == 0
+    assert cli.execute(["build", "--onnx", "export/tiny-32x48.fp16.onnx", "-e", "onnxruntime:fp16"]) == 2
+    assert "is typed (fp16); give --onnx the fp32 graph" in capsys.readouterr().err
+    assert cli.execute(["export", "--onnx", "export/tiny-32x48.fp16.onnx", "--precision", "int8"]) == 2
+    assert "is typed already (fp16)" in capsys.readouterr().err
+
+
+def test_calibration_folders_that_are_missing_empty_small_or_broken(
+    workspace: Path, capsys: pytest.CaptureFixture[str], random_images: Callable[..., np.ndarray]
+) -> None:
+    arguments = ["build", "--res", "32x48", "-e", "openvino:int8", "--calibration"]
+    folder = workspace / "photos"
+    assert cli.execute([*arguments, "nowhere"]) == 1
+    assert "nowhere is not a folder" in capsys.readouterr().err
+    folder.mkdir()
+    assert cli.execute([*arguments, "photos"]) == 1
+    assert "photos holds no image" in capsys.readouterr().err
+    for index, image in enumerate(random_images(3, 40, 60, 3)):
+        Image.fromarray(image).save(folder / f"{index}.png")
+    assert cli.execute([*arguments, "photos"]) == 1
+    assert "holds 3 images; calibration needs at least 4" in capsys.readouterr().err
+    (folder / "4.png").write_bytes(b"no picture")
+    assert cli.execute([*arguments, "photos"]) == 1
+    assert "4.png" in capsys.readouterr().err
+    assert _built(workspace / "engines") == []
+    Image.fromarray(random_images(40, 60, 3, seed=9)).save(folder / "4.png")
+    assert cli.execute([*arguments, "photos"]) == 0
+    record = json.loads((workspace / "engines" / "tiny-32x48-openvino-int8" / "engine.json").read_text())["precision"]
+    assert record["calibration"]["num_images"] == 3
+    assert record["gate"]["runs"][0]["images"] == "every fourth image of photos"

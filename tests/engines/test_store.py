@@ -131,10 +131,8 @@ def test_fp16_on_this_machine_resolves_to_a_backend_that_executes_the_graph() ->
 
 
 def test_an_id_that_nothing_here_executes_gives_every_reason() -> None:
-    with pytest.raises(
-        BackendError, match=r"int8 does not work on this machine \(.*openvino:int8: .*onnxruntime:int8: "
-    ):
-        store.resolve(EngineId.parse("int8"))
+    with pytest.raises(BackendError, match=r"fp8 does not work on this machine \(.*openvino:fp8: .*onnxruntime:fp8: "):
+        store.resolve(EngineId.parse("fp8"))
 
 
 def _engine_of(folder: Path, blob: Path, created: str, **changes: object) -> Path:

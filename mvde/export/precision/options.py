@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METHODS = ("minmax", "percentile", "entropy")
-"""Ways to take a tensor's range from what calibration saw of it; ``"auto"`` takes the one that measures best."""
+"""Ways to take an activation's range from what calibration saw of it; ``"auto"`` takes the one that measures best."""
+
+RESTS = ("fp32", "fp16")
+"""What the nodes of an int8 or fp8 graph that are not quantised may compute in."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,14 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class LowerOptions:
-    """``calibration`` (K, H, W, 3) uint8 RGB at the graph's resolution; ``None`` means the photographs that ship.
+    """``calibration`` (K, H, W, 3) uint8 RGB at the graph's resolution; ``None`` means crops of photographs that ship.
 
-    ``held_out`` are the images of the gate, by default crops of the photographs that calibration does not see;
-    ``method`` is one of :data:`METHODS` or ``"auto"``.
+    ``held_out`` are the images of the gate, by default crops of other photographs. ``method`` is one of
+    :data:`METHODS` or ``"auto"``. ``rest`` is one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
     """
 
     calibration: NDArray[np.uint8] | None = None
-    held_out: tuple[HeldOut, ...] = field(default_factory=tuple)
+    held_out: tuple[HeldOut, ...] = ()
     method: str = "auto"
+    rest: str = "fp32"
     patch_size: int = 16

@@ -1,0 +1,139 @@
+"""Ranges of activations on real images: histograms of the tensors that products read, and what to make of them.
+
+onnxruntime's calibrators add nodes to the graph that opset 23 makes them add wrongly, and keep every tensor of every
+image in memory; the thresholds here are theirs (see the tests), from histograms that are filled as images go by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvde.errors import UsageError
+from mvde.export.precision.session import GraphSession, split_by_bytes, with_outputs
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+NUM_BINS = 4096
+PERCENTILE = 99.99
+"""Share (%) of an activation's values that keep their place; one in 10⁴ is clipped."""
+
+_NUM_LEVELS = 128
+"""Levels of int8 on one side of zero, which the entropy method merges bins into."""
+
+
+@dataclass
+class TensorStatistics:
+    """What calibration saw of one tensor: a histogram of magnitudes, and magnitude and mean per channel."""
+
+    channel_axis: int
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(NUM_BINS, np.int64))
+    limit: float = 0.0
+    largest: float = 0.0
+    channel_largest: NDArray[np.float64] | None = None
+    _channel_sum: NDArray[np.float64] | None = None
+    _num_per_channel: int = 0
+
+    def add(self, tensor: NDArray[np.float32]) -> None:
+        """Nothing; takes in the values of one run. Raises :class:`UsageError` where one is not finite."""
+        magnitude = np.abs(tensor)
+        largest = float(magnitude.max())
+        if not np.isfinite(largest):
+            raise UsageError("an activation of the fp32 graph is not finite on a calibration image; check the weights")
+        self._grow(largest)
+        self.largest = max(self.largest, largest)
+        if self.limit > 0:
+            bins = np.minimum(magnitude.ravel() * np.float32(NUM_BINS / self.limit), NUM_BINS - 1).astype(np.int32)
+            self.counts += np.bincount(bins, minlength=NUM_BINS)
+        self._add_channels(tensor, magnitude)
+
+    @property
+    def channel_mean(self) -> NDArray[np.float64]:
+        """Mean of each channel."""
+        assert self._channel_sum is not None
+        return self._channel_sum / self._num_per_channel
+
+    def _grow(self, largest: float) -> None:
+        """Bins are merged in pairs until the largest value fits, so that counts stay exact."""
+        if self.limit == 0.0:
+            self.limit = largest
+        while largest > self.limit:
+            merged = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.concatenate([merged, np.zeros(NUM_BINS // 2, np.int64)])
+            self.limit *= 2
+
+    def _add_channels(self, tensor: NDArray[np.float32], magnitude: NDArray[np.float32]) -> None:
+        others = tuple(axis for axis in range(tensor.ndim) if axis != self.channel_axis % tensor.ndim)
+        largest, total = magnitude.max(axis=others).astype(np.float64), tensor.sum(axis=others, dtype=np.float64)
+        if self.channel_largest is None or self._channel_sum is None:
+            self.channel_largest, self._channel_sum = largest, total
+        else:
+            self.channel_largest = np.maximum(self.channel_largest, largest)
+            self._channel_sum = self._channel_sum + total
+        self._num_per_channel += tensor.size // len(total)
+
+
+def collect(model: ir.Model, channel_axis: dict[str, int], images: NDArray[np.uint8]) -> dict[str, TensorStatistics]:
+    """Statistics of the named tensors of an fp32 graph over images (K, H, W, 3) uint8 at its resolution."""
+    found = {name: TensorStatistics(axis) for name, axis in channel_axis.items()}
+    for names in split_by_bytes(model, list(channel_axis)):
+        session = GraphSession(with_outputs(model, names))
+        for tensors in session.tensors(images, names):
+            for name, tensor in tensors.items():
+                found[name].add(tensor)
+    return found
+
+
+def threshold(statistics: TensorStatistics, method: str) -> float:
+    """Magnitude that an activation is clipped at: ``"minmax"``, ``"percentile"`` or ``"entropy"``."""
+    if statistics.largest == 0.0:
+        return 1.0  # a tensor of zeros: any scale represents it
+    if method == "minmax":
+        return statistics.largest
+    if method == "percentile":
+        return _percentile(statistics)
+    return _entropy(statistics)
+
+
+def _percentile(statistics: TensorStatistics) -> float:
+    share = np.cumsum(statistics.counts) / statistics.counts.sum()
+    edge = int(np.searchsorted(share, PERCENTILE / 100)) + 1
+    return min(statistics.largest, edge * statistics.limit / NUM_BINS)
+
+
+def _entropy(statistics: TensorStatistics) -> float:
+    """Threshold whose quantised distribution tells least apart from the true one (Migacz, GTC 2017, TensorRT's)."""
+    counts = statistics.counts.astype(np.float64)
+    candidates = range(_NUM_LEVELS, NUM_BINS + 1, _NUM_LEVELS // 4)
+    divergence = [_divergence(counts, num_bins) for num_bins in candidates]
+    best = candidates[int(np.argmin(divergence))]
+    return min(statistics.largest, best * statistics.limit / NUM_BINS)
+
+
+def _divergence(counts: NDArray[np.float64], num_bins: int) -> float:
+    """Kullback-Leibler divergence of the distribution clipped to ``num_bins`` from its quantised form, in nats."""
+    inside = counts[:num_bins]
+    clipped = inside.copy()
+    clipped[-1] += counts[num_bins:].sum()
+    edges = np.linspace(0, num_bins, _NUM_LEVELS + 1).astype(int)
+    occupied = np.add.reduceat((clipped > 0).astype(np.float64), edges[:-1])
+    level = np.add.reduceat(inside, edges[:-1]) / np.maximum(occupied, 1)
+    quantized = np.where(clipped > 0, np.repeat(level, np.diff(edges)), 0)
+    p, q = _smoothed(clipped), _smoothed(quantized)
+    return float(np.sum(p * np.log(p / q)))
+
+
+def _smoothed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distribution without empty bins, so that the divergence stays finite."""
+    filled = np.maximum(counts, 1e-4)
+    normalized: NDArray[np.float64] = filled / filled.sum()
+    return normalized
+
+
+def thresholds(found: dict[str, TensorStatistics], method: str) -> dict[str, float]:
+    """Threshold of every tensor by one method."""
+    return {name: threshold(statistics, method) for name, statistics in found.items()}

@@ -1,0 +1,169 @@
+"""Nodes of a graph in fp16 or bf16: dtypes set, weights converted, casts put where the two precisions meet.
+
+onnxruntime's and onnxconverter-common's converters know fp16 only and keep operators in fp32 by a list of their names;
+here both dtypes go one way, and the caller says node by node what stays, because that was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from mvde.errors import BackendError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+TYPE_NAMES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
+
+
+def cast_nodes(model: ir.Model, precision: str, keep: Collection[str]) -> None:
+    """Nothing; every node of ``model`` but those named in ``keep`` computes in ``precision``, in place.
+
+    Nodes whose operator has no such dtype in the graph's opset stay as well (see :func:`refused_nodes`). Inputs and
+    outputs of the graph keep their dtypes.
+    """
+    stay = {*keep, *refused_nodes(model, precision)}
+    caster = _Caster(model, ir_type(precision))
+    for node in list(model.graph):
+        if node.name not in stay and computes(node):
+            caster.lower(node, _lowered_inputs(node, model.graph, precision))
+        else:
+            caster.raise_inputs(node)
+    caster.finish()
+
+
+def refused_nodes(model: ir.Model, precision: str) -> dict[str, str]:
+    """Name of each node that cannot compute in ``precision`` in the graph's opset → why."""
+    refused = {}
+    for node in model.graph:
+        if computes(node) and not _takes(node, model.graph, precision):
+            version = model.graph.opset_imports[node.domain]
+            refused[str(node.name)] = f"{node.op_type} of opset {version} takes no {precision}"
+    return refused
+
+
+def ir_type(precision: str) -> ir.DataType:
+    """The dtype of a precision."""
+    import onnx_ir as ir
+
+    return {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
+
+
+def computes(node: ir.Node) -> bool:
+    """Whether a node of an fp32 graph gives real numbers (or takes them, to quantise them)."""
+    import onnx_ir as ir
+
+    return node.op_type == "QuantizeLinear" or any(value.dtype == ir.DataType.FLOAT for value in node.outputs)
+
+
+def _schema(node: ir.Node, graph: ir.Graph) -> onnx.defs.OpSchema:
+    import onnx
+
+    version = graph.opset_imports.get(node.domain, 1)
+    try:
+        return onnx.defs.get_schema(node.op_type, version, node.domain)
+    except onnx.defs.SchemaError as error:
+        where = f"{node.domain}." if node.domain else ""
+        raise BackendError(
+            f"node {node.name!r} is a {where}{node.op_type}, which opset {version} does not define, so its dtypes are "
+            "not known; export the model again with mvde export, or keep this graph in fp32"
+        ) from error
+
+
+def _variables(schema: onnx.defs.OpSchema, precision: str) -> set[str]:
+    """Type variables of an operator that may be ``precision``."""
+    return {item.type_param_str for item in schema.type_constraints if TYPE_NAMES[precision] in item.allowed_type_strs}
+
+
+def _takes(node: ir.Node, graph: ir.Graph, precision: str) -> bool:
+    schema = _schema(node, graph)
+    decides = schema.inputs if node.op_type == "QuantizeLinear" else schema.outputs
+    return bool(decides) and decides[0].type_str in _variables(schema, precision)
+
+
+def _lowered_inputs(node: ir.Node, graph: ir.Graph, precision: str) -> list[int]:
+    """Positions of the inputs that follow the node's dtype; others (the scales of a Resize) stay float32."""
+    schema = _schema(node, graph)
+    variables, formal = _variables(schema, precision), schema.inputs
+    return [i for i in range(len(node.inputs)) if formal[min(i, len(formal) - 1)].type_str in variables]
+
+
+class _Caster:
+    """One pass over a graph in order: what each value became, and the casts that were made for it."""
+
+    def __init__(self, model: ir.Model, low: ir.DataType) -> None:
+        import onnx_ir as ir
+
+        self._model = model
+        self._graph = model.graph
+        self._low = low
+        self._high = ir.DataType.FLOAT
+        self._twins: dict[tuple[str, ir.DataType], ir.Value] = {}
+
+    def lower(self, node: ir.Node, inputs: Collection[int]) -> None:
+        """Nothing; the node takes and gives the low dtype."""
+        import onnx_ir as ir
+
+        if node.op_type == "Cast":
+            node.attributes["to"] = ir.AttrInt64("to", int(self._low))
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype in {self._high, self._low}:
+                wanted = self._low if index in inputs else self._high
+                node.replace_input_with(index, self._in_dtype(value, wanted))
+        for value in node.outputs:
+            if value.dtype == self._high:
+                value.type = ir.TensorType(self._low)  # a new one: clones of a graph share theirs
+
+    def raise_inputs(self, node: ir.Node) -> None:
+        """Nothing; what the node takes in the low dtype is cast back."""
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype == self._low:
+                node.replace_input_with(index, self._in_dtype(value, self._high))
+
+    def finish(self) -> None:
+        """Nothing; outputs of the graph are float32 under their old names, weights that nothing reads are gone."""
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+        for index, value in enumerate(self._graph.outputs):
+            if value.dtype == self._low:
+                name = value.name
+                value.name = f"{name}.low"
+                restored = self._in_dtype(value, self._high)
+                restored.name = name
+                self._graph.outputs[index] = restored
+        RemoveUnusedNodesPass()(self._model)
+
+    def _in_dtype(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """The value in another dtype: itself, a converted weight, or what one shared Cast makes of it."""
+        if value.dtype == dtype:
+            return value
+        key = (str(value.name), dtype)
+        if key not in self._twins:
+            constant = value.const_value is not None and value.producer() is None
+            self._twins[key] = self._converted(value, dtype) if constant else self._cast(value, dtype)
+        return self._twins[key]
+
+    def _converted(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        import onnx_ir as ir
+
+        assert value.const_value is not None
+        name = f"{value.name}.{dtype.name.lower()}"
+        tensor = ir.tensor(value.const_value.numpy().astype(dtype.numpy()), dtype=dtype, name=name)
+        twin = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=tensor)
+        self._graph.register_initializer(twin)
+        return twin
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        import onnx_ir as ir
+
+        name = f"{value.name}.{dtype.name.lower()}"
+        twin = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape)
+        cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(dtype))], outputs=[twin], name=f"cast {name}")
+        producer = value.producer()
+        if producer is None:
+            self._graph.insert_before(self._graph[0], cast)
+        else:
+            self._graph.insert_after(producer, cast)
+        return twin

@@ -1,0 +1,65 @@
+"""A typed graph's arithmetic on a CPU that lacks it: the same graph in float32, rounded where the typed one rounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def emulated(model: ir.Model) -> ir.Model:
+    """Float32 copy of a typed graph in which every fp16 or bf16 tensor is rounded to that dtype, then widened again.
+
+    Products are summed in float32 and rounded once at the end, as tensor cores and AMX do. A backend that fuses nodes
+    rounds less often, so this is no better than what runs. Numbers beyond fp16's range become infinite here, where
+    ONNX Runtime's CPU provider, which computes fp16 graphs in float32, would hide them.
+    """
+    copy = model.clone()
+    graph = copy.graph
+    for value in list(graph.initializers.values()):
+        if _is_low(value):
+            _widen_weight(value)
+    for node in list(graph):
+        _widen_node(graph, node)
+    return copy
+
+
+def _is_low(value: ir.Value | None) -> bool:
+    import onnx_ir as ir
+
+    return value is not None and value.dtype in {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+
+
+def _widen_weight(value: ir.Value) -> None:
+    import numpy as np
+    import onnx_ir as ir
+
+    assert value.const_value is not None
+    value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+    value.type = ir.TensorType(ir.DataType.FLOAT)  # a new one: clones share theirs
+
+
+def _widen_node(graph: ir.Graph, node: ir.Node) -> None:
+    import onnx_ir as ir
+
+    if node.op_type == "Cast" and _is_low(node.outputs[0]):
+        node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT))
+    for value in node.outputs:
+        if _is_low(value):
+            _round(graph, node, value)
+
+
+def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """Nothing; what reads ``value`` reads it rounded to the dtype that it had, and it is float32."""
+    import onnx_ir as ir
+
+    dtype = value.dtype
+    assert dtype is not None
+    rounded = ir.Value(name=f"{value.name}.rounded", type=ir.TensorType(dtype), shape=value.shape)
+    widened = ir.Value(name=f"{value.name}.widened", type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
+    value.replace_all_uses_with(widened)
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+    down = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(dtype))], outputs=[rounded])
+    up = ir.Node("", "Cast", [rounded], [ir.AttrInt64("to", int(ir.DataType.FLOAT))], outputs=[widened])
+    graph.insert_after(node, [down, up])

@@ -1,0 +1,129 @@
+"""Running a graph that is being made: depth of images, or any tensors inside, in ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mvde.errors import BackendError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+MAX_TENSOR_BYTES = 1_000_000_000
+"""What may be fetched from inside a graph in one run; a large model is run several times instead."""
+
+
+class GraphSession:
+    """A graph in ONNX Runtime. Raises :class:`BackendError` where the library refuses it."""
+
+    def __init__(self, model: ir.Model) -> None:
+        ort = _library()
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 4  # what it refuses is raised, and its warnings are not the user's
+        # Its extended rewrites take fp8 Q/DQ pairs for int8 ones (1.32: depth off by a factor of three), and turn int8
+        # pairs into uint8 ones that opset 21 and later refuse. The basic ones leave the arithmetic as it is written.
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        try:
+            self._session = ort.InferenceSession(_serialized(model), settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library's exceptions share no public base class
+            raise BackendError(f"ONNX Runtime cannot load the typed graph: {_one_line(error)}") from error
+        self._input = self._session.get_inputs()[0]
+
+    @property
+    def batch(self) -> int:
+        """Images per run."""
+        return int(self._input.shape[0])
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """(height, width) of the images in pixels."""
+        return int(self._input.shape[1]), int(self._input.shape[2])
+
+    def depth(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth (K, H, W) float32 of images (K, H, W, 3) uint8; the last batch is filled up by repetition."""
+        import numpy as np
+
+        batches = [self._run([], batch)[0] for batch in self._batches(images)]
+        depth: NDArray[np.float32] = np.concatenate(batches)[: len(images)]
+        return depth
+
+    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """Outputs of the graph by name, a batch of images at a time."""
+        for batch in self._batches(images):
+            yield dict(zip(names, self._run(names, batch), strict=True))
+
+    def _run(self, names: Sequence[str], batch: NDArray[np.uint8]) -> list[Any]:
+        try:
+            return list(self._session.run(list(names) or None, {self._input.name: batch}))
+        except Exception as error:  # as above
+            raise BackendError(f"ONNX Runtime failed to run the typed graph: {_one_line(error)}") from error
+
+    def _batches(self, images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+        import numpy as np
+
+        for start in range(0, len(images), self.batch):
+            chunk = images[start : start + self.batch]
+            yield np.concatenate([chunk, np.repeat(chunk[-1:], self.batch - len(chunk), axis=0)])
+
+
+def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """Copy of a graph that hands out the named tensors instead of its own outputs."""
+    copy = model.clone()
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(values[name] for name in names)
+    return copy
+
+
+def split_by_bytes(model: ir.Model, names: Sequence[str], limit: int = MAX_TENSOR_BYTES) -> list[list[str]]:
+    """The names in runs whose float32 tensors stay below ``limit`` bytes together (or are one)."""
+    import math
+
+    sizes = {
+        value.name: 4 * math.prod(value.shape.numpy())
+        for node in model.graph
+        for value in node.outputs
+        if value.shape is not None and value.name in set(names)
+    }
+    runs: list[list[str]] = []
+    total = limit
+    for name in names:
+        size = sizes.get(name, 0)
+        if total + size > limit:
+            runs.append([])
+            total = 0
+        runs[-1].append(name)
+        total += size
+    return runs
+
+
+def _serialized(model: ir.Model) -> bytes:
+    import onnx_ir as ir
+
+    from mvde.export.serialize import MAX_INLINE_BYTES
+
+    size_bytes = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
+    )
+    if size_bytes > MAX_INLINE_BYTES:
+        raise BackendError(
+            f"the graph holds {size_bytes / 1e9:.1f} GB of weights; mvde lowers graphs of up to "
+            f"{MAX_INLINE_BYTES / 1e9:.1f} GB"
+        )
+    data: bytes = ir.to_proto(model).SerializeToString()
+    return data
+
+
+def _library() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("onnxruntime", "export", "writing a typed graph") from error
+    return onnxruntime
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]
