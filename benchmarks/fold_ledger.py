@@ -33,6 +33,7 @@ Frame = Callable[[], object]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, help="a configuration, with random weights; default: the shipped model")
+    parser.add_argument("--late", action="store_true", help="project after enlarging, as other DPT decoders do")
     parser.add_argument("--res", default="448")
     parser.add_argument("--opset", type=int, default=23)
     parser.add_argument("--engine", action="append", help="openvino:bf16, openvino:fp32 or onnxruntime:fp32")
@@ -55,7 +56,7 @@ def main() -> None:
 
 
 def name_of(arguments: argparse.Namespace) -> str:
-    return arguments.config.stem if arguments.config else "nano"
+    return (arguments.config.stem if arguments.config else "nano") + ("-late" if arguments.late else "")
 
 
 def variants(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
@@ -63,6 +64,8 @@ def variants(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Pat
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / f"{name_of(arguments)}-{arguments.res}.opset{arguments.opset}.json"
     if not index.exists():
+        if arguments.late:
+            project_late()
         index.write_text(json.dumps(write_variants(load_model(arguments.config), arguments, folder)))
     files, applied = json.loads(index.read_text())
     return {name: folder / file for name, file in files.items()}, applied
@@ -78,6 +81,17 @@ def load_model(config: Path | None) -> Any:
     from mvde.cli.export import _untrained_model
 
     return _untrained_model(config)
+
+
+def project_late() -> None:
+    """Nothing; makes the decoder enlarge before it projects, as DPT's paper and transformers do."""
+    from mvde.heads import dpt_decoder
+
+    def forward(self: Any, coarse: Any, lateral: Any, size: tuple[int, int]) -> Any:
+        merged = lateral if coarse is None or self.lateral is None else coarse + self.lateral(lateral)
+        return self.project(dpt_decoder.enlarge(self.refine(merged), size))
+
+    dpt_decoder.Fusion.forward = forward
 
 
 def write_variants(model: Any, arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, str], dict[str, int]]:

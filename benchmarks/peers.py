@@ -1,0 +1,261 @@
+"""mvde beside what one would do without it: the same weights, the same photographs, whole frames, in turns.
+
+    python benchmarks/peers.py --res 448                                        # the shipped model
+    python benchmarks/peers.py --config configs/base.yaml --res 448             # SigLIP base, random weights
+    python benchmarks/peers.py --res 448 --json benchmarks/peers.jsonl
+
+A frame is a photograph in memory (uint8 RGB, its own size) to depth at its pixels and mean, variance and gradient of
+every patch. The peers are PyTorch (eager and compiled, float32 and bf16 autocast), the same model by a plain
+`torch.onnx.export` in ONNX Runtime and in OpenVINO, both with their defaults, each with the usual pre- and
+post-processing in PyTorch or NumPy; mvde is `DepthRuntime.infer`. They take turns frame by frame. `ratio` is the median
+over rounds of a peer's time over that of mvde's fastest engine in the same round; `differs` is the mean relative
+difference of depth from PyTorch float32. Needs 'mvde[export]', and a C++ compiler for torch.compile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fold_ledger import load_model
+from patch_stats import plain_numpy
+from torch.nn import functional as F
+
+from mvde.config import parse_resolution
+
+Frame = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A photograph (H, W, 3) → depth (H, W) and statistics (N, 3)."""
+
+PATCH = 16
+ENGINES = ("openvino:bf16", "openvino:int8", "openvino:fp32", "onnxruntime:fp32")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, help="a configuration, with random weights; default: the shipped model")
+    parser.add_argument("--res", default="448")
+    parser.add_argument("--rounds", type=int, default=20, help="0 only exports, builds and compiles")
+    parser.add_argument("--folder", type=Path, help="keep graphs and engines here, and use those that are here")
+    parser.add_argument("--skip", action="append", default=[], help="leave out peers whose name holds this; repeatable")
+    parser.add_argument("--json", type=Path, help="append the results to this file, a line per contender")
+    arguments = parser.parse_args()
+    resolution = parse_resolution(arguments.res)
+    with contextlib.ExitStack() as stack:
+        folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        model = load_model(arguments.config).eval()
+        makers = {**peers(model, resolution, folder), **engines(model, resolution, folder, stack)}
+        frames = dict(opened(makers, arguments.skip))
+        rows = compare(frames, arguments.rounds) if arguments.rounds else []
+    print_table(rows, f"{model.config.name} {arguments.res}")
+    if arguments.json and rows:
+        store(arguments.json, rows, f"{model.config.name} {arguments.res}", arguments.rounds)
+
+
+def opened(makers: dict[str, Callable[[], Frame]], skipped: list[str]) -> Iterator[tuple[str, Frame]]:
+    """Every contender that works here, after its first frames; what does not is said, not left out in silence."""
+    image = photographs()[0]
+    for name, make in makers.items():
+        if any(part in name for part in skipped):
+            continue
+        started = time.perf_counter()
+        try:
+            frame = make()
+            frame(image)
+            frame(image)
+        except Exception as error:  # noqa: BLE001 - other people's libraries fail in their own ways
+            print(f"{name} does not run here: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+            continue
+        print(f"{name}: ready after {time.perf_counter() - started:.1f} s", file=sys.stderr)
+        yield name, frame
+
+
+# ------------------------------------------------------------------------------------------------------- contenders
+
+
+def peers(model: Any, resolution: tuple[int, int], folder: Path) -> dict[str, Callable[[], Frame]]:
+    """Makers of everything that is not mvde's runtime."""
+    network = PlainModel(model).eval()
+    compiled = torch.compile(network)
+    path = folder / f"{model.config.name}-{resolution[0]}x{resolution[1]}.plain.onnx"
+    export = partial(plain_export, network, resolution, path)
+    return {
+        "torch eager fp32": lambda: partial(torch_frame, network, resolution, False),
+        "torch eager bf16 autocast": lambda: partial(torch_frame, network, resolution, True),
+        "torch.compile fp32": lambda: partial(torch_frame, compiled, resolution, False),
+        "torch.compile bf16 autocast": lambda: partial(torch_frame, compiled, resolution, True),
+        "torch.onnx.export, ONNX Runtime": lambda: plain_onnxruntime(export(), resolution),
+        "torch.onnx.export, OpenVINO": lambda: plain_openvino(export(), resolution),
+    }  # fmt: skip
+
+
+def engines(
+    model: Any, resolution: tuple[int, int], folder: Path, stack: contextlib.ExitStack
+) -> dict[str, Callable[[], Frame]]:
+    """Makers of mvde's runtimes, one per engine that works here."""
+    from mvde.engines.base import EngineId
+    from mvde.engines.store import support
+
+    ids = [EngineId.parse(text) for text in ENGINES]
+    works = [engine_id for engine_id in ids if support(engine_id).works]
+    return {f"mvde {one}": partial(runtime_frame, model, resolution, one, folder, stack) for one in works}
+
+
+class PlainModel(torch.nn.Module):
+    """The network as one would export it: normalised float pixels (1, 3, H, W) to depth (1, H, W)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        depth: torch.Tensor = self.model.depth_from_pixels(pixels)
+        return depth
+
+
+@torch.inference_mode()
+def torch_frame(
+    network: torch.nn.Module, resolution: tuple[int, int], autocast: bool, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    pixels = F.interpolate(pixels, size=resolution, mode="bilinear", antialias=True, align_corners=False)
+    pixels = (pixels - 0.5) / 0.5
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        depth = network(pixels)
+    depth = depth.float()
+    full = F.interpolate(depth[None], size=image.shape[:2], mode="bilinear", align_corners=False)[0, 0]
+    return full.numpy(), plain_numpy(depth.numpy(), PATCH)[0]
+
+
+def numpy_frame(
+    infer: Callable[[np.ndarray], np.ndarray], resolution: tuple[int, int], image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a script without PyTorch does: Pillow to resize, NumPy for the rest."""
+    from PIL import Image
+
+    small = Image.fromarray(image).resize(resolution[::-1], Image.Resampling.BILINEAR)
+    pixels = (np.asarray(small, np.float32) / 255 - 0.5) / 0.5
+    depth = infer(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+    full = Image.fromarray(depth[0]).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
+    return np.asarray(full), plain_numpy(depth, PATCH)[0]
+
+
+def plain_export(network: torch.nn.Module, resolution: tuple[int, int], path: Path) -> Path:
+    """The file that `torch.onnx.export` writes with its defaults."""
+    if not path.exists():
+        example = torch.zeros(1, 3, *resolution)
+        torch.onnx.export(network, (example,), str(path), dynamo=True, verbose=False)
+    return path
+
+
+def plain_onnxruntime(path: Path, resolution: tuple[int, int]) -> Frame:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return partial(numpy_frame, lambda pixels: session.run(None, {name: pixels})[0], resolution)
+
+
+def plain_openvino(path: Path, resolution: tuple[int, int]) -> Frame:
+    """OpenVINO with its defaults, which are bf16 where the CPU has it."""
+    import openvino
+
+    compiled = openvino.compile_model(str(path), "CPU")
+    return partial(numpy_frame, lambda pixels: compiled(pixels)[0], resolution)
+
+
+def runtime_frame(
+    model: Any, resolution: tuple[int, int], engine_id: Any, folder: Path, stack: contextlib.ExitStack
+) -> Frame:
+    from mvde import DepthRuntime
+    from mvde.artifact import artifact_stem, find_onnx
+    from mvde.cli.options import fitted_photographs
+    from mvde.engines.build import build_engine
+    from mvde.engines.store import engine_folder
+    from mvde.export.onnx import export_onnx
+    from mvde.export.precision import lower_graph
+
+    graph = folder / "export" / f"{artifact_stem(model.config.name, resolution)}.onnx"
+    if not graph.exists():
+        export_onnx(model, [resolution], folder / "export")
+    source = find_onnx(graph)
+    target = engine_folder(source.manifest, engine_id, folder / "engines")
+    if not target.is_dir():
+        images = fitted_photographs(resolution)[:1]
+        build_engine(source, engine_id, images, root=folder / "engines", lower_graph=lower_graph)
+    runtime = stack.enter_context(DepthRuntime.load(target))
+
+    def frame(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        result = runtime.infer(image)
+        return result.depth, result.stats
+
+    return frame
+
+
+def photographs() -> list[np.ndarray]:
+    from mvde.cli.options import read_photographs
+
+    return read_photographs()
+
+
+# --------------------------------------------------------------------------------------------------------- the table
+
+
+def compare(frames: dict[str, Frame], num_rounds: int) -> list[dict[str, Any]]:
+    """A row per contender, the fastest first."""
+    images, names = photographs(), list(frames)
+    differs = {name: [] for name in names}
+    times = np.zeros((num_rounds, len(names)))
+    rng = np.random.default_rng(0)
+    for index in range(num_rounds):
+        image, depths = images[index % len(images)], {}
+        for which in rng.permutation(len(names)):
+            time.sleep(0.02)  # threads of the one before stop waiting for work on the cores of the one in turn
+            started = time.perf_counter()
+            depths[names[which]], _ = frames[names[which]](image)
+            times[index, which] = time.perf_counter() - started
+        reference = depths[names[0]]
+        for name, depth in depths.items():
+            differs[name].append(np.mean(np.abs(depth - reference) / np.abs(reference)))
+    ours = [index for index, name in enumerate(names) if name.startswith("mvde")]
+    best = min(ours, key=lambda index: float(np.median(times[:, index])))
+    rows = [
+        {
+            "contender": name,
+            "median_ms": round(float(np.median(times[:, index])) * 1e3, 2),
+            "ratio": round(float(np.median(times[:, index] / times[:, best])), 3),
+            "differs": float(f"{np.mean(differs[name]):.2e}"),
+        }
+        for index, name in enumerate(names)
+    ]
+    return sorted(rows, key=lambda row: row["median_ms"])
+
+
+def print_table(rows: list[dict[str, Any]], title: str) -> None:
+    print(f"| {title} | ms | ratio | differs |\n|---|---|---|---|")
+    for row in rows:
+        print(f"| {row['contender']} | {row['median_ms']:.1f} | {row['ratio']:.2f}× | {row['differs']:.0e} |")
+
+
+def store(path: Path, rows: list[dict[str, Any]], graph: str, num_rounds: int) -> None:
+    from mvde.bench.machine import describe_machine
+    from mvde.manifest import installed_versions
+
+    tools = installed_versions(("torch", "onnxruntime", "openvino", "numpy", "pillow"))
+    about = {"graph": graph, "num_rounds": num_rounds, "tools": tools, "machine": describe_machine()}
+    with path.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps({**row, **about}) + "\n" for row in rows)
+
+
+if __name__ == "__main__":
+    main()
