@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--res", default="448")
     parser.add_argument("--opset", type=int, default=23)
     parser.add_argument("--engine", action="append", help="openvino:bf16, openvino:fp32 or onnxruntime:fp32")
+    parser.add_argument("--rule", action="append", help="measure this rule alone; repeatable. Default: every rule")
     parser.add_argument("--rounds", type=int, default=30, help="0 writes the graphs alone")
     parser.add_argument("--folder", type=Path, help="keep the graphs here, and use those that are here")
     parser.add_argument("--json", type=Path, help="append the results to this file, a line per engine")
@@ -44,6 +45,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         graphs, applied = variants(arguments, folder)
+        if arguments.rule:
+            graphs = {name: path for name, path in graphs.items() if name in {"plain", *arguments.rule}}
         for engine in (arguments.engine or ("openvino:bf16", "onnxruntime:fp32")) if arguments.rounds else ():
             entry = {"graph": f"{name_of(arguments)} {arguments.res}", "engine": engine, "opset": arguments.opset}
             entry |= {**measure(graphs, engine, arguments.rounds), "applied": applied}
