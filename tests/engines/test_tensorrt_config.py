@@ -246,6 +246,10 @@ def test_versions_that_mvde_was_not_written_for_are_refused(
         load_api("tensorrt")
 
 
+def test_what_a_packager_appended_to_a_version_is_left_out() -> None:
+    assert api_of("tensorrt", "10.7.0.post1").version == "10.7.0"
+
+
 def test_a_library_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'mvde\[tensorrt\]'"):

@@ -95,8 +95,8 @@ class Api:
 
     @property
     def version(self) -> str:
-        """Version, such as ``"10.3.0"``."""
-        return str(self.module.__version__)
+        """Version in numbers, such as ``"10.3.0"``: what the C++ library says, too, which knows no ``.post1``."""
+        return ".".join(map(str, version_of(str(self.module.__version__))))
 
     def builder(self) -> Any:
         """A builder. Raises :class:`BackendError` where the library cannot start (TensorRT needs a GPU to build)."""
