@@ -108,6 +108,8 @@ def mark(scale: Axis, value: float, text: str, kind: str, side: str) -> str:
     position = scale.position(value)
     if position < 26 or position > 88:
         side = "right" if position < 26 else "left"
+    if side == "right" and position > 74:
+        side = "right end"  # where a small screen has no room for the text, but a wide one has
     return f'<div class="mark {kind} {side}" style="left:{position:.2f}%"><span>{escape(text)}</span></div>'
 
 

@@ -183,7 +183,7 @@ def test_a_browser_shows_the_page_whole(html: str, tmp_path: Path, width: int) -
         const before = paper();
         document.getElementById("theme").click();
         const outside = [...document.querySelectorAll("main *")].filter((one) =>
-            !one.closest(".wide") && !one.closest("details") && box(one).right > window.innerWidth + 1);
+            !one.closest(".wide") && !one.closest("details") && box(one).right > window.innerWidth);
         return {
             errors: window.errors,
             inner: window.innerWidth,
