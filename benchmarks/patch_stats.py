@@ -2,8 +2,8 @@
 
     python benchmarks/patch_stats.py [--sizes 224 448 896 1792 3584] [--patch 16] [--json FILE]
 
-Every contender runs once per round and the best round counts, in CPU time of its thread, so that what else the machine
-does matters little. GB/s is the depth map's size over the time. "sum" is numpy.sum over the same array, the least that
+Every contender runs once per round and the median round counts, in CPU time of its thread, so that what else the machine
+does matters little (and not the best round: in a virtual machine, CPU time now and then comes out too short). GB/s is the depth map's size over the time. "sum" is numpy.sum over the same array, the least that
 reading it once can cost.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,10 +44,13 @@ def plain_numpy(depth: np.ndarray, patch: int) -> np.ndarray:
 
 def contenders(depth: np.ndarray, patch: int) -> dict[str, Callable[[], object]]:
     """What is timed, by name. Torch takes part where it is installed."""
+    depth_out = np.empty_like(depth)
     calls: dict[str, Callable[[], object]] = {
         "sum": depth.sum,
         "libmvde stats": lambda: native.patch_stats(depth, patch, STATS),
-        "libmvde depth+stats": lambda: native.postprocess(depth, patch, STATS, depth_range="clamp", max_depth=80.0),
+        "libmvde depth+stats": lambda: native.postprocess(
+            depth, patch, STATS, depth_range="clamp", max_depth=80.0, out=depth_out
+        ),
         "numpy (mvde.stats)": lambda: numpy_patch_stats(depth, patch, STATS),
         "numpy (plain)": lambda: plain_numpy(depth, patch),
     }
@@ -76,8 +80,8 @@ def pooled_torch(depth, patch: int):  # type: ignore[no-untyped-def]
 
 
 def time_in_turn(calls: dict[str, Callable[[], object]], budget_s: float) -> dict[str, float]:
-    """Best time of each call in ms. Slow calls sit out most rounds, so that fast ones get many."""
-    best = dict.fromkeys(calls, float("inf"))
+    """Median time of each call in ms. Slow calls sit out most rounds, so that fast ones get many."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
     spent = dict.fromkeys(calls, 0.0)
     deadline = time.perf_counter() + budget_s
     while time.perf_counter() < deadline:
@@ -89,8 +93,8 @@ def time_in_turn(calls: dict[str, Callable[[], object]], budget_s: float) -> dic
             call()
             elapsed = time.thread_time() - start
             spent[name] += elapsed
-            best[name] = min(best[name], elapsed * 1e3)
-    return best
+            times[name].append(elapsed * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:
@@ -104,15 +108,15 @@ def main() -> None:
     print(f"kernel {native.kernel()}, patch {options.patch}, float32, 1 thread")
     for size in options.sizes:
         depth = 1 + rng.random((1, size, size), np.float32)
-        best = time_in_turn(contenders(depth, options.patch), options.seconds)
-        ours, total = best["libmvde stats"], best["libmvde depth+stats"]
+        median = time_in_turn(contenders(depth, options.patch), options.seconds)
+        ours, total = median["libmvde stats"], median["libmvde depth+stats"]
         print(f"\n{size}x{size} ({depth.nbytes / 2**20:.1f} MiB)")
-        for name, milliseconds in best.items():
+        for name, milliseconds in median.items():
             rate = depth.nbytes / milliseconds / 1e6
             print(f"  {name:22}{milliseconds:10.3f} ms {rate:8.2f} GB/s {milliseconds / ours:8.1f} x libmvde stats")
-        print(f"  stats / sum {ours / best['sum']:.2f}; depth+stats / stats {total / ours:.2f}")
+        print(f"  stats / sum {ours / median['sum']:.2f}; depth+stats / stats {total / ours:.2f}")
         if options.json:
-            record = {"kernel": native.last_kernel(), "size": size, "patch": options.patch, "best_ms": best}
+            record = {"kernel": native.last_kernel(), "size": size, "patch": options.patch, "median_ms": median}
             with options.json.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 

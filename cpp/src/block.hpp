@@ -1,56 +1,109 @@
-// Statistics of one block (at most 16 rows of one patch) of a tile, and their merging into whole patches.
+// Sums over one block (at most 16 rows of one patch) of each patch of a group, taken where the pixels lie: in a tile or in
+// the caller's map.
 #pragma once
 
 #include "convert.hpp"
 
+#include <initializer_list>
+
 namespace mvde {
 namespace {
 
-// A tile is what stays in the first-level cache while all of a block's sums are taken: 16 rows, one neighbour above and
-// below, and a chunk left and right of which the pixel next to the tile is used.
-constexpr int kTileRows = 16;
-constexpr int kTileColumns = 256;
-constexpr int kTileStride = kTileColumns + 3 * kLanes;
+// A group is up to sixteen patches side by side: their sums across lanes, and all that follows, are taken together.
+constexpr int kGroup = kLanes;
 
-struct Block {
-    float count;   // valid pixels
-    float shift;   // close to the mean: what is summed is small, so an offset of kilometres costs no digits
-    float sum, sum_squares;  // of depth - shift
-    float slope;             // sum of 2 * gradient magnitude
-    float lowest, highest;
+// Four cache lines ahead on the same row. The patches ahead are read in jumps from row to row, which the hardware's
+// prefetcher does not follow into the first-level cache.
+constexpr std::int64_t kAheadBytes = 256;
+
+// The pixels of a group's first block; each next block lies a block's width to the right.
+struct Pixels {
+    const float *first;          // of the first row
+    std::int64_t stride;         // floats from row to row
+    const float *above, *below;  // the rows next to the block
 };
 
-// Mean over the valid pixels of every `step`-th row. For k of n pixels, (mean - shift)^2 <= variance * n / k, so the
-// cancellation in the variance costs at most a factor 1 + n / k in relative error, and in practice none.
+enum class Care {
+    kNone,   // every pixel here and next to the blocks is known to be valid
+    kCheck,  // as kNone, and Blocks::all_valid says whether that is so
+    kMask,   // invalid pixels are NaN
+};
+
+struct Blocks {
+    float count[kGroup];  // valid pixels
+    float shift[kGroup];  // close to the mean: what is summed is small, so an offset of kilometres costs no digits
+    float sum[kGroup], sum_squares[kGroup];  // of depth - shift
+    float slope[kGroup];                     // sum of 2 * gradient magnitude
+    float lowest[kGroup], highest[kGroup];
+    bool all_valid;
+};
+
+struct Bounds {
+    float lower_m, upper_m;
+};
+
+// Sum, per lane, of every `step`-th row of a block, and how many pixels went into it.
 template <bool kMasked>
-MVDE_INLINE float block_shift(const float *origin, int height, int width) {
-    // A masked block looks at every row: the few rows of a sparse look may hold no valid pixel.
-    const int step = kMasked || height < 8 ? 1 : 4;
-    F sum = Lanes::broadcast(0.0F), count = sum;
-    for (int y = step / 2; y < height; y += step) {
-        for (int x = 0; x < width; x += kLanes) {
-            const F depth = Lanes::load(origin + y * kTileStride + x);
-            M lanes = Lanes::first(width - x < kLanes ? width - x : kLanes);
-            if (kMasked) lanes = Lanes::both(lanes, Lanes::ordered(depth));
-            sum = Lanes::add(sum, Lanes::keep(lanes, depth));
-            if (kMasked) count = Lanes::add(count, Lanes::keep(lanes, Lanes::broadcast(1.0F)));
+MVDE_INLINE F sparse_sum(const float *first, std::int64_t stride, int height, int width, int step, F &count) {
+    F sum = Lanes::broadcast(0.0F);
+    count = sum;
+    for (int x = 0; x < width; x += kLanes) {
+        const M lanes = Lanes::first(width - x < kLanes ? width - x : kLanes);
+        for (int y = step / 2; y < height; y += step) {
+            const F depth = Lanes::load(first + y * stride + x);
+            const M used = kMasked ? Lanes::both(lanes, Lanes::ordered(depth)) : lanes;
+            sum = Lanes::add(sum, Lanes::keep(used, depth));
+            if (kMasked) count = Lanes::add(count, Lanes::keep(used, Lanes::broadcast(1.0F)));
         }
     }
-    if (!kMasked) return Lanes::sum(sum) / static_cast<float>((height + step - 1 - step / 2) / step * width);
-    const float num_valid = Lanes::sum(count);
-    return num_valid > 0.0F ? Lanes::sum(sum) / num_valid : 0.0F;
+    return sum;
+}
+
+// The mean over every fourth row, where all of it is valid, else over all valid pixels. For k of n pixels,
+// (mean - shift)^2 <= variance * n / k, so the cancellation in the variance costs at most a factor 5 in relative error,
+// and in practice none.
+template <bool kMasked>
+MVDE_INLINE void set_shifts(const Pixels &pixels, int num_blocks, int height, int width, float *shift) {
+    const int step = height < 8 ? 1 : 4;
+    const float num_seen = static_cast<float>((height - step / 2 + step - 1) / step * width);
+    F sums[kGroup], counts[kGroup];
+    for (int i = 0; i < num_blocks; ++i)
+        sums[i] = sparse_sum<kMasked>(pixels.first + i * width, pixels.stride, height, width, step, counts[i]);
+    Lanes::sums(sums, num_blocks, shift);
+    for (int i = 0; i < num_blocks; ++i) {
+        if (kMasked && Lanes::sum(counts[i]) < num_seen) {
+            const F all = sparse_sum<true>(pixels.first + i * width, pixels.stride, height, width, 1, counts[i]);
+            const float num_valid = Lanes::sum(counts[i]);
+            shift[i] = num_valid > 0.0F ? Lanes::sum(all) / num_valid : 0.0F;
+        } else {
+            shift[i] /= num_seen;
+        }
+    }
 }
 
 struct Sums {
     F sum, sum_squares, slope, count, lowest, highest;
 };
 
-// kPartial: only `lanes` belong to the block. kMasked: some pixels here or next to the block are NaN.
+// Extremes of all that a group reads, neighbours included.
+struct Seen {
+    F lowest, highest;
+    MVDE_INLINE void add(F depth) {
+        lowest = Lanes::min(depth, lowest);
+        highest = Lanes::max(depth, highest);
+    }
+};
+
+struct Chunk {
+    F above, depth, below, left, right;
+};
+
+// kPartial: only `lanes` belong to the block.
 template <bool kPartial, bool kMasked, bool kExtremes>
-MVDE_INLINE void accumulate(Sums &sums, const float *p, F shift, M lanes) {
-    const F depth = Lanes::load(p);
-    F gx = Lanes::sub(Lanes::load(p + 1), Lanes::load(p - 1));
-    F gy = Lanes::sub(Lanes::load(p + kTileStride), Lanes::load(p - kTileStride));
+MVDE_INLINE void accumulate(Sums &sums, const Chunk &chunk, F shift, M lanes) {
+    const F depth = chunk.depth;
+    F gx = Lanes::sub(chunk.right, chunk.left);
+    F gy = Lanes::sub(chunk.below, chunk.above);
     if (kMasked) {  // a difference that touches an invalid pixel is NaN here, and 0 by the specification
         gx = Lanes::keep(Lanes::ordered(gx), gx);
         gy = Lanes::keep(Lanes::ordered(gy), gy);
@@ -73,83 +126,84 @@ MVDE_INLINE void accumulate(Sums &sums, const float *p, F shift, M lanes) {
     }
 }
 
-// kWidth: the block's width where it is known at compile time (14 and 16), else 0.
-template <int kWidth, bool kMasked, bool kExtremes>
-Block block_stats(const float *origin, int height, int block_width) {
-    const int width = kWidth ? kWidth : block_width;
+// A column of chunks, from top to bottom: what is below in one row is the depth of the next.
+template <bool kPartial, Care kCare, bool kExtremes>
+MVDE_INLINE void accumulate_column(Sums &sums, Seen &seen, const Pixels &pixels, std::int64_t x, int height, F shift,
+                                   M lanes) {
+    const float *p = pixels.first + x;
+    Chunk chunk{Lanes::load(pixels.above + x), Lanes::load(p), {}, {}, {}};
+    if (kCare == Care::kCheck) seen.add(chunk.above);
+    for (int y = 0; y < height; ++y, p += pixels.stride) {
+        chunk.below = Lanes::load(y + 1 < height ? p + pixels.stride : pixels.below + x);
+        chunk.left = Lanes::load(p - 1);
+        chunk.right = Lanes::load(p + 1);
+        if (kCare == Care::kCheck) {
+            seen.add(chunk.left);
+            seen.add(chunk.right);
+            prefetch(p, kAheadBytes);
+        }
+        accumulate<kPartial, kCare == Care::kMask, kExtremes>(sums, chunk, shift, lanes);
+        chunk.above = chunk.depth;
+        chunk.depth = chunk.below;
+    }
+    if (kCare == Care::kCheck) seen.add(chunk.below);
+}
+
+// Positive floats are ordered like their bits. A NaN may hide from the extremes, but not from sums that touch it.
+MVDE_INLINE bool are_valid(const Seen &seen, const Blocks &blocks, const Bounds &bounds) {
+    const std::uint32_t low = bits_of(bounds.lower_m), span = bits_of(bounds.upper_m) - low;
+    const M in_range = Lanes::both(Lanes::in_bits(seen.lowest, low, span), Lanes::in_bits(seen.highest, low, span));
+    const F sums = Lanes::add(Lanes::load(blocks.sum_squares), Lanes::load(blocks.slope));
+    return Lanes::all(Lanes::both(in_range, Lanes::ordered(Lanes::sub(sums, sums))));
+}
+
+// kWidth: the side of the blocks where it is known at compile time (14 and 16), else 0.
+template <int kWidth, Care kCare, bool kExtremes>
+void group_sums(const Pixels &pixels, int num_blocks, int block_height, int block_width, const Bounds &bounds,
+                Blocks &blocks) {
+    const int height = kWidth ? kWidth : block_height, width = kWidth ? kWidth : block_width;
     const int full = width / kLanes * kLanes;
     const M every = Lanes::first(kLanes), rest = Lanes::first(width - full);
-    const float block_mean = block_shift<kMasked>(origin, height, width);
-    const F zero = Lanes::broadcast(0.0F), shift = Lanes::broadcast(block_mean);
-    Sums sums{zero, zero, zero, zero, Lanes::broadcast(kInfinity), zero};
-    for (int y = 0; y < height; ++y) {
-        const float *row = origin + y * kTileStride;
-        for (int x = 0; x < full; x += kLanes) accumulate<false, kMasked, kExtremes>(sums, row + x, shift, every);
-        if (full < width) accumulate<true, kMasked, kExtremes>(sums, row + full, shift, rest);
+    const F zero = Lanes::broadcast(0.0F), infinity = Lanes::broadcast(kInfinity);
+    for (float *values : {blocks.count, blocks.shift, blocks.sum, blocks.sum_squares, blocks.slope, blocks.lowest, blocks.highest})
+        Lanes::store(values, zero);
+    set_shifts<kCare == Care::kMask>(pixels, num_blocks, height, width, blocks.shift);
+    F sum[kGroup], sum_squares[kGroup], slope[kGroup];
+    Seen seen{infinity, zero};
+    for (int i = 0; i < num_blocks; ++i) {
+        const F shift = Lanes::broadcast(blocks.shift[i]);
+        Sums sums{zero, zero, zero, zero, infinity, zero};
+        for (int x = i * width; x < i * width + full; x += kLanes)
+            accumulate_column<false, kCare, kExtremes>(sums, seen, pixels, x, height, shift, every);
+        if (full < width)
+            accumulate_column<true, kCare, kExtremes>(sums, seen, pixels, i * width + full, height, shift, rest);
+        sum[i] = sums.sum;
+        sum_squares[i] = sums.sum_squares;
+        slope[i] = sums.slope;
+        blocks.count[i] = kCare == Care::kMask ? Lanes::sum(sums.count) : static_cast<float>(height * width);
+        if (kExtremes) blocks.lowest[i] = Lanes::lowest(sums.lowest);
+        if (kExtremes) blocks.highest[i] = Lanes::highest(sums.highest);
     }
-    Block block;
-    block.count = kMasked ? Lanes::sum(sums.count) : static_cast<float>(height * width);
-    block.shift = block_mean;
-    block.sum = Lanes::sum(sums.sum);
-    block.sum_squares = Lanes::sum(sums.sum_squares);
-    block.slope = Lanes::sum(sums.slope);
-    block.lowest = kExtremes ? Lanes::lowest(sums.lowest) : 0.0F;
-    block.highest = kExtremes ? Lanes::highest(sums.highest) : 0.0F;
-    return block;
+    Lanes::sums(sum, num_blocks, blocks.sum);
+    Lanes::sums(sum_squares, num_blocks, blocks.sum_squares);
+    Lanes::sums(slope, num_blocks, blocks.slope);
+    blocks.all_valid = kCare != Care::kCheck || are_valid(seen, blocks, bounds);
 }
 
-using BlockFunction = Block (*)(const float *origin, int height, int width);
+using GroupFunction = void (*)(const Pixels &pixels, int num_blocks, int height, int width, const Bounds &bounds,
+                               Blocks &blocks);
 
-template <int kWidth>
-BlockFunction block_function(bool masked, bool extremes) {
-    if (masked) return extremes ? block_stats<kWidth, true, true> : block_stats<kWidth, true, false>;
-    return extremes ? block_stats<kWidth, false, true> : block_stats<kWidth, false, false>;
+template <int kWidth, Care kCare>
+GroupFunction group_function(bool extremes) {
+    return extremes ? group_sums<kWidth, kCare, true> : group_sums<kWidth, kCare, false>;
 }
 
-inline BlockFunction block_function(int width, bool masked, bool extremes) {
-    if (width == 16) return block_function<16>(masked, extremes);
-    if (width == 14) return block_function<14>(masked, extremes);
-    return block_function<0>(masked, extremes);
-}
-
-// A patch that is being put together from its blocks (Chan et al., 1979), in double.
-struct Patch {
-    double count = 0, mean = 0, sum_squares = 0, slope = 0;
-    float lowest = kInfinity, highest = 0;
-};
-
-inline void merge(Patch &patch, const Block &block) {
-    if (block.count == 0.0F) return;
-    const double count = block.count, sum = block.sum;
-    const double offset = sum / count;
-    const double mean = block.shift + offset, spread = block.sum_squares - sum * offset;
-    const double total = patch.count + count, distance = mean - patch.mean;
-    if (patch.count == 0) {
-        patch.mean = mean;
-        patch.sum_squares = spread;
-    } else {
-        patch.mean += distance * count / total;
-        patch.sum_squares += spread + distance * distance * patch.count * count / total;
-    }
-    patch.count = total;
-    patch.slope += block.slope;
-    patch.lowest = block.lowest < patch.lowest ? block.lowest : patch.lowest;
-    patch.highest = block.highest > patch.highest ? block.highest : patch.highest;
-}
-
-inline void write_patch(const Job &job, const Patch &patch, float *out) {
-    float values[6] = {};
-    if (patch.count > 0) {
-        const double inverse = 1.0 / patch.count;
-        values[MVDE_MEAN] = static_cast<float>(patch.mean);
-        values[MVDE_VAR] = patch.sum_squares > 0 ? static_cast<float>(patch.sum_squares * inverse) : 0.0F;
-        values[MVDE_GRAD] = static_cast<float>(0.5 * patch.slope * inverse);
-        values[MVDE_MIN] = patch.lowest;
-        values[MVDE_MAX] = patch.highest;
-        const double area = static_cast<double>(job.patch_size) * job.patch_size;
-        values[MVDE_VALID] = static_cast<float>(patch.count / area);
-    }
-    for (int i = 0; i < job.num_stats; ++i) out[i] = values[job.stats[i]];
+// `width`: of patches that are a single block, else 0.
+template <Care kCare>
+GroupFunction group_function(int width, bool extremes) {
+    if (width == 16) return group_function<16, kCare>(extremes);
+    if (width == 14) return group_function<14, kCare>(extremes);
+    return group_function<0, kCare>(extremes);
 }
 
 }  // namespace

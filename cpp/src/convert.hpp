@@ -36,25 +36,46 @@ MVDE_INLINE F exponential(F x) {
     return Lanes::add_exponent(polynomial, k);
 }
 
+MVDE_INLINE std::uint32_t bits_of(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+// What a conversion takes from the job. A copy, because a compiler cannot know that the stores into a row of floats do
+// not change the job's own.
+struct Mapping {
+    F scale, shift, log_min, log_span, lower, upper;
+    std::uint32_t low, span;  // bits of the bounds: the lower one, and how far above it the upper one is
+    bool clamps;
+};
+
+MVDE_INLINE Mapping mapping_of(const Job &job) {
+    const std::uint32_t low = bits_of(job.lower_m);
+    return {Lanes::broadcast(job.scale), Lanes::broadcast(job.shift), Lanes::broadcast(job.log_min),
+            Lanes::broadcast(job.log_span), Lanes::broadcast(job.lower_m), Lanes::broadcast(job.upper_m),
+            low, bits_of(job.upper_m) - low, job.clamps};
+}
+
 struct Linear {
-    static MVDE_INLINE F metres(F x, const Job &job) {
-        return Lanes::add(Lanes::mul(x, Lanes::broadcast(job.scale)), Lanes::broadcast(job.shift));
+    static MVDE_INLINE F metres(F x, const Mapping &mapping) {
+        return Lanes::add(Lanes::mul(x, mapping.scale), mapping.shift);
     }
 };
 
 struct Unchanged {  // Linear with scale 1 and shift 0, which is what an exported graph gives
-    static MVDE_INLINE F metres(F x, const Job &) { return x; }
+    static MVDE_INLINE F metres(F x, const Mapping &) { return x; }
 };
 
 struct Inverse {
-    static MVDE_INLINE F metres(F x, const Job &job) {
-        return Lanes::div(Lanes::broadcast(1.0F), Linear::metres(x, job));
+    static MVDE_INLINE F metres(F x, const Mapping &mapping) {
+        return Lanes::div(Lanes::broadcast(1.0F), Linear::metres(x, mapping));
     }
 };
 
 struct Exp {
-    static MVDE_INLINE F metres(F x, const Job &job) {
-        const F exponent = Linear::metres(x, job);
+    static MVDE_INLINE F metres(F x, const Mapping &mapping) {
+        const F exponent = Linear::metres(x, mapping);
         const M in_range = Lanes::ordered(Lanes::sub(exponent, exponent));  // neither NaN nor infinite
         const F limited = Lanes::select(in_range, exponent, Lanes::broadcast(kNaN));
         return Lanes::select(in_range, exponential(limited), limited);
@@ -62,12 +83,12 @@ struct Exp {
 };
 
 struct LogSigmoid {
-    static MVDE_INLINE F metres(F x, const Job &job) {
+    static MVDE_INLINE F metres(F x, const Mapping &mapping) {
         const F one = Lanes::broadcast(1.0F);
-        const F logit = Linear::metres(x, job);
+        const F logit = Linear::metres(x, mapping);
         const F negative = Lanes::sub(Lanes::broadcast(0.0F), logit);
         const F sigmoid = Lanes::div(one, Lanes::add(one, exponential(negative)));
-        const F exponent = Lanes::add(Lanes::broadcast(job.log_min), Lanes::mul(sigmoid, Lanes::broadcast(job.log_span)));
+        const F exponent = Lanes::add(mapping.log_min, Lanes::mul(sigmoid, mapping.log_span));
         return Lanes::select(Lanes::ordered(logit), exponential(exponent), Lanes::broadcast(kNaN));
     }
 };
@@ -85,45 +106,50 @@ struct BFloat16 {
     static MVDE_INLINE F load(const std::uint16_t *p) { return Lanes::load_bf16(p); }
 };
 
-MVDE_INLINE std::uint32_t bits_of(float x) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
 // Sixteen pixels: metres where valid, NaN elsewhere. Positive floats are ordered like their bit patterns, so one unsigned
 // comparison answers "finite, > 0 and inside the bounds", for NaN and negative numbers too.
 template <class Conversion>
-MVDE_INLINE F valid_metres(F raw, const Job &job, M &valid) {
+MVDE_INLINE F valid_metres(F raw, const Mapping &mapping, M &valid) {
     constexpr std::uint32_t kSmallest = 1, kLargest = 0x7F7FFFFF;
-    F metres = Conversion::metres(raw, job);
-    if (job.clamps) {
+    F metres = Conversion::metres(raw, mapping);
+    if (mapping.clamps) {
         valid = Lanes::in_bits(metres, kSmallest, kLargest - kSmallest);
-        metres = Lanes::min(Lanes::max(metres, Lanes::broadcast(job.lower_m)), Lanes::broadcast(job.upper_m));
+        metres = Lanes::min(Lanes::max(metres, mapping.lower), mapping.upper);
     } else {
-        const std::uint32_t low = bits_of(job.lower_m);
-        valid = Lanes::in_bits(metres, low, bits_of(job.upper_m) - low);
+        valid = Lanes::in_bits(metres, mapping.low, mapping.span);
     }
     return Lanes::select(valid, metres, Lanes::broadcast(kNaN));
 }
 
-// Converts `count` pixels into `tile`, which has room for whole chunks; lanes past the end repeat the last pixel, as
-// the replicated border asks. Says whether all of them are valid.
+// Asks for memory that is read later. As an integer, because it may lie past the map, where a pointer must not point.
+MVDE_INLINE void prefetch(const void *p, std::int64_t ahead_bytes) {
+    __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<std::uintptr_t>(p) +
+                                                      static_cast<std::uintptr_t>(ahead_bytes)));
+}
+
+MVDE_INLINE void store_first(float *p, F x, std::int64_t count) {
+    if (count >= kLanes) return Lanes::store(p, x);
+    float chunk[kLanes];
+    Lanes::store(chunk, x);
+    std::memcpy(p, chunk, static_cast<std::size_t>(count) * sizeof(float));
+}
+
+// Converts `count` pixels into `out`, which has room for `room` floats; lanes past the end repeat the last pixel, as the
+// replicated border asks. Says whether all of them are valid.
 template <class Source, class Conversion>
-bool convert_row(const Job &job, const unsigned char *row, std::int64_t count, float *tile) {
+bool convert_row(const Job &job, const unsigned char *row, std::int64_t count, float *out, std::int64_t room) {
     using Element = typename Source::Element;
+    const Mapping mapping = mapping_of(job);
     const std::int64_t step = job.raw.pixel_stride;
     const bool dense = step == static_cast<std::int64_t>(sizeof(Element));
     M all = Lanes::first(kLanes);
     std::int64_t x = 0;
     for (; dense && x + kLanes <= count; x += kLanes) {
         // The same row of the next tile: the hardware's prefetcher does not see through the jumps between rows.
-        // As an integer, because it may point past the map, where a pointer must not.
-        const auto ahead = reinterpret_cast<std::uintptr_t>(row) + static_cast<std::uintptr_t>((x + count) * step);
-        __builtin_prefetch(reinterpret_cast<const void *>(ahead));
+        prefetch(row + x * step, count * step);
         M valid;
-        Lanes::store(tile + x, valid_metres<Conversion>(
-            Source::load(reinterpret_cast<const Element *>(row) + x), job, valid));
+        Lanes::store(out + x, valid_metres<Conversion>(
+            Source::load(reinterpret_cast<const Element *>(row) + x), mapping, valid));
         all = Lanes::both(all, valid);
     }
     for (; x < count; x += kLanes) {
@@ -133,13 +159,13 @@ bool convert_row(const Job &job, const unsigned char *row, std::int64_t count, f
             std::memcpy(&gathered[i], row + column * step, sizeof(Element));
         }
         M valid;
-        Lanes::store(tile + x, valid_metres<Conversion>(Source::load(gathered), job, valid));
+        store_first(out + x, valid_metres<Conversion>(Source::load(gathered), mapping, valid), room - x);
         all = Lanes::both(all, valid);
     }
     return Lanes::all(all);
 }
 
-using RowConverter = bool (*)(const Job &, const unsigned char *, std::int64_t, float *);
+using RowConverter = bool (*)(const Job &, const unsigned char *, std::int64_t, float *, std::int64_t);
 
 template <class Source>
 RowConverter converter_from(const Job &job) {
@@ -175,14 +201,7 @@ inline void write_row(const Job &job, const float *tile, std::int64_t count, uns
             Lanes::store_u16(chunk, mm);
             std::memcpy(row + x * 2, chunk, static_cast<std::size_t>(left) * 2);
         } else {
-            const F written = Lanes::select(Lanes::ordered(metres), metres, invalid);
-            if (left == kLanes) {
-                Lanes::store(reinterpret_cast<float *>(row) + x, written);
-            } else {
-                float chunk[kLanes];
-                Lanes::store(chunk, written);
-                std::memcpy(row + x * 4, chunk, static_cast<std::size_t>(left) * 4);
-            }
+            store_first(reinterpret_cast<float *>(row) + x, Lanes::select(Lanes::ordered(metres), metres, invalid), left);
         }
     }
 }

@@ -51,6 +51,9 @@ struct Lanes {
         const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
     }
+    static void sums(const F *x, int num, float *out) {
+        for (int i = 0; i < num; ++i) out[i] = sum(x[i]);
+    }
     static float lowest(F x) {
         const __m256 eight = _mm256_min_ps(x.a, x.b);
         const __m128 four = _mm_min_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

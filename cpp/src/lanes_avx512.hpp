@@ -53,6 +53,24 @@ struct Lanes {
         const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
     }
+    // The sum of each of `num` registers, with the additions of sum(): each step halves two registers into one.
+    static void sums(const F *x, int num, float *out) {
+        if (num < 8) {
+            for (int i = 0; i < num; ++i) out[i] = sum(x[i]);
+            return;
+        }
+        F a[16];
+        for (int i = 0; i < 16; ++i) a[i] = i < num ? x[i] : _mm512_setzero_ps();
+        for (int i = 0; i < 8; ++i)  // lanes k and k + 8 of registers i and i + 8
+            a[i] = add(_mm512_shuffle_f32x4(a[i], a[i + 8], 0x44), _mm512_shuffle_f32x4(a[i], a[i + 8], 0xEE));
+        for (int i = 0; i < 4; ++i)
+            a[i] = add(_mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), _mm512_shuffle_f32x4(a[i], a[i + 4], 0xDD));
+        for (int i = 0; i < 2; ++i)
+            a[i] = add(_mm512_shuffle_ps(a[i], a[i + 2], 0x44), _mm512_shuffle_ps(a[i], a[i + 2], 0xEE));
+        const F all = add(_mm512_shuffle_ps(a[0], a[1], 0x88), _mm512_shuffle_ps(a[0], a[1], 0xDD));
+        const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+        _mm512_storeu_ps(out, _mm512_permutexvar_ps(order, all));
+    }
     static float lowest(F x) {
         const __m256 eight = _mm256_min_ps(lower(x), upper(x));
         const __m128 four = _mm_min_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

@@ -69,6 +69,9 @@ struct Lanes {
         const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
         return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
     }
+    static void sums(const F *x, int num, float *out) {
+        for (int i = 0; i < num; ++i) out[i] = sum(x[i]);
+    }
     static float lowest(F x) { return vminvq_f32(vminq_f32(vminq_f32(x.v[0], x.v[1]), vminq_f32(x.v[2], x.v[3]))); }
     static float highest(F x) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.v[0], x.v[1]), vmaxq_f32(x.v[2], x.v[3]))); }
 

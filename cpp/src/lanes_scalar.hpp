@@ -59,6 +59,9 @@ struct Lanes {
     }
 
     static float sum(F a) { return fold(a, [](float x, float y) { return x + y; }); }
+    static void sums(const F *x, int num, float *out) {
+        for (int i = 0; i < num; ++i) out[i] = sum(x[i]);
+    }
     static float lowest(F a) { return fold(a, [](float x, float y) { return x < y ? x : y; }); }
     static float highest(F a) { return fold(a, [](float x, float y) { return x > y ? x : y; }); }
 

@@ -202,7 +202,7 @@ def patch_stats(
     request, out = _stats_request(source.shape, patch_size, stats)
     if source.shape[0]:
         handle = workers.handle if workers else None
-        map_in = _map_of(source, source.dtype.name)
+        map_in = _map_of(source, _name_of(source.dtype))
         _check(library, library.mvde_patch_stats(map_in, min_depth, max_depth, request, handle))
     return out
 
@@ -221,6 +221,7 @@ def postprocess(
     invalid_m: float = float("nan"),
     depth_dtype: str = "float32",
     raw_dtype: str | None = None,
+    out: NDArray[Any] | None = None,
     workers: Workers | None = None,
 ) -> Postprocessed:
     """Depth and patch statistics of a network's raw output, in one pass.
@@ -229,6 +230,8 @@ def postprocess(
     ``conversion`` is one of linear (``scale * x + shift``), inverse (``1 / (scale * x + shift)``), exp and log_sigmoid
     (the metric head's activation); ``depth_range`` says whether depths outside the bounds are clamped or rejected.
     ``depth_dtype`` is float32 (metres; invalid pixels are ``invalid_m``) or uint16 (millimetres; invalid pixels are 0).
+    The depth is written to ``out`` (contiguous, of that dtype) where one is given, which spares large maps the cost of
+    fresh memory.
     """
     library = _require()
     source = _readable(raw)
@@ -243,13 +246,15 @@ def postprocess(
         invalid_m,
     )
     _enum({"float32": 0, "uint16": 1}, depth_dtype, "depth_dtype")
-    depth = np.empty(source.shape, depth_dtype)
-    request, out = _stats_request(source.shape, patch_size, stats)
+    depth = np.empty(source.shape, depth_dtype) if out is None else out
+    if depth.shape != source.shape or depth.dtype != depth_dtype or not depth.flags.c_contiguous:
+        raise UsageError(f"out is {depth.dtype} {depth.shape}: expected contiguous {depth_dtype} {source.shape}")
+    request, rows = _stats_request(source.shape, patch_size, stats)
     if source.shape[0]:
-        map_in, map_out = _map_of(source, raw_dtype or source.dtype.name), _map_of(depth, depth_dtype)
+        map_in, map_out = _map_of(source, raw_dtype or _name_of(source.dtype)), _map_of(depth, depth_dtype)
         handle = workers.handle if workers else None
         _check(library, library.mvde_postprocess(map_in, options, map_out, request, handle))
-    return Postprocessed(depth, out)
+    return Postprocessed(depth, rows)
 
 
 def _readable(array: NDArray[Any]) -> NDArray[Any]:
@@ -264,6 +269,14 @@ def _address(array: NDArray[Any]) -> int:
     # Half the cost of a small call would be array.ctypes.data, which builds an object for it.
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+# dtype.name builds its text anew at every call, which takes longer than the call into C.
+_DTYPE_NAMES = {np.dtype(name): name for name in ("float32", "float16", "uint16")}
+
+
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return _DTYPE_NAMES.get(dtype) or dtype.name
 
 
 def _map_of(array: NDArray[Any], dtype: str) -> abi.Map:

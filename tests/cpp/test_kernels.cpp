@@ -195,4 +195,59 @@ TEST(results_do_not_depend_on_the_number_of_threads) {
     }
 }
 
+// Dense float32 maps are read in place and all others through tiles; a patch beside an invalid pixel leaves the former way.
+TEST(how_a_map_is_read_does_not_change_a_bit) {
+    Random random(6);
+    for (const int patch : {1, 3, 8, 14, 16, 20, 40, 250, 260})
+        for (const int special : {0, 1, 30}) {
+            Case gapped = make_case(random, MVDE_FLOAT32, patch, 0.5F, 9.5F, special);
+            Case dense = gapped;
+            dense.pixel_gap = dense.row_gap = 0;
+            dense.buffer.assign(dense.exact.begin(), dense.exact.end());
+            gapped.pixel_gap = 1;
+            gapped.buffer.assign(static_cast<std::size_t>(gapped.row_elements()) * gapped.height * gapped.batch, kNaN);
+            for (std::size_t i = 0; i < dense.buffer.size(); ++i) {
+                const std::size_t row = i / static_cast<std::size_t>(dense.width), column = i % static_cast<std::size_t>(dense.width);
+                gapped.buffer[row * static_cast<std::size_t>(gapped.row_elements()) + 2 * column] = dense.buffer[i];
+            }
+            for (const mvde::Kernel *kernel : testable_kernels()) {
+                mvde::force_kernel(kernel);
+                for (const float high : {kInfinity, 8.0F})
+                    CHECK(same_bits(stats_of(dense, 0.0F, high), stats_of(gapped, 0.0F, high)), "%s, patch %d, %dx%d",
+                          kernel->name, patch, dense.height, dense.width);
+            }
+            mvde::force_kernel(nullptr);
+        }
+}
+
+// The depth that is written is what the statistics are of, in each format, and both as if computed alone.
+TEST(depth_and_statistics_together_have_the_bits_of_each_alone) {
+    Random random(7);
+    for (const int patch : {1, 8, 14, 16, 20, 260})
+        for (const int special : {0, 1, 100}) {
+            Case c = make_case(random, MVDE_FLOAT32, patch, -0.2F, 9.5F, special);
+            std::vector<float> depth(c.exact.size()), stats(stats_of(c, 0, 1).size());
+            const mvde_map in = c.map(), out{depth.data(), MVDE_FLOAT32, 0, c.batch, c.height, c.width, 0, 0, 0};
+            const mvde_stats_request request{c.patch, 6, kAllStats, stats.data(), static_cast<int64_t>(stats.size())};
+            mvde_postprocess_options options;
+            mvde_postprocess_defaults(&options);
+            options.range = MVDE_CLAMP;
+            options.min_depth_m = 0.125F;
+            options.max_depth_m = 8.0F;
+            for (const mvde::Kernel *kernel : testable_kernels()) {
+                mvde::force_kernel(kernel);
+                CHECK(mvde_postprocess(&in, &options, &out, &request, nullptr) == MVDE_OK, "%s", mvde_last_error());
+                Case written = c;
+                written.pixel_gap = written.row_gap = 0;
+                written.buffer = depth;
+                CHECK(same_bits(stats_of(written, 0.125F, 8.0F), stats), "%s, patch %d", kernel->name, patch);
+                std::vector<float> alone(depth.size());
+                const mvde_map out_alone{alone.data(), MVDE_FLOAT32, 0, c.batch, c.height, c.width, 0, 0, 0};
+                CHECK(mvde_postprocess(&in, &options, &out_alone, nullptr, nullptr) == MVDE_OK);
+                CHECK(same_bits(alone, depth), "%s, patch %d", kernel->name, patch);
+            }
+            mvde::force_kernel(nullptr);
+        }
+}
+
 int main() { return harness::run_all(); }
