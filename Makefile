@@ -5,6 +5,7 @@
 #              and the OpenVINO backend of its sessions, where Python's openvino is installed
 # make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
 # make native-aarch64   the same tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
+# make native-fuzz      half a minute each of fuzzing the manifest reader, sessions and arguments (apt install clang)
 # Each creates .venv by itself; the only needs are Python 3.11 and a C++ compiler.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -19,7 +20,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
     print(s.submodule_search_locations[0] + '/cmake' if s else '')" 2>/dev/null)
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 
-.PHONY: demo test check native native-test native-sanitize native-aarch64 format-check lint types format clean
+.PHONY: demo test check native native-test native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -60,6 +61,25 @@ native-aarch64: $(VENV)/.build
 	$(CMAKE) -B build/aarch64 --toolchain cpp/cmake/aarch64-linux-gnu.cmake -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
 	$(BIN)/cmake --build build/aarch64
 	$(BIN)/ctest --test-dir build/aarch64 --output-on-failure
+
+FUZZ_SECONDS ?= 30
+# In memory where that can be: the fuzzed folders are rewritten at every turn.
+FUZZ_TMPDIR := $(firstword $(wildcard /dev/shm /tmp))
+CLANGXX ?= $(shell command -v clang++ || ls /usr/bin/clang++-[0-9]* 2>/dev/null | sort -V | tail -n 1)
+
+# A crash leaves its input in build/fuzz. What the fuzzers learn stays there, too, and the next run starts from it.
+native-fuzz: $(VENV)/.build
+	$(CMAKE) -B build/fuzz -DCMAKE_CXX_COMPILER=$(or $(CLANGXX),clang++) -DCMAKE_BUILD_TYPE=Debug \
+	    -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" -DMVDE_BUILD_FUZZERS=ON -DMVDE_SANITIZE=fuzzer-no-link,address,undefined
+	$(BIN)/cmake --build build/fuzz
+	rm -rf build/fuzz/seeds
+	build/fuzz/tests/fuzz/make_seeds build/fuzz/seeds
+	for name in manifest session arguments; do \
+	    mkdir -p build/fuzz/corpus/$$name && TMPDIR=$(FUZZ_TMPDIR) \
+	    build/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=8192 \
+	        -dict=build/fuzz/seeds/manifest.dict -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=0 \
+	        build/fuzz/corpus/$$name build/fuzz/seeds/$$name || exit 1; \
+	done
 
 format-check: $(VENV)/.lint
 	$(BIN)/ruff format --check .

@@ -2,9 +2,9 @@
 
     python benchmarks/patch_stats.py [--sizes 224 448 896 1792 3584] [--patch 16] [--json FILE]
 
-Every contender runs once per round and the median round counts, in CPU time of its thread, so that what else the machine
-does matters little (and not the best round: in a virtual machine, CPU time now and then comes out too short). GB/s is the depth map's size over the time. "sum" is numpy.sum over the same array, the least that
-reading it once can cost.
+Every contender runs once per round and the median round counts, in CPU time of its thread, so that what else the
+machine does matters little. (Not the best round: a virtual machine's CPU time now and then comes out too short.) GB/s
+is the depth map's size over the time. "sum" is numpy.sum over the same array, the least that reading it once can cost.
 """
 
 from __future__ import annotations

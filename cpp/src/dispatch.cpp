@@ -6,6 +6,9 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#if defined(MVDE_HAVE_AVX2)
+#include <cpuid.h>
+#endif
 
 namespace {
 
@@ -17,7 +20,12 @@ struct Candidate {
 };
 
 #if defined(MVDE_HAVE_AVX2)
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+// Clang before 16 does not know "f16c" by name.
+bool has_f16c() {
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+bool has_avx2() { return __builtin_cpu_supports("avx2") && has_f16c(); }
 #endif
 #if defined(MVDE_HAVE_AVX512)
 bool has_avx512() { return __builtin_cpu_supports("avx512f"); }

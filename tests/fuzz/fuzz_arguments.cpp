@@ -1,0 +1,145 @@
+// Any numbers as the arguments of mvde_postprocess, mvde_patch_stats and mvde_resize, over buffers whose ends
+// AddressSanitizer watches. Calls that claim more memory than there is must be refused for another reason, or are left out:
+// a library cannot know how large its caller's buffers are.
+#include "mvde/mvde.h"
+
+#include <fuzzer/FuzzedDataProvider.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <vector>
+
+namespace {
+
+constexpr std::size_t kBytes = 1 << 14;
+using Wide = __int128;
+
+// Sizes and strides: mostly small, so that calls succeed, at times anything at all.
+std::int64_t number(FuzzedDataProvider &data, std::int64_t low, std::int64_t high) {
+    return data.ConsumeIntegralInRange(0, 15) ? data.ConsumeIntegralInRange(low, high) : data.ConsumeIntegral<std::int64_t>();
+}
+
+// A stride of `elements`; where that overflows, whatever it wraps to.
+std::int64_t stride(std::int64_t elements, std::int64_t element) {
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(elements) * static_cast<std::uint64_t>(element));
+}
+
+// Lowest and highest byte, from the pointer, that a map of these sizes and strides reaches.
+struct Reach {
+    Wide low = 0, high = 0;
+    void step(std::int64_t count, std::int64_t stride) {
+        if (count < 1) return;
+        (stride < 0 ? low : high) += static_cast<Wide>(count - 1) * stride;
+    }
+    // Where in a buffer of kBytes the pointer must stand; -1: nowhere.
+    std::int64_t place(std::int64_t element) const {
+        return high - low + element <= static_cast<Wide>(kBytes) ? static_cast<std::int64_t>(-low) : -1;
+    }
+};
+
+std::int64_t element_of(std::int32_t dtype) { return dtype == MVDE_FLOAT32 ? 4 : 2; }
+
+bool place(mvde_map &map, std::vector<float> &memory) {
+    const std::int64_t element = element_of(map.dtype);
+    map.data = memory.data();
+    constexpr std::int64_t kMostPixels = std::int64_t{1} << 40;  // always refused, as is nothing at all
+    for (const std::int64_t side : {map.batch, map.height, map.width})
+        if (side < 1 || side > kMostPixels) return true;
+    const std::int64_t pixel = map.pixel_stride ? map.pixel_stride : element;
+    const Wide row = map.row_stride ? map.row_stride : static_cast<Wide>(map.width) * element;  // 0: dense
+    const Wide image = map.batch_stride ? map.batch_stride : static_cast<Wide>(map.height) * map.width * element;
+    constexpr Wide kMost = Wide{1} << 60;
+    if (row > kMost || row < -kMost || image > kMost || image < -kMost) return false;
+    Reach reach;
+    reach.step(map.width, pixel);
+    reach.step(map.height, static_cast<std::int64_t>(row));
+    reach.step(map.batch, static_cast<std::int64_t>(image));
+    const std::int64_t at = reach.place(element);
+    if (at < 0) return false;
+    map.data = reinterpret_cast<unsigned char *>(memory.data()) + at;
+    return true;
+}
+
+mvde_map map_of(FuzzedDataProvider &data) {
+    mvde_map map{};
+    map.dtype = static_cast<std::int32_t>(number(data, 0, 3));
+    map.batch = number(data, 1, 2);
+    map.height = number(data, 1, 48);
+    map.width = number(data, 1, 80);
+    const std::int64_t element = element_of(map.dtype);
+    if (data.ConsumeBool()) map.pixel_stride = stride(number(data, -3, 3), element);
+    if (data.ConsumeBool()) map.row_stride = stride(number(data, -100, 100), element);
+    if (data.ConsumeBool()) map.batch_stride = stride(number(data, -4000, 4000), element);
+    return map;
+}
+
+void check(std::int32_t status) {
+    if (status != MVDE_OK && !*mvde_last_error()) std::abort();
+}
+
+void postprocess(FuzzedDataProvider &data) {
+    std::vector<float> raw_memory(kBytes / 4, 1.5F), depth_memory(kBytes / 4), stats_memory;
+    mvde_map raw = map_of(data), depth = map_of(data);
+    if (data.ConsumeIntegralInRange(0, 7)) {
+        depth.batch = raw.batch;
+        depth.height = raw.height;
+        depth.width = raw.width;
+        depth.pixel_stride = 0;
+    }
+    std::int32_t stats[6];
+    for (std::int32_t &stat : stats) stat = data.ConsumeIntegralInRange<std::int32_t>(-1, 6);
+    const auto patch = static_cast<std::int32_t>(number(data, 1, 20)), num_stats = static_cast<std::int32_t>(number(data, 1, 6));
+    const std::int64_t num_floats = mvde_num_patch_stats(raw.batch, raw.height, raw.width, patch, num_stats);
+    stats_memory.resize(num_floats > 0 && num_floats < static_cast<std::int64_t>(kBytes) ? static_cast<std::size_t>(num_floats) : 1);
+    const mvde_stats_request request{patch, num_stats, stats, stats_memory.data(), static_cast<std::int64_t>(stats_memory.size())};
+    mvde_postprocess_options options;
+    mvde_postprocess_defaults(&options);
+    options.conversion = data.ConsumeIntegralInRange<std::int32_t>(-1, 4);
+    options.range = data.ConsumeIntegralInRange<std::int32_t>(-1, 2);
+    options.scale = data.ConsumeFloatingPoint<float>();
+    options.shift = data.ConsumeFloatingPoint<float>();
+    options.min_depth_m = data.ConsumeFloatingPointInRange<float>(-1, 10);
+    options.max_depth_m = data.ConsumeFloatingPointInRange<float>(-1, 100);
+    const bool wants_depth = data.ConsumeBool(), wants_stats = data.ConsumeBool(), takes_options = data.ConsumeBool();
+    if (!place(raw, raw_memory) || !place(depth, depth_memory)) return;
+    const std::vector<unsigned char> bytes = data.ConsumeRemainingBytes<unsigned char>();
+    std::copy_n(bytes.begin(), std::min(bytes.size(), kBytes), reinterpret_cast<unsigned char *>(raw_memory.data()));
+    check(mvde_patch_stats(&raw, options.min_depth_m, options.max_depth_m, &request, nullptr));
+    check(mvde_postprocess(&raw, takes_options ? &options : nullptr, wants_depth ? &depth : nullptr,
+                           wants_stats ? &request : nullptr, nullptr));
+}
+
+void resize(FuzzedDataProvider &data) {
+    const auto format = data.ConsumeIntegralInRange<std::int32_t>(-1, 5), fit = data.ConsumeIntegralInRange<std::int32_t>(-1, 3);
+    const std::int64_t height = number(data, 1, 30), width = number(data, 1, 30);
+    const std::int64_t target_height = number(data, 1, 60), target_width = number(data, 1, 60);
+    constexpr std::int64_t kLargest = 200;  // tables for larger ones take their time, not their chances
+    if (std::max({height, width, target_height, target_width}) > kLargest) {
+        check(mvde_resizer_create(format, height, width, 1, 1, fit, nullptr));
+        return;
+    }
+    mvde_resizer *resizer = nullptr;
+    check(mvde_resizer_create(format, height, width, target_height, target_width, fit, &resizer));
+    if (!resizer) return;
+    const std::int64_t pixel = format == MVDE_YUYV ? 2 : format == MVDE_RGB || format == MVDE_BGR ? 3 : 1;
+    const std::int64_t row_stride = width * pixel + data.ConsumeIntegralInRange<std::int64_t>(0, 9);
+    const std::int64_t rows = format == MVDE_NV12 ? height / 2 * 3 : height;
+    std::vector<std::uint8_t> image(static_cast<std::size_t>((rows - 1) * row_stride + width * pixel), 100);
+    std::vector<std::uint8_t> rgb(static_cast<std::size_t>(target_height * target_width * 3));
+    std::vector<float> depth(static_cast<std::size_t>(target_height * target_width), 2.0F);
+    std::vector<float> source(static_cast<std::size_t>(height * width));
+    const mvde_frame frame{image.data(), nullptr, data.ConsumeIntegralInRange(0, 7) ? format : format + 1, 0, height, width, row_stride, row_stride};
+    if (frame.format == format) check(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr));
+    else if (mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK) std::abort();
+    check(mvde_depth_to_source(resizer, depth.data(), 0, source.data(), 0, nullptr));
+    mvde_resizer_destroy(resizer);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *bytes, std::size_t size) {
+    FuzzedDataProvider data(bytes, size);
+    if (data.ConsumeBool()) postprocess(data);
+    else resize(data);
+    return 0;
+}

@@ -1,0 +1,21 @@
+// Any bytes as a manifest: read or refused with a sentence, and what is read keeps its promises.
+#include "manifest.hpp"
+
+#include <cstdlib>
+#include <string_view>
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size) {
+    try {
+        const mvde::Manifest manifest =
+            mvde::parse_manifest({reinterpret_cast<const char *>(data), size}, "engine.json");
+        const bool is_sound = manifest.input.shape.size() == 4 && manifest.patch_size > 0 && !manifest.outputs.empty() &&
+                              manifest.grid_rows * manifest.patch_size == manifest.height() &&
+                              manifest.grid_columns * manifest.patch_size == manifest.width() &&
+                              manifest.min_depth_m < manifest.max_depth_m && !manifest.stem().empty() &&
+                              manifest.file.name.find('/') == std::string::npos;
+        if (!is_sound) std::abort();
+    } catch (const mvde::Refused &error) {
+        if (error.status != MVDE_ERROR_MANIFEST || !*error.what()) std::abort();
+    }
+    return 0;
+}

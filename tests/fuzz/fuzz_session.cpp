@@ -1,0 +1,61 @@
+// Any bytes as an engine's folder: the manifest, the engine's file and the graph's manifest, with a zero byte between them.
+// mvde_open gives a session or a status and a sentence; a session runs a frame. The backend is tests/cpp/fake_backend.cpp.
+#include "../cpp/engine_folder.hpp"
+
+#include "manifest.hpp"
+#include "mvde/mvde.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace {
+
+// Sessions for images that the machine's memory holds, and a fuzzer's does not, are not what is looked for.
+bool is_small(const std::string &text) {
+    try {
+        const mvde::Manifest manifest = mvde::parse_manifest(text, "");
+        constexpr std::int64_t kMost = 1 << 10;
+        return manifest.batch() <= 4 && manifest.height() <= kMost && manifest.width() <= kMost;
+    } catch (const mvde::Refused &) {
+        return true;
+    }
+}
+
+void run_frame(mvde_session *session) {
+    mvde_session_info info{};
+    info.struct_size = sizeof info;
+    if (mvde_session_query(session, &info) != MVDE_OK) std::abort();
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(info.frame_height * info.frame_width * 3), 64);
+    std::vector<float> depth(static_cast<std::size_t>(info.frame_height * info.frame_width));
+    std::vector<float> stats(static_cast<std::size_t>(info.grid_rows * info.grid_columns * info.num_stats));
+    const mvde_frame frame{bytes.data(), nullptr, MVDE_RGB, 0, info.frame_height, info.frame_width, 0, 0};
+    const mvde_outputs outputs{depth.data(), static_cast<std::int64_t>(depth.size()), stats.data(),
+                               static_cast<std::int64_t>(stats.size())};
+    if (mvde_infer(session, &frame, &outputs) != MVDE_OK && !*mvde_session_error(session)) std::abort();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size) {
+    static const engine_folder::Folder folder;
+    const std::string all(reinterpret_cast<const char *>(data), size);
+    const std::size_t first = std::min(all.find('\0'), all.size()), second = std::min(all.find('\0', first + 1), all.size());
+    const std::string manifest = all.substr(0, first);
+    if (!is_small(manifest)) return 0;
+    folder.write("engine.json", manifest);
+    folder.write("engine.blob", first < all.size() ? all.substr(first + 1, second - first - 1) : folder.content);
+    const auto graph = folder.root / "export";
+    std::filesystem::create_directories(graph);
+    if (second < all.size()) folder.write("../../export/tiny-32x48.json", all.substr(second + 1));
+    else std::filesystem::remove(graph / "tiny-32x48.json");
+
+    mvde_session *session = nullptr;
+    const std::int32_t status = mvde_open(folder.path.c_str(), nullptr, &session);
+    if ((status == MVDE_OK) != (session != nullptr) || (status != MVDE_OK && !*mvde_last_error())) std::abort();
+    if (session) run_frame(session);
+    mvde_close(session);
+    return 0;
+}
