@@ -104,6 +104,19 @@ def test_conversions_match_numpy_on_every_kernel(forced_kernel, conversion):
     np.testing.assert_allclose(got.stats, stats, rtol=7e-6, atol=1e-12)
 
 
+def test_depth_is_written_where_the_caller_asks():
+    raw = noisy_depth((2, 32, 48), 0.02)
+    fresh = native.postprocess(raw, 16, STATS, invalid_m=0)
+    out = np.full(raw.shape, -1, np.float32)
+    reused = native.postprocess(raw, 16, STATS, invalid_m=0, out=out)
+    assert reused.depth is out
+    np.testing.assert_array_equal(out, fresh.depth)
+    np.testing.assert_array_equal(reused.stats, fresh.stats)
+    for wrong in (out[:1], out.astype(np.float64), out.astype(np.uint16), out.transpose(0, 2, 1)):
+        with pytest.raises(UsageError, match=r"expected contiguous float32 \(2, 32, 48\)"):
+            native.postprocess(raw, 16, STATS, out=wrong)
+
+
 def test_bfloat16_is_the_upper_half_of_a_float():
     bits = RNG.integers(0x3F80, 0x4180, (1, 32, 32)).astype(np.uint16)
     depth = (bits.astype(np.uint32) << 16).view(np.float32)
