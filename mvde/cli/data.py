@@ -49,5 +49,6 @@ def synth(
     try:
         made = generate(out, count, size=resolution, seed=seed, split=split, num_workers=workers, progress=show)
     finally:
-        bar.stop()
+        if bar.live.is_started:  # stopping one that was not would print an empty line
+            bar.stop()
     print(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them made now")

@@ -72,10 +72,10 @@ def _print_table(title: str, totals: dict[str, MetricTotals]) -> None:
 
     rows = {alignment: total.overall() for alignment, total in totals.items()}
     count = len(next(iter(totals.values())).per_image)
-    table = Table(title=f"{title}, {count} images")
-    table.add_column("alignment")
+    table = Table(title=f"{title}, {count} images", title_justify="left")
+    table.add_column("metric")  # a row each: a terminal of 80 columns would cut ten columns of them off
+    for alignment in rows:
+        table.add_column(f"aligned: {alignment}", justify="right")
     for name in next(iter(rows.values())):
-        table.add_column(name, justify="right")
-    for alignment, metrics in rows.items():
-        table.add_row(alignment, *(f"{value:.4f}" for value in metrics.values()))
+        table.add_row(name, *(f"{metrics[name]:.4f}" for metrics in rows.values()))
     Console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,22 @@ def evaluate(config: Path, *more: str) -> int:
     return cli.execute(["eval", str(checkpoint), "--data", str(config.parent / "data"), *more])
 
 
-def test_train_then_eval_gives_a_table_and_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_then_eval_gives_a_table_and_json(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert train(config, "train.steps=1", "train.lr=1e-4") == 0
     assert "step 1/1 " in capsys.readouterr().out
     report = config.parent / "metrics.json"
     assert evaluate(config, "--align", "none", "--align", "median", "--json", str(report)) == 0
-    assert "32x32" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "32x32" in shown
     metrics = json.loads(report.read_text())
+    assert len(metrics["alignments"]["none"]["overall"]) >= 9
+    for name, value in metrics["alignments"]["none"]["overall"].items():  # whole numbers, on a terminal of 80 columns
+        assert re.search(
+            rf"│ {name} +│ +{value:.4f} │ +{metrics['alignments']['median']['overall'][name]:.4f} │", shown
+        )
     assert set(metrics["alignments"]) == {"none", "median"}
     assert metrics["alignments"]["median"]["num_images"] == 4
     assert set(metrics["alignments"]["none"]["per_image"]) == {f"{k}.png" for k in range(4)}

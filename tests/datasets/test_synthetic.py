@@ -382,5 +382,7 @@ def test_the_command_refuses_wrong_usage_in_one_line(
 ) -> None:
     out = tmp_path / "d"
     assert cli.execute(["data", "synth", "--count", "1", "--out", str(out), *arguments]) == 2
-    assert capsys.readouterr().err.strip().count("\n") == 0
+    error = capsys.readouterr().err
+    assert error.startswith("mvde: error: ")
+    assert error.count("\n") == 1
     assert not out.exists()
