@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
+import errno
 import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -17,7 +20,7 @@ from torch import Tensor
 from mvde.config import Config, load_config, parse_resolution
 from mvde.datasets.base import DepthDataset
 from mvde.datasets.formats import open_dataset
-from mvde.errors import CheckpointError, ConfigError, MissingDependencyError, UsageError
+from mvde.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UsageError
 from mvde.losses import depth_loss, valid_mask
 from mvde.model import DepthModel
 from mvde.pipelines.augment import Transform, transform_sample
@@ -70,17 +73,19 @@ class DepthTrainingPipeline:
 
         Writes ``last.safetensors`` and ``best.safetensors`` (averaged weights with the configuration inside),
         ``state.safetensors`` (for the resume) and the tracker's logs. On SIGINT or SIGTERM the step is finished, the
-        state is written, and the result says ``interrupted``; a second signal stops at once.
+        state is written, and the result says ``interrupted``; a second signal stops at once. Raises
+        :class:`OutputError` where the disk is full; the last saved state is whole then.
         """
         output_dir = Path(output_dir)
-        self._open(output_dir)
-        handlers = self._catch_signals()
-        try:
-            metrics = self._run_steps(output_dir)
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            self._accelerator.end_training()
+        with _one_error_of_a_full_disk(output_dir):
+            self._open(output_dir)
+            handlers = self._catch_signals()
+            try:
+                metrics = self._run_steps(output_dir)
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+                self._accelerator.end_training()
         return TrainResult(self.progress.step, self.num_steps, self._stop_requested, metrics, output_dir)
 
     def _initial_model(self) -> DepthModel:
@@ -259,6 +264,36 @@ def _check_losses(config: Config) -> None:
             "decoder.scale_invariant asks for relative depth, but the losses hold it to metres; "
             "set train.loss.silog_lambda to 1, and log_l1, l1 and berhu to 0"
         )
+
+
+@contextlib.contextmanager
+def _one_error_of_a_full_disk(output_dir: Path) -> Iterator[None]:
+    """Makes the tracker's error an OutputError.
+
+    TensorBoard writes in a thread of its own, which shows its traceback, and raises the error again in ours.
+    """
+    before = threading.excepthook
+
+    def show_others(arguments: threading.ExceptHookArgs) -> None:
+        if not _is_of_a_full_disk(arguments.exc_value):
+            before(arguments)
+
+    threading.excepthook = show_others
+    try:
+        yield
+    except OSError as error:
+        if not _is_of_a_full_disk(error):
+            raise
+        raise OutputError(
+            f"cannot write to {output_dir}: {error.strerror}; make room, and the same command goes on from the last "
+            "state that was saved"
+        ) from error
+    finally:
+        threading.excepthook = before
+
+
+def _is_of_a_full_disk(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def _accelerator(config: Config, output_dir: Path) -> Any:

@@ -180,6 +180,20 @@ def test_wrong_configurations_and_empty_data_are_errors_before_the_first_step(
     assert not (tmp_path / "run").exists()  # not even the tracker's logs
 
 
+def test_a_disk_that_fills_under_the_trackers_log_is_one_error(
+    tiny_config: Maker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write to .*run: File too large; make room"):
+            DepthTrainingPipeline(tiny_config(steps=2, tracker="tensorboard")).train(tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_full_disk_is_one_error_and_leaves_the_older_state(tiny_config: Maker, tmp_path: Path) -> None:
     def train(steps: int) -> None:
         config = tiny_config(steps=steps)
