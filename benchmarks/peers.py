@@ -179,11 +179,12 @@ def runtime_frame(
 ) -> Frame:
     from mvde import DepthRuntime
     from mvde.artifact import artifact_stem, find_onnx
+    from mvde.cli.lowering import lower_options
     from mvde.cli.options import fitted_photographs
     from mvde.engines.build import build_engine
     from mvde.engines.store import engine_folder
     from mvde.export.onnx import export_onnx
-    from mvde.export.precision import lower_graph
+    from mvde.export.precision import lowerer
 
     graph = folder / "export" / f"{artifact_stem(model.config.name, resolution)}.onnx"
     if not graph.exists():
@@ -191,8 +192,8 @@ def runtime_frame(
     source = find_onnx(graph)
     target = engine_folder(source.manifest, engine_id, folder / "engines")
     if not target.is_dir():
-        images = fitted_photographs(resolution)[:1]
-        build_engine(source, engine_id, images, root=folder / "engines", lower_graph=lower_graph)
+        images, lowered = fitted_photographs(resolution)[:1], lowerer(source, lower_options(source.manifest))
+        build_engine(source, engine_id, images, root=folder / "engines", lower_graph=lowered)
     runtime = stack.enter_context(DepthRuntime.load(target))
 
     def frame(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
