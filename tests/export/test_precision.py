@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +135,63 @@ def test_quantised_graphs_run_in_onnxruntime_s_basic_form(
     reference = _depth(exported[0], images)
     error = np.abs(_depth(typed["fp16"].path, images) - reference) / reference
     assert error.mean() < 5e-3  # a tenth of what a wrong dtype or scale anywhere does to it
+
+
+def test_openvino_reads_the_files_and_gives_their_depth(
+    typed: Typed, exported: tuple[Path, int], images: np.ndarray
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    reference = _depth(exported[0], images[:1])
+    for name, graph in typed.items():
+        if name == "fp8":
+            continue  # no CPU computes it, and mvde builds no such engine
+        assert graph.precision is not None
+        compiled = openvino.Core().compile_model(str(graph.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        depth = compiled([images[:1]])[0]
+        error = float(np.mean(np.abs(depth - reference) / reference))
+        assert error < 3 * graph.precision.gate["runs"][0]["mean_rel"] + 1e-4, name
+
+
+PARSE = """
+import json, sys
+from pathlib import Path
+from mvde.engines.tensorrt.api import load_api
+from mvde.engines.tensorrt.inspect import check_promise, inspect_network
+from mvde.engines.tensorrt.parse import parse_graph
+from mvde.manifest import PrecisionRecord
+
+api = load_api("tensorrt-rtx")
+for path, promised in json.load(sys.stdin).items():
+    network, parser = parse_graph(api, api.builder(), Path(path))
+    check_promise(inspect_network(network), PrecisionRecord(**promised), path)
+    print("kept its promise")
+"""
+
+
+def test_tensorrt_rtx_parses_the_files_and_finds_what_they_promise(typed: Typed) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    keys = ("precision", "onnx_sha256", "num_by_dtype", "num_attention", "num_layer_norm")
+    promised = {str(graph.path): {key: getattr(graph.precision, key) for key in keys} for graph in typed.values()}
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE],
+        input=json.dumps(promised),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("kept its promise") == len(typed)
+
+
+def test_polygraphy_inspects_the_files(typed: Typed) -> None:
+    pytest.importorskip("polygraphy")
+    for graph in typed.values():
+        script = "from polygraphy.tools import main; main()"
+        command = [sys.executable, "-c", script, "inspect", "model", str(graph.path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "image [dtype=uint8, shape=(1, 48, 80, 3)]" in done.stdout
 
 
 def test_activations_beyond_fp16_stay_in_fp32_with_the_number(
