@@ -42,7 +42,8 @@ inline Device current_device() {
     if (error != cudaSuccess || count == 0) {
         cudaGetLastError();
         const bool has_driver = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
-        const std::string reason = !has_driver ? "no NVIDIA driver is installed" : error ? describe(error) : "the driver finds none";
+        const std::string found = error ? describe(error) : "the driver finds none";
+        const std::string reason = has_driver ? found : "no NVIDIA driver is installed";
         throw Failure(MVDE_ERROR_NO_DEVICE, "there is no CUDA device: " + reason + "; run it on the machine that has the GPU");
     }
     Device device;
@@ -114,7 +115,9 @@ private:
 template <class T>
 class DeviceArray {
 public:
-    explicit DeviceArray(std::size_t count) { check(cudaMalloc(reinterpret_cast<void **>(&data_), count * sizeof(T)), "allocate device memory"); }
+    explicit DeviceArray(std::size_t count) {
+        check(cudaMalloc(reinterpret_cast<void **>(&data_), count * sizeof(T)), "allocate device memory");
+    }
     ~DeviceArray() { cudaFree(data_); }
     DeviceArray(const DeviceArray &) = delete;
     DeviceArray &operator=(const DeviceArray &) = delete;
@@ -133,8 +136,9 @@ public:
         check(cudaHostAlloc(reinterpret_cast<void **>(&host_), bytes_, is_one_ ? cudaHostAllocMapped : cudaHostAllocDefault),
               "allocate page-locked memory");
         try {
-            if (is_one_) check(cudaHostGetDevicePointer(reinterpret_cast<void **>(&device_), host_, 0), "map memory into the device");
-            else check(cudaMalloc(reinterpret_cast<void **>(&device_), bytes_), "allocate device memory");
+            void **const address = reinterpret_cast<void **>(&device_);
+            if (is_one_) check(cudaHostGetDevicePointer(address, host_, 0), "map memory into the device");
+            else check(cudaMalloc(address, bytes_), "allocate device memory");
         } catch (...) {
             cudaFreeHost(host_);
             throw;

@@ -8,6 +8,7 @@
 namespace {
 
 constexpr auto kPollInterval = std::chrono::microseconds(50);
+constexpr std::int64_t kLongestMs = 86'400'000;  // a day is no limit either, and does not overflow the clock
 
 std::size_t num_pixels(const mvde_backend_request &request) { return static_cast<std::size_t>(request.height * request.width); }
 
@@ -59,7 +60,8 @@ void mvde_gpu::Engine::start() {
 bool mvde_gpu::Engine::wait(std::int64_t timeout_ms) {
     const OnDevice here(device_.number);
     if (timeout_ms < 0) return done_.synchronize(), true;
-    const auto limit = std::chrono::steady_clock::now() + std::chrono::milliseconds(std::min<std::int64_t>(timeout_ms, 86'400'000));
+    const std::chrono::milliseconds timeout(std::min(timeout_ms, kLongestMs));
+    const auto limit = std::chrono::steady_clock::now() + timeout;
     while (!done_.is_done()) {
         if (std::chrono::steady_clock::now() >= limit) return false;
         std::this_thread::sleep_for(kPollInterval);

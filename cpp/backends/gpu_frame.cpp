@@ -19,7 +19,8 @@ std::vector<std::int32_t> packed(const mvde::Taps &taps) {
 std::size_t packed_size(const mvde::Taps &taps) { return static_cast<std::size_t>(taps.num_outputs * (2 + taps.stride)); }
 
 void upload(const std::vector<std::int32_t> &table, std::int32_t *device) {
-    mvde_gpu::check(cudaMemcpy(device, table.data(), table.size() * sizeof(std::int32_t), cudaMemcpyHostToDevice), "upload a table");
+    const std::size_t size = table.size() * sizeof(std::int32_t);
+    mvde_gpu::check(cudaMemcpy(device, table.data(), size, cudaMemcpyHostToDevice), "upload a table");
 }
 
 mvde_cuda::Taps unpacked(const std::int32_t *device, std::int64_t num_outputs, std::int64_t most) {
@@ -29,8 +30,9 @@ mvde_cuda::Taps unpacked(const std::int32_t *device, std::int64_t num_outputs, s
 void clear(float *first, std::int64_t pitch, std::int64_t height, std::int64_t width, cudaStream_t stream) {
     if (height <= 0 || width <= 0) return;
     constexpr std::size_t kFloat = sizeof(float);
-    mvde_gpu::check(cudaMemset2DAsync(first, static_cast<std::size_t>(pitch) * kFloat, 0, static_cast<std::size_t>(width) * kFloat,
-                                      static_cast<std::size_t>(height), stream), "clear the bars");
+    const std::size_t pitch_bytes = static_cast<std::size_t>(pitch) * kFloat, row_bytes = static_cast<std::size_t>(width) * kFloat;
+    const cudaError_t queued = cudaMemset2DAsync(first, pitch_bytes, 0, row_bytes, static_cast<std::size_t>(height), stream);
+    mvde_gpu::check(queued, "clear the bars");
 }
 
 }  // namespace

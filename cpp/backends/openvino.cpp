@@ -65,7 +65,8 @@ void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::el
 std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     auto engine = std::make_unique<Engine>();
     ov::AnyMap options;
-    for (std::size_t i = 0; i < request.num_options; ++i) options[request.options[i].name] = std::string(request.options[i].value);
+    for (std::size_t i = 0; i < request.num_options; ++i)
+        options[request.options[i].name] = std::string(request.options[i].value);
     std::ifstream blob(request.path, std::ios::binary);
     engine->compiled = engine->core.import_model(blob, kDevice, options);
     engine->executed_precision = executed_precision(engine->compiled);

@@ -3,7 +3,8 @@
 # given. Where only headers are, the sources are compiled against them (target tensorrt_compile_check) and not linked.
 find_path(TensorRT_INCLUDE_DIR NvInferRuntime.h DOC "Folder of TensorRT's headers")
 find_library(TensorRT_LIBRARY nvinfer DOC "TensorRT's library, libnvinfer.so")
-find_path(TensorRT_RTX_INCLUDE_DIR NvInferRuntime.h PATH_SUFFIXES tensorrt_rtx NO_DEFAULT_PATH DOC "Folder of TensorRT-RTX's headers")
+find_path(TensorRT_RTX_INCLUDE_DIR NvInferRuntime.h PATH_SUFFIXES tensorrt_rtx NO_DEFAULT_PATH
+    DOC "Folder of TensorRT-RTX's headers")
 find_library(TensorRT_RTX_LIBRARY tensorrt_rtx DOC "TensorRT-RTX's library, libtensorrt_rtx.so")
 
 set(tensorrt_sources tensorrt.cpp tensorrt_plan.cpp gpu_engine.cpp gpu_frame.cpp)

@@ -67,7 +67,9 @@ struct mvde_gpu::Plan::Library {
     std::unique_ptr<nvinfer1::ICudaEngine> engine;
     std::unique_ptr<nvinfer1::IExecutionContext> context;
 
-    [[noreturn]] void refuse(const std::string &what) { throw Failure(MVDE_ERROR_INCOMPATIBLE, what + ": " + logger.complaint()); }
+    [[noreturn]] void refuse(const std::string &what) {
+        throw Failure(MVDE_ERROR_INCOMPATIBLE, what + ": " + logger.complaint());
+    }
 
     void load(const mvde_backend_request &request) {
         runtime.reset(nvinfer1::createInferRuntime(logger));
@@ -97,7 +99,8 @@ struct mvde_gpu::Plan::Library {
     void check_tensors(const mvde_backend_request &request) const {
         const std::int32_t num_tensors = engine->getNbIOTensors();
         if (num_tensors != 2)
-            throw Failure(MVDE_ERROR_INCOMPATIBLE, "it has " + std::to_string(num_tensors) + " tensors, but expected an input and an output");
+            throw Failure(MVDE_ERROR_INCOMPATIBLE,
+                          "it has " + std::to_string(num_tensors) + " tensors, but expected an input and an output");
         check_tensor(request.input_name, nvinfer1::TensorIOMode::kINPUT, nvinfer1::DataType::kUINT8, "dense uint8 [1, H, W, 3]",
                      {request.batch, request.height, request.width, 3});
         check_tensor(request.output_name, nvinfer1::TensorIOMode::kOUTPUT, nvinfer1::DataType::kFLOAT, "dense float32 [1, H, W]",
@@ -105,7 +108,8 @@ struct mvde_gpu::Plan::Library {
     }
 };
 
-mvde_gpu::Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth) : library_(std::make_unique<Library>()) {
+mvde_gpu::Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth)
+    : library_(std::make_unique<Library>()) {
     library_->load(request);
     library_->check_tensors(request);
     if (!library_->context->setTensorAddress(request.input_name, images) ||

@@ -33,7 +33,8 @@ int main(int argc, char **argv) {
     if (!session) return report(session.error().message);
 
     const mvde_session_info info = session->info();
-    shared_depth::Publisher publisher(argv[5], {info.frame_height, info.frame_width, info.grid_rows, info.grid_columns, info.num_stats});
+    const shared_depth::Sizes sizes{info.frame_height, info.frame_width, info.grid_rows, info.grid_columns, info.num_stats};
+    shared_depth::Publisher publisher(argv[5], sizes);
     if (!publisher) return report("cannot make the shared memory /dev/shm/" + std::string(argv[5]));
     std::vector<uint8_t> rgb(session->num_depths() * 3);
     std::vector<float> depth_m(session->num_depths()), stats(session->num_stats());

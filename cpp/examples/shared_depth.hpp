@@ -57,7 +57,11 @@ public:
         if (words_) munmap(words_, size_);
     }
     Mapping(Mapping &&other) noexcept : words_(std::exchange(other.words_, nullptr)), size_(other.size_) {}
-    Mapping &operator=(Mapping &&other) noexcept { return std::swap(words_, other.words_), std::swap(size_, other.size_), *this; }
+    Mapping &operator=(Mapping &&other) noexcept {
+        std::swap(words_, other.words_);
+        std::swap(size_, other.size_);
+        return *this;
+    }
     explicit operator bool() const { return words_ != nullptr; }
     Word *words() const { return words_; }
 
@@ -74,12 +78,14 @@ public:
         const int file = shm_open(("/" + name).c_str(), O_CREAT | O_EXCL | O_RDWR, 0644);
         if (file < 0) return;
         const std::size_t num_words = kHeaderWords + kNumSlots * sizes.slot_words();
-        if (!ftruncate(file, static_cast<off_t>(num_words * sizeof(Word)))) mapping_ = Mapping(file, num_words, PROT_READ | PROT_WRITE);
+        if (!ftruncate(file, static_cast<off_t>(num_words * sizeof(Word))))
+            mapping_ = Mapping(file, num_words, PROT_READ | PROT_WRITE);
         close(file);
         if (!mapping_) return;
         const std::int64_t header[] = {static_cast<std::int64_t>(sizes.slot_words()), sizes.height, sizes.width,
                                        sizes.grid_rows, sizes.grid_columns, sizes.num_stats};
-        for (std::size_t i = 0; i < std::size(header); ++i) mapping_.words()[kSlotWordsWord + i].store(static_cast<std::uint64_t>(header[i]));
+        for (std::size_t i = 0; i < std::size(header); ++i)
+            mapping_.words()[kSlotWordsWord + i].store(static_cast<std::uint64_t>(header[i]));
         mapping_.words()[kMagicWord].store(kMagic);  // last: now there is something to read
     }
     explicit operator bool() const { return static_cast<bool>(mapping_); }

@@ -96,7 +96,8 @@ std::vector<int> numbers_of(const std::string &version) {
 // A version-compatible plan of TensorRT runs in the same major version, from the one that built it on.
 bool runs_in(const mvde::EngineRecord &engine, const std::string &version) {
     const std::vector<int> built = numbers_of(engine.library_version), here = numbers_of(version);
-    return engine.option("version_compatible") == "True" && !built.empty() && !here.empty() && built[0] == here[0] && built <= here;
+    const bool is_same_major = !built.empty() && !here.empty() && built[0] == here[0];
+    return engine.option("version_compatible") == "True" && is_same_major && built <= here;
 }
 
 // Whether a plan for those compute capabilities runs on a GPU with that one.
@@ -181,7 +182,8 @@ void mvde::check_proved(const Artifact &artifact, const mvde_backend_device *dev
         compare(parity.compute_capability, device->compute_capability);
     }
     if (!was.empty())
-        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was measured on " + was + ", but this machine has " + now + prove);
+        throw Refused(MVDE_ERROR_INCOMPATIBLE,
+                      artifact.folder + " was measured on " + was + ", but this machine has " + now + prove);
 }
 
 void mvde::check_graph(const Artifact &artifact) {

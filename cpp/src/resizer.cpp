@@ -109,8 +109,9 @@ int refuse(Resizers::Access access) {
 int check_fits(const Resizer &resizer, const mvde_frame &frame) {
     if (frame.format == resizer.format && frame.height == resizer.source_height && frame.width == resizer.source_width)
         return MVDE_OK;
-    return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW) in format %d: this resizer is for %" PRId64 "x%" PRId64
-                " in format %d", frame.height, frame.width, frame.format, resizer.source_height, resizer.source_width, resizer.format);
+    return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW) in format %d: this resizer is for %" PRId64
+                "x%" PRId64 " in format %d", frame.height, frame.width, frame.format, resizer.source_height,
+                resizer.source_width, resizer.format);
 }
 
 struct Resize {
@@ -230,7 +231,8 @@ int32_t mvde_resizer_create(int32_t format, int64_t source_height, int64_t sourc
     if (const int status = mvde::check_frame_size(format, source_height, source_width)) return status;
     if (const int status = check_target(target_height, target_width, fit)) return status;
     try {
-        *resizer = resizers().add(std::make_unique<Resizer>(format, source_height, source_width, target_height, target_width, fit));
+        *resizer = resizers().add(
+            std::make_unique<Resizer>(format, source_height, source_width, target_height, target_width, fit));
         return *resizer ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "4096 resizers exist: destroy one first");
     } catch (const std::bad_alloc &) {
         return fail(MVDE_ERROR_MEMORY, "no memory to resize %" PRId64 "x%" PRId64 " to %" PRId64 "x%" PRId64, source_height,

@@ -92,7 +92,8 @@ mvde::Session::Session(const char *path, const mvde_session_options &options) : 
 void mvde::Session::find_device() {
     mvde_backend_message message{};
     if (const std::int32_t status = backend_->device(&device_, &message))
-        throw Refused(static_cast<mvde_status>(status), std::string(backend_->title) + " cannot run " + artifact_.path + ": " + message.text);
+        throw Refused(static_cast<mvde_status>(status),
+                      std::string(backend_->title) + " cannot run " + artifact_.path + ": " + message.text);
     check_device(artifact_, device_);
 }
 
@@ -137,8 +138,8 @@ void mvde::Session::load_engine(const mvde_session_options &session) {
         const std::string executed = loaded.executed_precision;
         backend_->close(loaded.engine);
         throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact_.path + " was built to compute in " + record.executed_precision +
-                                                   ", but computes in " + executed + " here; build it again: mvde build --engine " +
-                                                   record.id);
+                                                   ", but computes in " + executed + " here; build it again: " +
+                                                   "mvde build --engine " + record.id);
     }
     engine_ = loaded;
 }
@@ -243,10 +244,10 @@ std::int32_t mvde::Session::check_idle() const {
 std::int32_t mvde::Session::check_outputs(const mvde_outputs &outputs, std::int64_t num_pixels) const {
     if (!outputs.depth_m && !outputs.stats)
         return fail(MVDE_ERROR_ARGUMENT, "outputs.depth_m and outputs.stats are NULL: nothing to compute");
-    if (const std::int32_t status = check_floats("depth", outputs.depth_m, outputs.depth_capacity, num_pixels, "the map has"))
-        return status;
-    if (const std::int32_t status = check_floats("stats", outputs.stats, outputs.stats_capacity, num_stats(), "the statistics are"))
-        return status;
+    std::int32_t status = check_floats("depth", outputs.depth_m, outputs.depth_capacity, num_pixels, "the map has");
+    if (status) return status;
+    status = check_floats("stats", outputs.stats, outputs.stats_capacity, num_stats(), "the statistics are");
+    if (status) return status;
     if (overlaps(extent_of(outputs.depth_m, num_pixels), extent_of(outputs.stats, num_stats())))
         return fail(MVDE_ERROR_OVERLAP, "outputs.depth_m and outputs.stats overlap");
     return MVDE_OK;
