@@ -132,6 +132,8 @@ def _resolved(engine_id: EngineId, options: BuildOptions) -> EngineId:
     if not options.without_device:
         engine_id = resolve(engine_id)
     on_gpu = hasattr(backend_module(str(engine_id.backend)), "device_facts")
+    if on_gpu and options.tune_s is not None:
+        raise UsageError(f"--tune is for engines on the CPU; {engine_id} is timed by its library while it is built")
     if not on_gpu and (options.without_device or options.tensorrt != TensorRtOptions()):
         raise UsageError(f"--without-device and TensorRT's options do not go with {engine_id}; leave them out")
     return engine_id

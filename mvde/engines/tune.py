@@ -153,13 +153,8 @@ def tuned_options(
 ) -> tuple[BuildOptions, dict[str, Any]]:
     """The build's options with the settings that are fastest here, and what was measured, for the manifest.
 
-    ``load`` compiles into a folder and loads what was written. Raises :class:`UsageError` for a backend without
-    settings to try.
+    ``load`` compiles into a folder and loads what was written.
     """
-    if not hasattr(backend, "tuning_settings"):
-        raise UsageError(
-            f"--tune is for engines on the CPU; {backend.BACKEND} chooses its kernels by timing them itself"
-        )
     assert options.tune_s is not None
     with tempfile.TemporaryDirectory() as scratch:
 

@@ -38,6 +38,15 @@ def test_one_command_builds_and_says_what_it_made(workspace: Path, capsys: pytes
     assert "|Δdepth|/depth max" in out
 
 
+def test_tuning_says_what_it_measured_and_what_it_chose(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--engine", "onnxruntime:fp32", "--res", "32x48", "--tune", "--tune-seconds", "0.1"]
+    assert cli.execute(["build", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(" ms, " in line for line in lines) >= 5
+    assert sum(line.endswith("(chosen)") for line in lines) >= 1
+    assert any(line.startswith("  the library's choice: ") for line in lines)
+
+
 def test_without_a_resolution_every_exported_one_is_built(workspace: Path) -> None:
     arguments = [
         "build",

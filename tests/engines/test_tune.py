@@ -155,6 +155,14 @@ def test_a_tuned_engine_runs_with_the_options_that_its_manifest_states(
     assert manifest.engine == record
 
 
+def test_an_engine_on_a_gpu_is_not_tuned_by_mvde(source: Artifact, random_images: Callable, tmp_path: Path) -> None:
+    options = BuildOptions(tune_s=1.0, without_device=True)
+    with pytest.raises(UsageError, match="--tune is for engines on the CPU"):
+        build.build_engine(
+            source, EngineId.parse("tensorrt-rtx:fp16"), random_images(1, 32, 48, 3), root=tmp_path, options=options
+        )
+
+
 def test_what_tuning_chose_reaches_the_library(
     source: Artifact, random_images: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
