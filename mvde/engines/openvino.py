@@ -132,6 +132,8 @@ def tuning_settings(precision: str, chosen: BuildOptions) -> list[dict[str, Any]
     ]
     if chosen.num_threads is None:
         settings += [{"INFERENCE_NUM_THREADS": str(count)} for count in sorted({max(cpus // 2, 1), cpus})]
+    if precision == "int8":  # what is not quantised, rounded to less than fp32: asked for by tuning, and then proved
+        settings += [{"INFERENCE_PRECISION_HINT": _HINTS[rest]} for rest in ("bf16", "fp16") if support(rest).works]
     if has_hyper_threads():
         settings += [{"ENABLE_HYPER_THREADING": answer} for answer in ("YES", "NO")]
     return settings

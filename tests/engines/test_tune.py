@@ -163,6 +163,19 @@ def test_an_engine_on_a_gpu_is_not_tuned_by_mvde(source: Artifact, random_images
         )
 
 
+def test_only_an_int8_engine_is_tried_with_less_than_fp32_around_it() -> None:
+    pytest.importorskip("openvino")
+    hints = {
+        precision: [
+            one for one in openvino.tuning_settings(precision, BuildOptions()) if "INFERENCE_PRECISION_HINT" in one
+        ]
+        for precision in ("fp32", "bf16", "int8")
+    }
+    assert hints["fp32"] == hints["bf16"] == []
+    there = [hint for hint, name in (("bf16", "bf16"), ("f16", "fp16")) if openvino.support(name).works]
+    assert [one["INFERENCE_PRECISION_HINT"] for one in hints["int8"]] == there
+
+
 def test_what_tuning_chose_reaches_the_library(
     source: Artifact, random_images: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
