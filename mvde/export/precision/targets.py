@@ -16,9 +16,9 @@ class Target:
 TARGETS = {
     # One rounding to 11 bits is 2.4e-4 on average; a graph whose tail stays in fp32 reaches about that.
     "fp16": Target(mean_rel=5e-4, p99_rel=5e-3),
-    # One rounding to 8 bits is 2e-3 on average, so that no tensor next to the output may be bf16. Errors of 1.5e-3
-    # without a bias move AbsRel by their square over AbsRel, 1e-5; a tenth of them as bias would move it by 1e-4.
-    "bf16": Target(mean_rel=1.5e-3, p99_rel=1.5e-2),
+    # One rounding to 8 bits is 2e-3 on average, so that no tensor next to the output may be bf16. At 1.5e-3 AbsRel of
+    # the shipped model moved by 1.3e-3 of itself, because the patch embedding's rounding has a bias; 1e-3 keeps it.
+    "bf16": Target(mean_rel=1e-3, p99_rel=1e-2),
     # Rounding the products' operands to 8 bits leaves about 1 % in depth where no range was cut short; a percentile
     # far above the mean is the sign of ranges that were.
     "int8": Target(mean_rel=1e-2, p99_rel=5e-2),
