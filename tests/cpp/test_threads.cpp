@@ -22,7 +22,8 @@ struct Frame {
 
     explicit Frame(int seed) {
         for (std::size_t i = 0; i < depth.size(); ++i)
-            depth[i] = static_cast<float>((i * 2654435761U + static_cast<unsigned>(seed)) % 1000) * 0.01F;
+            depth[i] = static_cast<float>((i * 2654435761U + static_cast<unsigned>(seed)) % 1000) * 0.01F +
+                       (seed % 2 ? 0.01F : 0.0F);  // 0 m is invalid, and takes another way through the kernel
         for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<uint8_t>(i * 31 + static_cast<unsigned>(seed));
     }
 
