@@ -17,13 +17,22 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised, for hidden 2-D weights (Jordan et al., 2024).
 
-    ``torch.optim.Muon`` does the same one matrix at a time in bfloat16, which processors without bf16 arithmetic
-    emulate; this one works in float32 and stacks matrices of one shape. The update is scaled to the RMS of AdamW's
-    (Liu et al., 2025), so that both share a learning rate.
+    ``torch.optim.Muon`` does the same one matrix at a time, always in bfloat16, which processors without bf16
+    arithmetic emulate; this one stacks matrices of one shape and orthogonalises in ``dtype``: float32, or bfloat16
+    where the run computes in it (a third of the time on AMX). The update is scaled to the RMS of AdamW's (Liu et al.,
+    2025), so that both share a learning rate.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -34,7 +43,8 @@ class Muon(torch.optim.Optimizer):
                 if param.grad is not None:
                     by_shape.setdefault(param.shape, []).append(param)
             for shape, params in by_shape.items():
-                directions = orthogonalised(torch.stack([self._momentum(p, group["momentum"]) for p in params]))
+                stacked = torch.stack([self._momentum(p, group["momentum"]) for p in params])
+                directions = orthogonalised(stacked.to(self._dtype)).float()
                 rate = group["lr"] * 0.2 * math.sqrt(max(shape))
                 for param, direction in zip(params, directions, strict=True):
                     param.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)
@@ -77,7 +87,8 @@ def build_optimizers(
         torch.optim.AdamW(adamw, lr=train.lr, betas=(0.9, train.beta2), weight_decay=train.weight_decay)
     ]
     if muon:
-        optimizers.append(Muon(muon, lr=train.lr, weight_decay=train.weight_decay))
+        dtype = torch.bfloat16 if train.autocast == "bf16" else torch.float32
+        optimizers.append(Muon(muon, lr=train.lr, weight_decay=train.weight_decay, dtype=dtype))
     return optimizers
 
 

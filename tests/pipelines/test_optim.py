@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvde.config import TrainConfig
 from mvde.pipelines.optim import (
@@ -67,13 +69,38 @@ def test_muon_takes_the_backbones_matrices_only() -> None:
     assert sum(len(group["params"]) for group in adamw.param_groups) == 5
 
 
-def test_muon_is_torchs_muon() -> None:
+class _SeenProducts(TorchDispatchMode):
+    """The dtypes of the batched matrix products that run inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.bmm.default:
+            self.dtypes.add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("autocast", "dtype"), [("bf16", torch.bfloat16), ("none", torch.float32)])
+def test_muon_computes_in_bf16_where_the_run_does(autocast: str, dtype: torch.dtype) -> None:
+    backbone = nn.Sequential(nn.Linear(4, 4))
+    _, muon = build_optimizers(backbone, [], TrainConfig(optimizer="muon", autocast=autocast))
+    backbone[0].weight.grad = torch.randn(4, 4)
+    with _SeenProducts() as seen:
+        muon.step()
+    assert seen.dtypes == {dtype}
+    assert backbone[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_muon_is_torchs_muon(dtype: torch.dtype) -> None:
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
     torch.manual_seed(0)
     ours = [nn.Parameter(torch.randn(6, 10)), nn.Parameter(torch.randn(10, 6)), nn.Parameter(torch.randn(6, 10))]
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
-    mine = Muon(ours, lr=0.02, weight_decay=0.1)
+    mine = Muon(ours, lr=0.02, weight_decay=0.1, dtype=dtype)
     reference = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     for _ in range(4):
         for a, b in zip(ours, theirs, strict=True):
