@@ -6,6 +6,7 @@
 # make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
 # make native-aarch64   the same tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
 # make native-fuzz      half a minute each of fuzzing the manifest reader, sessions and arguments (apt install clang)
+# make nano            train the shipped model again: renders its frames, then two runs (about an hour and a half on two cores); resumes
 # Each creates .venv by itself; the only needs are Python 3.11 and a C++ compiler.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -20,7 +21,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
     print(s.submodule_search_locations[0] + '/cmake' if s else '')" 2>/dev/null)
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 
-.PHONY: demo test check native native-test native-sanitize native-aarch64 native-fuzz format-check lint types format clean
+.PHONY: nano demo test check native native-test native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -80,6 +81,14 @@ native-fuzz: $(VENV)/.build
 	        -dict=build/fuzz/seeds/manifest.dict -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=0 \
 	        build/fuzz/corpus/$$name build/fuzz/seeds/$$name || exit 1; \
 	done
+
+nano: $(VENV)/.test mvde/lib/libmvde.so
+	$(BIN)/mvde data synth --count 64000 --size 192x192 --seed 1 --out data/synth192
+	$(BIN)/mvde data synth --count 3072 --size 448x448 --seed 2 --out data/synth448
+	$(BIN)/mvde data synth --count 512 --size 224x224 --seed 1000 --out data/eval224
+	$(BIN)/mvde data synth --count 128 --size 896x896 --seed 1000 --out data/eval896
+	$(BIN)/mvde train --config configs/nano.yaml --output_dir runs/nano
+	$(BIN)/mvde train --config configs/nano-continue.yaml --output_dir runs/nano-continue
 
 format-check: $(VENV)/.lint
 	$(BIN)/ruff format --check .
