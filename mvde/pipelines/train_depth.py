@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 BEST_FILE, LAST_FILE = "best.safetensors", "last.safetensors"
 NUM_START_FRAMES = 256
+# What a run that goes on from other weights cannot change.
+_ARCHITECTURE = (
+    ("vit", "name"), ("vit", "tap_layers"), ("decoder", "c_dec"), ("decoder", "blocks"),
+    ("decoder", "scale_invariant"), ("decoder", "min_depth"), ("decoder", "max_depth"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,13 @@ class DepthTrainingPipeline:
             return DepthModel(self.config)
         model = DepthModel.load(self._train.init_checkpoint)
         ours, theirs = self.config.to_dict(), load_config(model.config).to_dict()
-        for section, key in (("vit", "name"), ("vit", "tap_layers"), ("decoder", "c_dec"), ("decoder", "blocks")):
+        for section, key in _ARCHITECTURE:
             if ours[section][key] != theirs[section][key]:
                 raise CheckpointError(
                     f"{self._train.init_checkpoint} has {section}.{key} = {theirs[section][key]}, but the "
                     f"configuration has {ours[section][key]}; make them equal or leave train.init_checkpoint out"
                 )
+        model.config = self.config  # what its checkpoints say of how they were trained
         return model
 
     def _open(self, output_dir: Path) -> None:

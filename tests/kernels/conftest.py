@@ -34,6 +34,12 @@ def build_shim(name, folder):
     return ctypes.CDLL(str(library))
 
 
+@pytest.fixture(autouse=True)
+def denormals():
+    """Denormal numbers count in these tests; libraries that ran before may have left them flushed to zero (MXCSR)."""
+    ctypes.CDLL(None).fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV of glibc
+
+
 class GuardedMemory:
     """Bytes that end where a page begins that nobody may touch; another such page lies before them."""
 

@@ -144,6 +144,7 @@ def test_a_run_may_start_from_a_checkpoint_of_its_architecture(tiny_config: Make
     DepthTrainingPipeline(tiny_config(steps=2)).train(tmp_path / "first")
     start = tmp_path / "first" / "last.safetensors"
     pipeline = DepthTrainingPipeline(tiny_config(init_checkpoint=str(start)))
+    assert pipeline.model.config.train.init_checkpoint == str(start)
     given = weights(start)
     assert all(torch.equal(p, given[name]) for name, p in pipeline.model.named_parameters())
     other = tiny_config(init_checkpoint=str(start))
