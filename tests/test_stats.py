@@ -73,7 +73,11 @@ def assert_stats_close(got, expected, relative, depth):
     finite = depth[np.isfinite(depth) & (depth > 0)].astype(np.float64)
     scale = float(finite.max(initial=0.0))
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got[..., 0], expected[..., 0], rtol=relative, atol=1e-38)
+    # libmvde's second pass over a mean sums deviations of both signs, at most 2 (mean - min) per pixel together; its up
+    # to 37 roundings walk at random, sqrt(37) * 2^-24 = 3.6e-7. It shows where one far pixel outweighs all others.
+    walk = 3.6e-7 * 2 * (expected[..., 0] - expected[..., 3])
+    off = np.abs(got[..., 0].astype(np.float64) - expected[..., 0])
+    np.testing.assert_array_less(off, relative * np.abs(expected[..., 0]) + walk + 1e-38)
     np.testing.assert_allclose(got[..., 1], expected[..., 1], rtol=4 * relative, atol=(relative * scale) ** 2 + 1e-38)
     np.testing.assert_allclose(got[..., 2], expected[..., 2], rtol=4 * relative, atol=1e-22)
     np.testing.assert_allclose(got[..., 3:], expected[..., 3:], rtol=1.3e-7, atol=1e-44)
