@@ -119,16 +119,14 @@ def test_a_child_that_is_killed_is_one_error_and_leaves_nothing(tmp_path: Path) 
 @pytest.mark.parametrize("load", [sleep, sleep_deaf])
 def test_closing_ends_a_child_at_work(load: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "_SECONDS_TO_END", 0.5)
-    tracer = ChildTracer(load)
 
-    def interrupt(signum: int, frame: object) -> None:
+    def interrupted(self: Any, request: Any, progress: Any) -> Any:
+        self._is_at_work = True
+        self._line.send(request)
+        time.sleep(3.0)  # the child has come to its sleep
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 3.0)  # the child has come to its sleep
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            export_onnx(tracer, [RESOLUTION], tmp_path / "export")
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    monkeypatch.setattr(child._Child, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_onnx(ChildTracer(load), [RESOLUTION], tmp_path / "export")
     assert num_children() == 0
