@@ -31,7 +31,7 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 	@echo "Depth, pictures and statistics are in demo/depth"
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
-	$(BIN)/python -m pytest -m "$(MARK)"
+	tests/run.sh $(BIN)/python "$(MARK)"
 
 check: format-check lint types test
 
