@@ -153,11 +153,11 @@ def interleaved(frames: Sequence[Frame], num_rounds: int) -> np.ndarray:
 
 
 def open_openvino(path: Path, precision: str) -> Frame:
-    import openvino
+    from mvde.engines.openvino import shared_core
 
     hints = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hints[precision]}
-    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    compiled = shared_core().compile_model(str(path), "CPU", options)
     request, image = compiled.create_infer_request(), _image(compiled.input(0).shape)
     return lambda: request.infer([image], share_inputs=True)
 

@@ -106,11 +106,11 @@ def record(arguments: argparse.Namespace, rows: Sequence[Row], wall_ms: float) -
 
 def openvino_ops(path: Path, precision: str, num_frames: int) -> tuple[list[list[Op]], float]:
     """Operators of each frame that OpenVINO executed, and the median frame in milliseconds."""
-    import openvino
+    from mvde.engines.openvino import shared_core
 
     hints = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hints[precision], "PERF_COUNT": True}
-    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    compiled = shared_core().compile_model(str(path), "CPU", options)
     attention = attention_flops(path)
     about = {node.friendly_name: _openvino_node(node, attention) for node in compiled.get_runtime_model().get_ops()}
     request, image = compiled.create_infer_request(), _image(compiled.input(0).shape)

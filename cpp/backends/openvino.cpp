@@ -18,8 +18,15 @@ namespace {
 
 constexpr const char *kDevice = "CPU";
 
+// One for the process, never destroyed: each one made for the CPU puts a signal stack of its own in the place of the
+// thread's, and puts the former back at its end; two that end in another order than the reverse leave the thread an
+// unmapped one, and the next signal kills the process.
+ov::Core &shared_core() {
+    static ov::Core *const core = new ov::Core;
+    return *core;
+}
+
 struct Engine {
-    ov::Core core;
     ov::CompiledModel compiled;
     ov::Tensor images, depth;
     ov::InferRequest request;
@@ -68,7 +75,7 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     for (std::size_t i = 0; i < request.num_options; ++i)
         options[request.options[i].name] = std::string(request.options[i].value);
     std::ifstream blob(request.path, std::ios::binary);
-    engine->compiled = engine->core.import_model(blob, kDevice, options);
+    engine->compiled = shared_core().import_model(blob, kDevice, options);
     engine->executed_precision = executed_precision(engine->compiled);
     if (engine->compiled.inputs().size() != 1 || engine->compiled.outputs().empty())
         throw std::runtime_error("it has not one input and an output");

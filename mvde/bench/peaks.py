@@ -127,6 +127,8 @@ def _openvino_products(openvino: Any, size: int, precision: str) -> Callable[[],
     """
     import openvino.opset13 as ops
 
+    from mvde.engines.openvino import shared_core
+
     rng = np.random.default_rng(0)
     x = ops.parameter([size, size], np.float32)
     value = x
@@ -140,7 +142,7 @@ def _openvino_products(openvino: Any, size: int, precision: str) -> Callable[[],
         value = ops.matmul(value, weight, False, True)
     options = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     try:
-        compiled = openvino.Core().compile_model(openvino.Model([value], [x], "products"), "CPU", options)
+        compiled = shared_core().compile_model(openvino.Model([value], [x], "products"), "CPU", options)
     except RuntimeError:
         return None
     if not _runs_in(compiled, _RUNS_IN[precision]):

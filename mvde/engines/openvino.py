@@ -107,7 +107,7 @@ def support(precision: str) -> Support:
             False, f"no CPU computes {precision}; mvde builds {', '.join(SUPPORTED_PRECISIONS)} for openvino"
         )
     try:
-        capabilities = _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        capabilities = shared_core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     except MissingDependencyError as error:
         return Support(False, str(error))
     if _CAPABILITIES[precision] in capabilities:
@@ -148,7 +148,7 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
         raise UsageError(f"--provider is for onnxruntime engines, but this is openvino:{precision}")
     options = {**_options(precision, chosen.num_threads), **chosen.library}
     try:
-        compiled = _core().compile_model(str(graph.path), _DEVICE, options)
+        compiled = shared_core().compile_model(str(graph.path), _DEVICE, options)
         executed = _executed_precision(compiled)
         (folder / ENGINE_FILE).write_bytes(compiled.export_model().getvalue())
     except RuntimeError as error:
@@ -192,7 +192,7 @@ def _import(path: Path, options: Mapping[str, Any]) -> Any:
 
     try:
         blob = _library().Tensor(np.memmap(path, dtype=np.uint8, mode="r"))
-        return _core().import_model(blob, _DEVICE, dict(options))
+        return shared_core().import_model(blob, _DEVICE, dict(options))
     except (OSError, ValueError, RuntimeError) as error:
         raise IncompatibleEngineError(
             f"OpenVINO cannot load {path}: {_one_line(error)}; build it again with `mvde build`"
@@ -208,7 +208,13 @@ def _library() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _core() -> Any:
+def shared_core() -> Any:
+    """The one ``openvino.Core`` of this process, which is never destroyed.
+
+    Each one made for the CPU puts a signal stack of its own in the place of the thread's, and puts the former back at
+    its end; two that end in another order than the reverse leave the thread an unmapped one, and the next signal kills
+    the process.
+    """
     return _library().Core()
 
 

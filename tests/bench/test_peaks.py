@@ -10,6 +10,7 @@ import pytest
 
 from mvde.bench import peaks
 from mvde.engines.machine import num_cpus
+from mvde.engines.openvino import shared_core
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +36,8 @@ def test_the_fp32_peak_is_about_what_numpy_reaches() -> None:
 
 
 def test_a_lower_precision_runs_as_itself_or_not_at_all() -> None:
-    openvino = pytest.importorskip("openvino")
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    pytest.importorskip("openvino")
+    capabilities = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     for precision, capability in (("bf16", "BF16"), ("fp16", "FP16")):
         assert (peaks.product_speed(precision) is not None) == (capability in capabilities), precision
     assert peaks.product_speed("fp8") is None

@@ -135,6 +135,26 @@ def test_infer_gives_pythons_bits(examples: Path, engine: Path, tmp_path: Path, 
     np.testing.assert_array_equal(np.fromfile(tmp_path / "stats.f32", np.float32), result.stats.ravel())
 
 
+SIGNAL_AFTER_SESSIONS = """
+import ctypes, faulthandler, os, signal, sys
+faulthandler.enable()  # with a signal stack, as many programs have one
+mvde = ctypes.CDLL(sys.argv[1])
+sessions = [ctypes.c_void_p(), ctypes.c_void_p()]
+for session in sessions:
+    assert mvde.mvde_open(sys.argv[2].encode(), None, ctypes.byref(session)) == 0
+for session in sessions:  # the first that was opened is closed first
+    mvde.mvde_close(session)
+signal.signal(signal.SIGUSR1, lambda number, frame: print("signalled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_after_sessions_were_closed_finds_its_stack(engine: Path) -> None:
+    library = BUILD / "cpp/libmvde.so"
+    done = run(sys.executable, "-c", SIGNAL_AFTER_SESSIONS, library, engine)
+    assert (done.returncode, done.stdout) == (0, b"signalled\n"), done.stderr
+
+
 def test_what_runs_is_read_from_the_executed_graph(examples: Path, folder: Path, tmp_path: Path) -> None:
     if not support(EngineId.parse("openvino:bf16")).works:
         pytest.skip("this CPU has no bf16 arithmetic")

@@ -19,6 +19,7 @@ import pytest
 
 import mvde
 from mvde.artifact import load_artifact, sha256_file
+from mvde.engines.openvino import shared_core
 from mvde.errors import ImageError, OutputError, ParityError, ResolutionError, UsageError
 from tests.export.conftest import NUM_LAYERS, RESOLUTION
 
@@ -138,9 +139,9 @@ def test_onnxruntime_agrees_with_pytorch(exported: Exported, tiny_model: DepthMo
 
 
 def test_openvino_agrees_with_pytorch(exported: Exported, tiny_model: DepthModel) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     image = random_image()
-    compiled = openvino.Core().compile_model(str(exported[0]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(str(exported[0]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert_same_depth(compiled([image])[0], torch_depth(tiny_model, image))
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from mvde.artifact import Artifact
 from mvde.engines.base import Graph
+from mvde.engines.openvino import shared_core
 from mvde.errors import BackendError, ParityError, UsageError
 from mvde.export.precision import HeldOut, LowerOptions, lower_graph, targets
 
@@ -140,13 +141,13 @@ def test_quantised_graphs_run_in_onnxruntime_s_basic_form(
 def test_openvino_reads_the_files_and_gives_their_depth(
     typed: Typed, exported: tuple[Path, int], images: np.ndarray
 ) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     reference = _depth(exported[0], images[:1])
     for name, graph in typed.items():
         if name == "fp8":
             continue  # no CPU computes it, and mvde builds no such engine
         assert graph.precision is not None
-        compiled = openvino.Core().compile_model(str(graph.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = shared_core().compile_model(str(graph.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         depth = compiled([images[:1]])[0]
         error = float(np.mean(np.abs(depth - reference) / reference))
         assert error < 3 * graph.precision.gate["runs"][0]["mean_rel"] + 1e-4, name
