@@ -31,7 +31,7 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 	@echo "Depth, pictures and statistics are in demo/depth"
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
-	tests/run.sh $(BIN)/python "$(MARK)"
+	$(BIN)/python -m pytest -m "$(MARK)"
 
 check: format-check lint types test
 
