@@ -26,7 +26,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_fp32_peak_is_about_what_numpy_reaches() -> None:
     pytest.importorskip("openvino")
     a = np.ones((512, 512), np.float32)
-    numpys = 2 * 512**3 / peaks.best_seconds(lambda: a @ a, 0.05)
+    # Long enough that NumPy's threads meet an idle moment of a busy machine: they wait for each other.
+    numpys = 2 * 512**3 / peaks.best_seconds(lambda: a @ a, 0.5)
     found = peaks.product_speed("fp32")
     assert found is not None
     # Two good libraries are within a factor of two; a wrong count of products or a precision of half the width is a
