@@ -35,23 +35,32 @@ class Judgement:
     max_frames: int
 
     def check(self, precisions: Sequence[str], onnx: Path | None, triton: Path | None) -> None:
-        """Nothing, if the options fit together; found out before a model is traced. Raises :class:`UsageError`."""
+        """Nothing, if the options fit together and what they name can be read; found out before a model is traced.
+
+        Raises :class:`UsageError`, :class:`DatasetError` or :class:`ImageError`.
+        """
         from mvde.errors import UsageError
-        from mvde.export.precision import LOWERED
+        from mvde.export.precision import LowerOptions, check_options
 
         if not precisions and (self.calibration or self.data or (onnx and not triton)):
             raise UsageError("--onnx, --calibration and --data go with --precision (fp16, bf16, int8 or fp8)")
         for precision in precisions:
-            if precision not in LOWERED:
-                raise UsageError(f"--precision {precision!r} is unknown; use {', '.join(LOWERED)}")
+            check_options(precision, LowerOptions(method=self.method, rest=self.rest))
+        if triton is not None and triton.exists() and not triton.is_dir():
+            raise UsageError(f"{triton} is a file; --triton takes the folder of a model repository")
+        if self.calibration is not None:
+            _photographs(self.calibration)
+        self._dataset()
 
     def options(self, manifest: Manifest) -> LowerOptions:
         """Options for lowering the graph of ``manifest``, its images read."""
+        name = self.data.name if self.data else ""
+        return lower_options(manifest, self.calibration, self.method, self.rest, self._dataset(), self.max_frames, name)
+
+    def _dataset(self) -> DepthDataset | None:
         from mvde.datasets.formats import open_dataset
 
-        data = open_dataset(self.data_format, self.data, self.depth_scale) if self.data else None
-        name = self.data.name if self.data else ""
-        return lower_options(manifest, self.calibration, self.method, self.rest, data, self.max_frames, name)
+        return open_dataset(self.data_format, self.data, self.depth_scale) if self.data else None
 
 
 def describe(typed: Artifact) -> list[str]:
@@ -95,20 +104,28 @@ def _split(resolution: tuple[int, int], folder: Path) -> tuple[NDArray[np.uint8]
     """Images of a folder that decide, and those (every fourth) that judge."""
     import numpy as np
 
-    from mvde.cli.options import fitted_photographs
-    from mvde.errors import DatasetError
+    from mvde.cli.options import fitted
     from mvde.export.precision.options import HeldOut
+
+    images = fitted(_photographs(folder), resolution)
+    judges = np.arange(len(images)) % _HELD_OUT_SHARE == _HELD_OUT_SHARE - 1
+    return images[~judges], [HeldOut(images[judges], f"every fourth image of {folder.name}")]
+
+
+def _photographs(folder: Path) -> list[NDArray[np.uint8]]:
+    """Images of a calibration folder, as they are."""
+    from mvde.cli.options import read_photographs
+    from mvde.errors import DatasetError
 
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder; --calibration takes a folder of photographs")
-    images = fitted_photographs(resolution, folder)
+    images = read_photographs(folder)
     if len(images) < _HELD_OUT_SHARE:
         raise DatasetError(
             f"{folder} holds {len(images)} images; calibration needs at least {_HELD_OUT_SHARE}, of which one judges "
             "the result, and 50 or more to be worth it"
         )
-    judges = np.arange(len(images)) % _HELD_OUT_SHARE == _HELD_OUT_SHARE - 1
-    return images[~judges], [HeldOut(images[judges], f"every fourth image of {folder.name}")]
+    return images
 
 
 def _frames(data: DepthDataset, manifest: Manifest, max_frames: int, name: str) -> HeldOut:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -27,9 +29,13 @@ def read_photographs(folder: Path | None = None) -> list[NDArray[np.uint8]]:
 
 def fitted_photographs(resolution: tuple[int, int], folder: Path | None = None) -> NDArray[np.uint8]:
     """The same photographs cropped and resized to ``resolution``, (K, H, W, 3), uint8."""
+    return fitted(read_photographs(folder), resolution)
+
+
+def fitted(images: Sequence[NDArray[np.uint8]], resolution: tuple[int, int]) -> NDArray[np.uint8]:
+    """Images (H, W, 3), uint8, cropped and resized to ``resolution``, (K, H, W, 3), uint8."""
     import numpy as np
 
     from mvde.runtime.image import fit_image, place
 
-    images = read_photographs(folder)
     return np.stack([fit_image(image, place((image.shape[0], image.shape[1]), resolution, "crop")) for image in images])

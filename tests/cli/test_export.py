@@ -147,6 +147,22 @@ def test_configuration_with_a_typo_names_the_key(tmp_path: Path, fails: Callable
     assert "c_dek" in fails(2, "--config", typo, "--random-weights")
 
 
+def test_what_typed_graphs_need_is_checked_before_anything_is_traced(
+    checkpoint: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    typed = ("--checkpoint", checkpoint, "--precision", "int8")
+    assert "file is not a folder; --calibration takes" in fails(1, *typed, "--calibration", tmp_path / "file")
+    assert "nowhere is not a folder" in fails(1, *typed, "--calibration", tmp_path / "nowhere")
+    assert "nowhere" in fails(1, *typed, "--data", tmp_path / "nowhere")
+    assert "method 'median' is unknown; use auto" in fails(2, *typed, "--method", "median")
+    assert "cannot be 'fp4'" in fails(2, *typed, "--rest", "fp4")
+    assert "expected one of fp16" in fails(2, "--checkpoint", checkpoint, "--precision", "fp4")
+    assert "file is a file; --triton takes the folder" in fails(
+        2, "--checkpoint", checkpoint, "--triton", tmp_path / "file"
+    )
+
+
 def test_missing_package_names_the_extra(
     checkpoint: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

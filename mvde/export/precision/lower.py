@@ -48,7 +48,7 @@ def lower_graph(graph: Graph, precision: str, folder: Path, options: LowerOption
     nothing is written.
     """
     options = options or LowerOptions()
-    _check_options(precision, options)
+    check_options(precision, options)
     wide = f"{precision}+fp16" if _is_quantized(precision) and options.rest == "fp16" else precision
     base = load_fp32(graph.path, wide)
     images, held_out = _images(base, options)
@@ -79,7 +79,8 @@ def typed_path(path: Path, precision: str, rest: str = "fp32") -> Path:
     return path.with_name(f"{path.stem}.{precision}{suffix}.onnx")
 
 
-def _check_options(precision: str, options: LowerOptions) -> None:
+def check_options(precision: str, options: LowerOptions) -> None:
+    """Nothing, if there is such a precision, calibration method and rest. Raises :class:`UsageError` naming them."""
     if precision not in LOWERED:
         raise UsageError(f"cannot write a {precision} graph; expected one of {', '.join(LOWERED)}")
     if options.method not in (*METHODS, "auto"):
