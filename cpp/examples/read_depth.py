@@ -75,4 +75,9 @@ def main(name: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: read_depth.py NAME")
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except (OSError, ValueError) as error:
+        sys.exit(f"read_depth: {error}; start robot_loop with this name first")
+    except KeyboardInterrupt:
+        pass

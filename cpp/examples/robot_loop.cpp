@@ -18,7 +18,13 @@ namespace {
 
 int report(const std::string &message) { return std::fprintf(stderr, "robot_loop: %s\n", message.c_str()), 1; }
 
-bool read_frame(std::vector<uint8_t> &rgb) { return std::fread(rgb.data(), 1, rgb.size(), stdin) == rgb.size(); }
+// Whether a whole frame came; what is left of one that was cut off is said, for sizes that are wrong show so, too.
+bool read_frame(std::vector<uint8_t> &rgb) {
+    const std::size_t count = std::fread(rgb.data(), 1, rgb.size(), stdin);
+    if (count > 0 && count < rgb.size())
+        std::fprintf(stderr, "robot_loop: the input ended after %zu of a frame's %zu bytes\n", count, rgb.size());
+    return count == rgb.size();
+}
 
 }  // namespace
 
@@ -60,5 +66,5 @@ int main(int argc, char **argv) {
     }
     std::printf("%lld frames published, %lld of them late, %lld passed over; %s %s, %s\n", num_frames, num_late, num_passed,
                 info.name, info.engine_id, info.execution);
-    return 0;
+    return num_frames > 0 ? 0 : report("no frame came");
 }

@@ -219,6 +219,7 @@ def test_the_robot_loop_publishes_pythons_bits(examples: Path, engine: Path, nam
     done = run(examples / "robot_loop", engine, *image.shape[:2], 60_000, name, frames=frames)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"2 frames published, 0 of them late, 0 passed over; ")
+    assert done.stderr == b"robot_loop: the input ended after 24 of a frame's %d bytes\n" % image.nbytes
     frame = read_depth.DepthReader(name).read()
     with mvde.DepthRuntime.load(engine) as runtime:
         result = runtime.infer(image, fit="letterbox")
@@ -243,6 +244,20 @@ def test_the_robot_loop_counts_late_frames_and_catches_up(examples: Path, engine
 def test_the_robot_loop_refuses_a_budget_that_is_none(examples: Path, engine: Path) -> None:
     done = run(examples / "robot_loop", engine, 32, 32, "soon", "name")
     assert (done.returncode, done.stderr) == (1, b"robot_loop: soon is no budget: give milliseconds, 1 or more\n")
+
+
+def test_the_robot_loop_says_that_no_frame_came(examples: Path, engine: Path, name: str) -> None:
+    done = run(examples / "robot_loop", engine, 32, 32, 60_000, name, frames=b"less")
+    said = b"robot_loop: the input ended after 4 of a frame's 3072 bytes\nrobot_loop: no frame came\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_the_reader_says_in_one_line_that_nothing_is_published(name: str) -> None:
+    done = run(sys.executable, ROOT / "cpp/examples/read_depth.py", name)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith(b"read_depth: ")
+    assert name.encode() in done.stderr
 
 
 def test_the_reader_never_sees_a_torn_frame_under_load(name: str, read_depth: ModuleType) -> None:
