@@ -118,8 +118,13 @@ def build(
     """
     from mvde.engines.base import BuildOptions
     from mvde.engines.tensorrt.options import TensorRtOptions
+    from mvde.errors import UsageError
 
     if prove is not None:
+        if config or engine or onnx or name or res:
+            raise UsageError(
+                "--prove measures the one engine that it names; leave --config, --engine, --onnx, --name and --res out"
+            )
         _prove(prove)
         return
     _refuse_dla(dla)

@@ -175,3 +175,8 @@ def test_calibration_folders_that_are_missing_empty_small_or_broken(
     record = json.loads((workspace / "engines" / "tiny-32x48-openvino-int8" / "engine.json").read_text())["precision"]
     assert record["calibration"]["num_images"] == 3
     assert record["gate"]["runs"][0]["images"] == "every fourth image of photos"
+
+
+def test_proof_of_one_engine_takes_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["build", "--prove", "engines/one", "--engine", "openvino:fp32"]) == 2
+    assert "--prove measures the one engine that it names" in capsys.readouterr().err
