@@ -323,31 +323,6 @@ print([str(path) for path in Path("built").rglob("*")])
     assert done.stdout.endswith("[]\n")
 
 
-def test_a_node_that_the_parser_refuses_is_named_with_a_way_out(workspace: Path) -> None:
-    pytest.importorskip("onnx")
-    script = """
-import onnx
-from onnx import helper
-model = onnx.load("export/tiny-32x48.onnx")
-model.graph.node[-1].output[0] = "inner"
-model.graph.node.append(helper.make_node("Det", ["inner"], ["odd"], name="the_odd_one"))
-model.graph.node.append(helper.make_node("Add", ["inner", "odd"], ["depth"]))
-onnx.save(model, "odd.onnx")
-from mvde.engines.tensorrt.api import load_api
-from mvde.engines.tensorrt.parse import parse_graph
-from mvde.errors import BackendError
-api = load_api("tensorrt-rtx")
-try:
-    parse_graph(api, api.builder(), Path("odd.onnx"))
-except BackendError as error:
-    print(error)
-"""
-    done = python(workspace, script)
-    assert done.returncode == 0, done.stderr
-    assert "node the_odd_one (Det)" in done.stdout
-    assert "export it with another --opset" in done.stdout
-
-
 def test_a_full_disk_is_noticed_before_the_build(workspace: Path) -> None:
     script = """
 import shutil
@@ -363,74 +338,6 @@ except OutputError as error:
     assert done.returncode == 0, done.stderr
     assert "needs about 0 MB on disk, but 0 MB are free; make room" in done.stdout
     assert done.stdout.count("\n") == 1
-
-
-def test_a_constant_that_is_resized_at_run_time_is_refused(workspace: Path) -> None:
-    """What a position embedding that is left to be resampled looks like."""
-    pytest.importorskip("onnx")
-    script = """
-import onnx
-from onnx import helper, numpy_helper
-model = onnx.load("export/tiny-32x48.onnx")
-graph = model.graph
-graph.initializer.append(numpy_helper.from_array(np.ones((1, 1, 16, 24), np.float32), "embedding"))
-graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
-graph.initializer.append(numpy_helper.from_array(np.array([1, 32, 48], np.int64), "flat"))
-graph.node[-1].output[0] = "inner"
-for made in (
-    helper.make_node("Resize", ["embedding", "", "scales"], ["resized"], name="resample", mode="linear"),
-    helper.make_node("Reshape", ["resized", "flat"], ["reshaped"]),
-    helper.make_node("Add", ["inner", "reshaped"], ["depth"]),
-):
-    graph.node.append(made)
-onnx.save(model, "resampled.onnx")
-from mvde.engines.tensorrt.api import load_api
-from mvde.engines.tensorrt.inspect import check_network, inspect_network
-from mvde.engines.tensorrt.parse import parse_graph
-from mvde.errors import BackendError
-api = load_api("tensorrt-rtx")
-builder = api.builder()
-network, parser = parse_graph(api, builder, Path("resampled.onnx"))
-try:
-    check_network(inspect_network(network), "fp32", "TensorRT-RTX")
-except BackendError as error:
-    print(error)
-"""
-    done = python(workspace, script)
-    assert done.returncode == 0, done.stderr
-    assert "resizes constants at run time (resample)" in done.stdout
-
-
-def test_a_product_of_two_quantised_operands_counts_as_int8(workspace: Path) -> None:
-    pytest.importorskip("onnx")
-    script = """
-import onnx
-from onnx import helper, numpy_helper
-model = onnx.load("export/tiny-32x48.onnx")
-graph = model.graph
-for name, value in (("scale", np.float32(0.02)), ("zero", np.int8(0)), ("weight8", np.full((1, 3, 1, 1), 3, np.int8))):
-    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-(at,) = [index for index, node in enumerate(graph.node) if node.op_type == "Conv"]
-graph.node[at].input[0], graph.node[at].input[1] = "planes_dq", "weight_dq"
-for made in (
-    helper.make_node("DequantizeLinear", ["weight8", "scale", "zero"], ["weight_dq"]),
-    helper.make_node("DequantizeLinear", ["planes_q", "scale", "zero"], ["planes_dq"]),
-    helper.make_node("QuantizeLinear", ["planes", "scale", "zero"], ["planes_q"]),
-):
-    graph.node.insert(at, made)
-onnx.save(model, "quantised.onnx")
-from mvde.engines.tensorrt.api import load_api
-from mvde.engines.tensorrt.inspect import inspect_network
-from mvde.engines.tensorrt.parse import parse_graph
-api = load_api("tensorrt-rtx")
-builder = api.builder()
-network, parser = parse_graph(api, builder, Path("quantised.onnx"))
-facts = inspect_network(network)
-print(facts.products_by_dtype, facts.executed_precision)
-"""
-    done = python(workspace, script)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "{'int8': 1} int8\n"
 
 
 def _copy(folder: Path, target: Path) -> Path:
