@@ -21,6 +21,7 @@ from PIL import Image
 import mvde
 from mvde import cli
 from mvde.cuda.device import find_gpu
+from mvde.native.abi import Frame
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "mvde/assets/photos/coffee.jpg"
@@ -40,19 +41,6 @@ pytestmark = [
     pytest.mark.skipif(find_gpu() is None, reason="there is no GPU"),
     pytest.mark.skipif(not INCLUDE_DIR or shutil.which("nvcc") is None, reason=f"needs nvcc and {VARIABLE}"),
 ]
-
-
-class Frame(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("chroma", ctypes.c_void_p),
-        ("format", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("row_stride", ctypes.c_int64),
-        ("chroma_row_stride", ctypes.c_int64),
-    )
 
 
 class Outputs(ctypes.Structure):
