@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
+from types import MethodType
 from typing import Any
 
 import torch
@@ -134,6 +135,14 @@ def _freeze_position(module: nn.Module) -> bool:
 
 
 def _replay_position(module: nn.Module) -> None:
-    """From now on the noted position embedding is handed back as it is."""
+    """From now on the noted position embedding is handed back as it is.
+
+    By a method: of a copy of the module, as the exporter makes one, it is the copy's, and hands back the copy's tensor.
+    """
     if hasattr(module, "fixed_position"):
-        setattr(module, str(module.fixed_method), lambda *args, **kwargs: module.fixed_position)
+        setattr(module, str(module.fixed_method), MethodType(_noted_position, module))
+
+
+def _noted_position(module: Any, *args: Any, **kwargs: Any) -> Tensor:
+    position: Tensor = module.fixed_position
+    return position

@@ -72,7 +72,12 @@ def _with_aliases(module: torch.nn.Module) -> tuple[torch.nn.Module, list[torch.
     import torch
 
     tensors = [*module.parameters(), *module.buffers()]
-    aliases: list[torch.Tensor] = [torch.nn.Parameter(tensor.detach(), requires_grad=False) for tensor in tensors]
+    aliases = [
+        torch.nn.Parameter(tensor.detach(), requires_grad=False)
+        if isinstance(tensor, torch.nn.Parameter)
+        else tensor.detach()
+        for tensor in tensors
+    ]
     memo: dict[int, Any] = {id(tensor): alias for tensor, alias in zip(tensors, aliases, strict=True)}
     return copy.deepcopy(module, memo).eval(), aliases
 

@@ -100,6 +100,29 @@ def test_at_a_fixed_resolution_the_position_embedding_is_a_constant(
         assert [what for what in resampled if what == "24 channels"]
 
 
+def test_exported_it_gives_its_depth_without_resampling_positions(
+    pair: tuple[Any, HuggingFaceDepthModel, int], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from mvde.export.serialize import save_model
+    from mvde.export.trace import traced
+
+    _, ours, patch_size = pair
+    resolution = (6 * patch_size, 6 * patch_size)
+    image = torch.randint(0, 256, (1, 3, *resolution), dtype=torch.uint8)
+    expected = ours.predict_depth(image).numpy()
+    with traced(ours, resolution) as graph:
+        modes = [node.attributes["mode"].as_string() for node in graph.graph if node.op_type == "Resize"]
+        save_model(graph, tmp_path / "model.onnx", {})
+    assert modes  # the decoder's
+    assert "cubic" not in modes
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    (depth,) = session.run(None, {"image": image.permute(0, 2, 3, 1).numpy()})
+    # As an export's parity: two float32 evaluations in another order of summation.
+    assert abs(depth / expected - 1).max() < 1e-4
+
+
 def test_what_the_output_means_can_be_stated(tmp_path: Path) -> None:
     _dpt().save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
