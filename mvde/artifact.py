@@ -232,7 +232,7 @@ def find_onnx(
     matches = _matching(there, name, resolution, batch)
     # A typed graph is meant only where its file is named: by its model's name one asks for the fp32 graph.
     matches = [found for found in matches if found.manifest.precision is None or name != found.manifest.name]
-    found = _only(matches, there, f"exported graph {wanted} in {root}", "mvde export", "--res H[xW]")
+    found = _only(matches, there, f"exported graph {wanted} in {root}", "mvde export", "--res H[xW], --batch N")
     return load_artifact(found.path)
 
 
@@ -272,7 +272,9 @@ def find_engine(
     """
     matches = find_engines(name_or_path, resolution, engine_id, folder, batch)
     wanted = _describe(None, resolution, batch, engine_id)
-    found = _only(matches, matches, f"engine {wanted} for {name_or_path or folder}", "mvde build", "--res or --engine")
+    found = _only(
+        matches, matches, f"engine {wanted} for {name_or_path or folder}", "mvde build", "--res, --batch, --engine"
+    )
     return load_artifact(found.path)
 
 

@@ -158,16 +158,21 @@ def load_config(source: Config | DictConfig | Mapping[str, Any] | str | Path) ->
     """
     if isinstance(source, Config):
         return _checked(source, "config")
+    if isinstance(source, (str, Path)):
+        return _validated(_read_yaml(Path(source)), str(source))
+    return _validated(_omegaconf().create(_plain(source)), "config")
+
+
+def _validated(given: Any, where: str) -> Config:
+    """Config of an OmegaConf object; ``where`` is what errors call it."""
     oc = _omegaconf()
-    where = str(source) if isinstance(source, (str, Path)) else "config"
-    given = _read_yaml(Path(source)) if isinstance(source, (str, Path)) else oc.create(_plain(source))
     schema = oc.structured(Config)
     oc.set_readonly(schema, None)
     for node in _sections(schema):
         oc.set_readonly(node, None)
     _spread_sizes(given, where)
     try:
-        _fill_stages(given)
+        _fill_stages(given, where)
         merged = oc.to_container(oc.merge(schema, given), resolve=True, throw_on_missing=True)
     except _omegaconf_errors() as error:
         raise ConfigError(_explain(error, where, schema, given)) from error
@@ -192,7 +197,7 @@ def override_config(source: str | Path, assignments: Sequence[str]) -> Config:
             _omegaconf().update(given, key, yaml.safe_load(text), force_add=True)
         except failures as error:
             raise ConfigError(f"cannot set {assignment!r}: {' '.join(str(error).split())}") from error
-    return load_config(given)
+    return _validated(given, " ".join([str(source), *assignments]))
 
 
 def parse_resolution(text: str) -> tuple[int, int]:
@@ -279,13 +284,13 @@ def _spread_sizes(given: Any, where: str) -> None:
             raise ConfigError(f"{where}: {section}.{key} must be one number or [height, width], but got {size!r}")
 
 
-def _fill_stages(given: Any) -> None:
+def _fill_stages(given: Any, where: str) -> None:
     """Each stage is checked by itself: OmegaConf does not merge the elements of a list with their schema."""
     oc = _omegaconf()
     stages: Any = oc.select(given, "train.stages")
     if oc.is_list(stages):
         if not all(oc.is_dict(stage) for stage in stages):
-            raise ConfigError(f"train.stages must be a list of mappings with the keys {_names(StageConfig)}")
+            raise ConfigError(f"{where}: train.stages must be a list of mappings with the keys {_names(StageConfig)}")
         given.train.stages = [oc.to_container(oc.merge(oc.structured(StageConfig), stage)) for stage in stages]
 
 

@@ -168,7 +168,7 @@ def test_assignments_override_a_file(tmp_path: Path) -> None:
     assert (config.train.lr, config.vit.image_size) == (0.5, (64, 64))
     assert config.train.stages[0].steps == 9
     assert config.data.val == "there"
-    with pytest.raises(ConfigError, match=r"train\.lrr"):
+    with pytest.raises(ConfigError, match=r"\.yaml train\.lrr=0\.5: train\.lrr: "):
         override_config(path, ["train.lrr=0.5"])
     with pytest.raises(ConfigError, match="KEY=VALUE"):
         override_config(path, ["train.lr"])

@@ -33,6 +33,9 @@ def bench(
     res: Annotated[
         list[str] | None, typer.Option("--res", help="Resolution, H or HxW, where several were built; repeatable.")
     ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Images per call, where several were built.")
+    ] = None,
     engine_dir: Annotated[Path, typer.Option("--engine-dir", help="Folder that holds engines.")] = Path("engines"),
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of photographs. Default: those that ship.")
@@ -93,7 +96,7 @@ def bench(
     plan = Plan(duration, frames, check_fit(fit), paced, concurrency)
     plan.check()
     before = _old_report(old, max_regression)
-    artifacts = _artifacts(engine, name, res, engine_dir)
+    artifacts = _artifacts(engine, name, res, batch, engine_dir)
     photographs = read_photographs(images)
     assessor = open_assessor(
         data, data_format, depth_scale, max_frames, photographs, with_pictures=html_path is not None
@@ -216,7 +219,9 @@ def _write(
             temporary.write_text(text, encoding="utf-8")
 
 
-def _artifacts(engines: list[str] | None, name: str | None, res: list[str] | None, folder: Path) -> list[Artifact]:
+def _artifacts(
+    engines: list[str] | None, name: str | None, res: list[str] | None, batch: int | None, folder: Path
+) -> list[Artifact]:
     """The engines that the options name; with none named, every engine there is."""
     from mvde.artifact import find_engines
     from mvde.config import parse_resolution
@@ -225,7 +230,7 @@ def _artifacts(engines: list[str] | None, name: str | None, res: list[str] | Non
     found = []
     for resolution in [parse_resolution(text) for text in res] if res else [None]:
         if engines:
-            found += [find(text, name=name, resolution=resolution, root=folder) for text in engines]
+            found += [find(text, name=name, resolution=resolution, batch=batch, root=folder) for text in engines]
         else:
-            found += find_engines(name, resolution, folder=folder)
+            found += find_engines(name, resolution, folder=folder, batch=batch)
     return list({artifact.path: artifact for artifact in found}.values())

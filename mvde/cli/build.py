@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from mvde.artifact import Artifact
+    from mvde.cli.build_list import Entry
     from mvde.engines.base import BuildOptions, EngineId
     from mvde.engines.build import BuildReport
 
@@ -31,6 +32,9 @@ def build(
         list[str] | None, typer.Option("--res", help="Resolution of the graph, H or HxW; repeatable.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Model name, where several were exported.")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Images per call, where several were exported.")
+    ] = None,
     onnx: Annotated[Path | None, typer.Option("--onnx", help="An exported graph, instead of --name and --res.")] = None,
     config: Annotated[
         Path | None,
@@ -116,14 +120,16 @@ def build(
 
     Each engine is compared with its fp32 graph on photographs and is kept only if depth and patch statistics agree.
     """
+    from mvde.cli.build_list import Entry
     from mvde.engines.base import BuildOptions
     from mvde.engines.tensorrt.options import TensorRtOptions
     from mvde.errors import UsageError
 
     if prove is not None:
-        if config or engine or onnx or name or res:
+        if config or engine or onnx or name or res or batch:
             raise UsageError(
-                "--prove measures the one engine that it names; leave --config, --engine, --onnx, --name and --res out"
+                "--prove measures the one engine that it names; leave --config, --engine, --onnx, --name, --res and "
+                "--batch out"
             )
         _prove(prove)
         return
@@ -146,16 +152,14 @@ def build(
         accept_known_bad=accept_known_bad,
         tune_s=tune_seconds if tune else None,
     )
-    for source, engine_id in _wanted(config, engine, onnx, name, res, export_dir, without_device):
+    for source, engine_id in _wanted(config, Entry(engine, name, res, batch), onnx, export_dir, without_device):
         _report(_build_one(source, engine_id, options, images, calibration, out))
 
 
 def _wanted(
     config: Path | None,
-    engines: list[str] | None,
+    given: Entry,
     onnx: Path | None,
-    name: str | None,
-    res: list[str] | None,
     export_dir: Path,
     without_device: bool,
 ) -> list[tuple[Artifact, EngineId]]:
@@ -165,15 +169,15 @@ def _wanted(
     from mvde.engines.store import best_engine_id, resolve
     from mvde.errors import UsageError
 
-    if config is not None and (engines or onnx or name or res):
-        raise UsageError("--config lists the engines; leave --engine, --onnx, --name and --res out")
-    entries = read_build_list(config) if config is not None else [(engines, name, res)]
+    if config is not None and (onnx or any(given)):
+        raise UsageError("--config lists the engines; leave --engine, --onnx, --name, --res and --batch out")
+    entries = read_build_list(config) if config is not None else [given]
     found = []
-    for texts, wanted_name, resolutions in entries:
-        ids = [EngineId.parse(text) for text in texts] if texts else [best_engine_id()]
+    for entry in entries:
+        ids = [EngineId.parse(text) for text in entry.engines] if entry.engines else [best_engine_id()]
         if not without_device:
             ids = [resolve(engine_id) for engine_id in ids]
-        sources = _sources(onnx, wanted_name, resolutions, export_dir)
+        sources = _sources(onnx, entry, export_dir)
         found += [(source, engine_id) for source in sources for engine_id in ids]
     return list({(str(source.path), str(engine_id)): (source, engine_id) for source, engine_id in found}.values())
 
@@ -282,17 +286,18 @@ def _untyped(source: Artifact) -> Artifact:
     return source
 
 
-def _sources(onnx: Path | None, name: str | None, res: list[str] | None, export_dir: Path) -> list[Artifact]:
+def _sources(onnx: Path | None, wanted: Entry, export_dir: Path) -> list[Artifact]:
     """The exported graphs that the options name; with none of them, the only one there is."""
     from mvde.artifact import find_onnx, list_artifacts, load_artifact
     from mvde.config import parse_resolution
     from mvde.errors import ArtifactError, UsageError
 
     if onnx is not None:
-        if name or res:
-            raise UsageError("--onnx names one graph; leave --name and --res out")
+        if wanted.name or wanted.res or wanted.batch:
+            raise UsageError("--onnx names one graph; leave --name, --res and --batch out")
         return [_untyped(find_onnx(onnx))]
     there = [found for found in list_artifacts(export_dir, "onnx") if found.manifest.precision is None]
+    name = wanted.name
     if name is None:
         names = {found.manifest.name for found in there}
         if not names:
@@ -300,9 +305,9 @@ def _sources(onnx: Path | None, name: str | None, res: list[str] | None, export_
         if len(names) > 1:
             raise ArtifactError(f"{export_dir}/ holds graphs of {', '.join(sorted(names))}; say which with --name")
         name = names.pop()
-    if res:
-        return [find_onnx(name, parse_resolution(text), export_dir) for text in res]
-    matches = [found for found in there if found.manifest.name == name]
+    if wanted.res:
+        return [find_onnx(name, parse_resolution(text), export_dir, wanted.batch) for text in wanted.res]
+    matches = [found for found in there if found.manifest.name == name and wanted.batch in {None, found.manifest.batch}]
     if not matches:
-        return [find_onnx(name, None, export_dir)]  # raises, listing what there is
+        return [find_onnx(name, None, export_dir, wanted.batch)]  # raises, listing what there is
     return [load_artifact(found.path) for found in matches]

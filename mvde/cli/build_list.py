@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Entry = tuple["list[str] | None", "str | None", "list[str] | None"]
+_KEYS = ("engine", "name", "res", "batch")
 
-_KEYS = ("engine", "name", "res")
+
+class Entry(NamedTuple):
+    """Engine ids, and what chooses the graphs that they are built from; None leaves it open."""
+
+    engines: list[str] | None
+    name: str | None
+    res: list[str] | None
+    batch: int | None
 
 
 def read_build_list(path: Path) -> list[Entry]:
-    """Engine ids, name and resolutions of each entry, as the command line gives them.
+    """The entries of the file, as the command line would give them.
 
-    Every entry is an object with ``engine`` (an id or several), and ``name`` and ``res`` where needed. Raises
-    :class:`ConfigError` naming the entry and the key that is wrong.
+    Every entry is an object with ``engine`` (an id or several), and ``name``, ``res`` and ``batch`` where needed.
+    Raises :class:`ConfigError` naming the entry and the key that is wrong.
     """
     import json
 
@@ -44,7 +51,10 @@ def _entry(item: Any, where: str) -> Entry:
     name = item.get("name")
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"{where}: name must be a text, but got {name!r}")
-    return _texts(item.get("engine"), f"{where}: engine"), name, _texts(item.get("res"), f"{where}: res")
+    batch = item.get("batch")
+    if batch is not None and (type(batch) is not int or batch < 1):
+        raise ConfigError(f"{where}: batch must be a whole number from 1 on, but got {batch!r}")
+    return Entry(_texts(item.get("engine"), f"{where}: engine"), name, _texts(item.get("res"), f"{where}: res"), batch)
 
 
 def _texts(value: Any, where: str) -> list[str] | None:

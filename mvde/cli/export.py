@@ -154,7 +154,10 @@ def _export(
     from rich.console import Console
 
     from mvde.config import parse_resolution
+    from mvde.runtime.image import read_image
 
+    for path in photo or ():
+        read_image(path)  # refuses, before minutes of tracing, what `mvde run` would refuse
     resolutions = [parse_resolution(text) for text in res or ()]
     load, source = _model_loader(checkpoint, config, random_weights)
     with Console(stderr=True).status("loading the model") as status:

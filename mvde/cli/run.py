@@ -31,6 +31,9 @@ def run(
     fit: Annotated[str, typer.Option("--fit", help="stretch, letterbox or crop.")] = "stretch",
     name: Annotated[str | None, typer.Option("--name", help="Model name, where several were built.")] = None,
     res: Annotated[str | None, typer.Option("--res", help="Resolution, H or HxW, where several were built.")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Images per call, where several were built.")
+    ] = None,
     engine_dir: Annotated[Path, typer.Option("--engine-dir", help="Folder that holds engines.")] = Path("engines"),
 ) -> None:
     """Write depth, a picture and patch statistics of every frame.
@@ -46,7 +49,7 @@ def run(
     how = check_fit(fit)
     paths = expand_inputs(inputs)
     resolution = parse_resolution(res) if res else None
-    with DepthRuntime.load(engine, name=name, resolution=resolution, engine_dir=engine_dir) as runtime:
+    with DepthRuntime.load(engine, name=name, resolution=resolution, batch=batch, engine_dir=engine_dir) as runtime:
         info = runtime.info
         size = "x".join(map(str, info.resolution))
         print(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")

@@ -101,6 +101,7 @@ def find(
     *,
     name: str | None = None,
     resolution: tuple[int, int] | None = None,
+    batch: int | None = None,
     root: Path = ENGINE_DIR,
 ) -> Artifact:
     """The engine that an id (``"fp16"``), a path, or ``None`` (the only one there is) names; not yet checked.
@@ -108,15 +109,15 @@ def find(
     Raises :class:`ArtifactError` listing what there is when none or several match, with the command that builds one.
     """
     if isinstance(source, str) and EngineId.matches_grammar(source):
-        return _only(_of_id(EngineId.parse(source), name, resolution, root), source)
+        return _only(_of_id(EngineId.parse(source), name, resolution, batch, root), source)
     if source is not None:
         path = Path(source)
         if not path.exists():
             if isinstance(source, str) and _looks_like_id(source):
                 EngineId.parse(source)  # says what an id looks like
             raise ArtifactError(f"there is no engine at {path}; `mvde build` writes engines to {root}/")
-        return _only(find_engines(path, resolution), str(path))
-    return _only(_for_this_machine(find_engines(name, resolution, folder=root)), "any")
+        return _only(find_engines(path, resolution, batch=batch), str(path))
+    return _only(_for_this_machine(find_engines(name, resolution, folder=root, batch=batch)), "any")
 
 
 def load_engine(source: str | Path | Artifact) -> tuple[Engine, Manifest]:
@@ -207,12 +208,15 @@ def build_command(manifest: Manifest) -> str:
     record = manifest.engine
     assert record is not None
     height, width = manifest.resolution
-    return f"mvde build --engine {record.id} --name {manifest.name} --res {height}x{width}"
+    batch = f" --batch {manifest.batch}" if manifest.batch != 1 else ""
+    return f"mvde build --engine {record.id} --name {manifest.name} --res {height}x{width}{batch}"
 
 
-def _of_id(wanted: EngineId, name: str | None, resolution: tuple[int, int] | None, root: Path) -> Sequence[Artifact]:
+def _of_id(
+    wanted: EngineId, name: str | None, resolution: tuple[int, int] | None, batch: int | None, root: Path
+) -> Sequence[Artifact]:
     """Engines of an id; for a bare precision those of the backend that is best here, or else whichever was built."""
-    matches = _for_this_machine(find_engines(name, resolution, str(wanted), root))
+    matches = _for_this_machine(find_engines(name, resolution, str(wanted), root, batch))
     if wanted.backend is not None or len(matches) == 1:
         return matches
     for backend in _MODULES:
@@ -252,7 +256,7 @@ def _only(matches: Sequence[Artifact], wanted: str) -> Artifact:
         return matches[0]
     listed = "; ".join(str(match) for match in matches)
     raise ArtifactError(
-        f"several engines match {wanted!r}: {listed}; say which with --res, --name, an engine id or a path"
+        f"several engines match {wanted!r}: {listed}; say which with --res, --batch, --name, an engine id or a path"
     )
 
 

@@ -100,19 +100,20 @@ class DepthRuntime:
         *,
         name: str | None = None,
         resolution: tuple[int, int] | None = None,
+        batch: int | None = None,
         engine_dir: str | Path = ENGINE_DIR,
         manifest: Manifest | None = None,
     ) -> DepthRuntime:
         """Runtime over the engine at a path, of an id (``"fp16"``, ``"openvino:bf16"``), or over a loaded engine.
 
-        An id is looked up in ``engine_dir``, with the model's ``name`` and ``resolution`` (H, W) where several match;
-        ``None`` takes the only engine there is. A loaded engine needs its ``manifest``.
+        An id is looked up in ``engine_dir``, with the model's ``name``, ``resolution`` (H, W) and ``batch`` where
+        several match; ``None`` takes the only engine there is. A loaded engine needs its ``manifest``.
 
         Raises :class:`ArtifactError` when there is none, :class:`IncompatibleEngineError` when it was built for another
         machine or library version, :class:`HashMismatchError` when it is truncated or was replaced.
         """
         if source is None or isinstance(source, (str, Path)):
-            found = find(source, name=name, resolution=resolution, root=Path(engine_dir))
+            found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
             return cls(*load_engine(found))
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")

@@ -70,6 +70,25 @@ def test_without_a_resolution_every_exported_one_is_built(workspace: Path) -> No
     ]
 
 
+def test_graphs_that_differ_in_their_batch_are_told_apart(
+    workspace: Path, write_graph: Callable[..., Artifact], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_graph(workspace / "export", batch=2)
+    build = ["build", "-e", "openvino:fp32", "--res", "32x48"]
+    assert cli.execute(build) == 1
+    assert "--batch N" in capsys.readouterr().err
+    assert cli.execute([*build, "--batch", "2"]) == 0
+    assert cli.execute([*build, "--batch", "1"]) == 0
+    assert _built(workspace / "engines") == ["tiny-32x48-b2-openvino-fp32", "tiny-32x48-openvino-fp32"]
+    Image.new("RGB", (60, 40), (90, 120, 150)).save("photo.png")
+    assert cli.execute(["run", "photo.png"]) == 1
+    assert "--batch" in capsys.readouterr().err
+    assert cli.execute(["run", "photo.png", "--batch", "2"]) == 0
+    assert cli.execute(["bench", "-e", "openvino:fp32", "--batch", "1", "--frames", "1"]) == 0
+    assert cli.execute([*build, "--batch", "3"]) == 1
+    assert "with batch 3" in capsys.readouterr().err
+
+
 def test_without_an_engine_the_best_one_here_is_built(workspace: Path) -> None:
     assert cli.execute(["build", "--onnx", "export/tiny-32x48.onnx"]) == 0
     assert _built(workspace / "engines") in (["tiny-32x48-openvino-fp32"], ["tiny-32x48-openvino-bf16"])
@@ -84,7 +103,7 @@ def test_without_an_engine_the_best_one_here_is_built(workspace: Path) -> None:
         (["--res", "0"], 2, "not understood"),
         (["--name", "giant"], 1, "giant"),
         (["--onnx", "nowhere.onnx"], 1, "nowhere.onnx"),
-        (["--onnx", "export/tiny-32x48.onnx", "--res", "32x48"], 2, "leave --name and --res out"),
+        (["--onnx", "export/tiny-32x48.onnx", "--res", "32x48"], 2, "leave --name, --res and --batch out"),
         (["--images", "export"], 1, "holds no image"),
         (["--export-dir", "elsewhere"], 1, "mvde export"),
         (["--provider", "cuda"], 2, "--provider is for onnxruntime"),

@@ -20,6 +20,7 @@ pytest.importorskip("onnxscript")
 
 import torch
 import yaml
+from PIL import Image
 
 from mvde.artifact import load_artifact, sha256_file
 from mvde.cli import execute
@@ -107,6 +108,15 @@ def test_resolution_off_the_grid_names_the_nearest(checkpoint: Path, fails: Call
 
 def test_resolution_that_is_no_size(checkpoint: Path, fails: Callable[..., str]) -> None:
     assert "'large' is not understood" in fails(2, "--checkpoint", checkpoint, "--res", "large")
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("L", "grey"), ("RGBA", "RGBA"), ("I;16", "16-bit grey")])
+def test_photographs_that_are_not_rgb(
+    mode: str, kind: str, checkpoint: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new(mode, (40, 40)).save(photo)
+    assert f"photo.png is a {kind} image" in fails(1, "--checkpoint", checkpoint, "--res", "32", "--photo", photo)
 
 
 def test_missing_checkpoint(tmp_path: Path, fails: Callable[..., str]) -> None:
