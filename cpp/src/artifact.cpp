@@ -198,6 +198,7 @@ void mvde::check_graph(const Artifact &artifact) {
 }
 
 std::string mvde::build_command(const Manifest &manifest) {
+    const std::string batch = manifest.batch() == 1 ? "" : " --batch " + std::to_string(manifest.batch());
     return "mvde build --engine " + manifest.engine.id + " --name " + manifest.name + " --res " +
-           std::to_string(manifest.height()) + "x" + std::to_string(manifest.width());
+           std::to_string(manifest.height()) + "x" + std::to_string(manifest.width()) + batch;
 }
