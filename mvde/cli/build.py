@@ -212,13 +212,16 @@ def _build_one(
         def show(phase: str, num_done: int, num_steps: int) -> None:
             progress.update(task, description=escape(f"{what}: {phase}"), completed=num_done, total=num_steps)
 
+        def tell(message: str) -> None:
+            progress.update(task, description=escape(f"{what}: {message}"))
+
         return build_engine(
             source,
             engine_id,
             fitted_photographs(source.manifest.resolution, images),
             root=out,
             options=dataclasses.replace(options, on_progress=show),
-            lower_graph=lowerer(source, lowering),
+            lower_graph=lowerer(source, dataclasses.replace(lowering, progress=tell)),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -132,8 +133,11 @@ def _lower(path: Path, precision: str, judgement: Judgement) -> Path:
     from mvde.export.precision import write_typed
 
     source = find_onnx(path)
-    with Console(stderr=True).status(escape(f"lowering {path} to {precision}")):
-        typed = write_typed(source, precision, judgement.options(source.manifest))
+    what = f"lowering {path} to {precision}"
+    with Console(stderr=True).status(escape(what)) as status:
+        options = judgement.options(source.manifest)
+        told = replace(options, progress=lambda message: status.update(escape(f"{what}: {message}")))
+        typed = write_typed(source, precision, told)
     for line in describe(typed):
         print(line)
     return typed.path

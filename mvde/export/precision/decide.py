@@ -1,4 +1,4 @@
-"""Which groups of nodes stay in a higher precision: found by lowering each alone and measuring what depth does."""
+"""Which groups of nodes stay in a higher precision: found by lowering them alone and measuring what depth does."""
 
 from __future__ import annotations
 
@@ -7,94 +7,142 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mvde.export.precision.emulate import emulated
-from mvde.export.precision.groups import Group
-from mvde.export.precision.session import GraphSession
+from mvde.export.precision.groups import Group, bundles
+from mvde.export.precision.probe import Probe
 from mvde.export.precision.targets import NEGLIGIBLE, Target
-from mvde.parity import ParityReport, compare_depth
+from mvde.parity import ParityReport
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx_ir as ir
-    from numpy.typing import NDArray
 
 Lower = Callable[[Collection[Group]], "ir.Model"]
 """Groups → a copy of the fp32 graph in which those groups, and no others, are lowered."""
 
+MAX_ALONE = 40
+"""Measurements of bundles alone, after which none is halved further and heavy ones are kept whole."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Groups, and what depth does when they are lowered and nothing else is."""
+
+    groups: tuple[Group, ...]
+    effect: ParityReport
+
+    @property
+    def size(self) -> float:
+        """What bundles are ordered by: the mean relative depth error."""
+        return self.effect.mean_rel if math.isfinite(self.effect.mean_rel) else math.inf
+
 
 @dataclass
-class Probe:
-    """Measures lowered graphs against the fp32 graph's depth of the same images."""
+class Ranking:
+    """Bundles of groups, each measured alone once; those that matter are halved until they are single groups.
 
-    images: NDArray[np.uint8]
-    reference: NDArray[np.float32]
-    patch_size: int
+    Most of a large tower's branches matter to nobody, and are never measured one by one.
+    """
 
-    def measure(self, model: ir.Model) -> ParityReport:
-        """Differences in depth of a typed graph, computed as its dtypes say; infinite where it is not finite."""
-        return compare_depth(GraphSession(emulated(model)).depth(self.images), self.reference, self.patch_size)
+    alone: Callable[[Sequence[Group]], ParityReport]
+    bundles: list[Bundle]
+    num_halvings: int
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], alone: Callable[[Sequence[Group]], ParityReport]) -> Ranking:
+        """A ranking of ``groups`` in their first bundles."""
+        found = [Bundle(members, alone(members)) for members in bundles(groups)]
+        return cls(alone, found, max(0, MAX_ALONE - len(found)) // 2)
+
+    def ordered(self) -> list[Bundle]:
+        """Bundles, the heaviest first."""
+        return sorted(self.bundles, key=lambda bundle: -bundle.size)
+
+    def halve(self, among: Sequence[Bundle]) -> bool:
+        """Whether the first of ``among`` that has several groups gave way to its two halves, now measured."""
+        wide = next((bundle for bundle in among if len(bundle.groups) > 1), None)
+        if wide is None or self.num_halvings == 0:
+            return False
+        self.num_halvings -= 1
+        middle = len(wide.groups) // 2
+        halves = (wide.groups[:middle], wide.groups[middle:])
+        self.bundles.remove(wide)
+        self.bundles += [Bundle(members, self.alone(members)) for members in halves]
+        return True
+
+    def worst(self, count: int) -> list[Bundle]:
+        """The ``count`` heaviest bundles, halved where they are wide."""
+        while self.halve(self.ordered()[:count]):
+            pass
+        return self.ordered()[:count]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Groups that are lowered, groups that stay, and what each did to depth alone, where that was needed to decide."""
+    """Groups that are lowered, groups that stay, and what those did to depth, where that was needed to decide."""
 
     lowered: tuple[Group, ...]
     kept: tuple[Group, ...]
-    alone: Callable[[Group], ParityReport]
-    effects: dict[str, ParityReport] = field(default_factory=dict)
+    rest: Callable[[], Ranking]
+    reasons: dict[str, Bundle] = field(default_factory=dict)
 
-    def worst(self, count: int) -> list[tuple[str, ParityReport]]:
-        """The lowered groups that move depth most when they alone are; measured now, if that was not needed before."""
-        effects = {group.name: self.effects.get(group.name) or self.alone(group) for group in self.lowered}
-        return sorted(effects.items(), key=lambda item: -_size(item[1]))[:count]
+    def worst(self, count: int) -> list[Bundle]:
+        """The lowered bundles that move depth most when they alone are; measured now, if that was not needed before."""
+        return self.rest().worst(count)
 
 
 def decide(groups: Sequence[Group], lower: Lower, probe: Probe, target: Target, must_stay: Collection[str]) -> Decision:
     """The largest set of groups, taken by their effect, whose lowering meets ``target`` on the probe's images.
 
-    Groups named in ``must_stay`` are kept whatever they measure. Errors of groups add like independent ones, which
+    Groups named in ``must_stay`` are kept whatever they measure. Errors of bundles add like independent ones, which
     says how many to leave out before the next measurement.
     """
 
-    def alone(group: Group) -> ParityReport:
-        return probe.measure(lower([group]))
+    def alone(members: Sequence[Group]) -> ParityReport:
+        more = f" and {len(members) - 1} more" if len(members) > 1 else ""
+        return probe.measure(lower(members), f"{members[0].name}{more}, alone")
 
     candidates = [group for group in groups if group.name not in must_stay]
-    forced = [group for group in groups if group.name in must_stay]
-    if _meets(probe.measure(lower(candidates)), target):
-        return Decision(tuple(candidates), tuple(forced), alone)
-    effects = {group.name: alone(group) for group in candidates}
-    order = sorted(candidates, key=lambda group: -_size(effects[group.name]))
-    num_kept = _first_guess(order, effects, target)
-    while num_kept < len(order):
-        lowered = order[num_kept:]
-        next_effect = effects[lowered[0].name]
-        if _meets(probe.measure(lower(lowered)), target) or _size(next_effect) < NEGLIGIBLE * target.mean_rel:
-            break
-        num_kept += 1
-    kept = {group.name for group in order[:num_kept]} | {group.name for group in forced}
+    kept = [group for group in groups if group.name in must_stay]
+    if _meets(probe.measure(lower(candidates), "all groups"), target):
+        return Decision(tuple(candidates), tuple(kept), lambda: Ranking.of(candidates, alone))
+    ranking = Ranking.of(candidates, alone)
+    heavy = _heavy(ranking, lower, probe, target)
+    reasons = {group.name: bundle for bundle in heavy for group in bundle.groups}
+    stays = {group.name for group in kept} | set(reasons)
+    ranking.bundles = [bundle for bundle in ranking.bundles if bundle not in heavy]
     return Decision(
-        tuple(group for group in groups if group.name not in kept),
-        tuple(group for group in groups if group.name in kept),
-        alone,
-        effects,
+        tuple(group for group in groups if group.name not in stays),
+        tuple(group for group in groups if group.name in stays),
+        lambda: ranking,
+        reasons,
     )
 
 
-def _first_guess(order: Sequence[Group], effects: dict[str, ParityReport], target: Target) -> int:
-    """Groups to keep so that the squares of the others' errors sum to the target's."""
+def _heavy(ranking: Ranking, lower: Lower, probe: Probe, target: Target) -> list[Bundle]:
+    """The heaviest bundles, as many as must stay so that lowering the others meets ``target``."""
+    at_least = 1
+    while True:
+        order = ranking.ordered()
+        num_kept = max(at_least, _first_guess(order, target))
+        if ranking.halve(order[:num_kept]):
+            continue
+        rest = order[num_kept:]
+        if not rest or rest[0].size < NEGLIGIBLE * target.mean_rel:
+            return order[:num_kept]
+        lowered = [group for bundle in rest for group in bundle.groups]
+        if _meets(probe.measure(lower(lowered), f"all but {num_kept}"), target):
+            return order[:num_kept]
+        at_least = num_kept + 1
+
+
+def _first_guess(order: Sequence[Bundle], target: Target) -> int:
+    """Bundles to keep so that the squares of the others' errors sum to the target's."""
     for num_kept in range(1, len(order)):
-        rest = [effects[group.name] for group in order[num_kept:]]
+        rest = [bundle.effect for bundle in order[num_kept:]]
         mean = math.sqrt(sum(report.mean_rel**2 for report in rest))
         p99 = math.sqrt(sum(report.p99_rel**2 for report in rest))
         if mean <= target.mean_rel and p99 <= target.p99_rel:
             return num_kept
     return len(order)
-
-
-def _size(report: ParityReport) -> float:
-    return report.mean_rel if math.isfinite(report.mean_rel) else math.inf
 
 
 def _meets(report: ParityReport, target: Target) -> bool:

@@ -10,7 +10,9 @@ They follow the structure of the graph, not the names of its modules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mvde.export.precision.cast import computes
@@ -25,12 +27,14 @@ RESIDUAL = "residual stream"
 class Group:
     """Nodes by name; ``name`` says which weights they carry, from the first to the last, or which nodes they are.
 
-    ``num_computing`` counts the nodes but for casts, as :class:`mvde.manifest.PrecisionRecord` does.
+    ``num_computing`` counts the nodes but for casts, as :class:`mvde.manifest.PrecisionRecord` does. ``is_branch``
+    marks the attentions and MLPs of a tower, of which there are many alike.
     """
 
     name: str
     nodes: tuple[str, ...]
     num_computing: int
+    is_branch: bool = False
 
 
 def node_groups(graph: ir.Graph) -> list[Group]:
@@ -44,13 +48,31 @@ def node_groups(graph: ir.Graph) -> list[Group]:
         key = RESIDUAL if name in stream else name if _opens(node, keys) else keys[0]
         key_of[name] = key
         members.setdefault(key, []).append(node)
+    return _told_apart(
+        [
+            Group(
+                _label(key, nodes),
+                tuple(str(node.name) for node in nodes),
+                sum(node.op_type != "Cast" for node in nodes),
+                nodes[0].op_type == "LayerNormalization",
+            )
+            for key, nodes in members.items()
+        ]
+    )
+
+
+def bundles(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
+    """The groups as they are first measured: a tower's branches all together, every other group by itself."""
+    branches = tuple(group for group in groups if group.is_branch)
+    others: list[tuple[Group, ...]] = [(group,) for group in groups if not group.is_branch]
+    return [*others, branches] if branches else others
+
+
+def _told_apart(groups: list[Group]) -> list[Group]:
+    """Groups with the name of their first node beside a label that others have, too: equal weights are stored once."""
+    count = Counter(group.name for group in groups)
     return [
-        Group(
-            _label(key, nodes),
-            tuple(str(node.name) for node in nodes),
-            sum(node.op_type != "Cast" for node in nodes),
-        )
-        for key, nodes in members.items()
+        group if count[group.name] == 1 else replace(group, name=f"{group.name} ({group.nodes[0]})") for group in groups
     ]
 
 

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from mvde.artifact import sha256_file
 from mvde.engines.base import Graph
 from mvde.errors import UsageError
-from mvde.export.precision.decide import Probe
 from mvde.export.precision.emulate import emulated
 from mvde.export.precision.gate import GateReport, check, gate_record, judge
 from mvde.export.precision.images import check_images, default_images, fingerprint
 from mvde.export.precision.load import load_fp32, multiply_adds
 from mvde.export.precision.options import METHODS, RESTS, HeldOut, LowerOptions
 from mvde.export.precision.plan import Plan, lower_rest, plan_floats, plan_products
+from mvde.export.precision.probe import Probe
 from mvde.export.precision.promise import num_attention, num_by_dtype, num_layer_norm
-from mvde.export.precision.session import GraphSession
 from mvde.export.precision.targets import GATE
 from mvde.manifest import CalibrationRecord, PrecisionRecord
 
@@ -56,6 +55,7 @@ def lower_graph(graph: Graph, precision: str, folder: Path, options: LowerOption
     target = typed_path(folder / graph.path.name, precision, options.rest)
     try:
         files = _save(plan.model, target)
+        options.progress(f"comparing with fp32 on {sum(len(item.images) for item in held_out)} held-out images")
         reports = _judge(target, base, held_out, precision, plan, options.patch_size)
     except BaseException:
         for path in (target, target.with_suffix(".data")):
@@ -110,17 +110,17 @@ def _images(base: ir.Model, options: LowerOptions) -> tuple[NDArray[np.uint8], t
 
 
 def _plan(base: ir.Model, precision: str, images: NDArray[np.uint8], options: LowerOptions) -> Plan:
-    probe = _probe(base, images, options.patch_size)
+    probe = _probe(base, images, options)
     if not _is_quantized(precision):
         return plan_floats(base, precision, probe)
     plan = plan_products(base, precision, probe, images, options.method, options.rest)
     return plan if options.rest == "fp32" else lower_rest(plan, base, options.rest, probe)
 
 
-def _probe(model: ir.Model, images: NDArray[np.uint8], patch_size: int) -> Probe:
+def _probe(model: ir.Model, images: NDArray[np.uint8], options: LowerOptions) -> Probe:
     count = max(1, min(len(images), _MAX_PROBE_IMAGES, int(_PROBE_WORK // max(1, multiply_adds(model)))))
     taken = images[np.linspace(0, len(images) - 1, count).astype(int)]
-    return Probe(taken, GraphSession(model).depth(taken), patch_size)
+    return Probe(model, taken, options.patch_size, options.progress)
 
 
 def _save(model: ir.Model, target: Path) -> tuple[Path, ...]:
@@ -146,7 +146,7 @@ def _judge(
 
 def _blame(plan: Plan) -> str:
     """What to look at where the gate refuses a graph."""
-    worst = [f"{name} (mean {report.mean_rel:.1e})" for name, report in plan.decision.worst(3)]
+    worst = [f"{item.groups[0].name} (mean {item.effect.mean_rel:.1e})" for item in plan.decision.worst(3)]
     advice = "Calibrate on images like the robot's (--calibration FOLDER), or take a higher precision"
     return f"Of the lowered nodes, these move depth most: {'; '.join(worst) or 'none'}. {advice}"
 

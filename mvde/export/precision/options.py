@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class LowerOptions:
 
     ``held_out`` are the images of the gate, by default crops of other photographs. ``method`` is one of
     :data:`METHODS` or ``"auto"``. ``rest`` is one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
+    ``progress`` is told what is being measured.
     """
 
     calibration: NDArray[np.uint8] | None = None
@@ -42,3 +44,4 @@ class LowerOptions:
     method: str = "auto"
     rest: str = "fp32"
     patch_size: int = 16
+    progress: Callable[[str], None] = lambda message: None

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from mvde.errors import UsageError
 from mvde.export.precision.calibrate import collect, thresholds
 from mvde.export.precision.cast import cast_nodes, refused_nodes
-from mvde.export.precision.decide import Decision, Probe, decide
+from mvde.export.precision.decide import Bundle, Decision, decide
 from mvde.export.precision.groups import Group, node_groups
 from mvde.export.precision.options import METHODS
+from mvde.export.precision.probe import Probe
 from mvde.export.precision.quantize import find_products, quantize
-from mvde.export.precision.session import GraphSession, split_by_bytes, with_outputs
+from mvde.export.precision.session import largest_magnitudes
 from mvde.export.precision.targets import TARGETS
 from mvde.manifest import KeptNodes
 
@@ -44,6 +45,7 @@ class Plan:
 def plan_floats(base: ir.Model, precision: str, probe: Probe) -> Plan:
     """``base`` with every group in ``precision`` that its effect on depth and its activations' range allow."""
     groups = node_groups(base.graph)
+    probe.progress("ranges of activations")
     ranges = _too_large(base, groups, probe.images) if precision == "fp16" else {}
 
     def lower(lowered: Collection[Group]) -> ir.Model:
@@ -70,6 +72,7 @@ def plan_products(
             f"the graph has no product of an activation and a weight; there is nothing to put in {precision}"
         )
     groups = [group for group in node_groups(base.graph) if any(name in products for name in group.nodes)]
+    probe.progress(f"ranges of activations on {len(images)} images")
     statistics = collect(base, {item.activation: item.activation_axis for item in products.values()}, images)
 
     def lowered_by(limits: dict[str, float], lowered: Collection[Group]) -> ir.Model:
@@ -82,7 +85,7 @@ def plan_products(
     limits = {name: thresholds(statistics, name) for name in candidates}
     best = candidates[0]
     if len(candidates) > 1:
-        errors = {name: probe.measure(lowered_by(limits[name], groups)).p99_rel for name in candidates}
+        errors = {name: probe.measure(lowered_by(limits[name], groups), name).p99_rel for name in candidates}
         best = _best_method(errors)
     decision = decide(groups, lambda lowered: lowered_by(limits[best], lowered), probe, TARGETS[precision], ())
     return Plan(lowered_by(limits[best], decision.lowered), decision, _kept(decision, precision, {}), best)
@@ -118,23 +121,23 @@ def _names(kept: tuple[KeptNodes, ...]) -> set[str]:
 def _kept(decision: Decision, precision: str, ranges: dict[str, str]) -> tuple[KeptNodes, ...]:
     kept = []
     for group in decision.kept:
-        effect = decision.effects.get(group.name)
-        measured = f"{precision} there alone moves depth by {effect.mean_rel:.1e} on average" if effect else ""
-        reason = ranges.get(group.name, measured)
+        bundle = decision.reasons.get(group.name)
+        reason = ranges.get(group.name, _measured(bundle, precision) if bundle else "")
         kept.append(KeptNodes(group.name, "fp32", group.num_computing, reason))
     return tuple(kept)
+
+
+def _measured(bundle: Bundle, precision: str) -> str:
+    where = "there" if len(bundle.groups) == 1 else f"there and in {len(bundle.groups) - 1} groups like it"
+    return f"{precision} {where} alone moves depth by {bundle.effect.mean_rel:.1e} on average"
 
 
 def _too_large(base: ir.Model, groups: Sequence[Group], images: NDArray[np.uint8]) -> dict[str, str]:
     """Groups whose activations come too near to fp16's largest number on the images → what they reach."""
     group_of = {name: group.name for group in groups for name in group.nodes}
-    values = {str(node.outputs[0].name): group_of[str(node.name)] for node in base.graph if node.name in group_of}
     largest: dict[str, float] = {}
-    for names in split_by_bytes(base, list(values)):
-        for tensors in GraphSession(with_outputs(base, names)).tensors(images, names):
-            for name, tensor in tensors.items():
-                reached = max(abs(float(tensor.max())), abs(float(tensor.min())))
-                largest[values[name]] = max(largest.get(values[name], 0.0), reached)
+    for name, reached in largest_magnitudes(base, list(group_of), images).items():
+        largest[group_of[name]] = max(largest.get(group_of[name], 0.0), reached)
     return {
         name: f"its activations reach {reached:.3g}, too near to fp16's largest number {FP16_LARGEST:g}"
         for name, reached in largest.items()

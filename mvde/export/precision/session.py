@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mvde.errors import BackendError, MissingDependencyError
@@ -42,11 +42,17 @@ class GraphSession:
         """(height, width) of the images in pixels."""
         return int(self._input.shape[1]), int(self._input.shape[2])
 
-    def depth(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Depth (K, H, W) float32 of images (K, H, W, 3) uint8; the last batch is filled up by repetition."""
+    def depth(
+        self, images: NDArray[np.uint8], feeds: Sequence[Mapping[str, NDArray[np.float32]]] | None = None
+    ) -> NDArray[np.float32]:
+        """Depth (K, H, W) float32 of images (K, H, W, 3) uint8; the last batch is filled up by repetition.
+
+        ``feeds`` are what the graph's other inputs, if it has any, take in each batch.
+        """
         import numpy as np
 
-        batches = [self._run([], batch)[0] for batch in self._batches(images)]
+        others = feeds or [{}] * len(images)
+        batches = [self._run([], batch, other)[0] for batch, other in zip(self._batches(images), others, strict=False)]
         depth: NDArray[np.float32] = np.concatenate(batches)[: len(images)]
         return depth
 
@@ -55,9 +61,11 @@ class GraphSession:
         for batch in self._batches(images):
             yield dict(zip(names, self._run(names, batch), strict=True))
 
-    def _run(self, names: Sequence[str], batch: NDArray[np.uint8]) -> list[Any]:
+    def _run(
+        self, names: Sequence[str], batch: NDArray[np.uint8], others: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> list[Any]:
         try:
-            return list(self._session.run(list(names) or None, {self._input.name: batch}))
+            return list(self._session.run(list(names) or None, {self._input.name: batch, **(others or {})}))
         except Exception as error:  # as above
             raise BackendError(f"ONNX Runtime failed to run the typed graph: {_one_line(error)}") from error
 
@@ -67,6 +75,29 @@ class GraphSession:
         for start in range(0, len(images), self.batch):
             chunk = images[start : start + self.batch]
             yield np.concatenate([chunk, np.repeat(chunk[-1:], self.batch - len(chunk), axis=0)])
+
+
+def largest_magnitudes(model: ir.Model, nodes: Collection[str], images: NDArray[np.uint8]) -> dict[str, float]:
+    """Largest magnitude that each of the named nodes gives over images, found inside the graph: a large model's
+    activations would fill the memory."""
+    import onnx_ir as ir
+
+    copy = model.clone()
+    ends: list[str] = []
+    copy.graph.outputs.clear()
+    for node in [node for node in copy.graph if node.name in set(nodes)]:
+        for op in ("ReduceMin", "ReduceMax"):
+            end = ir.Value(name=f"{node.name}.{op}", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(()))
+            keep = [ir.AttrInt64("keepdims", 0)]
+            copy.graph.insert_after(node, ir.Node("", op, [node.outputs[0]], keep, outputs=[end]))
+            copy.graph.outputs.append(end)
+            ends.append(str(end.name))
+    largest: dict[str, float] = {}
+    for tensors in GraphSession(copy).tensors(images, ends):
+        for name, tensor in tensors.items():
+            node_name = name.rpartition(".")[0]
+            largest[node_name] = max(largest.get(node_name, 0.0), abs(float(tensor)))
+    return largest
 
 
 def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:

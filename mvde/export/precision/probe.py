@@ -1,0 +1,112 @@
+"""Measuring lowered graphs on images, without computing again what the fp32 graph gave before its first change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mvde.export.precision.cast import computes
+from mvde.export.precision.emulate import emulated
+from mvde.export.precision.groups import node_groups
+from mvde.export.precision.session import MAX_TENSOR_BYTES, GraphSession, with_outputs
+from mvde.parity import ParityReport, compare_depth
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+_KNOWN = ".known"
+"""Ending of an input by which a measured graph takes a tensor that the fp32 graph gave."""
+
+
+class Probe:
+    """Measures lowered graphs against the fp32 graph ``base`` on images (K, H, W, 3), and tells ``progress`` so.
+
+    Tensors between the groups of ``base`` are kept, the smallest first, up to ``limit_bytes`` together. A graph in
+    which one group of the decoder is lowered is then computed from there on, and not from the image.
+    """
+
+    def __init__(
+        self,
+        base: ir.Model,
+        images: NDArray[np.uint8],
+        patch_size: int,
+        progress: Callable[[str], None] = lambda message: None,
+        limit_bytes: int = MAX_TENSOR_BYTES,
+    ) -> None:
+        import numpy as np
+
+        self.images = images
+        self.progress = progress
+        self._patch_size = patch_size
+        self._num_measured = 0
+        progress(f"depth of {len(images)} images in fp32")
+        depth, names = str(base.graph.outputs[0].name), _borders(base.graph, limit_bytes // len(images))
+        self._known = list(GraphSession(with_outputs(base, [depth, *names])).tensors(images, [depth, *names]))
+        self._reference = np.concatenate([run.pop(depth) for run in self._known])[: len(images)]
+        self._inputs = {str(node.name): _inputs(node) for node in base.graph}
+
+    def measure(self, model: ir.Model, what: str) -> ParityReport:
+        """Differences in depth of a typed graph, computed as its dtypes say; infinite where it is not finite."""
+        self._num_measured += 1
+        self.progress(f"measurement {self._num_measured}: {what}")
+        copy = emulated(model)
+        fed = self._cut(copy)
+        feeds = [{f"{name}{_KNOWN}": run[name] for name in fed} for run in self._known]
+        return compare_depth(GraphSession(copy).depth(self.images, feeds), self._reference, self._patch_size)
+
+    def _cut(self, model: ir.Model) -> list[str]:
+        """Names of the known tensors that ``model`` now takes instead of computing them."""
+        import onnx_ir as ir
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+        graph, known = model.graph, self._known[0]
+        fed = {}
+        for node in self._unchanged(graph):
+            value = node.outputs[0]
+            if value.name in known:
+                given = ir.Value(name=f"{value.name}{_KNOWN}", type=value.type, shape=value.shape)
+                value.replace_all_uses_with(given)
+                graph.inputs.append(given)
+                fed[str(value.name)] = given
+        RemoveUnusedNodesPass()(model)
+        for name, given in list(fed.items()):
+            if not given.uses():
+                graph.inputs.remove(given)
+                del fed[name]
+        return list(fed)
+
+    def _unchanged(self, graph: ir.Graph) -> list[ir.Node]:
+        """Nodes that give what they give in the fp32 graph: they read the same tensors, from nodes that do so, too."""
+        same: dict[str, ir.Node] = {}
+        for node in graph:
+            before = (value.producer() for value in node.inputs if value is not None)
+            if self._inputs.get(str(node.name)) == _inputs(node) and all(
+                producer is None or producer.name in same for producer in before
+            ):
+                same[str(node.name)] = node
+        return list(same.values())
+
+
+def _inputs(node: ir.Node) -> tuple[str | None, ...]:
+    return tuple(value.name if value is not None else None for value in node.inputs)
+
+
+def _borders(graph: ir.Graph, limit_bytes: int) -> list[str]:
+    """Tensors that one group gives and another reads, the smallest first, as many as fit."""
+    group_of = {name: index for index, group in enumerate(node_groups(graph)) for name in group.nodes}
+    sizes: dict[str, int] = {}
+    for node in filter(computes, graph):
+        value = node.outputs[0]
+        readers = {group_of.get(str(use.node.name)) for use in value.uses()}
+        if value.shape is not None and readers - {group_of[str(node.name)], None}:
+            sizes[str(value.name)] = 4 * math.prod(value.shape.numpy())
+    taken, total = [], 0
+    for name in sorted(sizes, key=lambda name: sizes[name]):
+        total += sizes[name]
+        if total > limit_bytes:
+            break
+        taken.append(name)
+    return taken
