@@ -54,6 +54,17 @@ def test_bins_that_grow_lose_no_value(runs: list[np.ndarray]) -> None:
     assert np.abs(np.cumsum(statistics.counts) - np.cumsum(expected)).max() <= 3  # values on an edge, rounded
 
 
+def test_a_large_tensor_is_binned_in_part_and_its_largest_value_is_found_all_the_same() -> None:
+    values = np.random.default_rng(2).standard_normal((1, 3000, 1024)).astype(np.float32)
+    values[..., 7] *= 40  # one channel of 1024, which an even step would see always or never
+    values[0, 1234, 500] = 500.0
+    statistics = _statistics(values)
+    assert statistics.largest == 500.0
+    assert statistics.counts.sum() < values.size / 2
+    expected = np.quantile(np.abs(values), 0.9999)
+    assert threshold(statistics, "percentile") == pytest.approx(expected, rel=0.05)
+
+
 def test_channels_have_their_own_largest_and_mean(runs: list[np.ndarray]) -> None:
     statistics = _statistics(*runs)
     together = np.concatenate([run.reshape(-1, 16) for run in runs])

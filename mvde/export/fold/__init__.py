@@ -12,6 +12,7 @@ from mvde.export.fold.graph import remove_unused
 from mvde.export.fold.norm import fold_norm_into_products
 from mvde.export.fold.patches import embed_patches_by_product
 from mvde.export.fold.resize import convolve_before_resize, squeeze_before_resize
+from mvde.export.fold.spread import spread_by_depth_to_space
 from mvde.export.fold.transposed import merge_conv_into_transposed
 
 if TYPE_CHECKING:
@@ -25,12 +26,19 @@ RULES: dict[str, Callable[[ir.Model], int]] = {
     "joint-products": join_products,
     "conv-before-resize": convolve_before_resize,
     "conv-into-transposed": merge_conv_into_transposed,
+    "spread-by-depth-to-space": spread_by_depth_to_space,
     "squeeze-before-resize": squeeze_before_resize,
     "unused": remove_unused,
 }
 """Every rule by name, in the order in which they are applied."""
 
-DEFAULT_RULES = ("affine-into-conv", "conv-before-resize", "squeeze-before-resize", "unused")
+DEFAULT_RULES = (
+    "affine-into-conv",
+    "conv-before-resize",
+    "spread-by-depth-to-space",
+    "squeeze-before-resize",
+    "unused",
+)
 """The rules that were measured to pay on a backend and to harm none (``benchmarks/fold_ledger.py``)."""
 
 

@@ -89,11 +89,19 @@ class Decision:
         return self.rest().worst(count)
 
 
-def decide(groups: Sequence[Group], lower: Lower, probe: Probe, target: Target, must_stay: Collection[str]) -> Decision:
+def decide(
+    groups: Sequence[Group],
+    lower: Lower,
+    probe: Probe,
+    target: Target,
+    must_stay: Collection[str] = (),
+    together: ParityReport | None = None,
+) -> Decision:
     """The largest set of groups, taken by their effect, whose lowering meets ``target`` on the probe's images.
 
-    Groups named in ``must_stay`` are kept whatever they measure. Errors of bundles add like independent ones, which
-    says how many to leave out before the next measurement.
+    Groups named in ``must_stay`` are kept whatever they measure; ``together`` is what all others measure together, if
+    that is known. Errors of bundles add like independent ones, which says how many to leave out before the next
+    measurement.
     """
 
     def alone(members: Sequence[Group]) -> ParityReport:
@@ -102,7 +110,7 @@ def decide(groups: Sequence[Group], lower: Lower, probe: Probe, target: Target, 
 
     candidates = [group for group in groups if group.name not in must_stay]
     kept = [group for group in groups if group.name in must_stay]
-    if _meets(probe.measure(lower(candidates), "all groups"), target):
+    if _meets(together or probe.measure(lower(candidates), "all groups"), target):
         return Decision(tuple(candidates), tuple(kept), lambda: Ranking.of(candidates, alone))
     ranking = Ranking.of(candidates, alone)
     heavy = _heavy(ranking, lower, probe, target)

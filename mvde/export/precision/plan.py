@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -83,11 +84,15 @@ def plan_products(
 
     candidates = METHODS if method == "auto" else (method,)
     limits = {name: thresholds(statistics, name) for name in candidates}
-    best = candidates[0]
-    if len(candidates) > 1:
-        errors = {name: probe.measure(lowered_by(limits[name], groups), name).p99_rel for name in candidates}
-        best = _best_method(errors)
-    decision = decide(groups, lambda lowered: lowered_by(limits[best], lowered), probe, TARGETS[precision], ())
+    effects = {name: probe.measure(lowered_by(limits[name], groups), f"{name} ranges") for name in candidates}
+    best = _best_method({name: effect.p99_rel for name, effect in effects.items()})
+    decision = decide(
+        groups,
+        lambda lowered: lowered_by(limits[best], lowered),
+        probe,
+        TARGETS[precision],
+        together=effects[best],
+    )
     return Plan(lowered_by(limits[best], decision.lowered), decision, _kept(decision, precision, {}), best)
 
 
@@ -98,7 +103,7 @@ def _best_method(errors: dict[str, float]) -> str:
     99th percentile was 0.05 with min-max and 0.17 with percentiles, where photographs had preferred the latter.
     """
     best = min(errors, key=lambda name: errors[name])
-    return best if errors[best] < (1 - _CLIPPING_GAIN) * errors["minmax"] else "minmax"
+    return best if errors[best] < (1 - _CLIPPING_GAIN) * errors.get("minmax", math.inf) else "minmax"
 
 
 def lower_rest(plan: Plan, base: ir.Model, precision: str, probe: Probe) -> Plan:

@@ -1,0 +1,77 @@
+"""A transposed convolution whose kernel is its stride, as a 1x1 convolution whose channels are spread over pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mvde.export.fold.graph import (
+    add_initializer,
+    add_node,
+    constant,
+    ints,
+    is_constant,
+    is_op,
+    number,
+    replace,
+    static_shape,
+    text,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def spread_by_depth_to_space(model: ir.Model) -> int:
+    """Number of transposed convolutions that became a 1x1 convolution and a DepthToSpace.
+
+    With a kernel of the stride's size s and no padding, what different pixels write does not overlap:
+    ``y[c, s i + a, s j + b] = Σ_d w[d, c, a, b] x[d, i, j] + bias[c]`` for 0 <= a, b < s. That is a 1x1 convolution to
+    the channels (c, a, b), and ``DepthToSpace`` in the mode ``CRD`` moves channel (c, a, b) of pixel (i, j) to channel
+    c of pixel (s i + a, s j + b). The same numbers are multiplied and added, in no other order.
+    """
+    return sum(_spread(model.graph, node) for node in list(model.graph) if _does_not_overlap(node))
+
+
+def _does_not_overlap(node: ir.Node) -> bool:
+    if not is_op(node, "ConvTranspose"):
+        return False
+    strides, weight_shape = ints(node, "strides", (1, 1)), static_shape(node.inputs[1])
+    return (
+        weight_shape is not None
+        and len(weight_shape) == 4
+        and weight_shape[2:] == strides
+        and len(set(strides)) == 1
+        and strides[0] > 1
+        and number(node, "group", 1) == 1
+        and set(ints(node, "dilations", (1, 1))) == {1}
+        and not any(ints(node, "pads", (0, 0, 0, 0)))
+        and not any(ints(node, "output_padding", (0, 0)))
+        and "output_shape" not in node.attributes
+        and text(node, "auto_pad", "NOTSET") in {"NOTSET", "VALID"}
+        and all(is_constant(value) for value in node.inputs[1:] if value is not None)
+        and static_shape(node.inputs[0]) is not None
+    )
+
+
+def _spread(graph: ir.Graph, node: ir.Node) -> bool:
+    source, weight = node.inputs[0], node.inputs[1]
+    assert source is not None
+    assert weight is not None
+    assert weight.dtype is not None
+    kernel, dtype, shape = constant(weight), weight.dtype.numpy(), static_shape(source)
+    assert shape is not None
+    size = kernel.shape[2]
+    channels = kernel.shape[1] * size**2
+    flat = kernel.transpose(1, 2, 3, 0).reshape(channels, kernel.shape[0], 1, 1)
+    operands = [source, add_initializer(graph, f"{weight.name}.spread", flat.astype(dtype))]
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias = np.repeat(constant(node.inputs[2]), size**2)
+        operands.append(add_initializer(graph, f"{node.inputs[2].name}.spread", bias.astype(dtype)))
+    small = (shape[0], channels, *shape[2:])
+    (stacked,) = add_node(node, "Conv", operands, [small], {"kernel_shape": [1, 1]})
+    wide = (shape[0], kernel.shape[1], shape[2] * size, shape[3] * size)
+    (spread,) = add_node(node, "DepthToSpace", [stacked], [wide], {"blocksize": size, "mode": "CRD"})
+    replace(node.outputs[0], spread)
+    return True
