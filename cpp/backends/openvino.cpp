@@ -8,11 +8,12 @@
 #include <cstdio>
 #include <exception>
 #include <fstream>
-#include <map>
 #include <memory>
 #include <set>
 #include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace {
 
@@ -43,21 +44,40 @@ std::int32_t fail(mvde_status status, const std::string &message, mvde_backend_m
 }
 
 std::string precision_name(const std::string &hint) {
-    return hint == "f32" ? "fp32" : hint == "f16" ? "fp16" : hint;
+    return hint == "f32" ? "fp32" : hint == "f16" ? "fp16" : hint == "i8" || hint == "u8" ? "int8" : hint;
 }
 
-// What most products of the compiled model run in, by its executed graph; by its hint where it has none. The hint alone
-// is no proof: it stays what it was where the library runs a layer in another precision.
+// What the compiled model computes in, by its executed graph: precisions of its products, the most frequent first, and
+// at the end what most other nodes compute in, if that is another one. The hint is asked only where there is no product:
+// it stays what it was where the library runs a layer in another precision.
 std::string executed_precision(const ov::CompiledModel &compiled) {
     const std::set<std::string> products{"Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention"};
-    std::map<std::string, int> ran;
+    const std::set<std::string> computes{"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate"}, floats{"f32", "bf16", "f16"};
+    using Counts = std::vector<std::pair<std::string, int>>;  // in the order of the graph, which decides between equals
+    Counts ran, others;
+    const auto count = [](Counts &counts, const std::string &name) {
+        const auto found = std::find_if(counts.begin(), counts.end(), [&](const auto &one) { return one.first == name; });
+        if (found == counts.end()) counts.emplace_back(name, 1);
+        else ++found->second;
+    };
     for (const auto &node : compiled.get_runtime_model()->get_ordered_ops()) {
         const ov::RTMap &about = node->get_rt_info();
-        if (products.count(about.at("layerType").as<std::string>())) ++ran[about.at("runtimePrecision").as<std::string>()];
+        const auto layer = about.at("layerType").as<std::string>(), name = about.at("runtimePrecision").as<std::string>();
+        if (products.count(layer)) count(ran, name);
+        else if (computes.count(layer) && floats.count(name)) count(others, name);
     }
     if (ran.empty()) return precision_name(compiled.get_property("INFERENCE_PRECISION_HINT").as<std::string>());
-    const auto fewer = [](const auto &a, const auto &b) { return a.second < b.second; };
-    return precision_name(std::max_element(ran.begin(), ran.end(), fewer)->first);
+    const auto more = [](const auto &a, const auto &b) { return a.second > b.second; };
+    std::stable_sort(ran.begin(), ran.end(), more);
+    std::stable_sort(others.begin(), others.end(), more);
+    if (!others.empty()) ran.push_back(others.front());
+    std::vector<std::string> names;
+    for (const auto &one : ran)
+        if (const std::string name = precision_name(one.first); std::find(names.begin(), names.end(), name) == names.end())
+            names.push_back(name);
+    std::string joined;
+    for (const std::string &name : names) joined += (joined.empty() ? "" : "+") + name;
+    return joined;
 }
 
 // Nothing, if the port has that type and shape; a manifest may lie about both.

@@ -66,6 +66,14 @@ def build(
         str | None,
         typer.Option("--provider", help="For onnxruntime: cpu, cuda or tensorrt. Default: the best there is."),
     ] = None,
+    rest: Annotated[
+        str | None,
+        typer.Option(
+            "--rest",
+            help="openvino:int8: what is not quantised computes in: fp32, bf16 or fp16. Default: bf16 where the CPU "
+            "has it, else fp32.",
+        ),
+    ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="On a CPU: measure the library's settings here and keep the fastest.")
     ] = False,
@@ -150,6 +158,7 @@ def build(
         without_device=without_device,
         num_builds=verify_builds,
         accept_known_bad=accept_known_bad,
+        rest=rest,
         tune_s=tune_seconds if tune else None,
     )
     for source, engine_id in _wanted(config, Entry(engine, name, res, batch), onnx, export_dir, without_device):
@@ -201,7 +210,7 @@ def _build_one(
     from mvde.engines.build import build_engine
     from mvde.export.precision import lowerer
 
-    # TensorRT computes what is not quantised in fp16; the CPU backends do that part fastest in fp32.
+    # TensorRT computes what is not quantised in fp16, and wants it so in the file; OpenVINO lowers that part itself.
     rest = "fp32" if engine_id.backend in {"openvino", "onnxruntime"} else "fp16"
     lowering = lower_options(source.manifest, calibration, rest=rest)
     what = f"building {engine_id} from {source.path}"

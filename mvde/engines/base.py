@@ -125,7 +125,8 @@ class BuildOptions:
     """What a user may choose for an engine; ``None`` leaves the choice to the backend.
 
     ``without_device`` builds for another machine's GPU and leaves the engine unproved; ``num_builds`` are built and
-    must agree before one is kept; ``accept_known_bad`` builds where the list of known errors says not to. ``library``
+    must agree before one is kept; ``accept_known_bad`` builds where the list of known errors says not to. ``rest`` is
+    what the nodes of an int8 graph that are not quantised compute in, where the backend can choose. ``library``
     are further settings of a backend on the CPU, in its library's own words, and ``tune_s`` is how many seconds to
     spend on measuring which of them are fastest here.
     """
@@ -136,6 +137,7 @@ class BuildOptions:
     without_device: bool = False
     num_builds: int = 1
     accept_known_bad: bool = False
+    rest: str | None = None
     on_progress: OnProgress | None = None
     library: Mapping[str, Any] = field(default_factory=dict)
     tune_s: float | None = None

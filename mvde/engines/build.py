@@ -18,10 +18,10 @@ from mvde.engines import onnxruntime
 from mvde.engines.base import BuildOptions, Compiled, Engine, EngineId, Graph
 from mvde.engines.machine import cpu_features
 from mvde.engines.proof import Reference, check_parity, compare_each, infer_batches, parity_record
-from mvde.engines.store import backend_module, engine_folder, resolve
+from mvde.engines.store import backend_module, engine_folder, resolve, support
 from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.engines.tune import tuned_options
-from mvde.errors import MissingDependencyError, UsageError
+from mvde.errors import BackendError, MissingDependencyError, UsageError
 from mvde.manifest import EngineRecord, Manifest
 from mvde.parity import ParityReport
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 LowerGraph = Callable[[Graph, str, Path], Graph]
 """(graph, precision, folder) → the same graph in that precision, written to the folder."""
 
+
+REST_PRECISIONS = ("fp32", "bf16", "fp16")
+"""What the nodes of an int8 graph that are not quantised may compute in."""
 
 LAYERS_FILE = "engine.layers.json"
 """What the library says of the engine's layers, where it says anything and a device could load the engine."""
@@ -136,7 +139,20 @@ def _resolved(engine_id: EngineId, options: BuildOptions) -> EngineId:
         raise UsageError(f"--tune is for engines on the CPU; {engine_id} is timed by its library while it is built")
     if not on_gpu and (options.without_device or options.tensorrt != TensorRtOptions()):
         raise UsageError(f"--without-device and TensorRT's options do not go with {engine_id}; leave them out")
+    if options.rest is not None:
+        _check_rest(engine_id, options.rest)
     return engine_id
+
+
+def _check_rest(engine_id: EngineId, rest: str) -> None:
+    """Nothing, if what an int8 engine does not quantise can compute in ``rest`` here."""
+    if str(engine_id) != "openvino:int8":
+        raise UsageError(f"--rest goes with openvino:int8 alone, but this is {engine_id}; leave it out")
+    if rest not in REST_PRECISIONS:
+        raise UsageError(f"the rest of an int8 engine cannot be {rest!r}; use {' or '.join(REST_PRECISIONS)}")
+    found = support(EngineId("openvino", rest))
+    if not found.works:
+        raise BackendError(f"--rest {rest}: {found.note}")
 
 
 def _check_source(job: _Job, root: Path) -> list[str]:

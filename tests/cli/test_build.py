@@ -163,6 +163,15 @@ def test_int8_engines_are_built_from_the_typed_graph_beside_the_fp32_one(
     assert manifest["engine"]["onnx_sha256"] == manifest["precision"]["onnx_sha256"]
 
 
+def test_rest_is_refused_where_nothing_is_left_to_choose(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for engine in ("openvino:fp32", "onnxruntime:int8"):
+        assert cli.execute(["build", "--res", "32x48", "-e", engine, "--rest", "fp32"]) == 2
+        assert f"goes with openvino:int8 alone, but this is {engine}" in capsys.readouterr().err
+    assert cli.execute(["build", "--res", "32x48", "-e", "openvino:int8", "--rest", "fp8"]) == 2
+    assert "cannot be 'fp8'; use fp32 or bf16 or fp16" in capsys.readouterr().err
+    assert _built(workspace / "engines") == []
+
+
 def test_a_typed_graph_is_no_source_of_engines(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.execute(["export", "--onnx", "export/tiny-32x48.onnx", "--precision", "fp16"]) == 0
     assert cli.execute(["build", "--onnx", "export/tiny-32x48.fp16.onnx", "-e", "onnxruntime:fp16"]) == 2

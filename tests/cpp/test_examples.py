@@ -155,15 +155,18 @@ def test_a_signal_after_sessions_were_closed_finds_its_stack(engine: Path) -> No
     assert (done.returncode, done.stdout) == (0, b"signalled\n"), done.stderr
 
 
-def test_what_runs_is_read_from_the_executed_graph(examples: Path, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "runs"), [("bf16", "bf16"), ("int8", "int8+bf16")])
+def test_what_runs_is_read_from_the_executed_graph(
+    examples: Path, folder: Path, tmp_path: Path, precision: str, runs: str
+) -> None:
     if not support(EngineId.parse("openvino:bf16")).works:
         pytest.skip("this CPU has no bf16 arithmetic")
-    engine = build(folder, "openvino:bf16")
+    engine = build(folder, f"openvino:{precision}")
     done = infer(examples, engine, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert b"computes in bf16" in done.stdout
+    assert f"computes in {runs}".encode() in done.stdout
     with mvde.DepthRuntime.load(engine) as runtime:
-        assert runtime.info.executed_precision == "bf16"
+        assert runtime.info.executed_precision == runs
         stats = runtime.infer(photograph()).stats
     np.testing.assert_array_equal(np.fromfile(tmp_path / "stats.f32", np.float32), stats.ravel())
 

@@ -92,6 +92,48 @@ def test_a_precision_that_the_cpu_has_is_what_runs(
     assert low <= change <= high
 
 
+@pytest.fixture(scope="module")
+def quantized(network: Path, tmp_path_factory: pytest.TempPathFactory, random_images: Callable) -> Graph:
+    """The network with its products in int8."""
+    from mvde.export.precision import LowerOptions, lower_graph
+    from mvde.export.precision.options import HeldOut
+
+    images = random_images(8, 64, 96, 3)
+    options = LowerOptions(images[:4], (HeldOut(images[4:], "noise"),), "minmax")
+    return lower_graph(Graph(network), "int8", tmp_path_factory.mktemp("quantized"), options)
+
+
+@pytest.mark.parametrize("rest", ["fp32", "bf16"])
+def test_an_int8_engine_says_what_it_computes_in_around_its_products(
+    rest: str, network: Path, quantized: Graph, tmp_path: Path, random_images: Callable
+) -> None:
+    """By the executed graph; and the rest's own rounding shows beside the other's, and stays below quantisation's."""
+    if not backend.support(rest).works:
+        pytest.skip(f"this CPU has no {rest}")
+    images = random_images(1, 64, 96, 3, seed=3)
+    depth = {}
+    for wanted in {"fp32", rest}:
+        folder = tmp_path / wanted
+        folder.mkdir()
+        compiled = backend.compile_graph(quantized, folder, "int8", BuildOptions(rest=wanted))
+        assert compiled.executed_precision == f"int8+{wanted}"
+        depth[wanted] = np.array(backend._import(folder / backend.ENGINE_FILE, compiled.options)(images)[0])
+    exact = backend.shared_core().compile_model(str(network), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    quantisation = np.abs(depth["fp32"] / np.array(exact(images)[0]) - 1).mean()
+    change = np.abs(depth[rest] / depth["fp32"] - 1).mean()
+    assert quantisation > 1e-4
+    assert change == 0 if rest == "fp32" else 1e-5 < change < 2 * quantisation
+
+
+def test_the_rest_of_an_int8_engine_is_bf16_where_the_cpu_has_it(
+    quantized: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest = "bf16" if backend.support("bf16").works else "fp32"
+    assert backend.compile_graph(quantized, tmp_path, "int8", BuildOptions()).executed_precision == f"int8+{rest}"
+    monkeypatch.setattr(backend, "support", lambda precision: Support(precision == "fp32", "pretended"))
+    assert backend.compile_graph(quantized, tmp_path, "int8", BuildOptions()).executed_precision == "int8+fp32"
+
+
 def test_a_fallback_of_the_library_is_not_silent(
     tmp_path: Path, write_graph: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:

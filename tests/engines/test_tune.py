@@ -163,7 +163,7 @@ def test_an_engine_on_a_gpu_is_not_tuned_by_mvde(source: Artifact, random_images
         )
 
 
-def test_only_an_int8_engine_is_tried_with_less_than_fp32_around_it() -> None:
+def test_an_int8_engine_is_tried_with_each_other_arithmetic_around_it_unless_one_was_asked_for() -> None:
     pytest.importorskip("openvino")
     hints = {
         precision: [
@@ -172,8 +172,13 @@ def test_only_an_int8_engine_is_tried_with_less_than_fp32_around_it() -> None:
         for precision in ("fp32", "bf16", "int8")
     }
     assert hints["fp32"] == hints["bf16"] == []
-    there = [hint for hint, name in (("bf16", "bf16"), ("f16", "fp16")) if openvino.support(name).works]
-    assert [one["INFERENCE_PRECISION_HINT"] for one in hints["int8"]] == there
+    there = [
+        hint for hint, name in (("f32", "fp32"), ("bf16", "bf16"), ("f16", "fp16")) if openvino.support(name).works
+    ]
+    default = "bf16" if "bf16" in there else "f32"
+    assert [one["INFERENCE_PRECISION_HINT"] for one in hints["int8"]] == [one for one in there if one != default]
+    fixed = openvino.tuning_settings("int8", BuildOptions(rest="fp32"))
+    assert not any("INFERENCE_PRECISION_HINT" in one for one in fixed)
 
 
 def test_what_tuning_chose_reaches_the_library(
