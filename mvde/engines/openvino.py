@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvde.engines import openvino_linear as linear
 from mvde.engines.base import (
     BuildOptions,
     Compiled,
@@ -133,6 +134,9 @@ def tuning_settings(precision: str, chosen: BuildOptions) -> list[dict[str, Any]
     ]
     if chosen.num_threads is None:
         settings += [{"INFERENCE_NUM_THREADS": str(count)} for count in sorted({max(cpus // 2, 1), cpus})]
+    if precision == "bf16":
+        other = {linear.CONVOLUTIONS: linear.PRODUCTS, linear.PRODUCTS: linear.CONVOLUTIONS}
+        settings.append({linear.OPTION: other[linear.default(precision)]})
     if precision == "int8" and chosen.rest is None:  # what is not quantised: whatever wins is proved at the end
         others = [rest for rest in ("fp32", "bf16", "fp16") if rest != rest_of_int8() and support(rest).works]
         settings += [{"INFERENCE_PRECISION_HINT": _HINTS[rest]} for rest in others]
@@ -149,8 +153,13 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
     if chosen.provider is not None:
         raise UsageError(f"--provider is for onnxruntime engines, but this is openvino:{precision}")
     options = {**_options(precision, chosen), **chosen.library}
+    layers = options.pop(linear.OPTION, linear.default(precision))
+    facts = {}
     try:
-        compiled = shared_core().compile_model(str(graph.path), _DEVICE, options)
+        model = shared_core().read_model(str(graph.path))
+        if layers == linear.CONVOLUTIONS:
+            facts[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
+        compiled = shared_core().compile_model(model, _DEVICE, options)
         executed = _executed_precision(compiled)
         (folder / ENGINE_FILE).write_bytes(compiled.export_model().getvalue())
     except RuntimeError as error:
@@ -161,7 +170,7 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
             f"OpenVINO was asked for {precision} and computes in {executed} on this CPU; "
             f"build openvino:{main} if that is what you want"
         )
-    return Compiled((ENGINE_FILE,), executed, cpu_name(), options)
+    return Compiled((ENGINE_FILE,), executed, cpu_name(), options, facts)
 
 
 def load(path: Path, manifest: Manifest) -> OpenVinoEngine:
