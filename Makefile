@@ -42,6 +42,7 @@ native-test: $(BUILD)/.built
 
 mvde/lib/libmvde.so: $(BUILD)/.built
 	install -D $(BUILD)/cpp/libmvde.so $@
+	if [ -f $(BUILD)/cpp/libmvde_openvino.so ]; then install $(BUILD)/cpp/libmvde_openvino.so $(@D)/; fi
 
 # With the tests' packages the backend can be built, too: built again when they come.
 $(BUILD)/.built: $(VENV)/.build $(CPP_SOURCES) $(wildcard $(VENV)/.test)

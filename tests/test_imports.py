@@ -28,7 +28,7 @@ ALLOWED = {
     "cuda": {"errors", "config", "artifact", "stats", "native"},
     "parity": {"errors", "stats"},
     "assets": {"errors"},
-    "engines": {"errors", "config", "manifest", "artifact", "parity", "stats", "cuda"},
+    "engines": {"errors", "config", "manifest", "artifact", "parity", "native", "stats", "cuda"},
     "runtime": {"errors", "config", "manifest", "artifact", "stats", "native", "cuda", "engines"},
     "bench": {"errors", "config", "manifest", "artifact", "stats", "native", "engines", "runtime"},
     "backbones": {"errors", "config"},

@@ -1,6 +1,11 @@
 // libmvde_openvino.so: OpenVINO behind libmvde's sessions, with the calls that mvde/engines/openvino.py makes.
 #include "backend.hpp"
 
+#if defined(MVDE_HAVE_ATTENTION)
+#include "openvino_attention.hpp"
+
+#include <openvino/core/op_extension.hpp>
+#endif
 #include <openvino/openvino.hpp>
 
 #include <algorithm>
@@ -80,6 +85,21 @@ std::string executed_precision(const ov::CompiledModel &compiled) {
     return joined;
 }
 
+// Makes mvde's attention known to the library, for engines whose manifest says that they were compiled with it.
+void add_attention(const std::string &kind) {
+    if (kind == "openvino") return;  // the library's own
+    if (kind != "amx") throw std::runtime_error("this libmvde has no attention \"" + kind + "\", only amx and openvino");
+#if defined(MVDE_HAVE_ATTENTION)
+    const std::string reason = mvde_attention_unavailable();
+    if (!reason.empty()) throw std::runtime_error("it computes attention with AMX tiles: " + reason);
+    static const bool added = (shared_core().add_extension(std::make_shared<ov::OpExtension<mvde::Attention>>()), true);
+    static_cast<void>(added);
+#else
+    throw std::runtime_error("libmvde_openvino.so was compiled without mvde's attention (it needs a compiler with "
+                             "-mamx-bf16 and OpenVINO's Threading component)");
+#endif
+}
+
 // Nothing, if the port has that type and shape; a manifest may lie about both.
 void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::element::Type type, const ov::Shape &shape) {
     if (port.get_element_type() == type && port.get_partial_shape() == ov::PartialShape(shape)) return;
@@ -93,7 +113,8 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     auto engine = std::make_unique<Engine>();
     ov::AnyMap options;
     for (std::size_t i = 0; i < request.num_options; ++i)
-        options[request.options[i].name] = std::string(request.options[i].value);
+        if (std::string(request.options[i].name) == "MVDE_ATTENTION") add_attention(request.options[i].value);
+        else options[request.options[i].name] = std::string(request.options[i].value);
     std::ifstream blob(request.path, std::ios::binary);
     engine->compiled = shared_core().import_model(blob, kDevice, options);
     engine->executed_precision = executed_precision(engine->compiled);

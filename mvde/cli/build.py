@@ -246,6 +246,8 @@ def _report(report: BuildReport) -> None:
         print(f"  compiled in {report.compile_s:.2f} s; parity {report.manifest.parity['state']}")
         print(f"  it is refused until it was measured where it will run: mvde build --prove {report.folder}")
         return
+    if "attention" in record.facts:
+        print(f"  attention: {record.facts['attention']}")
     _report_tuning(record.facts.get("tuning"))
     print(f"  compiled in {report.compile_s:.2f} s, loads in {report.load_s:.2f} s; against fp32 {report.parity}")
 

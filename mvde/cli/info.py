@@ -110,6 +110,7 @@ def _engine_rows(manifest: Manifest) -> list[tuple[str, str]]:
         *([("CPU features", ", ".join(engine.cpu_features))] if engine.cpu_features else []),
         ("options", _readable(engine.options)),
         *([("linear layers", engine.facts["linear_layers"])] if "linear_layers" in engine.facts else []),
+        *([("attention", engine.facts["attention"])] if "attention" in engine.facts else []),
         ("graph", f"SHA-256 {engine.onnx_sha256}"),
         *_device_rows(engine.facts, manifest.precision),
     ]

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvde.engines import openvino_attention as attention
 from mvde.engines import openvino_linear as linear
 from mvde.engines.base import (
     BuildOptions,
@@ -137,6 +138,8 @@ def tuning_settings(precision: str, chosen: BuildOptions) -> list[dict[str, Any]
     if precision == "bf16":
         other = {linear.CONVOLUTIONS: linear.PRODUCTS, linear.PRODUCTS: linear.CONVOLUTIONS}
         settings.append({linear.OPTION: other[linear.default(precision)]})
+        if not attention.unavailable(library_version()):
+            settings.append({attention.OPTION: attention.LIBRARYS})
     if precision == "int8" and chosen.rest is None:  # what is not quantised: whatever wins is proved at the end
         others = [rest for rest in ("fp32", "bf16", "fp16") if rest != rest_of_int8() and support(rest).works]
         settings += [{"INFERENCE_PRECISION_HINT": _HINTS[rest]} for rest in others]
@@ -154,12 +157,12 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
         raise UsageError(f"--provider is for onnxruntime engines, but this is openvino:{precision}")
     options = {**_options(precision, chosen), **chosen.library}
     layers = options.pop(linear.OPTION, linear.default(precision))
-    facts = {}
     try:
         model = shared_core().read_model(str(graph.path))
-        if layers == linear.CONVOLUTIONS:
+        options, facts = _with_attention(model, precision, options)
+        if layers == linear.CONVOLUTIONS:  # last: attention is recognised between linear layers as the graph has them
             facts[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
-        compiled = shared_core().compile_model(model, _DEVICE, options)
+        compiled = shared_core().compile_model(model, _DEVICE, attention.library_options(options))
         executed = _executed_precision(compiled)
         (folder / ENGINE_FILE).write_bytes(compiled.export_model().getvalue())
     except RuntimeError as error:
@@ -171,6 +174,21 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
             f"build openvino:{main} if that is what you want"
         )
     return Compiled((ENGINE_FILE,), executed, cpu_name(), options, facts)
+
+
+def _with_attention(model: Any, precision: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options, and a fact for the manifest, that say which attention runs; ``model`` has it from then on."""
+    if not attention.is_wanted(precision, options):
+        return options, {}
+    if reason := attention.unavailable(library_version()):
+        if options.get(attention.OPTION) == attention.OURS:
+            raise BackendError(f"mvde's attention was asked for, and cannot run here: {reason}")
+        return {**options, attention.OPTION: attention.LIBRARYS}, {"attention": f"OpenVINO's; {reason}"}
+    replaced, found = attention.replace_attention(shared_core(), model)
+    if not replaced:
+        fact = f"OpenVINO's; none of the graph's {found} is one that mvde's kernel computes"
+        return {**options, attention.OPTION: attention.LIBRARYS}, {"attention": fact}
+    return {**options, attention.OPTION: attention.OURS}, {"attention": f"mvde's AMX kernel, {replaced} of {found}"}
 
 
 def load(path: Path, manifest: Manifest) -> OpenVinoEngine:
@@ -204,7 +222,8 @@ def _import(path: Path, options: Mapping[str, Any]) -> Any:
 
     try:
         blob = _library().Tensor(np.memmap(path, dtype=np.uint8, mode="r"))
-        return shared_core().import_model(blob, _DEVICE, dict(options))
+        attention.require(shared_core(), options, library_version(), path)
+        return shared_core().import_model(blob, _DEVICE, attention.library_options(options))
     except (OSError, ValueError, RuntimeError) as error:
         raise IncompatibleEngineError(
             f"OpenVINO cannot load {path}: {_one_line(error)}; build it again with `mvde build`"

@@ -1,0 +1,299 @@
+// Scores are computed transposed, keys in rows and queries in columns: then a query is a lane, its sum and maximum need
+// no shuffles, and two rows of probabilities interleave into the pairs that the second product reads.
+#include "attention_amx.hpp"
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace mvde::attention {
+namespace {
+
+constexpr std::size_t kTile = 512;        // bf16 elements of a tile register; 256 of float32
+constexpr std::size_t kGroup = 32;        // keys that are padded together
+constexpr std::size_t kChunkGroups = 2;   // 64 keys: scores, probabilities, keys and values fit the first-level cache
+constexpr std::size_t kRowBytes = 64;     // of a tile
+
+std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
+
+// Sizes in tiles: pairs of products over 32 depths for the scores, rows of 16 depths for the result, groups of keys.
+struct Steps {
+    std::size_t score_depths, value_depths, groups;
+
+    explicit Steps(const Shape &shape)
+        : score_depths(round_up(shape.depth, 32) / 32), value_depths(round_up(shape.depth, 16) / 16),
+          groups(round_up(shape.tokens, kGroup) / kGroup) {}
+};
+
+struct alignas(64) Work {
+    float scores[kChunkGroups * kGroup * kQueries];  // tiles [16 keys][16 queries]; of a group: two keys by two queries
+    Bf16 probabilities[kChunkGroups * kGroup * kQueries];  // tiles [16 pairs of keys][16 queries][2]
+    Bf16 queries[kMaxDepth * kQueries];              // tiles [16 pairs of depths][16 queries][2]
+    float out[kMaxDepth * kQueries];                 // tiles [16 depths][16 queries]
+    float sum[kQueries], shift[kQueries];            // shift: subtracted from scores in units of a factor of two
+};
+
+// GCC's tile loads do not say that they read memory.
+void stored_before_tiles() { asm volatile("" ::: "memory"); }
+
+std::uint32_t first_bits(std::size_t count, std::size_t most) {
+    return count >= most ? static_cast<std::uint32_t>((std::uint64_t{1} << most) - 1) : (1U << count) - 1U;
+}
+
+// 16 rows of 16 doublewords, transposed in place.
+void transpose(__m512i row[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(row[i], row[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; ++j) {
+            row[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
+            row[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
+        }
+    for (int i = 0; i < 4; ++i)
+        for (int half = 0; half < 2; ++half) {
+            t[4 * half + i] = _mm512_shuffle_i32x4(row[8 * half + i], row[8 * half + 4 + i], 0x88);
+            t[8 + 4 * half + i] = _mm512_shuffle_i32x4(row[8 * half + i], row[8 * half + 4 + i], 0xdd);
+        }
+    for (int i = 0; i < 4; ++i)
+        for (int half = 0; half < 2; ++half) {
+            row[4 * half + i] = _mm512_shuffle_i32x4(t[8 * half + i], t[8 * half + 4 + i], 0x88);
+            row[8 + 4 * half + i] = _mm512_shuffle_i32x4(t[8 * half + i], t[8 * half + 4 + i], 0xdd);
+        }
+}
+
+void store(Bf16 *to, const __m512i row[16]) {
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(to + 32 * i, row[i]);
+}
+
+// 2^t and half a unit of bfloat16's last place, so that cutting off the low half rounds. A cubic on [0, 1) whose largest
+// relative error, 1.1e-4, is a 35th of that rounding's; 2^t beyond float32's range is 0 or infinite.
+__m512 exp2_to_truncate(__m512 t) {
+    const __m512 fraction = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = _mm512_set1_ps(0.0780245226F);
+    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.226067155F));
+    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.695833541F));
+    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.999892936F + 1.0F / 256));
+    return _mm512_scalef_ps(p, t);
+}
+
+void pack_queries(const Shape &shape, const Bf16 *queries, std::size_t num_queries, Work &work) {
+    const Steps steps(shape);
+    for (std::size_t d = 0; d < steps.score_depths; ++d)
+        for (std::size_t half = 0; half < 2; ++half) {
+            const __mmask32 depths = first_bits(shape.depth - 32 * d, 32);
+            __m512i row[16];
+            for (std::size_t i = 0; i < 16; ++i) {
+                const std::size_t query = 16 * half + i;
+                row[i] = query < num_queries ? _mm512_maskz_loadu_epi16(depths, queries + query * shape.width() + 32 * d)
+                                             : _mm512_setzero_si512();
+            }
+            transpose(row);
+            store(work.queries + (2 * d + half) * kTile, row);
+        }
+}
+
+// Scores of a group of 32 keys with the block's queries.
+void score(const Steps &steps, const Bf16 *keys, const Bf16 *queries, float *scores) {
+    stored_before_tiles();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (std::size_t d = 0; d < steps.score_depths; ++d) {
+        _tile_loadd(4, keys + d * kTile, kRowBytes);
+        _tile_loadd(5, keys + (steps.score_depths + d) * kTile, kRowBytes);
+        _tile_loadd(6, queries + 2 * d * kTile, kRowBytes);
+        _tile_loadd(7, queries + (2 * d + 1) * kTile, kRowBytes);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, scores, kRowBytes);
+    _tile_stored(1, scores + 256, kRowBytes);
+    _tile_stored(2, scores + 512, kRowBytes);
+    _tile_stored(3, scores + 768, kRowBytes);
+}
+
+const float *score_row(const float *scores, std::size_t key, std::size_t half) {
+    return scores + key / 16 * 512 + half * 256 + key % 16 * 16;
+}
+
+// Probabilities, up to their sum, of a group's scores. The sum is of the rounded ones, so that they add up to 1.
+void weigh(const float *scores, __m512 factor, std::size_t num_keys, Work &work, Bf16 *probabilities) {
+    const __m512bh ones = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3f80));
+    for (std::size_t half = 0; half < 2; ++half) {
+        __m512 sum = _mm512_load_ps(work.sum + 16 * half);
+        const __m512 shift = _mm512_load_ps(work.shift + 16 * half);
+        for (std::size_t key = 0; key < kGroup; key += 2) {
+            const float *row = score_row(scores, key, half);
+            const auto power = [&](const float *from) {
+                return _mm512_castps_si512(exp2_to_truncate(_mm512_fmsub_ps(_mm512_load_ps(from), factor, shift)));
+            };
+            __m512i pair = _mm512_mask_blend_epi16(0xAAAAAAAAU, _mm512_srli_epi32(power(row), 16), power(row + 16));
+            if (key + 2 > num_keys)  // padding
+                pair = _mm512_maskz_mov_epi16(key + 1 == num_keys ? 0x55555555U : 0U, pair);
+            _mm512_store_si512(probabilities + half * kTile + key * 16, pair);
+            sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(pair), ones);
+        }
+        _mm512_store_ps(work.sum + 16 * half, sum);
+    }
+}
+
+// Adds a chunk's values, weighted, to 16 depths of the result, or to 32.
+void accumulate(const Steps &steps, const Bf16 *values, std::size_t num_groups, std::size_t depth, Work &work) {
+    float *out = work.out + depth * 512;
+    const Bf16 *weights = work.probabilities;
+    const bool two = depth + 1 < steps.value_depths;
+    stored_before_tiles();
+    _tile_loadd(0, out, kRowBytes);
+    _tile_loadd(1, out + 256, kRowBytes);
+    if (two) {
+        _tile_loadd(2, out + 512, kRowBytes);
+        _tile_loadd(3, out + 768, kRowBytes);
+    }
+    for (std::size_t group = 0; group < num_groups; ++group) {
+        const Bf16 *tiles = values + (group * steps.value_depths + depth) * kTile;
+        _tile_loadd(4, tiles, kRowBytes);
+        _tile_loadd(6, weights + 2 * group * kTile, kRowBytes);
+        _tile_loadd(7, weights + (2 * group + 1) * kTile, kRowBytes);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        if (two) {
+            _tile_loadd(5, tiles + kTile, kRowBytes);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, out, kRowBytes);
+    _tile_stored(1, out + 256, kRowBytes);
+    if (two) {
+        _tile_stored(2, out + 512, kRowBytes);
+        _tile_stored(3, out + 768, kRowBytes);
+    }
+}
+
+// The weighted values and the sums of all keys, for the shifts in `work`.
+void run(const Shape &shape, __m512 factor, const Bf16 *packed, Work &work) {
+    const Steps steps(shape);
+    const Bf16 *values = packed + Packed(shape).key_elements;
+    std::memset(work.out, 0, steps.value_depths * 512 * sizeof(float));
+    std::memset(work.sum, 0, sizeof work.sum);
+    for (std::size_t first = 0; first < steps.groups; first += kChunkGroups) {
+        const std::size_t num_groups = std::min(kChunkGroups, steps.groups - first);
+        for (std::size_t i = 0; i < num_groups; ++i)
+            score(steps, packed + (first + i) * 2 * steps.score_depths * kTile, work.queries, work.scores + i * 1024);
+        for (std::size_t i = 0; i < num_groups; ++i) {
+            const std::size_t num_keys = std::min(kGroup, shape.tokens - (first + i) * kGroup);
+            weigh(work.scores + i * 1024, factor, num_keys, work, work.probabilities + i * 2 * kTile);
+        }
+        for (std::size_t depth = 0; depth < steps.value_depths; depth += 2)
+            accumulate(steps, values + first * steps.value_depths * kTile, num_groups, depth, work);
+    }
+}
+
+// Sets each query's shift to its largest score.
+void find_shifts(const Shape &shape, __m512 factor, const Bf16 *packed, Work &work) {
+    const Steps steps(shape);
+    __m512 most[2] = {_mm512_set1_ps(-__builtin_inff()), _mm512_set1_ps(-__builtin_inff())};
+    for (std::size_t group = 0; group < steps.groups; ++group) {
+        score(steps, packed + group * 2 * steps.score_depths * kTile, work.queries, work.scores);
+        const std::size_t num_keys = std::min(kGroup, shape.tokens - group * kGroup);
+        for (std::size_t key = 0; key < num_keys; ++key)
+            for (std::size_t half = 0; half < 2; ++half) {
+                const __m512 scores = _mm512_mul_ps(_mm512_load_ps(score_row(work.scores, key, half)), factor);
+                most[half] = _mm512_max_ps(most[half], scores);
+            }
+    }
+    for (std::size_t half = 0; half < 2; ++half) _mm512_store_ps(work.shift + 16 * half, most[half]);
+}
+
+// Whether unshifted scores served: bfloat16 and float32 have exponents to spare for all but extreme ones, and then the
+// search for the maximum and every rescaling with it are saved. Not true for NaN either.
+bool is_in_range(const float *sum) {
+    for (std::size_t i = 0; i < kQueries; ++i)
+        if (!(sum[i] > 0x1p-60F && sum[i] < 0x1p60F)) return false;
+    return true;
+}
+
+void write(const Shape &shape, const Work &work, std::size_t num_queries, Bf16 *out) {
+    const Steps steps(shape);
+    for (std::size_t half = 0; half < 2; ++half) {
+        const __m512 norm = _mm512_div_ps(_mm512_set1_ps(1.0F), _mm512_load_ps(work.sum + 16 * half));
+        for (std::size_t d = 0; d < steps.value_depths; ++d) {
+            __m512i row[16];
+            for (std::size_t i = 0; i < 16; ++i)
+                row[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(work.out + d * 512 + half * 256 + i * 16), norm));
+            transpose(row);
+            const auto depths = static_cast<__mmask16>(first_bits(shape.depth - 16 * d, 16));
+            for (std::size_t i = 0; i < 16 && 16 * half + i < num_queries; ++i)
+                _mm256_mask_storeu_epi16(out + (16 * half + i) * shape.width() + 16 * d, depths,
+                                         reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_castsi512_ps(row[i]))));
+        }
+    }
+}
+
+}  // namespace
+
+Packed::Packed(const Shape &shape)
+    : key_elements(round_up(shape.tokens, kGroup) * round_up(shape.depth, 32)),
+      value_elements(round_up(shape.tokens, kGroup) * round_up(shape.depth, 16)) {}
+
+void pack(const Shape &shape, const Bf16 *keys, const Bf16 *values, std::size_t first, std::size_t last, Bf16 *packed) {
+    const Steps steps(shape);
+    Bf16 *const packed_values = packed + Packed(shape).key_elements;
+    for (std::size_t key = first; key < round_up(last, kGroup); ++key)
+        for (std::size_t d = 0; d < steps.score_depths; ++d) {
+            const __mmask32 depths = first_bits(shape.depth - 32 * d, 32);
+            const __m512i row = key < shape.tokens ? _mm512_maskz_loadu_epi16(depths, keys + key * shape.width() + 32 * d)
+                                                   : _mm512_setzero_si512();
+            _mm512_store_si512(packed + (key / 16 * steps.score_depths + d) * kTile + key % 16 * 32, row);
+        }
+    for (std::size_t group = first / kGroup; group * kGroup < last; ++group)
+        for (std::size_t d = 0; d < steps.value_depths; ++d) {
+            const auto depths = static_cast<__mmask16>(first_bits(shape.depth - 16 * d, 16));
+            const auto load = [&](std::size_t key) {
+                if (key >= shape.tokens) return _mm512_setzero_si512();
+                return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(depths, values + key * shape.width() + 16 * d));
+            };
+            __m512i row[16];
+            for (std::size_t i = 0; i < 16; ++i) {
+                const std::size_t key = group * kGroup + 2 * i;
+                row[i] = _mm512_or_si512(load(key), _mm512_slli_epi32(load(key + 1), 16));
+            }
+            transpose(row);
+            store(packed_values + (group * steps.value_depths + d) * kTile, row);
+        }
+}
+
+Tiles::Tiles() {
+    // Eight tiles of 16 rows of 64 bytes, after the palette and its reserved bytes.
+    alignas(64) std::uint8_t ours[64] = {1};
+    for (int i = 0; i < 8; ++i) {
+        ours[16 + 2 * i] = kRowBytes;
+        ours[48 + i] = 16;
+    }
+    asm volatile("sttilecfg %0\n\tldtilecfg %1" : "=m"(before_) : "m"(ours));
+}
+
+Tiles::~Tiles() { asm volatile("ldtilecfg %0" : : "m"(before_)); }
+
+void attend(const Shape &shape, float scale, const Bf16 *queries, std::size_t num_queries, const Bf16 *packed, Bf16 *out) {
+    constexpr float kLog2E = 1.44269504F;
+    Work work;
+    std::memset(work.shift, 0, sizeof work.shift);
+    pack_queries(shape, queries, num_queries, work);
+    const __m512 factor = _mm512_set1_ps(scale * kLog2E);
+    run(shape, factor, packed, work);
+    if (!is_in_range(work.sum)) {
+        find_shifts(shape, factor, packed, work);
+        run(shape, factor, packed, work);
+    }
+    write(shape, work, num_queries, out);
+}
+
+}  // namespace mvde::attention

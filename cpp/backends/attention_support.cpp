@@ -1,0 +1,25 @@
+// Compiled for any CPU, unlike the kernel.
+#include "attention_amx.hpp"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace mvde::attention {
+
+const char *unavailable() {
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    static const char *const reason = [] {
+        __builtin_cpu_init();
+        if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512bw") ||
+            !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
+            return "this CPU has no AVX-512 with bfloat16";
+        unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+        asm volatile("cpuid" : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx) : "a"(7), "c"(0));
+        if (!(edx >> 22 & 1U) || !(edx >> 24 & 1U)) return "this CPU has no AMX tiles of bfloat16";
+        if (syscall(SYS_arch_prctl, kRequestPermission, kTileData)) return "this kernel gives no AMX tiles to the process";
+        return "";
+    }();
+    return reason;
+}
+
+}  // namespace mvde::attention

@@ -1,0 +1,186 @@
+"""mvde's own attention inside OpenVINO's graphs: where it can run, and how it gets there.
+
+The operator comes in ``libmvde_openvino.so``, which is compiled against one version of OpenVINO and lies beside
+libmvde. Its kernel computes bfloat16 in AMX tiles, twice as fast as the library's own attention; engines that were
+compiled with it say so in their options, and are refused where it is missing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mvde import native
+from mvde.errors import BackendError, IncompatibleEngineError
+
+OPTION = "MVDE_ATTENTION"
+"""Among an engine's options: :data:`OURS` or :data:`LIBRARYS`. The library itself does not know it."""
+OURS, LIBRARYS = "amx", "openvino"
+
+_LIBRARY = "libmvde_openvino.so"
+_MAX_DEPTH = 128  # per head; kMaxDepth of cpp/backends/attention_amx.hpp
+_TO_HEADS = [0, 2, 1, 3]
+
+
+def unavailable(version: str) -> str:
+    """Why mvde's attention cannot run here with OpenVINO ``version`` ("2026.4.1"); empty where it can."""
+    path = library_path()
+    if path is None:
+        return f"there is no {_LIBRARY} beside libmvde.so; `make native` builds it in mvde's source tree"
+    try:
+        library = ctypes.CDLL(str(path))
+        built_for, reason = library.mvde_attention_openvino_version, library.mvde_attention_unavailable
+    except (OSError, AttributeError) as error:
+        return f"{path} cannot be used: {error}"
+    built_for.restype = reason.restype = ctypes.c_char_p
+    if (made_for := built_for().decode()) != version:
+        return f"{path} was compiled for OpenVINO {made_for}, but {version} is installed; `make native` builds it again"
+    return str(reason().decode())
+
+
+def library_path() -> Path | None:
+    """Path of the library with the operator, or None where there is none."""
+    beside = native.library_path()
+    path = beside.with_name(_LIBRARY) if beside else None
+    return path if path is not None and path.is_file() else None
+
+
+def is_wanted(precision: str, options: Mapping[str, Any]) -> bool:
+    """Whether an engine with these options is to have mvde's attention where that can run: one in bf16, unless told."""
+    return precision == "bf16" and options.get(OPTION, OURS) == OURS
+
+
+def library_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the library itself takes."""
+    return {key: value for key, value in options.items() if key != OPTION}
+
+
+def require(core: Any, options: Mapping[str, Any], version: str, where: Path) -> None:
+    """Nothing; makes the operator known to ``core`` if an engine was compiled with it.
+
+    Raises :class:`IncompatibleEngineError` where it cannot run.
+    """
+    if options.get(OPTION, LIBRARYS) == LIBRARYS:
+        return
+    if reason := unavailable(version):
+        raise IncompatibleEngineError(
+            f"{where} was compiled with mvde's attention, which cannot run here: {reason}; or build the engine again "
+            "with OpenVINO's own: mvde build --engine openvino:bf16"
+        )
+    _register(core, str(library_path()))
+
+
+def replace_attention(core: Any, model: Any) -> tuple[int, int]:
+    """Attention operators of an OpenVINO model that mvde's took the place of, and how many there were.
+
+    Those between the reshapes and transposes that split a layer's width into heads and join it again, without a mask:
+    the operator reads and writes the layers' own layout, so that no transpose is left.
+    """
+    path = str(library_path())
+    _register(core, path)
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() == "ScaledDotProductAttention"]
+    replaced = sum(_replace(_factory(path), node) for node in found)
+    model.validate_nodes_and_infer_types()
+    return replaced, len(found)
+
+
+@lru_cache(maxsize=1)
+def _register(core: Any, path: str) -> None:
+    try:
+        core.add_extension(path)
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot load mvde's attention from {path}: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _factory(path: str) -> Any:
+    from openvino.utils.node_factory import NodeFactory
+
+    factory = NodeFactory()
+    factory.add_extension(path)
+    return factory
+
+
+def _replace(factory: Any, node: Any) -> bool:
+    import openvino.opset13 as operators
+
+    heads, depth = node.output(0).get_partial_shape()[1], node.output(0).get_partial_shape()[3]
+    layers = [_before_heads(node.input_value(index)) for index in range(3)]
+    joined, scale = _after_heads(node), _scale(node)
+    if joined is None or scale is None or any(layer is None for layer in layers):
+        return False
+    shape = joined.output(0).get_partial_shape()
+    if depth.get_length() > _MAX_DEPTH or any(layer.get_partial_shape() != shape for layer in layers):
+        return False
+    narrow = [operators.convert(layer, "bf16") for layer in layers]  # the library drops these where all is bf16
+    ours = factory.create(
+        "Attention", [layer.output(0) for layer in narrow], {"heads": heads.get_length(), "scale": scale}
+    )
+    ours.set_friendly_name(node.get_friendly_name())
+    result = operators.convert(ours, "f32").output(0)
+    for reader in list(joined.output(0).get_target_inputs()):
+        reader.replace_source_output(result)
+    return True
+
+
+def _before_heads(value: Any) -> Any:
+    """The (batch, tokens, width) whose width was split into heads, or None where it was something else."""
+    transpose = value.get_node()
+    if transpose.get_type_name() != "Transpose" or _numbers(transpose.input_value(1)) != _TO_HEADS:
+        return None
+    split = transpose.input_value(0).get_node()
+    if split.get_type_name() != "Reshape":
+        return None
+    layer, four = split.input_value(0), split.output(0).get_partial_shape()
+    return layer if _joins(four, layer.get_partial_shape()) else None
+
+
+def _after_heads(node: Any) -> Any:
+    """The operator that joins the heads of an attention to one width again, or None where they go elsewhere."""
+    transpose = _only_reader(node)
+    if transpose is None or transpose.get_type_name() != "Transpose" or _numbers(transpose.input_value(1)) != _TO_HEADS:
+        return None
+    join = _only_reader(transpose)
+    if join is None or join.get_type_name() != "Reshape":
+        return None
+    four, three = transpose.output(0).get_partial_shape(), join.output(0).get_partial_shape()
+    return join if _joins(four, three) else None
+
+
+def _joins(four: Any, three: Any) -> bool:
+    """Whether (batch, tokens, heads, depth) and (batch, tokens, heads * depth) are the same numbers, in fixed sizes."""
+    if four.is_dynamic or three.is_dynamic or len(four) != 4 or len(three) != 3:
+        return False
+    batch, tokens, heads, depth = four.to_shape()
+    return tuple(three.to_shape()) == (batch, tokens, heads * depth)
+
+
+def _scale(node: Any) -> float | None:
+    """Factor of the scores; None for an attention with a mask, causal or not."""
+    if node.get_attributes()["causal"]:
+        return None
+    if node.get_input_size() > 3 and _numbers(node.input_value(3)) != [0]:
+        return None
+    if node.get_input_size() < 5:
+        return float(node.output(0).get_partial_shape()[3].get_length() ** -0.5)
+    scale = _numbers(node.input_value(4))
+    return float(scale[0]) if scale is not None and len(scale) == 1 else None
+
+
+def _only_reader(node: Any) -> Any:
+    readers = list(node.output(0).get_target_inputs())
+    return readers[0].get_node() if len(readers) == 1 else None
+
+
+def _numbers(value: Any) -> list[Any] | None:
+    """What a constant holds, through conversions of its type; None for what is none."""
+    node = value.get_node()
+    while node.get_type_name() in ("Convert", "ConvertLike"):
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Constant":
+        return None
+    numbers: list[Any] = node.get_data().ravel().tolist()
+    return numbers
