@@ -1,0 +1,160 @@
+"""mvde's attention in OpenVINO's graphs: against softmax in float64, what it replaces, and its refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvde import native
+from mvde.artifact import load_artifact
+from mvde.assets import shipped_checkpoint
+from mvde.engines import openvino as backend
+from mvde.engines import openvino_attention as attention
+from mvde.engines.base import BuildOptions, EngineId, Graph
+from mvde.engines.build import build_engine
+from mvde.engines.store import load_engine
+from mvde.errors import BackendError, IncompatibleEngineError
+
+openvino = pytest.importorskip("openvino")
+operators = pytest.importorskip("openvino.opset13")
+
+BF16 = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+
+
+@pytest.fixture
+def kernel() -> None:
+    """Skips where the kernel cannot run, and says why."""
+    if reason := attention.unavailable(backend.library_version()):
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that ships, small: six attentions of 35 tokens."""
+    pytest.importorskip("torch")
+    from mvde.export.onnx import export_onnx
+    from mvde.model import DepthModel
+
+    (path,) = export_onnx(DepthModel.load(shipped_checkpoint()), [(80, 112)], tmp_path_factory.mktemp("network"))
+    return path
+
+
+def model_of(tokens: int, heads: int, depth: int, *, causal: bool = False, scale: float | None = None) -> Any:
+    """An attention as the exporter writes it, between tensors (1, tokens, heads * depth)."""
+    shape = openvino.Shape([1, tokens, heads * depth])
+    inputs = [operators.parameter(shape, openvino.Type.f32) for _ in range(3)]
+    split = [
+        operators.transpose(operators.reshape(one, [1, tokens, heads, depth], False), [0, 2, 1, 3]) for one in inputs
+    ]
+    extra = {} if scale is None else {"attention_mask": np.float32(0), "scale": np.float32(scale)}
+    node = operators.scaled_dot_product_attention(*split, causal=causal, **extra)
+    joined = operators.reshape(operators.transpose(node, [0, 2, 1, 3]), [1, tokens, heads * depth], False)
+    return openvino.Model([operators.relu(joined)], inputs)
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Float32 whose numbers bfloat16 holds, so that the kernel's inputs are exact."""
+    return (values.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+
+def exact(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, scale: float) -> np.ndarray:
+    q, k, v = (x.astype(np.float64).reshape(len(x[0]), heads, -1).transpose(1, 0, 2) for x in (q, k, v))
+    scores = scale * q @ k.transpose(0, 2, 1)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    out = weights / weights.sum(-1, keepdims=True) @ v
+    return np.maximum(out.transpose(1, 0, 2).reshape(1, len(out[0]), -1), 0)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize(("tokens", "heads", "depth"), [(35, 3, 64), (600, 2, 72), (784, 3, 64), (97, 1, 32)])
+@pytest.mark.parametrize("scale", [None, 4.0])
+def test_the_operator_is_attention(tokens: int, heads: int, depth: int, scale: float | None) -> None:
+    model = model_of(tokens, heads, depth, scale=scale)
+    assert attention.replace_attention(backend.shared_core(), model) == (1, 1)
+    rng = np.random.default_rng(tokens)
+    inputs = [rounded(rng.standard_normal((1, tokens, heads * depth))) for _ in range(3)]
+    wanted = exact(*inputs, heads, depth**-0.5 if scale is None else scale)
+    results = []
+    for num_threads in ("1", "2"):
+        options = {**BF16, "INFERENCE_NUM_THREADS": num_threads}
+        results.append(backend.shared_core().compile_model(model, "CPU", options)(inputs)[0])
+    # Weights and result are each rounded to 8 bits, by 2^-8 of at most the largest value.
+    np.testing.assert_allclose(results[0], wanted, atol=2**-7 * np.abs(inputs[2]).max(), rtol=0)
+    assert np.sqrt(np.mean((results[0] - wanted) ** 2)) < 2**-8 * np.sqrt(np.mean(wanted**2))
+    np.testing.assert_array_equal(results[0], results[1])  # whatever the number of threads
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("what", [{"causal": True}, {"depth": 160}])
+def test_what_the_kernel_does_not_compute_stays(what: dict[str, Any]) -> None:
+    model = model_of(20, 2, what.pop("depth", 64), **what)
+    assert attention.replace_attention(backend.shared_core(), model) == (0, 1)
+    assert any(node.get_type_name() == "ScaledDotProductAttention" for node in model.get_ordered_ops())
+
+
+def compiled_in(folder: Path, graph: Path, settings: dict[str, str]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    folder.mkdir()
+    options = BuildOptions(library=settings)
+    compiled = backend.compile_graph(Graph(graph), folder, "bf16", options)
+    return backend._import(folder / backend.ENGINE_FILE, compiled.options), compiled.options, compiled.facts
+
+
+@pytest.mark.usefixtures("kernel")
+def test_an_engine_in_bf16_has_it_and_is_as_near_to_fp32(
+    network: Path, tmp_path: Path, random_images: Callable
+) -> None:
+    images = random_images(1, 80, 112, 3)
+    reference = backend.shared_core().compile_model(str(network), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
+    ours, options, facts = compiled_in(tmp_path / "ours", network, {})
+    assert options[attention.OPTION] == "amx"
+    assert facts["attention"] == "mvde's AMX kernel, 6 of 6"
+    theirs, options, facts = compiled_in(tmp_path / "theirs", network, {attention.OPTION: "openvino"})
+    assert (options[attention.OPTION], "attention" in facts) == ("openvino", False)
+    executed = [
+        node.get_rt_info()["layerType"].astype(str) for node in ours.get_runtime_model().get_ordered_ops()
+    ]  # the library executes operators that it does not know as "Reference"
+    assert (executed.count("Reference"), executed.count("ScaledDotProductAttention")) == (6, 0)
+    error = {name: np.abs(engine(images)[0] / reference - 1).mean() for name, engine in (("o", ours), ("t", theirs))}
+    assert error["o"] < 1.5 * error["t"]
+
+
+@pytest.mark.usefixtures("kernel")
+def test_an_engine_with_it_is_refused_where_it_is_missing(
+    network: Path, tmp_path: Path, random_images: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = build_engine(
+        load_artifact(network), EngineId.parse("openvino:bf16"), random_images(1, 80, 112, 3), root=tmp_path
+    )
+    load_engine(report.folder / backend.ENGINE_FILE)
+    monkeypatch.setattr(attention, "library_path", lambda: None)
+    with pytest.raises(IncompatibleEngineError, match=r"mvde's attention.*there is no libmvde_openvino.so.*mvde build"):
+        load_engine(report.folder / backend.ENGINE_FILE)
+
+
+def test_without_it_an_engine_has_the_librarys_and_says_why(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not backend.support("bf16").works:
+        pytest.skip("this CPU has no bf16")
+    monkeypatch.setattr(native, "library_path", lambda: tmp_path / "libmvde.so")
+    _, options, facts = compiled_in(tmp_path / "without", network, {})
+    assert options[attention.OPTION] == "openvino"
+    assert facts["attention"].startswith("OpenVINO's; there is no libmvde_openvino.so beside libmvde.so")
+    with pytest.raises(BackendError, match="was asked for, and cannot run here: there is no libmvde_openvino"):
+        compiled_in(tmp_path / "asked", network, {attention.OPTION: "amx"})
+
+
+def test_another_version_of_openvino_is_refused() -> None:
+    if attention.library_path() is None:
+        pytest.skip("`make native` builds libmvde_openvino.so where Python's openvino is installed")
+    assert "but 2019.1.0 is installed; `make native` builds it again" in attention.unavailable("2019.1.0")
+
+
+def test_a_file_that_is_no_library_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "libmvde_openvino.so").write_bytes(b"not a library")
+    monkeypatch.setattr(native, "library_path", lambda: tmp_path / "libmvde.so")
+    assert "cannot be used: " in attention.unavailable("2026.4.1")
