@@ -152,6 +152,31 @@ def test_a_blob_that_the_library_refuses_names_the_way_out(engine_folder: Path, 
         backend._import(tmp_path / "half.blob", {})
 
 
+def test_weights_are_read_where_the_blob_is_mapped(tmp_path: Path) -> None:
+    from openvino import Model
+    from openvino import opset13 as ops
+
+    weights = np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32)  # 16 MiB
+    images = ops.parameter([1, 2048], np.float32)
+    graph = Model([ops.result(ops.matmul(images, ops.constant(weights), False, True))], [images])
+    compiled = backend.shared_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (tmp_path / "model.blob").write_bytes(compiled.export_model().getvalue())
+    images = np.ones((1, 2048), np.float32)
+    expected = np.array(compiled(images)[0])
+    before = _anonymous_bytes()
+    loaded = backend._import(tmp_path / "model.blob", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert _anonymous_bytes() - before < 1.5 * weights.nbytes  # the packed weights; a copy of the blob would be as much
+    np.testing.assert_array_equal(loaded(images)[0], expected)
+
+
+def _anonymous_bytes() -> int:
+    """Memory of this process that no file stands for, which a mapped blob is not."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("the system does not tell")
+    return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("RssAnon"))) * 1024
+
+
 def test_a_closed_engine_says_so(engine_folder: Path, random_images: Callable) -> None:
     engine, _ = load_engine(engine_folder / backend.ENGINE_FILE)
     engine.close()
