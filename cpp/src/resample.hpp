@@ -4,6 +4,10 @@
 
 #include "job.hpp"
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 namespace mvde {
 namespace {
 
@@ -14,20 +18,45 @@ inline std::uint8_t to_byte(std::int32_t sum) {
     return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
-void resample_row_rgb(const std::uint8_t *row, const Taps &taps, std::uint8_t *out) {
-    for (std::int64_t x = 0; x < taps.num_outputs; ++x) {
+inline void resample_pixel(const std::uint8_t *row, const Taps &taps, std::int64_t x, std::uint8_t *out) {
+    const std::uint8_t *pixel = row + 3 * static_cast<std::int64_t>(taps.first[x]);
+    const std::int32_t *weights = taps.fixed + x * taps.stride;
+    std::int32_t red = 1 << (kFixedPointBits - 1), green = red, blue = red;
+    for (std::int32_t i = 0; i < taps.count[x]; ++i, pixel += 3) {
+        red += pixel[0] * weights[i];
+        green += pixel[1] * weights[i];
+        blue += pixel[2] * weights[i];
+    }
+    out[3 * x] = to_byte(red);
+    out[3 * x + 1] = to_byte(green);
+    out[3 * x + 2] = to_byte(blue);
+}
+
+#ifdef __AVX2__
+// Outputs of a row up to the first that takes the last input: there red, green, blue and the byte behind them are read
+// together, and written together, so that the last ones would leave the row. Returns how many were written.
+inline std::int64_t resample_pixels(const std::uint8_t *row, const Taps &taps, std::uint8_t *out) {
+    const std::int32_t end = taps.first[taps.num_outputs - 1] + taps.count[taps.num_outputs - 1];
+    std::int64_t x = 0;
+    for (; taps.first[x] + taps.count[x] < end; ++x) {
         const std::uint8_t *pixel = row + 3 * static_cast<std::int64_t>(taps.first[x]);
         const std::int32_t *weights = taps.fixed + x * taps.stride;
-        std::int32_t red = 1 << (kFixedPointBits - 1), green = red, blue = red;
+        __m128i sums = _mm_set1_epi32(1 << (kFixedPointBits - 1));
         for (std::int32_t i = 0; i < taps.count[x]; ++i, pixel += 3) {
-            red += pixel[0] * weights[i];
-            green += pixel[1] * weights[i];
-            blue += pixel[2] * weights[i];
+            const __m128i words = _mm_cvtepu8_epi32(_mm_loadu_si32(pixel));
+            sums = _mm_add_epi32(sums, _mm_mullo_epi32(words, _mm_set1_epi32(weights[i])));
         }
-        out[3 * x] = to_byte(red);
-        out[3 * x + 1] = to_byte(green);
-        out[3 * x + 2] = to_byte(blue);
+        const __m128i halves = _mm_packus_epi32(_mm_srai_epi32(sums, kFixedPointBits), _mm_setzero_si128());
+        _mm_storeu_si32(out + 3 * x, _mm_packus_epi16(halves, halves));  // packing is what keeps them in 0 to 255
     }
+    return x;
+}
+#else
+inline std::int64_t resample_pixels(const std::uint8_t *, const Taps &, std::uint8_t *) { return 0; }
+#endif
+
+void resample_row_rgb(const std::uint8_t *row, const Taps &taps, std::uint8_t *out) {
+    for (std::int64_t x = resample_pixels(row, taps, out); x < taps.num_outputs; ++x) resample_pixel(row, taps, x, out);
 }
 
 void resample_row_depth(const float *row, const Taps &taps, float *out) {

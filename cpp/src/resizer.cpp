@@ -178,8 +178,10 @@ struct MapBack {
         const mvde_box &box = resizer.placement.source;
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, resizer.source_height); ++y) {
             auto *row = reinterpret_cast<float *>(reinterpret_cast<unsigned char *>(call.source) + y * call.source_stride);
-            std::fill(row, row + resizer.source_width, 0.0F);
-            if (y < box.top || y >= box.bottom) continue;
+            const bool is_seen = y >= box.top && y < box.bottom;
+            std::fill(row, row + (is_seen ? box.left : resizer.source_width), 0.0F);
+            if (!is_seen) continue;
+            std::fill(row + box.right, row + resizer.source_width, 0.0F);
             call.kernel.resample_column_depth(resizer.intermediate.get(), width_of(box), resizer.depth_y.taps(),
                                               y - box.top, row + box.left);
         }

@@ -139,8 +139,9 @@ def tuning_settings(precision: str, chosen: BuildOptions) -> list[dict[str, Any]
     if precision == "bf16":
         other = {linear.CONVOLUTIONS: linear.PRODUCTS, linear.PRODUCTS: linear.CONVOLUTIONS}
         settings.append({linear.OPTION: other[linear.default(precision)]})
-        if not attention.unavailable(library_version()):
-            settings.append({attention.OPTION: attention.LIBRARYS})
+    rest = precision if precision != "int8" else chosen.rest or rest_of_int8()
+    if rest == "bf16" and not attention.unavailable(library_version()):
+        settings.append({attention.OPTION: attention.LIBRARYS})
     if precision == "int8" and chosen.rest is None:  # what is not quantised: whatever wins is proved at the end
         others = [rest for rest in ("fp32", "bf16", "fp16") if rest != rest_of_int8() and support(rest).works]
         settings += [{"INFERENCE_PRECISION_HINT": _HINTS[rest]} for rest in others]
@@ -160,7 +161,7 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
     layers = options.pop(linear.OPTION, linear.default(precision))
     try:
         model = shared_core().read_model(str(graph.path))
-        options, facts = _with_attention(model, precision, options)
+        options, facts = _with_attention(model, options)
         if layers == linear.CONVOLUTIONS:  # last: attention is recognised between linear layers as the graph has them
             facts[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
         compiled = shared_core().compile_model(model, _DEVICE, attention.library_options(options))
@@ -177,9 +178,9 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
     return Compiled((ENGINE_FILE,), executed, cpu_name(), options, facts)
 
 
-def _with_attention(model: Any, precision: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _with_attention(model: Any, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options, and a fact for the manifest, that say which attention runs; ``model`` has it from then on."""
-    if not attention.is_wanted(precision, options):
+    if not attention.is_wanted(options):
         return options, {}
     if reason := attention.unavailable(library_version()):
         if options.get(attention.OPTION) == attention.OURS:

@@ -48,9 +48,10 @@ def library_path() -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def is_wanted(precision: str, options: Mapping[str, Any]) -> bool:
-    """Whether an engine with these options is to have mvde's attention where that can run: one in bf16, unless told."""
-    return precision == "bf16" and options.get(OPTION, OURS) == OURS
+def is_wanted(options: Mapping[str, Any]) -> bool:
+    """Whether an engine with these options is to have mvde's attention where that can run: one that computes in bf16
+    what is not quantised, unless told otherwise."""
+    return options.get("INFERENCE_PRECISION_HINT") == "bf16" and options.get(OPTION, OURS) == OURS
 
 
 def library_options(options: Mapping[str, Any]) -> dict[str, Any]:

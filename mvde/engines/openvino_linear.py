@@ -40,6 +40,8 @@ def _is_linear(node: Any) -> bool:
     if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_a"]:
         return False
     tokens, weight = node.input_value(0), node.input_value(1)
+    if any(user.get_node().get_type_name() == "Convert" for user in _after_bias(node).output(0).get_target_inputs()):
+        return False  # mvde's attention is behind it, and reads memory as it lies: the transposes would be executed
     return bool(
         weight.get_node().get_type_name() == "Constant"
         and len(weight.get_shape()) == 2
@@ -62,9 +64,10 @@ def _replace(layer: Any) -> None:
     image = ops.reshape(ops.transpose(tokens, [0, 2, 1]), [batch, num_in, rows, num_tokens // rows], False)
     kernel = np.ascontiguousarray(weight).reshape(num_out, num_in, 1, 1)
     result = ops.convolution(image, ops.constant(kernel), [1, 1], [0, 0], [0, 0], [1, 1])
-    last, bias = _bias(layer, num_out)
-    if bias is not None:
-        result = ops.add(result, ops.constant(bias.reshape(1, num_out, 1, 1)))
+    last = _after_bias(layer)
+    if last is not layer:
+        (bias,) = (one.get_node() for one in last.input_values() if one.get_node().get_type_name() == "Constant")
+        result = ops.add(result, ops.constant(bias.data.reshape(1, num_out, 1, 1)))
     users = list(last.output(0).get_target_inputs())
     if len(users) == 1 and users[0].get_node().get_type_name() in _ACTIVATIONS and users[0].get_index() == 0:
         activation = users[0].get_node()
@@ -76,12 +79,13 @@ def _replace(layer: Any) -> None:
         user.replace_source_output(back.output(0))
 
 
-def _bias(layer: Any, num_out: int) -> tuple[Any, Any]:
-    """The sum with a bias that follows a layer, and its array (num_out,); the layer itself and ``None`` without one."""
+def _after_bias(layer: Any) -> Any:
+    """The sum with a bias that follows a layer; the layer itself where none follows."""
     users = list(layer.output(0).get_target_inputs())
     if len(users) == 1 and users[0].get_node().get_type_name() == "Add":
         addition = users[0].get_node()
         other = addition.input_value(1 - users[0].get_index()).get_node()
-        if other.get_type_name() == "Constant" and other.data.size == num_out == other.data.shape[-1]:
-            return addition, other.data
-    return layer, None
+        num_out = layer.output(0).get_partial_shape()[-1].get_length()
+        if other.get_type_name() == "Constant" and other.data.size == num_out == (other.data.shape or (1,))[-1]:
+            return addition
+    return layer

@@ -188,9 +188,9 @@ class DepthRuntime:
         """
         return pipeline(
             _chunks(frames, self.info.batch),
-            lambda chunk: self._prepare(chunk, fit),
+            lambda chunk: self._prepare(chunk, fit, parallel=False),
             self._run,
-            self._finish,
+            lambda ran: self._finish(ran, parallel=False),
         )
 
     def close(self) -> None:
@@ -208,11 +208,11 @@ class DepthRuntime:
     ) -> None:
         self.close()
 
-    def _prepare(self, images: Sequence[NDArray[np.uint8]], fit: Fit) -> _Prepared:
+    def _prepare(self, images: Sequence[NDArray[np.uint8]], fit: Fit, parallel: bool = True) -> _Prepared:
         started = time.perf_counter()
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
-        fitted = [self._fitter.fit(image, fit, out=batch[index]) for index, image in enumerate(images)]
+        fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # a short batch is filled up; the copies' results are dropped
         return _Prepared(batch, fitted, _ms_since(started))
 
@@ -241,13 +241,14 @@ class DepthRuntime:
             depth = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
         return depth_to_patch_stats(depth, self._manifest.patch_size, self._manifest.stats)
 
-    def _finish(self, ran: _Ran) -> list[DepthResult]:
+    def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
         """One result per image; each has its share of the batch's times."""
         started = time.perf_counter()
         prepared, depth = ran.prepared, ran.depth
         manifest, fitted = self._manifest, prepared.fitted
         stats = ran.stats if ran.stats is not None else self._stats_of(fitted, depth)
-        mapped = [self._fitter.depth_to_source(one, where) for one, where in zip(depth, fitted, strict=True)]
+        both = zip(depth, fitted, strict=True)
+        mapped = [self._fitter.depth_to_source(one, where, parallel=parallel) for one, where in both]
         count = len(fitted)
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
         return [

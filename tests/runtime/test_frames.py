@@ -43,6 +43,20 @@ def test_gives_pillows_bits_with_and_without_the_library(size, fit, library, mon
     np.testing.assert_array_equal(mapped, depth_to_source(depth, placement))
 
 
+@pytest.mark.skipif(not native.is_available(), reason="libmvde is not installed")
+@pytest.mark.parametrize("size", SIZES)
+def test_threads_that_share_a_frame_give_the_same_bits(size, monkeypatch) -> None:
+    monkeypatch.setattr(frames, "num_cpus", lambda: 3)
+    image, depth = example(size)
+    fitter = FrameFitter(RESOLUTION)
+    out = np.empty((2, *RESOLUTION, 3), np.uint8)
+    fitted = [fitter.fit(image, "letterbox", out[index], parallel=bool(index)) for index in range(2)]
+    np.testing.assert_array_equal(out[0], out[1])
+    alone, shared = (fitter.depth_to_source(depth, fitted[index], parallel=bool(index)) for index in range(2))
+    np.testing.assert_array_equal(alone, shared)
+    assert all(way.threads is not None for way in fitter._idle)  # they did share
+
+
 def test_views_of_a_frame_are_read_as_they_are() -> None:
     image, depth = example((100, 61))
     wide = np.repeat(image, 2, axis=1)
