@@ -30,31 +30,28 @@ const Bf16 *elements(const ov::Tensor &tensor) { return static_cast<const Bf16 *
 
 }  // namespace
 
-mvde::Attention::Attention(const ov::OutputVector &arguments, std::int64_t heads, double scale)
-    : Op(arguments), heads_(heads), scale_(scale) {
+mvde::Attention::Attention(const ov::OutputVector &arguments, double scale) : Op(arguments), scale_(scale) {
     constructor_validate_and_infer_types();
 }
 
 void mvde::Attention::validate_and_infer_types() {
     const ov::PartialShape &shape = get_input_partial_shape(0);
-    NODE_VALIDATION_CHECK(this, get_input_size() == 3 && shape.is_static() && shape.size() == 3,
-                          "expected queries, keys and values of a fixed shape [batch, tokens, width]");
+    NODE_VALIDATION_CHECK(this, get_input_size() == 3 && shape.is_static() && shape.size() == 4,
+                          "expected queries, keys and values of a fixed shape [batch, tokens, heads, depth]");
     for (std::size_t i = 0; i < 3; ++i)
         NODE_VALIDATION_CHECK(this, get_input_element_type(i) == ov::element::bf16 && get_input_partial_shape(i) == shape,
                               "expected three bf16 inputs of one shape");
-    const std::int64_t width = shape[2].get_length();
-    NODE_VALIDATION_CHECK(this, heads_ > 0 && width > 0 && width % heads_ == 0 &&
-                                    width / heads_ <= static_cast<std::int64_t>(attention::kMaxDepth),
-                          "expected a width of heads times at most ", attention::kMaxDepth);
+    const ov::Shape sizes = shape.to_shape();
+    NODE_VALIDATION_CHECK(this, ov::shape_size(sizes) > 0 && sizes[3] <= attention::kMaxDepth,
+                          "expected a depth of at most ", attention::kMaxDepth, " and no empty input");
     set_output_type(0, ov::element::bf16, shape);
 }
 
 std::shared_ptr<ov::Node> mvde::Attention::clone_with_new_inputs(const ov::OutputVector &arguments) const {
-    return std::make_shared<Attention>(arguments, heads_, scale_);
+    return std::make_shared<Attention>(arguments, scale_);
 }
 
 bool mvde::Attention::visit_attributes(ov::AttributeVisitor &visitor) {
-    visitor.on_attribute("heads", heads_);
     visitor.on_attribute("scale", scale_);
     return true;
 }
@@ -64,13 +61,12 @@ bool mvde::Attention::has_evaluate() const { return true; }
 // In OpenVINO's own threads, which wait for it: those that the engine was given, pinned as it was asked for.
 bool mvde::Attention::evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const {
     const ov::Shape sizes = inputs[0].get_shape();
-    const auto num_heads = static_cast<std::size_t>(heads_);
-    const attention::Shape shape{sizes[0], sizes[1], num_heads, sizes[2] / num_heads};
-    const std::size_t per_head = attention::Packed(shape).elements(), heads = shape.batch * num_heads;
+    const attention::Shape shape{sizes[0], sizes[1], sizes[2], sizes[3]};
+    const std::size_t per_head = attention::Packed(shape).elements(), heads = shape.batch * shape.heads;
     Bf16 *const packed = scratch(heads * per_head), *const out = static_cast<Bf16 *>(outputs[0].data());
     const Bf16 *queries = elements(inputs[0]), *keys = elements(inputs[1]), *values = elements(inputs[2]);
     const auto start = [&](std::size_t head) {
-        return head / num_heads * shape.tokens * shape.width() + head % num_heads * shape.depth;
+        return head / shape.heads * shape.tokens * shape.width() + head % shape.heads * shape.depth;
     };
 
     constexpr std::size_t kSlice = 512;

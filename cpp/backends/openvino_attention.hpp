@@ -3,18 +3,18 @@
 
 #include <openvino/op/op.hpp>
 
-#include <cstdint>
+#include <memory>
 
 namespace mvde {
 
-// softmax(scale * q k^T) v per head, of queries, keys and values [batch, tokens, heads * depth], bfloat16, as the linear
+// softmax(scale * q k^T) v per head, of queries, keys and values [batch, tokens, heads, depth], bfloat16, as the linear
 // layers before it write them: heads are not transposed to the front, neither here nor for the layer behind it.
 class Attention : public ov::op::Op {
 public:
     OPENVINO_OP("Attention", "mvde")
 
     Attention() = default;
-    Attention(const ov::OutputVector &arguments, std::int64_t heads, double scale);
+    Attention(const ov::OutputVector &arguments, double scale);
 
     void validate_and_infer_types() override;
     std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector &arguments) const override;
@@ -23,7 +23,6 @@ public:
     bool evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const override;
 
 private:
-    std::int64_t heads_ = 1;
     double scale_ = 1;
 };
 

@@ -22,7 +22,6 @@ OURS, LIBRARYS = "amx", "openvino"
 
 _LIBRARY = "libmvde_openvino.so"
 _MAX_DEPTH = 128  # per head; kMaxDepth of cpp/backends/attention_amx.hpp
-_TO_HEADS = [0, 2, 1, 3]
 
 
 def unavailable(version: str) -> str:
@@ -77,8 +76,8 @@ def require(core: Any, options: Mapping[str, Any], version: str, where: Path) ->
 def replace_attention(core: Any, model: Any) -> tuple[int, int]:
     """Attention operators of an OpenVINO model that mvde's took the place of, and how many there were.
 
-    Those between the reshapes and transposes that split a layer's width into heads and join it again, without a mask:
-    the operator reads and writes the layers' own layout, so that no transpose is left.
+    Those without a mask, between transposes that bring the heads to the front and back again: the operator reads and
+    writes what lies before and behind them, so that no transpose is left.
     """
     path = str(library_path())
     _register(core, path)
@@ -108,18 +107,15 @@ def _factory(path: str) -> Any:
 def _replace(factory: Any, node: Any) -> bool:
     import openvino.opset13 as operators
 
-    heads, depth = node.output(0).get_partial_shape()[1], node.output(0).get_partial_shape()[3]
-    layers = [_before_heads(node.input_value(index)) for index in range(3)]
-    joined, scale = _after_heads(node), _scale(node)
-    if joined is None or scale is None or any(layer is None for layer in layers):
+    split = [_heads_behind(node.input_value(index)) for index in range(3)]
+    joined, scale = _only_reader(node), _scale(node)
+    if scale is None or joined is None or not _swaps_heads(joined) or any(one is None for one in split):
         return False
     shape = joined.output(0).get_partial_shape()
-    if depth.get_length() > _MAX_DEPTH or any(layer.get_partial_shape() != shape for layer in layers):
+    if shape.is_dynamic or shape[3].get_length() > _MAX_DEPTH or any(one.get_partial_shape() != shape for one in split):
         return False
-    narrow = [operators.convert(layer, "bf16") for layer in layers]  # the library drops these where all is bf16
-    ours = factory.create(
-        "Attention", [layer.output(0) for layer in narrow], {"heads": heads.get_length(), "scale": scale}
-    )
+    narrow = [operators.convert(one, "bf16") for one in split]
+    ours = factory.create("Attention", [one.output(0) for one in narrow], {"scale": scale})
     ours.set_friendly_name(node.get_friendly_name())
     result = operators.convert(ours, "f32").output(0)
     for reader in list(joined.output(0).get_target_inputs()):
@@ -127,36 +123,14 @@ def _replace(factory: Any, node: Any) -> bool:
     return True
 
 
-def _before_heads(value: Any) -> Any:
-    """The (batch, tokens, width) whose width was split into heads, or None where it was something else."""
-    transpose = value.get_node()
-    if transpose.get_type_name() != "Transpose" or _numbers(transpose.input_value(1)) != _TO_HEADS:
-        return None
-    split = transpose.input_value(0).get_node()
-    if split.get_type_name() != "Reshape":
-        return None
-    layer, four = split.input_value(0), split.output(0).get_partial_shape()
-    return layer if _joins(four, layer.get_partial_shape()) else None
+def _heads_behind(value: Any) -> Any:
+    """The (batch, tokens, heads, depth) that a transpose brought to (batch, heads, tokens, depth); None without one."""
+    node = value.get_node()
+    return node.input_value(0) if _swaps_heads(node) else None
 
 
-def _after_heads(node: Any) -> Any:
-    """The operator that joins the heads of an attention to one width again, or None where they go elsewhere."""
-    transpose = _only_reader(node)
-    if transpose is None or transpose.get_type_name() != "Transpose" or _numbers(transpose.input_value(1)) != _TO_HEADS:
-        return None
-    join = _only_reader(transpose)
-    if join is None or join.get_type_name() != "Reshape":
-        return None
-    four, three = transpose.output(0).get_partial_shape(), join.output(0).get_partial_shape()
-    return join if _joins(four, three) else None
-
-
-def _joins(four: Any, three: Any) -> bool:
-    """Whether (batch, tokens, heads, depth) and (batch, tokens, heads * depth) are the same numbers, in fixed sizes."""
-    if four.is_dynamic or three.is_dynamic or len(four) != 4 or len(three) != 3:
-        return False
-    batch, tokens, heads, depth = four.to_shape()
-    return tuple(three.to_shape()) == (batch, tokens, heads * depth)
+def _swaps_heads(node: Any) -> bool:
+    return node.get_type_name() == "Transpose" and _numbers(node.input_value(1)) == [0, 2, 1, 3]
 
 
 def _scale(node: Any) -> float | None:
