@@ -57,7 +57,8 @@ std::string precision_name(const std::string &hint) {
 // it stays what it was where the library runs a layer in another precision.
 std::string executed_precision(const ov::CompiledModel &compiled) {
     const std::set<std::string> products{"Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention"};
-    const std::set<std::string> computes{"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate"}, floats{"f32", "bf16", "f16"};
+    const std::set<std::string> floats{"f32", "bf16", "f16"};
+    const std::set<std::string> computes{"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate", "Reference"};  // Reference: mvde's attention
     using Counts = std::vector<std::pair<std::string, int>>;  // in the order of the graph, which decides between equals
     Counts ran, others;
     const auto count = [](Counts &counts, const std::string &name) {

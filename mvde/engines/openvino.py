@@ -47,7 +47,7 @@ _PRODUCTS = {
     "MatMul",
     "ScaledDotProductAttention",
 }  # of its own graph
-_COMPUTES = {"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate"}
+_COMPUTES = {"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate", "Reference"}  # Reference: mvde's attention
 _PRECISION_BY_HINT = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 _FLOATS = ("f32", "bf16", "f16")
 
@@ -139,8 +139,7 @@ def tuning_settings(precision: str, chosen: BuildOptions) -> list[dict[str, Any]
     if precision == "bf16":
         other = {linear.CONVOLUTIONS: linear.PRODUCTS, linear.PRODUCTS: linear.CONVOLUTIONS}
         settings.append({linear.OPTION: other[linear.default(precision)]})
-    rest = precision if precision != "int8" else chosen.rest or rest_of_int8()
-    if rest == "bf16" and not attention.unavailable(library_version()):
+    if attention.is_default(_options(precision, chosen), library_version()):
         settings.append({attention.OPTION: attention.LIBRARYS})
     if precision == "int8" and chosen.rest is None:  # what is not quantised: whatever wins is proved at the end
         others = [rest for rest in ("fp32", "bf16", "fp16") if rest != rest_of_int8() and support(rest).works]
@@ -161,7 +160,7 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
     layers = options.pop(linear.OPTION, linear.default(precision))
     try:
         model = shared_core().read_model(str(graph.path))
-        options, facts = _with_attention(model, options)
+        options, facts = attention.applied(shared_core(), model, options, library_version())
         if layers == linear.CONVOLUTIONS:  # last: attention is recognised between linear layers as the graph has them
             facts[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
         compiled = shared_core().compile_model(model, _DEVICE, attention.library_options(options))
@@ -176,21 +175,6 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
             f"build openvino:{main} if that is what you want"
         )
     return Compiled((ENGINE_FILE,), executed, cpu_name(), options, facts)
-
-
-def _with_attention(model: Any, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options, and a fact for the manifest, that say which attention runs; ``model`` has it from then on."""
-    if not attention.is_wanted(options):
-        return options, {}
-    if reason := attention.unavailable(library_version()):
-        if options.get(attention.OPTION) == attention.OURS:
-            raise BackendError(f"mvde's attention was asked for, and cannot run here: {reason}")
-        return {**options, attention.OPTION: attention.LIBRARYS}, {"attention": f"OpenVINO's; {reason}"}
-    replaced, found = attention.replace_attention(shared_core(), model)
-    if not replaced:
-        fact = f"OpenVINO's; none of the graph's {found} is one that mvde's kernel computes"
-        return {**options, attention.OPTION: attention.LIBRARYS}, {"attention": fact}
-    return {**options, attention.OPTION: attention.OURS}, {"attention": f"mvde's AMX kernel, {replaced} of {found}"}
 
 
 def load(path: Path, manifest: Manifest) -> OpenVinoEngine:

@@ -47,10 +47,30 @@ def library_path() -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def is_wanted(options: Mapping[str, Any]) -> bool:
-    """Whether an engine with these options is to have mvde's attention where that can run: one that computes in bf16
-    what is not quantised, unless told otherwise."""
-    return options.get("INFERENCE_PRECISION_HINT") == "bf16" and options.get(OPTION, OURS) == OURS
+def is_default(options: Mapping[str, Any], version: str) -> bool:
+    """Whether an engine with these options gets mvde's attention unasked: where bf16 is what is not quantised, if the
+    kernel can run."""
+    return _in_bf16(options) and not unavailable(version)
+
+
+def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options, and facts for the manifest, that say which attention an OpenVINO ``model`` has from now on.
+
+    Raises :class:`BackendError` where mvde's was asked for and cannot run, and for a name that is none.
+    """
+    asked = options.get(OPTION)
+    if asked not in (None, OURS, LIBRARYS):
+        raise BackendError(f"{OPTION} is {asked!r}: expected {OURS} or {LIBRARYS}")
+    if asked == LIBRARYS or (asked is None and not _in_bf16(options)):
+        return options, {}
+    reason = unavailable(version) if _in_bf16(options) else "the kernel computes in bf16, and this engine does not"
+    if reason and asked == OURS:
+        raise BackendError(f"mvde's attention was asked for, and cannot run here: {reason}")
+    replaced, found = (0, 0) if reason else replace_attention(core, model)
+    if not replaced:
+        reason = reason or f"none of the graph's {found} attentions is one that mvde's kernel computes"
+        return {**options, OPTION: LIBRARYS}, {"attention": f"OpenVINO's; {reason}"}
+    return {**options, OPTION: OURS}, {"attention": f"mvde's AMX kernel, {replaced} of {found}"}
 
 
 def library_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +122,10 @@ def _factory(path: str) -> Any:
     factory = NodeFactory()
     factory.add_extension(path)
     return factory
+
+
+def _in_bf16(options: Mapping[str, Any]) -> bool:
+    return options.get("INFERENCE_PRECISION_HINT") == "bf16"
 
 
 def _replace(factory: Any, node: Any) -> bool:
