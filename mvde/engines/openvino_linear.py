@@ -40,8 +40,6 @@ def _is_linear(node: Any) -> bool:
     if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_a"]:
         return False
     tokens, weight = node.input_value(0), node.input_value(1)
-    if any(user.get_node().get_type_name() == "Convert" for user in _after_bias(node).output(0).get_target_inputs()):
-        return False  # mvde's attention is behind it, and reads memory as it lies: the transposes would be executed
     return bool(
         weight.get_node().get_type_name() == "Constant"
         and len(weight.get_shape()) == 2

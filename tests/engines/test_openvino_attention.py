@@ -118,6 +118,7 @@ def test_an_engine_in_bf16_has_it_and_is_as_near_to_fp32(
         node.get_rt_info()["layerType"].astype(str) for node in ours.get_runtime_model().get_ordered_ops()
     ]  # the library executes operators that it does not know as "Reference"
     assert (executed.count("Reference"), executed.count("ScaledDotProductAttention")) == (6, 0)
+    assert executed.count("Transpose") < 6  # none around an attention: of keys, of results, behind 1x1 convolutions
     error = {name: np.abs(engine(images)[0] / reference - 1).mean() for name, engine in (("o", ours), ("t", theirs))}
     assert error["o"] < 1.5 * error["t"]
 
@@ -146,6 +147,19 @@ def test_without_it_an_engine_has_the_librarys_and_says_why(
     assert facts["attention"].startswith("OpenVINO's; there is no libmvde_openvino.so beside libmvde.so")
     with pytest.raises(BackendError, match="was asked for, and cannot run here: there is no libmvde_openvino"):
         compiled_in(tmp_path / "asked", network, {attention.OPTION: "amx"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"INFERENCE_PRECISION_HINT": "f32", attention.OPTION: "amx"}, "computes in bf16, and this engine does not"),
+        ({attention.OPTION: "fast"}, "MVDE_ATTENTION is 'fast': expected amx or openvino"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_compiling(settings: dict[str, str], reason: str) -> None:
+    options = {"INFERENCE_PRECISION_HINT": "bf16", **settings}
+    with pytest.raises(BackendError, match=reason):
+        attention.applied(backend.shared_core(), model_of(20, 2, 64), options, backend.library_version())
 
 
 def test_another_version_of_openvino_is_refused() -> None:

@@ -68,17 +68,6 @@ def test_a_bias_that_is_not_one_number_per_channel_stays_a_sum() -> None:
     np.testing.assert_allclose(_run(model, data)[0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_layers_that_attention_reads_stay_products() -> None:
-    """It reads memory as it lies (behind a conversion to bf16): there the transposes would be executed."""
-    rng = np.random.default_rng(0)
-    tokens = ops.parameter([1, 16, 24], np.float32)
-    query = ops.convert(_layer(tokens, 24, 24, rng), "bf16")
-    other = _layer(tokens, 24, 24, rng)
-    model = Model([query, other], [tokens])
-    assert linear.to_convolutions(model) == 1
-    assert query.input_value(0).get_node().input_value(1).get_node().get_type_name() == "MatMul"
-
-
 def test_the_default_is_convolutions_in_bf16_on_amx_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for features, wanted in ((("amx_bf16",), linear.CONVOLUTIONS), (("avx512_bf16",), linear.PRODUCTS)):
         monkeypatch.setattr(linear, "cpu_features", lambda features=features: features)
