@@ -1,0 +1,143 @@
+"""mvde's attention kernel beside OpenVINO's own, in bf16: one operator at a time, and whole networks.
+
+    python benchmarks/attention.py                                                  # one operator
+    python benchmarks/attention.py export/nano-896x896.onnx export/base-896x896.onnx  # and whole networks
+    python benchmarks/attention.py --json benchmarks/attention.jsonl
+
+Both take turns, frame by frame. One multiplication with its addition counts as two operations; of each, the median is
+shown. Networks are compiled as `mvde build --engine openvino:bf16` compiles them, but for the attention.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIZES = ((12, 3136, 64), (12, 784, 64), (3, 3136, 64), (3, 784, 64))
+"""Heads, tokens, depth: SigLIP-base and nano, at 896 and 448."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("graphs", type=Path, nargs="*", help="exported ONNX graphs")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each comparison")
+    parser.add_argument("--json", type=Path, help="append the comparisons to this file, a line for each")
+    arguments = parser.parse_args()
+    require_kernel(parser)
+    lines = [one_operator(size, arguments.seconds) for size in SIZES]
+    lines += [network(graph, arguments.seconds) for graph in arguments.graphs]
+    if arguments.json:
+        with arguments.json.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({**line, "machine": machine()}) + "\n" for line in lines)
+
+
+def require_kernel(parser: argparse.ArgumentParser) -> None:
+    """Ends the program with the reason where the kernel cannot run."""
+    from mvde.engines import openvino, openvino_attention
+
+    if reason := openvino_attention.unavailable(openvino.library_version()):
+        parser.error(f"mvde's attention cannot run here: {reason}")
+
+
+def one_operator(size: tuple[int, int, int], seconds: float) -> dict[str, Any]:
+    """Milliseconds and GFLOP/s of one attention (heads, tokens, depth), by OpenVINO and by mvde."""
+    from mvde.engines import openvino, openvino_attention
+
+    heads, tokens, depth = size
+    core, options = openvino.shared_core(), {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+    theirs, ours = attention_model(*size), attention_model(*size)
+    openvino_attention.replace_attention(core, ours)
+    inputs = random_inputs((1, tokens, heads * depth))
+    compiled = [core.compile_model(model, "CPU", options) for model in (theirs, ours)]
+    requests = [model.create_infer_request() for model in compiled]
+    medians, ratio = in_turns([lambda request=request: request.infer(inputs) for request in requests], seconds)
+    gflop = 4 * heads * tokens**2 * depth / 1e9
+    rates = [gflop / ms * 1e3 for ms in medians]
+    print(
+        f"{heads} heads, {tokens} tokens of {depth}: OpenVINO {medians[0]:.2f} ms ({rates[0]:.0f} GFLOP/s), "
+        f"mvde {medians[1]:.2f} ms ({rates[1]:.0f} GFLOP/s), {ratio:.2f} times as fast"
+    )
+    names = ("openvino_ms", "mvde_ms", "ratio")
+    return {"heads": heads, "tokens": tokens, "depth": depth, **dict(zip(names, (*medians, ratio), strict=True))}
+
+
+def attention_model(heads: int, tokens: int, depth: int) -> Any:
+    """An attention between bf16 tensors (1, tokens, heads * depth), as the exporter writes it."""
+    import openvino
+    from openvino import opset13 as operators
+
+    shape = openvino.Shape([1, tokens, heads * depth])
+    inputs = [operators.parameter(shape, openvino.Type.bf16) for _ in range(3)]
+    split = [
+        operators.transpose(operators.reshape(one, [1, tokens, heads, depth], False), [0, 2, 1, 3])
+        for one in (operators.convert(tensor, "f32") for tensor in inputs)
+    ]
+    node = operators.transpose(operators.scaled_dot_product_attention(*split, causal=False), [0, 2, 1, 3])
+    joined = operators.reshape(node, [1, tokens, heads * depth], False)
+    return openvino.Model([operators.convert(joined, "bf16")], inputs)
+
+
+def random_inputs(shape: tuple[int, ...]) -> list[Any]:
+    """Three bf16 tensors of normal numbers."""
+    import openvino
+
+    rng = np.random.default_rng(0)
+    halves = [(rng.standard_normal(shape, np.float32).view(np.uint32) >> 16).astype(np.uint16) for _ in range(3)]
+    return [openvino.Tensor(half, openvino.Shape(shape), openvino.Type.bf16) for half in halves]
+
+
+def network(graph: Path, seconds: float) -> dict[str, Any]:
+    """Milliseconds of a whole network with OpenVINO's attention and with mvde's."""
+    from mvde.engines import openvino, openvino_attention
+    from mvde.engines.base import BuildOptions, Graph
+
+    with contextlib.ExitStack() as stack:
+        models = []
+        for kind in (openvino_attention.LIBRARYS, openvino_attention.OURS):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            options = BuildOptions(library={openvino_attention.OPTION: kind})
+            written = openvino.compile_graph(Graph(graph), folder, "bf16", options)
+            models.append(openvino._import(folder / openvino.ENGINE_FILE, written.options))
+        shape = list(models[0].input(0).shape)
+        image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+        requests = [model.create_infer_request() for model in models]
+        medians, ratio = in_turns([lambda request=request: request.infer([image]) for request in requests], seconds)
+    print(f"{graph.name}: OpenVINO {medians[0]:.1f} ms, mvde {medians[1]:.1f} ms, {ratio:.2f} times as fast")
+    return {"graph": graph.name, "openvino_ms": medians[0], "mvde_ms": medians[1], "ratio": ratio}
+
+
+def in_turns(runs: Sequence[Callable[[], Any]], seconds: float) -> tuple[list[float], float]:
+    """Median milliseconds of each of two, and the median over rounds of the first's time over the second's."""
+    for run in runs:
+        run()
+    rounds: list[list[float]] = []
+    started = time.perf_counter()
+    while len(rounds) < 5 or time.perf_counter() - started < seconds:
+        times = []
+        for run in runs:
+            before = time.perf_counter()
+            run()
+            times.append((time.perf_counter() - before) * 1e3)
+        rounds.append(times)
+    medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
+    return medians, statistics.median(first / second for first, second in rounds)
+
+
+def machine() -> dict[str, Any]:
+    """What decides about the figures."""
+    from mvde.engines import machine, openvino
+
+    return {"cpu": machine.cpu_name(), "cpus": machine.num_cpus(), "openvino": openvino.library_version()}
+
+
+if __name__ == "__main__":
+    main()
