@@ -24,7 +24,7 @@ from mvde.engines.base import (
     check_images,
     closed_error,
 )
-from mvde.engines.machine import cpu_name, has_hyper_threads, num_cpus
+from mvde.engines.machine import cpu_features, cpu_name, has_hyper_threads, num_cpus
 from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, UsageError
 from mvde.manifest import Manifest
 
@@ -115,11 +115,19 @@ def support(precision: str) -> Support:
     except MissingDependencyError as error:
         return Support(False, str(error))
     if _CAPABILITIES[precision] in capabilities:
-        return Support(True, f"computes in {precision}")
+        return Support(True, f"computes in {precision}{_attention_note(precision)}")
     needs = {"bf16": "avx512_bf16 or amx_bf16", "fp16": "avx512_fp16, amx_fp16 or Arm fp16"}.get(precision, precision)
     return Support(
         False, f"{cpu_name()} has no {precision} arithmetic (it needs {needs}); OpenVINO would compute in fp32"
     )
+
+
+def _attention_note(precision: str) -> str:
+    """Which attention engines get, where mvde has one for this CPU."""
+    if precision != "bf16" or "amx_bf16" not in cpu_features():
+        return ""
+    reason = attention.unavailable(library_version())
+    return f", attention by OpenVINO: {reason}" if reason else ", attention by mvde's AMX kernel"
 
 
 def tuning_settings(precision: str, chosen: BuildOptions) -> list[dict[str, Any]]:

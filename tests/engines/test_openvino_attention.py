@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,19 @@ def test_an_engine_in_bf16_has_it_and_is_as_near_to_fp32(
     assert executed.count("Transpose") < 6  # none around an attention: of keys, of results, behind 1x1 convolutions
     error = {name: np.abs(engine(images)[0] / reference - 1).mean() for name, engine in (("o", ours), ("t", theirs))}
     assert error["o"] < 1.5 * error["t"]
+
+
+@pytest.mark.usefixtures("kernel")
+def test_threads_do_not_share_the_kernels_room(network: Path, tmp_path: Path, random_images: Callable) -> None:
+    engine, _, _ = compiled_in(tmp_path / "engine", network, {"NUM_STREAMS": "2"})
+    frames = [random_images(1, 80, 112, 3, seed=seed) for seed in range(16)]
+
+    def depth(frame: np.ndarray) -> np.ndarray:
+        return np.array(engine.create_infer_request().infer([frame])[0])
+
+    alone = [depth(frame) for frame in frames]
+    with ThreadPoolExecutor(4) as pool:
+        np.testing.assert_array_equal(list(pool.map(depth, frames)), alone)
 
 
 @pytest.mark.usefixtures("kernel")
