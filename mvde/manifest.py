@@ -104,12 +104,14 @@ class KeptNodes:
 class CalibrationRecord:
     """The images that decided a typed graph: how many, the SHA-256 of their pixels, how ranges were taken of them.
 
-    ``method`` is ``"none"`` where no range is stored in the graph (fp16, bf16).
+    ``method`` is ``"none"`` where no range is stored in the graph (fp16, bf16). ``balanced`` says, for each kind of
+    activation whose channels can be rescaled into the weights, whether that was done and what it measured.
     """
 
     num_images: int
     sha256: str
     method: str
+    balanced: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

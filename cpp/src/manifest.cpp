@@ -40,7 +40,7 @@ const Record kEngine{{{"id", kText}, {"backend", kText}, {"precision", kText}, {
                       {"device", kText}, {"library_version", kText}, {"cpu_features", kTexts}, {"options", kAnyObject},
                       {"onnx_sha256", kText}, {"facts", kAnyObject, false}}};
 const Record kKept{{{"group", kText}, {"dtype", kText}, {"num_nodes", kInteger}, {"reason", kText}}};
-const Record kCalibration{{{"num_images", kInteger}, {"sha256", kText}, {"method", kText}}};
+const Record kCalibration{{{"num_images", kInteger}, {"sha256", kText}, {"method", kText}, {"balanced", kTextsByName, false}}};
 const Type kOneKept{Type::Is::record, &kKept};
 const Record kPrecision{{{"precision", kText}, {"onnx_sha256", kText}, {"num_by_dtype", kAnyObject}, {"num_attention", kInteger},
                          {"num_layer_norm", kInteger}, {"kept", {Type::Is::list, nullptr, &kOneKept}, false},

@@ -70,6 +70,8 @@ def describe(typed: Artifact) -> list[str]:
     nodes = ", ".join(f"{count} in {dtype}" for dtype, count in record.num_by_dtype.items())
     lines = [f"{typed.path}: nodes {nodes}; {typed.manifest.file.size_bytes / 1e6:.1f} MB"]
     lines += [f"  {item.group} stays in {item.dtype}: {item.reason}" for item in record.kept]
+    balanced = record.calibration.balanced if record.calibration else {}
+    lines += [f"  {kind}: {what}" for kind, what in balanced.items()]
     for run in record.gate["runs"]:
         truth = "" if run["truth"] != "ground truth" else f"AbsRel {run['abs_rel_change']:+.2%} of the fp32 graph's, "
         lines.append(

@@ -19,8 +19,9 @@ from mvde.export.precision.gate import GateReport, check, gate_record, judge
 from mvde.export.precision.images import check_images, default_images, fingerprint
 from mvde.export.precision.load import load_fp32, multiply_adds
 from mvde.export.precision.options import METHODS, RESTS, HeldOut, LowerOptions
-from mvde.export.precision.plan import Plan, lower_rest, plan_floats, plan_products
+from mvde.export.precision.plan import Plan, lower_rest, plan_floats
 from mvde.export.precision.probe import Probe
+from mvde.export.precision.products import plan_products
 from mvde.export.precision.promise import num_attention, num_by_dtype, num_layer_norm
 from mvde.export.precision.targets import GATE
 from mvde.manifest import CalibrationRecord, PrecisionRecord
@@ -67,7 +68,7 @@ def lower_graph(graph: Graph, precision: str, folder: Path, options: LowerOption
         files[1:],
         replace(
             record,
-            calibration=CalibrationRecord(len(images), fingerprint(images), plan.method),
+            calibration=CalibrationRecord(len(images), fingerprint(images), plan.method, plan.balanced),
             gate=gate_record(reports, GATE[precision], _ARITHMETIC),
         ),
     )
