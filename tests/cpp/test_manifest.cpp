@@ -50,7 +50,7 @@ TEST(the_promises_of_a_typed_graph_are_checked_as_python_does) {
     const std::string precision =
         R"("precision": {"precision": "int8", "onnx_sha256": "ab", "num_by_dtype": {"int8": 3}, "num_attention": 2, )"
         R"("num_layer_norm": 4, "kept": [{"group": "head", "dtype": "fp32", "num_nodes": 7, "reason": "measured"}], )"
-        R"("calibration": {"num_images": 6, "sha256": "cd", "method": "entropy"}, "gate": {}}, "opset": 20)";
+        R"("calibration": {"num_images": 6, "sha256": "cd", "method": "entropy", "balanced": {"layer normalisations": "left"}}, "gate": {}}, "opset": 20)";
     const std::string typed = with(kGood, "\"opset\": 20", precision);
     CHECK(mvde::parse_manifest(typed, "engine.json").name == "tiny");
     EXPECT(with(typed, "\"num_nodes\": 7", "\"num_nodes\": true"), "precision.kept[0].num_nodes must be int");
