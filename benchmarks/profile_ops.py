@@ -2,6 +2,7 @@
 
     python benchmarks/profile_ops.py export/base-448x448.onnx                                # OpenVINO, bf16
     python benchmarks/profile_ops.py export/base-448x448.onnx --backend onnxruntime --precision fp32
+    python benchmarks/profile_ops.py export/base-448x448.int8.onnx --precision int8          # of the typed graph
     python benchmarks/profile_ops.py export/nano-448x448.onnx --json benchmarks/profile_ops.jsonl
 
 One multiplication with its addition counts as two operations. Counters cost time themselves, a few per cent of a small
@@ -49,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("graph", type=Path, help="an exported ONNX graph")
     parser.add_argument("--backend", choices=("openvino", "onnxruntime"), default="openvino")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="bf16")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16", "int8"), default="bf16")
     parser.add_argument("--frames", type=int, default=10)
     parser.add_argument("--json", type=Path, help="append the table to this file, as one line")
     arguments = parser.parse_args()
@@ -106,11 +107,10 @@ def record(arguments: argparse.Namespace, rows: Sequence[Row], wall_ms: float) -
 
 def openvino_ops(path: Path, precision: str, num_frames: int) -> tuple[list[list[Op]], float]:
     """Operators of each frame that OpenVINO executed, and the median frame in milliseconds."""
-    from mvde.engines.openvino import shared_core
+    from mvde.engines.base import BuildOptions
+    from mvde.engines.openvino import compile_model
 
-    hints = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hints[precision], "PERF_COUNT": True}
-    compiled = shared_core().compile_model(str(path), "CPU", options)
+    compiled, _, _ = compile_model(path, precision, BuildOptions(library={"PERF_COUNT": "YES"}))
     attention = attention_flops(path)
     about = {node.friendly_name: _openvino_node(node, attention) for node in compiled.get_runtime_model().get_ops()}
     request, image = compiled.create_infer_request(), _image(compiled.input(0).shape)

@@ -164,14 +164,8 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
     """
     if chosen.provider is not None:
         raise UsageError(f"--provider is for onnxruntime engines, but this is openvino:{precision}")
-    options = {**_options(precision, chosen), **chosen.library}
-    layers = options.pop(linear.OPTION, linear.default(precision))
     try:
-        model = shared_core().read_model(str(graph.path))
-        options, facts = attention.applied(shared_core(), model, options, library_version())
-        if layers == linear.CONVOLUTIONS:  # last: attention is recognised between linear layers as the graph has them
-            facts[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
-        compiled = shared_core().compile_model(model, _DEVICE, attention.library_options(options))
+        compiled, options, facts = compile_model(graph.path, precision, chosen)
         executed = _executed_precision(compiled)
         (folder / ENGINE_FILE).write_bytes(compiled.export_model().getvalue())
     except RuntimeError as error:
@@ -183,6 +177,20 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
             f"build openvino:{main} if that is what you want"
         )
     return Compiled((ENGINE_FILE,), executed, cpu_name(), options, facts)
+
+
+def compile_model(path: Path, precision: str, chosen: BuildOptions) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The library's compiled model of a graph with mvde's operators in it, the options it needs, and what was done.
+
+    Raises :class:`RuntimeError` where the library cannot compile it.
+    """
+    options = {**_options(precision, chosen), **chosen.library}
+    layers = options.pop(linear.OPTION, linear.default(precision))
+    model = shared_core().read_model(str(path))
+    options, facts = attention.applied(shared_core(), model, options, library_version())
+    if layers == linear.CONVOLUTIONS:  # last: attention is recognised between linear layers as the graph has them
+        facts[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
+    return shared_core().compile_model(model, _DEVICE, attention.library_options(options)), options, facts
 
 
 def load(path: Path, manifest: Manifest) -> OpenVinoEngine:
