@@ -42,9 +42,8 @@ def unavailable(version: str) -> str:
 
 def library_path() -> Path | None:
     """Path of the library with the operator, or None where there is none."""
-    beside = native.library_path()
-    path = beside.with_name(_LIBRARY) if beside else None
-    return path if path is not None and path.is_file() else None
+    candidates = (folder / _LIBRARY for folder in native.library_folders())
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def is_default(options: Mapping[str, Any], version: str) -> bool:

@@ -36,12 +36,19 @@ class Postprocessed(NamedTuple):
     stats: NDArray[np.float32]
 
 
+def library_folders() -> list[Path]:
+    """Where libmvde and its backends are looked for, in this order: beside ``MVDE_LIBRARY``, or in the package."""
+    if forced := os.environ.get("MVDE_LIBRARY"):
+        return [Path(forced).parent]
+    # An editable install has two folders: the one that the build installed into, and the source tree.
+    return [Path(folder) / "lib" for folder in mvde.__path__]
+
+
 def library_path() -> Path | None:
     """Path of the library that is used, or None where there is none."""
     if forced := os.environ.get("MVDE_LIBRARY"):
         return Path(forced)
-    # An editable install has two folders: the source tree, and the one that the build installed into.
-    candidates = (Path(folder) / "lib" / "libmvde.so" for folder in mvde.__path__)
+    candidates = (folder / "libmvde.so" for folder in library_folders())
     return next((path for path in candidates if path.is_file()), None)
 
 

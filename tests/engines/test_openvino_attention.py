@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mvde
 from mvde import native
 from mvde.artifact import load_artifact
 from mvde.assets import shipped_checkpoint
@@ -155,7 +156,7 @@ def test_without_it_an_engine_has_the_librarys_and_says_why(
 ) -> None:
     if not backend.support("bf16").works:
         pytest.skip("this CPU has no bf16")
-    monkeypatch.setattr(native, "library_path", lambda: tmp_path / "libmvde.so")
+    monkeypatch.setattr(native, "library_folders", lambda: [tmp_path])
     _, options, facts = compiled_in(tmp_path / "without", network, {})
     assert options[attention.OPTION] == "openvino"
     assert facts["attention"].startswith("OpenVINO's; there is no libmvde_openvino.so beside libmvde.so")
@@ -182,7 +183,20 @@ def test_another_version_of_openvino_is_refused() -> None:
     assert "but 2019.1.0 is installed; `make native` builds it again" in attention.unavailable("2019.1.0")
 
 
+def test_it_is_found_in_the_source_tree_of_an_editable_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such an install has two folders; `make native` builds into the second, and libmvde is taken from the first."""
+    installed, tree = tmp_path / "installed", tmp_path / "tree"
+    for folder in (installed / "lib", tree / "lib"):
+        folder.mkdir(parents=True)
+    (installed / "lib" / "libmvde.so").touch()
+    (tree / "lib" / "libmvde_openvino.so").touch()
+    monkeypatch.delenv("MVDE_LIBRARY", raising=False)
+    monkeypatch.setattr(mvde, "__path__", [str(installed), str(tree)])
+    assert native.library_path() == installed / "lib" / "libmvde.so"
+    assert attention.library_path() == tree / "lib" / "libmvde_openvino.so"
+
+
 def test_a_file_that_is_no_library_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "libmvde_openvino.so").write_bytes(b"not a library")
-    monkeypatch.setattr(native, "library_path", lambda: tmp_path / "libmvde.so")
+    monkeypatch.setattr(native, "library_folders", lambda: [tmp_path])
     assert "cannot be used: " in attention.unavailable("2026.4.1")
