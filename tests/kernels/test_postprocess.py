@@ -43,7 +43,9 @@ def assert_stats_close(got, expected, depth):
     excess = np.abs(got[..., 0].astype(np.float64) - expected[..., 0]) - walk
     np.testing.assert_array_less(excess, 2.4e-7 * np.abs(expected[..., 0]) + 1e-44)
     largest = float(np.nanmax(np.where(np.isfinite(depth), depth, np.nan), initial=0.0))
-    np.testing.assert_allclose(got[..., 1], expected[..., 1], rtol=6e-7, atol=(1e-7 * largest) ** 2)
+    # So does the sum of squares: with one far pixel's in it, each of the up to 37 later additions rounds at its size,
+    # another 3.6e-7 on top of the 6e-7 above (7.7e-7 was the most in 147,000 patches of 17 pixels with such pixels).
+    np.testing.assert_allclose(got[..., 1], expected[..., 1], rtol=9.6e-7, atol=(1e-7 * largest) ** 2)
     np.testing.assert_allclose(got[..., 2], expected[..., 2], rtol=6e-7, atol=1e-22)
     np.testing.assert_array_equal(got[..., 3:5], expected[..., 3:5])
     np.testing.assert_allclose(got[..., 5], expected[..., 5], rtol=1.2e-7)
