@@ -49,7 +49,7 @@ def write_graph(config: Path | None, name: str, res: str, folder: Path) -> Path:
     import onnx_ir as ir
 
     from mvde.export.flops import count_flops
-    from mvde.export.onnx import traced
+    from mvde.export.trace import traced
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{res}.sweep.onnx"
