@@ -153,11 +153,10 @@ def interleaved(frames: Sequence[Frame], num_rounds: int) -> np.ndarray:
 
 
 def open_openvino(path: Path, precision: str) -> Frame:
-    from mvde.engines.openvino import shared_core
+    from mvde.engines.base import BuildOptions
+    from mvde.engines.openvino import compile_model
 
-    hints = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hints[precision]}
-    compiled = shared_core().compile_model(str(path), "CPU", options)
+    compiled, _, _ = compile_model(path, precision, BuildOptions())  # as `mvde build` compiles it
     request, image = compiled.create_infer_request(), _image(compiled.input(0).shape)
     return lambda: request.infer([image], share_inputs=True)
 
