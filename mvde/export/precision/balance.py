@@ -2,8 +2,8 @@
 
 One scale per tensor leaves a channel that reaches 1 few of the 127 steps where another reaches 30, as trained towers'
 do. SmoothQuant (Xiao et al., 2023) divides channel j of the activation by s_j and multiplies the weights that meet it
-by s_j. Here s_j is a power of two, so that every float stays exact and the fp32 graph gives the same depth to the bit.
-NNCF and neural-compressor balance graphs of OpenVINO and PyTorch, or with a Mul that stays in the ONNX graph.
+by s_j. Here s_j is a power of two, so that every float stays exact and the fp32 graph gives the same depth to the bit;
+neural-compressor's SmoothQuant of ONNX graphs leaves a Mul in them.
 """
 
 from __future__ import annotations
