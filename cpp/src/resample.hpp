@@ -6,6 +6,8 @@
 
 #ifdef __AVX2__
 #include <immintrin.h>
+
+#include <cstring>
 #endif
 
 namespace mvde {
@@ -43,11 +45,14 @@ inline std::int64_t resample_pixels(const std::uint8_t *row, const Taps &taps, s
         const std::int32_t *weights = taps.fixed + x * taps.stride;
         __m128i sums = _mm_set1_epi32(1 << (kFixedPointBits - 1));
         for (std::int32_t i = 0; i < taps.count[x]; ++i, pixel += 3) {
-            const __m128i words = _mm_cvtepu8_epi32(_mm_loadu_si32(pixel));
+            std::int32_t bytes;  // GCC before 11.3 has no _mm_loadu_si32 that is right
+            std::memcpy(&bytes, pixel, sizeof bytes);
+            const __m128i words = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes));
             sums = _mm_add_epi32(sums, _mm_mullo_epi32(words, _mm_set1_epi32(weights[i])));
         }
         const __m128i halves = _mm_packus_epi32(_mm_srai_epi32(sums, kFixedPointBits), _mm_setzero_si128());
-        _mm_storeu_si32(out + 3 * x, _mm_packus_epi16(halves, halves));  // packing is what keeps them in 0 to 255
+        const std::int32_t packed = _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves));  // which keeps them in 0 to 255
+        std::memcpy(out + 3 * x, &packed, sizeof packed);
     }
     return x;
 }
