@@ -15,6 +15,7 @@ from mvde.bench.compare import SCHEMA_VERSION, Comparison
 from mvde.bench.conditions import Conditions
 from mvde.bench.measure import Assessment, Measurement, Plan
 from mvde.bench.peaks import ProductSpeed
+from mvde.engines import openvino_attention as attention
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,6 +157,11 @@ def milliseconds(value: float) -> str:
     return f"{value:.2f} ms" if value < 100 else f"{value:.0f} ms"
 
 
+def _attention(one: Measurement) -> str:
+    """Whose attention runs, where the engine says so."""
+    return attention.NAMES.get(one.options.get(attention.OPTION, ""), NONE)
+
+
 def _warm_up(one: Measurement) -> str:
     found = one.warm_up
     if not found.is_steady:
@@ -193,6 +199,7 @@ def _if(value: Any, text: Callable[[Any], str]) -> str:
 
 _ROWS: dict[str, Callable[[Measurement], str]] = {
     "computes in": lambda m: m.executed_precision,
+    "attention": _attention,
     "device": lambda m: m.device,
     "library": lambda m: f"{m.id.split(':')[0]} {m.library_version}",
     "frames": lambda m: str(m.num_frames),

@@ -197,6 +197,7 @@ def load(path: Path, manifest: Manifest) -> OpenVinoEngine:
     """The engine at ``path``, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
     record = manifest.engine
     assert record is not None
+    attention.require(shared_core(), record, library_version(), path)
     compiled = _import(path, record.options)
     executed = _executed_precision(compiled)
     if executed != record.executed_precision:
@@ -229,7 +230,6 @@ def _import(path: Path, options: Mapping[str, Any]) -> Any:
     try:
         blob = np.memmap(path, dtype=np.uint8, mode="c")
         tensor = _library().Tensor(blob, shared_memory=True)
-        attention.require(shared_core(), options, library_version(), path)
         compiled = shared_core().import_model(tensor, _DEVICE, attention.library_options(options))
         compiled.blob = blob
         return compiled

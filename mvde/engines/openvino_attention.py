@@ -15,10 +15,12 @@ from typing import Any
 
 from mvde import native
 from mvde.errors import BackendError, IncompatibleEngineError
+from mvde.manifest import EngineRecord
 
 OPTION = "MVDE_ATTENTION"
 """Among an engine's options: :data:`OURS` or :data:`LIBRARYS`. The library itself does not know it."""
 OURS, LIBRARYS = "amx", "openvino"
+NAMES = {OURS: "mvde's AMX kernel", LIBRARYS: "OpenVINO's"}
 
 _LIBRARY = "libmvde_openvino.so"
 _MAX_DEPTH = 128  # per head; kMaxDepth of cpp/backends/attention_amx.hpp
@@ -68,8 +70,8 @@ def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tup
     replaced, found = (0, 0) if reason else replace_attention(core, model)
     if not replaced:
         reason = reason or f"none of the graph's {found} attentions is one that mvde's kernel computes"
-        return {**options, OPTION: LIBRARYS}, {"attention": f"OpenVINO's; {reason}"}
-    return {**options, OPTION: OURS}, {"attention": f"mvde's AMX kernel, {replaced} of {found}"}
+        return {**options, OPTION: LIBRARYS}, {"attention": f"{NAMES[LIBRARYS]}; {reason}"}
+    return {**options, OPTION: OURS}, {"attention": f"{NAMES[OURS]}, {replaced} of {found}"}
 
 
 def library_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,17 +79,17 @@ def library_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key != OPTION}
 
 
-def require(core: Any, options: Mapping[str, Any], version: str, where: Path) -> None:
-    """Nothing; makes the operator known to ``core`` if an engine was compiled with it.
+def require(core: Any, engine: EngineRecord, version: str, where: Path) -> None:
+    """Nothing; makes the operator known to ``core`` if the engine at ``where`` was compiled with it.
 
     Raises :class:`IncompatibleEngineError` where it cannot run.
     """
-    if options.get(OPTION, LIBRARYS) == LIBRARYS:
+    if engine.options.get(OPTION, LIBRARYS) == LIBRARYS:
         return
     if reason := unavailable(version):
         raise IncompatibleEngineError(
             f"{where} was compiled with mvde's attention, which cannot run here: {reason}; or build the engine again "
-            "with OpenVINO's own: mvde build --engine openvino:bf16"
+            f"with OpenVINO's own: mvde build --engine {engine.id}"
         )
     _register(core, str(library_path()))
 

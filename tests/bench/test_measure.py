@@ -15,7 +15,7 @@ from mvde.artifact import load_artifact
 from mvde.bench import peaks
 from mvde.bench.conditions import Conditions
 from mvde.bench.measure import Assessment, Plan, measure_engines
-from mvde.bench.report import Report, markdown, settings_of, table
+from mvde.bench.report import Report, markdown, rows, settings_of, table
 from mvde.errors import UsageError
 from mvde.runtime.depth import DepthRuntime
 
@@ -67,6 +67,15 @@ def test_engines_take_turns_and_a_turns_first_frame_is_not_counted(
         assert one.warm_up.times_ms[0] == one.first_frame_ms
         assert {stage: len(samples) for stage, samples in one.samples_us.items()} == dict.fromkeys(one.samples_us, 7)
         assert np.mean(one.samples_us["infer"]) == pytest.approx(one.infer.mean_ms * 1e3, abs=1), "rounded to 1 µs"
+
+
+def test_the_table_says_whose_attention_runs_where_an_engine_says_so(
+    blobs: list[Path], random_images: Callable
+) -> None:
+    (plain,) = measure_engines([load_artifact(blobs[0])], [random_images(32, 48, 3)], Plan(num_frames=1))
+    assert "attention" not in rows([plain])
+    ours = dataclasses.replace(plain, options={"MVDE_ATTENTION": "amx"})
+    assert rows([plain, ours])["attention"] == ["–", "mvde's AMX kernel"]
 
 
 def test_an_engine_alone_wastes_no_frame(

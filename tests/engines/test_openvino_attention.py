@@ -20,6 +20,7 @@ from mvde.engines.base import BuildOptions, EngineId, Graph
 from mvde.engines.build import build_engine
 from mvde.engines.store import load_engine
 from mvde.errors import BackendError, IncompatibleEngineError
+from mvde.manifest import EngineRecord
 
 openvino = pytest.importorskip("openvino")
 operators = pytest.importorskip("openvino.opset13")
@@ -149,6 +150,14 @@ def test_an_engine_with_it_is_refused_where_it_is_missing(
     monkeypatch.setattr(attention, "library_path", lambda: None)
     with pytest.raises(IncompatibleEngineError, match=r"mvde's attention.*there is no libmvde_openvino.so.*mvde build"):
         load_engine(report.folder / backend.ENGINE_FILE)
+
+
+def test_the_refusal_names_the_command_for_that_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "library_path", lambda: None)
+    options = {attention.OPTION: attention.OURS}
+    engine = EngineRecord("openvino:int8", "openvino", "int8", "int8+bf16", "CPU", "2026.4.1", (), options, "0" * 64)
+    with pytest.raises(IncompatibleEngineError, match=r"mvde build --engine openvino:int8$"):
+        attention.require(backend.shared_core(), engine, "2026.4.1", tmp_path)
 
 
 def test_without_it_an_engine_has_the_librarys_and_says_why(
