@@ -17,9 +17,12 @@ from mvde.config import DEFAULT_TAPS, Config, DecoderConfig, VitConfig, check_re
 from mvde.errors import CheckpointError, ConfigError, UsageError
 from mvde.heads.dpt_decoder import DPTDecoder, MetricActivation, RelativeActivation
 from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
+from mvde.vector_math import resolve_vector_math
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+resolve_vector_math()  # before a model can make the first call on several threads
 
 _RANGE_SLACK = 1e-2  # bicubic resampling of a float image overshoots [0, 1] by this much; a 0..255 image by far more
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from mvde import native
 from mvde.errors import ResolutionError, UsageError
+from mvde.vector_math import resolve_vector_math
 
 if TYPE_CHECKING:
     import torch
@@ -207,6 +208,8 @@ def _torch_patch_stats(depth: torch.Tensor, patch_size: int, stats: Sequence[str
     """(B, H, W) → (B, N, S) in float32, or float64 for float64 input; differentiable in ``depth``."""
     import torch
 
+    if not torch.compiler.is_compiling():
+        resolve_vector_math()
     if depth.dtype in (torch.float16, torch.bfloat16):
         depth = depth.float()
     valid = (depth > 0) & (depth >= bounds.lower) & (depth <= bounds.upper)

@@ -13,7 +13,7 @@ import mvde
 PACKAGE = Path(mvde.__file__).parent
 
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "omegaconf", "tensorrt", "tensorrt_rtx")
-GROUND = {"errors", "config", "manifest", "artifact", "parity", "metrics", "native", "stats", "assets"}
+GROUND = {"errors", "config", "manifest", "artifact", "parity", "metrics", "native", "stats", "assets", "vector_math"}
 ROBOT = GROUND | {"engines", "runtime", "bench", "cli", "cuda"}
 
 # Part → parts it may import, besides itself; after the graph in the design. The command line may import every part.
@@ -24,7 +24,8 @@ ALLOWED = {
     "artifact": {"errors", "manifest"},
     "metrics": {"errors"},
     "native": {"errors"},
-    "stats": {"errors", "native"},
+    "vector_math": set(),
+    "stats": {"errors", "native", "vector_math"},
     "cuda": {"errors", "config", "artifact", "stats", "native"},
     "parity": {"errors", "stats"},
     "assets": {"errors"},
@@ -36,7 +37,7 @@ ALLOWED = {
     "datasets": {"errors", "config"},
     "losses": {"errors", "config"},
     "checkpoint": {"errors", "config", "artifact", "manifest", "assets"},
-    "model": {"errors", "config", "stats", "assets", "backbones", "heads", "checkpoint"},
+    "model": {"errors", "config", "stats", "assets", "backbones", "heads", "checkpoint", "vector_math"},
     "export": {
         "errors",
         "config",
