@@ -74,12 +74,14 @@ class StageConfig:
     """A part of a run with its own resolutions, e.g. small pictures first.
 
     Each step draws one of ``res`` (``"224"``, ``"192x256"``). ``data`` stands in for ``data.train`` where it is given.
+    ``supervise: tokens`` trains the tower alone, by a linear head on its last tokens; ``depth`` the whole model.
     """
 
     steps: int = 1000
     res: tuple[str, ...] = ("224",)
     batch_size: int = 4
     data: str | None = None
+    supervise: str = "depth"
 
 
 @dataclass(frozen=True)
@@ -367,6 +369,8 @@ def _checked(config: Config, where: str) -> Config:
         "train.tracker": (train.tracker, ("tensorboard", "wandb", "none")),
         "vit.select_feature": (vit.select_feature, ("patch",)),
     }
+    for index, stage in enumerate(train.stages):
+        choices[f"train.stages[{index}].supervise"] = (stage.supervise, ("depth", "tokens"))
     for key, (choice, allowed) in choices.items():
         if choice not in allowed:
             raise ConfigError(f"{where}: {key} must be one of {', '.join(allowed)}, but got {choice!r}")

@@ -16,12 +16,13 @@ from mvde.metrics import MetricTotals, check_alignment, depth_metrics
 
 if TYPE_CHECKING:
     from mvde.model import DepthModel
+    from mvde.pipelines.token_head import TokenSupervised
     from mvde.runtime.depth import DepthRuntime
 
 Predictor = Callable[[list[NDArray[np.uint8]]], list[NDArray[np.float32]]]
 
 
-def torch_predictor(model: DepthModel, resolution: tuple[int, int]) -> Predictor:
+def torch_predictor(model: DepthModel | TokenSupervised, resolution: tuple[int, int]) -> Predictor:
     """Function from images (H, W, 3) uint8 to depths (H, W) float32 metres, through ``model`` at ``resolution``.
 
     Each image is stretched to the resolution with antialiasing and its depth is resized back bilinearly.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mvde.config import Config, load_config, parse_resolution
+from mvde.config import Config, StageConfig, load_config, parse_resolution
 from mvde.datasets.base import DepthDataset
 from mvde.datasets.formats import open_dataset
 from mvde.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UsageError
@@ -29,6 +29,7 @@ from mvde.pipelines.eval_depth import evaluate, torch_predictor
 from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
 from mvde.pipelines.start import structure
 from mvde.pipelines.state import STATE_FILE, Progress, load_state, save_state
+from mvde.pipelines.token_head import TokenSupervised, depth_at_cells
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -71,6 +72,8 @@ class DepthTrainingPipeline:
         self.num_steps = self._ends[-1]
         torch.manual_seed(self._train.seed)
         self.model = model or self._initial_model()
+        self._head = TokenSupervised(self.model) if any(s.supervise == "tokens" for s in self._stages) else None
+        self._trained: torch.nn.Module = self.model if self._head is None else self._head
         self._stop_requested = False
 
     def train(self, output_dir: str | Path) -> TrainResult:
@@ -117,22 +120,22 @@ class DepthTrainingPipeline:
         self._batches = StepBatches(self._train, [opened[stage.data or data.train] for stage in self._stages], share)
         # Before optimisers and average are made, which keep to the device of the weights; train() also picks the
         # attention that is fastest there.
-        self.model.to(self._accelerator.device).train()
+        self._trained.to(self._accelerator.device).train()
         backbone = self.model.backbone
         inside = {id(p) for p in backbone.parameters()}
-        rest = [p for p in self.model.parameters() if id(p) not in inside]
+        rest = [p for p in self._trained.parameters() if id(p) not in inside]
         self._optimizers = build_optimizers(backbone, rest, self._train)
-        self._average = MovingAverage(self.model, self._train.ema_decay)
+        self._average = MovingAverage(self._trained, self._train.ema_decay)
         self.progress = Progress()
         state = output_dir / STATE_FILE
         if state.exists():
-            self.progress, before = load_state(state, self.model, self._average, self._optimizers)
+            self.progress, before = load_state(state, self._trained, self._average, self._optimizers)
             self._say(f"resuming {output_dir} after step {self.progress.step}{_changed(before, self.config)}")
         elif self._train.start == "structured":
             self._structure(opened[self._stages[0].data or data.train])
         # oneDNN's convolutions are up to three times faster on channels-last weights; results do not depend on it.
         self.model.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._wrapped = self._accelerator.prepare_model(self.model)
+        self._wrapped = self._accelerator.prepare_model(self._trained)
 
     def _structure(self, dataset: DepthDataset) -> None:
         size = parse_resolution(self._stages[0].res[0])
@@ -171,7 +174,10 @@ class DepthTrainingPipeline:
         decoder = self.config.decoder
         # Accelerate's own autocast is a setting of the whole process: a second run with another one would be refused.
         with torch.autocast(device.type, torch.bfloat16, enabled=self._train.autocast == "bf16"):
-            pred = self._wrapped(images)
+            pred = (
+                self._wrapped(images) if self._head is None else self._wrapped(images, self._stage(step)[1].supervise)
+            )
+        depth_m = depth_at_cells(depth_m, (int(pred.shape[1]), int(pred.shape[2])))
         valid = valid_mask(depth_m, decoder.min_depth, decoder.max_depth)
         loss, parts = depth_loss(pred.float(), depth_m, valid, self._train.loss)
         self._accelerator.backward(loss)
@@ -179,7 +185,7 @@ class DepthTrainingPipeline:
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self._average.update(self.model, step)
+        self._average.update(self._trained, step)
         self.progress.step += 1
         return {"loss": loss.detach(), **parts, "grad_norm": norm}
 
@@ -187,6 +193,11 @@ class DepthTrainingPipeline:
         trainable = step >= self._train.freeze_backbone_steps
         if any(p.requires_grad != trainable for p in self.model.backbone.parameters()):
             self.model.backbone.requires_grad_(trainable)
+
+    def _stage(self, step: int) -> tuple[int, StageConfig]:
+        """Number and configuration of the stage that update ``step`` belongs to."""
+        number = bisect.bisect_right(self._ends, step)
+        return number, self._stages[number]
 
     def _is_due(self, every: int) -> bool:
         done = self.progress.step
@@ -214,19 +225,23 @@ class DepthTrainingPipeline:
         """Metrics of the averaged weights, at the resolution of the present stage."""
         metrics: dict[str, float] = {}
         if self._accelerator.is_main_process and self._validation is not None:
-            stage = min(bisect.bisect_left(self._ends, self.progress.step), len(self._stages) - 1)
-            size, decoder = parse_resolution(self._stages[stage].res[0]), self.config.decoder
-            self._average.swap(self.model)
+            number, stage = self._stage(self.progress.step - 1)
+            size, decoder = parse_resolution(stage.res[0]), self.config.decoder
+            depth_range = (decoder.min_depth, decoder.max_depth)
+            self._average.swap(self._trained)
             try:
-                totals = evaluate(
-                    torch_predictor(self.model, size), self._validation, (decoder.min_depth, decoder.max_depth)
-                )
-                metrics = totals["none"].overall()
-                if (-stage, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best):
-                    self.progress.best, self.progress.best_stage = metrics["abs_rel"], stage
-                    self.model.save(output_dir / BEST_FILE)
+                if self._head is not None and stage.supervise == "tokens":  # the decoder does not fit the tower now
+                    predict = torch_predictor(self._head, size)
+                    metrics = evaluate(predict, self._validation, depth_range)["none"].overall()
+                else:
+                    metrics = evaluate(torch_predictor(self.model, size), self._validation, depth_range)[
+                        "none"
+                    ].overall()
+                    if (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best):
+                        self.progress.best, self.progress.best_stage = metrics["abs_rel"], number
+                        self.model.save(output_dir / BEST_FILE)
             finally:
-                self._average.swap(self.model)
+                self._average.swap(self._trained)
             self._accelerator.log({f"val/{k}": v for k, v in metrics.items()}, step=self.progress.step)
             text = " ".join(f"{name} {metrics[name]:.4f}" for name in ("abs_rel", "rmse", "silog", "delta1", "delta2"))
             self._say(f"validation at step {self.progress.step}, {size[0]}x{size[1]}: {text}")
@@ -236,12 +251,12 @@ class DepthTrainingPipeline:
     def _save(self, output_dir: Path) -> None:
         if self._accelerator.is_main_process:
             state = output_dir / STATE_FILE
-            save_state(state, self.model, self._average, self._optimizers, self.progress, self.config.to_dict())
-            self._average.swap(self.model)
+            save_state(state, self._trained, self._average, self._optimizers, self.progress, self.config.to_dict())
+            self._average.swap(self._trained)
             try:
                 self.model.save(output_dir / LAST_FILE)
             finally:
-                self._average.swap(self.model)
+                self._average.swap(self._trained)
         self._accelerator.wait_for_everyone()
 
     def _catch_signals(self) -> dict[int, Any]:
@@ -309,8 +324,9 @@ def _accelerator(config: Config, output_dir: Path) -> Any:
         raise MissingDependencyError.for_extra("accelerate", "train", "training") from error
     train = config.train
     tracker = None if train.tracker == "none" else train.tracker
-    # The backbone takes part in the graph only after its frozen steps, which DDP must be told.
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=train.freeze_backbone_steps > 0)
+    # The backbone takes part only after its frozen steps, and the decoder not in every stage, which DDP must be told.
+    unused = train.freeze_backbone_steps > 0 or any(stage.supervise == "tokens" for stage in train.stages)
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=unused)
     try:
         accelerator = Accelerator(log_with=tracker, project_dir=str(output_dir), kwargs_handlers=[ddp])
     except (ImportError, ValueError) as error:

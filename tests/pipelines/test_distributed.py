@@ -44,8 +44,9 @@ def run(prefix: list[str], config: Path, output_dir: Path) -> str:
 @pytest.mark.slow  # three processes import torch and transformers
 def test_two_processes_train_as_one(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    # The backbone joins at step 2, so the switch is covered too.
-    OmegaConf.save(OmegaConf.create(tiny_config(steps=STEPS, freeze_backbone_steps=2)), config)
+    # The backbone joins at step 2, and the decoder rests in step 3, so both switches are covered, too.
+    stages = [{"steps": STEPS - 1, "res": [32]}, {"steps": 1, "res": [32], "supervise": "tokens"}]
+    OmegaConf.save(OmegaConf.create(tiny_config(stages=stages, freeze_backbone_steps=2)), config)
     alone = run([sys.executable], config, tmp_path / "alone")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]

@@ -236,3 +236,46 @@ def test_bf16_autocast_trains_in_bf16_and_keeps_float32_weights(
     DepthTrainingPipeline(tiny_config(steps=1, autocast="bf16")).train(tmp_path)
     assert seen[0] == torch.bfloat16  # then comes the validation, which runs in float32
     assert {t.dtype for t in weights(tmp_path / "last.safetensors").values()} == {torch.float32}
+
+
+TOKEN_STAGES = [
+    {"steps": 40, "res": [32], "batch_size": 4, "supervise": "tokens"},
+    {"steps": 4, "res": [32], "batch_size": 4},
+]
+
+
+def test_a_stage_on_tokens_trains_the_tower_and_leaves_the_decoder(
+    tiny_config: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(stages=TOKEN_STAGES, validate_every=1, lr=5e-3, backbone_lr_scale=1.0)
+    pipeline = DepthTrainingPipeline({**config, "train": {**config["train"], "stages": TOKEN_STAGES[:1]}})
+    before = {name: p.detach().clone() for name, p in pipeline.model.named_parameters()}
+    pipeline.train(tmp_path / "tokens")
+    errors = [float(line.split()[6]) for line in capsys.readouterr().out.splitlines() if "validation" in line]
+    assert errors[-1] < 0.75 * errors[0]
+    moved = {name for name, p in pipeline.model.named_parameters() if not torch.equal(p, before[name])}
+    assert any(name.startswith("backbone.layers.3") for name in moved)
+    assert not any(name.startswith("decoder.") for name in moved)
+    # Its decoder would not fit: no model of such a stage is the best one.
+    assert not (tmp_path / "tokens" / "best.safetensors").exists()
+    DepthTrainingPipeline(config).train(tmp_path / "both")
+    for name in ("best.safetensors", "last.safetensors"):
+        assert DepthModel.load(tmp_path / "both" / name).decoder
+
+
+def test_a_run_with_a_stage_on_tokens_resumes_with_identical_results(
+    tiny_config: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [{"steps": 4, "res": [32], "supervise": "tokens"}, {"steps": 4, "res": ["32x48"]}]
+    config = tiny_config(stages=stages, validate_every=3)
+    DepthTrainingPipeline(config).train(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        DepthTrainingPipeline(config).train(tmp_path / "parts")
+    DepthTrainingPipeline(config).train(tmp_path / "parts")
+    assert_same_files(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_stage_on_something_else_is_refused(tiny_config: Maker) -> None:
+    with pytest.raises(ConfigError, match=r"train\.stages\[0\]\.supervise must be one of depth, tokens.*'token'"):
+        DepthTrainingPipeline(tiny_config(stages=[{"steps": 4, "res": [32], "supervise": "token"}]))
