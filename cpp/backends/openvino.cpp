@@ -12,7 +12,6 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
-#include <fstream>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -33,6 +32,7 @@ ov::Core &shared_core() {
 }
 
 struct Engine {
+    ov::Tensor blob;  // a map of the file, which holds the weights of the compiled model
     ov::CompiledModel compiled;
     ov::Tensor images, depth;
     ov::InferRequest request;
@@ -116,8 +116,8 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     for (std::size_t i = 0; i < request.num_options; ++i)
         if (std::string(request.options[i].name) == "MVDE_ATTENTION") add_attention(request.options[i].value);
         else options[request.options[i].name] = std::string(request.options[i].value);
-    std::ifstream blob(request.path, std::ios::binary);
-    engine->compiled = shared_core().import_model(blob, kDevice, options);
+    engine->blob = ov::read_tensor_data(request.path);
+    engine->compiled = shared_core().import_model(engine->blob, kDevice, options);
     engine->executed_precision = executed_precision(engine->compiled);
     if (engine->compiled.inputs().size() != 1 || engine->compiled.outputs().empty())
         throw std::runtime_error("it has not one input and an output");
