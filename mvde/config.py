@@ -74,7 +74,8 @@ class StageConfig:
     """A part of a run with its own resolutions, e.g. small pictures first.
 
     Each step draws one of ``res`` (``"224"``, ``"192x256"``). ``data`` stands in for ``data.train`` where it is given.
-    ``supervise: tokens`` trains the tower alone, by a linear head on its last tokens; ``depth`` the whole model.
+    ``supervise: tokens`` trains the tower alone, by a linear head on its last tokens; the decoder fits it again after
+    some hundred steps of ``depth``, which trains the whole model.
     """
 
     steps: int = 1000

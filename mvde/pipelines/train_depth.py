@@ -174,10 +174,11 @@ class DepthTrainingPipeline:
         decoder = self.config.decoder
         # Accelerate's own autocast is a setting of the whole process: a second run with another one would be refused.
         with torch.autocast(device.type, torch.bfloat16, enabled=self._train.autocast == "bf16"):
-            pred = (
-                self._wrapped(images) if self._head is None else self._wrapped(images, self._stage(step)[1].supervise)
-            )
-        depth_m = depth_at_cells(depth_m, (int(pred.shape[1]), int(pred.shape[2])))
+            if self._head is None:
+                pred = self._wrapped(images)
+            else:
+                pred = self._wrapped(images, self._stage(step)[1].supervise)
+                depth_m = depth_at_cells(depth_m, (int(pred.shape[1]), int(pred.shape[2])))
         valid = valid_mask(depth_m, decoder.min_depth, decoder.max_depth)
         loss, parts = depth_loss(pred.float(), depth_m, valid, self._train.loss)
         self._accelerator.backward(loss)
@@ -227,19 +228,16 @@ class DepthTrainingPipeline:
         if self._accelerator.is_main_process and self._validation is not None:
             number, stage = self._stage(self.progress.step - 1)
             size, decoder = parse_resolution(stage.res[0]), self.config.decoder
-            depth_range = (decoder.min_depth, decoder.max_depth)
+            head = self._head if stage.supervise == "tokens" else None
+            predict = torch_predictor(head or self.model, size)
             self._average.swap(self._trained)
             try:
-                if self._head is not None and stage.supervise == "tokens":  # the decoder does not fit the tower now
-                    predict = torch_predictor(self._head, size)
-                    metrics = evaluate(predict, self._validation, depth_range)["none"].overall()
-                else:
-                    metrics = evaluate(torch_predictor(self.model, size), self._validation, depth_range)[
-                        "none"
-                    ].overall()
-                    if (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best):
-                        self.progress.best, self.progress.best_stage = metrics["abs_rel"], number
-                        self.model.save(output_dir / BEST_FILE)
+                totals = evaluate(predict, self._validation, (decoder.min_depth, decoder.max_depth))
+                metrics = totals["none"].overall()
+                better = (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best)
+                if better and head is None:  # the decoder does not fit a tower that is trained without it
+                    self.progress.best, self.progress.best_stage = metrics["abs_rel"], number
+                    self.model.save(output_dir / BEST_FILE)
             finally:
                 self._average.swap(self._trained)
             self._accelerator.log({f"val/{k}": v for k, v in metrics.items()}, step=self.progress.step)
