@@ -294,7 +294,16 @@ def _fill_stages(given: Any, where: str) -> None:
     if oc.is_list(stages):
         if not all(oc.is_dict(stage) for stage in stages):
             raise ConfigError(f"{where}: train.stages must be a list of mappings with the keys {_names(StageConfig)}")
-        given.train.stages = [oc.to_container(oc.merge(oc.structured(StageConfig), stage)) for stage in stages]
+        given.train.stages = [_filled_stage(stage, number) for number, stage in enumerate(stages)]
+
+
+def _filled_stage(stage: Any, number: int) -> Any:
+    oc = _omegaconf()
+    try:
+        return oc.to_container(oc.merge(oc.structured(StageConfig), stage))
+    except _omegaconf_errors() as error:
+        error.full_key = f"train.stages[{number}].{getattr(error, 'full_key', '')}"  # type: ignore[attr-defined]
+        raise
 
 
 def _instantiate(kind: type[Any], plain: Mapping[str, Any]) -> Any:
@@ -357,8 +366,10 @@ def _checked(config: Config, where: str) -> Config:
     positive |= {"vit.image_size": min(vit.image_size), "train.res": min(train.res)}
     for index, stage in enumerate(train.stages):
         positive |= {f"train.stages[{index}].{key}": getattr(stage, key) for key in ("steps", "batch_size")}
-        for text in stage.res:
-            parse_resolution(text)
+        for size in stage.res:
+            if not isinstance(size, str):  # OmegaConf lets a list within the list pass
+                raise ConfigError(f"{where}: train.stages[{index}].res must list sizes like 192x256, but got {size!r}")
+            parse_resolution(size)
     for key, value in positive.items():
         if not value > 0:
             raise ConfigError(f"{where}: {key} must be positive, but got {value}")
