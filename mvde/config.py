@@ -38,13 +38,19 @@ class VitConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The DPT decoder. ``c_dec`` is its width, ``blocks`` the number of fusion blocks; depths are in metres."""
+    """The DPT decoder. ``c_dec`` is its width, ``blocks`` the number of fusion blocks; depths are in metres.
+
+    ``canonical_focal`` is the relative focal length (see :mod:`mvde.camera`) of the camera that depth is for. Labels of
+    frames taken with others are brought to it in training, and predictions from it in evaluation. ``None``: depth as
+    it is labelled, whatever the camera.
+    """
 
     c_dec: int = 256
     blocks: int = 4
     scale_invariant: bool = False
     min_depth: float = 0.1
     max_depth: float = 10.0
+    canonical_focal: float | None = None
 
 
 @dataclass(frozen=True)
@@ -363,6 +369,8 @@ def _checked(config: Config, where: str) -> Config:
     positive = {"train.lr": train.lr, "train.batch_size": train.batch_size, "train.steps": train.steps}
     positive |= {"decoder.c_dec": decoder.c_dec, "decoder.min_depth": decoder.min_depth}
     positive |= {"data.depth_scale": config.data.depth_scale}
+    if decoder.canonical_focal is not None:
+        positive |= {"decoder.canonical_focal": decoder.canonical_focal}
     positive |= {"vit.image_size": min(vit.image_size), "train.res": min(train.res)}
     for index, stage in enumerate(train.stages):
         positive |= {f"train.stages[{index}].{key}": getattr(stage, key) for key in ("steps", "batch_size")}
@@ -386,6 +394,11 @@ def _checked(config: Config, where: str) -> Config:
     for key, (choice, allowed) in choices.items():
         if choice not in allowed:
             raise ConfigError(f"{where}: {key} must be one of {', '.join(allowed)}, but got {choice!r}")
+    if decoder.scale_invariant and decoder.canonical_focal is not None:
+        raise ConfigError(
+            f"{where}: decoder.canonical_focal is {decoder.canonical_focal}, but a scale-invariant model has no metres "
+            "to bring to a camera; set it to null"
+        )
     if not decoder.min_depth < decoder.max_depth:
         raise ConfigError(
             f"{where}: decoder.min_depth must be below decoder.max_depth, but got "

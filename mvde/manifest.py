@@ -183,6 +183,13 @@ class Manifest:
         """(height, width) of the input in pixels."""
         return self.inputs[0].shape[1], self.inputs[0].shape[2]
 
+    @property
+    def canonical_focal(self) -> float | None:
+        """Relative focal length of the camera that metres are for (see :mod:`mvde.camera`), where there is one."""
+        decoder = self.source.config.get("decoder")
+        focal = decoder.get("canonical_focal") if isinstance(decoder, dict) else None
+        return float(focal) if isinstance(focal, int | float) and focal > 0 else None
+
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of JSON types; the optional parts only where there are some."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +120,31 @@ class DepthModel(ImageDepthModel):
         self.tower_spec = spec
         self.backbone = backbone
         self.decoder = DPTDecoder(backbone.width, head.c_dec, head.blocks)
-        self.activation = (
-            RelativeActivation() if head.scale_invariant else MetricActivation(head.min_depth, head.max_depth)
-        )
+        self.activation = _activation(head)
         self._set_normalization(mean, std)
         self.train(self.training)
+
+    def set_camera(self, focal: float) -> None:
+        """Nothing; from now on depth is for a camera of the relative focal length ``focal`` (see :mod:`mvde.camera`).
+
+        That multiplies every depth, and the bounds of the configuration, by the ratio to the present one. Raises
+        :class:`UsageError` where the model has no canonical camera.
+        """
+        decoder = self.config.decoder
+        if decoder.canonical_focal is None:
+            raise UsageError(
+                f"the model {self.config.name!r} was trained without a canonical camera (decoder.canonical_focal), so "
+                "how its depth depends on the field of view is not known; leave the camera out"
+            )
+        factor = focal / decoder.canonical_focal
+        decoder = replace(
+            decoder,
+            min_depth=decoder.min_depth * factor,
+            max_depth=decoder.max_depth * factor,
+            canonical_focal=focal,
+        )
+        self.config = replace(self.config, decoder=decoder)
+        self.activation = _activation(decoder)
 
     @property
     def patch_size(self) -> int:
@@ -277,6 +298,10 @@ class DepthModelFactory:
         check_resolution(vit.image_size, depth.patch_size)
         config = Config(name=Path(model_name).name, vit=vit, decoder=decoder)
         return HuggingFaceDepthModel(depth, config, mean, std).eval()
+
+
+def _activation(decoder: DecoderConfig) -> MetricActivation | RelativeActivation:
+    return RelativeActivation() if decoder.scale_invariant else MetricActivation(decoder.min_depth, decoder.max_depth)
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

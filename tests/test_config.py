@@ -119,6 +119,9 @@ def test_a_configuration_survives_json(name: str) -> None:
         ({"train": {"stages": [7]}}, "train.stages"),
         ({"vit": {"select_feature": "cls"}}, "vit.select_feature"),
         ({"decoder": {"min_depth": 3.0, "max_depth": 2.0}}, "decoder.min_depth"),
+        ({"decoder": {"canonical_focal": 0.0}}, "decoder.canonical_focal"),
+        ({"decoder": {"canonical_focal": "wide"}}, "decoder.canonical_focal"),
+        ({"decoder": {"canonical_focal": 0.9, "scale_invariant": True}}, "decoder.canonical_focal"),
         ({"decoder": {"blocks": 3}}, "decoder.blocks"),
     ],
 )

@@ -69,6 +69,27 @@ def test_metric_depth_has_the_size_of_the_image_and_stays_in_range(
     assert depth_m.max() <= 4.0
 
 
+def test_depth_for_another_camera_grows_with_its_focal_length(
+    make: Callable[..., DepthModel], images: torch.Tensor, tmp_path: Path
+) -> None:
+    model = make(canonical_focal=0.8)
+    canonical = model.predict_depth(images)
+    model.set_camera(1.2)
+    assert torch.allclose(model.predict_depth(images), 1.5 * canonical, rtol=1e-5)
+    decoder = model.config.decoder
+    assert (decoder.canonical_focal, decoder.min_depth, decoder.max_depth) == pytest.approx((1.2, 0.15, 15.0))
+    model.save(tmp_path / "camera.safetensors")
+    again = DepthModel.load(tmp_path / "camera.safetensors")
+    assert torch.equal(again.predict_depth(images), model.predict_depth(images))
+    again.set_camera(0.8)
+    assert torch.allclose(again.predict_depth(images), canonical, rtol=1e-5)
+
+
+def test_a_model_without_a_canonical_camera_cannot_be_given_another(make: Callable[..., DepthModel]) -> None:
+    with pytest.raises(UsageError, match=r"'small' was trained without a canonical camera"):
+        make().set_camera(1.0)
+
+
 def test_relative_depth_is_positive(make: Callable[..., DepthModel], images: torch.Tensor) -> None:
     assert (make(scale_invariant=True).predict_depth(images) > 0).all()
 

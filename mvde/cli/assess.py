@@ -43,7 +43,12 @@ class Assessor:
         manifest = runtime.manifest
         alignment = "none" if manifest.depth_kind == "metric" else "median"
         totals = evaluate(
-            runtime_predictor(runtime), dataset, manifest.depth_range_m, [alignment], max_frames=self.max_frames
+            runtime_predictor(runtime),
+            dataset,
+            manifest.depth_range_m,
+            [alignment],
+            max_frames=self.max_frames,
+            canonical_focal=manifest.canonical_focal,
         )[alignment]
         return {**totals.overall(), "num_images": len(totals.per_image)}
 

@@ -37,6 +37,13 @@ def evaluate(
     max_frames: Annotated[
         int, typer.Option("--max-frames", help="Evenly spread frames to take; 0 for all.", min=0)
     ] = 0,
+    assume_camera: Annotated[
+        bool,
+        typer.Option(
+            "--assume-camera",
+            help="Ignore the frames' intrinsics: take every picture for one of the model's canonical camera.",
+        ),
+    ] = False,
     json_: Annotated[
         Path | None, typer.Option("--json", help="Also write the metrics, per image and overall, to this file.")
     ] = None,
@@ -47,19 +54,24 @@ def evaluate(
     from mvde.config import parse_resolution
     from mvde.datasets.formats import open_dataset
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
-    from mvde.pipelines.eval_depth import open_predictor
+    from mvde.pipelines.eval_depth import open_source
 
     source = target if target is not None else str(shipped_checkpoint())
     dataset = open_dataset(data_format, data, depth_scale)
-    predict, depth_range_m, size = open_predictor(source, parse_resolution(res) if res else None)
-    totals = evaluate_predictor(predict, dataset, depth_range_m, align or ["none"], max_frames=max_frames)
+    opened = open_source(source, parse_resolution(res) if res else None)
+    focal = None if assume_camera else opened.canonical_focal
+    totals = evaluate_predictor(
+        opened.predict, dataset, opened.depth_range_m, align or ["none"], max_frames=max_frames, canonical_focal=focal
+    )
+    size = opened.resolution
     title = f"{Path(source).name} at {size[0]}x{size[1]}, {data}"
     _print_table(title, totals)
     if json_ is not None:
         plain = {
             "target": Path(source).name,
             "resolution": list(size),
-            "depth_range_m": list(depth_range_m),
+            "depth_range_m": list(opened.depth_range_m),
+            "canonical_focal": focal,
             "alignments": {alignment: total.to_dict() for alignment, total in totals.items()},
         }
         with atomic_write(json_) as temporary:

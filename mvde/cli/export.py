@@ -43,6 +43,14 @@ def export(
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the artefacts. Default: the configuration's.")
     ] = None,
+    fov: Annotated[
+        str | None,
+        typer.Option(
+            "--fov",
+            help="Field of view of the camera that depth will be for, HORIZONTALxVERTICAL in degrees, e.g. 69x42. "
+            "Default: the model's canonical one.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images per call.")] = 1,
     opset: Annotated[
         int, typer.Option("--opset", help="ONNX opset, 18 to 23; 20 for parsers without the Attention operator.")
@@ -103,7 +111,7 @@ def export(
     if onnx is not None:
         paths = [onnx]
     else:
-        paths = _export(res, checkpoint, config, random_weights, out, name, batch, opset, photo)
+        paths = _export(res, checkpoint, config, random_weights, fov, out, name, batch, opset, photo)
         for path in paths:
             _report(path)
     for path in paths:
@@ -148,6 +156,7 @@ def _export(
     checkpoint: Path | None,
     config: Path | None,
     random_weights: bool,
+    fov: str | None,
     out: Path,
     name: str | None,
     batch: int,
@@ -157,13 +166,17 @@ def _export(
     """Paths of the fp32 graphs written."""
     from rich.console import Console
 
+    from mvde.camera import focal_from_fov, parse_fov
     from mvde.config import parse_resolution
     from mvde.runtime.image import read_image
 
+    focal = None if fov is None else focal_from_fov(parse_fov(fov))
     for path in photo or ():
         read_image(path)  # refuses, before minutes of tracing, what `mvde run` would refuse
     resolutions = [parse_resolution(text) for text in res or ()]
     load, source = _model_loader(checkpoint, config, random_weights)
+    if focal is not None:
+        load = partial(_for_camera, load, focal)
     with Console(stderr=True).status("loading the model") as status:
         from mvde.export.onnx import export_onnx
 
@@ -214,6 +227,12 @@ def _trained_model(checkpoint: Path, config: Path | None) -> DepthModel:
         return DepthModel.load(checkpoint)
     model = _untrained_model(config)
     model.load_weights(checkpoint)
+    return model
+
+
+def _for_camera(load: Callable[[], DepthModel], focal: float) -> DepthModel:
+    model = load()
+    model.set_camera(focal)
     return model
 
 

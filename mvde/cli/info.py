@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mvde.camera import fov_from_focal
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -87,6 +89,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
     where = "inside the graph" if normalization.folded else "left to the caller"
     rows += [
         ("depth", f"{manifest.depth_kind}, {low:g} m to {high:g} m"),
+        *_camera_rows(manifest),
         ("patches", f"{manifest.grid[0]} rows x {manifest.grid[1]} columns of {manifest.patch_size} px"),
         ("statistics", ", ".join(manifest.stats)),
         ("normalisation", f"mean {_numbers(normalization.mean)}, std {_numbers(normalization.std)}, {where}"),
@@ -97,6 +100,14 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     rows += [(f"parity: {key}", _readable(value)) for key, value in manifest.parity.items()]
     return rows + _engine_rows(manifest)
+
+
+def _camera_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """The camera that metres are for, by the field of view of a square picture."""
+    focal = manifest.canonical_focal
+    if focal is None:
+        return []
+    return [("camera", f"relative focal length {focal:.4g}; a square picture shows {fov_from_focal(focal):.1f}°")]
 
 
 def _engine_rows(manifest: Manifest) -> list[tuple[str, str]]:

@@ -144,7 +144,8 @@ def _frames(data: DepthDataset, manifest: Manifest, max_frames: int, name: str) 
     resolution = manifest.resolution
     images = [fit_image(item.rgb, place(item.rgb.shape[:2], resolution, "stretch")) for item in samples]
     low, high = manifest.depth_range_m
-    depths = [_nearest(item.depth_m, resolution) for item in samples]
+    focal = manifest.canonical_focal
+    depths = [_nearest(item.depth_m, resolution) / item.camera_factor(focal) for item in samples]
     known = [np.where((depth >= low) & (depth <= high), depth, 0) for depth in depths]
     return HeldOut(np.stack(images), f"{len(samples)} frames of {name}", np.stack(known).astype(np.float32))
 

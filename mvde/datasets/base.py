@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mvde.camera import relative_focal
+
 
 @dataclass(frozen=True)
 class DepthSample:
@@ -21,6 +23,15 @@ class DepthSample:
     depth_m: NDArray[np.float32]
     intrinsics: NDArray[np.float32] | None
     name: str
+
+    def camera_factor(self, canonical_focal: float | None) -> np.float32:
+        """What depth for the camera of ``canonical_focal`` (see :mod:`mvde.camera`) is multiplied by for this frame's.
+
+        1 where there is no canonical camera, or no intrinsics to say how this one differs.
+        """
+        if canonical_focal is None or self.intrinsics is None:
+            return np.float32(1)
+        return np.float32(relative_focal(self.intrinsics, self.depth_m.shape) / canonical_focal)
 
 
 class DepthDataset(Protocol):

@@ -2,8 +2,8 @@
 
 A crop that is enlarged looks like a picture taken with a longer lens. Seen by the camera that the model assumes, the
 same picture shows everything nearer by the same factor, so depth is divided by the zoom (the canonical-camera label
-transform of Metric3D, Yin et al., 2023). Only the ratio of focal lengths before and after matters; a frame without
-intrinsics can be zoomed just as well.
+transform of Metric3D, Yin et al., 2023). Where the model has a canonical camera, that is the zoom from the canonical
+focal length to the crop's; else, from the frame's own to the crop's, for which no intrinsics are needed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mvde.camera import relative_focal
 from mvde.config import AugmentConfig
 from mvde.datasets.base import DepthSample
+from mvde.errors import DatasetError
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,12 @@ def crop_box(source: tuple[int, int], target: tuple[int, int], transform: Transf
 
 
 def transform_sample(
-    sample: DepthSample, size: tuple[int, int], transform: Transform
+    sample: DepthSample, size: tuple[int, int], transform: Transform, canonical_focal: float | None = None
 ) -> tuple[Tensor, NDArray[np.float32]]:
     """Image (3, H, W) uint8 and depth (H, W) float32 metres at ``size``, cropped, resized and flipped.
+
+    Depth is for a camera of ``canonical_focal`` (relative, see :mod:`mvde.camera`), or for the frame's own. Raises
+    DatasetError where the former is asked for and the frame has no intrinsics.
 
     The image is resized with antialiasing, depth by nearest neighbour: averaging across an edge would invent surfaces
     that hang in the air. Colours are left to :func:`jitter_colours`, which takes a batch.
@@ -70,7 +75,10 @@ def transform_sample(
     if (height, width) != size:
         image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
     depth = _nearest(sample.depth_m[top : top + height, left : left + width], size)
-    zoom = _zoom(sample.depth_m.shape, size, height)
+    if canonical_focal is None:
+        zoom = _zoom(sample.depth_m.shape, size, height)
+    else:
+        zoom = _focal(sample, (height, width)) / canonical_focal
     depth = (depth / np.float32(zoom)).astype(np.float32, copy=False)
     if transform.flip:
         return image[0].flip(-1), np.ascontiguousarray(depth[:, ::-1])
@@ -89,6 +97,15 @@ def jitter_colours(images: Tensor, transforms: list[Transform]) -> Tensor:
     x = grey + (x - grey) * saturation
     middle = x.mean(dim=(1, 2, 3), keepdim=True)
     return (middle + (x - middle) * contrast).clamp_(0, 1)
+
+
+def _focal(sample: DepthSample, size: tuple[int, int]) -> float:
+    if sample.intrinsics is None:
+        raise DatasetError(
+            f"{sample.name} has no intrinsics, so its depth cannot be brought to the canonical camera; "
+            "use a format that stores them, or set decoder.canonical_focal to null"
+        )
+    return relative_focal(sample.intrinsics, size)
 
 
 def _zoom(source: tuple[int, int], target: tuple[int, int], height: int) -> float:

@@ -39,12 +39,15 @@ class Share:
 class StepBatches(Dataset[tuple[Tensor, Tensor]]):
     """Item ``step`` is this process's part of that step's batch.
 
-    Images (b, 3, H, W) float32 in [0, 1] and depth (b, H, W) float32 metres. Everything random about a step comes from
+    Images (b, 3, H, W) float32 in [0, 1] and depth (b, H, W) float32 metres, of the canonical camera if there is one. Everything random about a step comes from
     (seed, step), and frames are drawn without replacement epoch by epoch, so nothing has to be stored for a resume.
     """
 
-    def __init__(self, config: TrainConfig, datasets: list[DepthDataset], share: Share) -> None:
+    def __init__(
+        self, config: TrainConfig, datasets: list[DepthDataset], share: Share, canonical_focal: float | None = None
+    ) -> None:
         self._config = config
+        self._canonical_focal = canonical_focal
         self._stages = config.all_stages()
         self._datasets = datasets
         self._share = share
@@ -67,7 +70,7 @@ class StepBatches(Dataset[tuple[Tensor, Tensor]]):
         transforms = [draw_transform(rng, self._config.augment) for _ in frames]
         part = self._share.of(stage.batch_size)
         pairs = [
-            transform_sample(dataset[frame], size, transform)
+            transform_sample(dataset[frame], size, transform, self._canonical_focal)
             for frame, transform in zip(frames[part], transforms[part], strict=True)
         ]
         images = jitter_colours(torch.stack([image for image, _ in pairs]), transforms[part])

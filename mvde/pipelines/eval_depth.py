@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,20 @@ if TYPE_CHECKING:
     from mvde.runtime.depth import DepthRuntime
 
 Predictor = Callable[[list[NDArray[np.uint8]]], list[NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class DepthSource:
+    """What is evaluated: ``predict`` and what its depth means.
+
+    ``depth_range_m`` is (nearest, farthest) in metres, ``resolution`` (H, W), and ``canonical_focal`` the relative
+    focal length of the camera that the depth is for, if it is for one (see :mod:`mvde.camera`).
+    """
+
+    predict: Predictor
+    depth_range_m: tuple[float, float]
+    resolution: tuple[int, int]
+    canonical_focal: float | None
 
 
 def torch_predictor(model: DepthModel | TokenSupervised, resolution: tuple[int, int]) -> Predictor:
@@ -66,9 +81,12 @@ def evaluate(
     alignments: Iterable[str] = ("none",),
     batch_size: int = 16,
     max_frames: int = 0,
+    canonical_focal: float | None = None,
 ) -> dict[str, MetricTotals]:
     """Metrics by alignment over the data set's pixels inside ``depth_range_m`` = (nearest, farthest).
 
+    Where predictions are for the camera of ``canonical_focal``, they are brought to that of each frame by its
+    intrinsics; those of a frame without stay as they are.
     ``max_frames`` > 0 takes that many frames, evenly spread. Frames without a valid pixel are left out. Raises
     DatasetError where there is no frame to evaluate.
     """
@@ -82,7 +100,7 @@ def evaluate(
         samples = [dataset[int(index)] for index in indices[first : first + batch_size]]
         depths = predict([sample.rgb for sample in samples])
         for sample, pred_m in zip(samples, depths, strict=True):
-            _add(totals, sample, pred_m, depth_range_m)
+            _add(totals, sample, pred_m * sample.camera_factor(canonical_focal), depth_range_m)
     return totals
 
 
@@ -101,22 +119,18 @@ def _add(
         total.add(sample.name, depth_metrics(pred_m, target, valid, alignment=alignment))
 
 
-def open_predictor(
-    target: str | Path, resolution: tuple[int, int] | None = None
-) -> tuple[Predictor, tuple[float, float], tuple[int, int]]:
-    """Predictor of a checkpoint (``.safetensors``) or of an engine (a path or an id), its depth range and resolution.
+def open_source(target: str | Path, resolution: tuple[int, int] | None = None) -> DepthSource:
+    """A checkpoint (``.safetensors``) or an engine (a path or an id), ready to be evaluated.
 
-    The depth range is (nearest, farthest) in metres. A checkpoint runs at ``resolution`` (H, W), its native one by
-    default; an engine has only its own. Raises CheckpointError, ArtifactError or UsageError where it cannot be used.
+    A checkpoint runs at ``resolution`` (H, W), its native one by default; an engine has only its own. Raises
+    CheckpointError, ArtifactError or UsageError where it cannot be used.
     """
     if str(target).endswith(".safetensors"):
-        return _checkpoint_predictor(Path(target), resolution)
-    return _engine_predictor(target, resolution)
+        return _checkpoint_source(Path(target), resolution)
+    return _engine_source(target, resolution)
 
 
-def _checkpoint_predictor(
-    path: Path, resolution: tuple[int, int] | None
-) -> tuple[Predictor, tuple[float, float], tuple[int, int]]:
+def _checkpoint_source(path: Path, resolution: tuple[int, int] | None) -> DepthSource:
     try:
         import torch
 
@@ -128,12 +142,11 @@ def _checkpoint_predictor(
     check_resolution(size, model.patch_size)
     decoder = model.config.decoder
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return torch_predictor(model, size), (decoder.min_depth, decoder.max_depth), size
+    depth_range_m = (decoder.min_depth, decoder.max_depth)
+    return DepthSource(torch_predictor(model, size), depth_range_m, size, decoder.canonical_focal)
 
 
-def _engine_predictor(
-    target: str | Path, resolution: tuple[int, int] | None
-) -> tuple[Predictor, tuple[float, float], tuple[int, int]]:
+def _engine_source(target: str | Path, resolution: tuple[int, int] | None) -> DepthSource:
     from mvde.runtime.depth import DepthRuntime
 
     runtime = DepthRuntime.load(target, resolution=resolution)
@@ -143,6 +156,5 @@ def _engine_predictor(
             f"the engine runs at {own[0]}x{own[1]}, not at {resolution[0]}x{resolution[1]}; "
             "leave the resolution out, or build an engine of that resolution"
         )
-
-    low, high = runtime.manifest.depth_range_m
-    return runtime_predictor(runtime), (low, high), own
+    manifest = runtime.manifest
+    return DepthSource(runtime_predictor(runtime), manifest.depth_range_m, own, manifest.canonical_focal)

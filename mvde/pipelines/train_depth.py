@@ -117,7 +117,8 @@ class DepthTrainingPipeline:
         self._validation = self._dataset(data.val) if data.val else None
         self._accelerator = _accelerator(self.config, output_dir)
         share = Share(self._accelerator.process_index, self._accelerator.num_processes)
-        self._batches = StepBatches(self._train, [opened[stage.data or data.train] for stage in self._stages], share)
+        datasets = [opened[stage.data or data.train] for stage in self._stages]
+        self._batches = StepBatches(self._train, datasets, share, self.config.decoder.canonical_focal)
         # Before optimisers and average are made, which keep to the device of the weights; train() also picks the
         # attention that is fastest there.
         self._trained.to(self._accelerator.device).train()
@@ -232,7 +233,8 @@ class DepthTrainingPipeline:
             predict = torch_predictor(head or self.model, size)
             self._average.swap(self._trained)
             try:
-                totals = evaluate(predict, self._validation, (decoder.min_depth, decoder.max_depth))
+                depth_range_m, focal = (decoder.min_depth, decoder.max_depth), decoder.canonical_focal
+                totals = evaluate(predict, self._validation, depth_range_m, canonical_focal=focal)
                 metrics = totals["none"].overall()
                 better = (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best)
                 if better and head is None:  # the decoder does not fit a tower that is trained without it

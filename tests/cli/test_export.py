@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxscript")
 
+import numpy as np
+import onnxruntime
 import torch
 import yaml
 from PIL import Image
@@ -74,6 +77,29 @@ def test_checkpoint_alone_is_enough(checkpoint: Path, tmp_path: Path, capsys: py
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_a_graph_for_a_camera_gives_its_metres_and_says_so(
+    make_config: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config()
+    config["decoder"] = {"c_dec": 16, "canonical_focal": 0.5}
+    torch.manual_seed(1)
+    DepthModel(config).save(tmp_path / "canonical.safetensors")
+    arguments = ["export", "--checkpoint", str(tmp_path / "canonical.safetensors"), "--res", "32"]
+    assert execute([*arguments, "--out", str(tmp_path / "canonical")]) == 0
+    fov = 2 * math.degrees(math.atan(0.5 / 1.5))  # of a square picture with three times the focal length
+    assert execute([*arguments, "--out", str(tmp_path / "long"), "--fov", f"{fov}x{fov}"]) == 0
+    graphs = [tmp_path / folder / "tiny-32x32.onnx" for folder in ("canonical", "long")]
+    image = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
+    canonical, long = (onnxruntime.InferenceSession(graph).run(None, {"image": image})[0] for graph in graphs)
+    assert long == pytest.approx(3 * canonical, rel=1e-4)
+    manifest = load_artifact(graphs[1]).manifest
+    assert manifest.canonical_focal == pytest.approx(1.5)
+    assert manifest.depth_range_m == pytest.approx((0.3, 30.0))
+    capsys.readouterr()
+    assert execute(["info", str(graphs[1])]) == 0
+    assert "a square picture shows 36.9°" in capsys.readouterr().out
+
+
 def test_configuration_with_random_weights_takes_the_native_resolution(
     config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +125,13 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., s
         return output.err
 
     return fails
+
+
+def test_a_camera_that_is_none_or_that_the_model_does_not_know_is_one_clear_line(
+    checkpoint: Path, fails: Callable[..., str]
+) -> None:
+    assert "'wide' is not understood" in fails(2, "--checkpoint", checkpoint, "--fov", "wide")
+    assert "without a canonical camera" in fails(2, "--checkpoint", checkpoint, "--fov", "69x42")
 
 
 def test_resolution_off_the_grid_names_the_nearest(checkpoint: Path, fails: Callable[..., str]) -> None:

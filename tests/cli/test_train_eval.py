@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from mvde import cli
+from mvde.datasets.synthetic import GENERATOR_VERSION
 
+torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 TOWER = {
@@ -85,6 +87,32 @@ def test_train_then_eval_gives_a_table_and_json(
     assert set(metrics["alignments"]) == {"none", "median"}
     assert metrics["alignments"]["median"]["num_images"] == 4
     assert set(metrics["alignments"]["none"]["per_image"]) == {f"{k}.png" for k in range(4)}
+
+
+def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mvde.model import DepthModel
+
+    settings = json.loads(config.read_text())
+    settings["decoder"]["canonical_focal"] = 0.5
+    (config.parent / "run").mkdir()
+    model = DepthModel(settings)
+    model.save(config.parent / "run" / "last.safetensors")
+    rgb = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
+    depth_m = model.predict_depth(torch.from_numpy(rgb).permute(0, 3, 1, 2)).numpy()
+    frames = tmp_path / "data"
+    np.save(frames / "rgb-00000.npy", rgb)
+    np.save(frames / "depth-00000.npy", np.round(2000 * depth_m).astype(np.uint16))  # twice as far, as f says
+    np.save(frames / "intrinsics-00000.npy", np.array([[32, 32, 16, 16]], np.float32))
+    index = {"seed": 0, "split": "train", "size": [32, 32], "count": 1, "shard_frames": 1024}
+    (frames / "index.json").write_text(json.dumps({**index, "generator_version": GENERATOR_VERSION, "done": [1]}))
+    found = []
+    for flags in ([], ["--assume-camera"]):
+        assert evaluate(config, "--format", "synthetic", "--json", str(tmp_path / "metrics.json"), *flags) == 0
+        metrics = json.loads((tmp_path / "metrics.json").read_text())
+        found.append((metrics["canonical_focal"], metrics["alignments"]["none"]["overall"]["abs_rel"]))
+    assert found == [(0.5, pytest.approx(0.0, abs=1e-3)), (None, pytest.approx(0.5, abs=1e-3))]
 
 
 @pytest.mark.parametrize(

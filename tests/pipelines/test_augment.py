@@ -8,6 +8,7 @@ import torch
 
 from mvde.config import AugmentConfig
 from mvde.datasets.base import DepthSample
+from mvde.errors import DatasetError
 from mvde.pipelines.augment import Transform, crop_box, draw_transform, jitter_colours, transform_sample
 
 
@@ -53,6 +54,25 @@ def test_a_zoomed_pinhole_view_gets_the_depth_of_the_camera_that_took_it_unzoome
     image, depth = transform_sample(sample, (96, 96), Transform(scale=0.5))
     apparent_radius = np.sqrt((image[0].numpy() > 127).sum() / np.pi)
     assert focal * radius_m / apparent_radius == pytest.approx(float(depth[48, 48]), rel=0.03)  # pixels are coarse
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_the_canonical_camera_explains_the_size_of_what_any_camera_saw(scale: float) -> None:
+    """A disc of radius r covers f * r / z pixels; with the canonical f the label must explain its size."""
+    focal, canonical, radius_m, z = 60.0, 80.0, 0.5, 2.0
+    rows, columns = np.mgrid[:96, :96]
+    disc = np.hypot(rows + 0.5 - 48, columns + 0.5 - 48) < focal * radius_m / z
+    rgb = np.repeat((255 * disc)[..., None], 3, axis=-1).astype(np.uint8)
+    intrinsics = np.array([focal, focal, 48, 48], np.float32)
+    sample = DepthSample(rgb, np.full((96, 96), z, np.float32), intrinsics, "disc")
+    image, depth = transform_sample(sample, (96, 96), Transform(scale=scale), canonical / 96)
+    apparent_radius = np.sqrt((image[0].numpy() > 127).sum() / np.pi)
+    assert canonical * radius_m / apparent_radius == pytest.approx(float(depth[48, 48]), rel=0.03)
+
+
+def test_a_frame_without_intrinsics_has_no_depth_for_the_canonical_camera() -> None:
+    with pytest.raises(DatasetError, match=r"coded has no intrinsics.*canonical_focal to null"):
+        transform_sample(coded_sample(), (32, 32), Transform(), 0.9)
 
 
 def test_resizing_without_a_crop_leaves_depth_alone() -> None:

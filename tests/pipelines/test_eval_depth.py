@@ -13,7 +13,7 @@ from mvde.datasets.base import DepthSample
 from mvde.datasets.folder import FolderDataset
 from mvde.errors import CheckpointError, DatasetError, MvdeError, ResolutionError
 from mvde.metrics import depth_metrics
-from mvde.pipelines.eval_depth import evaluate, open_predictor
+from mvde.pipelines.eval_depth import evaluate, open_source
 
 torch = pytest.importorskip("torch")
 
@@ -44,6 +44,20 @@ def test_frames_without_valid_pixels_are_left_out_and_frames_can_be_limited() ->
     assert list(evaluate(predict, ThreeFrames(), (0.1, 30.0), max_frames=2)["none"].per_image) == ["frame 0", "frame 2"]
 
 
+def test_depth_of_the_canonical_camera_is_brought_to_that_of_each_frame() -> None:
+    class Zoomed(ThreeFrames):
+        def __getitem__(self, index: int) -> DepthSample:
+            sample, focal = super().__getitem__(index), (8, 16, 32)[index]
+            intrinsics = None if index == 2 else np.array([focal, focal, 4, 4], np.float32)
+            return DepthSample(sample.rgb, sample.depth_m, intrinsics, sample.name)
+
+    predict = lambda images: [np.ones((8, 8), np.float32) for _ in images]  # noqa: E731
+    known = evaluate(predict, Zoomed(), (0.1, 10.0), canonical_focal=1.0)["none"].per_image
+    assert [row["abs_rel"] for row in known.values()] == pytest.approx([0, 0, 0.75])
+    assumed = evaluate(predict, Zoomed(), (0.1, 10.0))["none"].per_image
+    assert [row["abs_rel"] for row in assumed.values()] == pytest.approx([0, 0.5, 0.75])
+
+
 def test_nothing_to_evaluate_is_an_error() -> None:
     class Empty(ThreeFrames):
         def __len__(self) -> int:
@@ -66,9 +80,9 @@ def test_a_checkpoint_is_evaluated_at_its_native_resolution(checkpoint: Path, fr
     from mvde.model import DepthModel
 
     dataset = FolderDataset(frames_dir)
-    predict, depth_range_m, size = open_predictor(checkpoint)
-    assert (depth_range_m, size) == ((0.1, 10.0), (32, 32))
-    totals = evaluate(predict, dataset, depth_range_m)["none"]
+    source = open_source(checkpoint)
+    assert (source.depth_range_m, source.resolution, source.canonical_focal) == ((0.1, 10.0), (32, 32), None)
+    totals = evaluate(source.predict, dataset, source.depth_range_m)["none"]
     sample = dataset[3]
     image = torch.from_numpy(sample.rgb.copy()).permute(2, 0, 1)[None]
     small = torch.nn.functional.interpolate(image, size=(32, 32), mode="bilinear", antialias=True)
@@ -80,21 +94,21 @@ def test_a_checkpoint_is_evaluated_at_its_native_resolution(checkpoint: Path, fr
 
 def test_a_resolution_off_the_patch_grid_or_a_missing_checkpoint_is_refused(checkpoint: Path) -> None:
     with pytest.raises(ResolutionError, match=r"32x32 or 40x40"):
-        open_predictor(checkpoint, (36, 36))
+        open_source(checkpoint, (36, 36))
     with pytest.raises(CheckpointError, match="absent"):
-        open_predictor("absent.safetensors")
+        open_source("absent.safetensors")
 
 
 def test_an_engine_is_evaluated_with_the_same_code(
     engine_folder: Path, closed_form_depth: Callable[[np.ndarray], np.ndarray], frames_dir: Path
 ) -> None:
     dataset = FolderDataset(frames_dir)
-    predict, depth_range_m, size = open_predictor(engine_folder)
-    assert (depth_range_m, size) == ((0.5, 4.5), (32, 48))
-    totals = evaluate(predict, dataset, depth_range_m)["none"]
+    source = open_source(engine_folder)
+    assert (source.depth_range_m, source.resolution, source.canonical_focal) == ((0.5, 4.5), (32, 48), None)
+    totals = evaluate(source.predict, dataset, source.depth_range_m)["none"]
     sample = dataset[0]
     exact = depth_metrics(closed_form_depth(sample.rgb), sample.depth_m)
     # The engine sees 36 x 48 pixels stretched to 32 x 48, which blurs the borders of the squares.
     assert totals.per_image[sample.name]["abs_rel"] == pytest.approx(exact["abs_rel"], rel=0.05)
     with pytest.raises(MvdeError, match=r"32.48"):
-        open_predictor(engine_folder, (64, 64))
+        open_source(engine_folder, (64, 64))
