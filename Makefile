@@ -6,7 +6,7 @@
 # make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
 # make native-aarch64   the same tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
 # make native-fuzz      half a minute each of fuzzing the manifest reader, sessions and arguments (apt install clang)
-# make nano            train the shipped model again: renders its frames, then three runs (hours); goes on where it stopped
+# make nano            train the shipped model again: renders its frames, then four runs (hours); goes on where it stopped
 # Each creates .venv by itself; the only needs are Python 3.11 and a C++ compiler.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -91,6 +91,7 @@ nano: $(VENV)/.test mvde/lib/libmvde.so
 	$(BIN)/mvde train --config configs/nano.yaml --output_dir runs/nano
 	$(BIN)/mvde train --config configs/nano-continue.yaml --output_dir runs/nano-continue
 	$(BIN)/mvde train --config configs/nano-tokens.yaml --output_dir runs/nano-tokens
+	$(BIN)/mvde train --config configs/nano-rooms.yaml --output_dir runs/nano-rooms
 
 format-check: $(VENV)/.lint
 	$(BIN)/ruff format --check .

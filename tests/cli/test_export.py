@@ -78,8 +78,12 @@ def test_checkpoint_alone_is_enough(checkpoint: Path, tmp_path: Path, capsys: py
 
 
 def test_a_graph_for_a_camera_gives_its_metres_and_says_so(
-    make_config: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_config: Callable[..., Config],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no line of the table is folded
     config = make_config()
     config["decoder"] = {"c_dec": 16, "canonical_focal": 0.5}
     torch.manual_seed(1)
