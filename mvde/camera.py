@@ -11,11 +11,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mvde.errors import UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-def relative_focal(intrinsics: Sequence[float], size: Sequence[int]) -> float:
+
+def relative_focal(intrinsics: Sequence[float] | NDArray[np.float32], size: Sequence[int]) -> float:
     """``sqrt(fx / W * fy / H)`` of ``intrinsics`` (fx, fy, cx, cy) in pixels and ``size`` (H, W).
 
     Raises UsageError where a focal length is not a positive number.

@@ -39,8 +39,9 @@ class Share:
 class StepBatches(Dataset[tuple[Tensor, Tensor]]):
     """Item ``step`` is this process's part of that step's batch.
 
-    Images (b, 3, H, W) float32 in [0, 1] and depth (b, H, W) float32 metres, of the canonical camera if there is one. Everything random about a step comes from
-    (seed, step), and frames are drawn without replacement epoch by epoch, so nothing has to be stored for a resume.
+    Images (b, 3, H, W) float32 in [0, 1] and depth (b, H, W) float32 metres, of the canonical camera if there is one.
+    Everything random about a step comes from (seed, step), and frames are drawn without replacement epoch by epoch, so
+    nothing has to be stored for a resume.
     """
 
     def __init__(
