@@ -13,13 +13,26 @@ import mvde
 PACKAGE = Path(mvde.__file__).parent
 
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "omegaconf", "tensorrt", "tensorrt_rtx")
-GROUND = {"errors", "config", "manifest", "artifact", "parity", "metrics", "native", "stats", "assets", "vector_math"}
+GROUND = {
+    "errors",
+    "config",
+    "camera",
+    "manifest",
+    "artifact",
+    "parity",
+    "metrics",
+    "native",
+    "stats",
+    "assets",
+    "vector_math",
+}
 ROBOT = GROUND | {"engines", "runtime", "bench", "cli", "cuda"}
 
 # Part → parts it may import, besides itself; after the graph in the design. The command line may import every part.
 ALLOWED = {
     "errors": set(),
     "config": {"errors"},
+    "camera": {"errors"},
     "manifest": {"errors"},
     "artifact": {"errors", "manifest"},
     "metrics": {"errors"},
@@ -34,7 +47,7 @@ ALLOWED = {
     "bench": {"errors", "config", "manifest", "artifact", "stats", "native", "engines", "runtime"},
     "backbones": {"errors", "config"},
     "heads": {"errors", "config"},
-    "datasets": {"errors", "config"},
+    "datasets": {"errors", "config", "camera"},
     "losses": {"errors", "config"},
     "checkpoint": {"errors", "config", "artifact", "manifest", "assets"},
     "model": {"errors", "config", "stats", "assets", "backbones", "heads", "checkpoint", "vector_math"},
