@@ -85,6 +85,7 @@ native-fuzz: $(VENV)/.build
 
 nano: $(VENV)/.test mvde/lib/libmvde.so
 	$(BIN)/mvde data synth --count 64000 --size 192x192 --seed 1 --out data/synth192
+	$(BIN)/mvde data synth --count 153344 --size 160x160 --seed 3 --out data/synth160
 	$(BIN)/mvde data synth --count 3072 --size 448x448 --seed 2 --out data/synth448
 	$(BIN)/mvde data synth --count 512 --size 224x224 --seed 1000 --out data/eval224
 	$(BIN)/mvde data synth --count 128 --size 896x896 --seed 1000 --out data/eval896

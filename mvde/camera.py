@@ -31,6 +31,14 @@ def relative_focal(intrinsics: Sequence[float] | NDArray[np.float32], size: Sequ
     return math.sqrt(fx * fy / (size[0] * size[1]))
 
 
+def camera_factor(focal: float | None, canonical_focal: float | None) -> float:
+    """What depth for a camera of relative focal length ``canonical_focal`` is multiplied by for one of ``focal``.
+
+    1 where there is no canonical camera, or where it is not known how this one differs.
+    """
+    return 1.0 if focal is None or canonical_focal is None else focal / canonical_focal
+
+
 def focal_from_fov(fov: tuple[float, float]) -> float:
     """Relative focal length of a field of view (horizontal, vertical) in degrees.
 

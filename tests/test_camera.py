@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mvde.camera import focal_from_fov, fov_from_focal, parse_fov, relative_focal
+from mvde.camera import camera_factor, focal_from_fov, fov_from_focal, parse_fov, relative_focal
 from mvde.datasets.base import DepthSample
 from mvde.errors import UsageError
 
@@ -44,11 +44,13 @@ def test_focal_lengths_that_are_none_are_refused(focal: float) -> None:
         relative_focal((focal, 500.0, 0, 0), (480, 640))
 
 
-def test_the_factor_of_a_frame_is_the_ratio_of_focal_lengths() -> None:
-    def sample(intrinsics: np.ndarray | None) -> DepthSample:
-        return DepthSample(np.zeros((50, 100, 3), np.uint8), np.ones((50, 100), np.float32), intrinsics, "frame")
+def test_the_focal_length_of_a_frame_is_that_of_its_intrinsics() -> None:
+    rgb, depth_m = np.zeros((50, 100, 3), np.uint8), np.ones((50, 100), np.float32)
+    known = DepthSample(rgb, depth_m, np.array([120, 60, 50, 25], np.float32), "frame")
+    assert known.focal == pytest.approx(1.2)
+    assert DepthSample(rgb, depth_m, None, "frame").focal is None
 
-    known = sample(np.array([120, 60, 50, 25], np.float32))  # 1.2 of the width, 1.2 of the height
-    assert known.camera_factor(0.8) == pytest.approx(1.5)
-    assert known.camera_factor(None) == 1
-    assert sample(None).camera_factor(0.8) == 1
+
+def test_the_factor_of_a_camera_is_the_ratio_of_focal_lengths_or_one() -> None:
+    assert camera_factor(1.2, 0.8) == pytest.approx(1.5)
+    assert camera_factor(1.2, None) == camera_factor(None, 0.8) == 1

@@ -23,10 +23,14 @@ _NUM_STOPS = 12
 
 @dataclass(frozen=True)
 class Picture:
-    """An image (H, W, 3), uint8, RGB, that depth is shown for, and its true depth (H, W), metres, where it is known."""
+    """An image (H, W, 3), uint8, RGB, that depth is shown for, and its true depth (H, W), metres, where it is known.
+
+    ``focal`` is the relative focal length of its camera (see :mod:`mvde.camera`), where that is known.
+    """
 
     image: NDArray[np.uint8]
     truth_m: NDArray[np.float32] | None = None
+    focal: float | None = None
 
 
 def comparison(

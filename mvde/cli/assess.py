@@ -11,6 +11,7 @@ import numpy as np
 
 from mvde.bench.measure import Assessment
 from mvde.bench.pictures import Picture
+from mvde.camera import camera_factor
 from mvde.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ class Assessor:
     def assess(self, runtime: DepthRuntime) -> Assessment:
         """Metrics by name over the data set (depth as it is for metric models, scaled to the median for relative ones)
         with the number of images, and the depth of each picture."""
-        depths = tuple(runtime.infer(picture.image).depth for picture in self.pictures)
+        canonical = runtime.manifest.canonical_focal
+        depths = tuple(
+            runtime.infer(picture.image).depth * np.float32(camera_factor(picture.focal, canonical))
+            for picture in self.pictures
+        )
         return Assessment(None if self.dataset is None else self._accuracy(self.dataset, runtime), depths)
 
     def _accuracy(self, dataset: DepthDataset, runtime: DepthRuntime) -> dict[str, float]:
@@ -93,7 +98,7 @@ def _has_depth(depth_m: NDArray[np.float32]) -> bool:
 
 def _pictures_of(dataset: DepthDataset) -> tuple[Picture, ...]:
     samples = [dataset[index] for index in _spread(len(dataset), _NUM_PICTURES)]
-    return tuple(Picture(sample.rgb, sample.depth_m) for sample in samples)
+    return tuple(Picture(sample.rgb, sample.depth_m, sample.focal) for sample in samples)
 
 
 def _spread(count: int, taken: int) -> list[int]:

@@ -134,6 +134,7 @@ def _frames(data: DepthDataset, manifest: Manifest, max_frames: int, name: str) 
     """Evenly spread frames, stretched to the graph's resolution; depth is taken from the nearest pixel."""
     import numpy as np
 
+    from mvde.camera import camera_factor
     from mvde.errors import DatasetError
     from mvde.export.precision.options import HeldOut
     from mvde.runtime.image import fit_image, place
@@ -144,8 +145,8 @@ def _frames(data: DepthDataset, manifest: Manifest, max_frames: int, name: str) 
     resolution = manifest.resolution
     images = [fit_image(item.rgb, place(item.rgb.shape[:2], resolution, "stretch")) for item in samples]
     low, high = manifest.depth_range_m
-    focal = manifest.canonical_focal
-    depths = [_nearest(item.depth_m, resolution) / item.camera_factor(focal) for item in samples]
+    canonical = manifest.canonical_focal
+    depths = [_nearest(item.depth_m, resolution) / camera_factor(item.focal, canonical) for item in samples]
     known = [np.where((depth >= low) & (depth <= high), depth, 0) for depth in depths]
     return HeldOut(np.stack(images), f"{len(samples)} frames of {name}", np.stack(known).astype(np.float32))
 

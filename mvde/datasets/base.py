@@ -24,14 +24,10 @@ class DepthSample:
     intrinsics: NDArray[np.float32] | None
     name: str
 
-    def camera_factor(self, canonical_focal: float | None) -> np.float32:
-        """What depth for the camera of ``canonical_focal`` (see :mod:`mvde.camera`) is multiplied by for this frame's.
-
-        1 where there is no canonical camera, or no intrinsics to say how this one differs.
-        """
-        if canonical_focal is None or self.intrinsics is None:
-            return np.float32(1)
-        return np.float32(relative_focal(self.intrinsics, self.depth_m.shape) / canonical_focal)
+    @property
+    def focal(self) -> float | None:
+        """Relative focal length (see :mod:`mvde.camera`), where the intrinsics are known."""
+        return None if self.intrinsics is None else relative_focal(self.intrinsics, self.depth_m.shape)
 
 
 class DepthDataset(Protocol):

@@ -8,6 +8,7 @@ focal length to the crop's; else, from the frame's own to the crop's, for which 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mvde.camera import relative_focal
 from mvde.config import AugmentConfig
 from mvde.datasets.base import DepthSample
 from mvde.errors import DatasetError
@@ -78,7 +78,7 @@ def transform_sample(
     if canonical_focal is None:
         zoom = _zoom(sample.depth_m.shape, size, height)
     else:
-        zoom = _focal(sample, (height, width)) / canonical_focal
+        zoom = _focal(sample) / canonical_focal * math.sqrt(math.prod(sample.depth_m.shape) / (height * width))
     depth = (depth / np.float32(zoom)).astype(np.float32, copy=False)
     if transform.flip:
         return image[0].flip(-1), np.ascontiguousarray(depth[:, ::-1])
@@ -99,13 +99,13 @@ def jitter_colours(images: Tensor, transforms: list[Transform]) -> Tensor:
     return (middle + (x - middle) * contrast).clamp_(0, 1)
 
 
-def _focal(sample: DepthSample, size: tuple[int, int]) -> float:
-    if sample.intrinsics is None:
+def _focal(sample: DepthSample) -> float:
+    if sample.focal is None:
         raise DatasetError(
             f"{sample.name} has no intrinsics, so its depth cannot be brought to the canonical camera; "
             "use a format that stores them, or set decoder.canonical_focal to null"
         )
-    return relative_focal(sample.intrinsics, size)
+    return sample.focal
 
 
 def _zoom(source: tuple[int, int], target: tuple[int, int], height: int) -> float:

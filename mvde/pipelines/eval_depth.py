@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mvde.camera import camera_factor
 from mvde.config import check_resolution
 from mvde.datasets.base import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
@@ -100,7 +101,7 @@ def evaluate(
         samples = [dataset[int(index)] for index in indices[first : first + batch_size]]
         depths = predict([sample.rgb for sample in samples])
         for sample, pred_m in zip(samples, depths, strict=True):
-            _add(totals, sample, pred_m * sample.camera_factor(canonical_focal), depth_range_m)
+            _add(totals, sample, pred_m * np.float32(camera_factor(sample.focal, canonical_focal)), depth_range_m)
     return totals
 
 
