@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from mvde.config import parse_resolution
 from mvde.export.fold import DEFAULT_RULES, RULES, fold_graph
+from mvde.resolution import parse_resolution
 
 PLAIN = ("affine-into-conv", "unused")
 Frame = Callable[[], object]

@@ -31,7 +31,7 @@ from fold_ledger import load_model
 from patch_stats import plain_numpy
 from torch.nn import functional as F
 
-from mvde.config import parse_resolution
+from mvde.resolution import parse_resolution
 
 Frame = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """A photograph (H, W, 3) → depth (H, W) and statistics (N, 3)."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from fold_ledger import load_model, open_openvino
 
-from mvde.config import parse_resolution
+from mvde.resolution import parse_resolution
 
 RESOLUTIONS = ("224", "448", "896", "1344", "1792")
 

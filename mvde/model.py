@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mvde.backbones.huggingface import DepthKind, HuggingFaceDepth, load_huggingface_depth
 from mvde.backbones.siglip import SiglipBackbone, image_normalization, pretrained_siglip, random_siglip, tower_spec
 from mvde.checkpoint import check_architecture, read_checkpoint, write_checkpoint
-from mvde.config import DEFAULT_TAPS, Config, DecoderConfig, VitConfig, check_resolution, load_config
+from mvde.config import DEFAULT_TAPS, Config, DecoderConfig, VitConfig, load_config
 from mvde.errors import CheckpointError, ConfigError, UsageError
 from mvde.heads.dpt_decoder import DPTDecoder, MetricActivation, RelativeActivation
+from mvde.resolution import check_resolution
 from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
 from mvde.vector_math import resolve_vector_math
 

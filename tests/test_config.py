@@ -13,16 +13,9 @@ pytest.importorskip("omegaconf")
 
 from omegaconf import OmegaConf
 
-from mvde.config import (
-    DEFAULT_TAPS,
-    Config,
-    StageConfig,
-    check_resolution,
-    load_config,
-    override_config,
-    parse_resolution,
-)
+from mvde.config import DEFAULT_TAPS, Config, StageConfig, load_config, override_config
 from mvde.errors import ConfigError, ResolutionError
+from mvde.resolution import check_resolution, parse_resolution
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

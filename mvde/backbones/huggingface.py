@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvde.backbones.hub import check_complete, image_normalization, load_pretrained
-from mvde.config import check_resolution
 from mvde.errors import CheckpointError, ResolutionError
+from mvde.resolution import check_resolution
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LARGEST_INVERSE = 1e4  # inverse depth of 0 means infinitely far; depth stays finite

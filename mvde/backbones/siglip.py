@@ -15,8 +15,8 @@ from mvde.backbones.hub import image_normalization as _image_normalization
 from mvde.backbones.position import FixedPositionEmbedding, PositionEmbedding, sincos_position
 from mvde.backbones.sizes import NANO, TOWER_SIZES
 from mvde.backbones.taps import resolve_taps
-from mvde.config import check_resolution
 from mvde.errors import CheckpointError, ConfigError
+from mvde.resolution import check_resolution
 
 SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 

@@ -224,8 +224,8 @@ def _artifacts(
 ) -> list[Artifact]:
     """The engines that the options name; with none named, every engine there is."""
     from mvde.artifact import find_engines
-    from mvde.config import parse_resolution
     from mvde.engines.store import find
+    from mvde.resolution import parse_resolution
 
     found = []
     for resolution in [parse_resolution(text) for text in res] if res else [None]:

@@ -303,8 +303,8 @@ def _untyped(source: Artifact) -> Artifact:
 def _sources(onnx: Path | None, wanted: Entry, export_dir: Path) -> list[Artifact]:
     """The exported graphs that the options name; with none of them, the only one there is."""
     from mvde.artifact import find_onnx, list_artifacts, load_artifact
-    from mvde.config import parse_resolution
     from mvde.errors import ArtifactError, UsageError
+    from mvde.resolution import parse_resolution
 
     if onnx is not None:
         if wanted.name or wanted.res or wanted.batch:

@@ -34,8 +34,8 @@ def synth(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from mvde.config import parse_resolution
     from mvde.datasets.synthetic import generate
+    from mvde.resolution import parse_resolution
 
     resolution = parse_resolution(size)
     columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

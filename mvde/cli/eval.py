@@ -51,10 +51,10 @@ def evaluate(
     """Print AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and delta accuracies; engines and checkpoints alike."""
     from mvde.artifact import atomic_write
     from mvde.assets import shipped_checkpoint
-    from mvde.config import parse_resolution
     from mvde.datasets.formats import open_dataset
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
     from mvde.pipelines.eval_depth import open_source
+    from mvde.resolution import parse_resolution
 
     source = target if target is not None else str(shipped_checkpoint())
     dataset = open_dataset(data_format, data, depth_scale)

@@ -41,7 +41,7 @@ def run(
     For each frame: NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (a picture with its scale) and NAME.stats.npz
     (one row per patch). Relative depth has no unit and is written as NAME.depth.npy instead.
     """
-    from mvde.config import parse_resolution
+    from mvde.resolution import parse_resolution
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.image import check_fit
     from mvde.runtime.sources import count_frames, expand_inputs

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from mvde.config import check_resolution
 from mvde.errors import UsageError
+from mvde.resolution import check_resolution
 from mvde.stats import DEFAULT_STATS, STATS
 
 _MOST_COLUMNS = 8

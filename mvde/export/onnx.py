@@ -22,12 +22,12 @@ from mvde.artifact import (
     write_manifest,
 )
 from mvde.assets import sample_photos
-from mvde.config import check_resolution
 from mvde.errors import UsageError
 from mvde.export.trace import DEFAULT_OPSET, import_export_packages
 from mvde.export.tracer import LocalTracer, ModelFacts, Progress, TracedGraph, Tracer, TraceRequest
 from mvde.manifest import installed_versions
 from mvde.parity import check, compare_depth, merge_reports
+from mvde.resolution import check_resolution
 from mvde.stats import DEFAULT_STATS
 
 if TYPE_CHECKING:

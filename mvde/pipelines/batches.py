@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mvde.config import StageConfig, TrainConfig, parse_resolution
+from mvde.config import StageConfig, TrainConfig
 from mvde.datasets.base import DepthDataset
 from mvde.errors import DatasetError, UsageError
 from mvde.pipelines.augment import draw_transform, jitter_colours, transform_sample
+from mvde.resolution import parse_resolution
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvde.camera import camera_factor
-from mvde.config import check_resolution
 from mvde.datasets.base import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
 from mvde.metrics import MetricTotals, check_alignment, depth_metrics
+from mvde.resolution import check_resolution
 
 if TYPE_CHECKING:
     from mvde.model import DepthModel

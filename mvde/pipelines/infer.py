@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from mvde.artifact import atomic_write
-from mvde.config import check_resolution
 from mvde.errors import UsageError
 from mvde.model import DepthModel
+from mvde.resolution import check_resolution
 from mvde.runtime.image import fit_image, place, read_image
 from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
 

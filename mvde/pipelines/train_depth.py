@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mvde.config import Config, StageConfig, load_config, parse_resolution
+from mvde.config import Config, StageConfig, load_config
 from mvde.datasets.base import DepthDataset
 from mvde.datasets.formats import open_dataset
 from mvde.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UsageError
@@ -30,6 +30,7 @@ from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
 from mvde.pipelines.start import structure
 from mvde.pipelines.state import STATE_FILE, Progress, load_state, save_state
 from mvde.pipelines.token_head import TokenSupervised, depth_at_cells
+from mvde.resolution import parse_resolution
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
