@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -129,7 +130,7 @@ class DepthModel(ImageDepthModel):
         """Nothing; from now on depth is for a camera of the relative focal length ``focal`` (see :mod:`mvde.camera`).
 
         That multiplies every depth, and the bounds of the configuration, by the ratio to the present one. Raises
-        :class:`UsageError` where the model has no canonical camera.
+        :class:`UsageError` where the model has no canonical camera, or ``focal`` is not a positive number.
         """
         decoder = self.config.decoder
         if decoder.canonical_focal is None:
@@ -137,6 +138,8 @@ class DepthModel(ImageDepthModel):
                 f"the model {self.config.name!r} was trained without a canonical camera (decoder.canonical_focal), so "
                 "how its depth depends on the field of view is not known; leave the camera out"
             )
+        if not (focal > 0 and math.isfinite(focal)):
+            raise UsageError(f"a relative focal length is a positive number, but got {focal!r}")
         factor = focal / decoder.canonical_focal
         decoder = replace(
             decoder,

@@ -90,6 +90,15 @@ def test_a_model_without_a_canonical_camera_cannot_be_given_another(make: Callab
         make().set_camera(1.0)
 
 
+@pytest.mark.parametrize("focal", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_focal_length_that_is_none_leaves_the_model_alone(make: Callable[..., DepthModel], focal: float) -> None:
+    model = make(canonical_focal=0.8)
+    before = model.config
+    with pytest.raises(UsageError, match="positive number"):
+        model.set_camera(focal)
+    assert model.config == before
+
+
 def test_relative_depth_is_positive(make: Callable[..., DepthModel], images: torch.Tensor) -> None:
     assert (make(scale_invariant=True).predict_depth(images) > 0).all()
 
