@@ -109,6 +109,9 @@ def export(
     judgement = Judgement(calibration, method, rest, data, data_format, depth_scale, max_frames)
     judgement.check(precision or [], onnx, triton)
     if onnx is not None:
+        tracing = {"--res": res, "--checkpoint": checkpoint, "--config": config, "--random-weights": random_weights}
+        tracing |= {"--fov": fov, "--name": name, "--photo": photo}
+        _check_unused(onnx, [option for option, given in tracing.items() if given])
         paths = [onnx]
     else:
         paths = _export(res, checkpoint, config, random_weights, fov, out, name, batch, opset, photo)
@@ -118,6 +121,17 @@ def export(
         served = [_lower(path, wanted, judgement) for wanted in dict.fromkeys(precision or ())]
         if triton is not None:
             _serve((served or [path])[-1], triton)
+
+
+def _check_unused(onnx: Path, given: list[str]) -> None:
+    """Nothing, if no option of tracing is ``given`` beside a graph that is traced already."""
+    from mvde.errors import UsageError
+
+    if given:
+        raise UsageError(
+            f"{' and '.join(given)} would change nothing, since {onnx} is exported already; leave that out, or leave "
+            "--onnx out to export anew"
+        )
 
 
 def _serve(path: Path, root: Path) -> None:

@@ -176,6 +176,14 @@ def test_checkpoint_of_another_architecture(
     assert "another architecture" in error
 
 
+@pytest.mark.parametrize("options", [("--fov", "69x42"), ("--res", "32"), ("--random-weights", "--name", "other")])
+def test_options_of_tracing_are_not_ignored_beside_a_graph(fails: Callable[..., str], options: tuple[str, ...]) -> None:
+    error = fails(2, "--onnx", "tiny-32x32.onnx", "--precision", "fp16", *options)
+    for option in options:
+        assert not option.startswith("--") or option in error
+    assert "would change nothing" in error
+
+
 def test_configuration_without_weights_is_refused(config_file: Path, fails: Callable[..., str]) -> None:
     assert "holds no weights; give --checkpoint" in fails(2, "--config", config_file)
 
