@@ -109,7 +109,12 @@ def export(
     judgement = Judgement(calibration, method, rest, data, data_format, depth_scale, max_frames)
     judgement.check(precision or [], onnx, triton)
     if onnx is not None:
-        tracing = {"--res": res, "--checkpoint": checkpoint, "--config": config, "--random-weights": random_weights}
+        tracing: dict[str, object] = {
+            "--res": res,
+            "--checkpoint": checkpoint,
+            "--config": config,
+            "--random-weights": random_weights,
+        }
         tracing |= {"--fov": fov, "--name": name, "--photo": photo}
         _check_unused(onnx, [option for option, given in tracing.items() if given])
         paths = [onnx]
