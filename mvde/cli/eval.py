@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from mvde.datasets.base import DepthDataset
     from mvde.metrics import MetricTotals
 
 
@@ -59,23 +60,35 @@ def evaluate(
     source = target if target is not None else str(shipped_checkpoint())
     dataset = open_dataset(data_format, data, depth_scale)
     opened = open_source(source, parse_resolution(res) if res else None)
-    focal = None if assume_camera else opened.canonical_focal
+    camera = _camera(opened.canonical_focal, dataset, assume_camera)
+    focal = opened.canonical_focal if camera == "known" else None
     totals = evaluate_predictor(
         opened.predict, dataset, opened.depth_range_m, align or ["none"], max_frames=max_frames, canonical_focal=focal
     )
     size = opened.resolution
-    title = f"{Path(source).name} at {size[0]}x{size[1]}, {data}"
+    title = f"{Path(source).name} at {size[0]}x{size[1]}, {data}" + (f", camera {camera}" if camera else "")
     _print_table(title, totals)
     if json_ is not None:
         plain = {
             "target": Path(source).name,
             "resolution": list(size),
             "depth_range_m": list(opened.depth_range_m),
-            "canonical_focal": focal,
+            "canonical_focal": opened.canonical_focal,
+            "camera": camera,
             "alignments": {alignment: total.to_dict() for alignment, total in totals.items()},
         }
         with atomic_write(json_) as temporary:
             temporary.write_text(json.dumps(plain, indent=2) + "\n")
+
+
+def _camera(canonical_focal: float | None, dataset: DepthDataset, assume: bool) -> str | None:
+    """Whether depth for a canonical camera is brought to each frame's: ``"known"``, or ``"assumed"`` to be that one.
+
+    ``None`` for depth that is for no camera in particular. A data set has intrinsics of all of its frames or of none.
+    """
+    if canonical_focal is None:
+        return None
+    return "assumed" if assume or len(dataset) == 0 or dataset[0].focal is None else "known"
 
 
 def _print_table(title: str, totals: dict[str, MetricTotals]) -> None:

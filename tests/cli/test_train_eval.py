@@ -111,8 +111,10 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
     for flags in ([], ["--assume-camera"]):
         assert evaluate(config, "--format", "synthetic", "--json", str(tmp_path / "metrics.json"), *flags) == 0
         metrics = json.loads((tmp_path / "metrics.json").read_text())
-        found.append((metrics["canonical_focal"], metrics["alignments"]["none"]["overall"]["abs_rel"]))
-    assert found == [(0.5, pytest.approx(0.0, abs=1e-3)), (None, pytest.approx(0.5, abs=1e-3))]
+        assert f"camera {metrics['camera']}" in " ".join(capsys.readouterr().out.split())
+        assert metrics["canonical_focal"] == 0.5
+        found.append((metrics["camera"], metrics["alignments"]["none"]["overall"]["abs_rel"]))
+    assert found == [("known", pytest.approx(0.0, abs=1e-3)), ("assumed", pytest.approx(0.5, abs=1e-3))]
 
 
 @pytest.mark.parametrize(
