@@ -114,8 +114,10 @@ def export(
             "--checkpoint": checkpoint,
             "--config": config,
             "--random-weights": random_weights,
+            "--fov": fov,
+            "--name": name,
+            "--photo": photo,
         }
-        tracing |= {"--fov": fov, "--name": name, "--photo": photo}
         _check_unused(onnx, [option for option, given in tracing.items() if given])
         paths = [onnx]
     else:
