@@ -15,6 +15,7 @@ PACKAGE = Path(mvde.__file__).parent
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "omegaconf", "tensorrt", "tensorrt_rtx")
 GROUND = {
     "errors",
+    "precision",
     "config",
     "resolution",
     "camera",
@@ -32,6 +33,7 @@ ROBOT = GROUND | {"engines", "runtime", "bench", "cli", "cuda"}
 # Part → parts it may import, besides itself; after the graph in the design. The command line may import every part.
 ALLOWED = {
     "errors": set(),
+    "precision": {"errors"},
     "config": {"errors", "resolution"},
     "resolution": {"errors"},
     "camera": {"errors"},
