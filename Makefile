@@ -3,6 +3,7 @@
 # make check   format, lint, types, tests: the same at a desk and in CI
 # make native  libmvde alone, built into mvde/lib and tested with CTest
 #              and the OpenVINO backend of its sessions, where Python's openvino is installed
+# make native-debug     libmvde's tests without optimisation, which hides some defects (a class defined twice)
 # make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
 # make native-aarch64   the same tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
 # make native-fuzz      half a minute each of fuzzing the manifest reader, sessions and arguments (apt install clang)
@@ -21,7 +22,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
     print(s.submodule_search_locations[0] + '/cmake' if s else '')" 2>/dev/null)
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 
-.PHONY: nano demo test check native native-test native-sanitize native-aarch64 native-fuzz format-check lint types format clean
+.PHONY: nano demo test check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -50,6 +51,12 @@ $(BUILD)/.built: $(VENV)/.build $(CPP_SOURCES) $(wildcard $(VENV)/.test)
 	    -DMVDE_BUILD_EXAMPLES=ON $(if $(OPENVINO_DIR),-DMVDE_BUILD_OPENVINO=ON -DOpenVINO_DIR=$(OPENVINO_DIR))
 	$(BIN)/cmake --build $(BUILD)
 	touch $@
+
+native-debug: $(VENV)/.build
+	$(CMAKE) -B build/debug -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O0 -g1" \
+	    -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON -DSIMDE_INCLUDE_DIR=
+	$(BIN)/cmake --build build/debug
+	$(BIN)/ctest --test-dir build/debug --output-on-failure
 
 native-sanitize: $(VENV)/.build
 	for kind in address,undefined thread; do \

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace mvde::attention {
+namespace mvde::internal::attention {
 namespace {
 
 constexpr std::size_t kTile = 512;        // bf16 elements of a tile register; 256 of float32
@@ -296,4 +296,4 @@ void attend(const Shape &shape, float scale, const Bf16 *queries, std::size_t nu
     write(shape, work, num_queries, out);
 }
 
-}  // namespace mvde::attention
+}  // namespace mvde::internal::attention

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace mvde::attention {
+namespace mvde::internal::attention {
 
 using Bf16 = std::uint16_t;
 
@@ -51,4 +51,4 @@ private:
 // block's first element; the calling thread holds a Tiles.
 void attend(const Shape &shape, float scale, const Bf16 *queries, std::size_t num_queries, const Bf16 *packed, Bf16 *out);
 
-}  // namespace mvde::attention
+}  // namespace mvde::internal::attention

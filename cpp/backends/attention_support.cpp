@@ -4,7 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-namespace mvde::attention {
+namespace mvde::internal::attention {
 
 const char *unavailable() {
     constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -22,4 +22,4 @@ const char *unavailable() {
     return reason;
 }
 
-}  // namespace mvde::attention
+}  // namespace mvde::internal::attention

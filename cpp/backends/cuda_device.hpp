@@ -10,7 +10,7 @@
 #include <string>
 #include <utility>
 
-namespace mvde_gpu {
+namespace mvde::internal::gpu {
 
 // Becomes a status and a message at the backend's boundary.
 struct Failure : std::runtime_error {
@@ -203,4 +203,4 @@ private:
     cudaGraphExec_t executable_ = nullptr;
 };
 
-}  // namespace mvde_gpu
+}  // namespace mvde::internal::gpu

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <thread>
 
+namespace mvde::internal::gpu {
 namespace {
 
 constexpr auto kPollInterval = std::chrono::microseconds(50);
@@ -29,7 +30,7 @@ mvde_backend_request kept(mvde_backend_request request, const std::vector<std::i
 
 }  // namespace
 
-mvde_gpu::Engine::Engine(const mvde_backend_request &request)
+Engine::Engine(const mvde_backend_request &request)
     : device_(current_device()), stats_(request.stats, request.stats + request.num_stats), request_(kept(request, stats_)),
       images_(device_, num_pixels(request) * 3), depth_(device_, num_pixels(request)), patch_stats_(device_, num_stats(request)),
       resize_(request), plan_(request, images_.device(), depth_.device()) {
@@ -40,7 +41,7 @@ mvde_gpu::Engine::Engine(const mvde_backend_request &request)
     execution_ = captured(host_graph_, &Engine::enqueue_host_frame);
 }
 
-mvde_gpu::Engine::~Engine() {
+Engine::~Engine() {
     // Nothing may be freed that a frame still works on; what the device answers changes nothing any more.
     try {
         const OnDevice here(device_.number);
@@ -49,7 +50,7 @@ mvde_gpu::Engine::~Engine() {
     }
 }
 
-void mvde_gpu::Engine::start() {
+void Engine::start() {
     const OnDevice here(device_.number);
     done_.hold_back(stream_.get());
     if (host_graph_) host_graph_.launch(stream_.get());
@@ -57,7 +58,7 @@ void mvde_gpu::Engine::start() {
     done_.record(stream_.get());
 }
 
-bool mvde_gpu::Engine::wait(std::int64_t timeout_ms) {
+bool Engine::wait(std::int64_t timeout_ms) {
     const OnDevice here(device_.number);
     if (timeout_ms < 0) return done_.synchronize(), true;
     const std::chrono::milliseconds timeout(std::min(timeout_ms, kLongestMs));
@@ -69,7 +70,7 @@ bool mvde_gpu::Engine::wait(std::int64_t timeout_ms) {
     return true;
 }
 
-void mvde_gpu::Engine::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
+void Engine::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
     const OnDevice here(device_.number);
     done_.synchronize();
     device_graph_.clear();
@@ -80,7 +81,7 @@ void mvde_gpu::Engine::bind_device(const mvde_frame &frame, const mvde_outputs &
     execution_ = captured(device_graph_, &Engine::enqueue_device_frame);
 }
 
-void mvde_gpu::Engine::infer_device(cudaStream_t stream) {
+void Engine::infer_device(cudaStream_t stream) {
     const OnDevice here(device_.number);
     done_.hold_back(stream);
     if (device_graph_) device_graph_.launch(stream);
@@ -88,16 +89,16 @@ void mvde_gpu::Engine::infer_device(cudaStream_t stream) {
     done_.record(stream);
 }
 
-mvde_backend_engine mvde_gpu::Engine::view() {
+mvde_backend_engine Engine::view() {
     return {this, images_.host(), depth_.host(), patch_stats_.host(), nullptr, execution_.c_str()};
 }
 
-void mvde_gpu::Engine::run_engine(cudaStream_t stream) {
+void Engine::run_engine(cudaStream_t stream) {
     plan_.enqueue(stream);
     clear_bars(depth_.device(), request_.height, request_.width, request_.target, stream);
 }
 
-void mvde_gpu::Engine::enqueue_host_frame(cudaStream_t stream) {
+void Engine::enqueue_host_frame(cudaStream_t stream) {
     images_.upload(stream);
     run_engine(stream);
     const auto statistics = statistics_params(request_, depth_.device(), nullptr, patch_stats_.device());
@@ -106,14 +107,14 @@ void mvde_gpu::Engine::enqueue_host_frame(cudaStream_t stream) {
     patch_stats_.download(stream);
 }
 
-void mvde_gpu::Engine::enqueue_device_frame(cudaStream_t stream) {
+void Engine::enqueue_device_frame(cudaStream_t stream) {
     check(mvde_cuda::enqueue_preprocess(bound_->resize, stream), "launch the resizing");
     run_engine(stream);
     check(mvde_cuda::enqueue_postprocess(mvde_cuda::kRawFloat32, bound_->statistics, stream), "launch the statistics");
 }
 
 // A frame as one graph where the library allows it; where it does not, frames are queued call by call, and this says why.
-std::string mvde_gpu::Engine::captured(Graph &graph, void (Engine::*enqueue)(cudaStream_t)) {
+std::string Engine::captured(Graph &graph, void (Engine::*enqueue)(cudaStream_t)) {
     try {
         graph.capture(stream_.get(), [&] { (this->*enqueue)(stream_.get()); });
         return "CUDA graph";
@@ -123,3 +124,5 @@ std::string mvde_gpu::Engine::captured(Graph &graph, void (Engine::*enqueue)(cud
         return std::string("CUDA stream, for a graph cannot be captured: ") + error.what();
     }
 }
+
+}  // namespace mvde::internal::gpu

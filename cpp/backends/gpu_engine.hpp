@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace mvde_gpu {
+namespace mvde::internal::gpu {
 
 class Engine {
 public:
@@ -49,4 +49,4 @@ private:
     Graph host_graph_, device_graph_;
 };
 
-}  // namespace mvde_gpu
+}  // namespace mvde::internal::gpu

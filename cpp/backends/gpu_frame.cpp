@@ -2,6 +2,7 @@
 
 #include <limits>
 
+namespace mvde::internal::gpu {
 namespace {
 
 constexpr unsigned char kBarGrey = 128;  // the middle of the normalised range, as on the CPU
@@ -9,18 +10,18 @@ constexpr unsigned char kBarGrey = 128;  // the middle of the normalised range, 
 // BT.601, limited range, in 2^-20ths: the numbers of frame.cpp, so that a frame gives the same bytes.
 constexpr mvde_cuda::YuvMatrix kYuv{16, 1220542, 1673527, -409993, -852492, 2116026};
 
-std::vector<std::int32_t> packed(const mvde::Taps &taps) {
+std::vector<std::int32_t> packed(const Taps &taps) {
     std::vector<std::int32_t> all(taps.first, taps.first + taps.num_outputs);
     all.insert(all.end(), taps.count, taps.count + taps.num_outputs);
     all.insert(all.end(), taps.fixed, taps.fixed + taps.num_outputs * taps.stride);
     return all;
 }
 
-std::size_t packed_size(const mvde::Taps &taps) { return static_cast<std::size_t>(taps.num_outputs * (2 + taps.stride)); }
+std::size_t packed_size(const Taps &taps) { return static_cast<std::size_t>(taps.num_outputs * (2 + taps.stride)); }
 
 void upload(const std::vector<std::int32_t> &table, std::int32_t *device) {
     const std::size_t size = table.size() * sizeof(std::int32_t);
-    mvde_gpu::check(cudaMemcpy(device, table.data(), size, cudaMemcpyHostToDevice), "upload a table");
+    check(cudaMemcpy(device, table.data(), size, cudaMemcpyHostToDevice), "upload a table");
 }
 
 mvde_cuda::Taps unpacked(const std::int32_t *device, std::int64_t num_outputs, std::int64_t most) {
@@ -32,12 +33,12 @@ void clear(float *first, std::int64_t pitch, std::int64_t height, std::int64_t w
     constexpr std::size_t kFloat = sizeof(float);
     const std::size_t pitch_bytes = static_cast<std::size_t>(pitch) * kFloat, row_bytes = static_cast<std::size_t>(width) * kFloat;
     const cudaError_t queued = cudaMemset2DAsync(first, pitch_bytes, 0, row_bytes, static_cast<std::size_t>(height), stream);
-    mvde_gpu::check(queued, "clear the bars");
+    check(queued, "clear the bars");
 }
 
 }  // namespace
 
-mvde_gpu::Resize::Resize(const mvde_backend_request &request)
+Resize::Resize(const mvde_backend_request &request)
     : source_(request.source), target_(request.target), height_(request.height), width_(request.width),
       most_columns_(request.columns.stride), most_rows_(request.rows.stride), columns_(packed_size(request.columns)),
       rows_(packed_size(request.rows)) {
@@ -45,7 +46,7 @@ mvde_gpu::Resize::Resize(const mvde_backend_request &request)
     upload(packed(request.rows), rows_.get());
 }
 
-mvde_cuda::PreprocessParams mvde_gpu::Resize::params(const mvde_frame &frame, std::uint8_t *target) const {
+mvde_cuda::PreprocessParams Resize::params(const mvde_frame &frame, std::uint8_t *target) const {
     const auto pixels = [](std::int64_t size) { return static_cast<int>(size); };  // at most 65536
     const std::int64_t box_height = target_.bottom - target_.top, box_width = target_.right - target_.left;
     mvde_cuda::PreprocessParams params{};
@@ -71,7 +72,7 @@ mvde_cuda::PreprocessParams mvde_gpu::Resize::params(const mvde_frame &frame, st
     return params;
 }
 
-mvde_cuda::PostprocessParams mvde_gpu::statistics_params(const mvde_backend_request &request, const float *raw, float *depth,
+mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &request, const float *raw, float *depth,
                                                          float *stats) {
     mvde_cuda::PostprocessParams params{};
     params.raw = raw;
@@ -94,9 +95,11 @@ mvde_cuda::PostprocessParams mvde_gpu::statistics_params(const mvde_backend_requ
     return params;
 }
 
-void mvde_gpu::clear_bars(float *depth, std::int64_t height, std::int64_t width, const mvde_box &seen, cudaStream_t stream) {
+void clear_bars(float *depth, std::int64_t height, std::int64_t width, const mvde_box &seen, cudaStream_t stream) {
     clear(depth, width, seen.top, width, stream);
     clear(depth + seen.bottom * width, width, height - seen.bottom, width, stream);
     clear(depth, width, height, seen.left, stream);
     clear(depth + seen.right, width, height, width - seen.right, stream);
 }
+
+}  // namespace mvde::internal::gpu

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace mvde_gpu {
+namespace mvde::internal::gpu {
 
 // The resizing of a session's frames on the device, with its tables in the device's memory.
 class Resize {
@@ -31,4 +31,4 @@ mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &reque
 // Sets the depth outside the part of the input where the frame is to 0: bars have no depth and no statistics.
 void clear_bars(float *depth, std::int64_t height, std::int64_t width, const mvde_box &seen, cudaStream_t stream);
 
-}  // namespace mvde_gpu
+}  // namespace mvde::internal::gpu

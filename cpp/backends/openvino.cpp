@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+namespace mvde::internal {
 namespace {
 
 constexpr const char *kDevice = "CPU";
@@ -93,7 +94,7 @@ void add_attention(const std::string &kind) {
 #if defined(MVDE_HAVE_ATTENTION)
     const std::string reason = mvde_attention_unavailable();
     if (!reason.empty()) throw std::runtime_error("it computes attention with AMX tiles: " + reason);
-    static const bool added = (shared_core().add_extension(std::make_shared<ov::OpExtension<mvde::Attention>>()), true);
+    static const bool added = (shared_core().add_extension(std::make_shared<ov::OpExtension<Attention>>()), true);
     static_cast<void>(added);
 #else
     throw std::runtime_error("libmvde_openvino.so was compiled without mvde's attention (it needs a compiler with "
@@ -187,6 +188,9 @@ void close(void *engine) {
 }
 
 }  // namespace
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
     static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, nullptr, load, infer, start, wait,

@@ -11,9 +11,10 @@
 #include <memory>
 #include <vector>
 
+namespace mvde::internal {
 namespace {
 
-using mvde::attention::Bf16;
+using attention::Bf16;
 
 struct alignas(64) Line {
     Bf16 elements[32];
@@ -30,11 +31,11 @@ const Bf16 *elements(const ov::Tensor &tensor) { return static_cast<const Bf16 *
 
 }  // namespace
 
-mvde::Attention::Attention(const ov::OutputVector &arguments, double scale) : Op(arguments), scale_(scale) {
+Attention::Attention(const ov::OutputVector &arguments, double scale) : Op(arguments), scale_(scale) {
     constructor_validate_and_infer_types();
 }
 
-void mvde::Attention::validate_and_infer_types() {
+void Attention::validate_and_infer_types() {
     const ov::PartialShape &shape = get_input_partial_shape(0);
     NODE_VALIDATION_CHECK(this, get_input_size() == 3 && shape.is_static() && shape.size() == 4,
                           "expected queries, keys and values of a fixed shape [batch, tokens, heads, depth]");
@@ -47,19 +48,19 @@ void mvde::Attention::validate_and_infer_types() {
     set_output_type(0, ov::element::bf16, shape);
 }
 
-std::shared_ptr<ov::Node> mvde::Attention::clone_with_new_inputs(const ov::OutputVector &arguments) const {
+std::shared_ptr<ov::Node> Attention::clone_with_new_inputs(const ov::OutputVector &arguments) const {
     return std::make_shared<Attention>(arguments, scale_);
 }
 
-bool mvde::Attention::visit_attributes(ov::AttributeVisitor &visitor) {
+bool Attention::visit_attributes(ov::AttributeVisitor &visitor) {
     visitor.on_attribute("scale", scale_);
     return true;
 }
 
-bool mvde::Attention::has_evaluate() const { return true; }
+bool Attention::has_evaluate() const { return true; }
 
 // In OpenVINO's own threads, which wait for it: those that the engine was given, pinned as it was asked for.
-bool mvde::Attention::evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const {
+bool Attention::evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const {
     const ov::Shape sizes = inputs[0].get_shape();
     const attention::Shape shape{sizes[0], sizes[1], sizes[2], sizes[3]};
     const std::size_t per_head = attention::Packed(shape).elements(), heads = shape.batch * shape.heads;
@@ -89,15 +90,19 @@ bool mvde::Attention::evaluate(ov::TensorVector &outputs, const ov::TensorVector
     return true;
 }
 
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
+
 #define MVDE_EXPORT extern "C" __attribute__((visibility("default")))
 #define MVDE_TEXT_(x) #x
 #define MVDE_TEXT(x) MVDE_TEXT_(x)
 
-MVDE_EXPORT const char *mvde_attention_unavailable() { return mvde::attention::unavailable(); }
+MVDE_EXPORT const char *mvde_attention_unavailable() { return attention::unavailable(); }
 
 MVDE_EXPORT const char *mvde_attention_openvino_version() {
     return MVDE_TEXT(OPENVINO_VERSION_MAJOR) "." MVDE_TEXT(OPENVINO_VERSION_MINOR) "." MVDE_TEXT(OPENVINO_VERSION_PATCH);
 }
 
 // What openvino.Core.add_extension looks for in a library.
-OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({std::make_shared<ov::OpExtension<mvde::Attention>>()}))
+OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({std::make_shared<ov::OpExtension<Attention>>()}))

@@ -5,7 +5,7 @@
 
 #include <memory>
 
-namespace mvde {
+namespace mvde::internal {
 
 // softmax(scale * q k^T) v per head, of queries, keys and values [batch, tokens, heads, depth], bfloat16, as the linear
 // layers before it write them: heads are not transposed to the front, neither here nor for the layer behind it.
@@ -26,7 +26,7 @@ private:
     double scale_ = 1;
 };
 
-}  // namespace mvde
+}  // namespace mvde::internal
 
 extern "C" {
 

@@ -6,10 +6,8 @@
 #include <sstream>
 #include <string>
 
+namespace mvde::internal::gpu {
 namespace {
-
-using mvde_gpu::Engine;
-using mvde_gpu::Failure;
 
 // The message on one line, bounded as Python bounds it.
 std::int32_t fail(mvde_status status, const std::string &message, mvde_backend_message *out) {
@@ -36,13 +34,13 @@ std::int32_t guarded(mvde_backend_message *message, Call call) {
 Engine &of(void *engine) { return *static_cast<Engine *>(engine); }
 
 const char *library_version() {
-    static const std::string version = mvde_gpu::Plan::library_version();
+    static const std::string version = Plan::library_version();
     return version.c_str();
 }
 
 std::int32_t device(mvde_backend_device *found, mvde_backend_message *message) {
     return guarded(message, [&] {
-        const mvde_gpu::Device here = mvde_gpu::current_device();
+        const Device here = current_device();
         std::snprintf(found->name, sizeof found->name, "%s", here.name.c_str());
         std::snprintf(found->compute_capability, sizeof found->compute_capability, "%d.%d", here.major, here.minor);
     });
@@ -82,6 +80,9 @@ std::int32_t infer_device(void *engine, void *stream, mvde_backend_message *mess
 void close(void *engine) { delete &of(engine); }
 
 }  // namespace
+}  // namespace mvde::internal::gpu
+
+using namespace mvde::internal::gpu;
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
     static const mvde_backend backend{MVDE_BACKEND_VERSION, MVDE_TENSORRT_TITLE, library_version, device, load, infer, start,

@@ -12,9 +12,8 @@
 #include <string>
 #include <vector>
 
+namespace mvde::internal::gpu {
 namespace {
-
-using mvde_gpu::Failure;
 
 // Keeps the library's last complaint for the text of an error; prints nothing.
 class Logger : public nvinfer1::ILogger {
@@ -61,7 +60,7 @@ std::vector<char> read_file(const char *path) {
 
 }  // namespace
 
-struct mvde_gpu::Plan::Library {
+struct Plan::Library {
     Logger logger;
     std::unique_ptr<nvinfer1::IRuntime> runtime;
     std::unique_ptr<nvinfer1::ICudaEngine> engine;
@@ -108,7 +107,7 @@ struct mvde_gpu::Plan::Library {
     }
 };
 
-mvde_gpu::Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth)
+Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth)
     : library_(std::make_unique<Library>()) {
     library_->load(request);
     library_->check_tensors(request);
@@ -117,9 +116,9 @@ mvde_gpu::Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, 
         library_->refuse("its buffers cannot be bound");
 }
 
-mvde_gpu::Plan::~Plan() = default;
+Plan::~Plan() = default;
 
-std::string mvde_gpu::Plan::library_version() {
+std::string Plan::library_version() {
     const std::int32_t parts[] = {getInferLibMajorVersion(), getInferLibMinorVersion(), getInferLibPatchVersion(),
                                   getInferLibBuildVersion()};
     std::string text;
@@ -127,6 +126,8 @@ std::string mvde_gpu::Plan::library_version() {
     return text;
 }
 
-void mvde_gpu::Plan::enqueue(cudaStream_t stream) {
+void Plan::enqueue(cudaStream_t stream) {
     if (!library_->context->enqueueV3(stream)) throw Failure(MVDE_ERROR_BACKEND, library_->logger.complaint());
 }
+
+}  // namespace mvde::internal::gpu

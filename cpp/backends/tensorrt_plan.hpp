@@ -9,7 +9,7 @@
 #include <memory>
 #include <string>
 
-namespace mvde_gpu {
+namespace mvde::internal::gpu {
 
 class Plan {
 public:
@@ -28,4 +28,4 @@ private:
     std::unique_ptr<Library> library_;
 };
 
-}  // namespace mvde_gpu
+}  // namespace mvde::internal::gpu

@@ -10,10 +10,10 @@
 #include <sstream>
 #include <vector>
 
+namespace mvde::internal {
 namespace {
 
 namespace fs = std::filesystem;
-using mvde::Refused;
 
 constexpr std::uintmax_t kMaxManifestBytes = 1 << 22;
 
@@ -35,12 +35,12 @@ std::string read_text(const fs::path &path) {
     return text.str();
 }
 
-mvde::Manifest read_manifest(const fs::path &path) { return mvde::parse_manifest(read_text(path), path.string()); }
+Manifest read_manifest(const fs::path &path) { return parse_manifest(read_text(path), path.string()); }
 
 std::string sha256_file(const fs::path &path) {
     std::ifstream stream(path, std::ios::binary);
     std::vector<char> chunk(1 << 20);
-    mvde::Sha256 digest;
+    Sha256 digest;
     while (stream) {
         stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
         digest.update(chunk.data(), static_cast<std::size_t>(stream.gcount()));
@@ -50,7 +50,7 @@ std::string sha256_file(const fs::path &path) {
     return digest.hexadecimal();
 }
 
-void verify(const fs::path &path, const mvde::FileRecord &record, const std::string &command) {
+void verify(const fs::path &path, const FileRecord &record, const std::string &command) {
     const auto refuse = [&](const std::string &message) { throw Refused(MVDE_ERROR_HASH, path.string() + message); };
     if (!fs::is_regular_file(path))
         refuse(", which its manifest describes, is missing; copy it too or run `" + command + "` again");
@@ -94,14 +94,14 @@ std::vector<int> numbers_of(const std::string &version) {
 }
 
 // A version-compatible plan of TensorRT runs in the same major version, from the one that built it on.
-bool runs_in(const mvde::EngineRecord &engine, const std::string &version) {
+bool runs_in(const EngineRecord &engine, const std::string &version) {
     const std::vector<int> built = numbers_of(engine.library_version), here = numbers_of(version);
     const bool is_same_major = !built.empty() && !here.empty() && built[0] == here[0];
     return engine.option("version_compatible") == "True" && is_same_major && built <= here;
 }
 
 // Whether a plan for those compute capabilities runs on a GPU with that one.
-bool runs_on(const mvde::EngineRecord &engine, const std::string &here) {
+bool runs_on(const EngineRecord &engine, const std::string &here) {
     if (engine.option("hardware") == "ampere-plus") return numbers_of(here) >= std::vector<int>{8, 0};
     const std::vector<std::string> &built_for = engine.compute_capabilities;
     return std::find(built_for.begin(), built_for.end(), here) != built_for.end();
@@ -115,7 +115,7 @@ std::string joined(const std::vector<std::string> &texts) {
 
 }  // namespace
 
-mvde::Artifact mvde::load_artifact(const std::string &path) {
+Artifact load_artifact(const std::string &path) {
     const fs::path given(path);
     if (!fs::exists(given))
         throw Refused(MVDE_ERROR_ARTIFACT, "there is no engine at " + path + "; `mvde build` writes engines to engines/");
@@ -135,7 +135,7 @@ mvde::Artifact mvde::load_artifact(const std::string &path) {
     return {file.string(), where.parent_path().string(), manifest};
 }
 
-void mvde::check_cpu(const Artifact &artifact) {
+void check_cpu(const Artifact &artifact) {
     const std::vector<std::string> here = cpu_features();
     std::string missing;
     for (const std::string &feature : artifact.manifest.engine.cpu_features)
@@ -146,7 +146,7 @@ void mvde::check_cpu(const Artifact &artifact) {
                                                    build_command(artifact.manifest));
 }
 
-void mvde::check_library(const Artifact &artifact, const mvde_backend &backend) {
+void check_library(const Artifact &artifact, const mvde_backend &backend) {
     const EngineRecord &engine = artifact.manifest.engine;
     const std::string version = backend.library_version();
     if (is_version(version, engine.library_version) || runs_in(engine, version)) return;
@@ -157,7 +157,7 @@ void mvde::check_library(const Artifact &artifact, const mvde_backend &backend) 
                                                " is installed; build it again here: " + build_command(artifact.manifest));
 }
 
-void mvde::check_device(const Artifact &artifact, const mvde_backend_device &device) {
+void check_device(const Artifact &artifact, const mvde_backend_device &device) {
     const EngineRecord &engine = artifact.manifest.engine;
     if (!runs_on(engine, device.compute_capability))
         throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " cannot run here: it was built for compute capability " +
@@ -166,7 +166,7 @@ void mvde::check_device(const Artifact &artifact, const mvde_backend_device &dev
                                                    build_command(artifact.manifest));
 }
 
-void mvde::check_proved(const Artifact &artifact, const mvde_backend_device *device) {
+void check_proved(const Artifact &artifact, const mvde_backend_device *device) {
     const ParityRecord &parity = artifact.manifest.parity;
     const std::string prove = "; measure it on this machine: mvde build --prove " + artifact.folder;
     if (parity.is_unmeasured)
@@ -186,7 +186,7 @@ void mvde::check_proved(const Artifact &artifact, const mvde_backend_device *dev
                       artifact.folder + " was measured on " + was + ", but this machine has " + now + prove);
 }
 
-void mvde::check_graph(const Artifact &artifact) {
+void check_graph(const Artifact &artifact) {
     const fs::path root = fs::canonical(artifact.path).parent_path().parent_path().parent_path();
     const fs::path stem = root / "export" / artifact.manifest.stem();
     const fs::path graph_manifest = stem.string() + ".json";
@@ -197,8 +197,10 @@ void mvde::check_graph(const Artifact &artifact) {
                                                    build_command(artifact.manifest));
 }
 
-std::string mvde::build_command(const Manifest &manifest) {
+std::string build_command(const Manifest &manifest) {
     const std::string batch = manifest.batch() == 1 ? "" : " --batch " + std::to_string(manifest.batch());
     return "mvde build --engine " + manifest.engine.id + " --name " + manifest.name + " --res " +
            std::to_string(manifest.height()) + "x" + std::to_string(manifest.width()) + batch;
 }
+
+}  // namespace mvde::internal

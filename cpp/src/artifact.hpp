@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace mvde {
+namespace mvde::internal {
 
 struct Artifact {
     std::string path;    // of the engine's file
@@ -32,4 +32,4 @@ void check_proved(const Artifact &artifact, const mvde_backend_device *device);
 // The command that builds an engine like this one.
 std::string build_command(const Manifest &manifest);
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -7,9 +7,8 @@
 #include <cstring>
 #include <string>
 
+namespace mvde::internal {
 namespace {
-
-using mvde::Refused;
 
 // The folder of the library (or program) that this code is in, with a slash at the end.
 std::string own_folder() {
@@ -42,7 +41,7 @@ const Known &known(const char *name) {
 
 }  // namespace
 
-const mvde_backend &mvde::find_backend(const char *name) {
+const mvde_backend &find_backend(const char *name) {
     const Known &wanted = known(name);
     const std::string file = wanted.file;
     void *library = dlopen((own_folder() + file).c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -57,3 +56,5 @@ const mvde_backend &mvde::find_backend(const char *name) {
         throw Refused(MVDE_ERROR_BACKEND, file + " is not a backend of this libmvde: build both from the same sources");
     return *backend;
 }
+
+}  // namespace mvde::internal

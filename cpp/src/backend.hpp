@@ -31,7 +31,7 @@ struct mvde_backend_request {
     std::int32_t frame_format;
     std::int64_t frame_height, frame_width;
     mvde_box source, target;
-    mvde::Taps columns, rows;
+    mvde::internal::Taps columns, rows;
 };
 
 // An engine that was loaded, and the host memory that it reads and writes from then on; both end with `close`.
@@ -77,10 +77,10 @@ using mvde_backend_function = const mvde_backend *();
 
 }  // extern "C"
 
-namespace mvde {
+namespace mvde::internal {
 
 // The backend of that name, loaded once per process and never unloaded: from libmvde's own folder, or else from where
 // the system looks for libraries. Throws Refused (MVDE_ERROR_BACKEND) where there is none, or one of another version.
 const mvde_backend &find_backend(const char *name);
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -6,7 +6,7 @@
 
 #include <initializer_list>
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 // A group is up to sixteen patches side by side: their sums across lanes, and all that follows, are taken together.
@@ -209,4 +209,4 @@ GroupFunction group_function(int width, bool extremes) {
 }
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

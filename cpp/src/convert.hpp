@@ -9,7 +9,7 @@
 
 #define MVDE_INLINE inline __attribute__((always_inline))
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 using F = Lanes::F;
@@ -207,4 +207,4 @@ inline void write_row(const Job &job, const float *tile, std::int64_t count, uns
 }
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -10,9 +10,8 @@
 #include <cpuid.h>
 #endif
 
+namespace mvde::internal {
 namespace {
-
-using mvde::Kernel;
 
 struct Candidate {
     const Kernel *kernel;
@@ -35,15 +34,15 @@ bool always() { return true; }
 // Fastest first.
 const Candidate kCandidates[] = {
 #if defined(MVDE_HAVE_AVX512)
-    {&mvde::kAvx512Kernel, has_avx512},
+    {&kAvx512Kernel, has_avx512},
 #endif
 #if defined(MVDE_HAVE_AVX2)
-    {&mvde::kAvx2Kernel, has_avx2},
+    {&kAvx2Kernel, has_avx2},
 #endif
 #if defined(MVDE_HAVE_NEON)
-    {&mvde::kNeonKernel, always},  // part of every AArch64
+    {&kNeonKernel, always},  // part of every AArch64
 #endif
-    {&mvde::kScalarKernel, always},
+    {&kScalarKernel, always},
 };
 
 const Kernel *find(const char *name) {
@@ -55,11 +54,11 @@ const Kernel *find(const char *name) {
 const Kernel *best() {
     for (const Candidate &candidate : kCandidates)
         if (candidate.runs_here()) return candidate.kernel;
-    return &mvde::kScalarKernel;
+    return &kScalarKernel;
 }
 
 int refuse(const char *source, const char *name) {
-    return mvde::fail(MVDE_ERROR_KERNEL,
+    return fail(MVDE_ERROR_KERNEL,
                       "%s names the kernel '%.40s', which is unknown or cannot run on this CPU; the best one here is '%s'",
                       source, name, best()->name);
 }
@@ -77,7 +76,7 @@ std::atomic<const Kernel *> forced_by_call{nullptr};
 
 }  // namespace
 
-const Kernel *mvde::active_kernel() {
+const Kernel *active_kernel() {
     if (const Kernel *kernel = forced_by_call.load(std::memory_order_acquire)) return kernel;
     const char *name = forced_by_environment();
     static const Kernel *const kernel = name ? find(name) : best();
@@ -85,12 +84,16 @@ const Kernel *mvde::active_kernel() {
     return kernel;
 }
 
-void mvde::force_kernel(const Kernel *kernel) { forced_by_call.store(kernel, std::memory_order_release); }
+void force_kernel(const Kernel *kernel) { forced_by_call.store(kernel, std::memory_order_release); }
+
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
 
 extern "C" {
 
 const char *mvde_kernel(void) {
-    const Kernel *kernel = mvde::active_kernel();
+    const Kernel *kernel = active_kernel();
     return kernel ? kernel->name : nullptr;
 }
 
@@ -99,7 +102,7 @@ int32_t mvde_kernel_is_available(const char *name) { return name && find(name) ?
 int32_t mvde_set_kernel(const char *name) {
     const Kernel *kernel = name ? find(name) : nullptr;
     if (name && !kernel) return refuse("mvde_set_kernel", name);
-    mvde::force_kernel(kernel);
+    force_kernel(kernel);
     return MVDE_OK;
 }
 

@@ -2,7 +2,7 @@
 
 #include "job.hpp"
 
-namespace mvde {
+namespace mvde::internal {
 
 // The implementation in force; nullptr, with the error stored, where a forced one cannot run.
 const Kernel *active_kernel();
@@ -11,4 +11,4 @@ const Kernel *active_kernel();
 // put emulated implementations in force with this.
 void force_kernel(const Kernel *kernel);
 
-}  // namespace mvde
+}  // namespace mvde::internal

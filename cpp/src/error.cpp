@@ -3,13 +3,12 @@
 #include <cstdarg>
 #include <cstdio>
 
+namespace mvde::internal {
 namespace {
 
 thread_local char last_error[MVDE_ERROR_BYTES] = "";
 
 }  // namespace
-
-namespace mvde {
 
 int fail(mvde_status status, const char *format, ...) {
     va_list arguments;
@@ -19,7 +18,9 @@ int fail(mvde_status status, const char *format, ...) {
     return status;
 }
 
-}  // namespace mvde
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
 
 extern "C" {
 

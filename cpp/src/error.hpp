@@ -3,9 +3,9 @@
 
 #include "mvde/mvde.h"
 
-namespace mvde {
+namespace mvde::internal {
 
 // Stores the message for the calling thread and returns `status`.
 int fail(mvde_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+namespace mvde::internal {
 namespace {
 
 double triangle(double x) { return std::max(0.0, 1.0 - std::abs(x)); }
@@ -10,7 +11,7 @@ double triangle(double x) { return std::max(0.0, 1.0 - std::abs(x)); }
 }  // namespace
 
 // Expression by expression what Pillow's precompute_coeffs computes, so that weights agree to the last bit.
-mvde::Filter::Filter(std::int64_t num_inputs, std::int64_t num_outputs) {
+Filter::Filter(std::int64_t num_inputs, std::int64_t num_outputs) {
     const double scale = static_cast<double>(num_inputs) / static_cast<double>(num_outputs);
     const double support = std::max(scale, 1.0);
     const double step = 1.0 / support;
@@ -39,6 +40,8 @@ mvde::Filter::Filter(std::int64_t num_inputs, std::int64_t num_outputs) {
     }
 }
 
-mvde::Taps mvde::Filter::taps() const {
+Taps Filter::taps() const {
     return {first_.data(), count_.data(), fixed_.data(), exact_.data(), stride_, static_cast<std::int64_t>(first_.size())};
 }
+
+}  // namespace mvde::internal

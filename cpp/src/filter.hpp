@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace mvde {
+namespace mvde::internal {
 
 class Filter {
 public:
@@ -19,4 +19,4 @@ private:
     std::int64_t stride_;
 };
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -4,6 +4,7 @@
 
 #include <cinttypes>
 
+namespace mvde::internal {
 namespace {
 
 constexpr std::int64_t kMaxSide = 1 << 16;
@@ -13,7 +14,7 @@ std::int64_t row_bytes(std::int32_t format, std::int64_t width) {
     return format == MVDE_YUYV ? 2 * width : width;
 }
 
-mvde::Extent extent_of(const std::uint8_t *data, std::int64_t height, std::int64_t stride, std::int64_t bytes) {
+Extent extent_of(const std::uint8_t *data, std::int64_t height, std::int64_t stride, std::int64_t bytes) {
     const auto address = reinterpret_cast<std::uintptr_t>(data);
     const std::int64_t reach = (height - 1) * stride;  // both are bounded by check_frame
     const std::uintptr_t last = address + static_cast<std::uintptr_t>(reach);
@@ -33,7 +34,7 @@ void write_rgb(int luma, int cb, int cr, std::uint8_t *rgb) {
 
 }  // namespace
 
-int mvde::check_frame_size(std::int32_t format, std::int64_t height, std::int64_t width) {
+int check_frame_size(std::int32_t format, std::int64_t height, std::int64_t width) {
     if (format < MVDE_RGB || format > MVDE_YUYV)
         return fail(MVDE_ERROR_ARGUMENT, "the frame's format is %d: expected a mvde_pixel_format", format);
     if (height < 1 || width < 1 || height > kMaxSide || width > kMaxSide)
@@ -45,7 +46,7 @@ int mvde::check_frame_size(std::int32_t format, std::int64_t height, std::int64_
     return MVDE_OK;
 }
 
-int mvde::check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &luma, Extent &chroma) {
+int check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &luma, Extent &chroma) {
     if (const int status = check_frame_size(frame.format, frame.height, frame.width)) return status;
     if (!frame.data) return fail(MVDE_ERROR_ARGUMENT, "frame.data is NULL");
     const std::int64_t bytes = row_bytes(frame.format, frame.width);
@@ -64,7 +65,7 @@ int mvde::check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &lum
     return MVDE_OK;
 }
 
-const std::uint8_t *mvde::rgb_row(const mvde_frame &frame, std::int64_t y, std::int64_t left, std::int64_t width,
+const std::uint8_t *rgb_row(const mvde_frame &frame, std::int64_t y, std::int64_t left, std::int64_t width,
                                   std::uint8_t *buffer) {
     const std::uint8_t *row = frame.data + y * frame.row_stride;
     switch (frame.format) {
@@ -93,3 +94,5 @@ const std::uint8_t *mvde::rgb_row(const mvde_frame &frame, std::int64_t y, std::
         default: return row + 3 * left;
     }
 }
+
+}  // namespace mvde::internal

@@ -3,7 +3,7 @@
 
 #include "map.hpp"
 
-namespace mvde {
+namespace mvde::internal {
 
 // Checks the frame and fills in its dense strides and its chroma plane. The second extent is empty without chroma.
 int check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &luma, Extent &chroma);
@@ -15,4 +15,4 @@ int check_frame_size(std::int32_t format, std::int64_t height, std::int64_t widt
 const std::uint8_t *rgb_row(const mvde_frame &frame, std::int64_t y, std::int64_t left, std::int64_t width,
                             std::uint8_t *buffer);
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -8,7 +8,7 @@
 #include <memory>
 #include <thread>
 
-namespace mvde {
+namespace mvde::internal {
 
 // Objects behind handles of the opaque C type `Opaque`; `kCapacity` of them at once, a power of two.
 template <class Object, class Opaque, std::uint64_t kCapacity>
@@ -98,4 +98,4 @@ private:
     Slot slots_[kCapacity];
 };
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace mvde {
+namespace mvde::internal {
 
 struct Plane {
     unsigned char *data = nullptr;  // nullptr: not wanted
@@ -63,4 +63,4 @@ extern const Kernel kNeonKernel;
 #endif
 extern const Kernel kScalarKernel;
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -5,10 +5,8 @@
 #include <system_error>
 #include <unordered_set>
 
+namespace mvde::internal {
 namespace {
-
-using mvde::Json;
-using mvde::JsonError;
 
 constexpr int kMaxNesting = 64;
 
@@ -54,7 +52,7 @@ private:
     }
 
     Json any(int depth) {
-        if (depth > kMaxNesting) throw mvde::JsonDepthError();
+        if (depth > kMaxNesting) throw JsonDepthError();
         skip_space();
         Json value;
         const char first = peek();
@@ -219,15 +217,15 @@ private:
 
 }  // namespace
 
-const Json *mvde::Json::find(std::string_view key) const {
+const Json *Json::find(std::string_view key) const {
     for (std::size_t i = 0; i < keys.size(); ++i)
         if (keys[i] == key) return &items[i];
     return nullptr;
 }
 
-Json mvde::parse_json(std::string_view text) { return Parser(text).document(); }
+Json parse_json(std::string_view text) { return Parser(text).document(); }
 
-std::string mvde::repr(const std::string &text) {
+std::string repr(const std::string &text) {
     const bool has_single = text.find('\'') != std::string::npos, has_double = text.find('"') != std::string::npos;
     const char quote = has_single && !has_double ? '"' : '\'';
     std::string out(1, quote);
@@ -247,14 +245,14 @@ std::string mvde::repr(const std::string &text) {
     return out + quote;
 }
 
-std::string mvde::repr(double value) {
+std::string repr(double value) {
     char buffer[64];
     const auto result = std::to_chars(buffer, buffer + sizeof buffer, value);
     std::string out(buffer, result.ptr);
     return std::isfinite(value) && out.find_first_of(".e") == std::string::npos ? out + ".0" : out;
 }
 
-std::string mvde::repr(const Json &value) {
+std::string repr(const Json &value) {
     switch (value.kind) {
         case Json::Kind::null: return "None";
         case Json::Kind::boolean: return value.flag ? "True" : "False";
@@ -273,7 +271,7 @@ std::string mvde::repr(const Json &value) {
     return out + (is_list ? "]" : "}");
 }
 
-const char *mvde::type_name(const Json &value) {
+const char *type_name(const Json &value) {
     switch (value.kind) {
         case Json::Kind::null: return "NoneType";
         case Json::Kind::boolean: return "bool";
@@ -284,3 +282,5 @@ const char *mvde::type_name(const Json &value) {
         default: return "dict";
     }
 }
+
+}  // namespace mvde::internal

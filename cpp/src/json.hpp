@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace mvde {
+namespace mvde::internal {
 
 struct Json {
     enum class Kind { null, boolean, integer, real, text, list, object };
@@ -41,4 +41,4 @@ std::string repr(const std::string &text);
 std::string repr(double value);
 const char *type_name(const Json &value);
 
-}  // namespace mvde
+}  // namespace mvde::internal

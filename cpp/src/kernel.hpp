@@ -8,7 +8,7 @@
 
 #include "tile.hpp"
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 struct Functions {
@@ -225,4 +225,4 @@ void run(const Job &job, std::int64_t first, std::int64_t last, const char **exe
 }
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

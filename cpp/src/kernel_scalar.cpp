@@ -3,9 +3,9 @@
 #include "kernel.hpp"
 #include "resample.hpp"
 
-namespace mvde {
+namespace mvde::internal {
 
 const Kernel kScalarKernel = {Lanes::kName, run, resample_row_rgb, resample_row_depth, resample_column_bytes,
                                 resample_column_depth};
 
-}  // namespace mvde
+}  // namespace mvde::internal

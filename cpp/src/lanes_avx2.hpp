@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <immintrin.h>
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 struct Lanes {
@@ -82,4 +82,4 @@ private:
 };
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

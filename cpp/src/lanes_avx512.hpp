@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #endif
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 struct Lanes {
@@ -91,4 +91,4 @@ private:
 };
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

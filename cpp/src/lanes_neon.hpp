@@ -4,7 +4,7 @@
 #include <arm_neon.h>
 #include <cstdint>
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 struct Lanes {
@@ -84,4 +84,4 @@ private:
 };
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 struct Lanes {
@@ -80,4 +80,4 @@ private:
 };
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

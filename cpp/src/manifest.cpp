@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <string_view>
 
+namespace mvde::internal {
 namespace {
-
-using mvde::Json;
-using mvde::repr;
 
 constexpr std::int64_t kSchemaVersion = 1;
 
@@ -70,14 +68,14 @@ const Record kManifest{{
     {"schema_version", kInteger, false},
 }};
 
-[[noreturn]] void refuse(const std::string &message) { throw mvde::Refused(MVDE_ERROR_MANIFEST, message); }
+[[noreturn]] void refuse(const std::string &message) { throw Refused(MVDE_ERROR_MANIFEST, message); }
 
 void check(const Json &value, const Type &type, const std::string &where, const std::string &key);
 
 void check_record(const Json &value, const Record &record, const std::string &where, const std::string &prefix) {
     if (value.kind != Json::Kind::object) {
         const std::string what = prefix.empty() ? "the manifest" : prefix;
-        refuse(where + ": " + what + " must be an object, but got " + mvde::type_name(value));
+        refuse(where + ": " + what + " must be an object, but got " + type_name(value));
     }
     for (const std::string &key : value.keys) {
         std::string known;
@@ -106,7 +104,7 @@ void check_list(const Json &value, const Type &type, const std::string &where, c
 
 void check(const Json &value, const Type &type, const std::string &where, const std::string &key) {
     const auto expect = [&](bool holds, const char *name) {
-        if (!holds) refuse(where + ": " + key + " must be " + name + ", but got " + mvde::type_name(value) + " " + repr(value));
+        if (!holds) refuse(where + ": " + key + " must be " + name + ", but got " + type_name(value) + " " + repr(value));
     };
     switch (type.is) {
         case Type::Is::text: return expect(value.kind == Json::Kind::text, "str");
@@ -136,12 +134,12 @@ std::vector<std::string> texts_of(const Json &value) {
     return texts;
 }
 
-mvde::FileRecord file_of(const Json &value) {
+FileRecord file_of(const Json &value) {
     return {text_of(value, "name"), text_of(value, "sha256"), value.find("size_bytes")->integer};
 }
 
-mvde::TensorSpec tensor_of(const Json &value) {
-    mvde::TensorSpec spec;
+TensorSpec tensor_of(const Json &value) {
+    TensorSpec spec;
     spec.name = text_of(value, "name");
     spec.dtype = text_of(value, "dtype");
     if (const Json *layout = value.find("layout")) spec.layout = layout->text;
@@ -151,8 +149,8 @@ mvde::TensorSpec tensor_of(const Json &value) {
     return spec;
 }
 
-mvde::EngineRecord engine_of(const Json &value) {
-    mvde::EngineRecord engine;
+EngineRecord engine_of(const Json &value) {
+    EngineRecord engine;
     engine.id = text_of(value, "id");
     engine.backend = text_of(value, "backend");
     engine.executed_precision = text_of(value, "executed_precision");
@@ -172,7 +170,7 @@ mvde::EngineRecord engine_of(const Json &value) {
 }
 
 // The record is any object: what is not there, or is something else than text, counts as nothing.
-mvde::ParityRecord parity_of(const Json &value) {
+ParityRecord parity_of(const Json &value) {
     const auto text = [](const Json *object, const char *key) {
         const Json *item = object ? object->find(key) : nullptr;
         return item ? item->text : std::string();
@@ -194,7 +192,7 @@ void expect(bool holds, const std::string &where, const char *key, const std::st
     if (!holds) refuse(where + ": " + key + " is " + got + ", but expected " + expected);
 }
 
-void check_file(const mvde::FileRecord &record, const std::string &where) {
+void check_file(const FileRecord &record, const std::string &where) {
     const bool is_bare = !record.name.empty() && record.name != "." && record.name != ".." &&
                          record.name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
     const bool is_hash = record.sha256.size() == 64 &&
@@ -219,7 +217,7 @@ void check_sizes(const Json &plain, const std::string &where) {
     expect(is_positive, where, "shape", shapes + "]", "positive sizes");
 }
 
-void check_manifest(const mvde::Manifest &manifest, const Json &plain, const std::string &where) {
+void check_manifest(const Manifest &manifest, const Json &plain, const std::string &where) {
     const auto one_of = [&](const char *key, const std::string &got, const char *first, const char *second) {
         expect(got == first || got == second, where, key, repr(got), std::string("one of ") + first + ", " + second);
     };
@@ -243,11 +241,11 @@ void check_manifest(const mvde::Manifest &manifest, const Json &plain, const std
     expect(0.0 <= manifest.min_depth_m && manifest.min_depth_m < manifest.max_depth_m, where, "depth_range_m",
            "(" + repr(manifest.min_depth_m) + ", " + repr(manifest.max_depth_m) + ")", "0 <= min < max");
     check_file(manifest.file, where);
-    for (const mvde::FileRecord &record : manifest.companions) check_file(record, where);
+    for (const FileRecord &record : manifest.companions) check_file(record, where);
 }
 
-mvde::Manifest manifest_of(const Json &plain) {
-    mvde::Manifest manifest;
+Manifest manifest_of(const Json &plain) {
+    Manifest manifest;
     manifest.kind = text_of(plain, "kind");
     manifest.name = text_of(plain, "name");
     manifest.depth_kind = text_of(plain, "depth_kind");
@@ -272,28 +270,28 @@ mvde::Manifest manifest_of(const Json &plain) {
 
 Json parsed(std::string_view text, const std::string &where) {
     try {
-        return mvde::parse_json(text);
-    } catch (const mvde::JsonError &error) {
+        return parse_json(text);
+    } catch (const JsonError &error) {
         refuse(where + " is not valid JSON: " + error.what() + "; export or build the artefact again");
-    } catch (const mvde::JsonDepthError &) {
+    } catch (const JsonDepthError &) {
         refuse(where + " is nested too deeply to be a manifest");
     }
 }
 
 }  // namespace
 
-std::string mvde::Manifest::stem() const {
+std::string Manifest::stem() const {
     const std::string size = name + "-" + std::to_string(height()) + "x" + std::to_string(width());
     return batch() == 1 ? size : size + "-b" + std::to_string(batch());
 }
 
-std::string mvde::EngineRecord::option(std::string_view name) const {
+std::string EngineRecord::option(std::string_view name) const {
     for (const auto &[key, value] : options)
         if (key == name) return value;
     return "";
 }
 
-mvde::Manifest mvde::parse_manifest(std::string_view text, const std::string &where) {
+Manifest parse_manifest(std::string_view text, const std::string &where) {
     const Json plain = parsed(text, where);
     const Json *version = plain.find("schema_version");
     if (!version) refuse(where + " is not a manifest of mvde: it has no schema_version");
@@ -305,3 +303,5 @@ mvde::Manifest mvde::parse_manifest(std::string_view text, const std::string &wh
     check_manifest(manifest, plain, where);
     return manifest;
 }
+
+}  // namespace mvde::internal

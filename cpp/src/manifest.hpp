@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace mvde {
+namespace mvde::internal {
 
 // A reason not to use an artefact; becomes a status and a message at the C boundary.
 struct Refused : std::runtime_error {
@@ -65,4 +65,4 @@ struct Manifest {
 // Throws Refused (MVDE_ERROR_MANIFEST) naming the key that is missing, unknown or wrong; `where` names the file.
 Manifest parse_manifest(std::string_view text, const std::string &where);
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+namespace mvde::internal {
 namespace {
 
 constexpr std::int64_t kMaxSide = std::int64_t{1} << 24;
@@ -13,17 +14,17 @@ constexpr std::int64_t kMaxSide = std::int64_t{1} << 24;
 bool multiply(std::int64_t a, std::int64_t b, std::int64_t &product) { return !__builtin_mul_overflow(a, b, &product); }
 
 // Moves one end of the extent by `count - 1` steps of `stride`; false where an address would wrap around.
-bool extend(mvde::Extent &extent, std::int64_t count, std::int64_t stride) {
+bool extend(Extent &extent, std::int64_t count, std::int64_t stride) {
     std::int64_t reach;
     if (!multiply(count - 1, stride, reach)) return false;
     if (reach >= 0) return !__builtin_add_overflow(extent.end, static_cast<std::uintptr_t>(reach), &extent.end);
     return !__builtin_sub_overflow(extent.begin, std::uintptr_t{0} - static_cast<std::uintptr_t>(reach), &extent.begin);
 }
 
-int dense_strides(const mvde_map &map, const char *name, std::int64_t element, mvde::Plane &plane) {
+int dense_strides(const mvde_map &map, const char *name, std::int64_t element, Plane &plane) {
     std::int64_t row, image;
     if (!multiply(map.width, element, row) || !multiply(row, map.height, image))
-        return mvde::fail(MVDE_ERROR_SHAPE, "%s: an image of %" PRId64 "x%" PRId64 " does not fit 64 bits", name,
+        return fail(MVDE_ERROR_SHAPE, "%s: an image of %" PRId64 "x%" PRId64 " does not fit 64 bits", name,
                           map.height, map.width);
     plane.pixel_stride = map.pixel_stride ? map.pixel_stride : element;
     plane.row_stride = map.row_stride ? map.row_stride : row;
@@ -42,9 +43,9 @@ void nearest(std::int64_t size, std::int64_t patch, char *text, std::size_t capa
 
 }  // namespace
 
-std::int64_t mvde::element_size(std::int32_t dtype) { return dtype == MVDE_FLOAT32 ? 4 : 2; }
+std::int64_t element_size(std::int32_t dtype) { return dtype == MVDE_FLOAT32 ? 4 : 2; }
 
-int mvde::check_map(const mvde_map &map, const char *name, bool may_be_16_bit_integer, Plane &plane, Extent &extent) {
+int check_map(const mvde_map &map, const char *name, bool may_be_16_bit_integer, Plane &plane, Extent &extent) {
     if (!map.data) return fail(MVDE_ERROR_ARGUMENT, "%s.data is NULL", name);
     const std::int32_t last = may_be_16_bit_integer ? MVDE_UINT16 : MVDE_BFLOAT16;
     if (map.dtype < MVDE_FLOAT32 || map.dtype > last)
@@ -70,7 +71,7 @@ int mvde::check_map(const mvde_map &map, const char *name, bool may_be_16_bit_in
     return MVDE_OK;
 }
 
-int mvde::check_grid(std::int64_t batch, std::int64_t height, std::int64_t width, std::int32_t patch_size,
+int check_grid(std::int64_t batch, std::int64_t height, std::int64_t width, std::int32_t patch_size,
                      std::int32_t num_stats, std::int64_t &num_floats) {
     if (patch_size < 1) return fail(MVDE_ERROR_ARGUMENT, "patch_size is %d: expected 1 or more", patch_size);
     if (num_stats < 1 || num_stats > 6) return fail(MVDE_ERROR_ARGUMENT, "num_stats is %d: expected 1 to 6", num_stats);
@@ -88,3 +89,5 @@ int mvde::check_grid(std::int64_t batch, std::int64_t height, std::int64_t width
         return fail(MVDE_ERROR_SHAPE, "the number of statistics does not fit 64 bits");
     return MVDE_OK;
 }
+
+}  // namespace mvde::internal

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace mvde {
+namespace mvde::internal {
 
 // Addresses that a map touches, [begin, end).
 struct Extent {
@@ -31,4 +31,4 @@ int check_map(const mvde_map &map, const char *name, bool may_be_16_bit_integer,
 int check_grid(std::int64_t batch, std::int64_t height, std::int64_t width, std::int32_t patch_size,
                std::int32_t num_stats, std::int64_t &num_floats);
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -3,7 +3,7 @@
 
 #include "block.hpp"
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 // Loops over all of a group, patches that are not there included, so that the compiler can vectorise them.
@@ -64,4 +64,4 @@ inline void write_patches(const Job &job, const Patches &patches, int num_patche
 }
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -9,11 +9,8 @@
 #include <cmath>
 #include <cstring>
 
+namespace mvde::internal {
 namespace {
-
-using mvde::Extent;
-using mvde::Job;
-using mvde::fail;
 
 thread_local const char *last_kernel = "";
 
@@ -59,7 +56,7 @@ int set_options(const mvde_postprocess_options &options, Job &job) {
 
 int set_raw(const mvde_map *raw, const char *name, Job &job, Extent &extent) {
     if (!raw) return fail(MVDE_ERROR_ARGUMENT, "%s is NULL", name);
-    if (const int status = mvde::check_map(*raw, name, false, job.raw, extent)) return status;
+    if (const int status = check_map(*raw, name, false, job.raw, extent)) return status;
     job.batch = raw->batch;
     job.height = raw->height;
     job.width = raw->width;
@@ -67,13 +64,13 @@ int set_raw(const mvde_map *raw, const char *name, Job &job, Extent &extent) {
 }
 
 int set_depth(const mvde_map &depth, Job &job, Extent &extent) {
-    if (const int status = mvde::check_map(depth, "depth", true, job.depth, extent)) return status;
+    if (const int status = check_map(depth, "depth", true, job.depth, extent)) return status;
     if (depth.dtype != MVDE_FLOAT32 && depth.dtype != MVDE_UINT16)
         return fail(MVDE_ERROR_ARGUMENT, "depth.dtype is %d: expected MVDE_FLOAT32 or MVDE_UINT16", depth.dtype);
     if (depth.batch != job.batch || depth.height != job.height || depth.width != job.width)
         return fail(MVDE_ERROR_SHAPE, "depth has another shape than raw");
-    const std::int64_t row_bytes = depth.width * mvde::element_size(depth.dtype);
-    if (job.depth.pixel_stride != mvde::element_size(depth.dtype) ||
+    const std::int64_t row_bytes = depth.width * element_size(depth.dtype);
+    if (job.depth.pixel_stride != element_size(depth.dtype) ||
         (depth.height > 1 && std::abs(job.depth.row_stride) < row_bytes))
         return fail(MVDE_ERROR_ARGUMENT, "depth: its pixels must be dense within a row, and its rows must not overlap");
     return MVDE_OK;
@@ -81,7 +78,7 @@ int set_depth(const mvde_map &depth, Job &job, Extent &extent) {
 
 int set_request(const mvde_stats_request &request, Job &job, Extent &extent) {
     std::int64_t num_floats;
-    if (const int status = mvde::check_grid(job.batch, job.height, job.width, request.patch_size, request.num_stats, num_floats))
+    if (const int status = check_grid(job.batch, job.height, job.width, request.patch_size, request.num_stats, num_floats))
         return status;
     if (!request.stats || !request.out) return fail(MVDE_ERROR_ARGUMENT, "request.stats or request.out is NULL");
     const auto address = reinterpret_cast<std::uintptr_t>(request.out);
@@ -103,7 +100,7 @@ int set_request(const mvde_stats_request &request, Job &job, Extent &extent) {
 
 struct Call {
     const Job &job;
-    const mvde::Kernel &kernel;
+    const Kernel &kernel;
     std::atomic<const char *> executed{""};  // by whichever thread came last: all run the same kernel
 };
 
@@ -115,11 +112,11 @@ void run_chunk(void *data, std::int64_t first, std::int64_t last) {
 }
 
 int run(const Job &job, mvde_workers *workers) {
-    const mvde::Kernel *kernel = mvde::active_kernel();
+    const Kernel *kernel = active_kernel();
     if (!kernel) return MVDE_ERROR_KERNEL;
     Call call{job, *kernel};
     const std::int64_t units = (job.height + job.patch_size - 1) / job.patch_size * job.batch;
-    if (const int status = mvde::run_units(workers, run_chunk, &call, units, 1)) return status;
+    if (const int status = run_units(workers, run_chunk, &call, units, 1)) return status;
     last_kernel = call.executed.load(std::memory_order_relaxed);
     return MVDE_OK;
 }
@@ -141,6 +138,10 @@ float rounded_to(std::int32_t dtype, float bound) {
 
 }  // namespace
 
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
+
 extern "C" {
 
 const char *mvde_last_kernel(void) { return last_kernel; }
@@ -152,7 +153,7 @@ void mvde_postprocess_defaults(mvde_postprocess_options *options) {
 
 int64_t mvde_num_patch_stats(int64_t batch, int64_t height, int64_t width, int32_t patch_size, int32_t num_stats) {
     std::int64_t num_floats = 0;
-    const int status = mvde::check_grid(batch, height, width, patch_size, num_stats, num_floats);
+    const int status = check_grid(batch, height, width, patch_size, num_stats, num_floats);
     return status ? status : num_floats;
 }
 

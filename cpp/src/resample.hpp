@@ -10,7 +10,7 @@
 #include <cstring>
 #endif
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 constexpr int kFixedPointBits = 22;  // 32 less 8 for the pixel, less 2 so that no sum of weights overflows
@@ -120,4 +120,4 @@ void resample_column_depth(const float *rows, std::int64_t width, const Taps &ta
 }
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -15,9 +15,8 @@
 #include <memory>
 #include <new>
 
+namespace mvde::internal {
 namespace {
-
-using mvde::fail;
 
 constexpr std::int64_t kBand = 8;  // rows that one unit of work converts and resamples along x, with one buffer
 constexpr int kBarGrey = 128;      // the middle of the normalised range
@@ -87,12 +86,12 @@ struct Resizer {
     const std::int32_t format;
     const std::int64_t source_height, source_width, target_height, target_width;
     const Placement placement;
-    const mvde::Filter image_x, image_y, depth_x, depth_y;
+    const Filter image_x, image_y, depth_x, depth_y;
     std::unique_ptr<float[]> intermediate;  // an image or a depth map that has been resampled along x
     std::unique_ptr<std::uint8_t[]> rows;   // one RGB row per band
 };
 
-using Resizers = mvde::Handles<Resizer, mvde_resizer, 4096>;
+using Resizers = Handles<Resizer, mvde_resizer, 4096>;
 
 Resizers &resizers() {
     static Resizers &all = *new Resizers;
@@ -116,7 +115,7 @@ int check_fits(const Resizer &resizer, const mvde_frame &frame) {
 
 struct Resize {
     const Resizer &resizer;
-    const mvde::Kernel &kernel;
+    const Kernel &kernel;
     mvde_frame frame;
     std::uint8_t *rgb;
     std::int64_t row_stride;
@@ -128,7 +127,7 @@ struct Resize {
         const std::int64_t out_bytes = width_of(resizer.placement.target) * 3;
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, height_of(box)); ++y) {
             std::uint8_t *buffer = resizer.rows ? &resizer.rows[static_cast<std::size_t>(y / kBand * width_of(box) * 3)] : nullptr;
-            const std::uint8_t *row = mvde::rgb_row(call.frame, box.top + y, box.left, width_of(box), buffer);
+            const std::uint8_t *row = rgb_row(call.frame, box.top + y, box.left, width_of(box), buffer);
             call.kernel.resample_row_rgb(row, resizer.image_x.taps(), resizer.intermediate_rgb() + y * out_bytes);
         }
     }
@@ -154,7 +153,7 @@ struct Resize {
 
 struct MapBack {
     const Resizer &resizer;
-    const mvde::Kernel &kernel;
+    const Kernel &kernel;
     const float *depth;
     std::int64_t depth_stride;
     float *source;
@@ -192,16 +191,16 @@ std::int64_t num_bands(std::int64_t height) { return (height + kBand - 1) / kBan
 
 template <class Call>
 int run_both(Call &call, std::int64_t rows_along_x, std::int64_t rows_along_y, mvde_workers *workers) {
-    if (const int status = mvde::run_units(workers, Call::along_x, &call, num_bands(rows_along_x), 1)) return status;
-    return mvde::run_units(workers, Call::along_y, &call, num_bands(rows_along_y), 1);
+    if (const int status = run_units(workers, Call::along_x, &call, num_bands(rows_along_x), 1)) return status;
+    return run_units(workers, Call::along_y, &call, num_bands(rows_along_y), 1);
 }
 
 // Checks a dense-or-strided plane of rows and gives its addresses.
 int check_rows(const void *data, const char *name, std::int64_t height, std::int64_t bytes, std::int64_t element,
-               std::int64_t &stride, mvde::Extent &extent) {
+               std::int64_t &stride, Extent &extent) {
     if (!data) return fail(MVDE_ERROR_ARGUMENT, "%s is NULL", name);
     if (!stride) stride = bytes;
-    if (!mvde::is_row_stride(stride, bytes))
+    if (!is_row_stride(stride, bytes))
         return fail(MVDE_ERROR_SHAPE, "%s: the row stride is %" PRId64 " bytes, but a row has %" PRId64, name, stride, bytes);
     const auto address = reinterpret_cast<std::uintptr_t>(data);
     if (address % static_cast<std::uintptr_t>(element) || stride % element)
@@ -214,15 +213,19 @@ int check_rows(const void *data, const char *name, std::int64_t height, std::int
 
 }  // namespace
 
-mvde::ResizePlan mvde::plan_of(const mvde_resizer *handle) {
+ResizePlan plan_of(const mvde_resizer *handle) {
     const Resizers::Hold resizer = resizers().read(handle);
     return {resizer->placement.source, resizer->placement.target, resizer->image_x.taps(), resizer->image_y.taps()};
 }
 
-int mvde::check_fits(const mvde_resizer *handle, const mvde_frame &frame) {
+int check_fits(const mvde_resizer *handle, const mvde_frame &frame) {
     const Resizers::Hold resizer = resizers().read(handle);
-    return resizer.access() == Resizers::Access::granted ? ::check_fits(*resizer, frame) : refuse(resizer.access());
+    return resizer.access() == Resizers::Access::granted ? check_fits(*resizer, frame) : refuse(resizer.access());
 }
+
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
 
 extern "C" {
 
@@ -230,7 +233,7 @@ int32_t mvde_resizer_create(int32_t format, int64_t source_height, int64_t sourc
                             int64_t target_width, int32_t fit, mvde_resizer **resizer) {
     if (!resizer) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL: expected the address of a handle");
     *resizer = nullptr;
-    if (const int status = mvde::check_frame_size(format, source_height, source_width)) return status;
+    if (const int status = check_frame_size(format, source_height, source_width)) return status;
     if (const int status = check_target(target_height, target_width, fit)) return status;
     try {
         *resizer = resizers().add(
@@ -260,12 +263,12 @@ int32_t mvde_resize(mvde_resizer *handle, const mvde_frame *frame, uint8_t *rgb,
     if (!handle || !frame) return fail(MVDE_ERROR_ARGUMENT, "resizer or frame is NULL");
     const Resizers::Hold resizer = resizers().change(handle);
     if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
-    const mvde::Kernel *kernel = mvde::active_kernel();
+    const Kernel *kernel = active_kernel();
     if (!kernel) return MVDE_ERROR_KERNEL;
     Resize call{*resizer, *kernel, {}, rgb, rgb_row_stride};
-    mvde::Extent luma, chroma, out;
-    if (const int status = mvde::check_frame(*frame, call.frame, luma, chroma)) return status;
-    if (const int status = ::check_fits(*resizer, *frame)) return status;
+    Extent luma, chroma, out;
+    if (const int status = check_frame(*frame, call.frame, luma, chroma)) return status;
+    if (const int status = check_fits(*resizer, *frame)) return status;
     if (const int status = check_rows(rgb, "rgb", resizer->target_height, resizer->target_width * 3, 1, call.row_stride, out))
         return status;
     if (overlaps(out, luma) || overlaps(out, chroma)) return fail(MVDE_ERROR_OVERLAP, "frame and rgb overlap");
@@ -277,10 +280,10 @@ int32_t mvde_depth_to_source(mvde_resizer *handle, const float *depth_m, int64_t
     if (!handle) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL");
     const Resizers::Hold resizer = resizers().change(handle);
     if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
-    const mvde::Kernel *kernel = mvde::active_kernel();
+    const Kernel *kernel = active_kernel();
     if (!kernel) return MVDE_ERROR_KERNEL;
     MapBack call{*resizer, *kernel, depth_m, depth_row_stride, source_m, source_row_stride};
-    mvde::Extent in, out;
+    Extent in, out;
     if (const int status = check_rows(depth_m, "depth_m", resizer->target_height, resizer->target_width * 4, 4, call.depth_stride, in))
         return status;
     if (const int status = check_rows(source_m, "source_m", resizer->source_height, resizer->source_width * 4, 4, call.source_stride, out))

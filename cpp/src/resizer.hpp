@@ -4,7 +4,7 @@
 #include "job.hpp"
 #include "mvde/mvde.h"
 
-namespace mvde {
+namespace mvde::internal {
 
 struct ResizePlan {
     mvde_box source, target;
@@ -16,4 +16,4 @@ ResizePlan plan_of(const mvde_resizer *resizer);  // an open one
 // Whether the frame has the format and the size that the resizer was made for.
 int check_fits(const mvde_resizer *resizer, const mvde_frame &frame);
 
-}  // namespace mvde
+}  // namespace mvde::internal

@@ -10,11 +10,8 @@
 #include <cstring>
 #include <limits>
 
+namespace mvde::internal {
 namespace {
-
-using mvde::Extent;
-using mvde::fail;
-using mvde::Refused;
 
 constexpr std::int64_t kMaxSide = 1 << 16;
 constexpr std::int64_t kMaxPixels = 1 << 28;
@@ -27,12 +24,12 @@ std::int32_t stat_of(const std::string &name) {
 }
 
 // What a session needs beyond what every manifest must say.
-void check_usable(const mvde::Artifact &artifact) {
-    const mvde::Manifest &manifest = artifact.manifest;
+void check_usable(const Artifact &artifact) {
+    const Manifest &manifest = artifact.manifest;
     const auto expect = [&](bool holds, const std::string &what) {
         if (!holds) throw Refused(MVDE_ERROR_MANIFEST, artifact.path + ": " + what);
     };
-    const mvde::TensorSpec &input = manifest.input, &output = manifest.outputs[0];
+    const TensorSpec &input = manifest.input, &output = manifest.outputs[0];
     expect(manifest.batch() == 1, "it takes " + std::to_string(manifest.batch()) +
                                       " images per call, but a session one frame; export it with a batch of 1");
     expect(input.dtype == "uint8" && input.layout == "BHWC" && input.colour == "RGB",
@@ -58,7 +55,7 @@ Extent extent_of(const float *data, std::int64_t count) {
 std::int32_t check_apart(const mvde_frame &frame, Extent depth, Extent stats) {
     mvde_frame complete;
     Extent luma, chroma;
-    if (const std::int32_t status = mvde::check_frame(frame, complete, luma, chroma)) return status;
+    if (const std::int32_t status = check_frame(frame, complete, luma, chroma)) return status;
     for (const Extent read : {luma, chroma})
         if (overlaps(read, depth) || overlaps(read, stats)) return fail(MVDE_ERROR_OVERLAP, "the frame and the outputs overlap");
     return MVDE_OK;
@@ -75,7 +72,7 @@ std::int32_t check_floats(const char *name, const float *data, std::int64_t capa
 
 }  // namespace
 
-mvde::Session::Session(const char *path, const mvde_session_options &options) : artifact_(load_artifact(path)) {
+Session::Session(const char *path, const mvde_session_options &options) : artifact_(load_artifact(path)) {
     check_cpu(artifact_);
     backend_ = &find_backend(artifact_.manifest.engine.backend.c_str());
     library_version_ = backend_->library_version();
@@ -89,7 +86,7 @@ mvde::Session::Session(const char *path, const mvde_session_options &options) : 
     load_engine(options);
 }
 
-void mvde::Session::find_device() {
+void Session::find_device() {
     mvde_backend_message message{};
     if (const std::int32_t status = backend_->device(&device_, &message))
         throw Refused(static_cast<mvde_status>(status),
@@ -97,9 +94,9 @@ void mvde::Session::find_device() {
     check_device(artifact_, device_);
 }
 
-mvde::Session::~Session() { backend_->close(engine_.engine); }
+Session::~Session() { backend_->close(engine_.engine); }
 
-void mvde::Session::create_resizer(const mvde_session_options &options) {
+void Session::create_resizer(const mvde_session_options &options) {
     const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
     frame_height_ = options.frame_height ? options.frame_height : height;
     frame_width_ = options.frame_width ? options.frame_width : width;
@@ -114,7 +111,7 @@ void mvde::Session::create_resizer(const mvde_session_options &options) {
     }
 }
 
-void mvde::Session::load_engine(const mvde_session_options &session) {
+void Session::load_engine(const mvde_session_options &session) {
     const Manifest &manifest = artifact_.manifest;
     const EngineRecord &record = manifest.engine;
     std::vector<mvde_backend_option> options;
@@ -144,11 +141,11 @@ void mvde::Session::load_engine(const mvde_session_options &session) {
     engine_ = loaded;
 }
 
-std::int64_t mvde::Session::num_stats() const {
+std::int64_t Session::num_stats() const {
     return artifact_.manifest.grid_rows * artifact_.manifest.grid_columns * static_cast<std::int64_t>(stats_.size());
 }
 
-std::int32_t mvde::Session::infer(const mvde_frame &frame, const mvde_outputs &outputs) {
+std::int32_t Session::infer(const mvde_frame &frame, const mvde_outputs &outputs) {
     if (const std::int32_t status = check_idle()) return status;
     const std::int64_t num_pixels = frame_height_ * frame_width_;
     if (const std::int32_t status = check_outputs(outputs, num_pixels)) return status;
@@ -160,7 +157,7 @@ std::int32_t mvde::Session::infer(const mvde_frame &frame, const mvde_outputs &o
     return finish(outputs);
 }
 
-std::int32_t mvde::Session::start(const mvde_frame &frame) {
+std::int32_t Session::start(const mvde_frame &frame) {
     if (const std::int32_t status = check_idle()) return status;
     if (const std::int32_t status = mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get())) return status;
     mvde_backend_message message{};
@@ -169,7 +166,7 @@ std::int32_t mvde::Session::start(const mvde_frame &frame) {
     return MVDE_OK;
 }
 
-std::int32_t mvde::Session::wait(std::int64_t timeout_ms, const mvde_outputs &outputs) {
+std::int32_t Session::wait(std::int64_t timeout_ms, const mvde_outputs &outputs) {
     if (!is_in_flight_)
         return fail(MVDE_ERROR_IDLE, "no frame is in flight: begin one with mvde_infer_async");
     if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_)) return status;
@@ -182,7 +179,7 @@ std::int32_t mvde::Session::wait(std::int64_t timeout_ms, const mvde_outputs &ou
     return status ? failed(status, message) : finish(outputs);
 }
 
-std::int32_t mvde::Session::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
+std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
     if (const std::int32_t status = check_idle()) return status;
     if (!backend_->bind_device)
         return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
@@ -202,7 +199,7 @@ std::int32_t mvde::Session::bind_device(const mvde_frame &frame, const mvde_outp
     return MVDE_OK;
 }
 
-std::int32_t mvde::Session::infer_device(void *stream) {
+std::int32_t Session::infer_device(void *stream) {
     if (const std::int32_t status = check_idle()) return status;
     if (!backend_->infer_device)
         return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
@@ -212,7 +209,7 @@ std::int32_t mvde::Session::infer_device(void *stream) {
     return status ? failed(status, message) : MVDE_OK;
 }
 
-void mvde::Session::describe(mvde_session_info &info) const {
+void Session::describe(mvde_session_info &info) const {
     const Manifest &manifest = artifact_.manifest;
     info.num_stats = static_cast<std::int32_t>(stats_.size());
     info.frame_height = frame_height_;
@@ -236,12 +233,12 @@ void mvde::Session::describe(mvde_session_info &info) const {
     info.device = device_.name[0] ? device_.name : manifest.engine.device.c_str();
 }
 
-std::int32_t mvde::Session::check_idle() const {
+std::int32_t Session::check_idle() const {
     if (!is_in_flight_) return MVDE_OK;
     return fail(MVDE_ERROR_BUSY, "a frame is in flight: take its results with mvde_wait first, or alternate two sessions");
 }
 
-std::int32_t mvde::Session::check_outputs(const mvde_outputs &outputs, std::int64_t num_pixels) const {
+std::int32_t Session::check_outputs(const mvde_outputs &outputs, std::int64_t num_pixels) const {
     if (!outputs.depth_m && !outputs.stats)
         return fail(MVDE_ERROR_ARGUMENT, "outputs.depth_m and outputs.stats are NULL: nothing to compute");
     std::int32_t status = check_floats("depth", outputs.depth_m, outputs.depth_capacity, num_pixels, "the map has");
@@ -253,14 +250,14 @@ std::int32_t mvde::Session::check_outputs(const mvde_outputs &outputs, std::int6
     return MVDE_OK;
 }
 
-std::int32_t mvde::Session::finish(const mvde_outputs &outputs) {
+std::int32_t Session::finish(const mvde_outputs &outputs) {
     if (outputs.stats)
         if (const std::int32_t status = write_stats(outputs.stats)) return status;
     if (!outputs.depth_m) return MVDE_OK;
     return mvde_depth_to_source(resizer_.get(), engine_.depth, 0, outputs.depth_m, 0, workers_.get());
 }
 
-std::int32_t mvde::Session::write_stats(float *out) {
+std::int32_t Session::write_stats(float *out) {
     if (engine_.stats) {
         std::memcpy(out, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
         return MVDE_OK;
@@ -273,13 +270,13 @@ std::int32_t mvde::Session::write_stats(float *out) {
     return mvde_patch_stats(&map, 0.0F, std::numeric_limits<float>::infinity(), &request, workers_.get());
 }
 
-std::int32_t mvde::Session::failed(std::int32_t status, const mvde_backend_message &message) const {
+std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &message) const {
     return fail(static_cast<mvde_status>(status), "%s failed to run %s: %s", backend_->title,
                 artifact_.manifest.engine.id.c_str(), message.text);
 }
 
 // 0 (invalid) outside the image, so that the bars of a letterbox have no statistics.
-void mvde::Session::clear_bars() {
+void Session::clear_bars() {
     const std::int64_t width = artifact_.manifest.width();
     for (std::int64_t y = 0; y < artifact_.manifest.height(); ++y) {
         float *row = engine_.depth + y * width;
@@ -288,3 +285,5 @@ void mvde::Session::clear_bars() {
         std::fill(row + seen_.right, row + width, 0.0F);
     }
 }
+
+}  // namespace mvde::internal

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace mvde {
+namespace mvde::internal {
 
 // One call at a time, which the handle sees to. Functions give a mvde_status and leave the message to mvde_last_error().
 class Session {
@@ -62,4 +62,4 @@ private:
     bool is_bound_ = false;
 };
 
-}  // namespace mvde
+}  // namespace mvde::internal

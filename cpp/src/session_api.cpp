@@ -8,11 +8,10 @@
 #include <memory>
 #include <new>
 
+namespace mvde::internal {
 namespace {
 
-using mvde::fail;
-using mvde::Session;
-using Sessions = mvde::Handles<Session, mvde_session, 1024>;
+using Sessions = Handles<Session, mvde_session, 1024>;
 
 // Never destroyed: a session that is open when the process ends must not outlive its inference library.
 Sessions &sessions() {
@@ -47,6 +46,10 @@ std::int32_t check_options(const mvde_session_options &options) {
 
 }  // namespace
 
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
+
 extern "C" {
 
 void mvde_session_defaults(mvde_session_options *options) {
@@ -64,7 +67,7 @@ int32_t mvde_open(const char *engine_path, const mvde_session_options *options, 
     try {
         *session = sessions().add(std::make_unique<Session>(engine_path, chosen));
         return *session ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "1024 sessions are open: close one first");
-    } catch (const mvde::Refused &error) {
+    } catch (const Refused &error) {
         return fail(error.status, "%s", error.what());
     } catch (const std::bad_alloc &) {
         return fail(MVDE_ERROR_MEMORY, "no memory to open %s", engine_path);

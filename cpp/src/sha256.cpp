@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+namespace mvde::internal {
 namespace {
 
 constexpr std::uint32_t kRound[64] = {
@@ -18,7 +19,7 @@ std::uint32_t rotated(std::uint32_t x, int by) { return x >> by | x << (32 - by)
 
 }  // namespace
 
-void mvde::Sha256::block(const std::uint8_t *bytes) {
+void Sha256::block(const std::uint8_t *bytes) {
     std::uint32_t w[64];
     for (int i = 0; i < 16; ++i)
         w[i] = std::uint32_t{bytes[4 * i]} << 24 | std::uint32_t{bytes[4 * i + 1]} << 16 |
@@ -41,7 +42,7 @@ void mvde::Sha256::block(const std::uint8_t *bytes) {
     for (int i = 0; i < 8; ++i) state_[i] += s[i];
 }
 
-void mvde::Sha256::update(const void *data, std::size_t num_bytes) {
+void Sha256::update(const void *data, std::size_t num_bytes) {
     const auto *bytes = static_cast<const std::uint8_t *>(data);
     num_bytes_ += num_bytes;
     while (num_bytes) {
@@ -56,7 +57,7 @@ void mvde::Sha256::update(const void *data, std::size_t num_bytes) {
     }
 }
 
-std::string mvde::Sha256::hexadecimal() {
+std::string Sha256::hexadecimal() {
     const std::uint64_t num_bits = num_bytes_ * 8;
     const std::uint8_t one = 0x80, zero = 0;
     update(&one, 1);
@@ -69,3 +70,5 @@ std::string mvde::Sha256::hexadecimal() {
         for (int shift = 28; shift >= 0; shift -= 4) out += "0123456789abcdef"[word >> shift & 15];
     return out;
 }
+
+}  // namespace mvde::internal

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-namespace mvde {
+namespace mvde::internal {
 
 class Sha256 {
 public:
@@ -22,4 +22,4 @@ private:
     std::uint64_t num_bytes_ = 0;
 };
 
-}  // namespace mvde
+}  // namespace mvde::internal

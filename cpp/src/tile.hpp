@@ -4,7 +4,7 @@
 
 #include "patch.hpp"
 
-namespace mvde {
+namespace mvde::internal {
 namespace {
 
 constexpr int kTileRows = 16;
@@ -44,4 +44,4 @@ bool load_tile(const Job &job, RowConverter convert, const Tile &tile, float *or
 }
 
 }  // namespace
-}  // namespace mvde
+}  // namespace mvde::internal

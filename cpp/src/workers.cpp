@@ -7,12 +7,14 @@
 #include <new>
 #include <system_error>
 
-void mvde::Workers::start(int num_threads) {
+namespace mvde::internal {
+
+void Workers::start(int num_threads) {
     threads_.reserve(static_cast<std::size_t>(num_threads - 1));
     for (int i = 1; i < num_threads; ++i) threads_.emplace_back([this] { serve(); });
 }
 
-mvde::Workers::~Workers() {
+Workers::~Workers() {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         stops_ = true;
@@ -21,7 +23,7 @@ mvde::Workers::~Workers() {
     for (std::thread &thread : threads_) thread.join();
 }
 
-void mvde::Workers::run(Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
+void Workers::run(Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         function_ = function;
@@ -40,7 +42,7 @@ void mvde::Workers::run(Function function, void *data, std::int64_t num_units, s
     }
 }
 
-void mvde::Workers::take_chunks() {
+void Workers::take_chunks() {
     for (;;) {
         const std::int64_t first = next_.fetch_add(chunk_, std::memory_order_relaxed);
         if (first >= num_units_) return;
@@ -48,7 +50,7 @@ void mvde::Workers::take_chunks() {
     }
 }
 
-void mvde::Workers::serve() {
+void Workers::serve() {
     std::uint64_t seen = 0;
     for (;;) {
         {
@@ -65,7 +67,7 @@ void mvde::Workers::serve() {
 
 namespace {
 
-using AllWorkers = mvde::Handles<mvde::Workers, mvde_workers, 1024>;
+using AllWorkers = Handles<Workers, mvde_workers, 1024>;
 
 AllWorkers &all_workers() {
     static AllWorkers &all = *new AllWorkers;  // never destroyed: nobody waits for threads when the process ends
@@ -74,7 +76,7 @@ AllWorkers &all_workers() {
 
 }  // namespace
 
-int mvde::run_units(mvde_workers *workers, Workers::Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
+int run_units(mvde_workers *workers, Workers::Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
     if (!workers) return function(data, 0, num_units), MVDE_OK;
     const AllWorkers::Hold held = all_workers().change(workers);
     if (held.access() == AllWorkers::Access::busy)
@@ -85,22 +87,26 @@ int mvde::run_units(mvde_workers *workers, Workers::Function function, void *dat
     return MVDE_OK;
 }
 
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
+
 extern "C" {
 
 int32_t mvde_workers_create(int32_t num_threads, mvde_workers **workers) {
-    if (!workers) return mvde::fail(MVDE_ERROR_ARGUMENT, "workers is NULL: expected the address of a handle");
+    if (!workers) return fail(MVDE_ERROR_ARGUMENT, "workers is NULL: expected the address of a handle");
     *workers = nullptr;
     if (num_threads < 1 || num_threads > 256)
-        return mvde::fail(MVDE_ERROR_ARGUMENT, "num_threads is %d: expected 1 to 256", num_threads);
+        return fail(MVDE_ERROR_ARGUMENT, "num_threads is %d: expected 1 to 256", num_threads);
     try {
-        auto created = std::make_unique<mvde::Workers>();
+        auto created = std::make_unique<Workers>();
         created->start(num_threads);  // where it throws, the destructor joins the threads that did start
         *workers = all_workers().add(std::move(created));
-        return *workers ? MVDE_OK : mvde::fail(MVDE_ERROR_MEMORY, "1024 sets of workers exist: destroy one first");
+        return *workers ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "1024 sets of workers exist: destroy one first");
     } catch (const std::bad_alloc &) {
-        return mvde::fail(MVDE_ERROR_MEMORY, "no memory for %d threads", num_threads);
+        return fail(MVDE_ERROR_MEMORY, "no memory for %d threads", num_threads);
     } catch (const std::system_error &error) {
-        return mvde::fail(MVDE_ERROR_THREAD, "%d threads could not be started: %s", num_threads, error.what());
+        return fail(MVDE_ERROR_THREAD, "%d threads could not be started: %s", num_threads, error.what());
     }
 }
 

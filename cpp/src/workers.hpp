@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-namespace mvde {
+namespace mvde::internal {
 
 class Workers {
 public:
@@ -45,4 +45,4 @@ private:
 // message, where the handle is in use by another call, or is none.
 int run_units(mvde_workers *workers, Workers::Function function, void *data, std::int64_t num_units, std::int64_t chunk);
 
-}  // namespace mvde
+}  // namespace mvde::internal

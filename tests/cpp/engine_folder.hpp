@@ -11,7 +11,7 @@
 namespace engine_folder {
 
 inline std::string hash(const std::string &text) {
-    mvde::Sha256 digest;
+    mvde::internal::Sha256 digest;
     digest.update(text.data(), text.size());
     return digest.hexadecimal();
 }

@@ -181,23 +181,27 @@ cudaError_t mvde_cuda::enqueue_preprocess(const PreprocessParams &p, cudaStream_
 
 // ---- the plan
 
-struct mvde_gpu::Plan::Library {
+namespace mvde::internal::gpu {
+
+struct Plan::Library {
     const std::uint8_t *images;
     float *depth;
     std::int64_t num_pixels;
 };
 
-mvde_gpu::Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth)
+Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth)
     : library_(new Library{images, depth, request.height * request.width}) {
     if (std::string(request.input_name) != "image" || std::string(request.output_name) != "depth")
         throw Failure(MVDE_ERROR_INCOMPATIBLE, "it has no such tensors");
 }
-mvde_gpu::Plan::~Plan() = default;
-std::string mvde_gpu::Plan::library_version() { return "10.3.0.26"; }
+Plan::~Plan() = default;
+std::string Plan::library_version() { return "10.3.0.26"; }
 
-void mvde_gpu::Plan::enqueue(cudaStream_t stream) {
+void Plan::enqueue(cudaStream_t stream) {
     ::enqueue(stream, [plan = *library_] {
         for (std::int64_t i = 0; i < plan.num_pixels; ++i)
             plan.depth[i] = 0.5F + static_cast<float>(plan.images[3 * i] + plan.images[3 * i + 1] + plan.images[3 * i + 2]) / 192.0F;
     });
 }
+
+}  // namespace mvde::internal::gpu

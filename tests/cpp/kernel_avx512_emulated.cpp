@@ -47,10 +47,10 @@ static simde__m256i _mm512_cvtepi32_epi16(simde__m512i x) {
 #include "kernel.hpp"
 #include "resample.hpp"
 
-namespace mvde {
+namespace mvde::internal {
 
 extern const Kernel kEmulatedAvx512Kernel;
 const Kernel kEmulatedAvx512Kernel = {Lanes::kName, run, resample_row_rgb, resample_row_depth,
                                             resample_column_bytes, resample_column_depth};
 
-}  // namespace mvde
+}  // namespace mvde::internal

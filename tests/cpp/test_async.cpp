@@ -188,7 +188,7 @@ TEST(frames_of_two_sessions_overlap_between_two_threads) {
 
 TEST(handles_are_never_given_twice_and_run_out) {
     struct Opaque;
-    using Numbers = mvde::Handles<int, Opaque, 4>;
+    using Numbers = mvde::internal::Handles<int, Opaque, 4>;
     const auto numbers = std::make_unique<Numbers>();
     std::vector<Opaque *> open, seen;
     for (int i = 0; i < 4; ++i) open.push_back(numbers->add(std::make_unique<int>(i)));

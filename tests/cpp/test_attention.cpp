@@ -13,7 +13,7 @@
 
 namespace {
 
-using namespace mvde::attention;
+using namespace mvde::internal::attention;
 
 constexpr int kSkipped = 77;  // what CTest is told to take for "not run"
 

@@ -76,14 +76,14 @@ TEST(maps_of_any_shape_are_left_alone_outside) {
         const int64_t num_floats = mvde_num_patch_stats(1, height, width, patch, 4);
         auto *stats = reinterpret_cast<float *>(stats_memory.place(static_cast<std::size_t>(num_floats) * 4, at_end));
         const mvde_stats_request request{patch, 4, kStats, stats, num_floats};
-        for (const mvde::Kernel *kernel : testable_kernels()) {
-            mvde::force_kernel(kernel);
+        for (const mvde::internal::Kernel *kernel : testable_kernels()) {
+            mvde::internal::force_kernel(kernel);
             const int32_t status = wants_depth ? mvde_postprocess(&raw, nullptr, &out, random() % 4 ? &request : nullptr, nullptr)
                                                : mvde_patch_stats(&raw, 0, INFINITY, &request, nullptr);
             CHECK(status == MVDE_OK, "patch %d, %dx%d: %s", patch, static_cast<int>(height), static_cast<int>(width), mvde_last_error());
         }
     }
-    mvde::force_kernel(nullptr);
+    mvde::internal::force_kernel(nullptr);
 }
 
 TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
@@ -107,21 +107,21 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         CHECK(mvde_resizer_create(format, height, width, target_height, target_width, static_cast<int32_t>(random() % 3), &resizer) == MVDE_OK,
               "%s", mvde_last_error());
         const mvde_frame frame{in_memory.place(in_bytes, at_end), nullptr, format, 0, height, width, stride, stride};
-        for (const mvde::Kernel *kernel : testable_kernels()) {
-            mvde::force_kernel(kernel);
+        for (const mvde::internal::Kernel *kernel : testable_kernels()) {
+            mvde::internal::force_kernel(kernel);
             CHECK(mvde_resize(resizer, &frame, out_memory.place(out_bytes, at_end), 0, nullptr) == MVDE_OK, "%s", mvde_last_error());
         }
         const auto model_bytes = static_cast<std::size_t>(target_height * target_width * 4);
         const auto source_bytes = static_cast<std::size_t>(height * width * 4);
-        for (const mvde::Kernel *kernel : testable_kernels()) {
-            mvde::force_kernel(kernel);
+        for (const mvde::internal::Kernel *kernel : testable_kernels()) {
+            mvde::internal::force_kernel(kernel);
             CHECK(mvde_depth_to_source(resizer, reinterpret_cast<float *>(in_memory.place(model_bytes, at_end)), 0,
                                        reinterpret_cast<float *>(out_memory.place(source_bytes, at_end)), 0, nullptr) == MVDE_OK,
                   "%s", mvde_last_error());
         }
         mvde_resizer_destroy(resizer);
     }
-    mvde::force_kernel(nullptr);
+    mvde::internal::force_kernel(nullptr);
 }
 
 int main() { return harness::run_all(); }

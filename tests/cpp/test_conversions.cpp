@@ -60,7 +60,7 @@ bool same_bits(const std::vector<Element> &a, const std::vector<Element> &b) {
 
 TEST(conversions_match_double_precision) {
     const std::vector<float> raw = raw_values();
-    mvde::force_kernel(&mvde::kScalarKernel);
+    mvde::internal::force_kernel(&mvde::internal::kScalarKernel);
     for (int32_t conversion = MVDE_LINEAR; conversion <= MVDE_LOG_SIGMOID; ++conversion) {
         const std::vector<float> got = converted<float>(raw, conversion, MVDE_CLAMP, MVDE_FLOAT32);
         for (std::size_t i = 0; i < raw.size(); ++i) {
@@ -73,24 +73,24 @@ TEST(conversions_match_double_precision) {
                   static_cast<double>(got[i]), clamped);
         }
     }
-    mvde::force_kernel(nullptr);
+    mvde::internal::force_kernel(nullptr);
 }
 
 TEST(every_implementation_converts_to_the_same_bits) {
     const std::vector<float> raw = raw_values();
-    for (const mvde::Kernel *kernel : testable_kernels())
+    for (const mvde::internal::Kernel *kernel : testable_kernels())
         for (int32_t conversion = MVDE_LINEAR; conversion <= MVDE_LOG_SIGMOID; ++conversion)
             for (const int32_t range : {MVDE_REJECT, MVDE_CLAMP}) {
-                mvde::force_kernel(&mvde::kScalarKernel);
+                mvde::internal::force_kernel(&mvde::internal::kScalarKernel);
                 const auto metres = converted<float>(raw, conversion, range, MVDE_FLOAT32);
                 const auto millimetres = converted<uint16_t>(raw, conversion, range, MVDE_UINT16);
-                mvde::force_kernel(kernel);
+                mvde::internal::force_kernel(kernel);
                 CHECK(same_bits(converted<float>(raw, conversion, range, MVDE_FLOAT32), metres), "%s, conversion %d",
                       kernel->name, conversion);
                 CHECK(same_bits(converted<uint16_t>(raw, conversion, range, MVDE_UINT16), millimetres), "%s, conversion %d",
                       kernel->name, conversion);
             }
-    mvde::force_kernel(nullptr);
+    mvde::internal::force_kernel(nullptr);
 }
 
 TEST(every_implementation_resizes_to_the_same_bits) {
@@ -100,8 +100,8 @@ TEST(every_implementation_resizes_to_the_same_bits) {
     const mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 45, 62, 0, 0};
     std::vector<uint8_t> expected_rgb;
     std::vector<float> expected_back;
-    for (const mvde::Kernel *kernel : testable_kernels()) {
-        mvde::force_kernel(kernel);
+    for (const mvde::internal::Kernel *kernel : testable_kernels()) {
+        mvde::internal::force_kernel(kernel);
         mvde_resizer *resizer = nullptr;
         CHECK(mvde_resizer_create(MVDE_RGB, 45, 62, 112, 30, MVDE_LETTERBOX, &resizer) == MVDE_OK);
         std::vector<uint8_t> rgb(112 * 30 * 3);
@@ -113,7 +113,7 @@ TEST(every_implementation_resizes_to_the_same_bits) {
         if (expected_rgb.empty()) expected_rgb = rgb, expected_back = back;  // the scalar one comes first
         CHECK(rgb == expected_rgb && back == expected_back, "%s", kernel->name);
     }
-    mvde::force_kernel(nullptr);
+    mvde::internal::force_kernel(nullptr);
 }
 
 int main() { return harness::run_all(); }

@@ -129,16 +129,16 @@ bool same_bits(const std::vector<float> &a, const std::vector<float> &b) {
 }
 
 void check_everywhere(Case &c, float low, float high) {
-    mvde::force_kernel(&mvde::kScalarKernel);
+    mvde::internal::force_kernel(&mvde::internal::kScalarKernel);
     const std::vector<float> scalar = stats_of(c, low, high);
     check_close(c, scalar, static_cast<double>(low), static_cast<double>(high), "scalar");
-    for (const mvde::Kernel *kernel : testable_kernels()) {
-        mvde::force_kernel(kernel);
+    for (const mvde::internal::Kernel *kernel : testable_kernels()) {
+        mvde::internal::force_kernel(kernel);
         CHECK(same_bits(stats_of(c, low, high), scalar), "%s differs from scalar: patch %d, %dx%d, dtype %d", kernel->name,
               c.patch, c.height, c.width, c.dtype);
         CHECK(std::strcmp(mvde_last_kernel(), kernel->name) == 0, "ran %s", mvde_last_kernel());
     }
-    mvde::force_kernel(nullptr);
+    mvde::internal::force_kernel(nullptr);
 }
 
 }  // namespace
@@ -210,13 +210,13 @@ TEST(how_a_map_is_read_does_not_change_a_bit) {
                 const std::size_t row = i / static_cast<std::size_t>(dense.width), column = i % static_cast<std::size_t>(dense.width);
                 gapped.buffer[row * static_cast<std::size_t>(gapped.row_elements()) + 2 * column] = dense.buffer[i];
             }
-            for (const mvde::Kernel *kernel : testable_kernels()) {
-                mvde::force_kernel(kernel);
+            for (const mvde::internal::Kernel *kernel : testable_kernels()) {
+                mvde::internal::force_kernel(kernel);
                 for (const float high : {kInfinity, 8.0F})
                     CHECK(same_bits(stats_of(dense, 0.0F, high), stats_of(gapped, 0.0F, high)), "%s, patch %d, %dx%d",
                           kernel->name, patch, dense.height, dense.width);
             }
-            mvde::force_kernel(nullptr);
+            mvde::internal::force_kernel(nullptr);
         }
 }
 
@@ -234,8 +234,8 @@ TEST(depth_and_statistics_together_have_the_bits_of_each_alone) {
             options.range = MVDE_CLAMP;
             options.min_depth_m = 0.125F;
             options.max_depth_m = 8.0F;
-            for (const mvde::Kernel *kernel : testable_kernels()) {
-                mvde::force_kernel(kernel);
+            for (const mvde::internal::Kernel *kernel : testable_kernels()) {
+                mvde::internal::force_kernel(kernel);
                 CHECK(mvde_postprocess(&in, &options, &out, &request, nullptr) == MVDE_OK, "%s", mvde_last_error());
                 Case written = c;
                 written.pixel_gap = written.row_gap = 0;
@@ -246,7 +246,7 @@ TEST(depth_and_statistics_together_have_the_bits_of_each_alone) {
                 CHECK(mvde_postprocess(&in, &options, &out_alone, nullptr, nullptr) == MVDE_OK);
                 CHECK(same_bits(alone, depth), "%s, patch %d", kernel->name, patch);
             }
-            mvde::force_kernel(nullptr);
+            mvde::internal::force_kernel(nullptr);
         }
 }
 

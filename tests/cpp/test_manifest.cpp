@@ -16,9 +16,9 @@ const std::string kGood = engine_folder::manifest("content");
 // The message that refuses the text, or "" where it is accepted.
 std::string refusal(const std::string &text) {
     try {
-        mvde::parse_manifest(text, "engine.json");
+        mvde::internal::parse_manifest(text, "engine.json");
         return "";
-    } catch (const mvde::Refused &error) {
+    } catch (const mvde::internal::Refused &error) {
         CHECK(error.status == MVDE_ERROR_MANIFEST);
         return error.what();
     }
@@ -40,7 +40,7 @@ TEST(sha256_gives_the_published_digests) {
 }
 
 TEST(a_good_manifest_is_read) {
-    const mvde::Manifest manifest = mvde::parse_manifest(kGood, "engine.json");
+    const mvde::internal::Manifest manifest = mvde::internal::parse_manifest(kGood, "engine.json");
     CHECK(manifest.name == "tiny" && manifest.stem() == "tiny-32x48" && manifest.grid_columns == 3);
     CHECK(manifest.max_depth_m == 4.0 && manifest.stats.size() == 3 && manifest.engine.library_version == "1.2.3");
     CHECK(manifest.engine.options[0].first == "INFERENCE_NUM_THREADS" && manifest.engine.options[0].second == "1");
@@ -52,14 +52,14 @@ TEST(the_promises_of_a_typed_graph_are_checked_as_python_does) {
         R"("num_layer_norm": 4, "kept": [{"group": "head", "dtype": "fp32", "num_nodes": 7, "reason": "measured"}], )"
         R"("calibration": {"num_images": 6, "sha256": "cd", "method": "entropy", "balanced": {"layer normalisations": "left"}}, "gate": {}}, "opset": 20)";
     const std::string typed = with(kGood, "\"opset\": 20", precision);
-    CHECK(mvde::parse_manifest(typed, "engine.json").name == "tiny");
+    CHECK(mvde::internal::parse_manifest(typed, "engine.json").name == "tiny");
     EXPECT(with(typed, "\"num_nodes\": 7", "\"num_nodes\": true"), "precision.kept[0].num_nodes must be int");
     EXPECT(with(typed, "\"num_attention\": 2,", ""), "the key precision.num_attention is missing");
 }
 
 TEST(the_number_of_operations_may_be_there) {
     const std::string counted = with(kGood, "\"opset\": 20,", "\"opset\": 20, \"num_flops\": 2000000000000,");
-    CHECK(mvde::parse_manifest(counted, "engine.json").name == "tiny");
+    CHECK(mvde::internal::parse_manifest(counted, "engine.json").name == "tiny");
     EXPECT(with(counted, "2000000000000", "2.5"), "num_flops must be int, but got float 2.5");
 }
 
@@ -74,10 +74,10 @@ TEST(what_is_not_json_is_refused) {
 }
 
 TEST(escapes_are_read) {
-    const mvde::Json value = mvde::parse_json(R"(["\u00e9\ud83d\ude00\n\"", -0.5e1, 12, true, null])");
+    const mvde::internal::Json value = mvde::internal::parse_json(R"(["\u00e9\ud83d\ude00\n\"", -0.5e1, 12, true, null])");
     CHECK(value.items[0].text == "\xc3\xa9\xf0\x9f\x98\x80\n\"" && value.items[1].real == -5.0);
-    CHECK(value.items[2].integer == 12 && value.items[3].flag && value.items[4].kind == mvde::Json::Kind::null);
-    CHECK(mvde::repr(value) == "['\xc3\xa9\xf0\x9f\x98\x80\\n\"', -5.0, 12, True, None]");
+    CHECK(value.items[2].integer == 12 && value.items[3].flag && value.items[4].kind == mvde::internal::Json::Kind::null);
+    CHECK(mvde::internal::repr(value) == "['\xc3\xa9\xf0\x9f\x98\x80\\n\"', -5.0, 12, True, None]");
 }
 
 TEST(foreign_and_newer_files_are_refused) {

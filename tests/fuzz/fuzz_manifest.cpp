@@ -6,15 +6,15 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size) {
     try {
-        const mvde::Manifest manifest =
-            mvde::parse_manifest({reinterpret_cast<const char *>(data), size}, "engine.json");
+        const mvde::internal::Manifest manifest =
+            mvde::internal::parse_manifest({reinterpret_cast<const char *>(data), size}, "engine.json");
         const bool is_sound = manifest.input.shape.size() == 4 && manifest.patch_size > 0 && !manifest.outputs.empty() &&
                               manifest.grid_rows * manifest.patch_size == manifest.height() &&
                               manifest.grid_columns * manifest.patch_size == manifest.width() &&
                               manifest.min_depth_m < manifest.max_depth_m && !manifest.stem().empty() &&
                               manifest.file.name.find('/') == std::string::npos;
         if (!is_sound) std::abort();
-    } catch (const mvde::Refused &error) {
+    } catch (const mvde::internal::Refused &error) {
         if (error.status != MVDE_ERROR_MANIFEST || !*error.what()) std::abort();
     }
     return 0;

@@ -16,10 +16,10 @@ namespace {
 // Sessions for images that the machine's memory holds, and a fuzzer's does not, are not what is looked for.
 bool is_small(const std::string &text) {
     try {
-        const mvde::Manifest manifest = mvde::parse_manifest(text, "");
+        const mvde::internal::Manifest manifest = mvde::internal::parse_manifest(text, "");
         constexpr std::int64_t kMost = 1 << 10;
         return manifest.batch() <= 4 && manifest.height() <= kMost && manifest.width() <= kMost;
-    } catch (const mvde::Refused &) {
+    } catch (const mvde::internal::Refused &) {
         return true;
     }
 }
