@@ -1,5 +1,5 @@
 // What both kernels share. The sources include no header of CUDA: NVRTC then needs no toolkit, and the host shim
-// (host_shim/cuda_shim.h) can stand in for the device.
+// (tests/kernels/host_shim/cuda_shim.h) can stand in for the device.
 #pragma once
 
 namespace mvde_cuda {

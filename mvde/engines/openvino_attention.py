@@ -23,7 +23,7 @@ OURS, LIBRARYS = "amx", "openvino"
 NAMES = {OURS: "mvde's AMX kernel", LIBRARYS: "OpenVINO's"}
 
 _LIBRARY = "libmvde_openvino.so"
-_MAX_DEPTH = 128  # per head; kMaxDepth of cpp/backends/attention_amx.hpp
+_MAX_DEPTH = 128  # per head; kMaxDepth of cpp/backends/openvino/attention_amx.hpp
 
 
 def unavailable(version: str) -> str:

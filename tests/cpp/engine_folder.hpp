@@ -1,7 +1,7 @@
 // An engine's folder made for a test: a manifest and a file that agree, until the test spoils one of them.
 #pragma once
 
-#include "sha256.hpp"
+#include "session/sha256.hpp"
 
 #include <cstdlib>
 #include <filesystem>

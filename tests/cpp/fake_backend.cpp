@@ -2,7 +2,7 @@
 // computes in fp32, and its depth is 0.5 m + the mean of the colours / 64. Of a blob that begins with "broken" it says so,
 // and one that begins with "homeless" finds no device. A frame whose first byte is 255 fails; one whose second byte is 255
 // takes 200 ms. Frames run in a thread of the engine's own, as with a real library.
-#include "backend.hpp"
+#include "session/backend.hpp"
 
 #include <chrono>
 #include <condition_variable>

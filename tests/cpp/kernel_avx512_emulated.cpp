@@ -42,10 +42,10 @@ static simde__m256i _mm512_cvtepi32_epi16(simde__m512i x) {
     return simde_mm256_loadu_si256(reinterpret_cast<const simde__m256i *>(out));
 }
 
-#include "lanes_avx512.hpp"
+#include "kernel/lanes_avx512.hpp"
 
-#include "kernel.hpp"
-#include "resample.hpp"
+#include "kernel/kernel.hpp"
+#include "kernel/resample.hpp"
 
 namespace mvde::internal {
 

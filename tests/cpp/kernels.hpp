@@ -1,7 +1,7 @@
 // Every implementation that this test executable can run: those of the CPU, and the ones that are emulated.
 #pragma once
 
-#include "dispatch.hpp"
+#include "kernel/dispatch.hpp"
 
 #include "mvde/mvde.h"
 
@@ -9,7 +9,7 @@
 
 #if defined(MVDE_TEST_SIMDE)
 namespace mvde::internal {
-extern const Kernel kEmulatedAvx512Kernel;  // src/kernel.hpp over SIMD Everywhere
+extern const Kernel kEmulatedAvx512Kernel;  // src/kernel/kernel.hpp over SIMD Everywhere
 }
 #endif
 

@@ -2,7 +2,7 @@
 #include "engine_folder.hpp"
 #include "harness.hpp"
 
-#include "manifest.hpp"
+#include "session/manifest.hpp"
 
 #include <string>
 #include <vector>

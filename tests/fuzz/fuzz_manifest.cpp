@@ -1,5 +1,5 @@
 // Any bytes as a manifest: read or refused with a sentence, and what is read keeps its promises.
-#include "manifest.hpp"
+#include "session/manifest.hpp"
 
 #include <cstdlib>
 #include <string_view>

@@ -2,7 +2,7 @@
 // mvde_open gives a session or a status and a sentence; a session runs a frame. The backend is tests/cpp/fake_backend.cpp.
 #include "../cpp/engine_folder.hpp"
 
-#include "manifest.hpp"
+#include "session/manifest.hpp"
 #include "mvde/mvde.h"
 
 #include <algorithm>

@@ -16,6 +16,7 @@ from mvde.cuda.preprocess import DeviceFrame, PixelFormat, plan_preprocess, prep
 from mvde.stats import STATS
 
 KERNELS = Path(__file__).resolve().parents[2] / "cpp" / "kernels"
+HOST_SHIM = Path(__file__).resolve().parent / "host_shim"
 NUMPY_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": "bfloat16"}
 RAW_TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 
@@ -28,7 +29,7 @@ def build_shim(name, folder):
     command = [compiler, "-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared"]
     # Undefined behaviour and misaligned accesses trap, which the shim reports; fused products would hide roundings.
     command += ["-fPIC", "-ffp-contract=off", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
-    command += ["-o", str(library), str(KERNELS / "host_shim" / f"run_{name}.cpp")]
+    command += [f"-I{KERNELS}", "-o", str(library), str(HOST_SHIM / f"run_{name}.cpp")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(library))

@@ -1,0 +1,199 @@
+// libmvde_openvino.so: OpenVINO behind libmvde's sessions, with the calls that mvde/engines/openvino.py makes.
+#include "session/backend.hpp"
+
+#if defined(MVDE_HAVE_ATTENTION)
+#include "attention_operator.hpp"
+
+#include <openvino/core/op_extension.hpp>
+#endif
+#include <openvino/openvino.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <set>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mvde::internal {
+namespace {
+
+constexpr const char *kDevice = "CPU";
+
+// One for the process, never destroyed: each one made for the CPU puts a signal stack of its own in the place of the
+// thread's, and puts the former back at its end; two that end in another order than the reverse leave the thread an
+// unmapped one, and the next signal kills the process.
+ov::Core &shared_core() {
+    static ov::Core *const core = new ov::Core;
+    return *core;
+}
+
+struct Engine {
+    ov::Tensor blob;  // a map of the file, which holds the weights of the compiled model
+    ov::CompiledModel compiled;
+    ov::Tensor images, depth;
+    ov::InferRequest request;
+    std::string executed_precision;
+};
+
+// The message on one line, bounded as Python bounds it.
+std::int32_t fail(mvde_status status, const std::string &message, mvde_backend_message *out) {
+    std::istringstream words(message);
+    std::string line;
+    for (std::string word; words >> word && line.size() < 500;) line += (line.empty() ? "" : " ") + word;
+    std::snprintf(out->text, sizeof out->text, "%s", line.substr(0, 500).c_str());
+    return status;
+}
+
+std::string precision_name(const std::string &hint) {
+    return hint == "f32" ? "fp32" : hint == "f16" ? "fp16" : hint == "i8" || hint == "u8" ? "int8" : hint;
+}
+
+// What the compiled model computes in, by its executed graph: precisions of its products, the most frequent first, and
+// at the end what most other nodes compute in, if that is another one. The hint is asked only where there is no product:
+// it stays what it was where the library runs a layer in another precision.
+std::string executed_precision(const ov::CompiledModel &compiled) {
+    const std::set<std::string> products{"Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention"};
+    const std::set<std::string> floats{"f32", "bf16", "f16"};
+    const std::set<std::string> computes{"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate", "Reference"};  // Reference: mvde's attention
+    using Counts = std::vector<std::pair<std::string, int>>;  // in the order of the graph, which decides between equals
+    Counts ran, others;
+    const auto count = [](Counts &counts, const std::string &name) {
+        const auto found = std::find_if(counts.begin(), counts.end(), [&](const auto &one) { return one.first == name; });
+        if (found == counts.end()) counts.emplace_back(name, 1);
+        else ++found->second;
+    };
+    for (const auto &node : compiled.get_runtime_model()->get_ordered_ops()) {
+        const ov::RTMap &about = node->get_rt_info();
+        const auto layer = about.at("layerType").as<std::string>(), name = about.at("runtimePrecision").as<std::string>();
+        if (products.count(layer)) count(ran, name);
+        else if (computes.count(layer) && floats.count(name)) count(others, name);
+    }
+    if (ran.empty()) return precision_name(compiled.get_property("INFERENCE_PRECISION_HINT").as<std::string>());
+    const auto more = [](const auto &a, const auto &b) { return a.second > b.second; };
+    std::stable_sort(ran.begin(), ran.end(), more);
+    std::stable_sort(others.begin(), others.end(), more);
+    if (!others.empty()) ran.push_back(others.front());
+    std::vector<std::string> names;
+    for (const auto &one : ran)
+        if (const std::string name = precision_name(one.first); std::find(names.begin(), names.end(), name) == names.end())
+            names.push_back(name);
+    std::string joined;
+    for (const std::string &name : names) joined += (joined.empty() ? "" : "+") + name;
+    return joined;
+}
+
+// Makes mvde's attention known to the library, for engines whose manifest says that they were compiled with it.
+void add_attention(const std::string &kind) {
+    if (kind == "openvino") return;  // the library's own
+    if (kind != "amx") throw std::runtime_error("this libmvde has no attention \"" + kind + "\", only amx and openvino");
+#if defined(MVDE_HAVE_ATTENTION)
+    const std::string reason = mvde_attention_unavailable();
+    if (!reason.empty()) throw std::runtime_error("it computes attention with AMX tiles: " + reason);
+    static const bool added = (shared_core().add_extension(std::make_shared<ov::OpExtension<Attention>>()), true);
+    static_cast<void>(added);
+#else
+    throw std::runtime_error("libmvde_openvino.so was compiled without mvde's attention (it needs a compiler with "
+                             "-mamx-bf16 and OpenVINO's Threading component)");
+#endif
+}
+
+// Nothing, if the port has that type and shape; a manifest may lie about both.
+void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::element::Type type, const ov::Shape &shape) {
+    if (port.get_element_type() == type && port.get_partial_shape() == ov::PartialShape(shape)) return;
+    std::ostringstream message;
+    message << "its " << what << " is " << port.get_element_type() << " " << port.get_partial_shape()
+            << ", but its manifest states " << type << " " << shape;
+    throw std::runtime_error(message.str());
+}
+
+std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
+    auto engine = std::make_unique<Engine>();
+    ov::AnyMap options;
+    for (std::size_t i = 0; i < request.num_options; ++i)
+        if (std::string(request.options[i].name) == "MVDE_ATTENTION") add_attention(request.options[i].value);
+        else options[request.options[i].name] = std::string(request.options[i].value);
+    engine->blob = ov::read_tensor_data(request.path);
+    engine->compiled = shared_core().import_model(engine->blob, kDevice, options);
+    engine->executed_precision = executed_precision(engine->compiled);
+    if (engine->compiled.inputs().size() != 1 || engine->compiled.outputs().empty())
+        throw std::runtime_error("it has not one input and an output");
+    const auto side = [](std::int64_t size) { return static_cast<std::size_t>(size); };
+    const ov::Shape images{side(request.batch), side(request.height), side(request.width), 3};
+    const ov::Shape depth{side(request.batch), side(request.height), side(request.width)};
+    check_port(engine->compiled.input(0), "input", ov::element::u8, images);
+    check_port(engine->compiled.output(0), "output", ov::element::f32, depth);
+    engine->images = ov::Tensor(ov::element::u8, images);
+    engine->depth = ov::Tensor(ov::element::f32, depth);
+    engine->request = engine->compiled.create_infer_request();
+    engine->request.set_input_tensor(0, engine->images);
+    engine->request.set_output_tensor(0, engine->depth);
+    return engine;
+}
+
+const char *library_version() {
+    static const std::string version = [] {
+        const std::string whole = ov::get_openvino_version().buildNumber;
+        return whole.substr(0, whole.find('-'));
+    }();
+    return version.c_str();
+}
+
+std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
+    try {
+        Engine *engine = load_engine(*request).release();
+        *loaded = {engine, engine->images.data<std::uint8_t>(), engine->depth.data<float>(), nullptr,
+                   engine->executed_precision.c_str(), "OpenVINO request on the CPU"};
+        return MVDE_OK;
+    } catch (const std::exception &error) {
+        return fail(MVDE_ERROR_INCOMPATIBLE, error.what(), message);
+    }
+}
+
+// Runs a call of the library; its exceptions stay in here.
+template <class Call>
+std::int32_t guarded(void *engine, mvde_backend_message *message, Call call) {
+    try {
+        return call(static_cast<Engine *>(engine)->request);
+    } catch (const std::exception &error) {
+        return fail(MVDE_ERROR_BACKEND, error.what(), message);
+    }
+}
+
+std::int32_t infer(void *engine, mvde_backend_message *message) {
+    return guarded(engine, message, [](ov::InferRequest &request) { return request.infer(), MVDE_OK; });
+}
+
+std::int32_t start(void *engine, mvde_backend_message *message) {
+    return guarded(engine, message, [](ov::InferRequest &request) { return request.start_async(), MVDE_OK; });
+}
+
+std::int32_t wait(void *engine, std::int64_t timeout_ms, mvde_backend_message *message) {
+    return guarded(engine, message, [&](ov::InferRequest &request) {
+        if (timeout_ms < 0) return request.wait(), MVDE_OK;
+        // A day is no limit either, and does not overflow the library's clock.
+        const std::chrono::milliseconds limit(std::min<std::int64_t>(timeout_ms, 86'400'000));
+        return request.wait_for(limit) ? MVDE_OK : MVDE_ERROR_TIMEOUT;
+    });
+}
+
+void close(void *engine) {
+    mvde_backend_message message;
+    wait(engine, -1, &message);  // its buffers must outlive a frame that runs
+    delete static_cast<Engine *>(engine);
+}
+
+}  // namespace
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
+
+extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
+    static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, nullptr, load, infer, start, wait,
+                                      nullptr, nullptr, close};
+    return &backend;
+}

@@ -1,0 +1,52 @@
+// An engine on a GPU with its buffers, ready to run frames: of the host through page-locked memory, or of the device.
+#pragma once
+
+#include "session/backend.hpp"
+#include "cuda_device.hpp"
+#include "gpu_frame.hpp"
+#include "tensorrt_plan.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace mvde::internal::gpu {
+
+class Engine {
+public:
+    explicit Engine(const mvde_backend_request &request);
+    ~Engine();
+
+    void start();
+    bool wait(std::int64_t timeout_ms);  // whether the frame is done; below 0: as long as it takes
+    void bind_device(const mvde_frame &frame, const mvde_outputs &outputs);
+    void infer_device(cudaStream_t stream);
+    mvde_backend_engine view();
+
+private:
+    struct DeviceFrame {
+        mvde_cuda::PreprocessParams resize;
+        mvde_cuda::PostprocessParams statistics;
+    };
+
+    void run_engine(cudaStream_t stream);
+    void enqueue_host_frame(cudaStream_t stream);
+    void enqueue_device_frame(cudaStream_t stream);
+    std::string captured(Graph &graph, void (Engine::*enqueue)(cudaStream_t));
+
+    const Device device_;
+    const std::vector<std::int32_t> stats_;
+    const mvde_backend_request request_;  // without what ends with the call: its texts and tables
+    std::string execution_;
+    Stream stream_;
+    Event done_;  // of the last frame, on whichever stream it ran: frames of one engine share its buffers
+    SharedArray<std::uint8_t> images_;
+    SharedArray<float> depth_, patch_stats_;
+    Resize resize_;
+    Plan plan_;
+    std::optional<DeviceFrame> bound_;
+    Graph host_graph_, device_graph_;
+};
+
+}  // namespace mvde::internal::gpu

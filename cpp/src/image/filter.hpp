@@ -1,0 +1,22 @@
+// The triangle filter, widened where the image shrinks: which inputs make up each output, and with which weights.
+#pragma once
+
+#include "kernel/interface.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace mvde::internal {
+
+class Filter {
+public:
+    Filter(std::int64_t num_inputs, std::int64_t num_outputs);
+    Taps taps() const;
+
+private:
+    std::vector<std::int32_t> first_, count_, fixed_;
+    std::vector<double> exact_;
+    std::int64_t stride_;
+};
+
+}  // namespace mvde::internal

@@ -1,0 +1,295 @@
+// mvde_resize and mvde_depth_to_source: along x into an intermediate image, then along y.
+#include "kernel/dispatch.hpp"
+#include "error.hpp"
+#include "image/filter.hpp"
+#include "image/frame.hpp"
+#include "handles.hpp"
+#include "image/resizer.hpp"
+#include "workers.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cinttypes>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+
+namespace mvde::internal {
+namespace {
+
+constexpr std::int64_t kBand = 8;  // rows that one unit of work converts and resamples along x, with one buffer
+constexpr int kBarGrey = 128;      // the middle of the normalised range
+
+std::int64_t height_of(const mvde_box &box) { return box.bottom - box.top; }
+std::int64_t width_of(const mvde_box &box) { return box.right - box.left; }
+
+// About `height` x `width` in the middle of the outer size, in whole pixels, at least one.
+mvde_box centred(std::int64_t outer_height, std::int64_t outer_width, double height, double width) {
+    const auto side = [](double wanted, std::int64_t most) {  // nearbyint: halves to even, as Python rounds
+        return std::min(std::max(static_cast<std::int64_t>(std::nearbyint(wanted)), std::int64_t{1}), most);
+    };
+    const std::int64_t h = side(height, outer_height), w = side(width, outer_width);
+    const std::int64_t top = (outer_height - h) / 2, left = (outer_width - w) / 2;
+    return {top, left, top + h, left + w};
+}
+
+struct Placement {
+    mvde_box source, target;
+};
+
+Placement place(std::int64_t source_height, std::int64_t source_width, std::int64_t target_height,
+                std::int64_t target_width, std::int32_t fit) {
+    Placement placement{{0, 0, source_height, source_width}, {0, 0, target_height, target_width}};
+    const auto real = [](std::int64_t x) { return static_cast<double>(x); };
+    const double along_y = real(target_height) / real(source_height), along_x = real(target_width) / real(source_width);
+    if (fit == MVDE_LETTERBOX) {
+        const double scale = std::min(along_y, along_x);
+        placement.target = centred(target_height, target_width, real(source_height) * scale, real(source_width) * scale);
+    } else if (fit == MVDE_CROP) {
+        const double scale = std::max(along_y, along_x);
+        placement.source = centred(source_height, source_width, real(target_height) / scale, real(target_width) / scale);
+    }
+    return placement;
+}
+
+int check_target(std::int64_t height, std::int64_t width, std::int32_t fit) {
+    if (height < 1 || width < 1 || height > 1 << 16 || width > 1 << 16)
+        return fail(MVDE_ERROR_SHAPE, "the target is %" PRId64 "x%" PRId64 " (HxW): expected 1 to 65536 each", height, width);
+    if (fit < MVDE_STRETCH || fit > MVDE_CROP) return fail(MVDE_ERROR_ARGUMENT, "fit is %d: expected a mvde_fit", fit);
+    return MVDE_OK;
+}
+
+}  // namespace
+
+namespace {
+
+struct Resizer {
+    Resizer(std::int32_t pixel_format, std::int64_t height, std::int64_t width, std::int64_t to_height, std::int64_t to_width,
+            std::int32_t fit)
+        : format(pixel_format), source_height(height), source_width(width), target_height(to_height),
+          target_width(to_width), placement(place(height, width, to_height, to_width, fit)),
+          image_x(width_of(placement.source), width_of(placement.target)),
+          image_y(height_of(placement.source), height_of(placement.target)),
+          depth_x(width_of(placement.target), width_of(placement.source)),
+          depth_y(height_of(placement.target), height_of(placement.source)) {
+        const std::int64_t rgb_bytes = height_of(placement.source) * width_of(placement.target) * 3;
+        const std::int64_t depth_bytes = height_of(placement.target) * width_of(placement.source) * 4;
+        intermediate.reset(new float[static_cast<std::size_t>(std::max(rgb_bytes, depth_bytes) / 4 + 1)]);
+        if (format == MVDE_RGB) return;
+        const std::int64_t bands = (height_of(placement.source) + kBand - 1) / kBand;
+        rows.reset(new std::uint8_t[static_cast<std::size_t>(bands * width_of(placement.source) * 3)]);
+    }
+
+    std::uint8_t *intermediate_rgb() const { return reinterpret_cast<std::uint8_t *>(intermediate.get()); }
+
+    const std::int32_t format;
+    const std::int64_t source_height, source_width, target_height, target_width;
+    const Placement placement;
+    const Filter image_x, image_y, depth_x, depth_y;
+    std::unique_ptr<float[]> intermediate;  // an image or a depth map that has been resampled along x
+    std::unique_ptr<std::uint8_t[]> rows;   // one RGB row per band
+};
+
+using Resizers = Handles<Resizer, mvde_resizer, 4096>;
+
+Resizers &resizers() {
+    static Resizers &all = *new Resizers;
+    return all;
+}
+
+int refuse(Resizers::Access access) {
+    if (access == Resizers::Access::busy)
+        return fail(MVDE_ERROR_BUSY, "the resizer is in use by another call: give each thread its own");
+    return fail(MVDE_ERROR_CLOSED, "the resizer was destroyed, or did not come from mvde_resizer_create");
+}
+
+// Whether the frame has the format and the size that the resizer was made for.
+int check_fits(const Resizer &resizer, const mvde_frame &frame) {
+    if (frame.format == resizer.format && frame.height == resizer.source_height && frame.width == resizer.source_width)
+        return MVDE_OK;
+    return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW) in format %d: this resizer is for %" PRId64
+                "x%" PRId64 " in format %d", frame.height, frame.width, frame.format, resizer.source_height,
+                resizer.source_width, resizer.format);
+}
+
+struct Resize {
+    const Resizer &resizer;
+    const Kernel &kernel;
+    mvde_frame frame;
+    std::uint8_t *rgb;
+    std::int64_t row_stride;
+
+    static void along_x(void *data, std::int64_t first, std::int64_t last) {
+        const Resize &call = *static_cast<const Resize *>(data);
+        const Resizer &resizer = call.resizer;
+        const mvde_box &box = resizer.placement.source;
+        const std::int64_t out_bytes = width_of(resizer.placement.target) * 3;
+        for (std::int64_t y = first * kBand; y < std::min(last * kBand, height_of(box)); ++y) {
+            std::uint8_t *buffer = resizer.rows ? &resizer.rows[static_cast<std::size_t>(y / kBand * width_of(box) * 3)] : nullptr;
+            const std::uint8_t *row = rgb_row(call.frame, box.top + y, box.left, width_of(box), buffer);
+            call.kernel.resample_row_rgb(row, resizer.image_x.taps(), resizer.intermediate_rgb() + y * out_bytes);
+        }
+    }
+
+    static void along_y(void *data, std::int64_t first, std::int64_t last) {
+        const Resize &call = *static_cast<const Resize *>(data);
+        const Resizer &resizer = call.resizer;
+        const mvde_box &box = resizer.placement.target;
+        const std::int64_t left_bytes = box.left * 3, bytes = width_of(box) * 3, all_bytes = resizer.target_width * 3;
+        for (std::int64_t y = first * kBand; y < std::min(last * kBand, resizer.target_height); ++y) {
+            std::uint8_t *row = call.rgb + y * call.row_stride;
+            if (y < box.top || y >= box.bottom) {
+                std::memset(row, kBarGrey, static_cast<std::size_t>(all_bytes));
+                continue;
+            }
+            std::memset(row, kBarGrey, static_cast<std::size_t>(left_bytes));
+            call.kernel.resample_column_bytes(resizer.intermediate_rgb(), bytes, resizer.image_y.taps(), y - box.top,
+                                              row + left_bytes);
+            std::memset(row + left_bytes + bytes, kBarGrey, static_cast<std::size_t>(all_bytes - left_bytes - bytes));
+        }
+    }
+};
+
+struct MapBack {
+    const Resizer &resizer;
+    const Kernel &kernel;
+    const float *depth;
+    std::int64_t depth_stride;
+    float *source;
+    std::int64_t source_stride;
+
+    static void along_x(void *data, std::int64_t first, std::int64_t last) {
+        const MapBack &call = *static_cast<const MapBack *>(data);
+        const Resizer &resizer = call.resizer;
+        const mvde_box &box = resizer.placement.target;
+        for (std::int64_t y = first * kBand; y < std::min(last * kBand, height_of(box)); ++y) {
+            const auto *row = reinterpret_cast<const float *>(reinterpret_cast<const unsigned char *>(call.depth) +
+                                                              (box.top + y) * call.depth_stride);
+            call.kernel.resample_row_depth(row + box.left, resizer.depth_x.taps(),
+                                           resizer.intermediate.get() + y * width_of(resizer.placement.source));
+        }
+    }
+
+    static void along_y(void *data, std::int64_t first, std::int64_t last) {
+        const MapBack &call = *static_cast<const MapBack *>(data);
+        const Resizer &resizer = call.resizer;
+        const mvde_box &box = resizer.placement.source;
+        for (std::int64_t y = first * kBand; y < std::min(last * kBand, resizer.source_height); ++y) {
+            auto *row = reinterpret_cast<float *>(reinterpret_cast<unsigned char *>(call.source) + y * call.source_stride);
+            const bool is_seen = y >= box.top && y < box.bottom;
+            std::fill(row, row + (is_seen ? box.left : resizer.source_width), 0.0F);
+            if (!is_seen) continue;
+            std::fill(row + box.right, row + resizer.source_width, 0.0F);
+            call.kernel.resample_column_depth(resizer.intermediate.get(), width_of(box), resizer.depth_y.taps(),
+                                              y - box.top, row + box.left);
+        }
+    }
+};
+
+std::int64_t num_bands(std::int64_t height) { return (height + kBand - 1) / kBand; }
+
+template <class Call>
+int run_both(Call &call, std::int64_t rows_along_x, std::int64_t rows_along_y, mvde_workers *workers) {
+    if (const int status = run_units(workers, Call::along_x, &call, num_bands(rows_along_x), 1)) return status;
+    return run_units(workers, Call::along_y, &call, num_bands(rows_along_y), 1);
+}
+
+// Checks a dense-or-strided plane of rows and gives its addresses.
+int check_rows(const void *data, const char *name, std::int64_t height, std::int64_t bytes, std::int64_t element,
+               std::int64_t &stride, Extent &extent) {
+    if (!data) return fail(MVDE_ERROR_ARGUMENT, "%s is NULL", name);
+    if (!stride) stride = bytes;
+    if (!is_row_stride(stride, bytes))
+        return fail(MVDE_ERROR_SHAPE, "%s: the row stride is %" PRId64 " bytes, but a row has %" PRId64, name, stride, bytes);
+    const auto address = reinterpret_cast<std::uintptr_t>(data);
+    if (address % static_cast<std::uintptr_t>(element) || stride % element)
+        return fail(MVDE_ERROR_ALIGNMENT, "%s: its pointer and stride must be multiples of %d bytes", name,
+                    static_cast<int>(element));
+    const std::uintptr_t last = address + static_cast<std::uintptr_t>((height - 1) * stride);
+    extent = {std::min(address, last), std::max(address, last) + static_cast<std::uintptr_t>(bytes)};
+    return MVDE_OK;
+}
+
+}  // namespace
+
+ResizePlan plan_of(const mvde_resizer *handle) {
+    const Resizers::Hold resizer = resizers().read(handle);
+    return {resizer->placement.source, resizer->placement.target, resizer->image_x.taps(), resizer->image_y.taps()};
+}
+
+int check_fits(const mvde_resizer *handle, const mvde_frame &frame) {
+    const Resizers::Hold resizer = resizers().read(handle);
+    return resizer.access() == Resizers::Access::granted ? check_fits(*resizer, frame) : refuse(resizer.access());
+}
+
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
+
+extern "C" {
+
+int32_t mvde_resizer_create(int32_t format, int64_t source_height, int64_t source_width, int64_t target_height,
+                            int64_t target_width, int32_t fit, mvde_resizer **resizer) {
+    if (!resizer) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL: expected the address of a handle");
+    *resizer = nullptr;
+    if (const int status = check_frame_size(format, source_height, source_width)) return status;
+    if (const int status = check_target(target_height, target_width, fit)) return status;
+    try {
+        *resizer = resizers().add(
+            std::make_unique<Resizer>(format, source_height, source_width, target_height, target_width, fit));
+        return *resizer ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "4096 resizers exist: destroy one first");
+    } catch (const std::bad_alloc &) {
+        return fail(MVDE_ERROR_MEMORY, "no memory to resize %" PRId64 "x%" PRId64 " to %" PRId64 "x%" PRId64, source_height,
+                    source_width, target_height, target_width);
+    }
+}
+
+void mvde_resizer_destroy(mvde_resizer *resizer) {
+    if (resizer) resizers().close(resizer);
+}
+
+int32_t mvde_resizer_boxes(const mvde_resizer *handle, mvde_box *source, mvde_box *target) {
+    if (!handle) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL");
+    const Resizers::Hold resizer = resizers().read(handle);
+    if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
+    if (source) *source = resizer->placement.source;
+    if (target) *target = resizer->placement.target;
+    return MVDE_OK;
+}
+
+int32_t mvde_resize(mvde_resizer *handle, const mvde_frame *frame, uint8_t *rgb, int64_t rgb_row_stride,
+                    mvde_workers *workers) {
+    if (!handle || !frame) return fail(MVDE_ERROR_ARGUMENT, "resizer or frame is NULL");
+    const Resizers::Hold resizer = resizers().change(handle);
+    if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
+    const Kernel *kernel = active_kernel();
+    if (!kernel) return MVDE_ERROR_KERNEL;
+    Resize call{*resizer, *kernel, {}, rgb, rgb_row_stride};
+    Extent luma, chroma, out;
+    if (const int status = check_frame(*frame, call.frame, luma, chroma)) return status;
+    if (const int status = check_fits(*resizer, *frame)) return status;
+    if (const int status = check_rows(rgb, "rgb", resizer->target_height, resizer->target_width * 3, 1, call.row_stride, out))
+        return status;
+    if (overlaps(out, luma) || overlaps(out, chroma)) return fail(MVDE_ERROR_OVERLAP, "frame and rgb overlap");
+    return run_both(call, height_of(resizer->placement.source), resizer->target_height, workers);
+}
+
+int32_t mvde_depth_to_source(mvde_resizer *handle, const float *depth_m, int64_t depth_row_stride, float *source_m,
+                             int64_t source_row_stride, mvde_workers *workers) {
+    if (!handle) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL");
+    const Resizers::Hold resizer = resizers().change(handle);
+    if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
+    const Kernel *kernel = active_kernel();
+    if (!kernel) return MVDE_ERROR_KERNEL;
+    MapBack call{*resizer, *kernel, depth_m, depth_row_stride, source_m, source_row_stride};
+    Extent in, out;
+    if (const int status = check_rows(depth_m, "depth_m", resizer->target_height, resizer->target_width * 4, 4, call.depth_stride, in))
+        return status;
+    if (const int status = check_rows(source_m, "source_m", resizer->source_height, resizer->source_width * 4, 4, call.source_stride, out))
+        return status;
+    if (overlaps(in, out)) return fail(MVDE_ERROR_OVERLAP, "depth_m and source_m overlap");
+    return run_both(call, height_of(resizer->placement.target), resizer->source_height, workers);
+}
+
+}  // extern "C"

@@ -1,0 +1,66 @@
+// What one call asks of a kernel, after all checks: plain data, so that translation units built for different
+// instruction sets can share it without sharing any inline function.
+#pragma once
+
+#include <cstdint>
+
+namespace mvde::internal {
+
+struct Plane {
+    unsigned char *data = nullptr;  // nullptr: not wanted
+    std::int32_t dtype = 0;
+    std::int64_t batch_stride = 0, row_stride = 0, pixel_stride = 0;  // bytes
+};
+
+struct PostprocessJob {
+    Plane raw, depth;
+    std::int64_t batch = 0, height = 0, width = 0;
+
+    std::int32_t conversion = 0;
+    bool clamps = false;
+    float scale = 1.0F, shift = 0.0F;
+    float log_min = 0.0F, log_span = 0.0F;  // of MVDE_LOG_SIGMOID
+    // Valid depths as a range of bit patterns: those of positive floats are ordered like the floats, so that one
+    // unsigned comparison answers "finite, > 0 and inside the bounds", also for NaN.
+    float lower_m = 0.0F, upper_m = 0.0F;
+    float invalid_m = 0.0F;
+
+    std::int32_t patch_size = 1;
+    std::int32_t num_stats = 0;  // 0: not wanted
+    std::int32_t stats[6] = {};
+    float *stats_out = nullptr;
+};
+
+// For each output of a resampled row: which inputs it takes, and with which weights (`stride` apart per output).
+struct Taps {
+    const std::int32_t *first = nullptr, *count = nullptr;
+    const std::int32_t *fixed = nullptr;  // weights of 8-bit images, times 2^22
+    const double *exact = nullptr;        // weights of depth
+    std::int64_t stride = 0, num_outputs = 0;
+};
+
+struct Kernel {
+    const char *name;
+    // Rows of patches [first, last), counted over the whole batch. Writes `*executed` so that a caller can tell which
+    // implementation really ran.
+    void (*run)(const PostprocessJob &job, std::int64_t first, std::int64_t last, const char **executed);
+    // One row of RGB pixels (or depths) along x; and output `y` of `taps` over whole rows of `width` bytes (or depths).
+    void (*resample_row_rgb)(const std::uint8_t *row, const Taps &taps, std::uint8_t *out);
+    void (*resample_row_depth)(const float *row, const Taps &taps, float *out);
+    void (*resample_column_bytes)(const std::uint8_t *rows, std::int64_t width, const Taps &taps, std::int64_t y,
+                                  std::uint8_t *out);
+    void (*resample_column_depth)(const float *rows, std::int64_t width, const Taps &taps, std::int64_t y, float *out);
+};
+
+#if defined(MVDE_HAVE_AVX2)
+extern const Kernel kAvx2Kernel;
+#endif
+#if defined(MVDE_HAVE_AVX512)
+extern const Kernel kAvx512Kernel;
+#endif
+#if defined(MVDE_HAVE_NEON)
+extern const Kernel kNeonKernel;
+#endif
+extern const Kernel kScalarKernel;
+
+}  // namespace mvde::internal

@@ -1,0 +1,123 @@
+// One-dimensional resampling of images and depth, in plain loops that the compiler vectorises for each instruction set.
+// The arithmetic, including what is rounded where, is that of Pillow's resample.c.
+#pragma once
+
+#include "kernel/interface.hpp"
+
+#ifdef __AVX2__
+#include <immintrin.h>
+
+#include <cstring>
+#endif
+
+namespace mvde::internal {
+namespace {
+
+constexpr int kFixedPointBits = 22;  // 32 less 8 for the pixel, less 2 so that no sum of weights overflows
+
+inline std::uint8_t to_byte(std::int32_t sum) {
+    const std::int32_t value = sum >> kFixedPointBits;
+    return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+inline void resample_pixel(const std::uint8_t *row, const Taps &taps, std::int64_t x, std::uint8_t *out) {
+    const std::uint8_t *pixel = row + 3 * static_cast<std::int64_t>(taps.first[x]);
+    const std::int32_t *weights = taps.fixed + x * taps.stride;
+    std::int32_t red = 1 << (kFixedPointBits - 1), green = red, blue = red;
+    for (std::int32_t i = 0; i < taps.count[x]; ++i, pixel += 3) {
+        red += pixel[0] * weights[i];
+        green += pixel[1] * weights[i];
+        blue += pixel[2] * weights[i];
+    }
+    out[3 * x] = to_byte(red);
+    out[3 * x + 1] = to_byte(green);
+    out[3 * x + 2] = to_byte(blue);
+}
+
+#ifdef __AVX2__
+// Outputs of a row up to the first that takes the last input: there red, green, blue and the byte behind them are read
+// together, and written together, so that the last ones would leave the row. Returns how many were written.
+inline std::int64_t resample_pixels(const std::uint8_t *row, const Taps &taps, std::uint8_t *out) {
+    const std::int32_t end = taps.first[taps.num_outputs - 1] + taps.count[taps.num_outputs - 1];
+    std::int64_t x = 0;
+    for (; taps.first[x] + taps.count[x] < end; ++x) {
+        const std::uint8_t *pixel = row + 3 * static_cast<std::int64_t>(taps.first[x]);
+        const std::int32_t *weights = taps.fixed + x * taps.stride;
+        __m128i sums = _mm_set1_epi32(1 << (kFixedPointBits - 1));
+        for (std::int32_t i = 0; i < taps.count[x]; ++i, pixel += 3) {
+            std::int32_t bytes;  // GCC before 11.3 has no _mm_loadu_si32 that is right
+            std::memcpy(&bytes, pixel, sizeof bytes);
+            const __m128i words = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes));
+            sums = _mm_add_epi32(sums, _mm_mullo_epi32(words, _mm_set1_epi32(weights[i])));
+        }
+        const __m128i halves = _mm_packus_epi32(_mm_srai_epi32(sums, kFixedPointBits), _mm_setzero_si128());
+        const std::int32_t packed = _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves));  // which keeps them in 0 to 255
+        std::memcpy(out + 3 * x, &packed, sizeof packed);
+    }
+    return x;
+}
+#else
+inline std::int64_t resample_pixels(const std::uint8_t *, const Taps &, std::uint8_t *) { return 0; }
+#endif
+
+void resample_row_rgb(const std::uint8_t *row, const Taps &taps, std::uint8_t *out) {
+    for (std::int64_t x = resample_pixels(row, taps, out); x < taps.num_outputs; ++x) resample_pixel(row, taps, x, out);
+}
+
+void resample_row_depth(const float *row, const Taps &taps, float *out) {
+    for (std::int64_t x = 0; x < taps.num_outputs; ++x) {
+        const float *depth = row + taps.first[x];
+        const double *weights = taps.exact + x * taps.stride;
+        double sum = 0;
+        for (std::int32_t i = 0; i < taps.count[x]; ++i) sum += static_cast<double>(depth[i]) * weights[i];
+        out[x] = static_cast<float>(sum);
+    }
+}
+
+constexpr int kColumnChunk = 64;  // sums that stay in registers while the taps are walked
+
+void resample_column_bytes(const std::uint8_t *rows, std::int64_t width, const Taps &taps, std::int64_t y,
+                           std::uint8_t *out) {
+    const std::uint8_t *first = rows + taps.first[y] * width;
+    const std::int32_t *weights = taps.fixed + y * taps.stride;
+    const std::int32_t count = taps.count[y];
+    std::int64_t x = 0;
+    for (; x + kColumnChunk <= width; x += kColumnChunk) {
+        std::int32_t sums[kColumnChunk];
+        for (int i = 0; i < kColumnChunk; ++i) sums[i] = 1 << (kFixedPointBits - 1);
+        for (std::int32_t k = 0; k < count; ++k) {
+            const std::uint8_t *row = first + k * width + x;
+            for (int i = 0; i < kColumnChunk; ++i) sums[i] += row[i] * weights[k];
+        }
+        for (int i = 0; i < kColumnChunk; ++i) out[x + i] = to_byte(sums[i]);
+    }
+    for (; x < width; ++x) {
+        std::int32_t sum = 1 << (kFixedPointBits - 1);
+        for (std::int32_t k = 0; k < count; ++k) sum += first[k * width + x] * weights[k];
+        out[x] = to_byte(sum);
+    }
+}
+
+void resample_column_depth(const float *rows, std::int64_t width, const Taps &taps, std::int64_t y, float *out) {
+    const float *first = rows + taps.first[y] * width;
+    const double *weights = taps.exact + y * taps.stride;
+    const std::int32_t count = taps.count[y];
+    constexpr int kChunk = 16;
+    std::int64_t x = 0;
+    for (; x + kChunk <= width; x += kChunk) {
+        double sums[kChunk] = {};
+        for (std::int32_t k = 0; k < count; ++k) {
+            const float *row = first + k * width + x;
+            for (int i = 0; i < kChunk; ++i) sums[i] += static_cast<double>(row[i]) * weights[k];
+        }
+        for (int i = 0; i < kChunk; ++i) out[x + i] = static_cast<float>(sums[i]);
+    }
+    for (; x < width; ++x) {
+        double sum = 0;
+        for (std::int32_t k = 0; k < count; ++k) sum += static_cast<double>(first[k * width + x]) * weights[k];
+        out[x] = static_cast<float>(sum);
+    }
+}
+
+}  // namespace
+}  // namespace mvde::internal

@@ -1,0 +1,47 @@
+// What stays in the first-level cache while all of a block's sums are taken: 16 rows, one neighbour above and below, and a
+// chunk left and right of which the pixel next to the tile is used.
+#pragma once
+
+#include "kernel/patch.hpp"
+
+namespace mvde::internal {
+namespace {
+
+constexpr int kTileRows = 16;
+constexpr int kTileColumns = 256;
+constexpr int kTileStride = kTileColumns + 3 * kLanes;
+
+struct Tile {
+    std::int64_t image, y, x;  // of the first pixel
+    int height, width;
+};
+
+MVDE_INLINE std::int64_t clamped(std::int64_t value, std::int64_t low, std::int64_t high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+// Fills rows -1 … height and columns -1 … width of the tile around `origin`, and writes the tile's part of the depth
+// map. Says whether every pixel, neighbours included, is valid.
+bool load_tile(const PostprocessJob &job, RowConverter convert, const Tile &tile, float *origin) {
+    const std::int64_t left = clamped(tile.x, 0, kLanes);
+    const std::int64_t end = clamped(tile.x + tile.width + kLanes, 0, job.width);
+    const bool needs_neighbours = job.num_stats > 0;
+    bool all_valid = true;
+    for (int y = needs_neighbours ? -1 : 0; y < tile.height + (needs_neighbours ? 1 : 0); ++y) {
+        const std::int64_t source_y = clamped(tile.y + y, 0, job.height - 1);
+        const unsigned char *source = job.raw.data + tile.image * job.raw.batch_stride + source_y * job.raw.row_stride +
+                                      (tile.x - left) * job.raw.pixel_stride;
+        float *row = origin + y * kTileStride;
+        all_valid &= convert(job, source, end - tile.x + left, row - left, kTileStride);
+        if (left == 0) row[-1] = row[0];
+        if (tile.x + tile.width == job.width) row[tile.width] = row[tile.width - 1];
+        if (job.depth.data && y >= 0 && y < tile.height) {
+            write_row(job, row, tile.width, job.depth.data + tile.image * job.depth.batch_stride +
+                                                source_y * job.depth.row_stride + tile.x * job.depth.pixel_stride);
+        }
+    }
+    return all_valid;
+}
+
+}  // namespace
+}  // namespace mvde::internal

@@ -1,0 +1,206 @@
+#include "session/artifact.hpp"
+
+#include "session/sha256.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+namespace mvde::internal {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uintmax_t kMaxManifestBytes = 1 << 22;
+
+std::string read_text(const fs::path &path) {
+    std::error_code error;
+    const std::uintmax_t size = fs::file_size(path, error);
+    std::ifstream stream(path, std::ios::binary);
+    if (error || !stream) {
+        if (!fs::exists(path))
+            throw Refused(MVDE_ERROR_MANIFEST, "there is no manifest " + path.string() +
+                                                   "; an artefact is a file and its manifest: copy both, or write them with "
+                                                   "`mvde export` or `mvde build`");
+        throw Refused(MVDE_ERROR_MANIFEST, "cannot read the manifest " + path.string());
+    }
+    if (size > kMaxManifestBytes)
+        throw Refused(MVDE_ERROR_MANIFEST, path.string() + " has " + std::to_string(size) + " bytes: too large to be a manifest");
+    std::ostringstream text;
+    text << stream.rdbuf();
+    return text.str();
+}
+
+Manifest read_manifest(const fs::path &path) { return parse_manifest(read_text(path), path.string()); }
+
+std::string sha256_file(const fs::path &path) {
+    std::ifstream stream(path, std::ios::binary);
+    std::vector<char> chunk(1 << 20);
+    Sha256 digest;
+    while (stream) {
+        stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+        digest.update(chunk.data(), static_cast<std::size_t>(stream.gcount()));
+    }
+    if (!stream.eof())
+        throw Refused(MVDE_ERROR_ARTIFACT, "cannot read " + path.string() + ": " + std::strerror(errno));
+    return digest.hexadecimal();
+}
+
+void verify(const fs::path &path, const FileRecord &record, const std::string &command) {
+    const auto refuse = [&](const std::string &message) { throw Refused(MVDE_ERROR_HASH, path.string() + message); };
+    if (!fs::is_regular_file(path))
+        refuse(", which its manifest describes, is missing; copy it too or run `" + command + "` again");
+    const auto size_bytes = static_cast<std::int64_t>(fs::file_size(path));
+    if (size_bytes != record.size_bytes)
+        refuse(" has " + std::to_string(size_bytes) + " bytes, but its manifest states " + std::to_string(record.size_bytes) +
+               " (truncated, or replaced?); copy it again or run `" + command + "` again");
+    const std::string actual = sha256_file(path);
+    if (actual != record.sha256)
+        refuse(" has SHA-256 " + actual.substr(0, 12) + "…, but its manifest states " + record.sha256.substr(0, 12) +
+               "…: it is not the file that was measured; copy it again or run `" + command + "` again");
+}
+
+// The features that this CPU's description in /proc/cpuinfo lists (x86 and Arm name the line differently).
+std::vector<std::string> cpu_features() {
+    std::ifstream stream("/proc/cpuinfo");
+    for (std::string line; std::getline(stream, line);) {
+        const std::size_t colon = line.find(':');
+        if (colon == std::string::npos) continue;
+        const std::string key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
+        if (colon == 0 || (key != "flags" && key != "Features")) continue;
+        std::istringstream words(line.substr(colon + 1));
+        std::vector<std::string> features;
+        for (std::string word; words >> word;) features.push_back(word);
+        return features;
+    }
+    return {};
+}
+
+// Whether a version is the one recorded; Python's packages leave out the build's number where they have none ("10.3.0").
+bool is_version(const std::string &version, const std::string &recorded) {
+    return version == recorded || version.rfind(recorded + ".", 0) == 0;
+}
+
+// The numbers of a version, as far as it has some.
+std::vector<int> numbers_of(const std::string &version) {
+    std::vector<int> numbers;
+    std::istringstream words(version);
+    for (int number; words >> number; words.get()) numbers.push_back(number);
+    return numbers;
+}
+
+// A version-compatible plan of TensorRT runs in the same major version, from the one that built it on.
+bool runs_in(const EngineRecord &engine, const std::string &version) {
+    const std::vector<int> built = numbers_of(engine.library_version), here = numbers_of(version);
+    const bool is_same_major = !built.empty() && !here.empty() && built[0] == here[0];
+    return engine.option("version_compatible") == "True" && is_same_major && built <= here;
+}
+
+// Whether a plan for those compute capabilities runs on a GPU with that one.
+bool runs_on(const EngineRecord &engine, const std::string &here) {
+    if (engine.option("hardware") == "ampere-plus") return numbers_of(here) >= std::vector<int>{8, 0};
+    const std::vector<std::string> &built_for = engine.compute_capabilities;
+    return std::find(built_for.begin(), built_for.end(), here) != built_for.end();
+}
+
+std::string joined(const std::vector<std::string> &texts) {
+    std::string all;
+    for (const std::string &text : texts) all += (all.empty() ? "" : ", ") + text;
+    return all;
+}
+
+}  // namespace
+
+Artifact load_artifact(const std::string &path) {
+    const fs::path given(path);
+    if (!fs::exists(given))
+        throw Refused(MVDE_ERROR_ARTIFACT, "there is no engine at " + path + "; `mvde build` writes engines to engines/");
+    const bool is_folder = fs::is_directory(given);
+    fs::path where = is_folder ? given / "engine.json" : given;
+    where.replace_extension(".json");
+    const Manifest manifest = read_manifest(where);
+    const fs::path file = where.parent_path() / manifest.file.name;
+    if (!is_folder && given.extension() != ".json" && given.filename() != manifest.file.name)
+        throw Refused(MVDE_ERROR_HASH, where.string() + " describes " + manifest.file.name + ", not " + given.filename().string());
+    const std::string command = manifest.kind == "onnx" ? "mvde export" : "mvde build";
+    verify(file, manifest.file, command);
+    for (const FileRecord &record : manifest.companions) verify(where.parent_path() / record.name, record, command);
+    if (manifest.kind != "engine")
+        throw Refused(MVDE_ERROR_ARTIFACT, file.string() + " is an ONNX graph, not an engine; build one: mvde build --onnx " +
+                                               file.string());
+    return {file.string(), where.parent_path().string(), manifest};
+}
+
+void check_cpu(const Artifact &artifact) {
+    const std::vector<std::string> here = cpu_features();
+    std::string missing;
+    for (const std::string &feature : artifact.manifest.engine.cpu_features)
+        if (std::find(here.begin(), here.end(), feature) == here.end()) missing += (missing.empty() ? "" : ", ") + feature;
+    if (!missing.empty())
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built for a CPU with " + missing +
+                                                   ", which this one lacks; build it again here: " +
+                                                   build_command(artifact.manifest));
+}
+
+void check_library(const Artifact &artifact, const mvde_backend &backend) {
+    const EngineRecord &engine = artifact.manifest.engine;
+    const std::string version = backend.library_version();
+    if (is_version(version, engine.library_version) || runs_in(engine, version)) return;
+    // Each side has its own words for a library that needs a GPU.
+    const std::string built = backend.device ? " cannot run here: it was built with " + std::string(backend.title)
+                                             : " was built with " + engine.backend;
+    throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + built + " " + engine.library_version + ", but " + version +
+                                               " is installed; build it again here: " + build_command(artifact.manifest));
+}
+
+void check_device(const Artifact &artifact, const mvde_backend_device &device) {
+    const EngineRecord &engine = artifact.manifest.engine;
+    if (!runs_on(engine, device.compute_capability))
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " cannot run here: it was built for compute capability " +
+                                                   joined(engine.compute_capabilities) + ", but " + device.name + " has " +
+                                                   device.compute_capability + "; build it again here: " +
+                                                   build_command(artifact.manifest));
+}
+
+void check_proved(const Artifact &artifact, const mvde_backend_device *device) {
+    const ParityRecord &parity = artifact.manifest.parity;
+    const std::string prove = "; measure it on this machine: mvde build --prove " + artifact.folder;
+    if (parity.is_unmeasured)
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " has parity " + parity.state + prove);
+    std::string was, now;
+    const auto compare = [&](const std::string &measured, const char *here) {
+        if (measured == here) return;
+        was += (was.empty() ? "" : ", ") + measured;
+        now += (now.empty() ? "" : ", ") + std::string(here);
+    };
+    if (device && !(parity.gpu.empty() && parity.compute_capability.empty())) {
+        compare(parity.gpu, device->name);
+        compare(parity.compute_capability, device->compute_capability);
+    }
+    if (!was.empty())
+        throw Refused(MVDE_ERROR_INCOMPATIBLE,
+                      artifact.folder + " was measured on " + was + ", but this machine has " + now + prove);
+}
+
+void check_graph(const Artifact &artifact) {
+    const fs::path root = fs::canonical(artifact.path).parent_path().parent_path().parent_path();
+    const fs::path stem = root / "export" / artifact.manifest.stem();
+    const fs::path graph_manifest = stem.string() + ".json";
+    if (!fs::is_regular_file(graph_manifest)) return;
+    if (read_manifest(graph_manifest).file.sha256 != artifact.manifest.engine.onnx_sha256)
+        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built from another graph than " + stem.string() +
+                                                   ".onnx, which was exported since; build it again: " +
+                                                   build_command(artifact.manifest));
+}
+
+std::string build_command(const Manifest &manifest) {
+    const std::string batch = manifest.batch() == 1 ? "" : " --batch " + std::to_string(manifest.batch());
+    return "mvde build --engine " + manifest.engine.id + " --name " + manifest.name + " --res " +
+           std::to_string(manifest.height()) + "x" + std::to_string(manifest.width()) + batch;
+}
+
+}  // namespace mvde::internal

@@ -1,0 +1,128 @@
+// The C functions of sessions: handles, arguments, and no exception beyond here.
+#include "error.hpp"
+#include "handles.hpp"
+#include "session/session.hpp"
+
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <new>
+
+namespace mvde::internal {
+namespace {
+
+using Sessions = Handles<Session, mvde_session, 1024>;
+
+// Never destroyed: a session that is open when the process ends must not outlive its inference library.
+Sessions &sessions() {
+    static Sessions &all = *new Sessions;
+    return all;
+}
+
+std::int32_t refuse(Sessions::Access access) {
+    if (access == Sessions::Access::busy)
+        return fail(MVDE_ERROR_BUSY, "the session is in use by another call: give each thread its own");
+    return fail(MVDE_ERROR_CLOSED, "the session was closed, or did not come from mvde_open");
+}
+
+// Runs a call that changes the session, and remembers in the handle why it failed.
+template <class Call>
+std::int32_t with(mvde_session *handle, Call call) {
+    if (!handle) return fail(MVDE_ERROR_ARGUMENT, "session is NULL: open one with mvde_open");
+    const Sessions::Hold session = sessions().change(handle);
+    if (session.access() != Sessions::Access::granted) return refuse(session.access());
+    const std::int32_t status = call(*session);
+    if (status) std::snprintf(session->last_error, sizeof session->last_error, "%s", mvde_last_error());
+    return status;
+}
+
+std::int32_t check_options(const mvde_session_options &options) {
+    if (options.struct_size != sizeof options)
+        return fail(MVDE_ERROR_ARGUMENT, "options.struct_size is %u: start from mvde_session_defaults()", options.struct_size);
+    if (options.num_threads < 1 || options.num_threads > 256)
+        return fail(MVDE_ERROR_ARGUMENT, "options.num_threads is %d: expected 1 to 256", options.num_threads);
+    return MVDE_OK;
+}
+
+}  // namespace
+
+}  // namespace mvde::internal
+
+using namespace mvde::internal;
+
+extern "C" {
+
+void mvde_session_defaults(mvde_session_options *options) {
+    if (options) *options = {sizeof *options, MVDE_RGB, 0, 0, MVDE_STRETCH, 1};
+}
+
+int32_t mvde_open(const char *engine_path, const mvde_session_options *options, mvde_session **session) {
+    if (!session) return fail(MVDE_ERROR_ARGUMENT, "session is NULL: expected the address of a handle");
+    *session = nullptr;
+    if (!engine_path || !*engine_path) return fail(MVDE_ERROR_ARGUMENT, "engine_path is NULL or empty");
+    mvde_session_options chosen;
+    mvde_session_defaults(&chosen);
+    if (options) chosen = *options;
+    if (const int32_t status = check_options(chosen)) return status;
+    try {
+        *session = sessions().add(std::make_unique<Session>(engine_path, chosen));
+        return *session ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "1024 sessions are open: close one first");
+    } catch (const Refused &error) {
+        return fail(error.status, "%s", error.what());
+    } catch (const std::bad_alloc &) {
+        return fail(MVDE_ERROR_MEMORY, "no memory to open %s", engine_path);
+    } catch (const std::exception &error) {
+        return fail(MVDE_ERROR_ARTIFACT, "cannot open %s: %s", engine_path, error.what());
+    }
+}
+
+void mvde_close(mvde_session *session) {
+    if (session) sessions().close(session);
+}
+
+int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs) {
+    return with(session, [&](Session &open) -> std::int32_t {
+        if (!frame || !outputs) return fail(MVDE_ERROR_ARGUMENT, "frame or outputs is NULL");
+        return open.infer(*frame, *outputs);
+    });
+}
+
+int32_t mvde_infer_async(mvde_session *session, const mvde_frame *frame) {
+    return with(session, [&](Session &open) -> std::int32_t {
+        return frame ? open.start(*frame) : fail(MVDE_ERROR_ARGUMENT, "frame is NULL");
+    });
+}
+
+int32_t mvde_wait(mvde_session *session, int64_t timeout_ms, const mvde_outputs *outputs) {
+    return with(session, [&](Session &open) -> std::int32_t {
+        return outputs ? open.wait(timeout_ms, *outputs) : fail(MVDE_ERROR_ARGUMENT, "outputs is NULL");
+    });
+}
+
+int32_t mvde_bind_device(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs) {
+    return with(session, [&](Session &open) -> std::int32_t {
+        if (!frame || !outputs) return fail(MVDE_ERROR_ARGUMENT, "frame or outputs is NULL");
+        return open.bind_device(*frame, *outputs);
+    });
+}
+
+int32_t mvde_infer_device(mvde_session *session, void *stream) {
+    return with(session, [&](Session &open) { return open.infer_device(stream); });
+}
+
+const char *mvde_session_error(const mvde_session *session) {
+    const Sessions::Hold open = sessions().read(session);
+    return session && open.access() == Sessions::Access::granted ? open->last_error : "";
+}
+
+int32_t mvde_session_query(const mvde_session *session, mvde_session_info *info) {
+    if (!session || !info) return fail(MVDE_ERROR_ARGUMENT, "session or info is NULL");
+    if (info->struct_size != sizeof *info)
+        return fail(MVDE_ERROR_ARGUMENT, "info.struct_size is %u: expected sizeof(mvde_session_info)", info->struct_size);
+    const Sessions::Hold open = sessions().read(session);
+    if (open.access() != Sessions::Access::granted) return refuse(open.access());
+    open->describe(*info);
+    return MVDE_OK;
+}
+
+}  // extern "C"
