@@ -21,6 +21,7 @@ BUILD := build/native
 OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_spec('openvino'); \
     print(s.submodule_search_locations[0] + '/cmake' if s else '')" 2>/dev/null)
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
+CLANG_FORMATTED = $(shell find cpp tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: nano demo test check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
@@ -103,6 +104,7 @@ nano: $(VENV)/.test mvde/lib/libmvde.so
 
 format-check: $(VENV)/.lint
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CLANG_FORMATTED)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -112,6 +114,7 @@ types: $(VENV)/.lint $(VENV)/.test
 
 format: $(VENV)/.lint
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CLANG_FORMATTED)
 	$(BIN)/ruff check --fix .
 
 $(BIN)/python:
