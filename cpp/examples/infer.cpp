@@ -44,7 +44,8 @@ bool write(const char *path, const std::vector<float> &values) {
 }  // namespace
 
 int main(int argc, char **argv) {
-    if (argc < 5 || argc > 6) return report("usage: infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop]");
+    if (argc < 5 || argc > 6)
+        return report("usage: infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop]");
     Photograph photograph;
     if (!read_ppm(argv[2], photograph)) return report(std::string(argv[2]) + " is not a binary 8-bit RGB PPM file (P6)");
     const std::string_view fit = argc == 6 ? argv[5] : "stretch";

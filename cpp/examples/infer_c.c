@@ -24,7 +24,8 @@ static int read_ppm(const char *path, struct photograph *photograph) {
     int most = 0;
     if (!stream) return 0;
     if (fscanf(stream, "P6 %d %d %d", &photograph->width, &photograph->height, &most) == 3 && most == 255 &&
-        fgetc(stream) != EOF && photograph->height > 0 && photograph->width > 0 && photograph->height <= 65536 && photograph->width <= 65536) {
+        fgetc(stream) != EOF && photograph->height > 0 && photograph->width > 0 && photograph->height <= 65536 &&
+        photograph->width <= 65536) {
         size = (size_t)photograph->height * (size_t)photograph->width * 3;
         photograph->rgb = malloc(size);
         if (photograph->rgb && fread(photograph->rgb, 1, size, stream) != size) size = 0;

@@ -60,8 +60,8 @@ int main(int argc, char **argv) {
         if (took_ms <= static_cast<double>(budget_ms)) continue;
         ++num_late;
         const auto num_missed = static_cast<long long>(took_ms / static_cast<double>(budget_ms));
-        std::fprintf(stderr, "robot_loop: frame %lld took %.1f ms of %lld: %lld late so far, passing over %lld\n", num_frames,
-                     took_ms, static_cast<long long>(budget_ms), num_late, num_missed);
+        std::fprintf(stderr, "robot_loop: frame %lld took %.1f ms of %lld: %lld late so far, passing over %lld\n",
+                     num_frames, took_ms, static_cast<long long>(budget_ms), num_late, num_missed);
         for (long long i = 0; i < num_missed && read_frame(rgb); ++i) ++num_passed;
     }
     std::printf("%lld frames published, %lld of them late, %lld passed over; %s %s, %s\n", num_frames, num_late, num_passed,

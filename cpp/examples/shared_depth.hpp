@@ -82,8 +82,12 @@ public:
             mapping_ = Mapping(file, num_words, PROT_READ | PROT_WRITE);
         close(file);
         if (!mapping_) return;
-        const std::int64_t header[] = {static_cast<std::int64_t>(sizes.slot_words()), sizes.height, sizes.width,
-                                       sizes.grid_rows, sizes.grid_columns, sizes.num_stats};
+        const std::int64_t header[] = {static_cast<std::int64_t>(sizes.slot_words()),
+                                       sizes.height,
+                                       sizes.width,
+                                       sizes.grid_rows,
+                                       sizes.grid_columns,
+                                       sizes.num_stats};
         for (std::size_t i = 0; i < std::size(header); ++i)
             mapping_.words()[kSlotWordsWord + i].store(static_cast<std::uint64_t>(header[i]));
         mapping_.words()[kMagicWord].store(kMagic);  // last: now there is something to read
@@ -106,7 +110,9 @@ private:
     static std::uint64_t store(const std::vector<float> &first, const std::vector<float> &second, Word *out) {
         std::uint64_t sum = 0;
         const std::size_t size = first.size() + second.size();
-        const auto at = [&](std::size_t i) { return i < first.size() ? first[i] : i < size ? second[i - first.size()] : 0.0F; };
+        const auto at = [&](std::size_t i) {
+            return i < first.size() ? first[i] : i < size ? second[i - first.size()] : 0.0F;
+        };
         for (std::size_t i = 0; i < size; i += 2) {
             const float pair[] = {at(i), at(i + 1)};
             std::uint64_t word;
@@ -127,7 +133,7 @@ public:
     explicit Reader(const std::string &name) {
         const int file = shm_open(("/" + name).c_str(), O_RDONLY, 0);
         if (file < 0) return;
-        struct stat about {};
+        struct stat about{};
         const bool is_whole = !fstat(file, &about) && about.st_size >= static_cast<off_t>(kHeaderWords * sizeof(Word));
         if (is_whole) mapping_ = Mapping(file, static_cast<std::size_t>(about.st_size) / sizeof(Word), PROT_READ);
         close(file);

@@ -14,9 +14,9 @@
 namespace mvde_cuda {
 
 // Depth (depth_output other than kNoDepth), statistics (num_columns above 0), or both in one pass.
-cudaError_t enqueue_postprocess(RawType raw_type, const PostprocessParams& params, cudaStream_t stream);
+cudaError_t enqueue_postprocess(RawType raw_type, const PostprocessParams &params, cudaStream_t stream);
 
 // One camera frame to the model's input.
-cudaError_t enqueue_preprocess(const PreprocessParams& params, cudaStream_t stream);
+cudaError_t enqueue_preprocess(const PreprocessParams &params, cudaStream_t stream);
 
 }  // namespace mvde_cuda

@@ -16,10 +16,10 @@ enum DepthOutput { kNoDepth = 0, kDepthMetres = 1, kDepthMillimetres = 2 };  // 
 
 // t = scale * raw + shift, then the depth in metres:
 enum Conversion {
-  kLinear = 0,      // t
-  kInverse = 1,     // 1 / t
-  kExp = 2,         // exp(t)
-  kLogSigmoid = 3,  // exp(log_min + log_span * sigmoid(t))
+    kLinear = 0,      // t
+    kInverse = 1,     // 1 / t
+    kExp = 2,         // exp(t)
+    kLogSigmoid = 3,  // exp(log_min + log_span * sigmoid(t))
 };
 
 // What becomes of a finite, positive depth outside the bounds: it is invalid, or is moved to the nearest bound.
@@ -29,24 +29,24 @@ enum Statistic { kMean = 0, kVar = 1, kGrad = 2, kMin = 3, kMax = 4, kValid = 5 
 constexpr int kMaxColumns = 8;  // columns are four bits each in an unsigned
 
 struct PostprocessParams {
-  const void* raw;               // [batch, height, width] of RawType, contiguous along x
-  void* depth;                   // [batch, height, width] of DepthOutput, contiguous along x; unused for kNoDepth
-  float* stats;                  // [batch, patches, num_columns], contiguous; unused where num_columns is 0
-  long long raw_batch_stride;
-  long long raw_row_stride;
-  long long depth_batch_stride;
-  long long depth_row_stride;
-  int batch, height, width;      // pixels; multiples of patch
-  int patch;                     // side of a patch in pixels
-  int depth_output;              // DepthOutput
-  int conversion;                // Conversion
-  int range;                     // Range
-  float scale, shift;
-  float log_min, log_span;       // of kLogSigmoid: ln(min), ln(max / min)
-  float min_depth_m, max_depth_m;  // inclusive
-  float invalid_m;               // written to float32 depth where none is valid
-  unsigned columns;              // Statistic of column i in bits 4i to 4i + 3
-  int num_columns;
+    const void *raw;               // [batch, height, width] of RawType, contiguous along x
+    void *depth;                   // [batch, height, width] of DepthOutput, contiguous along x; unused for kNoDepth
+    float *stats;                  // [batch, patches, num_columns], contiguous; unused where num_columns is 0
+    long long raw_batch_stride;
+    long long raw_row_stride;
+    long long depth_batch_stride;
+    long long depth_row_stride;
+    int batch, height, width;      // pixels; multiples of patch
+    int patch;                     // side of a patch in pixels
+    int depth_output;              // DepthOutput
+    int conversion;                // Conversion
+    int range;                     // Range
+    float scale, shift;
+    float log_min, log_span;       // of kLogSigmoid: ln(min), ln(max / min)
+    float min_depth_m, max_depth_m;  // inclusive
+    float invalid_m;               // written to float32 depth where none is valid
+    unsigned columns;              // Statistic of column i in bits 4i to 4i + 3
+    int num_columns;
 };
 
 // ---------------------------------------------------------------------------------------------------------- launching
@@ -58,10 +58,10 @@ constexpr int kChunkColumns = 128;
 constexpr int kTileMargin = 4;         // floats left of the interior in shared memory: it then starts at 16 bytes
 
 struct LaunchPlan {
-  unsigned grid_x, grid_y, grid_z;
-  unsigned block_threads;
-  unsigned shared_bytes;
-  int patch_per_block;  // 1: the kernel ..._patch_per_block_..., 0: the kernel ..._patch_per_warp_...
+    unsigned grid_x, grid_y, grid_z;
+    unsigned block_threads;
+    unsigned shared_bytes;
+    int patch_per_block;  // 1: the kernel ..._patch_per_block_..., 0: the kernel ..._patch_per_warp_...
 };
 
 // Floats from one row of a tile in shared memory to the next. 16 more than a multiple of 32: the two half-warps that
@@ -73,25 +73,25 @@ MVDE_HOST_DEVICE constexpr int warp_patches_per_block(int patch) { return patch 
 MVDE_HOST_DEVICE constexpr int at_most(int value, int limit) { return value < limit ? value : limit; }
 
 MVDE_HOST_DEVICE constexpr LaunchPlan plan_postprocess(int batch, int height, int width, int patch) {
-  const unsigned rows = static_cast<unsigned>(height / patch);
-  const unsigned columns = static_cast<unsigned>(width / patch);
-  const unsigned images = static_cast<unsigned>(batch);
-  const unsigned scratch = 32 * sizeof(float);  // one value per warp, for sums over a block
-  if (patch > kLargestWarpPatch) {
-    const int pitch = tile_pitch(at_most(patch, kChunkColumns));
-    const int tile_rows = at_most(patch, kChunkRows) + 2;
-    return {columns, rows, images, kBlockThreads, static_cast<unsigned>(tile_rows * pitch) * 4u + scratch, 1};
-  }
-  const int wide = warp_patches_per_block(patch);
-  const unsigned tiles = (columns + static_cast<unsigned>(wide) - 1) / static_cast<unsigned>(wide);
-  const int pitch = tile_pitch(wide * patch);
-  return {tiles, rows, images, static_cast<unsigned>(wide) * 32u, static_cast<unsigned>((patch + 2) * pitch) * 4u, 0};
+    const unsigned rows = static_cast<unsigned>(height / patch);
+    const unsigned columns = static_cast<unsigned>(width / patch);
+    const unsigned images = static_cast<unsigned>(batch);
+    const unsigned scratch = 32 * sizeof(float);  // one value per warp, for sums over a block
+    if (patch > kLargestWarpPatch) {
+        const int pitch = tile_pitch(at_most(patch, kChunkColumns));
+        const int tile_rows = at_most(patch, kChunkRows) + 2;
+        return {columns, rows, images, kBlockThreads, static_cast<unsigned>(tile_rows * pitch) * 4u + scratch, 1};
+    }
+    const int wide = warp_patches_per_block(patch);
+    const unsigned tiles = (columns + static_cast<unsigned>(wide) - 1) / static_cast<unsigned>(wide);
+    const int pitch = tile_pitch(wide * patch);
+    return {tiles, rows, images, static_cast<unsigned>(wide) * 32u, static_cast<unsigned>((patch + 2) * pitch) * 4u, 0};
 }
 
 // Of the kernels mvde_convert_depth_...: depth alone, one thread per eight pixels of a row.
 MVDE_HOST_DEVICE constexpr LaunchPlan plan_convert_depth(int batch, int height, int width) {
-  const unsigned vectors = (static_cast<unsigned>(width) + 7u) / 8u;
-  return {(vectors + 127u) / 128u, static_cast<unsigned>(height), static_cast<unsigned>(batch), 128u, 0u, 0};
+    const unsigned vectors = (static_cast<unsigned>(width) + 7u) / 8u;
+    return {(vectors + 127u) / 128u, static_cast<unsigned>(height), static_cast<unsigned>(batch), 128u, 0u, 0};
 }
 
 }  // namespace mvde_cuda

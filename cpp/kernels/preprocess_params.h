@@ -10,30 +10,30 @@ enum PixelFormat { kRgb = 0, kBgr = 1, kGrey = 2, kNv12 = 3, kYuyv = 4 };
 // Of one axis: target pixel i is the sum over k < counts[i] of weights[i * most + k] times source pixel firsts[i] + k.
 // Weights are fixed-point numbers with kWeightBits digits behind the point, and sum to one but for rounding.
 struct Taps {
-  const int* firsts;
-  const int* counts;
-  const int* weights;
-  int most;
+    const int *firsts;
+    const int *counts;
+    const int *weights;
+    int most;
 };
 
 // From YCbCr to RGB, with 20 digits behind the point. Luma below its offset counts as the offset.
 struct YuvMatrix {
-  int luma_offset, luma_gain;
-  int red_of_v, green_of_u, green_of_v, blue_of_u;
+    int luma_offset, luma_gain;
+    int red_of_v, green_of_u, green_of_v, blue_of_u;
 };
 
 struct PreprocessParams {
-  const unsigned char* source;  // first pixel of the frame; of NV12, of its Y plane
-  const unsigned char* chroma;  // the interleaved UV plane of NV12, else unused
-  unsigned char* target;        // [height, width, 3] RGB
-  long long source_pitch, chroma_pitch, target_pitch;
-  Taps columns, rows;           // of the target box
-  int source_top, source_left;  // corner of the part of the frame that is resized; taps count from here
-  int height, width;            // of the target, pixels
-  int box_top, box_left, box_height, box_width;  // where in the target the picture goes; the rest is `fill`
-  int pixel_format;             // PixelFormat
-  YuvMatrix yuv;
-  unsigned char fill[4];        // RGB, and one byte to keep the layout even
+    const unsigned char *source;  // first pixel of the frame; of NV12, of its Y plane
+    const unsigned char *chroma;  // the interleaved UV plane of NV12, else unused
+    unsigned char *target;        // [height, width, 3] RGB
+    long long source_pitch, chroma_pitch, target_pitch;
+    Taps columns, rows;           // of the target box
+    int source_top, source_left;  // corner of the part of the frame that is resized; taps count from here
+    int height, width;            // of the target, pixels
+    int box_top, box_left, box_height, box_width;  // where in the target the picture goes; the rest is `fill`
+    int pixel_format;             // PixelFormat
+    YuvMatrix yuv;
+    unsigned char fill[4];        // RGB, and one byte to keep the layout even
 };
 
 constexpr int kWeightBits = 22;

@@ -31,7 +31,8 @@ inline std::string manifest(const std::string &content) {
   "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "folded": true},
   "patch_size": 16, "grid": [2, 3], "depth_range_m": [0.5, 4], "depth_kind": "metric",
   "stats": ["mean", "var", "grad"], "opset": 20, "source": {"checkpoint_sha256": "", "config": {"a": [1, null]}},
-  "file": {"name": "engine.blob", "sha256": ")" + hash(content) + R"(", "size_bytes": )" + std::to_string(content.size()) +
+  "file": {"name": "engine.blob", "sha256": ")" +
+           hash(content) + R"(", "size_bytes": )" + std::to_string(content.size()) +
            R"(}, "tools": {"mvde": "0.1.0"}, "parity": {},
   "engine": {"id": "openvino:fp32", "backend": "openvino", "precision": "fp32", "executed_precision": "fp32",
     "device": "a CPU", "library_version": "1.2.3", "cpu_features": [], "options": {"INFERENCE_NUM_THREADS": 1},
@@ -55,8 +56,12 @@ public:
     Folder(const Folder &) = delete;
     Folder &operator=(const Folder &) = delete;
 
-    void write(const std::string &name, const std::string &text) const { std::ofstream(path / name, std::ios::binary) << text; }
-    void spoil(const std::string &from, const std::string &to) const { write("engine.json", with(manifest(content), from, to)); }
+    void write(const std::string &name, const std::string &text) const {
+        std::ofstream(path / name, std::ios::binary) << text;
+    }
+    void spoil(const std::string &from, const std::string &to) const {
+        write("engine.json", with(manifest(content), from, to));
+    }
 
     const std::string content = "the compiled model";
     std::filesystem::path root, path;

@@ -20,8 +20,7 @@ class Engine {
 public:
     explicit Engine(const mvde_backend_request &request)
         : images(static_cast<std::size_t>(request.height * request.width * 3)),
-          depth(static_cast<std::size_t>(request.height * request.width)),
-          thread_([this] { serve(); }) {}
+          depth(static_cast<std::size_t>(request.height * request.width)), thread_([this] { serve(); }) {}
 
     ~Engine() {
         wait(-1);
@@ -44,7 +43,9 @@ public:
     bool wait(std::int64_t timeout_ms) {
         std::unique_lock<std::mutex> lock(mutex_);
         const auto is_done = [this] { return state_ == State::idle; };
-        if (timeout_ms >= 0) return changed_.wait_until(lock, std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms), is_done);
+        if (timeout_ms >= 0)
+            return changed_.wait_until(lock, std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms),
+                                       is_done);
         changed_.wait(lock, is_done);
         return true;
     }
@@ -115,7 +116,7 @@ void close(void *engine) { delete static_cast<Engine *>(engine); }
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
-    static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, nullptr, load, infer, start, wait,
-                                      nullptr, nullptr, close};
+    static const mvde_backend backend{
+        MVDE_BACKEND_VERSION, "OpenVINO", library_version, nullptr, load, infer, start, wait, nullptr, nullptr, close};
     return &backend;
 }

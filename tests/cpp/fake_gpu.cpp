@@ -66,7 +66,9 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
 
 // ---- the runtime
 
-const char *cudaGetErrorName(cudaError_t error) { return error == cudaErrorNoDevice ? "cudaErrorNoDevice" : "cudaErrorOther"; }
+const char *cudaGetErrorName(cudaError_t error) {
+    return error == cudaErrorNoDevice ? "cudaErrorNoDevice" : "cudaErrorOther";
+}
 const char *cudaGetErrorString(cudaError_t) { return "so says the fake"; }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int *count) {
@@ -93,7 +95,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
         if (recorded) recorded->run();
     });
 }
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) { return stream->is_capturing = true, cudaSuccess; }
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    return stream->is_capturing = true, cudaSuccess;
+}
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
     stream->is_capturing = false;
     if (is("uncapturable")) return stream->captured.clear(), cudaErrorStreamCaptureInvalidated;
@@ -129,12 +133,15 @@ cudaError_t cudaFree(void *data) { return std::free(data), cudaSuccess; }
 cudaError_t cudaHostAlloc(void **data, std::size_t size, unsigned) { return *data = std::malloc(size), cudaSuccess; }
 cudaError_t cudaFreeHost(void *data) { return std::free(data), cudaSuccess; }
 cudaError_t cudaHostGetDevicePointer(void **device, void *host, unsigned) { return *device = host, cudaSuccess; }
-cudaError_t cudaMemcpy(void *to, const void *from, std::size_t size, cudaMemcpyKind) { return std::memcpy(to, from, size), cudaSuccess; }
+cudaError_t cudaMemcpy(void *to, const void *from, std::size_t size, cudaMemcpyKind) {
+    return std::memcpy(to, from, size), cudaSuccess;
+}
 cudaError_t cudaMemcpyAsync(void *to, const void *from, std::size_t size, cudaMemcpyKind, cudaStream_t stream) {
     if (is("integrated")) return cudaErrorInvalidValue;  // where memory is shared nothing is copied
     return enqueue(stream, [=] { std::memcpy(to, from, size); });
 }
-cudaError_t cudaMemset2DAsync(void *data, std::size_t pitch, int value, std::size_t width, std::size_t height, cudaStream_t stream) {
+cudaError_t cudaMemset2DAsync(void *data, std::size_t pitch, int value, std::size_t width, std::size_t height,
+                              cudaStream_t stream) {
     return enqueue(stream, [=] {
         for (std::size_t y = 0; y < height; ++y) std::memset(static_cast<char *>(data) + y * pitch, value, width);
     });
@@ -146,22 +153,28 @@ cudaError_t mvde_cuda::enqueue_postprocess(RawType, const PostprocessParams &p, 
     return enqueue(stream, [p] {
         std::int32_t columns[kMaxColumns];
         for (int i = 0; i < p.num_columns; ++i) columns[i] = static_cast<std::int32_t>(p.columns >> (4 * i) & 15U);
-        const mvde_map raw{const_cast<void *>(p.raw), MVDE_FLOAT32, 0, p.batch, p.height, p.width, 0, p.raw_row_stride * 4, 0};
+        const mvde_map raw{
+            const_cast<void *>(p.raw), MVDE_FLOAT32, 0, p.batch, p.height, p.width, 0, p.raw_row_stride * 4, 0};
         const mvde_map depth{p.depth, MVDE_FLOAT32, 0, p.batch, p.height, p.width, 0, p.depth_row_stride * 4, 0};
-        const mvde_postprocess_options options{sizeof options, p.conversion, p.scale, p.shift, p.range, p.min_depth_m, p.max_depth_m, p.invalid_m};
+        const mvde_postprocess_options options{sizeof options, p.conversion,  p.scale,       p.shift,
+                                               p.range,        p.min_depth_m, p.max_depth_m, p.invalid_m};
         const mvde_stats_request request{p.patch, p.num_columns, columns, p.stats, INT64_MAX};
-        if (mvde_postprocess(&raw, &options, p.depth_output ? &depth : nullptr, p.num_columns ? &request : nullptr, nullptr)) std::abort();
+        if (mvde_postprocess(&raw, &options, p.depth_output ? &depth : nullptr, p.num_columns ? &request : nullptr, nullptr))
+            std::abort();
     });
 }
 
 cudaError_t mvde_cuda::enqueue_preprocess(const PreprocessParams &p, cudaStream_t stream) {
     return enqueue(stream, [p] {
-        const auto rounded = [](long long sum) { return static_cast<int>(std::clamp((sum + (1 << 21)) >> kWeightBits, 0LL, 255LL)); };
+        const auto rounded = [](long long sum) {
+            return static_cast<int>(std::clamp((sum + (1 << 21)) >> kWeightBits, 0LL, 255LL));
+        };
         const auto along_x = [&](int y, int column, int channel) {
             long long sum = 0;
             for (int k = 0; k < p.columns.counts[column]; ++k) {
                 const int x = p.source_left + p.columns.firsts[column] + k;
-                sum += static_cast<long long>(p.columns.weights[column * p.columns.most + k]) * p.source[(p.source_top + y) * p.source_pitch + 3 * x + channel];
+                sum += static_cast<long long>(p.columns.weights[column * p.columns.most + k]) *
+                       p.source[(p.source_top + y) * p.source_pitch + 3 * x + channel];
             }
             return rounded(sum);
         };
@@ -173,7 +186,8 @@ cudaError_t mvde_cuda::enqueue_preprocess(const PreprocessParams &p, cudaStream_
                 if (row < 0 || row >= p.box_height || column < 0 || column >= p.box_width) continue;
                 long long sum = 0;
                 for (int k = 0; k < p.rows.counts[row]; ++k)
-                    sum += static_cast<long long>(p.rows.weights[row * p.rows.most + k]) * along_x(p.rows.firsts[row] + k, column, x % 3);
+                    sum += static_cast<long long>(p.rows.weights[row * p.rows.most + k]) *
+                           along_x(p.rows.firsts[row] + k, column, x % 3);
                 out = static_cast<unsigned char>(rounded(sum));
             }
     });
@@ -200,7 +214,8 @@ std::string Plan::library_version() { return "10.3.0.26"; }
 void Plan::enqueue(cudaStream_t stream) {
     ::enqueue(stream, [plan = *library_] {
         for (std::int64_t i = 0; i < plan.num_pixels; ++i)
-            plan.depth[i] = 0.5F + static_cast<float>(plan.images[3 * i] + plan.images[3 * i + 1] + plan.images[3 * i + 2]) / 192.0F;
+            plan.depth[i] = 0.5F + static_cast<float>(plan.images[3 * i] + plan.images[3 * i + 1] + plan.images[3 * i + 2]) /
+                                       192.0F;
     });
 }
 

@@ -36,17 +36,17 @@ inline int run_all() {
 
 }  // namespace harness
 
-#define TEST(name)                                                             \
-    static void name();                                                        \
-    static const harness::Registration registration_of_##name(#name, name);    \
+#define TEST(name)                                                          \
+    static void name();                                                     \
+    static const harness::Registration registration_of_##name(#name, name); \
     static void name()
 
 // Only the first 20 failures are worth reading.
-#define CHECK(condition, ...)                                                  \
-    do {                                                                       \
-        if (!(condition) && ++harness::num_failures() <= 20) {                 \
-            std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);        \
-            std::printf("" __VA_ARGS__);                                       \
-            std::printf("\n");                                                 \
-        }                                                                      \
+#define CHECK(condition, ...)                                           \
+    do {                                                                \
+        if (!(condition) && ++harness::num_failures() <= 20) {          \
+            std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+            std::printf("" __VA_ARGS__);                                \
+            std::printf("\n");                                          \
+        }                                                               \
     } while (false)

@@ -23,9 +23,8 @@ static simde__m512i _mm512_cvtepu16_epi32(simde__m256i x) {
 static simde__m512i _mm512_cvttps_epi32(simde__m512 x) {
     float in[16];
     simde_mm512_storeu_ps(in, x);
-    return simde_mm512_castps_si512(per_lane<std::int32_t>(in, [](float v) {
-        return v >= -2147483648.0F && v < 2147483648.0F ? static_cast<std::int32_t>(v) : INT32_MIN;
-    }));
+    return simde_mm512_castps_si512(per_lane<std::int32_t>(
+        in, [](float v) { return v >= -2147483648.0F && v < 2147483648.0F ? static_cast<std::int32_t>(v) : INT32_MIN; }));
 }
 
 static simde__m512 _mm512_cvtph_ps(simde__m256i x) {
@@ -50,7 +49,7 @@ static simde__m256i _mm512_cvtepi32_epi16(simde__m512i x) {
 namespace mvde::internal {
 
 extern const Kernel kEmulatedAvx512Kernel;
-const Kernel kEmulatedAvx512Kernel = {Lanes::kName, run, resample_row_rgb, resample_row_depth,
-                                            resample_column_bytes, resample_column_depth};
+const Kernel kEmulatedAvx512Kernel = {Lanes::kName,         run, resample_row_rgb, resample_row_depth, resample_column_bytes,
+                                      resample_column_depth};
 
 }  // namespace mvde::internal

@@ -43,8 +43,12 @@ inline std::vector<double> patch_stats(const Image &image, int top, int left, in
             const double depth = image.at(y, x);
             if (!std::isnan(depth)) squares += (depth - mean) * (depth - mean);
         }
-    return {static_cast<double>(mean), static_cast<double>(squares / count), static_cast<double>(slope / count),
-            lowest, highest, static_cast<double>(count) / (static_cast<double>(size) * size)};
+    return {static_cast<double>(mean),
+            static_cast<double>(squares / count),
+            static_cast<double>(slope / count),
+            lowest,
+            highest,
+            static_cast<double>(count) / (static_cast<double>(size) * size)};
 }
 
 }  // namespace reference

@@ -26,9 +26,7 @@ struct Call {
 
     Call() { mvde_postprocess_defaults(&options); }
     int32_t postprocess() { return mvde_postprocess(&raw, &options, &depth, &request, nullptr); }
-    int32_t stats(float low = 0, float high = kInfinity) {
-        return mvde_patch_stats(&raw, low, high, &request, nullptr);
-    }
+    int32_t stats(float low = 0, float high = kInfinity) { return mvde_patch_stats(&raw, low, high, &request, nullptr); }
 };
 
 void expect(int32_t got, int32_t status, const char *words, int line) {

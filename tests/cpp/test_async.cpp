@@ -23,7 +23,8 @@ struct Opened {
     mvde_session *handle() { return session->get(); }
     mvde_outputs outputs() { return {depth.data(), 32 * 48, stats.data(), 18}; }
     void check_depth(float expected, int line) {
-        CHECK(std::all_of(depth.begin(), depth.end(), [&](float value) { return value == expected; }), "line %d: %g", line, depth[0]);
+        CHECK(std::all_of(depth.begin(), depth.end(), [&](float value) { return value == expected; }), "line %d: %g", line,
+              depth[0]);
         CHECK(stats[0] == expected, "line %d: %g", line, stats[0]);
     }
 
@@ -67,7 +68,8 @@ TEST(one_frame_is_in_flight_and_waiting_for_it_has_a_limit) {
     CHECK(mvde_infer_async(handle, &opened.frame.view) == MVDE_OK);
     EXPECT(mvde_infer_async(handle, &opened.frame.view), MVDE_ERROR_BUSY, "a frame is in flight");
     EXPECT(mvde_infer(handle, &opened.frame.view, &outputs), MVDE_ERROR_BUSY, "a frame is in flight");
-    EXPECT(mvde_wait(handle, 0, &outputs), MVDE_ERROR_TIMEOUT, "openvino:fp32 was not done after 0 ms; the frame is still in flight");
+    EXPECT(mvde_wait(handle, 0, &outputs), MVDE_ERROR_TIMEOUT,
+           "openvino:fp32 was not done after 0 ms; the frame is still in flight");
     EXPECT(mvde_wait(handle, 1, &outputs), MVDE_ERROR_TIMEOUT, "was not done after 1 ms");
     CHECK(std::string(mvde_session_error(handle)).find("after 1 ms") != std::string::npos, "the handle remembers");
     outputs.depth_capacity = 7;
@@ -100,7 +102,8 @@ TEST(device_memory_is_refused_by_a_backend_without_it) {
     Opened opened;
     const mvde_outputs outputs = opened.outputs();
     EXPECT(mvde_bind_device(opened.handle(), &opened.frame.view, &outputs), MVDE_ERROR_UNSUPPORTED, "use mvde_infer");
-    EXPECT(mvde_infer_device(opened.handle(), nullptr), MVDE_ERROR_UNSUPPORTED, "OpenVINO engines do not take device memory");
+    EXPECT(mvde_infer_device(opened.handle(), nullptr), MVDE_ERROR_UNSUPPORTED,
+           "OpenVINO engines do not take device memory");
 }
 
 TEST(a_session_that_was_closed_is_recognised) {
@@ -115,7 +118,8 @@ TEST(a_session_that_was_closed_is_recognised) {
     mvde_session_info info{};
     info.struct_size = sizeof info;
     for (mvde_session *wrong : {handle, invented}) {
-        EXPECT(mvde_infer(wrong, &opened.frame.view, &outputs), MVDE_ERROR_CLOSED, "was closed, or did not come from mvde_open");
+        EXPECT(mvde_infer(wrong, &opened.frame.view, &outputs), MVDE_ERROR_CLOSED,
+               "was closed, or did not come from mvde_open");
         EXPECT(mvde_infer_async(wrong, &opened.frame.view), MVDE_ERROR_CLOSED, "was closed");
         EXPECT(mvde_wait(wrong, 0, &outputs), MVDE_ERROR_CLOSED, "was closed");
         EXPECT(mvde_infer_device(wrong, nullptr), MVDE_ERROR_CLOSED, "was closed");
@@ -135,7 +139,8 @@ TEST(closing_awaits_the_frame_in_flight) {
     CHECK(mvde_infer_async(handle, &opened.frame.view) == MVDE_OK);
     const auto begun = std::chrono::steady_clock::now();
     mvde_close(handle);
-    CHECK(std::chrono::steady_clock::now() - begun > std::chrono::milliseconds(100), "the engine would write into freed memory");
+    CHECK(std::chrono::steady_clock::now() - begun > std::chrono::milliseconds(100),
+          "the engine would write into freed memory");
 }
 
 TEST(closing_awaits_the_call_that_is_inside) {

@@ -86,7 +86,8 @@ void exact(const Problem &problem, std::size_t at, std::size_t query, std::vecto
     std::vector<double> scores(shape.tokens, 0.0);
     for (std::size_t key = 0; key < shape.tokens; ++key)
         for (std::size_t d = 0; d < shape.depth; ++d)
-            scores[key] += element(problem.queries, query, d) * element(problem.keys, key, d) * static_cast<double>(problem.scale());
+            scores[key] += element(problem.queries, query, d) * element(problem.keys, key, d) *
+                           static_cast<double>(problem.scale());
     const double most = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
     out.assign(shape.depth, 0.0);
@@ -130,7 +131,8 @@ void check_against_double(const Problem &problem) {
 
 TEST(sizes_that_fill_no_block) {
     for (const std::size_t depth : {1, 16, 32, 64, 72, 80, 128})
-        for (const std::size_t tokens : {1, 15, 31, 32, 33, 64, 65, 100, 197}) check_against_double(Problem({1, tokens, 2, depth}, 1.0F));
+        for (const std::size_t tokens : {1, 15, 31, 32, 33, 64, 65, 100, 197})
+            check_against_double(Problem({1, tokens, 2, depth}, 1.0F));
     check_against_double(Problem({2, 50, 3, 64}, 1.0F));
     check_against_double(Problem({1, 784, 3, 64}, 2.0F));
 }

@@ -69,18 +69,22 @@ TEST(maps_of_any_shape_are_left_alone_outside) {
         unsigned char *in = in_memory.place(in_bytes, at_end), *depth = depth_memory.place(depth_bytes, at_end);
         fill(in, in_bytes, dtype);
         if (random() % 3 == 0)  // an invalid pixel sends patches another way
-            std::fill_n(in + static_cast<std::int64_t>(random()) % (height * width) * element, element, static_cast<unsigned char>(255));
+            std::fill_n(in + static_cast<std::int64_t>(random()) % (height * width) * element, element,
+                        static_cast<unsigned char>(255));
         const int64_t row = width * element;
-        const mvde_map raw{upside_down ? in + (height - 1) * row : in, dtype, 0, 1, height, width, 0, upside_down ? -row : row, 0};
+        const mvde_map raw{
+            upside_down ? in + (height - 1) * row : in, dtype, 0, 1, height, width, 0, upside_down ? -row : row, 0};
         const mvde_map out{depth, depth_dtype, 0, 1, height, width, 0, 0, 0};
         const int64_t num_floats = mvde_num_patch_stats(1, height, width, patch, 4);
         auto *stats = reinterpret_cast<float *>(stats_memory.place(static_cast<std::size_t>(num_floats) * 4, at_end));
         const mvde_stats_request request{patch, 4, kStats, stats, num_floats};
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
-            const int32_t status = wants_depth ? mvde_postprocess(&raw, nullptr, &out, random() % 4 ? &request : nullptr, nullptr)
-                                               : mvde_patch_stats(&raw, 0, INFINITY, &request, nullptr);
-            CHECK(status == MVDE_OK, "patch %d, %dx%d: %s", patch, static_cast<int>(height), static_cast<int>(width), mvde_last_error());
+            const int32_t status = wants_depth
+                                       ? mvde_postprocess(&raw, nullptr, &out, random() % 4 ? &request : nullptr, nullptr)
+                                       : mvde_patch_stats(&raw, 0, INFINITY, &request, nullptr);
+            CHECK(status == MVDE_OK, "patch %d, %dx%d: %s", patch, static_cast<int>(height), static_cast<int>(width),
+                  mvde_last_error());
         }
     }
     mvde::internal::force_kernel(nullptr);
@@ -95,7 +99,8 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         const bool is_yuv = format == MVDE_NV12 || format == MVDE_YUYV;
         const int64_t height = (1 + static_cast<int64_t>(random()) % 40) * (is_yuv ? 2 : 1);
         const int64_t width = (1 + static_cast<int64_t>(random()) % 40) * (is_yuv ? 2 : 1);
-        const int64_t target_height = 1 + static_cast<int64_t>(random()) % 70, target_width = 1 + static_cast<int64_t>(random()) % 70;
+        const int64_t target_height = 1 + static_cast<int64_t>(random()) % 70,
+                      target_width = 1 + static_cast<int64_t>(random()) % 70;
         const int64_t pixel = format == MVDE_YUYV ? 2 : format == MVDE_RGB || format == MVDE_BGR ? 3 : 1;
         const int64_t stride = width * pixel + static_cast<int64_t>(random()) % 3 * 7;
         const int64_t rows = format == MVDE_NV12 ? height / 2 * 3 : height;
@@ -104,19 +109,22 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         const auto out_bytes = static_cast<std::size_t>(target_height * target_width * 3);
         const bool at_end = random() % 2;
         mvde_resizer *resizer = nullptr;
-        CHECK(mvde_resizer_create(format, height, width, target_height, target_width, static_cast<int32_t>(random() % 3), &resizer) == MVDE_OK,
+        CHECK(mvde_resizer_create(format, height, width, target_height, target_width, static_cast<int32_t>(random() % 3),
+                                  &resizer) == MVDE_OK,
               "%s", mvde_last_error());
         const mvde_frame frame{in_memory.place(in_bytes, at_end), nullptr, format, 0, height, width, stride, stride};
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
-            CHECK(mvde_resize(resizer, &frame, out_memory.place(out_bytes, at_end), 0, nullptr) == MVDE_OK, "%s", mvde_last_error());
+            CHECK(mvde_resize(resizer, &frame, out_memory.place(out_bytes, at_end), 0, nullptr) == MVDE_OK, "%s",
+                  mvde_last_error());
         }
         const auto model_bytes = static_cast<std::size_t>(target_height * target_width * 4);
         const auto source_bytes = static_cast<std::size_t>(height * width * 4);
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
             CHECK(mvde_depth_to_source(resizer, reinterpret_cast<float *>(in_memory.place(model_bytes, at_end)), 0,
-                                       reinterpret_cast<float *>(out_memory.place(source_bytes, at_end)), 0, nullptr) == MVDE_OK,
+                                       reinterpret_cast<float *>(out_memory.place(source_bytes, at_end)), 0,
+                                       nullptr) == MVDE_OK,
                   "%s", mvde_last_error());
         }
         mvde_resizer_destroy(resizer);

@@ -17,8 +17,16 @@ std::vector<float> raw_values() {
     std::mt19937 random(6);
     std::vector<float> raw(kHeight * kWidth);
     for (float &x : raw) x = static_cast<float>(random() % 65536) / 8192.0F - 4.0F;
-    const float special[] = {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
-                             0.0F, -0.0F, 1e-42F, 3e38F, -3e38F, -88.0F, 89.0F};
+    const float special[] = {std::nanf(""),
+                             std::numeric_limits<float>::infinity(),
+                             -std::numeric_limits<float>::infinity(),
+                             0.0F,
+                             -0.0F,
+                             1e-42F,
+                             3e38F,
+                             -3e38F,
+                             -88.0F,
+                             89.0F};
     for (std::size_t i = 0; i < 10; ++i) raw[i * 37] = special[i];
     return raw;
 }

@@ -18,8 +18,10 @@ constexpr mvde::Size kFrame{60, 60};  // into 32x48: letterboxed to 32x32, bars 
 struct Folder : engine_folder::Folder {
     Folder() {
         std::string text = engine_folder::manifest(content);
-        text = with(text, "\"id\": \"openvino:fp32\", \"backend\": \"openvino\"", "\"id\": \"tensorrt:fp32\", \"backend\": \"tensorrt\"");
-        text = with(text, "\"onnx_sha256\": \"\"", R"("onnx_sha256": "", "facts": {"compute_capabilities": ["7.5", "8.7"]})");
+        text = with(text, "\"id\": \"openvino:fp32\", \"backend\": \"openvino\"",
+                    "\"id\": \"tensorrt:fp32\", \"backend\": \"tensorrt\"");
+        text = with(text, "\"onnx_sha256\": \"\"",
+                    R"("onnx_sha256": "", "facts": {"compute_capabilities": ["7.5", "8.7"]})");
         write("engine.json", with(text, "\"1.2.3\"", "\"10.3.0\""));
     }
 };
@@ -44,10 +46,12 @@ Results reference(const Frame &frame, mvde::Fit fit) {
     std::vector<uint8_t> rgb(32 * 48 * 3);
     CHECK(resizer->resize(frame.view, rgb));
     std::vector<float> depth(32 * 48);
-    for (std::size_t i = 0; i < depth.size(); ++i) depth[i] = 0.5F + static_cast<float>(rgb[3 * i] + rgb[3 * i + 1] + rgb[3 * i + 2]) / 192.0F;
+    for (std::size_t i = 0; i < depth.size(); ++i)
+        depth[i] = 0.5F + static_cast<float>(rgb[3 * i] + rgb[3 * i + 1] + rgb[3 * i + 2]) / 192.0F;
     const mvde_box box = resizer->target_box();
     for (int64_t i = 0; i < 32 * 48; ++i)
-        if (i % 48 < box.left || i % 48 >= box.right || i / 48 < box.top || i / 48 >= box.bottom) depth[static_cast<std::size_t>(i)] = 0.0F;
+        if (i % 48 < box.left || i % 48 >= box.right || i / 48 < box.top || i / 48 >= box.bottom)
+            depth[static_cast<std::size_t>(i)] = 0.0F;
     Results results(60 * 60);
     CHECK(mvde::patch_stats(mvde::depth_map(depth.data(), {32, 48}), 16, {MVDE_MEAN, MVDE_VAR, MVDE_GRAD}, results.stats));
     CHECK(resizer->depth_to_source(depth, results.depth));
@@ -64,7 +68,8 @@ TEST(frames_of_the_host_give_the_cpus_results_on_every_kind_of_gpu) {
             CHECK(session, "%s", session.error().message.c_str());
             if (!session) return;
             const mvde_session_info info = session->info();
-            const std::string how = info.execution, expected = std::string(gpu) == "uncapturable" ? "CUDA stream, for a graph" : "CUDA graph";
+            const std::string how = info.execution,
+                              expected = std::string(gpu) == "uncapturable" ? "CUDA stream, for a graph" : "CUDA graph";
             CHECK(how.find(expected) == 0, "%s", how.c_str());
             CHECK(std::string(info.device) == "Fake GPU" && std::string(info.library_version) == "10.3.0.26");
             Frame frame(kFrame);
@@ -102,9 +107,11 @@ TEST(frames_in_device_memory_are_queued_on_the_callers_stream) {
         CHECK(session->infer_device(nullptr));
         CHECK(results.stats[3] == -1.0F, "it was only queued");
         CHECK(session->infer(frame.view, host.depth, host.stats), "a frame of the host comes after it");
-        CHECK(results.stats == reference(frame, mvde::Fit::letterbox).stats && host == reference(frame, mvde::Fit::letterbox));
+        CHECK(results.stats == reference(frame, mvde::Fit::letterbox).stats &&
+              host == reference(frame, mvde::Fit::letterbox));
         CHECK(results.depth[24] == 1.5F && results.depth[0] == 0.0F, "the middle is image, the left a bar");
-        CHECK(std::string(session->info().execution).find(std::string(gpu) == "discrete" ? "CUDA graph" : "CUDA stream") == 0);
+        CHECK(std::string(session->info().execution).find(std::string(gpu) == "discrete" ? "CUDA graph" : "CUDA stream") ==
+              0);
         Frame other({32, 32});
         CHECK(session->bind_device(other.view, results.depth, results.stats).error().status == MVDE_ERROR_SHAPE);
         CHECK(session->bind_device(frame.view, {results.depth.data(), 7}, {}).error().status == MVDE_ERROR_CAPACITY);
@@ -115,8 +122,10 @@ TEST(a_machine_without_a_gpu_and_a_manifest_that_lies_have_their_own_errors) {
     const Folder folder;
     auto none = open(folder, "none");
     CHECK(!none && none.error().status == MVDE_ERROR_NO_DEVICE, "%d", none.error().status);
-    CHECK(none.error().message.find("TensorRT cannot run " + folder.path.string() + "/engine.blob: there is no CUDA device: "
-                                    "cudaErrorNoDevice") == 0, "%s", none.error().message.c_str());
+    CHECK(none.error().message.find("TensorRT cannot run " + folder.path.string() +
+                                    "/engine.blob: there is no CUDA device: "
+                                    "cudaErrorNoDevice") == 0,
+          "%s", none.error().message.c_str());
     std::ifstream stream(folder.path / "engine.json");
     const std::string good(std::istreambuf_iterator<char>(stream), {});
     const auto expect = [&](const char *from, const char *to, int32_t status, const char *words) {
@@ -126,14 +135,18 @@ TEST(a_machine_without_a_gpu_and_a_manifest_that_lies_have_their_own_errors) {
         CHECK(refused.error().message.find(words) != std::string::npos, "%s", refused.error().message.c_str());
     };
     expect("\"name\": \"depth\"", "\"name\": \"deep\"", MVDE_ERROR_INCOMPATIBLE, "it has no such tensors; build it again");
-    expect("\"10.3.0\"", "\"10.4.0\"", MVDE_ERROR_INCOMPATIBLE, "/tiny cannot run here: it was built with TensorRT 10.4.0, but 10.3.0.26 is installed; build it again here: mvde");
-    expect("\"7.5\", \"8.7\"", "\"7.5\", \"8.6\"", MVDE_ERROR_INCOMPATIBLE,
-           "/tiny cannot run here: it was built for compute capability 7.5, 8.6, but Fake GPU has 8.7; build it again here: ");
+    expect(
+        "\"10.3.0\"", "\"10.4.0\"", MVDE_ERROR_INCOMPATIBLE,
+        "/tiny cannot run here: it was built with TensorRT 10.4.0, but 10.3.0.26 is installed; build it again here: mvde");
+    expect(
+        "\"7.5\", \"8.7\"", "\"7.5\", \"8.6\"", MVDE_ERROR_INCOMPATIBLE,
+        "/tiny cannot run here: it was built for compute capability 7.5, 8.6, but Fake GPU has 8.7; build it again here: ");
     expect("\"parity\": {}", R"("parity": {"measured": false, "state": "not measured"})", MVDE_ERROR_INCOMPATIBLE,
            "/tiny has parity not measured; measure it on this machine: mvde build --prove ");
     expect("\"parity\": {}", R"("parity": {"measured_on": {"gpu": "Other GPU", "compute_capability": "8.7"}})",
            MVDE_ERROR_INCOMPATIBLE, "/tiny was measured on Other GPU, but this machine has Fake GPU; measure it on this");
-    folder.write("engine.json", with(good, "\"parity\": {}", R"("parity": {"measured": 3, "measured_on": [1], "state": {}})"));
+    folder.write("engine.json",
+                 with(good, "\"parity\": {}", R"("parity": {"measured": 3, "measured_on": [1], "state": {}})"));
     CHECK(open(folder, "discrete"), "%s", mvde_last_error());
     folder.write("engine.json", with(good, "\"10.3.0\"", "\"10.3.0.26\""));
     CHECK(open(folder, "discrete"), "%s", mvde_last_error());
@@ -142,7 +155,8 @@ TEST(a_machine_without_a_gpu_and_a_manifest_that_lies_have_their_own_errors) {
 TEST(a_version_compatible_plan_runs_in_later_versions_of_its_major) {
     const Folder folder;
     std::ifstream stream(folder.path / "engine.json");
-    const std::string good = with({std::istreambuf_iterator<char>(stream), {}}, "\"INFERENCE_NUM_THREADS\": 1", "\"version_compatible\": true");
+    const std::string good = with({std::istreambuf_iterator<char>(stream), {}}, "\"INFERENCE_NUM_THREADS\": 1",
+                                  "\"version_compatible\": true");
     for (const auto &[version, runs] : {std::pair{"10.1.0", true}, {"10.3.0.27", false}, {"9.9.9", false}, {"", false}}) {
         folder.write("engine.json", with(good, "\"10.3.0\"", std::string("\"") + version + "\""));
         CHECK(static_cast<bool>(open(folder, "discrete")) == runs, "'%s'", version);

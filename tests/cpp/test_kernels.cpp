@@ -27,7 +27,14 @@ struct Case {
     std::int64_t row_elements() const { return static_cast<std::int64_t>(width) * (1 + pixel_gap) + row_gap; }
     mvde_map map() {
         void *data = dtype == MVDE_FLOAT32 ? static_cast<void *>(buffer.data()) : static_cast<void *>(halves.data());
-        return {data, dtype, 0, batch, height, width, element() * row_elements() * height, element() * row_elements(),
+        return {data,
+                dtype,
+                0,
+                batch,
+                height,
+                width,
+                element() * row_elements() * height,
+                element() * row_elements(),
                 element() * (1 + pixel_gap)};
     }
 };
@@ -69,8 +76,8 @@ Case make_case(Random &random, int32_t dtype, int patch, float offset, float spr
     for (int b = 0; b < c.batch; ++b)
         for (int y = 0; y < c.height; ++y)
             for (int x = 0; x < c.width; ++x) {
-                const std::size_t at = static_cast<std::size_t>((static_cast<std::int64_t>(b) * c.height + y) *
-                                                                c.row_elements() + x * (1 + c.pixel_gap));
+                const std::size_t at = static_cast<std::size_t>(
+                    (static_cast<std::int64_t>(b) * c.height + y) * c.row_elements() + x * (1 + c.pixel_gap));
                 if (dtype == MVDE_FLOAT32) {
                     c.buffer[at] = sample(random, offset, spread, special_percent);
                     c.exact.push_back(static_cast<double>(c.buffer[at]));
@@ -115,7 +122,8 @@ void check_close(const Case &c, const std::vector<float> &got, double low, doubl
                 const double relative[] = {2 * kUnit, 5 * terms * kUnit, terms * kUnit, 0, 0, kUnit};
                 // An offset far above the spread rounds the depths' own differences by nothing, but the shift by u.
                 const double deviation = std::sqrt(5 * expected[1]);  // at most, from the shift
-                const double absolute[] = {1e-44 + terms * kUnit * deviation, 1e-37 + std::pow(kUnit * expected[4], 2), 2e-22, 0, 0, 0};
+                const double absolute[] = {
+                    1e-44 + terms * kUnit * deviation, 1e-37 + std::pow(kUnit * expected[4], 2), 2e-22, 0, 0, 0};
                 for (int s = 0; s < 6; ++s)
                     CHECK(close(static_cast<double>(got[at + s]), expected[s], relative[s], absolute[s]),
                           "%s, stat %d, patch %d at (%d, %d) of %dx%d: got %.9g, expected %.9g", kernel, s, c.patch, y, x,
@@ -207,7 +215,8 @@ TEST(how_a_map_is_read_does_not_change_a_bit) {
             gapped.pixel_gap = 1;
             gapped.buffer.assign(static_cast<std::size_t>(gapped.row_elements()) * gapped.height * gapped.batch, kNaN);
             for (std::size_t i = 0; i < dense.buffer.size(); ++i) {
-                const std::size_t row = i / static_cast<std::size_t>(dense.width), column = i % static_cast<std::size_t>(dense.width);
+                const std::size_t row = i / static_cast<std::size_t>(dense.width),
+                                  column = i % static_cast<std::size_t>(dense.width);
                 gapped.buffer[row * static_cast<std::size_t>(gapped.row_elements()) + 2 * column] = dense.buffer[i];
             }
             for (const mvde::internal::Kernel *kernel : testable_kernels()) {

@@ -36,7 +36,8 @@ void expect(const std::string &text, const std::string &words, int line) {
 TEST(sha256_gives_the_published_digests) {
     CHECK(engine_folder::hash("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     CHECK(engine_folder::hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    CHECK(engine_folder::hash(std::string(1000000, 'a')) == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    CHECK(engine_folder::hash(std::string(1000000, 'a')) ==
+          "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
 TEST(a_good_manifest_is_read) {
@@ -64,10 +65,36 @@ TEST(the_number_of_operations_may_be_there) {
 }
 
 TEST(what_is_not_json_is_refused) {
-    const std::vector<std::string> broken = {
-        "", " ", "{", "[", "nul", "{\"a\" 1}", "{\"a\": 1,}", "[1 2]", "[1,]", "01", "-", "1.", "1e", "+1", ".5", "NaN",
-        "\"a", "\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\udc00\"", "\"\n\"", "\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"",
-        "{} {}", "{\"a\": 1, \"a\": 2}", "99999999999999999999", "1e999", std::string("\0", 1)};
+    const std::vector<std::string> broken = {"",
+                                             " ",
+                                             "{",
+                                             "[",
+                                             "nul",
+                                             "{\"a\" 1}",
+                                             "{\"a\": 1,}",
+                                             "[1 2]",
+                                             "[1,]",
+                                             "01",
+                                             "-",
+                                             "1.",
+                                             "1e",
+                                             "+1",
+                                             ".5",
+                                             "NaN",
+                                             "\"a",
+                                             "\"\\x\"",
+                                             "\"\\u12\"",
+                                             "\"\\ud800\"",
+                                             "\"\\udc00\"",
+                                             "\"\n\"",
+                                             "\"\xff\"",
+                                             "\"\xc0\x80\"",
+                                             "\"\xed\xa0\x80\"",
+                                             "{} {}",
+                                             "{\"a\": 1, \"a\": 2}",
+                                             "99999999999999999999",
+                                             "1e999",
+                                             std::string("\0", 1)};
     for (const std::string &text : broken) EXPECT(text, "is not valid JSON: ");
     EXPECT("{\n  \"a\": ?}", "line 2 column 8 (char 9)");
     EXPECT(std::string(100000, '['), "nested too deeply");
@@ -103,9 +130,11 @@ TEST(values_that_do_not_fit_together_are_refused) {
     EXPECT(with(kGood, "\"kind\": \"engine\"", "\"kind\": \"plan\""), "kind is 'plan', but expected one of onnx, engine");
     EXPECT(with(kGood, "\"kind\": \"engine\"", "\"kind\": \"onnx\""), "engine is True, but expected a record for engines");
     EXPECT(with(kGood, "\"metric\"", "\"exact\""), "depth_kind is 'exact', but expected one of metric, relative");
-    EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, -32, 48, 3]"), "shape is [(1, -32, 48, 3), (1, 32, 48)], but expected positive");
+    EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, -32, 48, 3]"),
+           "shape is [(1, -32, 48, 3), (1, 32, 48)], but expected positive");
     EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 32, 48]"), "inputs[0].shape is (1, 32, 48), but expected [B, H, W, 3]");
-    EXPECT(with(kGood, "\"patch_size\": 16", "\"patch_size\": 0"), "patch_size is 0, but expected a positive size in pixels");
+    EXPECT(with(kGood, "\"patch_size\": 16", "\"patch_size\": 0"),
+           "patch_size is 0, but expected a positive size in pixels");
     EXPECT(with(kGood, "\"patch_size\": 16", "\"patch_size\": -16"), "patch_size is -16");
     EXPECT(with(kGood, "[2, 3]", "[2, 4]"), "grid is (2, 4), but expected (2.0, 3.0), the input's size divided");
     EXPECT(with(kGood, "[0.5, 4]", "[4, 0.5]"), "depth_range_m is (4.0, 0.5), but expected 0 <= min < max");

@@ -38,29 +38,33 @@ TEST(an_artefact_that_does_not_fit_is_refused) {
         folder.spoil(from, to);
         expect_refused(path, status, words, line);
     };
-    expect("\"size_bytes\": 18", "\"size_bytes\": 19", MVDE_ERROR_HASH, "has 18 bytes, but its manifest states 19 (truncated",
-           __LINE__);
-    expect("\"openvino\"", "\"onnxruntime\"", MVDE_ERROR_BACKEND, "no onnxruntime engines; use openvino, tensorrt or tensorrt-rtx",
-           __LINE__);
-    expect("\"openvino\"", "\"tensorrt-rtx\"", MVDE_ERROR_BACKEND,
-           "libmvde_tensorrt_rtx.so cannot be loaded (", __LINE__);
+    expect("\"size_bytes\": 18", "\"size_bytes\": 19", MVDE_ERROR_HASH,
+           "has 18 bytes, but its manifest states 19 (truncated", __LINE__);
+    expect("\"openvino\"", "\"onnxruntime\"", MVDE_ERROR_BACKEND,
+           "no onnxruntime engines; use openvino, tensorrt or tensorrt-rtx", __LINE__);
+    expect("\"openvino\"", "\"tensorrt-rtx\"", MVDE_ERROR_BACKEND, "libmvde_tensorrt_rtx.so cannot be loaded (", __LINE__);
     expect("[]", "[\"avx9000\", \"magic\"]", MVDE_ERROR_INCOMPATIBLE,
            "was built for a CPU with avx9000, magic, which this one lacks; build it again here: mvde build --engine "
-           "openvino:fp32 --name tiny --res 32x48", __LINE__);
-    expect("\"1.2.3\"", "\"1.2.4\"", MVDE_ERROR_INCOMPATIBLE, "was built with openvino 1.2.4, but 1.2.3 is installed", __LINE__);
+           "openvino:fp32 --name tiny --res 32x48",
+           __LINE__);
+    expect("\"1.2.3\"", "\"1.2.4\"", MVDE_ERROR_INCOMPATIBLE, "was built with openvino 1.2.4, but 1.2.3 is installed",
+           __LINE__);
     expect("\"executed_precision\": \"fp32\"", "\"executed_precision\": \"bf16\"", MVDE_ERROR_INCOMPATIBLE,
            "was built to compute in bf16, but computes in fp32 here", __LINE__);
-    expect("\"parity\": {}", "\"parity\": {\"measured\": false, \"state\": \"not measured: no device\"}", MVDE_ERROR_INCOMPATIBLE,
-           "has parity not measured: no device; measure it on this machine: mvde build --prove ", __LINE__);
-    expect("\"shape\": [1, 32, 48, 3]", "\"shape\": [2, 32, 48, 3]", MVDE_ERROR_MANIFEST, "2 images per call, but a session one", __LINE__);
-    expect("\"stats\": [", "\"stats\": [\"min\", \"max\", \"valid\", \"mean\",", MVDE_ERROR_MANIFEST, "it must name 1 to 6 statistics",
+    expect("\"parity\": {}", "\"parity\": {\"measured\": false, \"state\": \"not measured: no device\"}",
+           MVDE_ERROR_INCOMPATIBLE, "has parity not measured: no device; measure it on this machine: mvde build --prove ",
            __LINE__);
-    expect("\"stats\": [\"mean\", \"var\", \"grad\"]", "\"stats\": []", MVDE_ERROR_MANIFEST, "it must name 1 to 6 statistics", __LINE__);
+    expect("\"shape\": [1, 32, 48, 3]", "\"shape\": [2, 32, 48, 3]", MVDE_ERROR_MANIFEST,
+           "2 images per call, but a session one", __LINE__);
+    expect("\"stats\": [", "\"stats\": [\"min\", \"max\", \"valid\", \"mean\",", MVDE_ERROR_MANIFEST,
+           "it must name 1 to 6 statistics", __LINE__);
+    expect("\"stats\": [\"mean\", \"var\", \"grad\"]", "\"stats\": []", MVDE_ERROR_MANIFEST,
+           "it must name 1 to 6 statistics", __LINE__);
     expect("[1, 32, 48]", "[1, 32, 32]", MVDE_ERROR_MANIFEST, "as large as its input", __LINE__);
     expect("\"uint8\"", "\"float32\"", MVDE_ERROR_MANIFEST, "its input is float32 BHWC RGB", __LINE__);
     expect("\"grad\"", "\"median\"", MVDE_ERROR_MANIFEST, "unknown statistic 'median'", __LINE__);
-    expect("\"patch_size\": 16, \"grid\": [2, 3]", "\"patch_size\": 16, \"grid\": [3, 2]", MVDE_ERROR_MANIFEST, "grid is (3, 2)",
-           __LINE__);
+    expect("\"patch_size\": 16, \"grid\": [2, 3]", "\"patch_size\": 16, \"grid\": [3, 2]", MVDE_ERROR_MANIFEST,
+           "grid is (3, 2)", __LINE__);
 }
 
 TEST(sizes_that_no_memory_holds_are_refused) {
@@ -68,7 +72,8 @@ TEST(sizes_that_no_memory_holds_are_refused) {
     const std::string path = folder.path.string();
     for (const std::string side : {"65552", "4611686018427387904", "9223372036854775792"}) {
         const std::string rows = std::to_string(std::stoll(side) / 16);
-        std::string text = engine_folder::with(engine_folder::manifest(folder.content), "[1, 32, 48, 3]", "[1, " + side + ", " + side + ", 3]");
+        std::string text = engine_folder::with(engine_folder::manifest(folder.content), "[1, 32, 48, 3]",
+                                               "[1, " + side + ", " + side + ", 3]");
         text = engine_folder::with(text, "[1, 32, 48]", "[1, " + side + ", " + side + "]");
         folder.write("engine.json", engine_folder::with(text, "[2, 3]", "[" + rows + ", " + rows + "]"));
         EXPECT_REFUSED(path, MVDE_ERROR_MANIFEST, "its input is too large: expected at most 65536 pixels a side");
@@ -106,7 +111,8 @@ TEST(a_graph_that_was_exported_since_is_noticed) {
     std::filesystem::create_directories(folder.root / "export");
     const std::string record = "\"onnx_sha256\": \"" + engine_folder::hash(folder.content) + "\"";
     folder.write("../../export/tiny-32x48.json", engine_folder::manifest(folder.content));
-    EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_INCOMPATIBLE, "tiny-32x48.onnx, which was exported since; build it again");
+    EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_INCOMPATIBLE,
+                   "tiny-32x48.onnx, which was exported since; build it again");
     folder.spoil("\"onnx_sha256\": \"\"", record);
     CHECK(mvde::Session::open(folder.path.string()));
 }
@@ -118,7 +124,8 @@ TEST(a_backend_that_fails_says_why) {
     EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_INCOMPATIBLE, "the blob is broken; build it again with `mvde build`");
     folder.write("engine.blob", "homeless");
     folder.write("engine.json", engine_folder::manifest("homeless"));
-    EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_NO_DEVICE, "OpenVINO cannot run " + folder.path.string() + "/engine.blob: there");
+    EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_NO_DEVICE,
+                   "OpenVINO cannot run " + folder.path.string() + "/engine.blob: there");
 }
 
 TEST(a_frame_gives_depth_and_statistics_and_allocates_nothing) {
@@ -131,7 +138,8 @@ TEST(a_frame_gives_depth_and_statistics_and_allocates_nothing) {
     CHECK(session, "%s", session.error().message.c_str());
     if (!session) return;
     const mvde_session_info info = session->info();
-    CHECK(info.grid_rows == 2 && info.grid_columns == 3 && info.num_stats == 3 && info.stats[2] == MVDE_GRAD && info.stats[3] == -1);
+    CHECK(info.grid_rows == 2 && info.grid_columns == 3 && info.num_stats == 3 && info.stats[2] == MVDE_GRAD &&
+          info.stats[3] == -1);
     CHECK(info.is_metric == 1 && info.max_depth_m == 4.0F && std::string(info.unit) == "m");
     CHECK(std::string(info.executed_precision) == "fp32" && std::string(info.library_version) == "1.2.3");
     Frame frame({60, 60});
@@ -187,10 +195,12 @@ TEST(wrong_calls_are_refused_and_the_handle_remembers_why) {
     within.row_stride = INT64_MIN;
     expect(mvde_infer(handle, &within, &outputs), MVDE_ERROR_SHAPE, "a row has 144 bytes");
     frame.bytes[0] = 255;
-    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_BACKEND, "OpenVINO failed to run openvino:fp32: the device is on fire");
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_BACKEND,
+           "OpenVINO failed to run openvino:fp32: the device is on fire");
     CHECK(mvde_infer(nullptr, &frame.view, &outputs) == MVDE_ERROR_ARGUMENT);
     mvde_session_info info{};
-    CHECK(mvde_session_query(handle, &info) == MVDE_ERROR_ARGUMENT && mvde_session_query(handle, nullptr) == MVDE_ERROR_ARGUMENT);
+    CHECK(mvde_session_query(handle, &info) == MVDE_ERROR_ARGUMENT &&
+          mvde_session_query(handle, nullptr) == MVDE_ERROR_ARGUMENT);
     mvde_session_options options;
     mvde_session_defaults(&options);
     options.num_threads = 0;
@@ -212,7 +222,8 @@ TEST(sessions_in_several_threads_do_not_see_each_other) {
             std::vector<float> depth(32 * 48), stats(18);
             for (int i = 0; i < 20; ++i) {
                 std::fill(frame.bytes.begin(), frame.bytes.end(), static_cast<uint8_t>(64 * (1 + (t + i) % 3)));
-                if (!session->infer(frame.view, depth, stats) || stats[0] != 0.5F + static_cast<float>(1 + (t + i) % 3)) ++num_wrong;
+                if (!session->infer(frame.view, depth, stats) || stats[0] != 0.5F + static_cast<float>(1 + (t + i) % 3))
+                    ++num_wrong;
             }
         });
     for (std::thread &thread : threads) thread.join();

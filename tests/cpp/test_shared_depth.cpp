@@ -16,7 +16,8 @@ namespace {
 constexpr shared_depth::Sizes kSizes{30, 41, 3, 5, 3};  // an odd number of floats
 
 // Every float of frame number i is i.
-void publish(shared_depth::Publisher &publisher, std::uint64_t number, std::vector<float> &depth, std::vector<float> &stats) {
+void publish(shared_depth::Publisher &publisher, std::uint64_t number, std::vector<float> &depth,
+             std::vector<float> &stats) {
     std::fill(depth.begin(), depth.end(), static_cast<float>(number % 65536));
     std::fill(stats.begin(), stats.end(), static_cast<float>(number % 65536));
     publisher.publish(number, depth, stats);
@@ -54,7 +55,8 @@ TEST(readers_under_load_see_whole_frames_and_never_an_older_one) {
                 const std::uint64_t number = reader.read(floats, time_ns);
                 if (!number) continue;
                 const auto expected = static_cast<float>(number % 65536);
-                const bool is_whole = std::all_of(floats.begin(), floats.begin() + static_cast<std::ptrdiff_t>(kSizes.num_floats()),
+                const bool is_whole = std::all_of(floats.begin(),
+                                                  floats.begin() + static_cast<std::ptrdiff_t>(kSizes.num_floats()),
                                                   [&](float value) { return value == expected; });
                 if (!is_whole || time_ns != number || number < last) ++num_wrong;
                 last = number;

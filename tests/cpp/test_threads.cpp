@@ -90,7 +90,8 @@ TEST(a_shared_handle_is_refused_while_busy_and_never_torn) {
                 Frame frame(2);
                 const int32_t status = frame.run(resizer, workers);
                 if (status == MVDE_OK) ++num_done;
-                if (status != MVDE_ERROR_BUSY && (status != MVDE_OK || frame.rgb != expected.rgb || frame.stats != expected.stats))
+                if (status != MVDE_ERROR_BUSY &&
+                    (status != MVDE_OK || frame.rgb != expected.rgb || frame.stats != expected.stats))
                     ++num_wrong;
             }
         });

@@ -16,7 +16,8 @@ using Wide = __int128;
 
 // Sizes and strides: mostly small, so that calls succeed, at times anything at all.
 std::int64_t number(FuzzedDataProvider &data, std::int64_t low, std::int64_t high) {
-    return data.ConsumeIntegralInRange(0, 15) ? data.ConsumeIntegralInRange(low, high) : data.ConsumeIntegral<std::int64_t>();
+    return data.ConsumeIntegralInRange(0, 15) ? data.ConsumeIntegralInRange(low, high)
+                                              : data.ConsumeIntegral<std::int64_t>();
 }
 
 // A stride of `elements`; where that overflows, whatever it wraps to.
@@ -88,10 +89,13 @@ void postprocess(FuzzedDataProvider &data) {
     }
     std::int32_t stats[6];
     for (std::int32_t &stat : stats) stat = data.ConsumeIntegralInRange<std::int32_t>(-1, 6);
-    const auto patch = static_cast<std::int32_t>(number(data, 1, 20)), num_stats = static_cast<std::int32_t>(number(data, 1, 6));
+    const auto patch = static_cast<std::int32_t>(number(data, 1, 20)),
+               num_stats = static_cast<std::int32_t>(number(data, 1, 6));
     const std::int64_t num_floats = mvde_num_patch_stats(raw.batch, raw.height, raw.width, patch, num_stats);
-    stats_memory.resize(num_floats > 0 && num_floats < static_cast<std::int64_t>(kBytes) ? static_cast<std::size_t>(num_floats) : 1);
-    const mvde_stats_request request{patch, num_stats, stats, stats_memory.data(), static_cast<std::int64_t>(stats_memory.size())};
+    stats_memory.resize(
+        num_floats > 0 && num_floats < static_cast<std::int64_t>(kBytes) ? static_cast<std::size_t>(num_floats) : 1);
+    const mvde_stats_request request{patch, num_stats, stats, stats_memory.data(),
+                                     static_cast<std::int64_t>(stats_memory.size())};
     mvde_postprocess_options options;
     mvde_postprocess_defaults(&options);
     options.conversion = data.ConsumeIntegralInRange<std::int32_t>(-1, 4);
@@ -110,7 +114,8 @@ void postprocess(FuzzedDataProvider &data) {
 }
 
 void resize(FuzzedDataProvider &data) {
-    const auto format = data.ConsumeIntegralInRange<std::int32_t>(-1, 5), fit = data.ConsumeIntegralInRange<std::int32_t>(-1, 3);
+    const auto format = data.ConsumeIntegralInRange<std::int32_t>(-1, 5),
+               fit = data.ConsumeIntegralInRange<std::int32_t>(-1, 3);
     const std::int64_t height = number(data, 1, 30), width = number(data, 1, 30);
     const std::int64_t target_height = number(data, 1, 60), target_width = number(data, 1, 60);
     constexpr std::int64_t kLargest = 200;  // tables for larger ones take their time, not their chances
@@ -128,7 +133,9 @@ void resize(FuzzedDataProvider &data) {
     std::vector<std::uint8_t> rgb(static_cast<std::size_t>(target_height * target_width * 3));
     std::vector<float> depth(static_cast<std::size_t>(target_height * target_width), 2.0F);
     std::vector<float> source(static_cast<std::size_t>(height * width));
-    const mvde_frame frame{image.data(), nullptr, data.ConsumeIntegralInRange(0, 7) ? format : format + 1, 0, height, width, row_stride, row_stride};
+    const mvde_frame frame{
+        image.data(), nullptr,   data.ConsumeIntegralInRange(0, 7) ? format : format + 1, 0, height, width,
+        row_stride,   row_stride};
     if (frame.format == format) check(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr));
     else if (mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK) std::abort();
     check(mvde_depth_to_source(resizer, depth.data(), 0, source.data(), 0, nullptr));

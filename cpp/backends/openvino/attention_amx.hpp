@@ -17,7 +17,8 @@ struct Shape {
 };
 
 constexpr std::size_t kMaxDepth = 128;
-constexpr std::size_t kQueries = 32;  // of a block; each is computed alone, so that any split among threads gives the same bits
+constexpr std::size_t kQueries =
+    32;  // of a block; each is computed alone, so that any split among threads gives the same bits
 
 // Nothing (an empty text) if this process may use what the kernel is made of, or the reason why not. Asks Linux for
 // the tile registers, which it gives to no process unasked.

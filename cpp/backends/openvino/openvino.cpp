@@ -57,9 +57,11 @@ std::string precision_name(const std::string &hint) {
 // at the end what most other nodes compute in, if that is another one. The hint is asked only where there is no product:
 // it stays what it was where the library runs a layer in another precision.
 std::string executed_precision(const ov::CompiledModel &compiled) {
-    const std::set<std::string> products{"Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention"};
+    const std::set<std::string> products{"Convolution", "Deconvolution", "FullyConnected", "MatMul",
+                                         "ScaledDotProductAttention"};
     const std::set<std::string> floats{"f32", "bf16", "f16"};
-    const std::set<std::string> computes{"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate", "Reference"};  // Reference: mvde's attention
+    const std::set<std::string> computes{"Subgraph", "MVN",         "Eltwise",
+                                         "Softmax",  "Interpolate", "Reference"};  // Reference: mvde's attention
     using Counts = std::vector<std::pair<std::string, int>>;  // in the order of the graph, which decides between equals
     Counts ran, others;
     const auto count = [](Counts &counts, const std::string &name) {
@@ -146,8 +148,8 @@ const char *library_version() {
 std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
     try {
         Engine *engine = load_engine(*request).release();
-        *loaded = {engine, engine->images.data<std::uint8_t>(), engine->depth.data<float>(), nullptr,
-                   engine->executed_precision.c_str(), "OpenVINO request on the CPU"};
+        *loaded = {engine,  engine->images.data<std::uint8_t>(), engine->depth.data<float>(),
+                   nullptr, engine->executed_precision.c_str(),  "OpenVINO request on the CPU"};
         return MVDE_OK;
     } catch (const std::exception &error) {
         return fail(MVDE_ERROR_INCOMPATIBLE, error.what(), message);
@@ -193,7 +195,7 @@ void close(void *engine) {
 using namespace mvde::internal;
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
-    static const mvde_backend backend{MVDE_BACKEND_VERSION, "OpenVINO", library_version, nullptr, load, infer, start, wait,
-                                      nullptr, nullptr, close};
+    static const mvde_backend backend{
+        MVDE_BACKEND_VERSION, "OpenVINO", library_version, nullptr, load, infer, start, wait, nullptr, nullptr, close};
     return &backend;
 }

@@ -44,7 +44,8 @@ inline Device current_device() {
         const bool has_driver = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
         const std::string found = error ? describe(error) : "the driver finds none";
         const std::string reason = has_driver ? found : "no NVIDIA driver is installed";
-        throw Failure(MVDE_ERROR_NO_DEVICE, "there is no CUDA device: " + reason + "; run it on the machine that has the GPU");
+        throw Failure(MVDE_ERROR_NO_DEVICE,
+                      "there is no CUDA device: " + reason + "; run it on the machine that has the GPU");
     }
     Device device;
     int is_integrated = 0;

@@ -11,7 +11,9 @@ namespace {
 constexpr auto kPollInterval = std::chrono::microseconds(50);
 constexpr std::int64_t kLongestMs = 86'400'000;  // a day is no limit either, and does not overflow the clock
 
-std::size_t num_pixels(const mvde_backend_request &request) { return static_cast<std::size_t>(request.height * request.width); }
+std::size_t num_pixels(const mvde_backend_request &request) {
+    return static_cast<std::size_t>(request.height * request.width);
+}
 
 std::size_t num_stats(const mvde_backend_request &request) {
     const std::int64_t patches = (request.height / request.patch_size) * (request.width / request.patch_size);
@@ -32,8 +34,8 @@ mvde_backend_request kept(mvde_backend_request request, const std::vector<std::i
 
 Engine::Engine(const mvde_backend_request &request)
     : device_(current_device()), stats_(request.stats, request.stats + request.num_stats), request_(kept(request, stats_)),
-      images_(device_, num_pixels(request) * 3), depth_(device_, num_pixels(request)), patch_stats_(device_, num_stats(request)),
-      resize_(request), plan_(request, images_.device(), depth_.device()) {
+      images_(device_, num_pixels(request) * 3), depth_(device_, num_pixels(request)),
+      patch_stats_(device_, num_stats(request)), resize_(request), plan_(request, images_.device(), depth_.device()) {
     std::memset(images_.host(), 0, num_pixels(request) * 3);
     enqueue_host_frame(stream_.get());  // the library asks for one frame before a capture: what is lazy happens here
     stream_.synchronize();

@@ -31,7 +31,8 @@ mvde_cuda::Taps unpacked(const std::int32_t *device, std::int64_t num_outputs, s
 void clear(float *first, std::int64_t pitch, std::int64_t height, std::int64_t width, cudaStream_t stream) {
     if (height <= 0 || width <= 0) return;
     constexpr std::size_t kFloat = sizeof(float);
-    const std::size_t pitch_bytes = static_cast<std::size_t>(pitch) * kFloat, row_bytes = static_cast<std::size_t>(width) * kFloat;
+    const std::size_t pitch_bytes = static_cast<std::size_t>(pitch) * kFloat,
+                      row_bytes = static_cast<std::size_t>(width) * kFloat;
     const cudaError_t queued = cudaMemset2DAsync(first, pitch_bytes, 0, row_bytes, static_cast<std::size_t>(height), stream);
     check(queued, "clear the bars");
 }
@@ -73,7 +74,7 @@ mvde_cuda::PreprocessParams Resize::params(const mvde_frame &frame, std::uint8_t
 }
 
 mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &request, const float *raw, float *depth,
-                                                         float *stats) {
+                                               float *stats) {
     mvde_cuda::PostprocessParams params{};
     params.raw = raw;
     params.depth = depth;

@@ -26,7 +26,8 @@ private:
 };
 
 // Statistics of depth in metres and, where `depth` is not NULL, the depth itself with 0 where none is valid.
-mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &request, const float *raw, float *depth, float *stats);
+mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &request, const float *raw, float *depth,
+                                               float *stats);
 
 // Sets the depth outside the part of the input where the frame is to 0: bars have no depth and no statistics.
 void clear_bars(float *depth, std::int64_t height, std::int64_t width, const mvde_box &seen, cudaStream_t stream);

@@ -85,7 +85,16 @@ void close(void *engine) { delete &of(engine); }
 using namespace mvde::internal::gpu;
 
 extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
-    static const mvde_backend backend{MVDE_BACKEND_VERSION, MVDE_TENSORRT_TITLE, library_version, device, load, infer, start,
-                                      wait, bind_device, infer_device, close};
+    static const mvde_backend backend{MVDE_BACKEND_VERSION,
+                                      MVDE_TENSORRT_TITLE,
+                                      library_version,
+                                      device,
+                                      load,
+                                      infer,
+                                      start,
+                                      wait,
+                                      bind_device,
+                                      infer_device,
+                                      close};
     return &backend;
 }

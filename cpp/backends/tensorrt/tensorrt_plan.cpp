@@ -100,15 +100,14 @@ struct Plan::Library {
         if (num_tensors != 2)
             throw Failure(MVDE_ERROR_INCOMPATIBLE,
                           "it has " + std::to_string(num_tensors) + " tensors, but expected an input and an output");
-        check_tensor(request.input_name, nvinfer1::TensorIOMode::kINPUT, nvinfer1::DataType::kUINT8, "dense uint8 [1, H, W, 3]",
-                     {request.batch, request.height, request.width, 3});
-        check_tensor(request.output_name, nvinfer1::TensorIOMode::kOUTPUT, nvinfer1::DataType::kFLOAT, "dense float32 [1, H, W]",
-                     {request.batch, request.height, request.width});
+        check_tensor(request.input_name, nvinfer1::TensorIOMode::kINPUT, nvinfer1::DataType::kUINT8,
+                     "dense uint8 [1, H, W, 3]", {request.batch, request.height, request.width, 3});
+        check_tensor(request.output_name, nvinfer1::TensorIOMode::kOUTPUT, nvinfer1::DataType::kFLOAT,
+                     "dense float32 [1, H, W]", {request.batch, request.height, request.width});
     }
 };
 
-Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth)
-    : library_(std::make_unique<Library>()) {
+Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth) : library_(std::make_unique<Library>()) {
     library_->load(request);
     library_->check_tensors(request);
     if (!library_->context->setTensorAddress(request.input_name, images) ||

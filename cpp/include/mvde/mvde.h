@@ -169,8 +169,7 @@ typedef struct mvde_stats_request {
 } mvde_stats_request;
 
 /* Number of floats that a request writes, or a negative mvde_status. */
-MVDE_API int64_t mvde_num_patch_stats(int64_t batch, int64_t height, int64_t width, int32_t patch_size,
-                                      int32_t num_stats);
+MVDE_API int64_t mvde_num_patch_stats(int64_t batch, int64_t height, int64_t width, int32_t patch_size, int32_t num_stats);
 
 /* Raw network output -> depth and statistics in one pass. `options`, `depth`, `request` and `workers` may be NULL:
  * default options, no depth map wanted, no statistics wanted, the calling thread alone. `depth` is float32 or uint16 of
@@ -232,8 +231,8 @@ MVDE_API int32_t mvde_resize(mvde_resizer *resizer, const mvde_frame *frame, uin
 
 /* Depth in metres at the model's resolution -> at the frame's own pixels, bilinear; 0 where the model did not see the
  * frame. Both are float32; row strides in bytes, 0 for dense. `workers` may be NULL. */
-MVDE_API int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_m, int64_t depth_row_stride,
-                                      float *source_m, int64_t source_row_stride, mvde_workers *workers);
+MVDE_API int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_m, int64_t depth_row_stride, float *source_m,
+                                      int64_t source_row_stride, mvde_workers *workers);
 
 /* ---- sessions ------------------------------------------------------------------------------------------------- */
 

@@ -152,9 +152,9 @@ struct SessionOptions {
 class Session {
 public:
     static Result<Session> open(const std::string &engine_path, const SessionOptions &options = {}) {
-        const mvde_session_options plain{sizeof(mvde_session_options), static_cast<int32_t>(options.format),
-                                         options.frame.height, options.frame.width, static_cast<int32_t>(options.fit),
-                                         options.num_threads};
+        const mvde_session_options plain{
+            sizeof(mvde_session_options), static_cast<int32_t>(options.format), options.frame.height,
+            options.frame.width,          static_cast<int32_t>(options.fit),    options.num_threads};
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
         return Session(handle);

@@ -42,7 +42,8 @@ int check_frame_size(std::int32_t format, std::int64_t height, std::int64_t widt
                     width, kMaxSide);
     const bool odd_width = width % 2 && (format == MVDE_NV12 || format == MVDE_YUYV);
     if (odd_width || (height % 2 && format == MVDE_NV12))
-        return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW): this format needs even sides", height, width);
+        return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW): this format needs even sides", height,
+                    width);
     return MVDE_OK;
 }
 
@@ -54,8 +55,9 @@ int check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &luma, Ext
     if (!complete.row_stride) complete.row_stride = bytes;
     if (!complete.chroma_row_stride) complete.chroma_row_stride = complete.row_stride;
     if (!is_row_stride(complete.row_stride, bytes) || !is_row_stride(complete.chroma_row_stride, bytes))
-        return fail(MVDE_ERROR_SHAPE, "frame.row_stride is %" PRId64 " and chroma_row_stride %" PRId64 ": a row has %" PRId64
-                    " bytes", complete.row_stride, complete.chroma_row_stride, bytes);
+        return fail(MVDE_ERROR_SHAPE,
+                    "frame.row_stride is %" PRId64 " and chroma_row_stride %" PRId64 ": a row has %" PRId64 " bytes",
+                    complete.row_stride, complete.chroma_row_stride, bytes);
     luma = extent_of(complete.data, frame.height, complete.row_stride, bytes);
     chroma = {};
     if (frame.format == MVDE_NV12) {
@@ -66,7 +68,7 @@ int check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &luma, Ext
 }
 
 const std::uint8_t *rgb_row(const mvde_frame &frame, std::int64_t y, std::int64_t left, std::int64_t width,
-                                  std::uint8_t *buffer) {
+                            std::uint8_t *buffer) {
     const std::uint8_t *row = frame.data + y * frame.row_stride;
     switch (frame.format) {
         case MVDE_BGR:

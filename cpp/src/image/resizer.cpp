@@ -38,8 +38,8 @@ struct Placement {
     mvde_box source, target;
 };
 
-Placement place(std::int64_t source_height, std::int64_t source_width, std::int64_t target_height,
-                std::int64_t target_width, std::int32_t fit) {
+Placement place(std::int64_t source_height, std::int64_t source_width, std::int64_t target_height, std::int64_t target_width,
+                std::int32_t fit) {
     Placement placement{{0, 0, source_height, source_width}, {0, 0, target_height, target_width}};
     const auto real = [](std::int64_t x) { return static_cast<double>(x); };
     const double along_y = real(target_height) / real(source_height), along_x = real(target_width) / real(source_width);
@@ -55,7 +55,8 @@ Placement place(std::int64_t source_height, std::int64_t source_width, std::int6
 
 int check_target(std::int64_t height, std::int64_t width, std::int32_t fit) {
     if (height < 1 || width < 1 || height > 1 << 16 || width > 1 << 16)
-        return fail(MVDE_ERROR_SHAPE, "the target is %" PRId64 "x%" PRId64 " (HxW): expected 1 to 65536 each", height, width);
+        return fail(MVDE_ERROR_SHAPE, "the target is %" PRId64 "x%" PRId64 " (HxW): expected 1 to 65536 each", height,
+                    width);
     if (fit < MVDE_STRETCH || fit > MVDE_CROP) return fail(MVDE_ERROR_ARGUMENT, "fit is %d: expected a mvde_fit", fit);
     return MVDE_OK;
 }
@@ -65,10 +66,10 @@ int check_target(std::int64_t height, std::int64_t width, std::int32_t fit) {
 namespace {
 
 struct Resizer {
-    Resizer(std::int32_t pixel_format, std::int64_t height, std::int64_t width, std::int64_t to_height, std::int64_t to_width,
-            std::int32_t fit)
-        : format(pixel_format), source_height(height), source_width(width), target_height(to_height),
-          target_width(to_width), placement(place(height, width, to_height, to_width, fit)),
+    Resizer(std::int32_t pixel_format, std::int64_t height, std::int64_t width, std::int64_t to_height,
+            std::int64_t to_width, std::int32_t fit)
+        : format(pixel_format), source_height(height), source_width(width), target_height(to_height), target_width(to_width),
+          placement(place(height, width, to_height, to_width, fit)),
           image_x(width_of(placement.source), width_of(placement.target)),
           image_y(height_of(placement.source), height_of(placement.target)),
           depth_x(width_of(placement.target), width_of(placement.source)),
@@ -108,9 +109,10 @@ int refuse(Resizers::Access access) {
 int check_fits(const Resizer &resizer, const mvde_frame &frame) {
     if (frame.format == resizer.format && frame.height == resizer.source_height && frame.width == resizer.source_width)
         return MVDE_OK;
-    return fail(MVDE_ERROR_SHAPE, "the frame is %" PRId64 "x%" PRId64 " (HxW) in format %d: this resizer is for %" PRId64
-                "x%" PRId64 " in format %d", frame.height, frame.width, frame.format, resizer.source_height,
-                resizer.source_width, resizer.format);
+    return fail(MVDE_ERROR_SHAPE,
+                "the frame is %" PRId64 "x%" PRId64 " (HxW) in format %d: this resizer is for %" PRId64 "x%" PRId64
+                " in format %d",
+                frame.height, frame.width, frame.format, resizer.source_height, resizer.source_width, resizer.format);
 }
 
 struct Resize {
@@ -126,7 +128,8 @@ struct Resize {
         const mvde_box &box = resizer.placement.source;
         const std::int64_t out_bytes = width_of(resizer.placement.target) * 3;
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, height_of(box)); ++y) {
-            std::uint8_t *buffer = resizer.rows ? &resizer.rows[static_cast<std::size_t>(y / kBand * width_of(box) * 3)] : nullptr;
+            std::uint8_t *buffer = resizer.rows ? &resizer.rows[static_cast<std::size_t>(y / kBand * width_of(box) * 3)]
+                                                : nullptr;
             const std::uint8_t *row = rgb_row(call.frame, box.top + y, box.left, width_of(box), buffer);
             call.kernel.resample_row_rgb(row, resizer.image_x.taps(), resizer.intermediate_rgb() + y * out_bytes);
         }
@@ -181,8 +184,8 @@ struct MapBack {
             std::fill(row, row + (is_seen ? box.left : resizer.source_width), 0.0F);
             if (!is_seen) continue;
             std::fill(row + box.right, row + resizer.source_width, 0.0F);
-            call.kernel.resample_column_depth(resizer.intermediate.get(), width_of(box), resizer.depth_y.taps(),
-                                              y - box.top, row + box.left);
+            call.kernel.resample_column_depth(resizer.intermediate.get(), width_of(box), resizer.depth_y.taps(), y - box.top,
+                                              row + box.left);
         }
     }
 };
@@ -201,7 +204,8 @@ int check_rows(const void *data, const char *name, std::int64_t height, std::int
     if (!data) return fail(MVDE_ERROR_ARGUMENT, "%s is NULL", name);
     if (!stride) stride = bytes;
     if (!is_row_stride(stride, bytes))
-        return fail(MVDE_ERROR_SHAPE, "%s: the row stride is %" PRId64 " bytes, but a row has %" PRId64, name, stride, bytes);
+        return fail(MVDE_ERROR_SHAPE, "%s: the row stride is %" PRId64 " bytes, but a row has %" PRId64, name, stride,
+                    bytes);
     const auto address = reinterpret_cast<std::uintptr_t>(data);
     if (address % static_cast<std::uintptr_t>(element) || stride % element)
         return fail(MVDE_ERROR_ALIGNMENT, "%s: its pointer and stride must be multiples of %d bytes", name,
@@ -269,7 +273,8 @@ int32_t mvde_resize(mvde_resizer *handle, const mvde_frame *frame, uint8_t *rgb,
     Extent luma, chroma, out;
     if (const int status = check_frame(*frame, call.frame, luma, chroma)) return status;
     if (const int status = check_fits(*resizer, *frame)) return status;
-    if (const int status = check_rows(rgb, "rgb", resizer->target_height, resizer->target_width * 3, 1, call.row_stride, out))
+    if (const int status = check_rows(rgb, "rgb", resizer->target_height, resizer->target_width * 3, 1, call.row_stride,
+                                      out))
         return status;
     if (overlaps(out, luma) || overlaps(out, chroma)) return fail(MVDE_ERROR_OVERLAP, "frame and rgb overlap");
     return run_both(call, height_of(resizer->placement.source), resizer->target_height, workers);
@@ -284,9 +289,11 @@ int32_t mvde_depth_to_source(mvde_resizer *handle, const float *depth_m, int64_t
     if (!kernel) return MVDE_ERROR_KERNEL;
     MapBack call{*resizer, *kernel, depth_m, depth_row_stride, source_m, source_row_stride};
     Extent in, out;
-    if (const int status = check_rows(depth_m, "depth_m", resizer->target_height, resizer->target_width * 4, 4, call.depth_stride, in))
+    if (const int status = check_rows(depth_m, "depth_m", resizer->target_height, resizer->target_width * 4, 4,
+                                      call.depth_stride, in))
         return status;
-    if (const int status = check_rows(source_m, "source_m", resizer->source_height, resizer->source_width * 4, 4, call.source_stride, out))
+    if (const int status = check_rows(source_m, "source_m", resizer->source_height, resizer->source_width * 4, 4,
+                                      call.source_stride, out))
         return status;
     if (overlaps(in, out)) return fail(MVDE_ERROR_OVERLAP, "depth_m and source_m overlap");
     return run_both(call, height_of(resizer->placement.target), resizer->source_height, workers);

@@ -167,7 +167,8 @@ void group_sums(const Pixels &pixels, int num_blocks, int block_height, int bloc
     const int full = width / kLanes * kLanes;
     const M every = Lanes::first(kLanes), rest = Lanes::first(width - full);
     const F zero = Lanes::broadcast(0.0F), infinity = Lanes::broadcast(kInfinity);
-    for (float *values : {blocks.count, blocks.shift, blocks.sum, blocks.sum_squares, blocks.slope, blocks.lowest, blocks.highest})
+    for (float *values :
+         {blocks.count, blocks.shift, blocks.sum, blocks.sum_squares, blocks.slope, blocks.lowest, blocks.highest})
         Lanes::store(values, zero);
     set_shifts<kCare == Care::kMask>(pixels, num_blocks, height, width, blocks.shift);
     F sum[kGroup], sum_squares[kGroup], slope[kGroup];

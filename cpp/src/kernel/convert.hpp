@@ -52,9 +52,15 @@ struct Mapping {
 
 MVDE_INLINE Mapping mapping_of(const PostprocessJob &job) {
     const std::uint32_t low = bits_of(job.lower_m);
-    return {Lanes::broadcast(job.scale), Lanes::broadcast(job.shift), Lanes::broadcast(job.log_min),
-            Lanes::broadcast(job.log_span), Lanes::broadcast(job.lower_m), Lanes::broadcast(job.upper_m),
-            low, bits_of(job.upper_m) - low, job.clamps};
+    return {Lanes::broadcast(job.scale),
+            Lanes::broadcast(job.shift),
+            Lanes::broadcast(job.log_min),
+            Lanes::broadcast(job.log_span),
+            Lanes::broadcast(job.lower_m),
+            Lanes::broadcast(job.upper_m),
+            low,
+            bits_of(job.upper_m) - low,
+            job.clamps};
 }
 
 struct Linear {
@@ -123,8 +129,8 @@ MVDE_INLINE F valid_metres(F raw, const Mapping &mapping, M &valid) {
 
 // Asks for memory that is read later. As an integer, because it may lie past the map, where a pointer must not point.
 MVDE_INLINE void prefetch(const void *p, std::int64_t ahead_bytes) {
-    __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<std::uintptr_t>(p) +
-                                                      static_cast<std::uintptr_t>(ahead_bytes)));
+    __builtin_prefetch(
+        reinterpret_cast<const void *>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(ahead_bytes)));
 }
 
 MVDE_INLINE void store_first(float *p, F x, std::int64_t count) {
@@ -148,8 +154,8 @@ bool convert_row(const PostprocessJob &job, const unsigned char *row, std::int64
         // The same row of the next tile: the hardware's prefetcher does not see through the jumps between rows.
         prefetch(row + x * step, count * step);
         M valid;
-        Lanes::store(out + x, valid_metres<Conversion>(
-            Source::load(reinterpret_cast<const Element *>(row) + x), mapping, valid));
+        Lanes::store(out + x,
+                     valid_metres<Conversion>(Source::load(reinterpret_cast<const Element *>(row) + x), mapping, valid));
         all = Lanes::both(all, valid);
     }
     for (; x < count; x += kLanes) {

@@ -5,7 +5,7 @@
 
 namespace mvde::internal {
 
-const Kernel kAvx2Kernel = {Lanes::kName, run, resample_row_rgb, resample_row_depth, resample_column_bytes,
-                                resample_column_depth};
+const Kernel kAvx2Kernel = {Lanes::kName,         run, resample_row_rgb, resample_row_depth, resample_column_bytes,
+                            resample_column_depth};
 
 }  // namespace mvde::internal

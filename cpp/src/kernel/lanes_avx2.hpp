@@ -9,11 +9,18 @@ namespace {
 
 struct Lanes {
     static constexpr const char *kName = "avx2";
-    struct F { __m256 a, b; };
-    struct M { __m256 a, b; };
+    struct F {
+        __m256 a, b;
+    };
+    struct M {
+        __m256 a, b;
+    };
 
     static F load(const float *p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-    static void store(float *p, F x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+    static void store(float *p, F x) {
+        _mm256_storeu_ps(p, x.a);
+        _mm256_storeu_ps(p + 8, x.b);
+    }
     static F load_f16(const std::uint16_t *p) { return {_mm256_cvtph_ps(half(p)), _mm256_cvtph_ps(half(p + 8))}; }
     static F load_bf16(const std::uint16_t *p) { return {widen(half(p)), widen(half(p + 8))}; }
     static void store_u16(std::uint16_t *p, F x) {

@@ -17,7 +17,11 @@ struct Lanes {
     typedef std::uint32_t U __attribute__((vector_size(64)));
     typedef std::uint16_t Half __attribute__((vector_size(32)));
 
-    static F load(const float *p) { F r; std::memcpy(&r, p, sizeof r); return r; }
+    static F load(const float *p) {
+        F r;
+        std::memcpy(&r, p, sizeof r);
+        return r;
+    }
     static void store(float *p, F a) { std::memcpy(p, &a, sizeof a); }
     static F load_f16(const std::uint16_t *p) {
         const U bits = widened(p), sign = (bits & 0x8000U) << 16, magnitude = bits & 0x7FFFU;
@@ -36,14 +40,15 @@ struct Lanes {
     static F sub(F a, F b) { return a - b; }
     static F mul(F a, F b) { return a * b; }
     static F div(F a, F b) { return a / b; }
-    static F sqrt(F a) { for (int i = 0; i < 16; ++i) a[i] = __builtin_sqrtf(a[i]); return a; }
+    static F sqrt(F a) {
+        for (int i = 0; i < 16; ++i) a[i] = __builtin_sqrtf(a[i]);
+        return a;
+    }
     // As on x86: the second operand where either is NaN.
     static F min(F a, F b) { return a < b ? a : b; }
     static F max(F a, F b) { return a > b ? a : b; }
 
-    static M first(int count) {
-        return M{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} < count;
-    }
+    static M first(int count) { return M{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} < count; }
     static M ordered(F a) { return a == a; }
     static M both(M a, M b) { return a & b; }
     static M in_bits(F a, std::uint32_t low, std::uint32_t span) { return reinterpret_cast<U>(a) - low <= span; }
@@ -58,12 +63,18 @@ struct Lanes {
         return reinterpret_cast<F>(reinterpret_cast<U>(a) + (reinterpret_cast<U>(__builtin_convertvector(k, M)) << 23));
     }
 
-    static float sum(F a) { return fold(a, [](float x, float y) { return x + y; }); }
+    static float sum(F a) {
+        return fold(a, [](float x, float y) { return x + y; });
+    }
     static void sums(const F *x, int num, float *out) {
         for (int i = 0; i < num; ++i) out[i] = sum(x[i]);
     }
-    static float lowest(F a) { return fold(a, [](float x, float y) { return x < y ? x : y; }); }
-    static float highest(F a) { return fold(a, [](float x, float y) { return x > y ? x : y; }); }
+    static float lowest(F a) {
+        return fold(a, [](float x, float y) { return x < y ? x : y; });
+    }
+    static float highest(F a) {
+        return fold(a, [](float x, float y) { return x > y ? x : y; });
+    }
 
 private:
     static U widened(const std::uint16_t *p) {

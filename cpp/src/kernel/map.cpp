@@ -24,8 +24,8 @@ bool extend(Extent &extent, std::int64_t count, std::int64_t stride) {
 int dense_strides(const mvde_map &map, const char *name, std::int64_t element, Plane &plane) {
     std::int64_t row, image;
     if (!multiply(map.width, element, row) || !multiply(row, map.height, image))
-        return fail(MVDE_ERROR_SHAPE, "%s: an image of %" PRId64 "x%" PRId64 " does not fit 64 bits", name,
-                          map.height, map.width);
+        return fail(MVDE_ERROR_SHAPE, "%s: an image of %" PRId64 "x%" PRId64 " does not fit 64 bits", name, map.height,
+                    map.width);
     plane.pixel_stride = map.pixel_stride ? map.pixel_stride : element;
     plane.row_stride = map.row_stride ? map.row_stride : row;
     plane.batch_stride = map.batch_stride ? map.batch_stride : image;
@@ -52,8 +52,9 @@ int check_map(const mvde_map &map, const char *name, bool may_be_16_bit_integer,
         return fail(MVDE_ERROR_ARGUMENT, "%s.dtype is %d: expected a mvde_dtype from 0 to %d", name, map.dtype, last);
     if (map.batch < 1 || map.height < 1 || map.width < 1 || map.batch > kMaxSide || map.height > kMaxSide ||
         map.width > kMaxSide)
-        return fail(MVDE_ERROR_SHAPE, "%s is %" PRId64 "x%" PRId64 "x%" PRId64 " (batch, height, width): expected 1 to %" PRId64
-                    " each", name, map.batch, map.height, map.width, kMaxSide);
+        return fail(MVDE_ERROR_SHAPE,
+                    "%s is %" PRId64 "x%" PRId64 "x%" PRId64 " (batch, height, width): expected 1 to %" PRId64 " each", name,
+                    map.batch, map.height, map.width, kMaxSide);
     const std::int64_t element = element_size(map.dtype);
     plane.data = static_cast<unsigned char *>(map.data);
     plane.dtype = map.dtype;
@@ -71,15 +72,16 @@ int check_map(const mvde_map &map, const char *name, bool may_be_16_bit_integer,
     return MVDE_OK;
 }
 
-int check_grid(std::int64_t batch, std::int64_t height, std::int64_t width, std::int32_t patch_size,
-                     std::int32_t num_stats, std::int64_t &num_floats) {
+int check_grid(std::int64_t batch, std::int64_t height, std::int64_t width, std::int32_t patch_size, std::int32_t num_stats,
+               std::int64_t &num_floats) {
     if (patch_size < 1) return fail(MVDE_ERROR_ARGUMENT, "patch_size is %d: expected 1 or more", patch_size);
     if (num_stats < 1 || num_stats > 6) return fail(MVDE_ERROR_ARGUMENT, "num_stats is %d: expected 1 to 6", num_stats);
     if (batch < 1 || height < 1 || width < 1 || height % patch_size || width % patch_size) {
         char fits_height[48], fits_width[48];
         nearest(height < 1 ? 0 : height, patch_size, fits_height, sizeof fits_height);
         nearest(width < 1 ? 0 : width, patch_size, fits_width, sizeof fits_width);
-        return fail(MVDE_ERROR_SHAPE, "%" PRId64 "x%" PRId64 "x%" PRId64 " (batch, height, width) does not divide into patches"
+        return fail(MVDE_ERROR_SHAPE,
+                    "%" PRId64 "x%" PRId64 "x%" PRId64 " (batch, height, width) does not divide into patches"
                     " of %d: the nearest sizes that fit are height %s and width %s",
                     batch, height, width, patch_size, fits_height, fits_width);
     }

@@ -28,7 +28,7 @@ std::int64_t element_size(std::int32_t dtype);
 int check_map(const mvde_map &map, const char *name, bool may_be_16_bit_integer, Plane &plane, Extent &extent);
 
 // Checks that sides are multiples of the patch and gives the number of floats that the statistics take.
-int check_grid(std::int64_t batch, std::int64_t height, std::int64_t width, std::int32_t patch_size,
-               std::int32_t num_stats, std::int64_t &num_floats);
+int check_grid(std::int64_t batch, std::int64_t height, std::int64_t width, std::int32_t patch_size, std::int32_t num_stats,
+               std::int64_t &num_floats);
 
 }  // namespace mvde::internal

@@ -36,8 +36,9 @@ bool load_tile(const PostprocessJob &job, RowConverter convert, const Tile &tile
         if (left == 0) row[-1] = row[0];
         if (tile.x + tile.width == job.width) row[tile.width] = row[tile.width - 1];
         if (job.depth.data && y >= 0 && y < tile.height) {
-            write_row(job, row, tile.width, job.depth.data + tile.image * job.depth.batch_stride +
-                                                source_y * job.depth.row_stride + tile.x * job.depth.pixel_stride);
+            write_row(job, row, tile.width,
+                      job.depth.data + tile.image * job.depth.batch_stride + source_y * job.depth.row_stride +
+                          tile.x * job.depth.pixel_stride);
         }
     }
     return all_valid;

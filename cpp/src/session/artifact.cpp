@@ -29,7 +29,8 @@ std::string read_text(const fs::path &path) {
         throw Refused(MVDE_ERROR_MANIFEST, "cannot read the manifest " + path.string());
     }
     if (size > kMaxManifestBytes)
-        throw Refused(MVDE_ERROR_MANIFEST, path.string() + " has " + std::to_string(size) + " bytes: too large to be a manifest");
+        throw Refused(MVDE_ERROR_MANIFEST,
+                      path.string() + " has " + std::to_string(size) + " bytes: too large to be a manifest");
     std::ostringstream text;
     text << stream.rdbuf();
     return text.str();
@@ -45,8 +46,7 @@ std::string sha256_file(const fs::path &path) {
         stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
         digest.update(chunk.data(), static_cast<std::size_t>(stream.gcount()));
     }
-    if (!stream.eof())
-        throw Refused(MVDE_ERROR_ARTIFACT, "cannot read " + path.string() + ": " + std::strerror(errno));
+    if (!stream.eof()) throw Refused(MVDE_ERROR_ARTIFACT, "cannot read " + path.string() + ": " + std::strerror(errno));
     return digest.hexadecimal();
 }
 
@@ -56,8 +56,9 @@ void verify(const fs::path &path, const FileRecord &record, const std::string &c
         refuse(", which its manifest describes, is missing; copy it too or run `" + command + "` again");
     const auto size_bytes = static_cast<std::int64_t>(fs::file_size(path));
     if (size_bytes != record.size_bytes)
-        refuse(" has " + std::to_string(size_bytes) + " bytes, but its manifest states " + std::to_string(record.size_bytes) +
-               " (truncated, or replaced?); copy it again or run `" + command + "` again");
+        refuse(" has " + std::to_string(size_bytes) + " bytes, but its manifest states " +
+               std::to_string(record.size_bytes) + " (truncated, or replaced?); copy it again or run `" + command +
+               "` again");
     const std::string actual = sha256_file(path);
     if (actual != record.sha256)
         refuse(" has SHA-256 " + actual.substr(0, 12) + "…, but its manifest states " + record.sha256.substr(0, 12) +
@@ -125,13 +126,14 @@ Artifact load_artifact(const std::string &path) {
     const Manifest manifest = read_manifest(where);
     const fs::path file = where.parent_path() / manifest.file.name;
     if (!is_folder && given.extension() != ".json" && given.filename() != manifest.file.name)
-        throw Refused(MVDE_ERROR_HASH, where.string() + " describes " + manifest.file.name + ", not " + given.filename().string());
+        throw Refused(MVDE_ERROR_HASH,
+                      where.string() + " describes " + manifest.file.name + ", not " + given.filename().string());
     const std::string command = manifest.kind == "onnx" ? "mvde export" : "mvde build";
     verify(file, manifest.file, command);
     for (const FileRecord &record : manifest.companions) verify(where.parent_path() / record.name, record, command);
     if (manifest.kind != "engine")
-        throw Refused(MVDE_ERROR_ARTIFACT, file.string() + " is an ONNX graph, not an engine; build one: mvde build --onnx " +
-                                               file.string());
+        throw Refused(MVDE_ERROR_ARTIFACT,
+                      file.string() + " is an ONNX graph, not an engine; build one: mvde build --onnx " + file.string());
     return {file.string(), where.parent_path().string(), manifest};
 }
 
@@ -141,9 +143,9 @@ void check_cpu(const Artifact &artifact) {
     for (const std::string &feature : artifact.manifest.engine.cpu_features)
         if (std::find(here.begin(), here.end(), feature) == here.end()) missing += (missing.empty() ? "" : ", ") + feature;
     if (!missing.empty())
-        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built for a CPU with " + missing +
-                                                   ", which this one lacks; build it again here: " +
-                                                   build_command(artifact.manifest));
+        throw Refused(MVDE_ERROR_INCOMPATIBLE,
+                      artifact.folder + " was built for a CPU with " + missing +
+                          ", which this one lacks; build it again here: " + build_command(artifact.manifest));
 }
 
 void check_library(const Artifact &artifact, const mvde_backend &backend) {
@@ -162,8 +164,8 @@ void check_device(const Artifact &artifact, const mvde_backend_device &device) {
     if (!runs_on(engine, device.compute_capability))
         throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " cannot run here: it was built for compute capability " +
                                                    joined(engine.compute_capabilities) + ", but " + device.name + " has " +
-                                                   device.compute_capability + "; build it again here: " +
-                                                   build_command(artifact.manifest));
+                                                   device.compute_capability +
+                                                   "; build it again here: " + build_command(artifact.manifest));
 }
 
 void check_proved(const Artifact &artifact, const mvde_backend_device *device) {
@@ -192,9 +194,9 @@ void check_graph(const Artifact &artifact) {
     const fs::path graph_manifest = stem.string() + ".json";
     if (!fs::is_regular_file(graph_manifest)) return;
     if (read_manifest(graph_manifest).file.sha256 != artifact.manifest.engine.onnx_sha256)
-        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built from another graph than " + stem.string() +
-                                                   ".onnx, which was exported since; build it again: " +
-                                                   build_command(artifact.manifest));
+        throw Refused(MVDE_ERROR_INCOMPATIBLE,
+                      artifact.folder + " was built from another graph than " + stem.string() +
+                          ".onnx, which was exported since; build it again: " + build_command(artifact.manifest));
 }
 
 std::string build_command(const Manifest &manifest) {

@@ -21,7 +21,6 @@ Artifact load_artifact(const std::string &path);
 void check_cpu(const Artifact &artifact);
 void check_graph(const Artifact &artifact);
 
-
 // Throws Refused where the backend's library is not the version that built the engine.
 void check_library(const Artifact &artifact, const mvde_backend &backend);
 // Throws Refused where the engine is for other GPUs than this machine's.

@@ -35,8 +35,8 @@ constexpr Known kKnown[] = {
 const Known &known(const char *name) {
     for (const Known &one : kKnown)
         if (!std::strcmp(one.name, name)) return one;
-    throw Refused(MVDE_ERROR_BACKEND,
-                  std::string("this version of libmvde has no ") + name + " engines; use openvino, tensorrt or tensorrt-rtx");
+    throw Refused(MVDE_ERROR_BACKEND, std::string("this version of libmvde has no ") + name +
+                                          " engines; use openvino, tensorrt or tensorrt-rtx");
 }
 
 }  // namespace

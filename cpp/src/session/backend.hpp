@@ -39,9 +39,9 @@ struct mvde_backend_engine {
     void *engine;
     std::uint8_t *images;            // [batch, height, width, 3]
     float *depth;                    // [batch, height, width]
-    const float *stats;              // [batch, patches, num_stats] of the depth inside `target`; NULL: libmvde computes them
+    const float *stats;  // [batch, patches, num_stats] of the depth inside `target`; NULL: libmvde computes them
     const char *executed_precision;  // what the library says it computes in; NULL: it was fixed when the engine was built
-    const char *execution;           // how a frame runs, in a few words
+    const char *execution;  // how a frame runs, in a few words
 };
 
 // The GPU that engines run on.
@@ -59,7 +59,7 @@ struct mvde_backend_message {
 // one frame at a time: `start`, then `wait` until it does not give MVDE_ERROR_TIMEOUT. NULL: the backend cannot do it.
 struct mvde_backend {
     std::uint32_t version;  // MVDE_BACKEND_VERSION
-    const char *title;      // as the library's makers write it
+    const char *title;  // as the library's makers write it
     const char *(*library_version)();
     std::int32_t (*device)(mvde_backend_device *device, mvde_backend_message *message);  // NULL: it is the CPU
     std::int32_t (*load)(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message);

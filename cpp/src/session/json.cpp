@@ -185,7 +185,9 @@ private:
             code = code << 6 | (byte(i) & 0x3F);
         }
         is_valid = is_valid && code <= 0x10FFFF && (code < 0xD800 || code > 0xDFFF) &&
-                   code >= (num_following == 3 ? 0x10000U : num_following == 2 ? 0x800U : 0x80U);
+                   code >= (num_following == 3   ? 0x10000U
+                            : num_following == 2 ? 0x800U
+                                                 : 0x80U);
         if (!is_valid) refuse("Invalid UTF-8");
         out += text_.substr(at_, num_following + 1);
         at_ += num_following + 1;

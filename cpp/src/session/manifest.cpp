@@ -34,15 +34,28 @@ const Record kOutput{{{"name", kText}, {"shape", kIntegers}, {"dtype", kText}, {
 const Record kNormalization{{{"mean", kReals}, {"std", kReals}, {"folded", kFlag}}};
 const Record kFile{{{"name", kText}, {"sha256", kText}, {"size_bytes", kInteger}}};
 const Record kSource{{{"checkpoint_sha256", kText}, {"config", kAnyObject}}};
-const Record kEngine{{{"id", kText}, {"backend", kText}, {"precision", kText}, {"executed_precision", kText},
-                      {"device", kText}, {"library_version", kText}, {"cpu_features", kTexts}, {"options", kAnyObject},
-                      {"onnx_sha256", kText}, {"facts", kAnyObject, false}}};
+const Record kEngine{{{"id", kText},
+                      {"backend", kText},
+                      {"precision", kText},
+                      {"executed_precision", kText},
+                      {"device", kText},
+                      {"library_version", kText},
+                      {"cpu_features", kTexts},
+                      {"options", kAnyObject},
+                      {"onnx_sha256", kText},
+                      {"facts", kAnyObject, false}}};
 const Record kKept{{{"group", kText}, {"dtype", kText}, {"num_nodes", kInteger}, {"reason", kText}}};
-const Record kCalibration{{{"num_images", kInteger}, {"sha256", kText}, {"method", kText}, {"balanced", kTextsByName, false}}};
+const Record kCalibration{
+    {{"num_images", kInteger}, {"sha256", kText}, {"method", kText}, {"balanced", kTextsByName, false}}};
 const Type kOneKept{Type::Is::record, &kKept};
-const Record kPrecision{{{"precision", kText}, {"onnx_sha256", kText}, {"num_by_dtype", kAnyObject}, {"num_attention", kInteger},
-                         {"num_layer_norm", kInteger}, {"kept", {Type::Is::list, nullptr, &kOneKept}, false},
-                         {"calibration", {Type::Is::nothing_or_record, &kCalibration}, false}, {"gate", kAnyObject, false}}};
+const Record kPrecision{{{"precision", kText},
+                         {"onnx_sha256", kText},
+                         {"num_by_dtype", kAnyObject},
+                         {"num_attention", kInteger},
+                         {"num_layer_norm", kInteger},
+                         {"kept", {Type::Is::list, nullptr, &kOneKept}, false},
+                         {"calibration", {Type::Is::nothing_or_record, &kCalibration}, false},
+                         {"gate", kAnyObject, false}}};
 const Type kOneInput{Type::Is::record, &kInput}, kOneOutput{Type::Is::record, &kOutput}, kOneFile{Type::Is::record, &kFile};
 const Record kManifest{{
     {"kind", kText},
@@ -114,7 +127,8 @@ void check(const Json &value, const Type &type, const std::string &where, const 
         case Type::Is::any_object: return expect(value.kind == Json::Kind::object, "dict");
         case Type::Is::texts_by_name:
             expect(value.kind == Json::Kind::object, "dict");
-            for (std::size_t i = 0; i < value.items.size(); ++i) check(value.items[i], kText, where, key + "." + value.keys[i]);
+            for (std::size_t i = 0; i < value.items.size(); ++i)
+                check(value.items[i], kText, where, key + "." + value.keys[i]);
             return;
         case Type::Is::nothing_or_record:
             if (value.kind == Json::Kind::null) return;

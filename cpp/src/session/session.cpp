@@ -34,7 +34,8 @@ void check_usable(const Artifact &artifact) {
                                       " images per call, but a session one frame; export it with a batch of 1");
     expect(input.dtype == "uint8" && input.layout == "BHWC" && input.colour == "RGB",
            "its input is " + input.dtype + " " + input.layout + " " + input.colour + ", but expected uint8 BHWC RGB");
-    expect(manifest.height() <= kMaxSide && manifest.width() <= kMaxSide && manifest.height() * manifest.width() <= kMaxPixels,
+    expect(manifest.height() <= kMaxSide && manifest.width() <= kMaxSide &&
+               manifest.height() * manifest.width() <= kMaxPixels,
            "its input is too large: expected at most 65536 pixels a side and 2^28 in all");
     const std::vector<std::int64_t> shape{1, manifest.height(), manifest.width()};
     expect(output.shape == shape && output.dtype == "float32", "its first output must be float32 and as large as its input");
@@ -57,14 +58,16 @@ std::int32_t check_apart(const mvde_frame &frame, Extent depth, Extent stats) {
     Extent luma, chroma;
     if (const std::int32_t status = check_frame(frame, complete, luma, chroma)) return status;
     for (const Extent read : {luma, chroma})
-        if (overlaps(read, depth) || overlaps(read, stats)) return fail(MVDE_ERROR_OVERLAP, "the frame and the outputs overlap");
+        if (overlaps(read, depth) || overlaps(read, stats))
+            return fail(MVDE_ERROR_OVERLAP, "the frame and the outputs overlap");
     return MVDE_OK;
 }
 
 std::int32_t check_floats(const char *name, const float *data, std::int64_t capacity, std::int64_t count, const char *what) {
     if (!data) return MVDE_OK;
     if (capacity < count)
-        return fail(MVDE_ERROR_CAPACITY, "%s_capacity is %" PRId64 ", but %s %" PRId64 " floats", name, capacity, what, count);
+        return fail(MVDE_ERROR_CAPACITY, "%s_capacity is %" PRId64 ", but %s %" PRId64 " floats", name, capacity, what,
+                    count);
     if (reinterpret_cast<std::uintptr_t>(data) % sizeof(float))
         return fail(MVDE_ERROR_ALIGNMENT, "outputs.%s: its pointer must be a multiple of 4 bytes", name);
     return MVDE_OK;
@@ -117,26 +120,40 @@ void Session::load_engine(const mvde_session_options &session) {
     std::vector<mvde_backend_option> options;
     for (const auto &[name, value] : record.options) options.push_back({name.c_str(), value.c_str()});
     const ResizePlan plan = plan_of(resizer_.get());
-    const mvde_backend_request request{
-        artifact_.path.c_str(), options.data(), options.size(), manifest.input.name.c_str(), manifest.outputs[0].name.c_str(),
-        1, manifest.height(), manifest.width(), static_cast<std::int32_t>(manifest.patch_size),
-        static_cast<std::int32_t>(stats_.size()), stats_.data(), session.format, frame_height_, frame_width_, plan.source,
-        plan.target, plan.columns, plan.rows};
+    const mvde_backend_request request{artifact_.path.c_str(),
+                                       options.data(),
+                                       options.size(),
+                                       manifest.input.name.c_str(),
+                                       manifest.outputs[0].name.c_str(),
+                                       1,
+                                       manifest.height(),
+                                       manifest.width(),
+                                       static_cast<std::int32_t>(manifest.patch_size),
+                                       static_cast<std::int32_t>(stats_.size()),
+                                       stats_.data(),
+                                       session.format,
+                                       frame_height_,
+                                       frame_width_,
+                                       plan.source,
+                                       plan.target,
+                                       plan.columns,
+                                       plan.rows};
     mvde_backend_message message{};
     mvde_backend_engine loaded{};
     const std::int32_t status = backend_->load(&request, &loaded, &message);
     if (status == MVDE_ERROR_NO_DEVICE)
-        throw Refused(MVDE_ERROR_NO_DEVICE, std::string(backend_->title) + " cannot run " + artifact_.path + ": " + message.text);
+        throw Refused(MVDE_ERROR_NO_DEVICE,
+                      std::string(backend_->title) + " cannot run " + artifact_.path + ": " + message.text);
     if (status)
-        throw Refused(static_cast<mvde_status>(status), std::string(backend_->title) + " cannot load " + artifact_.path + ": " +
-                                                            message.text + "; build it again with `mvde build`");
+        throw Refused(static_cast<mvde_status>(status), std::string(backend_->title) + " cannot load " + artifact_.path +
+                                                            ": " + message.text + "; build it again with `mvde build`");
     if (!loaded.executed_precision) loaded.executed_precision = record.executed_precision.c_str();
     if (record.executed_precision != loaded.executed_precision) {
         const std::string executed = loaded.executed_precision;
         backend_->close(loaded.engine);
         throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact_.path + " was built to compute in " + record.executed_precision +
-                                                   ", but computes in " + executed + " here; build it again: " +
-                                                   "mvde build --engine " + record.id);
+                                                   ", but computes in " + executed +
+                                                   " here; build it again: " + "mvde build --engine " + record.id);
     }
     engine_ = loaded;
 }
@@ -167,8 +184,7 @@ std::int32_t Session::start(const mvde_frame &frame) {
 }
 
 std::int32_t Session::wait(std::int64_t timeout_ms, const mvde_outputs &outputs) {
-    if (!is_in_flight_)
-        return fail(MVDE_ERROR_IDLE, "no frame is in flight: begin one with mvde_infer_async");
+    if (!is_in_flight_) return fail(MVDE_ERROR_IDLE, "no frame is in flight: begin one with mvde_infer_async");
     if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_)) return status;
     mvde_backend_message message{};
     const std::int32_t status = backend_->wait(engine_.engine, timeout_ms, &message);
@@ -265,8 +281,8 @@ std::int32_t Session::write_stats(float *out) {
     clear_bars();
     const Manifest &manifest = artifact_.manifest;
     const mvde_map map{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
-    const mvde_stats_request request{static_cast<std::int32_t>(manifest.patch_size), static_cast<std::int32_t>(stats_.size()),
-                                     stats_.data(), out, num_stats()};
+    const mvde_stats_request request{static_cast<std::int32_t>(manifest.patch_size),
+                                     static_cast<std::int32_t>(stats_.size()), stats_.data(), out, num_stats()};
     return mvde_patch_stats(&map, 0.0F, std::numeric_limits<float>::infinity(), &request, workers_.get());
 }
 

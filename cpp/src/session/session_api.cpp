@@ -38,7 +38,8 @@ std::int32_t with(mvde_session *handle, Call call) {
 
 std::int32_t check_options(const mvde_session_options &options) {
     if (options.struct_size != sizeof options)
-        return fail(MVDE_ERROR_ARGUMENT, "options.struct_size is %u: start from mvde_session_defaults()", options.struct_size);
+        return fail(MVDE_ERROR_ARGUMENT, "options.struct_size is %u: start from mvde_session_defaults()",
+                    options.struct_size);
     if (options.num_threads < 1 || options.num_threads > 256)
         return fail(MVDE_ERROR_ARGUMENT, "options.num_threads is %d: expected 1 to 256", options.num_threads);
     return MVDE_OK;

@@ -26,7 +26,8 @@ void Sha256::block(const std::uint8_t *bytes) {
                std::uint32_t{bytes[4 * i + 2]} << 8 | bytes[4 * i + 3];
     for (int i = 16; i < 64; ++i) {
         const std::uint32_t a = w[i - 15], b = w[i - 2];
-        w[i] = w[i - 16] + (rotated(a, 7) ^ rotated(a, 18) ^ a >> 3) + w[i - 7] + (rotated(b, 17) ^ rotated(b, 19) ^ b >> 10);
+        w[i] = w[i - 16] + (rotated(a, 7) ^ rotated(a, 18) ^ a >> 3) + w[i - 7] +
+               (rotated(b, 17) ^ rotated(b, 19) ^ b >> 10);
     }
     std::uint32_t s[8];
     std::memcpy(s, state_, sizeof s);

@@ -25,18 +25,18 @@
 #define __restrict__ __restrict
 
 struct Dim3 {
-  unsigned x = 1, y = 1, z = 1;
+    unsigned x = 1, y = 1, z = 1;
 };
 
 // A misaligned dereference of these traps under -fsanitize=undefined.
 struct alignas(16) uint4 {
-  unsigned x, y, z, w;
+    unsigned x, y, z, w;
 };
 struct alignas(16) float4 {
-  float x, y, z, w;
+    float x, y, z, w;
 };
 struct alignas(8) int2 {
-  int x, y;
+    int x, y;
 };
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
@@ -44,8 +44,8 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 namespace shim {
 
 struct Site {
-  const char* file;
-  int line;
+    const char *file;
+    int line;
 };
 
 // Set for the fiber that runs.
@@ -57,18 +57,18 @@ void warp_barrier(unsigned mask, Site site);
 std::uint32_t exchange_xor(unsigned mask, std::uint32_t value, int lane_mask, Site site);
 
 // Access to `size` bytes of shared memory at `offset`; the location that may be used. Never null.
-void* shared_read(std::size_t offset, std::size_t size);
-void* shared_write(std::size_t offset, std::size_t size);
+void *shared_read(std::size_t offset, std::size_t size);
+void *shared_write(std::size_t offset, std::size_t size);
 
 inline std::uint32_t shuffle_xor(unsigned mask, std::uint32_t value, int lane_mask, Site site) {
-  return exchange_xor(mask, value, lane_mask, site);
+    return exchange_xor(mask, value, lane_mask, site);
 }
 inline float shuffle_xor(unsigned mask, float value, int lane_mask, Site site) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  bits = exchange_xor(mask, bits, lane_mask, site);
-  std::memcpy(&value, &bits, 4);
-  return value;
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    bits = exchange_xor(mask, bits, lane_mask, site);
+    std::memcpy(&value, &bits, 4);
+    return value;
 }
 
 }  // namespace shim
@@ -82,9 +82,9 @@ inline float shuffle_xor(unsigned mask, float value, int lane_mask, Site site) {
 #define __shfl_xor_sync(mask, value, lane_mask) ::shim::shuffle_xor(mask, value, lane_mask, {__FILE__, __LINE__})
 
 inline float __uint_as_float(unsigned bits) {
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
 }
 inline float __fmul_rn(float a, float b) { return a * b; }  // compiled with -ffp-contract=off
 inline float __fadd_rn(float a, float b) { return a + b; }
@@ -95,41 +95,41 @@ namespace mvde_cuda {
 // A pointer into shared memory that reports what is done through it.
 template <class T>
 class SharedPointer {
- public:
-  class Element {
-   public:
-    explicit Element(std::size_t offset) : offset_(offset) {}
-    Element(const Element&) = default;
-    operator T() const { return *static_cast<const T*>(shim::shared_read(offset_, sizeof(T))); }
-    T operator=(T value) const { return *static_cast<T*>(shim::shared_write(offset_, sizeof(T))) = value; }
-    T operator=(const Element& other) const { return *this = static_cast<T>(other); }
+public:
+    class Element {
+    public:
+        explicit Element(std::size_t offset) : offset_(offset) {}
+        Element(const Element &) = default;
+        operator T() const { return *static_cast<const T *>(shim::shared_read(offset_, sizeof(T))); }
+        T operator=(T value) const { return *static_cast<T *>(shim::shared_write(offset_, sizeof(T))) = value; }
+        T operator=(const Element &other) const { return *this = static_cast<T>(other); }
 
-   private:
+    private:
+        std::size_t offset_;
+    };
+
+    explicit SharedPointer(std::size_t offset) : offset_(offset) {}
+    Element operator[](int index) const { return Element(offset_ + static_cast<std::ptrdiff_t>(index) * sizeof(T)); }
+    SharedPointer operator+(int count) const {
+        return SharedPointer(offset_ + static_cast<std::ptrdiff_t>(count) * sizeof(T));
+    }
+    std::size_t offset() const { return offset_; }
+
+private:
     std::size_t offset_;
-  };
-
-  explicit SharedPointer(std::size_t offset) : offset_(offset) {}
-  Element operator[](int index) const { return Element(offset_ + static_cast<std::ptrdiff_t>(index) * sizeof(T)); }
-  SharedPointer operator+(int count) const {
-    return SharedPointer(offset_ + static_cast<std::ptrdiff_t>(count) * sizeof(T));
-  }
-  std::size_t offset() const { return offset_; }
-
- private:
-  std::size_t offset_;
 };
 
 template <class T>
 inline SharedPointer<T> dynamic_shared(unsigned byte_offset) {
-  return SharedPointer<T>(byte_offset);
+    return SharedPointer<T>(byte_offset);
 }
 
 void store_shared4(SharedPointer<float> target, float a, float b, float c, float d);
 
 inline float float_from_half_bits(unsigned short bits) {
-  _Float16 value;
-  std::memcpy(&value, &bits, 2);
-  return static_cast<float>(value);
+    _Float16 value;
+    std::memcpy(&value, &bits, 2);
+    return static_cast<float>(value);
 }
 
 }  // namespace mvde_cuda

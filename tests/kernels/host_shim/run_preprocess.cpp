@@ -6,12 +6,12 @@
 #include "scheduler.h"
 
 // "" or what went wrong. `order` and `dropped_barrier`: see shim::Options.
-extern "C" const char* shim_preprocess(const mvde_cuda::PreprocessParams* params, unsigned grid_x, unsigned grid_y,
+extern "C" const char *shim_preprocess(const mvde_cuda::PreprocessParams *params, unsigned grid_x, unsigned grid_y,
                                        int order, int dropped_barrier) {
-  static std::string message;
-  message = shim::launch({grid_x, grid_y, 1}, {mvde_cuda::kPreprocessThreads, 1, 1}, mvde_cuda::kPreprocessSharedBytes,
-                         {order, dropped_barrier}, [&] { mvde_preprocess(*params); });
-  return message.c_str();
+    static std::string message;
+    message = shim::launch({grid_x, grid_y, 1}, {mvde_cuda::kPreprocessThreads, 1, 1}, mvde_cuda::kPreprocessSharedBytes,
+                           {order, dropped_barrier}, [&] { mvde_preprocess(*params); });
+    return message.c_str();
 }
 
 extern "C" std::size_t shim_sizeof_params() { return sizeof(mvde_cuda::PreprocessParams); }
