@@ -23,17 +23,39 @@ inline std::string with(std::string text, const std::string &from, const std::st
     return text.replace(at, from.size(), to);
 }
 
-inline std::string manifest(const std::string &content) {
+// What a manifest says of an engine that was measured, and of one that was not.
+constexpr const char *kMeasured =
+    R"("measured": {"max_rel": 0.1, "mean_rel": 0.0001, "p99_rel": 0.001, "max_abs_m": 0.2, "num_images": 1})";
+constexpr const char *kUnmeasured = R"("measured": null)";
+
+// A graph's parity.
+constexpr const char *kGraphParity =
+    R"({"reference": "a model", "candidate": "a graph", "tolerance_max_rel": 0.0001, "photos": ["one"], "measured": )"
+    R"({"max_rel": 1e-5, "mean_rel": 1e-6, "p99_rel": 1e-6, "max_abs_m": 1e-5, "num_images": 1, "stats": {"var": 0}}})";
+
+// What manifests of either kind begin with, the file's name aside.
+inline std::string common_keys(const std::string &kind, const std::string &file, const std::string &content) {
     return R"({
-  "schema_version": 1, "kind": "engine", "name": "tiny", "created": "2026-01-01T00:00:00+00:00",
+  "schema_version": 2, "kind": ")" +
+           kind + R"(", "name": "tiny", "created": "2026-01-01T00:00:00+00:00",
   "inputs": [{"name": "image", "shape": [1, 32, 48, 3], "dtype": "uint8", "layout": "BHWC", "colour": "RGB"}],
   "outputs": [{"name": "depth", "shape": [1, 32, 48], "dtype": "float32", "unit": "m"}],
   "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "folded": true},
   "patch_size": 16, "grid": [2, 3], "depth_range_m": [0.5, 4], "depth_kind": "metric",
   "stats": ["mean", "var", "grad"], "opset": 20, "source": {"checkpoint_sha256": "", "config": {"a": [1, null]}},
-  "file": {"name": "engine.blob", "sha256": ")" +
-           hash(content) + R"(", "size_bytes": )" + std::to_string(content.size()) +
-           R"(}, "tools": {"mvde": "0.1.0"}, "parity": {},
+  "file": {"name": ")" +
+           file + R"(", "sha256": ")" + hash(content) + R"(", "size_bytes": )" + std::to_string(content.size()) +
+           R"(}, "tools": {"mvde": "0.1.0"})";
+}
+
+inline std::string graph_manifest(const std::string &content) {
+    return common_keys("onnx", "tiny-32x48.onnx", content) + R"(, "parity": )" + kGraphParity + "}\n";
+}
+
+inline std::string manifest(const std::string &content) {
+    return common_keys("engine", "engine.blob", content) + R"(, "parity": {"reference": "the fp32 graph",
+    "tolerance": {"mean_rel": 0.001, "p99_rel": 0.01, "patch_mean": 0.001}, "export": )" +
+           kGraphParity + ", " + kMeasured + R"(},
   "engine": {"id": "openvino:fp32", "backend": "openvino", "precision": "fp32", "executed_precision": "fp32",
     "device": "a CPU", "library_version": "1.2.3", "cpu_features": [], "options": {"INFERENCE_NUM_THREADS": 1},
     "onnx_sha256": ""}

@@ -11,6 +11,8 @@
 
 namespace {
 
+using engine_folder::kMeasured;
+using engine_folder::kUnmeasured;
 using engine_folder::with;
 
 constexpr mvde::Size kFrame{60, 60};  // into 32x48: letterboxed to 32x32, bars left and right
@@ -21,7 +23,9 @@ struct Folder : engine_folder::Folder {
         text = with(text, "\"id\": \"openvino:fp32\", \"backend\": \"openvino\"",
                     "\"id\": \"tensorrt:fp32\", \"backend\": \"tensorrt\"");
         text = with(text, "\"onnx_sha256\": \"\"",
-                    R"("onnx_sha256": "", "facts": {"compute_capabilities": ["7.5", "8.7"]})");
+                    R"("onnx_sha256": "", "cuda": {"cuda_major": "13", "driver_cuda": "13.0", "gpu": null, "build_s": 4,
+                    "compute_capabilities": ["7.5", "8.7"], "network": {"num_layers": 9, "num_by_dtype": {"fp32": 9},
+                    "products_by_dtype": {"fp32": 2}, "num_attention": 1, "num_softmax": 0, "num_layer_norm": 2}})");
         write("engine.json", with(text, "\"1.2.3\"", "\"10.3.0\""));
     }
 };
@@ -141,12 +145,15 @@ TEST(a_machine_without_a_gpu_and_a_manifest_that_lies_have_their_own_errors) {
     expect(
         "\"7.5\", \"8.7\"", "\"7.5\", \"8.6\"", MVDE_ERROR_INCOMPATIBLE,
         "/tiny cannot run here: it was built for compute capability 7.5, 8.6, but Fake GPU has 8.7; build it again here: ");
-    expect("\"parity\": {}", R"("parity": {"measured": false, "state": "not measured"})", MVDE_ERROR_INCOMPATIBLE,
-           "/tiny has parity not measured; measure it on this machine: mvde build --prove ");
-    expect("\"parity\": {}", R"("parity": {"measured_on": {"gpu": "Other GPU", "compute_capability": "8.7"}})",
-           MVDE_ERROR_INCOMPATIBLE, "/tiny was measured on Other GPU, but this machine has Fake GPU; measure it on this");
-    folder.write("engine.json",
-                 with(good, "\"parity\": {}", R"("parity": {"measured": 3, "measured_on": [1], "state": {}})"));
+    expect(kMeasured, kUnmeasured, MVDE_ERROR_INCOMPATIBLE,
+           "/tiny has parity not measured: no device when it was built; measure it on this machine: mvde prove ");
+    const auto measured_on = [](const char *gpu) {
+        return std::string(kMeasured) + R"(, "measured_on": {"gpu": ")" + gpu +
+               R"(", "compute_capability": "8.7", "driver_cuda": "13.0"})";
+    };
+    expect(kMeasured, measured_on("Other GPU").c_str(), MVDE_ERROR_INCOMPATIBLE,
+           "/tiny was measured on Other GPU, 8.7, but this machine has Fake GPU, 8.7; measure it on this");
+    folder.write("engine.json", with(good, kMeasured, measured_on("Fake GPU")));
     CHECK(open(folder, "discrete"), "%s", mvde_last_error());
     folder.write("engine.json", with(good, "\"10.3.0\"", "\"10.3.0.26\""));
     CHECK(open(folder, "discrete"), "%s", mvde_last_error());

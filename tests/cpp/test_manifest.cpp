@@ -2,6 +2,7 @@
 #include "engine_folder.hpp"
 #include "harness.hpp"
 
+#include "session/json.hpp"
 #include "session/manifest.hpp"
 
 #include <string>
@@ -9,6 +10,7 @@
 
 namespace {
 
+using namespace mvde::internal;
 using engine_folder::with;
 
 const std::string kGood = engine_folder::manifest("content");
@@ -16,9 +18,9 @@ const std::string kGood = engine_folder::manifest("content");
 // The message that refuses the text, or "" where it is accepted.
 std::string refusal(const std::string &text) {
     try {
-        mvde::internal::parse_manifest(text, "engine.json");
+        parse_manifest(text, "engine.json");
         return "";
-    } catch (const mvde::internal::Refused &error) {
+    } catch (const Refused &error) {
         CHECK(error.status == MVDE_ERROR_MANIFEST);
         return error.what();
     }
@@ -28,6 +30,9 @@ void expect(const std::string &text, const std::string &words, int line) {
     const std::string message = refusal(text);
     CHECK(message.find(words) != std::string::npos, "line %d: '%s' is not in '%s'", line, words.c_str(), message.c_str());
 }
+
+// The engine's manifest, which must be a good one.
+EngineManifest read(const std::string &text) { return std::get<EngineManifest>(parse_manifest(text, "engine.json")); }
 
 #define EXPECT(text, words) expect(text, words, __LINE__)
 
@@ -41,27 +46,73 @@ TEST(sha256_gives_the_published_digests) {
 }
 
 TEST(a_good_manifest_is_read) {
-    const mvde::internal::Manifest manifest = mvde::internal::parse_manifest(kGood, "engine.json");
+    const EngineManifest manifest = read(kGood);
     CHECK(manifest.name == "tiny" && manifest.stem() == "tiny-32x48" && manifest.grid_columns == 3);
     CHECK(manifest.max_depth_m == 4.0 && manifest.stats.size() == 3 && manifest.engine.library_version == "1.2.3");
     CHECK(manifest.engine.options[0].first == "INFERENCE_NUM_THREADS" && manifest.engine.options[0].second == "1");
+    CHECK(manifest.parity.is_measured && !manifest.parity.measured_on);
+}
+
+TEST(a_graph_has_other_records_than_an_engine) {
+    const std::string graph = engine_folder::graph_manifest("content");
+    CHECK(refusal(graph).empty() && std::holds_alternative<GraphManifest>(parse_manifest(graph, "")));
+    EXPECT(with(graph, "\"kind\": \"onnx\"", "\"kind\": \"engine\""), "the key engine is missing; export or build");
+    EXPECT(with(kGood, "\"kind\": \"engine\"", "\"kind\": \"onnx\""), "unknown key engine; known keys: name, created");
+    EXPECT(with(graph, "\"photos\": [\"one\"], ", ""),
+           "the key parity.photos is missing; export or build the artefact again");
 }
 
 TEST(the_promises_of_a_typed_graph_are_checked_as_python_does) {
-    const std::string precision =
-        R"("precision": {"precision": "int8", "onnx_sha256": "ab", "num_by_dtype": {"int8": 3}, "num_attention": 2, )"
+    const std::string lowering =
+        R"("lowering": {"precision": "int8", "onnx_sha256": "ab", "num_by_dtype": {"int8": 3}, "num_attention": 2, )"
         R"("num_layer_norm": 4, "kept": [{"group": "head", "dtype": "fp32", "num_nodes": 7, "reason": "measured"}], )"
-        R"("calibration": {"num_images": 6, "sha256": "cd", "method": "entropy", "balanced": {"layer normalisations": "left"}}, "gate": {}}, "opset": 20)";
-    const std::string typed = with(kGood, "\"opset\": 20", precision);
-    CHECK(mvde::internal::parse_manifest(typed, "engine.json").name == "tiny");
-    EXPECT(with(typed, "\"num_nodes\": 7", "\"num_nodes\": true"), "precision.kept[0].num_nodes must be int");
-    EXPECT(with(typed, "\"num_attention\": 2,", ""), "the key precision.num_attention is missing");
+        R"("calibration": {"num_images": 6, "sha256": "cd", "method": "entropy", "balanced": {"norms": "left"}}, )"
+        R"("gate": {"arithmetic": "int8", "tolerance": {"abs_rel": 0.01, "delta1": 0.01, "mean_rel": 1, "p99_rel": 2}, )"
+        R"("runs": [{"images": "photos", "num_images": 2, "truth": "fp32", "abs_rel": [0, 0.1], "delta1": [1, 0.9], )"
+        R"("measured": {"max_rel": 1, "mean_rel": 1, "p99_rel": 1, "max_abs_m": 1, "num_images": 1}}]}}, "opset": 20)";
+    const std::string typed = with(kGood, "\"opset\": 20", lowering);
+    CHECK(refusal(typed).empty(), "%s", refusal(typed).c_str());
+    EXPECT(with(typed, "\"num_nodes\": 7", "\"num_nodes\": true"), "lowering.kept[0].num_nodes must be int");
+    EXPECT(with(typed, "\"num_attention\": 2,", ""), "the key lowering.num_attention is missing");
+    EXPECT(with(typed, "{\"int8\": 3}", "{\"int8\": 2.5}"), "lowering.num_by_dtype.int8 must be int, but got float 2.5");
+    EXPECT(with(typed, "\"precision\": \"int8\"", "\"precision\": \"int4\""),
+           "lowering.precision is 'int4', but expected one of fp32, fp16, bf16, int8, fp8");
+    EXPECT(with(typed, "\"dtype\": \"fp32\", \"num_nodes\"", "\"dtype\": 8, \"num_nodes\""), "lowering.kept[0].dtype is 8,");
+    EXPECT(with(typed, "[1, 0.9]", "[1]"), "lowering.gate.runs[0].delta1 must be a list of 2, but got [1]");
+}
+
+TEST(what_only_some_engines_have_is_checked_where_it_is) {
+    const auto with_own = [](const std::string &own) {
+        return with(kGood, "\"cpu_features\": []", "\"cpu_features\": [], " + own);
+    };
+    const std::string tuned = with_own(
+        R"("rewrites": {"attention": "amx"}, "known_errors": ["x"], "cuda": null, "tuning": {"budget_s": 1, "chosen": {"A": 1}, )"
+        R"("candidates": [{"settings": {}, "median_ms": 2, "gain": null}, {"settings": {"A": [1]}, "refused": "no"}]})");
+    CHECK(refusal(tuned).empty(), "%s", refusal(tuned).c_str());
+    EXPECT(with(tuned, "\"refused\": \"no\"", "\"refused\": null"), "engine.tuning.candidates[1].refused must be str");
+    EXPECT(with(tuned, "\"amx\"", "1"), "engine.rewrites.attention must be str, but got int 1");
+    EXPECT(with_own("\"cuda\": {}"), "the key engine.cuda.cuda_major is missing");
+    EXPECT(with_own("\"facts\": {}"), "unknown key engine.facts; known keys: id, backend, precision");
+    EXPECT(with(kGood, "\"precision\": \"fp32\"", "\"precision\": \"fp64\""),
+           "engine.precision is 'fp64', but expected one of");
+}
+
+TEST(whether_and_where_an_engine_was_measured_is_read) {
+    CHECK(!read(with(kGood, engine_folder::kMeasured, engine_folder::kUnmeasured)).parity.is_measured);
+    const std::string on = R"("measured_on": {"gpu": "a GPU", "compute_capability": "8.9", "driver_cuda": "13.0"}, )";
+    const std::string measured = with(kGood, engine_folder::kMeasured, on + engine_folder::kMeasured);
+    CHECK(read(measured).parity.measured_on->gpu == "a GPU");
+    CHECK(read(measured).parity.measured_on->compute_capability == "8.9");
+    EXPECT(with(measured, "\"driver_cuda\"", "\"driver\""), "unknown key parity.measured_on.driver; known keys: gpu");
+    EXPECT(with(kGood, engine_folder::kMeasured, "\"measured\": false"), "parity.measured. must be an object, but got bool");
 }
 
 TEST(the_number_of_operations_may_be_there) {
     const std::string counted = with(kGood, "\"opset\": 20,", "\"opset\": 20, \"num_flops\": 2000000000000,");
-    CHECK(mvde::internal::parse_manifest(counted, "engine.json").name == "tiny");
+    CHECK(refusal(counted).empty());
+    CHECK(refusal(with(counted, "2000000000000", "null")).empty());
     EXPECT(with(counted, "2000000000000", "2.5"), "num_flops must be int, but got float 2.5");
+    EXPECT(with(counted, "2000000000000", "0"), "num_flops is 0, but expected a positive number");
 }
 
 TEST(what_is_not_json_is_refused) {
@@ -101,34 +152,34 @@ TEST(what_is_not_json_is_refused) {
 }
 
 TEST(escapes_are_read) {
-    const mvde::internal::Json value = mvde::internal::parse_json(R"(["\u00e9\ud83d\ude00\n\"", -0.5e1, 12, true, null])");
+    const Json value = parse_json(R"(["\u00e9\ud83d\ude00\n\"", -0.5e1, 12, true, null])");
     CHECK(value.items[0].text == "\xc3\xa9\xf0\x9f\x98\x80\n\"" && value.items[1].real == -5.0);
-    CHECK(value.items[2].integer == 12 && value.items[3].flag && value.items[4].kind == mvde::internal::Json::Kind::null);
-    CHECK(mvde::internal::repr(value) == "['\xc3\xa9\xf0\x9f\x98\x80\\n\"', -5.0, 12, True, None]");
+    CHECK(value.items[2].integer == 12 && value.items[3].flag && value.items[4].kind == Json::Kind::null);
+    CHECK(repr(value) == "['\xc3\xa9\xf0\x9f\x98\x80\\n\"', -5.0, 12, True, None]");
 }
 
 TEST(foreign_and_newer_files_are_refused) {
     EXPECT("{}", "is not a manifest of mvde: it has no schema_version");
     EXPECT("[1]", "is not a manifest of mvde");
-    EXPECT(with(kGood, "\"schema_version\": 1", "\"schema_version\": 2"), "has schema_version 2, but this mvde reads 1");
-    EXPECT(with(kGood, "\"schema_version\": 1", "\"schema_version\": \"1\""), "has schema_version '1'");
+    EXPECT(with(kGood, "\"schema_version\": 2", "\"schema_version\": 3"), "has schema_version 3, but this mvde reads 2");
+    EXPECT(with(kGood, "\"schema_version\": 2", "\"schema_version\": \"2\""), "has schema_version '2'");
 }
 
 TEST(keys_and_types_are_checked) {
-    EXPECT(with(kGood, "\"opset\": 20", "\"opsets\": 20"), "unknown key opsets; known keys: kind, name, created, inputs");
+    EXPECT(with(kGood, "\"opset\": 20", "\"opsets\": 20"), "unknown key opsets; known keys: name, created, inputs");
     EXPECT(with(kGood, "\"opset\": 20,", ""), "the key opset is missing; export or build the artefact again");
     EXPECT(with(kGood, "\"opset\": 20", "\"opset\": 20.0"), "opset must be int, but got float 20.0");
     EXPECT(with(kGood, "\"folded\": true", "\"folded\": 1"), "normalization.folded must be bool, but got int 1");
     EXPECT(with(kGood, "[2, 3]", "[2]"), "grid must be a list of 2, but got [2]");
     EXPECT(with(kGood, "\"0.1.0\"", "1"), "tools.mvde must be str, but got int 1");
-    EXPECT(with(kGood, "\"parity\": {}", "\"parity\": []"), "parity must be dict, but got list []");
+    EXPECT(with(kGood, "{\"a\": [1, null]}", "[]"), "source.config must be dict, but got list []");
+    EXPECT(with(kGood, "\"kind\": \"engine\",", ""), "the key kind is missing; export or build the artefact again");
     EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 32, \"48\", 3]"), "inputs[0].shape[2] must be int, but got str '48'");
     EXPECT(with(kGood, "\"normalization\": {", "\"normalization\": 3, \"x\": {"), "unknown key x");
 }
 
 TEST(values_that_do_not_fit_together_are_refused) {
     EXPECT(with(kGood, "\"kind\": \"engine\"", "\"kind\": \"plan\""), "kind is 'plan', but expected one of onnx, engine");
-    EXPECT(with(kGood, "\"kind\": \"engine\"", "\"kind\": \"onnx\""), "engine is True, but expected a record for engines");
     EXPECT(with(kGood, "\"metric\"", "\"exact\""), "depth_kind is 'exact', but expected one of metric, relative");
     EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, -32, 48, 3]"),
            "shape is [(1, -32, 48, 3), (1, 32, 48)], but expected positive");

@@ -51,9 +51,10 @@ TEST(an_artefact_that_does_not_fit_is_refused) {
            __LINE__);
     expect("\"executed_precision\": \"fp32\"", "\"executed_precision\": \"bf16\"", MVDE_ERROR_INCOMPATIBLE,
            "was built to compute in bf16, but computes in fp32 here", __LINE__);
-    expect("\"parity\": {}", "\"parity\": {\"measured\": false, \"state\": \"not measured: no device\"}",
-           MVDE_ERROR_INCOMPATIBLE, "has parity not measured: no device; measure it on this machine: mvde build --prove ",
-           __LINE__);
+    expect(engine_folder::kMeasured, engine_folder::kUnmeasured, MVDE_ERROR_INCOMPATIBLE,
+           "has parity not measured: no device when it was built; measure it on this machine: mvde prove ", __LINE__);
+    expect(R"("openvino:fp32", "backend": "openvino")", R"("openvino:fp32", "backend": "openvino", "facts": {})",
+           MVDE_ERROR_MANIFEST, "unknown key engine.facts; known keys: id, backend", __LINE__);
     expect("\"shape\": [1, 32, 48, 3]", "\"shape\": [2, 32, 48, 3]", MVDE_ERROR_MANIFEST,
            "2 images per call, but a session one", __LINE__);
     expect("\"stats\": [", "\"stats\": [\"min\", \"max\", \"valid\", \"mean\",", MVDE_ERROR_MANIFEST,
@@ -110,7 +111,7 @@ TEST(a_graph_that_was_exported_since_is_noticed) {
     const Folder folder;
     std::filesystem::create_directories(folder.root / "export");
     const std::string record = "\"onnx_sha256\": \"" + engine_folder::hash(folder.content) + "\"";
-    folder.write("../../export/tiny-32x48.json", engine_folder::manifest(folder.content));
+    folder.write("../../export/tiny-32x48.json", engine_folder::graph_manifest(folder.content));
     EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_INCOMPATIBLE,
                    "tiny-32x48.onnx, which was exported since; build it again");
     folder.spoil("\"onnx_sha256\": \"\"", record);

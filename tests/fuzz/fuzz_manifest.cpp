@@ -6,8 +6,9 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size) {
     try {
-        const mvde::internal::Manifest manifest = mvde::internal::parse_manifest(
-            {reinterpret_cast<const char *>(data), size}, "engine.json");
+        const mvde::internal::AnyManifest any = mvde::internal::parse_manifest({reinterpret_cast<const char *>(data), size},
+                                                                               "engine.json");
+        const mvde::internal::Manifest &manifest = common(any);
         const bool is_sound = manifest.input.shape.size() == 4 && manifest.patch_size > 0 && !manifest.outputs.empty() &&
                               manifest.grid_rows * manifest.patch_size == manifest.height() &&
                               manifest.grid_columns * manifest.patch_size == manifest.width() &&

@@ -16,7 +16,8 @@ namespace {
 // Sessions for images that the machine's memory holds, and a fuzzer's does not, are not what is looked for.
 bool is_small(const std::string &text) {
     try {
-        const mvde::internal::Manifest manifest = mvde::internal::parse_manifest(text, "");
+        const mvde::internal::AnyManifest any = mvde::internal::parse_manifest(text, "");
+        const mvde::internal::Manifest &manifest = common(any);
         constexpr std::int64_t kMost = 1 << 10;
         return manifest.batch() <= 4 && manifest.height() <= kMost && manifest.width() <= kMost;
     } catch (const mvde::internal::Refused &) {

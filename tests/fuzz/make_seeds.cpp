@@ -36,9 +36,11 @@ int main(int argc, char **argv) {
     if (argc != 2) return std::fputs("usage: make_seeds FOLDER\n", stderr), 2;
     const fs::path root = argv[1];
     const std::string content = "the compiled model", zero(1, '\0');
-    const std::string good = engine_folder::manifest(content);
+    const std::string good = engine_folder::manifest(content), graph = engine_folder::graph_manifest(content);
     const std::vector<std::string> manifests = {
         good,
+        graph,
+        engine_folder::with(good, engine_folder::kMeasured, engine_folder::kUnmeasured),
         engine_folder::with(good, "\"openvino\"", "\"tensorrt\""),
         engine_folder::with(good, "[1, 32, 48, 3]", "[2, 32, 48, 3]"),
         engine_folder::with(good, "\"cpu_features\": []", "\"cpu_features\": [\"sse2\", \"magic\"]"),
@@ -51,7 +53,7 @@ int main(int argc, char **argv) {
         write(root / "manifest" / name, manifests[i]);
         write(root / "session" / name, manifests[i]);
         write(root / "session" / (name + "-blob"), manifests[i] + zero + content);
-        write(root / "session" / (name + "-graph"), manifests[i] + zero + content + zero + good);
+        write(root / "session" / (name + "-graph"), manifests[i] + zero + content + zero + graph);
     }
     write(root / "session" / "broken", engine_folder::manifest("broken") + zero + "broken");
     for (unsigned i = 0; i < 32; ++i) {

@@ -1,5 +1,5 @@
-// libmvde_openvino.so: OpenVINO behind libmvde's sessions, with the calls that mvde/engines/openvino.py makes.
-#include "session/backend.hpp"
+// libmvde_openvino.so: OpenVINO behind libmvde's sessions, with the calls that mvde/engines/openvino makes.
+#include "session/backend_message.hpp"
 
 #if defined(MVDE_HAVE_ATTENTION)
 #include "attention_operator.hpp"
@@ -10,11 +10,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <exception>
 #include <memory>
 #include <set>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,15 +37,6 @@ struct Engine {
     ov::InferRequest request;
     std::string executed_precision;
 };
-
-// The message on one line, bounded as Python bounds it.
-std::int32_t fail(mvde_status status, const std::string &message, mvde_backend_message *out) {
-    std::istringstream words(message);
-    std::string line;
-    for (std::string word; words >> word && line.size() < 500;) line += (line.empty() ? "" : " ") + word;
-    std::snprintf(out->text, sizeof out->text, "%s", line.substr(0, 500).c_str());
-    return status;
-}
 
 std::string precision_name(const std::string &hint) {
     return hint == "f32" ? "fp32" : hint == "f16" ? "fp16" : hint == "i8" || hint == "u8" ? "int8" : hint;

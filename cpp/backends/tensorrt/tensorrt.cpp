@@ -1,22 +1,13 @@
 // libmvde_tensorrt.so and libmvde_tensorrt_rtx.so: TensorRT (10.3 to 11.x) or TensorRT-RTX behind libmvde's sessions.
 #include "gpu_engine.hpp"
+#include "session/backend_message.hpp"
 
 #include <cstdio>
 #include <exception>
-#include <sstream>
 #include <string>
 
 namespace mvde::internal::gpu {
 namespace {
-
-// The message on one line, bounded as Python bounds it.
-std::int32_t fail(mvde_status status, const std::string &message, mvde_backend_message *out) {
-    std::istringstream words(message);
-    std::string line;
-    for (std::string word; words >> word && line.size() < 500;) line += (line.empty() ? "" : " ") + word;
-    std::snprintf(out->text, sizeof out->text, "%s", line.substr(0, 500).c_str());
-    return status;
-}
 
 // Runs a call; no exception leaves it.
 template <class Call>

@@ -36,7 +36,7 @@ std::string read_text(const fs::path &path) {
     return text.str();
 }
 
-Manifest read_manifest(const fs::path &path) { return parse_manifest(read_text(path), path.string()); }
+AnyManifest read_manifest(const fs::path &path) { return parse_manifest(read_text(path), path.string()); }
 
 std::string sha256_file(const fs::path &path) {
     std::ifstream stream(path, std::ios::binary);
@@ -123,18 +123,20 @@ Artifact load_artifact(const std::string &path) {
     const bool is_folder = fs::is_directory(given);
     fs::path where = is_folder ? given / "engine.json" : given;
     where.replace_extension(".json");
-    const Manifest manifest = read_manifest(where);
+    const AnyManifest any = read_manifest(where);
+    const Manifest &manifest = common(any);
+    const auto *engine = std::get_if<EngineManifest>(&any);
     const fs::path file = where.parent_path() / manifest.file.name;
     if (!is_folder && given.extension() != ".json" && given.filename() != manifest.file.name)
         throw Refused(MVDE_ERROR_HASH,
                       where.string() + " describes " + manifest.file.name + ", not " + given.filename().string());
-    const std::string command = manifest.kind == "onnx" ? "mvde export" : "mvde build";
+    const std::string command = engine ? "mvde build" : "mvde export";
     verify(file, manifest.file, command);
     for (const FileRecord &record : manifest.companions) verify(where.parent_path() / record.name, record, command);
-    if (manifest.kind != "engine")
+    if (!engine)
         throw Refused(MVDE_ERROR_ARTIFACT,
-                      file.string() + " is an ONNX graph, not an engine; build one: mvde build --onnx " + file.string());
-    return {file.string(), where.parent_path().string(), manifest};
+                      file.string() + " is an ONNX graph, not an engine; build one: mvde build " + file.string());
+    return {file.string(), where.parent_path().string(), *engine};
 }
 
 void check_cpu(const Artifact &artifact) {
@@ -169,23 +171,17 @@ void check_device(const Artifact &artifact, const mvde_backend_device &device) {
 }
 
 void check_proved(const Artifact &artifact, const mvde_backend_device *device) {
-    const ParityRecord &parity = artifact.manifest.parity;
-    const std::string prove = "; measure it on this machine: mvde build --prove " + artifact.folder;
-    if (parity.is_unmeasured)
-        throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " has parity " + parity.state + prove);
-    std::string was, now;
-    const auto compare = [&](const std::string &measured, const char *here) {
-        if (measured == here) return;
-        was += (was.empty() ? "" : ", ") + measured;
-        now += (now.empty() ? "" : ", ") + std::string(here);
-    };
-    if (device && !(parity.gpu.empty() && parity.compute_capability.empty())) {
-        compare(parity.gpu, device->name);
-        compare(parity.compute_capability, device->compute_capability);
-    }
-    if (!was.empty())
+    const EngineParity &parity = artifact.manifest.parity;
+    const std::string prove = "; measure it on this machine: mvde prove " + artifact.folder;
+    if (!parity.is_measured)
         throw Refused(MVDE_ERROR_INCOMPATIBLE,
-                      artifact.folder + " was measured on " + was + ", but this machine has " + now + prove);
+                      artifact.folder + " has parity not measured: no device when it was built" + prove);
+    if (!parity.measured_on) return;
+    const DeviceRecord &was = *parity.measured_on;
+    if (device && was.gpu == device->name && was.compute_capability == device->compute_capability) return;
+    const std::string now = device ? std::string(device->name) + ", " + device->compute_capability : "no GPU";
+    throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was measured on " + was.gpu + ", " + was.compute_capability +
+                                               ", but this machine has " + now + prove);
 }
 
 void check_graph(const Artifact &artifact) {
@@ -193,13 +189,13 @@ void check_graph(const Artifact &artifact) {
     const fs::path stem = root / "export" / artifact.manifest.stem();
     const fs::path graph_manifest = stem.string() + ".json";
     if (!fs::is_regular_file(graph_manifest)) return;
-    if (read_manifest(graph_manifest).file.sha256 != artifact.manifest.engine.onnx_sha256)
+    if (common(read_manifest(graph_manifest)).file.sha256 != artifact.manifest.engine.onnx_sha256)
         throw Refused(MVDE_ERROR_INCOMPATIBLE,
                       artifact.folder + " was built from another graph than " + stem.string() +
                           ".onnx, which was exported since; build it again: " + build_command(artifact.manifest));
 }
 
-std::string build_command(const Manifest &manifest) {
+std::string build_command(const EngineManifest &manifest) {
     const std::string batch = manifest.batch() == 1 ? "" : " --batch " + std::to_string(manifest.batch());
     return "mvde build --engine " + manifest.engine.id + " --name " + manifest.name + " --res " +
            std::to_string(manifest.height()) + "x" + std::to_string(manifest.width()) + batch;

@@ -11,7 +11,7 @@ namespace mvde::internal {
 struct Artifact {
     std::string path;    // of the engine's file
     std::string folder;  // that it lies in, without a slash at the end
-    Manifest manifest;
+    EngineManifest manifest;
 };
 
 // The engine at `path` (its folder, file or manifest) after comparing every file with its manifest. Throws Refused.
@@ -29,6 +29,6 @@ void check_device(const Artifact &artifact, const mvde_backend_device &device);
 void check_proved(const Artifact &artifact, const mvde_backend_device *device);
 
 // The command that builds an engine like this one.
-std::string build_command(const Manifest &manifest);
+std::string build_command(const EngineManifest &manifest);
 
 }  // namespace mvde::internal

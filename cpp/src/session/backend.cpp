@@ -1,6 +1,6 @@
 #include "session/backend.hpp"
 
-#include "session/manifest.hpp"
+#include "session/refused.hpp"
 
 #include <dlfcn.h>
 

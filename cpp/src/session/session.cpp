@@ -115,7 +115,7 @@ void Session::create_resizer(const mvde_session_options &options) {
 }
 
 void Session::load_engine(const mvde_session_options &session) {
-    const Manifest &manifest = artifact_.manifest;
+    const EngineManifest &manifest = artifact_.manifest;
     const EngineRecord &record = manifest.engine;
     std::vector<mvde_backend_option> options;
     for (const auto &[name, value] : record.options) options.push_back({name.c_str(), value.c_str()});
@@ -226,7 +226,7 @@ std::int32_t Session::infer_device(void *stream) {
 }
 
 void Session::describe(mvde_session_info &info) const {
-    const Manifest &manifest = artifact_.manifest;
+    const EngineManifest &manifest = artifact_.manifest;
     info.num_stats = static_cast<std::int32_t>(stats_.size());
     info.frame_height = frame_height_;
     info.frame_width = frame_width_;

@@ -1,0 +1,194 @@
+#include "session/records.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <string_view>
+
+namespace mvde::internal {
+namespace {
+
+// ---- whether the values of a record fit together: its __post_init__ in Python
+
+std::vector<std::int64_t> shape_of(const Json &tensor) {
+    std::vector<std::int64_t> shape;
+    for (const Json &side : tensor.find("shape")->items) shape.push_back(side.integer);
+    return shape;
+}
+
+std::string tuple(const std::vector<std::int64_t> &sizes) {
+    std::string out = "(";
+    for (std::size_t i = 0; i < sizes.size(); ++i) out += (i ? ", " : "") + std::to_string(sizes[i]);
+    return out + (sizes.size() == 1 ? ",)" : ")");
+}
+
+void check_file(const Json &value, const std::string &where) {
+    const std::string &name = value.find("name")->text, &sha256 = value.find("sha256")->text;
+    const std::int64_t size_bytes = value.find("size_bytes")->integer;
+    const bool is_bare = !name.empty() && name != "." && name != ".." &&
+                         name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+    const bool is_hash = sha256.size() == 64 && sha256.find_first_not_of("0123456789abcdef") == std::string::npos;
+    expect(is_bare, where, "file.name", repr(name), "a bare file name");
+    expect(is_hash, where, "file.sha256", repr(sha256), "64 hexadecimal digits");
+    expect(size_bytes >= 0, where, "file.size_bytes", std::to_string(size_bytes), "a size in bytes");
+}
+
+void check_shapes(const Json &manifest, const std::string &where) {
+    std::string shapes = "[";
+    bool is_positive = true;
+    for (const char *key : {"inputs", "outputs"})
+        for (const Json &item : manifest.find(key)->items) {
+            const std::vector<std::int64_t> shape = shape_of(item);
+            shapes += (shapes.size() > 1 ? ", " : "") + tuple(shape);
+            is_positive = is_positive && std::all_of(shape.begin(), shape.end(), [](std::int64_t side) { return side > 0; });
+        }
+    const std::size_t num_inputs = manifest.find("inputs")->items.size();
+    expect(num_inputs == 1, where, "inputs", std::to_string(num_inputs), "one image input");
+    expect(!manifest.find("outputs")->items.empty(), where, "outputs", "0", "at least one output");
+    expect(is_positive, where, "shape", shapes + "]", "positive sizes");
+    const std::vector<std::int64_t> shape = shape_of(manifest.find("inputs")->items[0]);
+    expect(shape.size() == 4 && shape[3] == 3, where, "inputs[0].shape", tuple(shape), "[B, H, W, 3]");
+}
+
+void check_grid(const Json &manifest, const std::string &where) {
+    const std::vector<std::int64_t> shape = shape_of(manifest.find("inputs")->items[0]);
+    const std::int64_t patch = manifest.find("patch_size")->integer;
+    const auto &grid = manifest.find("grid")->items;
+    expect(patch > 0, where, "patch_size", std::to_string(patch), "a positive size in pixels");
+    const double rows = static_cast<double>(shape[1]) / static_cast<double>(patch);
+    const double columns = static_cast<double>(shape[2]) / static_cast<double>(patch);
+    const bool fits = shape[1] % patch == 0 && shape[2] % patch == 0 && shape[1] / patch == grid[0].integer &&
+                      shape[2] / patch == grid[1].integer;
+    expect(fits, where, "grid", tuple({grid[0].integer, grid[1].integer}),
+           "(" + repr(rows) + ", " + repr(columns) + "), the input's size divided by patch_size");
+}
+
+void check_manifest(const Json &value, const std::string &where) {
+    const std::string &depth_kind = value.find("depth_kind")->text;
+    expect(depth_kind == "metric" || depth_kind == "relative", where, "depth_kind", repr(depth_kind),
+           "one of metric, relative");
+    check_shapes(value, where);
+    check_grid(value, where);
+    const Json *num_flops = value.find("num_flops");
+    if (num_flops && num_flops->kind == Json::Kind::integer)
+        expect(num_flops->integer > 0, where, "num_flops", std::to_string(num_flops->integer), "a positive number");
+    const auto &range = value.find("depth_range_m")->items;
+    const double low_m = range[0].number(), high_m = range[1].number();
+    expect(0.0 <= low_m && low_m < high_m, where, "depth_range_m", "(" + repr(low_m) + ", " + repr(high_m) + ")",
+           "0 <= min < max");
+}
+
+// ---- the records
+
+const std::vector<const char *> kPrecisions{"fp32", "fp16", "bf16", "int8", "fp8"};
+constexpr Type kPrecision{Type::Element::choice, Type::Container::none, false, nullptr, &kPrecisions};
+constexpr Type kNullableText = nullable(kText), kNullableReal = nullable(kReal);
+
+const Record kInput{{{"name", kText}, {"shape", list_of(kInteger)}, {"dtype", kText}, {"layout", kText}, {"colour", kText}}};
+const Record kOutput{{{"name", kText}, {"shape", list_of(kInteger)}, {"dtype", kText}, {"unit", kText}}};
+const Record kNormalization{{{"mean", list_of(kReal)}, {"std", list_of(kReal)}, {"folded", kFlag}}};
+const Record kFile{{{"name", kText}, {"sha256", kText}, {"size_bytes", kInteger}}, check_file};
+const Record kSource{{{"checkpoint_sha256", kText}, {"config", by_name(kAnything)}}};
+
+const Record kParityReport{{{"max_rel", kReal},
+                            {"mean_rel", kReal},
+                            {"p99_rel", kReal},
+                            {"max_abs_m", kReal},
+                            {"num_images", kInteger},
+                            {"stats", by_name(kReal), false}}};
+const Record kGraphParity{{{"reference", kText},
+                           {"candidate", kText},
+                           {"tolerance_max_rel", kReal},
+                           {"photos", list_of(kText)},
+                           {"measured", record_of(kParityReport)}}};
+const Record kTolerance{{{"mean_rel", kReal}, {"p99_rel", kReal}, {"patch_mean", kReal}}};
+const Record kDevice{{{"gpu", kText}, {"compute_capability", kText}, {"driver_cuda", kText}}};
+const Record kEngineParity{{{"reference", kText},
+                            {"tolerance", record_of(kTolerance)},
+                            {"export", record_of(kGraphParity)},
+                            {"measured", nullable(record_of(kParityReport)), false},
+                            {"measured_on", nullable(record_of(kDevice)), false}}};
+
+const Record kTuningCandidate{{{"settings", by_name(kAnything)},
+                               {"median_ms", kNullableReal, false},
+                               {"gain", kNullableReal, false},
+                               {"sure_gain", kNullableReal, false},
+                               {"refused", kText, false}}};
+const Record kTuning{
+    {{"budget_s", kReal}, {"chosen", by_name(kAnything)}, {"candidates", list_of(record_of(kTuningCandidate))}}};
+const Record kNetwork{{{"num_layers", kInteger},
+                       {"num_by_dtype", by_name(kInteger)},
+                       {"products_by_dtype", by_name(kInteger)},
+                       {"num_attention", kInteger},
+                       {"num_softmax", kInteger},
+                       {"num_layer_norm", kInteger},
+                       {"constant_resizes", list_of(kText), false}}};
+const Record kCuda{{{"cuda_major", kNullableText},
+                    {"driver_cuda", kNullableText},
+                    {"gpu", kNullableText},
+                    {"compute_capabilities", list_of(kText)},
+                    {"build_s", kReal},
+                    {"network", record_of(kNetwork)}}};
+const Record kEngine{{{"id", kText},
+                      {"backend", kText},
+                      {"precision", kPrecision},
+                      {"executed_precision", kText},
+                      {"device", kText},
+                      {"library_version", kText},
+                      {"cpu_features", list_of(kText)},
+                      {"options", by_name(kAnything)},
+                      {"onnx_sha256", kText},
+                      {"rewrites", by_name(kText), false},
+                      {"tuning", nullable(record_of(kTuning)), false},
+                      {"cuda", nullable(record_of(kCuda)), false},
+                      {"known_errors", list_of(kText), false}}};
+
+const Record kKept{{{"group", kText}, {"dtype", kPrecision}, {"num_nodes", kInteger}, {"reason", kText}}};
+const Record kCalibration{
+    {{"num_images", kInteger}, {"sha256", kText}, {"method", kText}, {"balanced", by_name(kText), false}}};
+const Record kGateTolerance{{{"abs_rel", kReal}, {"delta1", kReal}, {"mean_rel", kReal}, {"p99_rel", kReal}}};
+const Record kGateRun{{{"images", kText},
+                       {"num_images", kInteger},
+                       {"truth", kText},
+                       {"abs_rel", pair_of(kReal)},
+                       {"delta1", pair_of(kReal)},
+                       {"measured", record_of(kParityReport)}}};
+const Record kGate{
+    {{"arithmetic", kText}, {"tolerance", record_of(kGateTolerance)}, {"runs", list_of(record_of(kGateRun))}}};
+const Record kLowering{{{"precision", kPrecision},
+                        {"onnx_sha256", kText},
+                        {"num_by_dtype", by_name(kInteger)},
+                        {"num_attention", kInteger},
+                        {"num_layer_norm", kInteger},
+                        {"kept", list_of(record_of(kKept)), false},
+                        {"calibration", nullable(record_of(kCalibration)), false},
+                        {"gate", nullable(record_of(kGate)), false}}};
+
+// What graphs and engines both state, then what one of them has.
+Record manifest_with(const std::vector<Field> &own) {
+    std::vector<Field> fields{{"name", kText},
+                              {"created", kText},
+                              {"inputs", list_of(record_of(kInput))},
+                              {"outputs", list_of(record_of(kOutput))},
+                              {"normalization", record_of(kNormalization)},
+                              {"patch_size", kInteger},
+                              {"grid", pair_of(kInteger)},
+                              {"depth_range_m", pair_of(kReal)},
+                              {"depth_kind", kText},
+                              {"stats", list_of(kText)},
+                              {"opset", kInteger},
+                              {"source", record_of(kSource)},
+                              {"file", record_of(kFile)},
+                              {"tools", by_name(kText)},
+                              {"companions", list_of(record_of(kFile)), false},
+                              {"lowering", nullable(record_of(kLowering)), false},
+                              {"num_flops", nullable(kInteger), false}};
+    fields.insert(fields.end(), own.begin(), own.end());
+    return {fields, check_manifest};
+}
+
+}  // namespace
+
+const Record kGraphManifest = manifest_with({{"parity", record_of(kGraphParity)}});
+const Record kEngineManifest = manifest_with({{"engine", record_of(kEngine)}, {"parity", record_of(kEngineParity)}});
+
+}  // namespace mvde::internal

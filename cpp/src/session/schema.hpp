@@ -1,0 +1,65 @@
+// Records of JSON, read as strictly as mvde/schema.py reads dataclasses: exactly the stated keys and types.
+#pragma once
+
+#include "session/json.hpp"
+
+#include <string>
+#include <vector>
+
+namespace mvde::internal {
+
+struct Record;
+
+// What a key's value must be, as the dataclass in Python annotates it.
+struct Type {
+    enum class Element { anything, text, integer, real, flag, choice, record };
+    enum class Container { none, list, pair, by_name };
+
+    Element element;
+    Container container = Container::none;
+    bool may_be_null = false;
+    const Record *record = nullptr;                     // of Element::record
+    const std::vector<const char *> *choices = nullptr;  // of Element::choice
+};
+
+constexpr Type kText{Type::Element::text}, kInteger{Type::Element::integer}, kReal{Type::Element::real};
+constexpr Type kFlag{Type::Element::flag}, kAnything{Type::Element::anything};
+
+constexpr Type inside(Type element, Type::Container container) {
+    element.container = container;
+    return element;
+}
+constexpr Type list_of(Type element) { return inside(element, Type::Container::list); }
+constexpr Type pair_of(Type element) { return inside(element, Type::Container::pair); }
+constexpr Type by_name(Type element) { return inside(element, Type::Container::by_name); }
+constexpr Type nullable(Type type) {
+    type.may_be_null = true;
+    return type;
+}
+
+struct Field {
+    const char *name;
+    Type type;
+    bool is_required = true;
+};
+
+struct Record {
+    std::vector<Field> fields;
+    // Whether the values fit together, asked once their types are right; throws Refused as __post_init__ raises.
+    void (*check_values)(const Json &value, const std::string &where) = nullptr;
+};
+
+inline Type record_of(const Record &record) {
+    return {Type::Element::record, Type::Container::none, false, &record, nullptr};
+}
+
+[[noreturn]] void refuse(const std::string &message);  // with MVDE_ERROR_MANIFEST
+
+// Throws Refused (MVDE_ERROR_MANIFEST) naming the key that is missing, unknown or wrong; `where` names the file, `prefix`
+// the place in it ("engine.").
+void check_record(const Json &value, const Record &record, const std::string &where, const std::string &prefix = "");
+
+// Throws Refused unless the condition holds, saying what `key` is and what it should be.
+void expect(bool holds, const std::string &where, const char *key, const std::string &got, const std::string &expected);
+
+}  // namespace mvde::internal
