@@ -11,9 +11,12 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from mvde.manifest import EngineManifest
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = "TensorRT_INCLUDE_DIR"  # as CMake's
@@ -62,10 +65,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @needs_headers
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists() or Path("/dev/nvgpu").exists(), reason="there is a GPU")
-def test_without_a_gpu_opening_an_engine_says_so_with_an_error_of_its_own(library: Path, tmp_path: Path) -> None:
+def test_without_a_gpu_opening_an_engine_says_so_with_an_error_of_its_own(
+    library: Path, tmp_path: Path, write_engine: Callable[..., EngineManifest]
+) -> None:
     import tensorrt_rtx
 
-    write_engine(tmp_path / "engine", str(tensorrt_rtx.__version__))
+    write_engine(tmp_path / "engine", library_version=str(tensorrt_rtx.__version__))
     mvde = ctypes.CDLL(str(library))
     mvde.mvde_last_error.restype = ctypes.c_char_p
     session = ctypes.c_void_p()
@@ -75,53 +80,10 @@ def test_without_a_gpu_opening_an_engine_says_so_with_an_error_of_its_own(librar
     assert message.startswith(f"TensorRT-RTX cannot run {tmp_path}/engine/engine.plan: there is no CUDA device: ")
     assert message.endswith("; run it on the machine that has the GPU")
 
-    write_engine(tmp_path / "engine", "1.0.0.1")
+    write_engine(tmp_path / "engine", library_version="1.0.0.1")
     assert mvde.mvde_open(str(tmp_path / "engine").encode(), None, ctypes.byref(session)) < 0
     message = mvde.mvde_last_error().decode()
     assert (
         f"cannot run here: it was built with TensorRT-RTX 1.0.0.1, but {tensorrt_rtx.__version__} is installed"
         in message
     )
-
-
-def write_engine(folder: Path, library_version: str) -> None:
-    """A folder like that of ``mvde build``; its plan is none, which nobody finds out before there is a GPU."""
-    from mvde.artifact import write_manifest
-    from mvde.files import file_record
-    from mvde.manifest import InputSpec, Manifest, Normalization, OutputSpec, SourceRecord
-    from mvde.records import EngineRecord
-
-    folder.mkdir(exist_ok=True)
-    plan = folder / "engine.plan"
-    plan.write_bytes(b"not a plan")
-    engine = EngineRecord(
-        id="tensorrt-rtx:fp16",
-        backend="tensorrt-rtx",
-        precision="fp16",
-        executed_precision="fp16",
-        device="a GPU",
-        library_version=library_version,
-        cpu_features=(),
-        options={"version_compatible": False},
-        onnx_sha256="",
-    )
-    manifest = Manifest(
-        kind="engine",
-        name="tiny",
-        created="2026-01-01T00:00:00+00:00",
-        inputs=(InputSpec("image", (1, 32, 48, 3), "uint8", "BHWC", "RGB"),),
-        outputs=(OutputSpec("depth", (1, 32, 48), "float32", "m"),),
-        normalization=Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), folded=True),
-        patch_size=16,
-        grid=(2, 3),
-        depth_range_m=(0.5, 10.0),
-        depth_kind="metric",
-        stats=("mean", "var", "grad"),
-        opset=20,
-        source=SourceRecord("", {}),
-        file=file_record(plan),
-        tools={},
-        parity={},
-        engine=engine,
-    )
-    write_manifest(manifest, plan)

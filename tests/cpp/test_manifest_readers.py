@@ -1,0 +1,154 @@
+"""Python and libmvde read the same manifests, and refuse the same ones with the same words."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mvde import native
+from mvde.artifact import read_manifest
+from mvde.errors import ManifestError
+from mvde.manifest import EngineManifest
+from mvde.precision import Precision
+from mvde.records import (
+    CalibrationRecord,
+    CudaRecord,
+    DeviceRecord,
+    GateRecord,
+    GateRun,
+    GateTolerance,
+    KeptNodes,
+    LoweringRecord,
+    NetworkRecord,
+    ParityReport,
+    TuningCandidate,
+    TuningRecord,
+)
+from mvde.schema import to_json_types
+
+pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")
+
+MANIFEST_ERROR = -11  # MVDE_ERROR_MANIFEST
+WRONG_VALUES = [None, True, -1, 2.5, "text", ["text"], {"text": 1}]
+
+REPORT = ParityReport(0.1, 0.001, 0.01, 0.2, 3, {"mean": 0.1})
+LOWERING = LoweringRecord(
+    precision=Precision.INT8,
+    onnx_sha256="ab",
+    num_by_dtype={"int8": 3, "fp16": 2},
+    num_attention=1,
+    num_layer_norm=2,
+    kept=(KeptNodes("head", Precision.FP32, 7, "measured"),),
+    calibration=CalibrationRecord(6, "cd", "entropy", {"layer norms": "left"}),
+    gate=GateRecord(
+        "int8",
+        GateTolerance(0.01, 0.01, 0.02, 0.1),
+        (GateRun("six photographs", 6, "the graph", (0.0, 0.1), (1.0, 0.9), REPORT),),
+    ),
+)
+TUNING = TuningRecord(20.0, {"A": 1}, (TuningCandidate({"A": 1}, 2.5, 1.1, 1.05), TuningCandidate({}, refused="no")))
+CUDA = CudaRecord(
+    "13", "13.0", "a GPU", ("8.9",), 3.5, NetworkRecord(9, {"fp16": 9}, {"fp16": 4}, 1, 1, 2, ("resize",))
+)
+FULL: dict[str, dict[str, Any]] = {
+    "engine": {
+        **{key: to_json_types(record) for key, record in {"tuning": TUNING, "cuda": CUDA}.items()},
+        "rewrites": {"attention": "amx"},
+        "known_errors": ["one"],
+    },
+    "parity": {"measured_on": to_json_types(DeviceRecord("a GPU", "8.9", "13.0"))},
+    "lowering": to_json_types(LOWERING),
+}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, write_engine: Callable[..., EngineManifest]) -> dict[str, Any]:
+    """An engine's manifest that has every record there is, for a backend that libmvde does not have."""
+    plain = write_engine(tmp_path_factory.mktemp("full") / "engine", id="x:int8", backend="x").to_dict()
+    for key, more in FULL.items():
+        plain[key] = {**plain.get(key, {}), **more}
+    return {**plain, "num_flops": 12, "companions": [{**plain["file"], "name": "more"}]}
+
+
+@pytest.fixture
+def refusals(tmp_path: Path, write_engine: Callable[..., EngineManifest]) -> Callable[[Any], tuple[str, str]]:
+    """The words that refuse a manifest, of Python and of libmvde; empty where it is read."""
+    folder = tmp_path / "engine"
+    write_engine(folder)
+    (folder / "more").write_bytes((folder / "engine.plan").read_bytes())
+    library = ctypes.CDLL(str(native.library_path()))
+    library.mvde_last_error.restype = ctypes.c_char_p
+
+    def refuse(plain: Any) -> tuple[str, str]:
+        (folder / "engine.json").write_text(json.dumps(plain))
+        try:
+            read_manifest(folder / "engine.json")
+            python = ""
+        except ManifestError as error:
+            python = str(error)
+        session = ctypes.c_void_p()
+        status = library.mvde_open(str(folder).encode(), None, ctypes.byref(session))
+        return python, library.mvde_last_error().decode() if status == MANIFEST_ERROR else ""
+
+    return refuse
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the keys and the first items are in nested JSON."""
+    for key in value if isinstance(value, dict) else range(min(1, len(value))) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(value[key], (*path, key))
+
+
+def inside(plain: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        plain = plain[key]
+    return plain
+
+
+def spoiled(full: Any) -> Iterator[Any]:
+    """The manifest with each key or item taken away, replaced by values of every type, or given an unknown sibling."""
+    for *parents, key in places(full):
+        missing, unknown = copy.deepcopy(full), copy.deepcopy(full)
+        del inside(missing, tuple(parents))[key]
+        yield missing
+        if isinstance(key, str):
+            inside(unknown, tuple(parents))["unknown"] = 1
+            yield unknown
+        for value in WRONG_VALUES:
+            wrong = copy.deepcopy(full)
+            inside(wrong, tuple(parents))[key] = value
+            yield wrong
+
+
+def as_graph(engine: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a graph with what the engine's has in common with it."""
+    shared = {key: value for key, value in engine.items() if key != "engine"}
+    return {**shared, "kind": "onnx", "parity": engine["parity"]["export"]}
+
+
+def check_refusals(plain: Any, wrong: Iterable[Any], refusals: Callable[[Any], tuple[str, str]]) -> int:
+    """How many of the wrong manifests were refused, by both with the same words; the good one is not."""
+    assert refusals(plain) == ("", "")
+    num_refused = 0
+    for spoilt in wrong:
+        python, libmvde = refusals(spoilt)
+        assert libmvde == python, json.dumps(spoilt)
+        num_refused += bool(python)
+    return num_refused
+
+
+def test_both_refuse_the_same_manifests_of_engines_with_the_same_words(full, refusals):
+    assert check_refusals(full, spoiled(full), refusals) > 500
+
+
+def test_both_refuse_the_same_manifests_of_graphs_with_the_same_words(full, refusals):
+    graph = as_graph(full)
+    small = {key: value for key, value in graph.items() if key != "lowering"}
+    assert check_refusals(graph, spoiled(small), refusals) > 200
