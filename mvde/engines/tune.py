@@ -11,14 +11,15 @@ import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mvde.engines.base import BuildOptions, Engine
+from mvde.engines.compile import Recipe, open_compiled
 from mvde.errors import BackendError, UsageError
+from mvde.records import TuningCandidate, TuningRecord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,24 +34,20 @@ Open = Callable[[Mapping[str, Any]], Engine]
 """Settings of the library → an engine that was compiled with them. Raises :class:`BackendError` where it refuses."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Settings that were tried: the median of a frame in milliseconds, and how much faster than without them.
+def tuned_options(
+    recipe: Recipe, options: BuildOptions, budget_s: float, images: NDArray[np.uint8]
+) -> tuple[BuildOptions, TuningRecord]:
+    """The build's options with the settings that are fastest here, and what was measured, for the manifest."""
+    with tempfile.TemporaryDirectory() as scratch:
 
-    ``gain`` is the median over rounds of the default's time over the candidate's in the same round, and ``sure_gain``
-    that less two of its standard errors. ``refused`` is the reason where the library did not take the settings, and
-    then nothing was measured.
-    """
+        def open_engine(settings: Mapping[str, Any]) -> Engine:
+            folder = Path(tempfile.mkdtemp(dir=scratch))
+            return open_compiled(recipe, folder, dataclasses.replace(options, library={**options.library, **settings}))
 
-    settings: dict[str, Any]
-    median_ms: float | None = None
-    gain: float | None = None
-    sure_gain: float | None = None
-    refused: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON types, without what was not measured."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, "")}
+        tried = recipe.backend.tuning_settings(recipe.engine_id.precision, options)
+        best, candidates = tune(open_engine, tried, images, budget_s)
+    record = TuningRecord(budget_s, best, tuple(candidates))
+    return dataclasses.replace(options, library={**options.library, **best}), record
 
 
 def tune(
@@ -58,7 +55,7 @@ def tune(
     settings: Sequence[Mapping[str, Any]],
     images: NDArray[np.uint8],
     budget_s: float,
-) -> tuple[dict[str, Any], list[Candidate]]:
+) -> tuple[dict[str, Any], list[TuningCandidate]]:
     """The fastest settings, and everything that was measured, the library's own choice first.
 
     Each of ``settings`` is measured against none; then those that gain are measured together, since two that gain
@@ -80,11 +77,11 @@ def tune(
     return best.settings if _gains(best) else {}, [*found, *finals[1:]]
 
 
-def _gains(candidate: Candidate) -> bool:
+def _gains(candidate: TuningCandidate) -> bool:
     return candidate.sure_gain is not None and candidate.sure_gain >= MIN_GAIN
 
 
-def _together(gaining: Sequence[Candidate]) -> dict[str, Any]:
+def _together(gaining: Sequence[TuningCandidate]) -> dict[str, Any]:
     """All settings that gain, the one that gains more where two give the same setting."""
     merged: dict[str, Any] = {}
     for candidate in gaining:
@@ -94,7 +91,7 @@ def _together(gaining: Sequence[Candidate]) -> dict[str, Any]:
 
 def _compare(
     open_engine: Open, settings: Sequence[Mapping[str, Any]], images: NDArray[np.uint8], budget_s: float
-) -> list[Candidate]:
+) -> list[TuningCandidate]:
     """A candidate for none and for each of the settings, measured in turns."""
     everything = [{}, *(dict(one) for one in settings)]
     refused: dict[int, str] = {}
@@ -111,16 +108,21 @@ def _compare(
     measured = {
         index: _measured(everything[index], times_ms[:, column], times_ms[:, 0]) for column, index in enumerate(engines)
     }
-    return [measured.get(index) or Candidate(chosen, refused=refused[index]) for index, chosen in enumerate(everything)]
+    return [
+        measured.get(index) or TuningCandidate(chosen, refused=refused[index])
+        for index, chosen in enumerate(everything)
+    ]
 
 
-def _measured(settings: dict[str, Any], times_ms: NDArray[np.float64], default_ms: NDArray[np.float64]) -> Candidate:
+def _measured(
+    settings: dict[str, Any], times_ms: NDArray[np.float64], default_ms: NDArray[np.float64]
+) -> TuningCandidate:
     ratios = default_ms / times_ms
     low, gain, high = (float(quantile) for quantile in np.quantile(ratios, (0.25, 0.5, 0.75)))
     # Of a median, with the spread taken from the quartiles, which one interrupted frame does not move.
     standard_error = 1.253 * (high - low) / 1.349 / len(ratios) ** 0.5
     median_ms = float(np.median(times_ms))
-    return Candidate(settings, round(median_ms, 4), round(gain, 4), round(gain - 2 * standard_error, 4))
+    return TuningCandidate(settings, round(median_ms, 4), round(gain, 4), round(gain - 2 * standard_error, 4))
 
 
 def _take_turns(engines: Sequence[Engine], images: NDArray[np.uint8], budget_s: float) -> NDArray[np.float64]:
@@ -142,27 +144,3 @@ def _take_turns(engines: Sequence[Engine], images: NDArray[np.uint8], budget_s: 
             times_ms[index] = (time.perf_counter() - before) * 1e3
         rounds.append(times_ms)
     return np.stack(rounds)
-
-
-def tuned_options(
-    backend: Any,
-    precision: str,
-    options: BuildOptions,
-    load: Callable[[Path, BuildOptions], Engine],
-    images: NDArray[np.uint8],
-) -> tuple[BuildOptions, dict[str, Any]]:
-    """The build's options with the settings that are fastest here, and what was measured, for the manifest.
-
-    ``load`` compiles into a folder and loads what was written.
-    """
-    assert options.tune_s is not None
-    with tempfile.TemporaryDirectory() as scratch:
-
-        def open_engine(settings: Mapping[str, Any]) -> Engine:
-            folder = Path(tempfile.mkdtemp(dir=scratch))
-            return load(folder, dataclasses.replace(options, library={**options.library, **settings}))
-
-        tried = backend.tuning_settings(precision, options)
-        best, candidates = tune(open_engine, tried, images, options.tune_s)
-    record = {"budget_s": options.tune_s, "chosen": best, "candidates": [one.to_dict() for one in candidates]}
-    return dataclasses.replace(options, library={**options.library, **best}), record
