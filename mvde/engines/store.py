@@ -159,11 +159,12 @@ def check_proved(manifest: EngineManifest, folder: Path) -> None:
     if measured_on is None:
         return
     here = backend(manifest.engine.backend).device_facts()
-    pairs = [(measured_on.gpu, here and here.gpu), (measured_on.compute_capability, here and here.compute_capability)]
-    differing = [(was, now) for was, now in pairs if was != now]
-    if differing:
-        was, now = (", ".join(map(str, values)) for values in zip(*differing, strict=True))
-        raise IncompatibleEngineError(f"{folder} was measured on {was}, but this machine has {now}; {prove}")
+    was = (measured_on.gpu, measured_on.compute_capability)  # another driver does not make another GPU
+    now = (here.gpu, here.compute_capability) if here is not None else ("no GPU",)
+    if was != now:
+        raise IncompatibleEngineError(
+            f"{folder} was measured on {', '.join(was)}, but this machine has {', '.join(now)}; {prove}"
+        )
 
 
 def build_command(manifest: EngineManifest) -> str:

@@ -183,7 +183,7 @@ def test_an_engine_that_was_measured_on_another_gpu_is_refused(
     measured_on(driver_cuda="12.8")
     store.load_engine(engine_copy)  # a newer driver does not make another GPU
     measured_on(gpu="NVIDIA RTX 4090")
-    with pytest.raises(IncompatibleEngineError, match=r"measured on NVIDIA RTX 4090, but this machine has NVIDIA L4"):
+    with pytest.raises(IncompatibleEngineError, match=r"on NVIDIA RTX 4090, 8\.9, but this machine has NVIDIA L4"):
         store.load_engine(engine_copy)
     measured_on(gpu="Orin", compute_capability="8.7")
     with pytest.raises(IncompatibleEngineError, match=r"measured on Orin, 8\.7, .* NVIDIA L4, 8\.9; .*mvde prove"):
