@@ -90,8 +90,8 @@ def bench(
     from mvde.bench.measure import Plan
     from mvde.bench.report import settings_of
     from mvde.cli.assess import open_assessor
-    from mvde.cli.options import read_photographs
-    from mvde.runtime.image import check_fit
+    from mvde.image import read_photographs
+    from mvde.runtime.placement import check_fit
 
     plan = Plan(duration, frames, check_fit(fit), paced, concurrency)
     plan.check()

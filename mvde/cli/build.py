@@ -206,9 +206,10 @@ def _build_one(
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from mvde.cli.lowering import lower_options
-    from mvde.cli.options import fitted_photographs
     from mvde.engines.build import build_engine
     from mvde.export.precision import lowerer
+    from mvde.image import read_photographs
+    from mvde.runtime.placement import Fit, fitted
 
     # TensorRT computes what is not quantised in fp16, and wants it so in the file; OpenVINO lowers that part itself.
     rest = "fp32" if engine_id.backend in {"openvino", "onnxruntime"} else "fp16"
@@ -227,7 +228,7 @@ def _build_one(
         return build_engine(
             source,
             engine_id,
-            fitted_photographs(source.manifest.resolution, images),
+            fitted(read_photographs(images), source.manifest.resolution, Fit.CROP),
             root=out,
             options=dataclasses.replace(options, on_progress=show),
             lower_graph=lowerer(source, dataclasses.replace(lowering, progress=tell)),

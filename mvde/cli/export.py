@@ -188,8 +188,8 @@ def _export(
     from rich.console import Console
 
     from mvde.camera import focal_from_fov, parse_fov
+    from mvde.image import read_image
     from mvde.resolution import parse_resolution
-    from mvde.runtime.image import read_image
 
     focal = None if fov is None else focal_from_fov(parse_fov(fov))
     for path in photo or ():

@@ -106,18 +106,18 @@ def _split(resolution: tuple[int, int], folder: Path) -> tuple[NDArray[np.uint8]
     """Images of a folder that decide, and those (every fourth) that judge."""
     import numpy as np
 
-    from mvde.cli.options import fitted
     from mvde.export.precision.options import HeldOut
+    from mvde.runtime.placement import Fit, fitted
 
-    images = fitted(_photographs(folder), resolution)
+    images = fitted(_photographs(folder), resolution, Fit.CROP)
     judges = np.arange(len(images)) % _HELD_OUT_SHARE == _HELD_OUT_SHARE - 1
     return images[~judges], [HeldOut(images[judges], f"every fourth image of {folder.name}")]
 
 
 def _photographs(folder: Path) -> list[NDArray[np.uint8]]:
     """Images of a calibration folder, as they are."""
-    from mvde.cli.options import read_photographs
     from mvde.errors import DatasetError
+    from mvde.image import read_photographs
 
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder; --calibration takes a folder of photographs")
@@ -137,18 +137,18 @@ def _frames(data: DepthDataset, manifest: Manifest, max_frames: int, name: str) 
     from mvde.camera import camera_factor
     from mvde.errors import DatasetError
     from mvde.export.precision.options import HeldOut
-    from mvde.runtime.image import fit_image, place
+    from mvde.runtime.placement import Fit, fitted
 
     if len(data) == 0:
         raise DatasetError("the data set holds no frames; there is nothing to judge with")
     samples = [data[int(index)] for index in np.linspace(0, len(data) - 1, min(max_frames, len(data)))]
     resolution = manifest.resolution
-    images = [fit_image(item.rgb, place(item.rgb.shape[:2], resolution, "stretch")) for item in samples]
+    images = fitted([item.rgb for item in samples], resolution, Fit.STRETCH)
     low, high = manifest.depth_range_m
     canonical = manifest.canonical_focal
     depths = [_nearest(item.depth_m, resolution) / camera_factor(item.focal, canonical) for item in samples]
     known = [np.where((depth >= low) & (depth <= high), depth, 0) for depth in depths]
-    return HeldOut(np.stack(images), f"{len(samples)} frames of {name}", np.stack(known).astype(np.float32))
+    return HeldOut(images, f"{len(samples)} frames of {name}", np.stack(known).astype(np.float32))
 
 
 def _nearest(depth_m: NDArray[np.float32], size: Sequence[int]) -> NDArray[np.float32]:

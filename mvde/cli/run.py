@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from mvde.runtime.depth import DepthResult, DepthRuntime
-    from mvde.runtime.image import Fit
+    from mvde.runtime.placement import Fit
     from mvde.runtime.sources import Frame
 
 
@@ -43,7 +43,7 @@ def run(
     """
     from mvde.resolution import parse_resolution
     from mvde.runtime.depth import DepthRuntime
-    from mvde.runtime.image import check_fit
+    from mvde.runtime.placement import check_fit
     from mvde.runtime.sources import count_frames, expand_inputs
 
     how = check_fit(fit)
