@@ -14,7 +14,7 @@ from mvde.errors import BackendError, MvdeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERBS = ("export", "build", "run", "bench", "train", "eval", "data", "info", "doctor")
+VERBS = ("export", "lower", "build", "prove", "triton", "run", "bench", "eval", "train", "data", "info", "doctor")
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 
 
@@ -22,7 +22,7 @@ def make_app() -> typer.Typer:
     """The typer application with every verb registered; verbs import their heavy libraries when they run."""
     app = typer.Typer(
         name="mvde",
-        help="Metric depth and per-patch depth statistics from one camera: export, build, run, bench, train, eval.",
+        help="Metric depth and per-patch depth statistics from one camera: export, lower, build, run, bench, eval, train.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -35,7 +35,7 @@ def make_app() -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Nothing: runs the command line and exits. ``arguments`` default to the process's own."""
+    """Run the command line and exit. ``arguments`` default to the process's own."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug, given = _take_debug(given)
     sys.exit(execute(given, debug=debug))

@@ -1,6 +1,7 @@
 """What options with a fixed set of answers accept: checked, and listed by ``--help``.
 
-The parts that the words belong to load NumPy; these load nothing. A test holds the two to each other.
+Where the part that the words belong to has them as a type that loads nothing (``Fit``, ``RangeMethod``), the verbs take
+that; the parts behind these load NumPy, and a test holds the words to theirs.
 """
 
 from __future__ import annotations
@@ -8,22 +9,14 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Choice(str, Enum):
+class _Word(str, Enum):
     """A word of the command line; it equals its text."""
 
     def __str__(self) -> str:
         return str(self.value)
 
 
-class FitChoice(Choice):
-    """How a picture of another shape is brought to the engine's resolution (:mod:`mvde.runtime.placement`)."""
-
-    STRETCH = "stretch"
-    LETTERBOX = "letterbox"
-    CROP = "crop"
-
-
-class DataFormat(Choice):
+class DataFormat(_Word):
     """On-disk formats of data sets (:mod:`mvde.datasets.formats`)."""
 
     FOLDER = "folder"
@@ -35,7 +28,7 @@ class DataFormat(Choice):
     HYPERSIM = "hypersim"
 
 
-class Alignment(Choice):
+class Alignment(_Word):
     """How predicted depth is fitted to the ground truth before it is compared (:mod:`mvde.metrics`)."""
 
     NONE = "none"
@@ -44,16 +37,7 @@ class Alignment(Choice):
     SCALE_SHIFT = "scale_shift"
 
 
-class Method(Choice):
-    """How the ranges of int8 and fp8 are taken from what calibration saw (:mod:`mvde.export.precision.options`)."""
-
-    AUTO = "auto"
-    MINMAX = "minmax"
-    PERCENTILE = "percentile"
-    ENTROPY = "entropy"
-
-
-class LoweredTo(Choice):
+class LoweredTo(_Word):
     """Precisions that a graph can be lowered to (:data:`mvde.precision.LOWERED`)."""
 
     FP16 = "fp16"
@@ -62,15 +46,15 @@ class LoweredTo(Choice):
     FP8 = "fp8"
 
 
-class Rest(Choice):
-    """What the nodes that an int8 or fp8 graph does not quantise compute in."""
+class Rest(_Word):
+    """What the nodes that an int8 or fp8 graph does not quantise compute in: the floats of :class:`Precision`."""
 
     FP32 = "fp32"
-    BF16 = "bf16"
     FP16 = "fp16"
+    BF16 = "bf16"
 
 
-class Split(Choice):
+class Split(_Word):
     """Parts of the rendered scenes, which share none (:mod:`mvde.datasets.synthetic`)."""
 
     TRAIN = "train"

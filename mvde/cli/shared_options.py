@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from mvde.camera import Camera, focal_from_fov, parse_camera, parse_fov
-from mvde.cli.choices import DataFormat, Method
+from mvde.cli.choices import DataFormat
 from mvde.errors import UsageError
+from mvde.export.range_method import RangeMethod
 from mvde.resolution import parse_resolution
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ BATCH_HELP = "Images per call."
 OUT_HELP = "Folder to write to."
 IMAGES_HELP = "Folder of photographs to measure on. Default: those that ship."
 CONFIG_HELP = "Configuration of a model (.yaml)."
+ENGINE_HELP = "Engine id, [backend:]precision, e.g. fp16 or openvino:bf16; repeatable."
+FIT_HELP = "How a picture of another shape goes into the engine's input."
 REST_HELP = "What an int8 or fp8 graph does not quantise computes in this."
-JSON_HELP = "Write JSON to this file; - for standard output, in the table's place."
+JSON_HELP = "Write JSON to this file; - prints it instead of the table."
 EXPORT_DIR_HELP = "Folder of exported graphs."
 ENGINE_DIR_HELP = "Folder of engines."
 
@@ -42,10 +45,10 @@ class GraphSelection:
     ``res`` are resolutions as they were written; :attr:`resolutions` are (height, width) in pixels.
     """
 
-    name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Where several were exported.")] = None
+    name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Chooses among several.")] = None
     res: Annotated[tuple[str, ...], typer.Option("--res", help=f"{RES_HELP} Default: every exported one.")] = ()
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help=f"{BATCH_HELP} Where several were exported.")
+        int | None, typer.Option("--batch", min=1, help=f"{BATCH_HELP} Chooses among several.")
     ] = None
     export_dir: Annotated[Path, typer.Option("--export-dir", help=EXPORT_DIR_HELP)] = Path("export")
 
@@ -75,12 +78,12 @@ class EngineSelection:
         typer.Option(
             "--engine",
             "-e",
-            help="Engine id, [backend:]precision, e.g. fp16 or openvino:bf16; repeatable. Or an engine's folder.",
+            help=f"{ENGINE_HELP} Or the folder of an engine.",
         ),
     ] = ()
-    name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Where several were built.")] = None
-    res: Annotated[tuple[str, ...], typer.Option("--res", help=f"{RES_HELP} Where several were built.")] = ()
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help=f"{BATCH_HELP} Where several were built.")] = None
+    name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Chooses among several.")] = None
+    res: Annotated[tuple[str, ...], typer.Option("--res", help=f"{RES_HELP} Chooses among several.")] = ()
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help=f"{BATCH_HELP} Chooses among several.")] = None
     engine_dir: Annotated[Path, typer.Option("--engine-dir", help=ENGINE_DIR_HELP)] = Path("engines")
     export_dir: Annotated[
         Path, typer.Option("--export-dir", help=f"{EXPORT_DIR_HELP} A missing engine is built from the only one there.")
@@ -196,8 +199,8 @@ class QuantizationOptions:
         ),
     ] = None
     method: Annotated[
-        Method, typer.Option("--method", help="How the ranges of int8 and fp8 are taken from them.")
-    ] = Method.AUTO
+        RangeMethod, typer.Option("--method", help="How the ranges of int8 and fp8 are taken from them.")
+    ] = RangeMethod.AUTO
 
 
 def only(given: Sequence[Value], option: str, what: str) -> Value | None:
