@@ -97,7 +97,7 @@ def _cuda_rows(cuda: CudaRecord, promised: LoweringRecord | None) -> list[Row]:
     attentions = f"{network.num_attention} attentions" + (f" of {promised.num_attention}" if promised else "")
     return [
         ("built for", f"compute capability {', '.join(cuda.compute_capabilities)}"),
-        ("nodes", ", ".join(f"{network.share(key):.0%} of the nodes compute in {key}" for key in nodes)),
+        ("nodes", ", ".join(f"{100 * network.share(key):.0f} % of the nodes compute in {key}" for key in nodes)),
         ("products", ", ".join(f"{count} in {key}" for key, count in network.products_by_dtype.items())),
         ("recognised", f"{attentions}, {network.num_layer_norm} layer normalisations"),
     ]
