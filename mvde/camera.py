@@ -117,7 +117,9 @@ def parse_camera(text: str, size: tuple[int, int] | None = None) -> Camera:
         if len(parts) == 4 and not Path(text).exists():
             raise UsageError(f"camera {text!r} is not understood; give four numbers fx,fy,cx,cy in pixels") from None
         if size is not None:
-            raise UsageError(f"{text} is a file, which states its frame's width and height; leave --frame out") from None
+            raise UsageError(
+                f"{text} is a file, which states its frame's width and height; leave --frame out"
+            ) from None
         return read_camera(Path(text))
     if len(numbers) != 4:
         raise UsageError(f"camera {text!r} has {len(numbers)} numbers; give four, fx,fy,cx,cy in pixels, or a file")

@@ -22,7 +22,7 @@ def make_app() -> typer.Typer:
     """The typer application with every verb registered; verbs import their heavy libraries when they run."""
     app = typer.Typer(
         name="mvde",
-        help="Metric depth and per-patch depth statistics from one camera: export, lower, build, run, bench, eval, train.",
+        help="Metric depth and per-patch depth statistics from one camera: export, build, run, bench, train, eval.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -52,15 +52,16 @@ class MissingEngine:
 def build_missing(selection: EngineSelection, cpus: Sequence[int] | None = None) -> None:
     """Build every engine that the selection names by id, or leaves to mvde, and that is not there.
 
-    An engine that is there is left alone, whatever its state: loading it says what is wrong and how to mend it. Where no
-    graph fits, nothing is built, and looking for the engine says so. ``cpus`` are those that a build may use.
+    An engine that is there is left alone, whatever its state: loading it says what is wrong and how to mend it. Where
+    no graph fits, nothing is built, and looking for the engine says so. ``cpus`` are those that a build may use.
 
     Raises :class:`ArtifactError` where several graphs fit, listing them, or with the command under ``--no-build``.
     """
     for missing in list(_missing(selection)):
         if selection.no_build:
-            what = f"engine {missing.engine_id}" if missing.engine_id else "no engine"
-            raise ArtifactError(f"{what} is built, and --no-build was given; build it: {missing.command}")
+            raise ArtifactError(
+                f"{_called(missing.engine_id)} is built, and --no-build was given; build it: {missing.command}"
+            )
         _build_in_child(missing, cpus)
 
 
@@ -77,9 +78,7 @@ def _missing(selection: EngineSelection) -> Iterator[MissingEngine]:
             graph = _graph_of(engine_id, selection, resolution)
             if graph is not None:
                 made = graph.manifest
-                yield MissingEngine(
-                    engine_id, graph.path, selection.engine_dir, made.name, made.resolution, made.batch
-                )
+                yield MissingEngine(engine_id, graph.path, selection.engine_dir, made.name, made.resolution, made.batch)
 
 
 def _is_built(
@@ -113,11 +112,15 @@ def _graph_of(
     ]
     if len(there) > 1:
         raise ArtifactError(
-            f"engine {engine_id or 'of any id'} is not built, and {selection.export_dir}/ holds several graphs to build "
-            f"it from: {'; '.join(map(str, there))}; say which with --res, --batch or --name, or build all: mvde build"
+            f"{_called(engine_id)} is built, and {selection.export_dir}/ holds several graphs to build it from: "
+            f"{'; '.join(map(str, there))}; say which with --res, --batch or --name, or build them all: mvde build"
             + (f" --engine {engine_id}" if engine_id else "")
         )
     return there[0] if there else None
+
+
+def _called(engine_id: str | None) -> str:
+    return f"no engine {engine_id}" if engine_id else "no engine that fits"
 
 
 def _build_in_child(missing: MissingEngine, cpus: Sequence[int] | None) -> None:

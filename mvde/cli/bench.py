@@ -127,7 +127,9 @@ def _bench(
     options = BenchOptions(timing.duration, timing.frames, timing.fit, timing.paced, timing.concurrency)
     old = _old_report(outputs)
     photographs = read_photographs(images)
-    assessor = open_assessor(data.open(), data.data, data.max_frames or 0, photographs, with_pictures=bool(outputs.html))
+    assessor = open_assessor(
+        data.open(), data.data, data.max_frames or 0, photographs, with_pictures=bool(outputs.html)
+    )
     what = f"{data.format} {data.data.name}" if data.data is not None else None
     settings = settings_of(options, photographs, pinning.pinned, what)
     if old is not None:

@@ -106,7 +106,9 @@ def build(
         Path | None,
         typer.Argument(metavar="[GRAPH]", help="An fp32 graph that `mvde export` wrote, instead of --name and --res."),
     ] = None,
-    engine: Annotated[list[str] | None, typer.Option("--engine", "-e", help=f"{ENGINE_HELP} Default: best here.")] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", "-e", help=f"{ENGINE_HELP} Default: best here.")
+    ] = None,
     listed: Annotated[
         Path | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""One engine of ``mvde build``, and of the verbs that build what is missing: progress while it lasts, and its report."""
+"""One engine of ``mvde build``, and of the verbs that build what is missing: its progress and its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mvde lower``: an fp32 graph → the same graph in a lower precision beside it, compared with it on held-out images."""
+"""``mvde lower``: an fp32 graph → the same in a lower precision beside it, compared with it on held-out images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from mvde.cli.choices import LoweredTo, Rest
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import REST_HELP, DataOptions, QuantizationOptions
+from mvde.precision import Precision
 
 if TYPE_CHECKING:
     from mvde.artifact import GraphArtifact
@@ -40,19 +41,18 @@ def lower(
     """
     from mvde.artifact import find_onnx
     from mvde.export.precision.images import lower_options
-    from mvde.precision import Precision
 
-    source = find_onnx(graph)
+    source, dataset = find_onnx(graph), data.open()
     options = lower_options(
         source.manifest,
         quantization.quantization_images,
         quantization.method,
         Precision(rest.value),
-        data.open(),
-        _JUDGING_FRAMES if data.max_frames is None else data.max_frames,
+        dataset,
+        _JUDGING_FRAMES if data.max_frames is None else data.max_frames or len(dataset or ()),
         data.data.name if data.data else "",
     )
-    for precision in dict.fromkeys(to):
+    for precision in dict.fromkeys(to):  # one that is named twice is written once
         _lower(source, Precision(precision.value), options)
 
 

@@ -47,9 +47,7 @@ class GraphSelection:
 
     name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Chooses among several.")] = None
     res: Annotated[tuple[str, ...], typer.Option("--res", help=f"{RES_HELP} Default: every exported one.")] = ()
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help=f"{BATCH_HELP} Chooses among several.")
-    ] = None
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help=f"{BATCH_HELP} Chooses among several.")] = None
     export_dir: Annotated[Path, typer.Option("--export-dir", help=EXPORT_DIR_HELP)] = Path("export")
 
     def __post_init__(self) -> None:
