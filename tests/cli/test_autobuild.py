@@ -285,8 +285,8 @@ def test_a_child_that_ends_without_an_answer_is_explained() -> None:
 
 
 def test_errors_that_cannot_travel_arrive_as_their_text() -> None:
-    class Local(Exception):
+    class SpiltError(Exception):
         pass
 
     assert isinstance(autobuild._portable(ArtifactError("x")), ArtifactError)
-    assert str(autobuild._portable(Local("spilt"))) == "Local: spilt"
+    assert str(autobuild._portable(SpiltError("spilt"))) == "SpiltError: spilt"

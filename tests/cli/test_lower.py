@@ -1,4 +1,4 @@
-"""``mvde lower``: typed graphs beside the fp32 one, the engines that are built from them, and the images that decide."""
+"""``mvde lower``: typed graphs beside the fp32 one, engines that are built from them, and the images that decide."""
 
 from __future__ import annotations
 
