@@ -79,7 +79,7 @@ def test_help_shows_the_options_of_the_group_with_their_defaults_and_choices(
     shown = " ".join(capsys.readouterr().out.split())
     assert "Paint a wall." in shown
     assert "red|blue" in shown
-    assert "Its colour. [default: red]" in shown
+    assert "default: red" in shown
     assert "-l, --layer" in shown
     assert "Thickness; repeatable. [default" not in shown
     assert "--dry" in shown
