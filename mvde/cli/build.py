@@ -99,9 +99,7 @@ class CompileOptions:
 
 
 def build(
-    selection: GraphSelection,
-    quantization: QuantizationOptions,
-    compiling: CompileOptions,
+    *,
     graph: Annotated[
         Path | None,
         typer.Argument(metavar="[GRAPH]", help="An fp32 graph that `mvde export` wrote, instead of --name and --res."),
@@ -116,8 +114,11 @@ def build(
             help='Build everything that a JSON file lists: [{"engine": "fp16", "res": ["448"], "name": "base"}, ...].',
         ),
     ] = None,
+    selection: GraphSelection,
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("engines"),
     images: Annotated[Path | None, typer.Option("--images", help=IMAGES_HELP)] = None,
+    quantization: QuantizationOptions,
+    compiling: CompileOptions,
 ) -> None:
     """Build engines for this machine from exported graphs.
 

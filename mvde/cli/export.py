@@ -51,8 +51,7 @@ class ModelSource:
 
 
 def export(
-    model: ModelSource,
-    camera: CameraOptions,
+    *,
     res: Annotated[list[str] | None, typer.Option("--res", help=f"{RES_HELP} Default: the model's native one.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("export"),
     name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Default: the configuration's.")] = None,
@@ -61,6 +60,7 @@ def export(
         int, typer.Option("--opset", help="ONNX opset, 18 to 23; 20 for parsers without the Attention operator.")
     ] = 23,
     images: Annotated[Path | None, typer.Option("--images", help=IMAGES_HELP)] = None,
+    camera: CameraOptions,
 ) -> None:
     """Export a model to ONNX; a graph that differs from PyTorch by more than 1e-4 is not written.
 

@@ -7,7 +7,7 @@ each other. Reserved for what comes: ``--calibration FILE``, ``--depth-range`` a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -122,8 +122,10 @@ class DataOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        if self.data is None and self != type(self)():
-            raise UsageError("--format, --depth-scale and --max-frames say how --data is read; give --data too")
+        changed = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        if self.data is None and changed:
+            options = " and ".join(f"--{name.replace('_', '-')}" for name in changed)
+            raise UsageError(f"{options} would change nothing: they say how --data is read; give --data too")
 
     def open(self) -> DepthDataset | None:
         """The data set, or ``None`` where none was named. Raises DatasetError where it cannot be read."""

@@ -194,7 +194,7 @@ def test_a_report_that_does_not_fit_is_one_line(
         (["--compare", "missing.json", "--max-regression", "0"], 2, "a ratio of times, such as 1.05"),
         (["--data", "missing"], 1, "missing/rgb is not a folder"),
         (["--data", "missing", "--format", "unknown"], 2, "'unknown' is not one of 'folder', 'synthetic'"),
-        (["--format", "nyu"], 2, "say how --data is read; give --data too"),
+        (["--format", "nyu"], 2, "would change nothing: they say how --data is read"),
     ],
 )
 def test_bad_input_is_one_line(
