@@ -53,6 +53,7 @@ class ModelSource:
 def export(
     *,
     res: Annotated[list[str] | None, typer.Option("--res", help=f"{RES_HELP} Default: the model's native one.")] = None,
+    model: ModelSource,
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("export"),
     name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Default: the configuration's.")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help=BATCH_HELP)] = 1,

@@ -154,12 +154,12 @@ def test_a_graph_without_its_manifest_or_with_another_content_is_refused(
 def test_ctrl_c_leaves_no_engine(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvde.engines import openvino
+    from mvde.engines.openvino import compile as openvino
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(openvino, "_executed_precision", interrupt)
+    monkeypatch.setattr(openvino, "executed_precision", interrupt)
     assert cli.execute(["build", "-e", "openvino:fp32"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert _built(workspace / "engines") == []
