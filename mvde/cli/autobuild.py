@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,7 @@ def _build_in_child(missing: MissingEngine, cpus: Sequence[int] | None) -> None:
     line, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(theirs, missing, cpus), name="mvde-build", daemon=True)
     # The child inherits the mask: Ctrl-C reaches its whole group, but it is this process that ends it, and once.
+    resource_tracker.ensure_running()  # which start() would do otherwise, and take the mask off again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
