@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.artifact import ENGINE_DIR
-from mvde.engines.base import Engine, EngineInfo
+from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
-from mvde.engines.tensorrt.session import TensorRtEngine
 from mvde.errors import ImageError, UsageError
+from mvde.image import check_image
 from mvde.manifest import EngineManifest
-from mvde.runtime.device import DeviceFitter, DeviceResult, enqueue_frame
-from mvde.runtime.frames import Fitted, FrameFitter
-from mvde.runtime.image import Fit, check_image, clear_bars, has_bars
+from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
+from mvde.runtime.fitter import Fitted, FrameFitter
+from mvde.runtime.placement import Fit, check_fit, clear_bars, has_bars
 from mvde.runtime.stream import pipeline
 from mvde.stats import depth_to_patch_stats
 
@@ -134,7 +134,7 @@ class DepthRuntime:
         """What the engine was made from and how far it is from it."""
         return self._manifest
 
-    def infer(self, image: NDArray[np.uint8], fit: Fit = "stretch") -> DepthResult:
+    def infer(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> DepthResult:
         """Depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
 
         ``fit`` says how an image of another shape goes into the model: ``"stretch"``, ``"letterbox"`` (bars) or
@@ -149,7 +149,7 @@ class DepthRuntime:
             results += self._finish(self._run(prepared))
         return _stacked(results) if is_batch else results[0]
 
-    def patch_stats(self, image: NDArray[np.uint8], fit: Fit = "stretch") -> NDArray[np.float32]:
+    def patch_stats(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> NDArray[np.float32]:
         """Patch statistics (N, S) of an image, or (B, N, S) of a batch, alone: what :meth:`infer` gives as ``stats``.
 
         On a GPU nothing but these floats is copied back, and depth is not mapped to the image's pixels.
@@ -162,7 +162,7 @@ class DepthRuntime:
         stats = np.concatenate(parts)
         return stats if is_batch else stats[0]
 
-    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit = "stretch") -> DeviceResult:
+    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str = Fit.STRETCH) -> DeviceResult:
         """Depth and statistics of a frame that is in device memory, left there; nothing is awaited.
 
         ``frame`` is RGB (H, W, 3), uint8, of any size (resized on the GPU), or a batch (B, H, W, 3) at the model's
@@ -172,13 +172,13 @@ class DepthRuntime:
         Raises :class:`UsageError` for an engine that is not on a GPU, :class:`ImageError` for another kind of frame.
         """
         engine = self._engine
-        if not isinstance(engine, TensorRtEngine):
+        if not isinstance(engine, DeviceEngine):
             raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
         self._device_fitter = self._device_fitter or DeviceFitter(engine.device, self.info.resolution)
         depth, stats = enqueue_frame(engine, self._device_fitter, frame, fit, engine.stream_of(stream))
         return DeviceResult(depth, stats, self._manifest.grid, self._manifest.stats)
 
-    def stream(self, frames: Iterable[NDArray[np.uint8]], fit: Fit = "stretch") -> Iterator[DepthResult]:
+    def stream(self, frames: Iterable[NDArray[np.uint8]], fit: Fit | str = Fit.STRETCH) -> Iterator[DepthResult]:
         """Results of single frames (H, W, 3), in order, one per frame, with resize, inference and post-processing of
         neighbouring frames overlapped in threads.
 
@@ -194,7 +194,7 @@ class DepthRuntime:
         )
 
     def close(self) -> None:
-        """Nothing; frees the engine."""
+        """Free the engine and what is around it."""
         if self._device_fitter is not None:
             self._device_fitter.close()
         self._engine.close()
@@ -208,8 +208,8 @@ class DepthRuntime:
     ) -> None:
         self.close()
 
-    def _prepare(self, images: Sequence[NDArray[np.uint8]], fit: Fit, parallel: bool = True) -> _Prepared:
-        started = time.perf_counter()
+    def _prepare(self, images: Sequence[NDArray[np.uint8]], fit: Fit | str, parallel: bool = True) -> _Prepared:
+        started, fit = time.perf_counter(), check_fit(fit)
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
@@ -219,20 +219,22 @@ class DepthRuntime:
     def _run(self, prepared: _Prepared) -> _Ran:
         started = time.perf_counter()
         count = len(prepared.fitted)
-        if isinstance(self._engine, TensorRtEngine) and self._computes_stats(prepared):
-            depth, stats = self._engine.infer_with_stats(prepared.images)
+        if (engine := self._stats_engine(prepared)) is not None:
+            depth, stats = engine.infer_with_stats(prepared.images)
             return _Ran(prepared, depth[:count], stats[:count], _ms_since(started))
         return _Ran(prepared, self._engine.infer(prepared.images)[:count], None, _ms_since(started))
 
-    def _computes_stats(self, prepared: _Prepared) -> bool:
-        """Whether the engine's own statistics are right: a GPU's are, but for the bars of a letterbox."""
-        has_stats = isinstance(self._engine, TensorRtEngine) and self._engine.has_stats
-        return has_stats and not any(has_bars(one.placement) for one in prepared.fitted)
+    def _stats_engine(self, prepared: _Prepared) -> StatsEngine | None:
+        """The engine, if its own statistics are right: where it has some, but for the bars of a letterbox."""
+        engine = self._engine
+        if not isinstance(engine, StatsEngine) or not engine.has_stats:
+            return None
+        return None if any(has_bars(one.placement) for one in prepared.fitted) else engine
 
     def _stats_alone(self, prepared: _Prepared) -> NDArray[np.float32]:
         count = len(prepared.fitted)
-        if isinstance(self._engine, TensorRtEngine) and self._computes_stats(prepared):
-            return self._engine.patch_stats(prepared.images)[:count]
+        if (engine := self._stats_engine(prepared)) is not None:
+            return engine.patch_stats(prepared.images)[:count]
         return self._stats_of(prepared.fitted, self._engine.infer(prepared.images)[:count])
 
     def _stats_of(self, fitted: Sequence[Fitted], depth: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,299 @@
+"""A loaded plan: buffers bound once, engine and statistics in one CUDA graph, host or device arrays in and out."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mvde.cuda.array import DeviceArray, DeviceView, check_dense
+from mvde.cuda.postprocess import DeviceMap, PostprocessOptions, postprocess_params
+from mvde.engines.base import EngineInfo, check_images, closed_error
+from mvde.engines.tensorrt.loaded_plan import LoadedPlan, load_plan
+from mvde.errors import BackendError, MissingDependencyError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mvde.cuda.device import Gpu
+    from mvde.cuda.memory import CapturedGraph, CudaDevice, DeviceBuffer, PinnedArray
+    from mvde.engines.tensorrt.api import Api
+    from mvde.manifest import EngineManifest, Manifest
+
+
+class StatsKernel(Protocol):
+    """The fused kernel; see :class:`mvde.cuda.launch.PostprocessKernels`."""
+
+    def enqueue(self, params: Any, raw_dtype: str, stream: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """Memory of one engine: what the plan reads and writes, the statistics, and their page-locked twins."""
+
+    images: DeviceBuffer
+    depth: DeviceBuffer
+    stats: DeviceBuffer
+    pinned_images: PinnedArray
+    pinned_depth: PinnedArray
+    pinned_stats: PinnedArray
+
+
+class TensorRtEngine:
+    """A plan on the GPU as an :class:`~mvde.engines.base.Engine`; calls of several threads take turns.
+
+    Besides ``infer`` it has what spares copies: :meth:`patch_stats` brings only the statistics back, and
+    :meth:`enqueue` takes and gives device arrays on the caller's stream.
+    """
+
+    def __init__(
+        self, plan: LoadedPlan, device: CudaDevice, manifest: Manifest, info: EngineInfo, kernel: StatsKernel | None
+    ) -> None:
+        """``kernel`` computes the statistics; without one (no NVRTC) they are left to the CPU."""
+        free_bytes = device.free_bytes() + plan.size_bytes
+        self._plan: LoadedPlan | None = plan
+        self._device = device
+        self._info = info
+        self._kernel = kernel
+        self._manifest = manifest
+        self._stats_shape = (info.batch, manifest.grid[0] * manifest.grid[1], len(manifest.stats))
+        self._lock = threading.Lock()
+        self._stream = device.create_stream()
+        self._last: Any = None
+        self._buffers = self._allocate()
+        plan.bind(self._buffers.images.address, self._buffers.depth.address)
+        self._graph, self.graph_note = self._capture()
+        self._memory_bytes = max(0, free_bytes - device.free_bytes())
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs, and on what."""
+        return self._info
+
+    @property
+    def device(self) -> CudaDevice:
+        """The GPU that the engine is on."""
+        return self._device
+
+    def stream_of(self, caller: Any = None) -> Any:
+        """The caller's stream as one of the device, the engine's own where there is none; see ``CudaDevice``."""
+        self._device.use()
+        return self._stream if caller is None else self._device.stream_of(caller)
+
+    @property
+    def has_stats(self) -> bool:
+        """Whether the statistics are computed on the GPU."""
+        return self._kernel is not None
+
+    def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth (B, H, W), float32, of RGB images (B, H, W, 3), uint8; see :class:`~mvde.engines.base.Engine`."""
+        return self._run(images, lambda buffers: (buffers.pinned_depth,))[0]
+
+    def infer_with_stats(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Depth (B, H, W), float32, and its statistics (B, N, S), float32, both computed on the GPU."""
+        depth, stats = self._run(images, lambda buffers: (buffers.pinned_depth, buffers.pinned_stats))
+        return depth, stats
+
+    def patch_stats(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Statistics (B, N, S), float32, of the images' depth; B x N x S floats are all that is copied back."""
+        return self._run(images, lambda buffers: (buffers.pinned_stats,))[0]
+
+    def enqueue(self, images: DeviceView, on: Any) -> tuple[DeviceArray, DeviceArray | None]:
+        """Depth (B, H, W) and statistics (B, N, S) in device memory of the caller's own, complete on the stream ``on``.
+
+        ``images`` are (B, H, W, 3), uint8, dense, in device memory; nothing is awaited. ``on`` is what
+        :meth:`stream_of` gives. Raises :class:`UsageError` for other images.
+        """
+        self._check_view(images)
+        with self._lock:
+            self._check_open()
+            self._device.use()
+            self._follow(on)
+            self._device.copy(self._buffers.images.address, images.address, self._buffers.images.size_bytes, on)
+            self._work(on)
+            depth = self._copy_out(self._buffers.depth, on)
+            stats = self._copy_out(self._buffers.stats, on) if self.has_stats else None
+            self._last = self._device.record(on)
+            depth_shape = (self._info.batch, *self._info.resolution)
+            return (
+                self._array(depth, depth_shape, on, self._last),
+                None if stats is None else self._array(stats, self._stats_shape, on, self._last),
+            )
+
+    def layers(self) -> str:
+        """The engine inspector's report, JSON: the layers as they were fused, with their dtypes and tactics."""
+        with self._lock:
+            self._check_open()
+            assert self._plan is not None
+            return self._plan.layers()
+
+    def device_times_ms(self, images: NDArray[np.uint8], count: int) -> list[float]:
+        """Milliseconds of each of ``count`` runs on the GPU alone, engine and statistics, by CUDA's events."""
+        self.infer(images)  # puts the images where the runs read them
+        with self._lock:
+            self._check_open()
+            self._device.use()
+            marks = [self._device.time_mark(self._stream)]
+            for _ in range(count):
+                self._work(self._stream)
+                marks.append(self._device.time_mark(self._stream))
+            self._device.synchronize(self._stream)
+            return [self._device.elapsed_ms(start, end) for start, end in itertools.pairwise(marks)]
+
+    def device_memory_bytes(self) -> int:
+        """Bytes of device memory that loading the engine took, by the memory that was free before and after."""
+        return self._memory_bytes
+
+    def close(self) -> None:
+        """Free the plan and its memory."""
+        with self._lock:
+            if self._plan is None:
+                return
+            self._device.use()
+            self._device.synchronize(self._stream)
+            if self._graph is not None:
+                self._graph.close()
+            self._plan.close()
+            self._plan = None
+            for buffer in vars(self._buffers).values():
+                buffer.close()
+
+    def _allocate(self) -> _Buffers:
+        batch, (height, width) = self._info.batch, self._info.resolution
+        images, depth = (batch, height, width, 3), (batch, height, width)
+        device, stream = self._device, self._stream
+        buffers = _Buffers(
+            images=device.allocate(_num_bytes(images, 1), stream),
+            depth=device.allocate(_num_bytes(depth, 4), stream),
+            stats=device.allocate(_num_bytes(self._stats_shape, 4), stream),
+            pinned_images=device.pinned(images, np.uint8),
+            pinned_depth=device.pinned(depth, np.float32),
+            pinned_stats=device.pinned(self._stats_shape, np.float32),
+        )
+        device.synchronize(stream)
+        return buffers
+
+    def _capture(self) -> tuple[CapturedGraph | None, str]:
+        """The graph of engine and statistics, or why each call launches them one by one."""
+        assert self._plan is not None
+        self._work_uncaptured(self._stream)  # TensorRT asks for one plain run first: it allocates and compiles in it
+        self._device.synchronize(self._stream)
+        self._plan.keep_runtime_cache()
+        if not self._plan.is_capturable(self._stream):
+            return None, "TensorRT cannot capture this engine into a CUDA graph"
+        try:
+            return self._device.capture(self._stream, lambda: self._work_uncaptured(self._stream)), ""
+        except BackendError as error:
+            return None, f"capturing the engine into a CUDA graph failed: {error}"
+
+    def _run(
+        self, images: NDArray[np.uint8], wanted: Callable[[_Buffers], tuple[PinnedArray, ...]]
+    ) -> list[NDArray[np.float32]]:
+        """Copies of what is wanted of one batch; only that is brought back from the device."""
+        check_images(images, self._info)
+        with self._lock:
+            self._check_open()
+            self._device.use()
+            buffers, stream = self._buffers, self._stream
+            self._follow(stream)
+            np.copyto(buffers.pinned_images.array, images)
+            self._device.upload(buffers.images.address, buffers.pinned_images.array, stream)
+            self._work(stream)
+            chosen = wanted(buffers)
+            for pinned in chosen:
+                source = buffers.depth if pinned is buffers.pinned_depth else buffers.stats
+                self._device.download(pinned.array, source.address, stream)
+            self._device.synchronize(stream)
+            return [pinned.array.copy() for pinned in chosen]
+
+    def _follow(self, stream: Any) -> None:
+        """Make ``stream`` wait for the call before, which may be on another one: they share the buffers."""
+        if self._last is not None:
+            self._device.wait(stream, self._last)
+            self._last = None
+
+    def _work(self, stream: Any) -> None:
+        if self._graph is not None:
+            self._graph.launch(stream)
+        else:
+            self._work_uncaptured(stream)
+
+    def _work_uncaptured(self, stream: Any) -> None:
+        """Queue the engine and, behind it, the statistics of the depth where it lies."""
+        assert self._plan is not None
+        self._plan.execute(stream)
+        if self._kernel is None:
+            return
+        shape = (self._info.batch, *self._info.resolution)
+        params = postprocess_params(
+            DeviceMap(self._buffers.depth.address),
+            shape,
+            PostprocessOptions(),
+            stats_address=self._buffers.stats.address,
+            patch_size=self._manifest.patch_size,
+            stats=self._manifest.stats,
+        )
+        self._kernel.enqueue(params, "float32", stream)
+
+    def _copy_out(self, source: DeviceBuffer, stream: Any) -> DeviceBuffer:
+        """A copy of the caller's own: the engine's buffers are overwritten by the next call."""
+        target = self._device.allocate(source.size_bytes, stream)
+        self._device.copy(target.address, source.address, source.size_bytes, stream)
+        return target
+
+    def _array(self, buffer: DeviceBuffer, shape: tuple[int, ...], stream: Any, done: Any) -> DeviceArray:
+        """The result as an array, which a consumer's stream can be made to wait for."""
+        device = self._device
+        return DeviceArray(
+            buffer,
+            shape,
+            int(stream.handle),
+            make_wait=lambda handle: device.wait(device.stream_of(handle), done),
+        )
+
+    def _check_open(self) -> None:
+        if self._plan is None:
+            raise closed_error(self._info)
+
+    def _check_view(self, images: DeviceView) -> None:
+        expected = (self._info.batch, *self._info.resolution, 3)
+        if images.shape != expected or images.dtype != "uint8":
+            raise UsageError(
+                f"engine {self._info.id} takes device images of shape {expected} and dtype uint8, but got shape "
+                f"{images.shape} and dtype {images.dtype}"
+            )
+        check_dense(images)
+
+
+def load(api: Api, gpu: Gpu, path: Path, manifest: EngineManifest) -> TensorRtEngine:
+    """The plan at ``path`` on this machine's GPU.
+
+    Raises :class:`IncompatibleEngineError` where the library refuses it, :class:`BackendError` where the GPU fails.
+    """
+    from mvde.cuda.memory import CudaDevice
+
+    device = CudaDevice()
+    plan = load_plan(api, device, path, manifest)
+    kernel = _stats_kernel(device)
+    statistics = "on the CPU: NVRTC is not installed" if kernel is None else "on the GPU"
+    info = EngineInfo.of(manifest, device=str(gpu), library_version=api.version, options={"statistics": statistics})
+    return TensorRtEngine(plan, device, manifest, info, kernel)
+
+
+def _stats_kernel(device: CudaDevice) -> StatsKernel | None:
+    """The fused kernel for this GPU; ``None`` where NVRTC is not installed, and the CPU computes the statistics."""
+    from mvde.cuda.launch import PostprocessKernels
+
+    try:
+        return PostprocessKernels(device.core_device)
+    except MissingDependencyError:
+        return None
+
+
+def _num_bytes(shape: tuple[int, ...], itemsize: int) -> int:
+    return int(np.prod(shape)) * itemsize

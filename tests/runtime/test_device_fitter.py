@@ -1,0 +1,181 @@
+"""DepthRuntime over an engine on a GPU made of the host's memory: what it leaves to the engine and what it does not."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvde.artifact import GraphArtifact
+from mvde.cuda.array import DeviceView, check_dense
+from mvde.engines.base import EngineInfo
+from mvde.engines.tensorrt.engine import TensorRtEngine
+from mvde.engines.tensorrt.loaded_plan import LoadedPlan
+from mvde.errors import ImageError, UsageError
+from mvde.precision import Precision
+from mvde.runtime.depth import DepthRuntime
+from mvde.runtime.device_fitter import DeviceFitter, enqueue_frame
+from mvde.runtime.placement import fit_image, place
+from mvde.stats import numpy_patch_stats
+
+_path = Path(__file__).parents[1] / "engines" / "tensorrt_fakes.py"
+_spec = importlib.util.spec_from_file_location("tensorrt_fakes_of_runtime", _path)
+assert _spec is not None
+fakes = importlib.util.module_from_spec(_spec)
+sys.modules["tensorrt_fakes_of_runtime"] = fakes
+assert _spec.loader is not None
+_spec.loader.exec_module(fakes)
+
+HEIGHT, WIDTH = 32, 48
+
+
+class FakeResizer:
+    """The resizing kernel: Pillow's resize, which the real one equals to the bit, of the frame at its address."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+
+    def enqueue(self, params: Any, stream: Any) -> None:
+        box = (params.box_height, params.box_width)
+        assert box == (HEIGHT, WIDTH)
+        rows = self.device.array(params.source, (self.height, params.source_pitch), np.uint8)
+        frame = rows[:, : 3 * self.width].reshape(self.height, self.width, 3)
+        out = self.device.array(params.target, (HEIGHT, WIDTH, 3), np.uint8)
+        placement = place((self.height, self.width), (HEIGHT, WIDTH), self.fit)
+
+        def resize() -> None:
+            out[...] = fit_image(frame, placement)
+
+        self.device.submit(stream, "resize", resize)
+
+
+class Foreign:
+    """An array of somebody's in device memory."""
+
+    def __init__(self, device: Any, image: np.ndarray, pitch: int | None = None) -> None:
+        height, width, _ = image.shape
+        self.pitch = pitch or 3 * width
+        padded = np.zeros((height, self.pitch), np.uint8)
+        padded[:, : 3 * width] = image.reshape(height, -1)
+        self.view = DeviceView(device.put(padded), image.shape, (self.pitch, 3, 1), "uint8")
+
+
+@pytest.fixture
+def on_gpu(tmp_path: Path, write_graph: Callable[..., GraphArtifact], closed_form_depth: Callable) -> Any:
+    device = fakes.FakeDevice()
+    manifest = write_graph(tmp_path).manifest
+    context = fakes.FakeContext(device, (1, HEIGHT, WIDTH, 3), closed_form_depth)
+    plan = LoadedPlan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
+    info = EngineInfo("tensorrt:fp16", "tensorrt", Precision.FP16, "fp16", "a GPU", (HEIGHT, WIDTH), 1, "10.16.1")
+    engine = TensorRtEngine(plan, device, manifest, info, fakes.FakeKernel(device))
+    return DepthRuntime(engine, manifest), engine, device
+
+
+@pytest.fixture
+def image(random_images: Callable[..., np.ndarray]) -> np.ndarray:
+    return random_images(60, 80, 3)
+
+
+def _expected(image: np.ndarray, fit: str, closed_form_depth: Callable) -> tuple[np.ndarray, np.ndarray]:
+    fitted = fit_image(image, place(image.shape[:2], (HEIGHT, WIDTH), fit))
+    depth = closed_form_depth(fitted[None]).astype(np.float32)
+    return depth[0], numpy_patch_stats(depth, 16, ("mean", "var", "grad"))[0]
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_statistics_come_from_the_gpu_and_alone_where_depth_is_not_wanted(
+    on_gpu: Any, image: np.ndarray, closed_form_depth: Callable, fit: str
+) -> None:
+    runtime, _, device = on_gpu
+    _, stats = _expected(image, fit, closed_form_depth)
+    np.testing.assert_array_equal(runtime.infer(image, fit).stats, stats)
+    device.log.clear()
+    np.testing.assert_array_equal(runtime.patch_stats(image, fit), stats)
+    assert [entry for entry in device.log if entry.startswith("download")] == [f"download {stats.nbytes}"]
+    batch = runtime.patch_stats(np.stack([image, image[::-1]]), fit)
+    assert batch.shape == (2, *stats.shape)
+    np.testing.assert_array_equal(batch[0], stats)
+
+
+def test_the_bars_of_a_letterbox_are_cleared_on_the_cpu(on_gpu: Any, random_images: Callable) -> None:
+    runtime, _, _ = on_gpu
+    tall = random_images(96, 48, 3)  # 16 of 48 columns of the model's input: two of three patches hold nothing but bar
+    result = runtime.infer(tall, "letterbox")
+    columns = result.stats.reshape(2, 3, 3)
+    assert (columns[:, [0, 2]] == 0).all()
+    assert (columns[:, 1, 0] > 0).all()
+    np.testing.assert_array_equal(runtime.patch_stats(tall, "letterbox"), result.stats)
+
+
+@pytest.mark.parametrize("pitch", [None, 256])
+def test_a_device_frame_of_any_size_is_resized_and_run_on_the_callers_stream(
+    on_gpu: Any, image: np.ndarray, closed_form_depth: Callable, monkeypatch: pytest.MonkeyPatch, pitch: int | None
+) -> None:
+    _, engine, device = on_gpu
+    resizer = FakeResizer(device)
+    resizer.height, resizer.width, resizer.fit = 60, 80, "stretch"
+    fitter = DeviceFitter(device, (HEIGHT, WIDTH), resizer)
+    monkeypatch.setattr("mvde.runtime.device_fitter.view_of", lambda array, stream: array.view)
+    mine = device.create_stream()
+    depth, stats = enqueue_frame(engine, fitter, Foreign(device, image, pitch), "stretch", mine)
+    device.synchronize(mine)
+    expected_depth, expected_stats = _expected(image, "stretch", closed_form_depth)
+    np.testing.assert_array_equal(device.array(depth.address, depth.shape, np.float32)[0], expected_depth)
+    np.testing.assert_array_equal(device.array(stats.address, stats.shape, np.float32)[0], expected_stats)
+    held = len(device.allocations)
+    enqueue_frame(engine, fitter, Foreign(device, image, pitch), "stretch", mine)
+    device.synchronize(mine)
+    assert len(device.allocations) == held + 3  # the frame, and the two results: tables are made once
+    fitter.close()
+    assert len(device.allocations) == held + 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "fit", "error", "message"),
+    [
+        ((60, 80, 4), "stretch", ImageError, r"is \(H, W, 3\) uint8 RGB"),
+        ((96, 48, 3), "letterbox", UsageError, "leaves bars"),
+        ((60, 80, 3), "squeeze", UsageError, "squeeze"),
+    ],
+)
+def test_frames_that_cannot_be_run_on_the_device_say_why(
+    on_gpu: Any, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], fit: str, error: type[Exception], message: str
+) -> None:
+    _, engine, device = on_gpu
+    fitter = DeviceFitter(device, (HEIGHT, WIDTH), FakeResizer(device))
+    monkeypatch.setattr("mvde.runtime.device_fitter.view_of", lambda array, stream: array)
+    frame = DeviceView(device.put(np.zeros(shape, np.uint8)), shape, None, "uint8")
+    with pytest.raises(error, match=message):
+        enqueue_frame(engine, fitter, frame, fit, engine.stream_of())
+
+
+def test_an_engine_on_the_cpu_says_so(engine_folder: Path) -> None:
+    with (
+        DepthRuntime.load(engine_folder) as runtime,
+        pytest.raises(UsageError, match="this is openvino:fp32; use infer"),
+    ):
+        runtime.infer_device(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+
+def test_statistics_alone_of_an_engine_on_the_cpu_are_those_of_infer(engine_folder: Path, image: np.ndarray) -> None:
+    with DepthRuntime.load(engine_folder) as runtime:
+        np.testing.assert_array_equal(runtime.patch_stats(image, "crop"), runtime.infer(image, "crop").stats)
+
+
+def test_an_array_that_is_not_in_device_memory_is_refused(on_gpu: Any) -> None:
+    runtime, _, _ = on_gpu
+    with pytest.raises(UsageError, match="expected an array in device memory"):
+        runtime.infer_device([[1, 2, 3]])
+    with pytest.raises(UsageError, match="ndarray"):
+        runtime.infer_device(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+
+def test_strides_of_sides_of_one_do_not_matter() -> None:
+    check_dense(DeviceView(1, (1, 4, 3), (999, 3, 1), "uint8"))
+    with pytest.raises(UsageError, match=r"strides \(999, 3, 1\)"):
+        check_dense(DeviceView(1, (2, 4, 3), (999, 3, 1), "uint8"))
