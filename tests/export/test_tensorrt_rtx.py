@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mvde.export.precision.promise import num_attention, num_layer_norm
+from mvde.export.precision.node_counts import num_attention, num_layer_norm
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed"

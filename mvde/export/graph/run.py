@@ -1,9 +1,11 @@
-"""Running a graph that is being made: depth of images, or any tensors inside, in ONNX Runtime on the CPU."""
+"""Running a graph in ONNX Runtime on the CPU: depth of images, or any tensors inside."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from mvde.errors import BackendError, MissingDependencyError
 
@@ -16,31 +18,48 @@ MAX_TENSOR_BYTES = 1_000_000_000
 """What may be fetched from inside a graph in one run; a large model is run several times instead."""
 
 
+@dataclass(frozen=True)
+class SessionSettings:
+    """What is asked of ONNX Runtime besides the graph: its level of rewrites, its arena, and its named settings."""
+
+    optimization: Literal["basic", "all"]
+    cpu_arena: bool = True
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+AS_WRITTEN = SessionSettings("basic")
+"""For typed graphs. The library's extended rewrites take fp8 Q/DQ pairs for int8 ones (1.32: depth off by a factor of
+three), and turn int8 pairs into uint8 ones that opset 21 and later refuse. The basic ones leave the arithmetic as it is
+written."""
+
+LOW_MEMORY = SessionSettings(
+    "all",
+    cpu_arena=False,
+    config={
+        "session.disable_prepacking": "1",
+        "session.intra_op.allow_spinning": "0",  # it steals time on a busy machine
+    },
+)
+"""For a file that runs once or twice: without the arena and prepacked copies of weights it needs half the memory."""
+
+
 class GraphSession:
     """A graph in ONNX Runtime. Raises :class:`BackendError` where the library refuses it."""
 
-    def __init__(self, model: ir.Model) -> None:
-        ort = _library()
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 4  # what it refuses is raised, and its warnings are not the user's
-        # Its extended rewrites take fp8 Q/DQ pairs for int8 ones (1.32: depth off by a factor of three), and turn int8
-        # pairs into uint8 ones that opset 21 and later refuse. The basic ones leave the arithmetic as it is written.
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        try:
-            self._session = ort.InferenceSession(_serialized(model), settings, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library's exceptions share no public base class
-            raise BackendError(f"ONNX Runtime cannot load the typed graph: {_one_line(error)}") from error
+    def __init__(self, model: ir.Model | Path, settings: SessionSettings = AS_WRITTEN) -> None:
+        """``model`` is a graph in memory, or the file of one."""
+        if isinstance(model, Path):
+            self._what = f"the exported graph {model.name}"
+            self._session = _open_session(str(model), settings, self._what)
+        else:
+            self._what = "the typed graph"
+            self._session = _open_session(_serialized(model), settings, self._what)
         self._input = self._session.get_inputs()[0]
 
     @property
     def batch(self) -> int:
         """Images per run."""
         return int(self._input.shape[0])
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """(height, width) of the images in pixels."""
-        return int(self._input.shape[1]), int(self._input.shape[2])
 
     def depth(
         self, images: NDArray[np.uint8], feeds: Sequence[Mapping[str, NDArray[np.float32]]] | None = None
@@ -66,8 +85,8 @@ class GraphSession:
     ) -> list[Any]:
         try:
             return list(self._session.run(list(names) or None, {self._input.name: batch, **(others or {})}))
-        except Exception as error:  # as above
-            raise BackendError(f"ONNX Runtime failed to run the typed graph: {_one_line(error)}") from error
+        except Exception as error:  # the library's exceptions share no public base class
+            raise BackendError(f"ONNX Runtime failed to run {self._what}: {one_line(error)}") from error
 
     def _batches(self, images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
         import numpy as np
@@ -137,7 +156,7 @@ def split_by_bytes(model: ir.Model, names: Sequence[str], limit: int = MAX_TENSO
 def _serialized(model: ir.Model) -> bytes:
     import onnx_ir as ir
 
-    from mvde.export.serialize import MAX_INLINE_BYTES
+    from mvde.export.graph.save import MAX_INLINE_BYTES
 
     size_bytes = sum(
         value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
@@ -151,13 +170,26 @@ def _serialized(model: ir.Model) -> bytes:
     return data
 
 
-def _library() -> Any:
+def _open_session(model: str | bytes, settings: SessionSettings, what: str) -> Any:
+    """Session on the CPU of the file named, or of the serialised graph given; the only one that an export opens."""
     try:
-        import onnxruntime
+        import onnxruntime as ort
     except ImportError as error:
-        raise MissingDependencyError.for_extra("onnxruntime", "export", "writing a typed graph") from error
-    return onnxruntime
+        raise MissingDependencyError.for_extra("onnxruntime", "export", f"running {what}") from error
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what it refuses is raised, and its warnings are not the user's
+    options.graph_optimization_level = getattr(
+        ort.GraphOptimizationLevel, f"ORT_ENABLE_{settings.optimization.upper()}"
+    )
+    options.enable_cpu_mem_arena = settings.cpu_arena
+    for key, value in settings.config.items():
+        options.add_session_config_entry(key, value)
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library's exceptions share no public base class
+        raise BackendError(f"ONNX Runtime cannot load {what}: {one_line(error)}") from error
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The text of a library's error, which may be long and broken into lines, in one line."""
     return " ".join(str(error).split())[:500]
