@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.artifact import atomic_write
 from mvde.errors import CheckpointError
+from mvde.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvde.artifact import atomic_write
 from mvde.errors import BackendError, MissingDependencyError, OutputError, UsageError
+from mvde.files import atomic_write
 
 SOURCES = ("postprocess", "preprocess")
 
