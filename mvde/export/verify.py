@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.export.graph.run import LOW_MEMORY, GraphSession
+from mvde.engines.onnxruntime.session import CHECKING
+from mvde.export.graph.run import GraphSession
 from mvde.image import read_image
 from mvde.runtime.placement import Fit, fitted
 
@@ -52,5 +53,5 @@ def onnxruntime_depth(path: Path, images: Sequence[ImageArray]) -> list[DepthArr
 
     Raises :class:`BackendError` if ONNX Runtime refuses the file.
     """
-    session = GraphSession(path, LOW_MEMORY)
+    session = GraphSession(path, CHECKING)
     return [session.depth(batch) for batch in images]

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from mvde.files import sha256_file
 
 import mvde
 from mvde.artifact import load_graph
-from mvde.engines.openvino import shared_core
+from mvde.engines.openvino.library import shared_core
 from mvde.errors import ImageError, OutputError, ParityError, ResolutionError, UsageError
+from mvde.files import sha256_file
 from tests.export.conftest import NUM_LAYERS, RESOLUTION
 
 onnx = pytest.importorskip("onnx")

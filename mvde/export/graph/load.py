@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvde.engines.base import one_line
 from mvde.errors import BackendError, MissingDependencyError, UsageError
 from mvde.export.graph.dtypes import computes, first_opset, is_half
-from mvde.export.graph.run import one_line
 from mvde.precision import Precision
 
 if TYPE_CHECKING:

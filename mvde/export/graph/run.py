@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from mvde.errors import BackendError, MissingDependencyError
+from mvde.engines.base import one_line
+from mvde.engines.onnxruntime.session import AS_WRITTEN, SessionSettings, open_session
+from mvde.errors import BackendError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,42 +19,14 @@ MAX_TENSOR_BYTES = 1_000_000_000
 """What may be fetched from inside a graph in one run; a large model is run several times instead."""
 
 
-@dataclass(frozen=True)
-class SessionSettings:
-    """What is asked of ONNX Runtime besides the graph: its level of rewrites, its arena, and its named settings."""
-
-    optimization: Literal["basic", "all"]
-    cpu_arena: bool = True
-    config: Mapping[str, str] = field(default_factory=dict)
-
-
-AS_WRITTEN = SessionSettings("basic")
-"""For typed graphs. The library's extended rewrites take fp8 Q/DQ pairs for int8 ones (1.32: depth off by a factor of
-three), and turn int8 pairs into uint8 ones that opset 21 and later refuse. The basic ones leave the arithmetic as it is
-written."""
-
-LOW_MEMORY = SessionSettings(
-    "all",
-    cpu_arena=False,
-    config={
-        "session.disable_prepacking": "1",
-        "session.intra_op.allow_spinning": "0",  # it steals time on a busy machine
-    },
-)
-"""For a file that runs once or twice: without the arena and prepacked copies of weights it needs half the memory."""
-
-
 class GraphSession:
-    """A graph in ONNX Runtime. Raises :class:`BackendError` where the library refuses it."""
+    """A graph in ONNX Runtime on the CPU. Raises :class:`BackendError` where the library refuses it."""
 
     def __init__(self, model: ir.Model | Path, settings: SessionSettings = AS_WRITTEN) -> None:
         """``model`` is a graph in memory, or the file of one."""
-        if isinstance(model, Path):
-            self._what = f"the exported graph {model.name}"
-            self._session = _open_session(str(model), settings, self._what)
-        else:
-            self._what = "the typed graph"
-            self._session = _open_session(_serialized(model), settings, self._what)
+        self._what = f"the exported graph {model.name}" if isinstance(model, Path) else "the typed graph"
+        given = model if isinstance(model, Path) else _serialized(model)
+        self._session = open_session(given, settings, what=self._what, extra="export", purpose=f"running {self._what}")
         self._input = self._session.get_inputs()[0]
 
     @property
@@ -168,28 +141,3 @@ def _serialized(model: ir.Model) -> bytes:
         )
     data: bytes = ir.to_proto(model).SerializeToString()
     return data
-
-
-def _open_session(model: str | bytes, settings: SessionSettings, what: str) -> Any:
-    """Session on the CPU of the file named, or of the serialised graph given; the only one that an export opens."""
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("onnxruntime", "export", f"running {what}") from error
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what it refuses is raised, and its warnings are not the user's
-    options.graph_optimization_level = getattr(
-        ort.GraphOptimizationLevel, f"ORT_ENABLE_{settings.optimization.upper()}"
-    )
-    options.enable_cpu_mem_arena = settings.cpu_arena
-    for key, value in settings.config.items():
-        options.add_session_config_entry(key, value)
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library's exceptions share no public base class
-        raise BackendError(f"ONNX Runtime cannot load {what}: {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """The text of a library's error, which may be long and broken into lines, in one line."""
-    return " ".join(str(error).split())[:500]

@@ -10,11 +10,11 @@ import pytest
 onnx = pytest.importorskip("onnx")
 ir = pytest.importorskip("onnx_ir")
 
-from mvde.files import sha256_file  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from mvde.errors import BackendError  # noqa: E402
 from mvde.export.graph import save  # noqa: E402
+from mvde.files import sha256_file  # noqa: E402
 
 
 def make_model(num_layers: int = 3, op: str = "MatMul") -> onnx.ModelProto:

@@ -9,11 +9,10 @@ import pytest
 
 pytest.importorskip("onnx_ir")
 
-from mvde.records import ParityReport
-
 from mvde.export.precision.decide import MAX_ALONE, decide
 from mvde.export.precision.groups import Group
 from mvde.export.precision.targets import Target
+from mvde.records import ParityReport
 
 TARGET = Target(mean_rel=1e-3, p99_rel=1e-2)
 

@@ -14,7 +14,7 @@ import pytest
 
 from mvde.artifact import GraphArtifact
 from mvde.engines.base import Graph
-from mvde.engines.openvino import shared_core
+from mvde.engines.openvino.library import shared_core
 from mvde.errors import BackendError, ParityError, UsageError
 from mvde.export.precision import HeldOut, LowerOptions, lower_graph
 from mvde.export.precision.targets import Target
@@ -132,6 +132,7 @@ def test_quantised_graphs_run_in_onnxruntime_s_basic_form(
     assert error.mean() < 5e-3  # a tenth of what a wrong dtype or scale anywhere does to it
 
 
+@pytest.mark.vnni
 def test_openvino_reads_the_files_and_gives_their_depth(
     typed: Typed, exported: tuple[Path, int], images: np.ndarray
 ) -> None:
