@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.export.fold.graph import add_initializer, constant
+from mvde.export.graph.edit import add_initializer, constant
 
 if TYPE_CHECKING:
     import onnx_ir as ir

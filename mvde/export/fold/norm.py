@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mvde.export.fold.graph import (
+from mvde.export.graph.edit import (
     add_constant_after,
     add_initializer,
     constant,
@@ -69,7 +69,7 @@ def _is_product_of(node: ir.Node, value: ir.Value) -> bool:
 
 
 def _add_bias(product: ir.Node, bias: NDArray[np.float64]) -> None:
-    """Nothing; adds to the bias that follows a product, or puts one there."""
+    """Add to the bias that follows a product, or put one there."""
     output = product.outputs[0]
     follower = sole_reader(output)
     if follower is not None and is_op(follower, "Add"):
