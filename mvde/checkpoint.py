@@ -20,7 +20,7 @@ _ABOUT_KEYS = ("config", "tower", "mean", "std")
 
 
 def write_checkpoint(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Nothing; writes ``tensors`` as ``dtype`` to ``path``, with ``about`` in the metadata, all or nothing.
+    """Write ``tensors`` as ``dtype`` to ``path``, with ``about`` in the metadata, all or nothing.
 
     Raises :class:`OutputError` where the file cannot be written, and leaves what stood there.
     """
@@ -29,7 +29,7 @@ def write_checkpoint(path: Path, about: Mapping[str, Any], tensors: Mapping[str,
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Nothing; writes contiguous ``tensors`` as they are to a safetensors file, all or nothing.
+    """Write contiguous ``tensors`` as they are to a safetensors file, all or nothing.
 
     Raises :class:`OutputError` where the file cannot be written, and leaves what stood there.
     """
@@ -66,9 +66,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def check_architecture(path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Nothing, if both hold tensors of the same names and shapes.
+    """Raise :class:`CheckpointError` unless both hold tensors of the same names and shapes.
 
-    Raises :class:`CheckpointError` naming the first that differs, with both shapes.
+    The error names the first that differs, with both shapes.
     """
     for key in sorted(stored.keys() | expected.keys()):
         there, here = (_shape(tensors, key) for tensors in (stored, expected))

@@ -177,9 +177,9 @@ def _validated(given: Any, where: str) -> Config:
     oc.set_readonly(schema, None)
     for node in _sections(schema):
         oc.set_readonly(node, None)
-    _spread_sizes(given, where)
+    _expand_square_sizes(given, where)
     try:
-        _fill_stages(given, where)
+        _merge_stages(given, where)
         merged = oc.to_container(oc.merge(schema, given), resolve=True, throw_on_missing=True)
     except _omegaconf_errors() as error:
         raise ConfigError(_explain(error, where, schema, given)) from error
@@ -252,7 +252,7 @@ def _sections(schema: Any) -> list[Any]:
     return [schema.vit, schema.decoder, schema.data, schema.train.loss, schema.train.augment, schema.train]
 
 
-def _spread_sizes(given: Any, where: str) -> None:
+def _expand_square_sizes(given: Any, where: str) -> None:
     """One number for a size means a square."""
     for section, key in (("vit", "image_size"), ("train", "res")):
         node = given.get(section)
@@ -263,17 +263,17 @@ def _spread_sizes(given: Any, where: str) -> None:
             raise ConfigError(f"{where}: {section}.{key} must be one number or [height, width], but got {size!r}")
 
 
-def _fill_stages(given: Any, where: str) -> None:
+def _merge_stages(given: Any, where: str) -> None:
     """Each stage is checked by itself: OmegaConf does not merge the elements of a list with their schema."""
     oc = _omegaconf()
     stages: Any = oc.select(given, "train.stages")
     if oc.is_list(stages):
         if not all(oc.is_dict(stage) for stage in stages):
             raise ConfigError(f"{where}: train.stages must be a list of mappings with the keys {_names(StageConfig)}")
-        given.train.stages = [_filled_stage(stage, number) for number, stage in enumerate(stages)]
+        given.train.stages = [_merged_stage(stage, number) for number, stage in enumerate(stages)]
 
 
-def _filled_stage(stage: Any, number: int) -> Any:
+def _merged_stage(stage: Any, number: int) -> Any:
     oc = _omegaconf()
     try:
         return oc.to_container(oc.merge(oc.structured(StageConfig), stage))

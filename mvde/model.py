@@ -127,7 +127,7 @@ class DepthModel(ImageDepthModel):
         self.train(self.training)
 
     def set_camera(self, focal: float) -> None:
-        """Nothing; from now on depth is for a camera of the relative focal length ``focal`` (see :mod:`mvde.camera`).
+        """Make depth that of a camera of the relative focal length ``focal`` (see :mod:`mvde.camera`) from now on.
 
         That multiplies every depth, and the bounds of the configuration, by the ratio to the present one. Raises
         :class:`UsageError` where the model has no canonical camera, or ``focal`` is not a positive number.
@@ -170,7 +170,7 @@ class DepthModel(ImageDepthModel):
         return FixedDepthModel(backbone, self.decoder, self.activation, resolution).eval()
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Nothing; writes the weights as safetensors of ``dtype`` with the configuration in the metadata.
+        """Write the weights as safetensors of ``dtype`` with the configuration in the metadata.
 
         Raises :class:`OutputError` where the file cannot be written, :class:`UsageError` while LoRA adapters are
         attached (they are no part of the architecture; merge them first).
@@ -210,7 +210,7 @@ class DepthModel(ImageDepthModel):
         return model.eval()
 
     def load_weights(self, path: str | Path) -> None:
-        """Nothing; takes the weights of a checkpoint of this architecture, and keeps this configuration.
+        """Take the weights of a checkpoint of this architecture, and keep this configuration.
 
         Raises :class:`CheckpointError` as :meth:`load` does, naming the first tensor that does not fit.
         """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mvde.camera import camera_factor, focal_from_fov, fov_from_focal, parse_fov, relative_focal
-from mvde.datasets.base import DepthSample
+from mvde.datasets.sample import DepthSample
 from mvde.errors import UsageError
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.artifact import Artifact
-    from mvde.datasets.base import DepthDataset
+    from mvde.datasets.sample import DepthDataset
     from mvde.export.precision import LowerOptions
     from mvde.export.precision.options import HeldOut
     from mvde.manifest import Manifest

@@ -195,7 +195,7 @@ class DepthRuntime:
         )
 
     def close(self) -> None:
-        """Nothing; frees the engine."""
+        """Free the engine."""
         if self._device_fitter is not None:
             self._device_fitter.close()
         self._engine.close()

@@ -70,7 +70,7 @@ class DeviceFitter:
         return DeviceView(target.address, (1, height, width, 3), None, "uint8"), target
 
     def close(self) -> None:
-        """Nothing; frees the tables."""
+        """Free the tables."""
         with self._lock:
             for tables in self._tables.values():
                 tables.columns.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mvde.cuda.device import Gpu
+from mvde.cuda.gpu import Gpu
 from mvde.engines.base import BuildOptions
 from mvde.engines.tensorrt import build, checks
 from mvde.engines.tensorrt.api import LIBRARIES, Api, load_api

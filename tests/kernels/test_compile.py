@@ -12,7 +12,7 @@ from mvde.cuda import compiler
 from mvde.cuda.compiler import (
     ARCHITECTURES,
     SOURCES,
-    Compiled,
+    CompiledKernels,
     compile_kernels,
     compiler_warnings,
     kernel_resources,
@@ -91,7 +91,7 @@ def counted_compiler(tmp_path, monkeypatch):
 
     def compile_once(source, architecture):
         calls.append(architecture)
-        return Compiled(b"\x7fELF" + architecture.encode() + bytes([len(calls)]), "")
+        return CompiledKernels(b"\x7fELF" + architecture.encode() + bytes([len(calls)]), "")
 
     monkeypatch.setattr(compiler, "_source_dir", lambda: tmp_path / "src")
     monkeypatch.setattr(compiler, "compile_kernels", compile_once)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.cuda.device import find_gpu
+from mvde.cuda.gpu import find_gpu
 from mvde.engines.base import BuildOptions, Compiled, Graph, Support
 from mvde.engines.known_bad import Combination, check_combination
 from mvde.engines.tensorrt import build, checks
@@ -17,7 +17,7 @@ from mvde.engines.tensorrt.parse import check_opset, parse_graph
 from mvde.errors import BackendError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
-    from mvde.cuda.device import Gpu
+    from mvde.cuda.gpu import Gpu
     from mvde.engines.base import Engine
     from mvde.manifest import EngineRecord, Manifest
 

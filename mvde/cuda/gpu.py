@@ -36,17 +36,17 @@ class Gpu:
 
 def find_gpu() -> Gpu | None:
     """The first GPU that this process may use, or ``None``; :func:`why_no_gpu` then says why."""
-    return _look()[0]
+    return _probe()[0]
 
 
 def why_no_gpu() -> str:
     """Why :func:`find_gpu` finds none: no bindings, no driver, or no device; empty where there is one."""
-    return _look()[1]
+    return _probe()[1]
 
 
 def require_gpu(purpose: str) -> Gpu:
     """The GPU. Raises :class:`BackendError` saying what is missing, ``purpose`` being what needs it."""
-    gpu, why = _look()
+    gpu, why = _probe()
     if gpu is None:
         raise BackendError(f"{purpose} needs an NVIDIA GPU, but {why}")
     return gpu
@@ -59,7 +59,7 @@ def capability(text: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def _look() -> tuple[Gpu | None, str]:
+def _probe() -> tuple[Gpu | None, str]:
     try:
         driver = _driver()
     except MissingDependencyError as error:
