@@ -1,4 +1,4 @@
-"""Artefacts: manifests, content hashes, writing that is never half done, and lookup in ``export/`` and ``engines/``.
+"""Artefacts: reading, verifying and finding graphs in ``export/`` and engines in ``engines/``.
 
 An artefact is a file (an ONNX graph or an engine) and a manifest, the JSON of the same stem beside it. The manifest
 states what the file is, how to feed it, what it was made from and how far it was measured to be from the stage before.
@@ -7,74 +7,49 @@ states what the file is, how to feed it, what it was made from and how far it wa
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import secrets
-import shutil
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar, Union
 
-from mvde.errors import ArtifactError, HashMismatchError, ManifestError, OutputError
-from mvde.manifest import (
-    SCHEMA_VERSION,
-    EngineRecord,
-    FileRecord,
-    InputSpec,
-    Manifest,
-    Normalization,
-    OutputSpec,
-    SourceRecord,
-)
-
-__all__ = [
-    "ENGINE_DIR",
-    "EXPORT_DIR",
-    "SCHEMA_VERSION",
-    "Artifact",
-    "EngineRecord",
-    "FileRecord",
-    "InputSpec",
-    "Manifest",
-    "Normalization",
-    "OutputSpec",
-    "SourceRecord",
-    "artifact_stem",
-    "atomic_write",
-    "file_record",
-    "find_engine",
-    "find_engines",
-    "find_onnx",
-    "list_artifacts",
-    "load_artifact",
-    "load_manifest",
-    "manifest_path",
-    "read_manifest",
-    "sha256_file",
-    "staged_write",
-    "write_manifest",
-]
+from mvde.errors import ArtifactError, HashMismatchError, ManifestError
+from mvde.files import atomic_write, sha256_file
+from mvde.manifest import EngineManifest, FileRecord, GraphManifest, Manifest, manifest_from_dict
 
 EXPORT_DIR = Path("export")
 ENGINE_DIR = Path("engines")
 
-_CHUNK_BYTES = 1 << 20
+M = TypeVar("M", bound=Manifest)
+M_co = TypeVar("M_co", bound=Manifest, covariant=True)
+
+_COMMANDS = {GraphManifest: "mvde export", EngineManifest: "mvde build"}
 
 
 @dataclass(frozen=True)
-class Artifact:
+class Artifact(Generic[M_co]):
     """A file whose manifest was read: ``path`` is the ONNX graph or engine, ``manifest`` describes it."""
 
     path: Path
-    manifest: Manifest
+    manifest: M_co
+
+    @property
+    def companions(self) -> tuple[Path, ...]:
+        """Further files that it needs, in its folder."""
+        return tuple(self.path.with_name(record.name) for record in self.manifest.companions)
 
     def __str__(self) -> str:
-        height, width = self.manifest.resolution
-        engine = f", {self.manifest.engine.id}" if self.manifest.engine else ""
-        batch = f", batch {self.manifest.batch}" if self.manifest.batch != 1 else ""
-        return f"{self.manifest.name} {height}x{width}{batch}{engine} ({self.path})"
+        manifest = self.manifest
+        height, width = manifest.resolution
+        engine = f", {manifest.engine.id}" if isinstance(manifest, EngineManifest) else ""
+        batch = f", batch {manifest.batch}" if manifest.batch != 1 else ""
+        return f"{manifest.name} {height}x{width}{batch}{engine} ({self.path})"
+
+
+GraphArtifact = Artifact[GraphManifest]
+EngineArtifact = Artifact[EngineManifest]
+AnyArtifact = Union[GraphArtifact, EngineArtifact]  # noqa: UP007 - evaluated when the module is imported
 
 
 def artifact_stem(name: str, resolution: tuple[int, int], batch: int = 1) -> str:
@@ -87,64 +62,6 @@ def manifest_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content as 64 hexadecimal digits. Raises :class:`ArtifactError` if it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
-
-
-def file_record(path: Path) -> FileRecord:
-    """Name, SHA-256 and size in bytes of a file, as its manifest states them."""
-    return FileRecord(name=path.name, sha256=sha256_file(path), size_bytes=path.stat().st_size)
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path``, renamed to it when the block ends without an error.
-
-    On any error, Ctrl-C included, the temporary file is removed and what stood at ``path`` is untouched. Raises
-    :class:`OutputError` where the block or the rename fails to write (:class:`OSError`).
-    """
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise _output_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):  # a parent that is a file has been reported above
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def staged_write(folder: Path, label: str = "artefact") -> Iterator[Path]:
-    """A temporary folder inside ``folder``; its files are moved out together when the block ends without an error.
-
-    For artefacts of several files: they carry their final names from the start (an ONNX file names its external data)
-    and can be checked before anybody sees them. Manifests move last, so that a crash between two renames leaves a file
-    that its manifest refuses. Ctrl-C is held back during the renames. Raises :class:`OutputError` as
-    :func:`atomic_write` does.
-    """
-    staging = folder / f".{label}.{secrets.token_hex(4)}.tmp"
-    try:
-        staging.mkdir(parents=True)
-        yield staging
-        _publish(staging, folder)
-    except OSError as error:
-        raise _output_error(folder / label, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def write_manifest(manifest: Manifest, path: Path) -> Path:
     """Path of the manifest written (atomically) beside the artefact ``path``."""
     target = manifest_path(path)
@@ -153,7 +70,7 @@ def write_manifest(manifest: Manifest, path: Path) -> Path:
     return target
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> GraphManifest | EngineManifest:
     """Manifest of an artefact, given the artefact or the manifest; the artefact's content is not looked at.
 
     Raises :class:`ManifestError` if it is missing or malformed.
@@ -174,15 +91,10 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(f"{where} is not valid JSON: {error}; export or build the artefact again") from error
     except RecursionError as error:
         raise ManifestError(f"{where} is nested too deeply to be a manifest") from error
-    return Manifest.from_dict(plain, where=str(where))
+    return manifest_from_dict(plain, where=str(where))
 
 
-def load_manifest(path: Path) -> Manifest:
-    """Manifest of an artefact whose content was compared with it (see :func:`load_artifact`)."""
-    return load_artifact(path).manifest
-
-
-def load_artifact(path: Path) -> Artifact:
+def load_artifact(path: Path) -> AnyArtifact:
     """Artefact at ``path`` (its file or its manifest) after comparing every file with the hash in the manifest.
 
     Raises :class:`ManifestError` if the manifest is missing or malformed, :class:`HashMismatchError` if a file is
@@ -198,20 +110,24 @@ def load_artifact(path: Path) -> Artifact:
     return artifact
 
 
-def list_artifacts(folder: Path, kind: str) -> list[Artifact]:
-    """Artefacts of ``kind`` (``"onnx"`` or ``"engine"``) under ``folder``, by path; files are not hashed.
+def load_graph(path: Path) -> GraphArtifact:
+    """Graph at ``path``, verified as :func:`load_artifact` does. Raises :class:`ArtifactError` for an engine."""
+    return _of_kind(load_artifact(path), GraphManifest)
 
-    JSON files that are not manifests, and manifests of a newer schema, are passed over.
-    """
-    found = []
-    for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        with contextlib.suppress(ManifestError):
-            artifact = _unverified(path)
-            if artifact.manifest.kind == kind:
-                found.append(artifact)
-    return found
+
+def load_engine_artifact(path: Path) -> EngineArtifact:
+    """Engine at ``path``, verified as :func:`load_artifact` does. Raises :class:`ArtifactError` for a graph."""
+    return _of_kind(load_artifact(path), EngineManifest)
+
+
+def list_graphs(folder: Path) -> list[GraphArtifact]:
+    """Graphs under ``folder``, by path; files are not hashed. JSON files that are no manifests are passed over."""
+    return _list(folder, GraphManifest)
+
+
+def list_engines(folder: Path) -> list[EngineArtifact]:
+    """Engines under ``folder``, by path; files are not hashed. JSON files that are no manifests are passed over."""
+    return _list(folder, EngineManifest)
 
 
 def find_onnx(
@@ -219,21 +135,21 @@ def find_onnx(
     resolution: tuple[int, int] | None = None,
     folder: Path = EXPORT_DIR,
     batch: int | None = None,
-) -> Artifact:
+) -> GraphArtifact:
     """The exported graph with that name (and resolution in pixels, H, W), or at that path, its hash verified.
 
     Raises :class:`ArtifactError` listing what there is when none or several match.
     """
     root, name = _search_root(name_or_path, folder)
     if root.is_file():
-        return _of_kind(load_artifact(root), "onnx", "`mvde export`")
-    there = list_artifacts(root, "onnx")
+        return load_graph(root)
+    there = list_graphs(root)
     wanted = _describe(name, resolution, batch, None)
     matches = _matching(there, name, resolution, batch)
     # A typed graph is meant only where its file is named: by its model's name one asks for the fp32 graph.
-    matches = [found for found in matches if found.manifest.precision is None or name != found.manifest.name]
+    matches = [found for found in matches if found.manifest.lowering is None or name != found.manifest.name]
     found = _only(matches, there, f"exported graph {wanted} in {root}", "mvde export", "--res H[xW], --batch N")
-    return load_artifact(found.path)
+    return load_graph(found.path)
 
 
 def find_engines(
@@ -242,7 +158,7 @@ def find_engines(
     engine_id: str | None = None,
     folder: Path = ENGINE_DIR,
     batch: int | None = None,
-) -> list[Artifact]:
+) -> list[EngineArtifact]:
     """Engines that match, by path, unverified; ``engine_id`` is ``backend:precision`` or a precision alone.
 
     ``name_or_path`` is a model's name, an engine or a folder of engines. Raises :class:`ArtifactError` listing what
@@ -250,8 +166,8 @@ def find_engines(
     """
     root, name = _search_root(name_or_path, folder)
     if root.is_file():
-        return [_of_kind(_unverified(root), "engine", "`mvde build`")]
-    there = list_artifacts(root, "engine")
+        return [_of_kind(_unverified(root), EngineManifest)]
+    there = list_engines(root)
     matches = [found for found in _matching(there, name, resolution, batch) if _has_id(found, engine_id)]
     if not matches:
         wanted = _describe(name, resolution, batch, engine_id)
@@ -265,7 +181,7 @@ def find_engine(
     engine_id: str | None = None,
     folder: Path = ENGINE_DIR,
     batch: int | None = None,
-) -> Artifact:
+) -> EngineArtifact:
     """The one engine that matches (see :func:`find_engines`), its hash verified.
 
     Raises :class:`ArtifactError` listing what there is when none or several match.
@@ -275,7 +191,7 @@ def find_engine(
     found = _only(
         matches, matches, f"engine {wanted} for {name_or_path or folder}", "mvde build", "--res, --batch, --engine"
     )
-    return load_artifact(found.path)
+    return load_engine_artifact(found.path)
 
 
 def _search_root(name_or_path: str | Path | None, folder: Path) -> tuple[Path, str | None]:
@@ -290,9 +206,21 @@ def _search_root(name_or_path: str | Path | None, folder: Path) -> tuple[Path, s
     return folder, name_or_path
 
 
+def _list(folder: Path, kind: type[M]) -> list[Artifact[M]]:
+    found: list[Artifact[M]] = []
+    for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        with contextlib.suppress(ManifestError):
+            manifest = read_manifest(path)
+            if isinstance(manifest, kind):
+                found.append(Artifact(path.with_name(manifest.file.name), manifest))
+    return found
+
+
 def _matching(
-    there: Sequence[Artifact], name: str | None, resolution: tuple[int, int] | None, batch: int | None
-) -> list[Artifact]:
+    there: Sequence[Artifact[M]], name: str | None, resolution: tuple[int, int] | None, batch: int | None
+) -> list[Artifact[M]]:
     """Artefacts whose name (or whole file stem) and resolution are those asked for."""
     return [
         found
@@ -303,20 +231,24 @@ def _matching(
     ]
 
 
-def _has_id(artifact: Artifact, engine_id: str | None) -> bool:
+def _has_id(artifact: EngineArtifact, engine_id: str | None) -> bool:
     engine = artifact.manifest.engine
-    return engine is not None and (engine_id is None or engine_id in {engine.id, engine.precision})
+    return engine_id is None or engine_id in {engine.id, engine.precision.value}
 
 
-def _of_kind(artifact: Artifact, kind: str, command: str) -> Artifact:
-    if artifact.manifest.kind != kind:
+def _of_kind(artifact: AnyArtifact, kind: type[M]) -> Artifact[M]:
+    manifest = artifact.manifest
+    if not isinstance(manifest, kind):
         raise ArtifactError(
-            f"{artifact.path} is an artefact of kind {artifact.manifest.kind!r}; expected one of {command}"
+            f"{artifact.path} is an artefact of kind {manifest.kind!r}, but one of kind {kind.kind!r} is expected; "
+            f"`{_COMMANDS[kind]}` writes those"
         )
-    return artifact
+    return Artifact(artifact.path, manifest)
 
 
-def _only(matches: Sequence[Artifact], there: Sequence[Artifact], what: str, command: str, option: str) -> Artifact:
+def _only(
+    matches: Sequence[Artifact[M]], there: Sequence[Artifact[M]], what: str, command: str, option: str
+) -> Artifact[M]:
     if not matches:
         raise _none_found(there, what, command)
     if len(matches) > 1:
@@ -324,7 +256,7 @@ def _only(matches: Sequence[Artifact], there: Sequence[Artifact], what: str, com
     return matches[0]
 
 
-def _none_found(there: Sequence[Artifact], what: str, command: str) -> ArtifactError:
+def _none_found(there: Sequence[Artifact[Manifest]], what: str, command: str) -> ArtifactError:
     available = f"there are: {'; '.join(map(str, there))}" if there else "there is none at all"
     return ArtifactError(f"no {what}; {available}; make it with `{command}`")
 
@@ -337,13 +269,16 @@ def _describe(name: str | None, resolution: tuple[int, int] | None, batch: int |
     return " ".join(parts) or "of any name"
 
 
-def _unverified(path: Path) -> Artifact:
+def _unverified(path: Path) -> AnyArtifact:
     manifest = read_manifest(path)
-    return Artifact(path=path.with_name(manifest.file.name), manifest=manifest)
+    where = path.with_name(manifest.file.name)
+    if isinstance(manifest, GraphManifest):  # one line for each type: mypy takes the two for one union otherwise
+        return Artifact(where, manifest)
+    return Artifact(where, manifest)
 
 
 def _verify(path: Path, record: FileRecord, manifest: Manifest) -> None:
-    command = "mvde export" if manifest.kind == "onnx" else "mvde build"
+    command = _COMMANDS[type(manifest)]
     if not path.is_file():
         raise HashMismatchError(
             f"{path}, which its manifest describes, is missing; copy it too or run `{command}` again"
@@ -360,33 +295,3 @@ def _verify(path: Path, record: FileRecord, manifest: Manifest) -> None:
             f"{path} has SHA-256 {actual[:12]}…, but its manifest states {record.sha256[:12]}…: it is not the file "
             f"that was measured; copy it again or run `{command}` again"
         )
-
-
-def _publish(staging: Path, folder: Path) -> None:
-    """Move every staged file into ``folder``, manifests last, with Ctrl-C waiting until all are in place."""
-    files = sorted(staging.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
-    for path in files:
-        _sync(path)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        for path in files:
-            path.replace(folder / path.name)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    """Force a file (or a folder's entries) to the disk, so that a rename never outlives the content."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _output_error(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write {path}: {error.strerror or error}; nothing was left half written and what stood there before is "
-        "untouched"
-    )

@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvde.errors import ParityError, UsageError
+from mvde.records import ParityReport
 from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
 
 MIN_REFERENCE_M = 1e-6
 """Depth below which a relative difference says nothing; the difference is then divided by this."""
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """Differences of a candidate from its reference.
-
-    ``max_rel``, ``mean_rel`` and ``p99_rel`` are |Δdepth| / depth over all pixels, without a unit; ``max_abs_m`` is the
-    largest |Δdepth| (metres, or the unit of relative depth). ``stats`` holds the largest absolute difference per patch
-    statistic, in that statistic's unit (mean m, var m², grad m/px).
-    """
-
-    max_rel: float
-    mean_rel: float
-    p99_rel: float
-    max_abs_m: float
-    num_images: int
-    stats: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dict of JSON types."""
-        return {
-            "max_rel": self.max_rel,
-            "mean_rel": self.mean_rel,
-            "p99_rel": self.p99_rel,
-            "max_abs_m": self.max_abs_m,
-            "num_images": self.num_images,
-            "stats": dict(self.stats),
-        }
-
-    def __str__(self) -> str:
-        stats = ", ".join(f"{name} {value:.2e}" for name, value in self.stats.items())
-        return f"|Δdepth|/depth max {self.max_rel:.2e}, mean {self.mean_rel:.2e}; patch statistics max: {stats}"
 
 
 def compare_depth(

@@ -8,20 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvde.artifact import (
-    Artifact,
-    InputSpec,
-    Manifest,
-    Normalization,
-    OutputSpec,
-    SourceRecord,
-    artifact_stem,
-    file_record,
-    load_artifact,
-    write_manifest,
-)
+from mvde.artifact import GraphArtifact, artifact_stem, load_graph, write_manifest
+from mvde.files import file_record
+from mvde.manifest import GraphManifest, InputSpec, Normalization, OutputSpec, SourceRecord
+from mvde.records import GraphParity, ParityReport
 
 OFFSET_M, GAIN_M = 0.5, 4.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what judges int8 depth where OpenVINO's 8-bit products saturate in pairs: on x86 without VNNI."""
+    from mvde.engines.machine import cpu_features
+
+    features = set(cpu_features())
+    if "avx2" not in features or features & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+        return
+    skip = pytest.mark.skip(reason="this CPU has AVX2 without VNNI, where OpenVINO's 8-bit products saturate in pairs")
+    for item in items:
+        if item.get_closest_marker("vnni"):
+            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")
@@ -31,14 +36,14 @@ def closed_form_depth() -> Callable[[np.ndarray], np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def write_graph() -> Callable[..., Artifact]:
+def write_graph() -> Callable[..., GraphArtifact]:
     """Writer of ``NAME-HxW.onnx`` and its manifest: a cast, a transpose and a 1×1 convolution."""
     pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper, save
 
     def write(
         folder: Path, name: str = "tiny", resolution: tuple[int, int] = (32, 48), batch: int = 1, patch_size: int = 16
-    ) -> Artifact:
+    ) -> GraphArtifact:
         height, width = resolution
         weight = np.full((1, 3, 1, 1), GAIN_M / (3 * 255), np.float32)
         nodes = [
@@ -59,8 +64,7 @@ def write_graph() -> Callable[..., Artifact]:
         path = folder / f"{artifact_stem(name, resolution, batch)}.onnx"
         folder.mkdir(parents=True, exist_ok=True)
         save(model, str(path))
-        manifest = Manifest(
-            kind="onnx",
+        manifest = GraphManifest(
             name=name,
             created="2026-01-01T00:00:00+00:00",
             inputs=(InputSpec("image", (batch, height, width, 3), "uint8", "BHWC", "RGB"),),
@@ -75,10 +79,10 @@ def write_graph() -> Callable[..., Artifact]:
             source=SourceRecord("0" * 64, {}),
             file=file_record(path),
             tools={},
-            parity={},
+            parity=GraphParity("pytorch:fp32", "onnxruntime:fp32", 1e-4, (), ParityReport(0.0, 0.0, 0.0, 0.0, 1)),
         )
         write_manifest(manifest, path)
-        return load_artifact(path)
+        return load_graph(path)
 
     return write
 
@@ -90,7 +94,9 @@ def random_images() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def build_tiny(write_graph: Callable[..., Artifact], random_images: Callable[..., np.ndarray]) -> Callable[..., Path]:
+def build_tiny(
+    write_graph: Callable[..., GraphArtifact], random_images: Callable[..., np.ndarray]
+) -> Callable[..., Path]:
     """Builder of an engine under ``root/engines`` from a graph under ``root/export``; gives the engine's folder."""
     from mvde.engines.base import EngineId
     from mvde.engines.build import build_engine

@@ -14,29 +14,47 @@ from typing import Any
 import pytest
 
 from mvde import artifact
-from mvde.artifact import Artifact, EngineRecord, Manifest
+from mvde.artifact import GraphArtifact
 from mvde.errors import ArtifactError, HashMismatchError, ManifestError, OutputError
-from mvde.manifest import CalibrationRecord, KeptNodes, PrecisionRecord
+from mvde.files import atomic_write, file_record, sha256_file, staged_write
+from mvde.manifest import EngineManifest, GraphManifest, Manifest, manifest_from_dict
+from mvde.precision import Precision
+from mvde.records import (
+    CalibrationRecord,
+    EngineParity,
+    EngineRecord,
+    GateRecord,
+    GateRun,
+    GateTolerance,
+    KeptNodes,
+    LoweringRecord,
+    ParityReport,
+    Tolerance,
+)
 
-Writer = Callable[..., Artifact]
+Writer = Callable[..., GraphArtifact]
+
+REPORT = ParityReport(1e-3, 1e-4, 5e-4, 0.01, 3, {"mean": 1e-4})
 
 
 @pytest.fixture
-def graph(write_graph: Writer, tmp_path: Path) -> Artifact:
+def graph(write_graph: Writer, tmp_path: Path) -> GraphArtifact:
     return write_graph(tmp_path / "export", "tiny", (32, 48))
 
 
-def as_engine(graph: Artifact, folder: Path, engine_id: str) -> Path:
+def as_engine(graph: GraphArtifact, folder: Path, engine_id: str) -> Path:
     """An engine file of three bytes made from a graph's manifest."""
     backend, precision = engine_id.split(":")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "engine.bin"
     path.write_bytes(b"abc")
-    record = EngineRecord(engine_id, backend, precision, "f32", "CPU", "1.0", ("avx2",), {"threads": 2}, "0" * 64)
-    engine = dataclasses.replace(
-        graph.manifest, kind="engine", engine=record, file=artifact.file_record(path), created="now"
+    record = EngineRecord(
+        engine_id, backend, Precision(precision), "f32", "CPU", "1.0", ("avx2",), {"threads": 2}, "0" * 64
     )
-    artifact.write_manifest(engine, path)
+    parity = EngineParity("the fp32 graph", Tolerance(1e-4, 1e-3, 1e-3), graph.manifest.parity, REPORT)
+    shared = {spec.name: getattr(graph.manifest, spec.name) for spec in dataclasses.fields(Manifest)}
+    shared.update(file=file_record(path), created="now")
+    artifact.write_manifest(EngineManifest(**shared, engine=record, parity=parity), path)
     return path
 
 
@@ -52,55 +70,58 @@ def leftovers(folder: Path) -> list[str]:
 
 def test_sha256_is_the_published_test_vector(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
-    assert artifact.sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_manifest_survives_json_unchanged(graph: Artifact) -> None:
-    again = Manifest.from_dict(json.loads(graph.manifest.to_json()))
+def test_manifest_survives_json_unchanged(graph: GraphArtifact) -> None:
+    again = manifest_from_dict(json.loads(graph.manifest.to_json()))
     assert again == graph.manifest
     assert again.resolution == (32, 48)
     assert again.batch == 1
 
 
-def test_operations_are_kept_where_they_were_counted(graph: Artifact) -> None:
+def test_operations_are_kept_where_they_were_counted(graph: GraphArtifact) -> None:
     assert "num_flops" not in dataclasses.replace(graph.manifest, num_flops=None).to_dict()
     counted = dataclasses.replace(graph.manifest, num_flops=12_000)
-    assert Manifest.from_dict(json.loads(counted.to_json())).num_flops == 12_000
+    assert manifest_from_dict(json.loads(counted.to_json())).num_flops == 12_000
 
 
-def test_engine_manifest_survives_json_unchanged(graph: Artifact, tmp_path: Path) -> None:
+def test_engine_manifest_survives_json_unchanged(graph: GraphArtifact, tmp_path: Path) -> None:
     path = as_engine(graph, tmp_path / "engines", "openvino:bf16")
-    manifest = artifact.load_manifest(path)
-    assert manifest.engine is not None
+    manifest = artifact.load_engine_artifact(path).manifest
     assert manifest.engine.cpu_features == ("avx2",)
-    assert Manifest.from_dict(json.loads(manifest.to_json())) == manifest
+    assert manifest_from_dict(json.loads(manifest.to_json())) == manifest
 
 
-def test_typed_manifest_survives_json_unchanged(graph: Artifact) -> None:
-    kept = KeptNodes("head", "fp32", 7, "depth moved by 2.1e-02")
+def test_typed_manifest_survives_json_unchanged(graph: GraphArtifact) -> None:
+    kept = KeptNodes("head", Precision.FP32, 7, "depth moved by 2.1e-02")
     images = CalibrationRecord(6, "0" * 64, "percentile")
-    record = PrecisionRecord("int8", "1" * 64, {"int8": 3, "fp32": 1}, 2, 4, (kept,), images, {"mean_rel": 1e-3})
-    manifest = dataclasses.replace(graph.manifest, precision=record)
-    assert Manifest.from_dict(json.loads(manifest.to_json())) == manifest
-    assert manifest.precision is not None
-    assert manifest.precision.share("int8") == 0.75
-    with pytest.raises(ManifestError, match=r"precision\.kept\[0\]\.num_nodes must be int"):
-        Manifest.from_dict(json.loads(manifest.to_json().replace(": 7,", ': "7",')))
+    run = GateRun("photographs", 3, "ground truth", (0.10, 0.11), (0.9, 0.89), REPORT)
+    gate = GateRecord("float32", GateTolerance(1e-2, 1e-2, 2e-2, 1e-1), (run,))
+    record = LoweringRecord(Precision.INT8, "1" * 64, {"int8": 3, "fp32": 1}, 2, 4, (kept,), images, gate)
+    manifest = dataclasses.replace(graph.manifest, lowering=record)
+    assert manifest_from_dict(json.loads(manifest.to_json())) == manifest
+    assert record.share("int8") == 0.75
+    assert run.abs_rel_change == pytest.approx(0.1)
+    with pytest.raises(ManifestError, match=r"lowering\.kept\[0\]\.num_nodes must be int"):
+        manifest_from_dict(json.loads(manifest.to_json().replace(": 7,", ': "7",')))
+    with pytest.raises(ManifestError, match=r"lowering\.precision is 'int4', but expected one of fp32, fp16"):
+        manifest_from_dict(json.loads(manifest.to_json().replace('"precision": "int8"', '"precision": "int4"')))
 
 
 @pytest.mark.parametrize(
     "key",
     [
         spec.name
-        for spec in dataclasses.fields(Manifest)
-        if spec.name not in {"companions", "engine", "precision", "num_flops"}
+        for spec in dataclasses.fields(GraphManifest)
+        if spec.name not in {"companions", "lowering", "num_flops"}
     ],
 )
-def test_missing_key_is_named(graph: Artifact, key: str) -> None:
+def test_missing_key_is_named(graph: GraphArtifact, key: str) -> None:
     plain = graph.manifest.to_dict()
     del plain[key]
     with pytest.raises(ManifestError, match=key):
-        Manifest.from_dict(plain)
+        manifest_from_dict(plain)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +138,9 @@ def test_missing_key_is_named(graph: Artifact, key: str) -> None:
         (lambda plain: plain.update(depth_range_m=[float("nan"), 1.0]), "depth_range_m"),
         (lambda plain: plain.update(depth_kind="disparity"), "depth_kind"),
         (lambda plain: plain.update(kind="engine"), "engine"),
+        (lambda plain: plain.update(kind="blob"), "kind is 'blob', but expected one of onnx, engine"),
+        (lambda plain: plain.pop("kind"), "kind is missing"),
+        (lambda plain: plain["parity"]["measured"].update(max_rel="0"), r"parity\.measured\.max_rel"),
         (lambda plain: plain.update(inputs=[]), "inputs"),
         (lambda plain: plain["inputs"][0].update(shape=[1, 3, 32, 48]), "shape"),
         (lambda plain: plain["inputs"][0].update(shape=[0, 32, 48, 3]), "shape"),
@@ -127,37 +151,37 @@ def test_missing_key_is_named(graph: Artifact, key: str) -> None:
         (lambda plain: plain.update(tools={"torch": 2}), r"tools\.torch"),
         (lambda plain: plain.update(num_flops=0), "num_flops"),
         (lambda plain: plain.update(num_flops=1.5), "num_flops"),
-        (lambda plain: plain.update(schema_version=2), "schema_version 2"),
+        (lambda plain: plain.update(schema_version=1), "schema_version 1"),
         (lambda plain: plain.update(normalization=None), "normalization"),
     ],
 )
-def test_wrong_value_is_named(graph: Artifact, change: Callable[[dict[str, Any]], object], named: str) -> None:
+def test_wrong_value_is_named(graph: GraphArtifact, change: Callable[[dict[str, Any]], object], named: str) -> None:
     plain = graph.manifest.to_dict()
     change(plain)
     with pytest.raises(ManifestError, match=named):
-        Manifest.from_dict(plain)
+        manifest_from_dict(plain)
 
 
 @pytest.mark.parametrize("plain", [None, [], 3, "text", {}])
 def test_json_that_is_no_manifest_is_refused(plain: object) -> None:
     with pytest.raises(ManifestError, match="not a manifest"):
-        Manifest.from_dict(plain)
+        manifest_from_dict(plain)
 
 
 @pytest.mark.parametrize("text", ["{", "", "[" * 100_000, "\xff\xfe"])
-def test_unreadable_json_is_a_manifest_error(graph: Artifact, text: str) -> None:
+def test_unreadable_json_is_a_manifest_error(graph: GraphArtifact, text: str) -> None:
     artifact.manifest_path(graph.path).write_bytes(text.encode("latin-1"))
     with pytest.raises(ManifestError):
         artifact.load_artifact(graph.path)
 
 
-def test_graph_without_manifest_is_refused(graph: Artifact) -> None:
+def test_graph_without_manifest_is_refused(graph: GraphArtifact) -> None:
     artifact.manifest_path(graph.path).unlink()
     with pytest.raises(ManifestError, match=r"no manifest .*tiny-32x48\.json.*mvde export"):
         artifact.load_artifact(graph.path)
 
 
-def test_changed_file_is_refused(graph: Artifact) -> None:
+def test_changed_file_is_refused(graph: GraphArtifact) -> None:
     content = bytearray(graph.path.read_bytes())
     content[-1] ^= 1
     graph.path.write_bytes(content)
@@ -165,14 +189,14 @@ def test_changed_file_is_refused(graph: Artifact) -> None:
         artifact.load_artifact(graph.path)
 
 
-def test_truncated_file_is_refused_with_both_sizes(graph: Artifact) -> None:
+def test_truncated_file_is_refused_with_both_sizes(graph: GraphArtifact) -> None:
     size_bytes = graph.path.stat().st_size
     graph.path.write_bytes(graph.path.read_bytes()[:-7])
     with pytest.raises(HashMismatchError, match=f"{size_bytes - 7} bytes.*{size_bytes}"):
         artifact.load_artifact(graph.path)
 
 
-def test_missing_file_and_missing_companion_are_refused(graph: Artifact) -> None:
+def test_missing_file_and_missing_companion_are_refused(graph: GraphArtifact) -> None:
     lost = artifact.FileRecord("weights.data", "0" * 64, 3)
     artifact.write_manifest(dataclasses.replace(graph.manifest, companions=(lost,)), graph.path)
     with pytest.raises(HashMismatchError, match=r"weights\.data.*missing"):
@@ -184,7 +208,7 @@ def test_missing_file_and_missing_companion_are_refused(graph: Artifact) -> None
         artifact.load_artifact(artifact.manifest_path(graph.path))
 
 
-def test_manifest_of_another_file_is_refused(graph: Artifact) -> None:
+def test_manifest_of_another_file_is_refused(graph: GraphArtifact) -> None:
     copy = graph.path.with_name("copy.onnx")
     copy.write_bytes(graph.path.read_bytes())
     artifact.manifest_path(copy).write_text(graph.manifest.to_json())
@@ -216,7 +240,7 @@ def test_find_onnx_lists_what_there_is(write_graph: Writer, tmp_path: Path) -> N
         artifact.find_onnx(str(tmp_path / "lost.onnx"))
 
 
-def test_find_engine_by_id_and_by_precision(graph: Artifact, tmp_path: Path) -> None:
+def test_find_engine_by_id_and_by_precision(graph: GraphArtifact, tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     bf16 = as_engine(graph, folder / "a", "openvino:bf16")
     fp32 = as_engine(graph, folder / "b", "openvino:fp32")
@@ -234,19 +258,19 @@ def test_find_engine_by_id_and_by_precision(graph: Artifact, tmp_path: Path) -> 
         artifact.find_engine(graph.path)
 
 
-def test_foreign_json_and_hidden_folders_are_passed_over(graph: Artifact) -> None:
+def test_foreign_json_and_hidden_folders_are_passed_over(graph: GraphArtifact) -> None:
     folder = graph.path.parent
     (folder / "foreign.json").write_text('{"a": 1}')
     hidden = folder / ".half.tmp"
     hidden.mkdir()
     artifact.manifest_path(hidden / graph.path.name).write_text(graph.manifest.to_json())
-    assert [found.path for found in artifact.list_artifacts(folder, "onnx")] == [graph.path]
+    assert [found.path for found in artifact.list_graphs(folder)] == [graph.path]
 
 
 def test_atomic_write_replaces_and_leaves_no_temporary(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file.txt"
     for text in ("old", "new"):
-        with artifact.atomic_write(target) as temporary:
+        with atomic_write(target) as temporary:
             assert temporary.parent == target.parent
             temporary.write_text(text)
         assert target.read_text() == text
@@ -260,7 +284,7 @@ def test_atomic_write_replaces_and_leaves_no_temporary(tmp_path: Path) -> None:
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "file.txt"
     target.write_text("old")
-    with pytest.raises(error), artifact.atomic_write(target) as temporary:  # noqa: PT012
+    with pytest.raises(error), atomic_write(target) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise error
     assert target.read_text() == "old"
@@ -276,7 +300,7 @@ def test_full_disk_is_one_error_and_leaves_the_old_file(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OutputError, match=r"cannot write .*file\.txt: No space left on device"):  # noqa: SIM117
-        with artifact.atomic_write(target) as temporary:
+        with atomic_write(target) as temporary:
             temporary.write_text("new")
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
@@ -284,13 +308,13 @@ def test_full_disk_is_one_error_and_leaves_the_old_file(tmp_path: Path, monkeypa
 
 def test_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "export").write_text("in the way")
-    with pytest.raises(OutputError), artifact.staged_write(tmp_path / "export", "a"):
+    with pytest.raises(OutputError), staged_write(tmp_path / "export", "a"):
         pass
 
 
 def test_staged_files_appear_together(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_text("old")
-    with artifact.staged_write(tmp_path, "a") as staging:
+    with staged_write(tmp_path, "a") as staging:
         (staging / "a.onnx").write_text("new")
         (staging / "a.json").write_text("{}")
         assert (tmp_path / "a.onnx").read_text() == "old"
@@ -299,14 +323,14 @@ def test_staged_files_appear_together(tmp_path: Path) -> None:
 
 
 def test_staged_interruption_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), artifact.staged_write(tmp_path / "export", "a") as staging:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), staged_write(tmp_path / "export", "a") as staging:  # noqa: PT012
         (staging / "a.onnx").write_text("half")
         raise KeyboardInterrupt
     assert list((tmp_path / "export").iterdir()) == []
 
 
 def test_crash_between_two_renames_is_refused_by_the_manifest(
-    graph: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graph: GraphArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = graph.path.parent
     rename = Path.replace
@@ -316,7 +340,7 @@ def test_crash_between_two_renames_is_refused_by_the_manifest(
             raise OSError(errno.EIO, "I/O error")
         return rename(path, target)
 
-    with pytest.raises(OutputError), artifact.staged_write(folder, "tiny") as staging:  # noqa: PT012
+    with pytest.raises(OutputError), staged_write(folder, "tiny") as staging:  # noqa: PT012
         (staging / graph.path.name).write_bytes(b"another graph")
         (staging / f"{graph.path.stem}.json").write_text("{}")
         monkeypatch.setattr(Path, "replace", crash_at_manifest)

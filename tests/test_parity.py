@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -91,6 +92,6 @@ def test_merging_equals_comparing_at_once(reference_m: np.ndarray) -> None:
 
 
 def test_report_is_json(reference_m: np.ndarray) -> None:
-    plain = compare_depth(reference_m, reference_m, 16, stats=("min", "max")).to_dict()
+    plain = dataclasses.asdict(compare_depth(reference_m, reference_m, 16, stats=("min", "max")))
     assert json.loads(json.dumps(plain)) == plain
     assert set(plain["stats"]) == {"min", "max"}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvde.artifact import Artifact
+from mvde.artifact import EngineArtifact
 from mvde.bench import distribution, energy, peaks
 from mvde.bench.distribution import Distribution, WarmUp
 from mvde.bench.machine import describe_machine as describe_machine  # where it used to be
@@ -132,7 +132,7 @@ class Measurement:
 class _Run:
     """An engine under measurement."""
 
-    artifact: Artifact
+    artifact: EngineArtifact
     runtime: DepthRuntime
     load_ms: float
     first_frame_ms: float
@@ -148,7 +148,7 @@ class _Run:
 
 
 def measure_engines(
-    artifacts: Sequence[Artifact],
+    artifacts: Sequence[EngineArtifact],
     images: Sequence[NDArray[np.uint8]],
     plan: Plan = Plan(),
     *,
@@ -180,7 +180,7 @@ def measure_engines(
             run.runtime.close()
 
 
-def _start(artifact: Artifact, image: NDArray[np.uint8], plan: Plan) -> _Run:
+def _start(artifact: EngineArtifact, image: NDArray[np.uint8], plan: Plan) -> _Run:
     """Engine loaded and warm; the first frame's time is kept, since a robot waits for it."""
     gc.collect()
     before_bytes = resident_bytes()

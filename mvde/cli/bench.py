@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mvde.artifact import Artifact
+    from mvde.artifact import EngineArtifact
     from mvde.bench.measure import Measurement, Plan
     from mvde.bench.report import Report
     from mvde.cli.assess import Assessor
@@ -116,7 +116,7 @@ def bench(
 
 
 def _measured(
-    artifacts: Sequence[Artifact],
+    artifacts: Sequence[EngineArtifact],
     photographs: Sequence[NDArray[np.uint8]],
     plan: Plan,
     assessor: Assessor,
@@ -202,8 +202,8 @@ def _print(report: Report) -> None:
 def _write(
     report: Report, assessor: Assessor, json_path: Path | None, markdown_path: Path | None, html_path: Path | None
 ) -> None:
-    from mvde.artifact import atomic_write
     from mvde.bench.report import markdown
+    from mvde.files import atomic_write
 
     texts: list[tuple[Path, str]] = []
     if json_path is not None:
@@ -221,7 +221,7 @@ def _write(
 
 def _artifacts(
     engines: list[str] | None, name: str | None, res: list[str] | None, batch: int | None, folder: Path
-) -> list[Artifact]:
+) -> list[EngineArtifact]:
     """The engines that the options name; with none named, every engine there is."""
     from mvde.artifact import find_engines
     from mvde.engines.store import find

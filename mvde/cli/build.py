@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from mvde.artifact import Artifact
+    from mvde.artifact import GraphArtifact
     from mvde.cli.build_list import Entry
     from mvde.engines.base import BuildOptions, EngineId
     from mvde.engines.build import BuildReport
+    from mvde.records import TuningRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -171,7 +172,7 @@ def _wanted(
     onnx: Path | None,
     export_dir: Path,
     without_device: bool,
-) -> list[tuple[Artifact, EngineId]]:
+) -> list[tuple[GraphArtifact, EngineId]]:
     """Graph and engine id of every engine to build, without repetitions; all are found before the first is built."""
     from mvde.cli.build_list import read_build_list
     from mvde.engines.base import EngineId
@@ -192,7 +193,7 @@ def _wanted(
 
 
 def _build_one(
-    source: Artifact,
+    source: GraphArtifact,
     engine_id: EngineId,
     options: BuildOptions,
     images: Path | None,
@@ -239,30 +240,27 @@ def _report(report: BuildReport) -> None:
     import sys
 
     record = report.manifest.engine
-    assert record is not None
     for warning in report.warnings:
         print(f"mvde: warning: {warning}", file=sys.stderr)
     print(f"{report.folder}: {record.id}, computes in {record.executed_precision} on {record.device}")
     if report.parity is None:
-        print(f"  compiled in {report.compile_s:.2f} s; parity {report.manifest.parity['state']}")
+        print(f"  compiled in {report.compile_s:.2f} s; parity not measured: no device when it was built")
         print(f"  it is refused until it was measured where it will run: mvde build --prove {report.folder}")
         return
-    if "attention" in record.facts:
-        print(f"  attention: {record.facts['attention']}")
-    _report_tuning(record.facts.get("tuning"))
+    if "attention" in record.rewrites:
+        print(f"  attention: {record.rewrites['attention']}")
+    _report_tuning(record.tuning)
     print(f"  compiled in {report.compile_s:.2f} s, loads in {report.load_s:.2f} s; against fp32 {report.parity}")
 
 
-def _report_tuning(tuning: dict[str, Any] | None) -> None:
+def _report_tuning(tuning: TuningRecord | None) -> None:
     """Prints every setting that was measured, the fastest first."""
     if tuning is None:
         return
-    for candidate in sorted(tuning["candidates"], key=lambda one: one.get("median_ms", float("inf"))):
-        settings = ", ".join(f"{key}={value}" for key, value in candidate["settings"].items()) or "the library's choice"
-        chosen = " (chosen)" if candidate["settings"] == tuning["chosen"] else ""
-        measured = (
-            f"{candidate['median_ms']:.2f} ms, {candidate['gain']:.3f}x" if "median_ms" in candidate else "refused"
-        )
+    for candidate in sorted(tuning.candidates, key=lambda one: one.median_ms or float("inf")):
+        settings = ", ".join(f"{key}={value}" for key, value in candidate.settings.items()) or "the library's choice"
+        chosen = " (chosen)" if candidate.settings == tuning.chosen else ""
+        measured = "refused" if candidate.refused else f"{candidate.median_ms:.2f} ms, {candidate.gain:.3f}x"
         print(f"  {settings}: {measured}{chosen}")
 
 
@@ -274,7 +272,8 @@ def _prove(path: Path) -> None:
 
     with Console(stderr=True).status(escape(f"measuring {path}")):
         proof = prove_engine(path)
-    where = ", ".join(map(str, proof.manifest.parity.get("measured_on", {}).values()))
+    device = proof.manifest.parity.measured_on
+    where = f"{device.gpu}, {device.compute_capability}, CUDA {device.driver_cuda}" if device else "this CPU"
     print(f"{proof.folder}: measured on {where}; loads in {proof.load_s:.2f} s; against fp32 {proof.parity}")
 
 
@@ -288,11 +287,11 @@ def _refuse_dla(core: int | None) -> None:
         )
 
 
-def _untyped(source: Artifact) -> Artifact:
+def _untyped(source: GraphArtifact) -> GraphArtifact:
     """The graph itself, if it is the fp32 one: engines of a typed graph are measured against that."""
     from mvde.errors import UsageError
 
-    record = source.manifest.precision
+    record = source.manifest.lowering
     if record is not None:
         raise UsageError(
             f"{source.path} is typed ({record.precision}); give --onnx the fp32 graph, and mvde takes the typed one "
@@ -301,9 +300,9 @@ def _untyped(source: Artifact) -> Artifact:
     return source
 
 
-def _sources(onnx: Path | None, wanted: Entry, export_dir: Path) -> list[Artifact]:
+def _sources(onnx: Path | None, wanted: Entry, export_dir: Path) -> list[GraphArtifact]:
     """The exported graphs that the options name; with none of them, the only one there is."""
-    from mvde.artifact import find_onnx, list_artifacts, load_artifact
+    from mvde.artifact import find_onnx, list_graphs, load_graph
     from mvde.errors import ArtifactError, UsageError
     from mvde.resolution import parse_resolution
 
@@ -311,7 +310,7 @@ def _sources(onnx: Path | None, wanted: Entry, export_dir: Path) -> list[Artifac
         if wanted.name or wanted.res or wanted.batch:
             raise UsageError("--onnx names one graph; leave --name, --res and --batch out")
         return [_untyped(find_onnx(onnx))]
-    there = [found for found in list_artifacts(export_dir, "onnx") if found.manifest.precision is None]
+    there = [found for found in list_graphs(export_dir) if found.manifest.lowering is None]
     name = wanted.name
     if name is None:
         names = {found.manifest.name for found in there}
@@ -325,4 +324,4 @@ def _sources(onnx: Path | None, wanted: Entry, export_dir: Path) -> list[Artifac
     matches = [found for found in there if found.manifest.name == name and wanted.batch in {None, found.manifest.batch}]
     if not matches:
         return [find_onnx(name, None, export_dir, wanted.batch)]  # raises, listing what there is
-    return [load_artifact(found.path) for found in matches]
+    return [load_graph(found.path) for found in matches]

@@ -51,9 +51,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Print AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and delta accuracies; engines and checkpoints alike."""
-    from mvde.artifact import atomic_write
     from mvde.assets import shipped_checkpoint
     from mvde.datasets.formats import open_dataset
+    from mvde.files import atomic_write
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
     from mvde.pipelines.eval_depth import open_source
     from mvde.resolution import parse_resolution

@@ -284,10 +284,13 @@ def _require_packages() -> None:
 
 def _report(path: Path) -> None:
     from mvde.artifact import read_manifest
+    from mvde.manifest import GraphManifest
 
     manifest = read_manifest(path)
-    parity = manifest.parity
+    assert isinstance(manifest, GraphManifest)
+    measured = manifest.parity.measured
     print(
         f"{path}: opset {manifest.opset}, {manifest.file.size_bytes / 1e6:.1f} MB; against PyTorch on "
-        f"{len(parity['photos'])} photographs |Δdepth|/depth max {parity['max_rel']:.1e}, mean {parity['mean_rel']:.1e}"
+        f"{len(manifest.parity.photos)} photographs |Δdepth|/depth max {measured.max_rel:.1e}, "
+        f"mean {measured.mean_rel:.1e}"
     )

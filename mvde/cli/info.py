@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mvde.camera import fov_from_focal
+from mvde.manifest import EngineManifest, GraphManifest
+from mvde.schema import to_json_types
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mvde.artifact import Artifact
-    from mvde.manifest import Manifest, PrecisionRecord
+    from mvde.artifact import AnyArtifact
+    from mvde.manifest import GraphManifest, Manifest
+    from mvde.records import CudaRecord, LoweringRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -47,16 +50,19 @@ def info(
         Console().print(_list_table(found))
 
 
-def _find(what: str | None, folders: list[Path]) -> list[Artifact]:
+def _find(what: str | None, folders: list[Path]) -> list[AnyArtifact]:
     """Artefacts that ``what`` names; a single one has its content compared with its manifest."""
-    from mvde.artifact import list_artifacts, load_artifact
+    from mvde.artifact import list_engines, list_graphs, load_artifact
     from mvde.errors import ArtifactError
 
     if what is not None and Path(what).is_dir():
         folders, what = [Path(what)], None
     elif what is not None and (Path(what).exists() or Path(what).suffix in {".onnx", ".json"} or "/" in what):
         return [load_artifact(Path(what))]
-    there = [artifact for folder in folders for kind in ("onnx", "engine") for artifact in list_artifacts(folder, kind)]
+    there: list[AnyArtifact] = []
+    for folder in folders:
+        there += list_graphs(folder)
+        there += list_engines(folder)
     names = [(artifact, {artifact.manifest.name, artifact.path.stem, artifact.path.parent.name}) for artifact in there]
     found = [artifact for artifact, known in names if what is None or what in known]
     if not found:
@@ -68,7 +74,7 @@ def _find(what: str | None, folders: list[Path]) -> list[Artifact]:
     return [load_artifact(found[0].path)] if len(found) == 1 else found
 
 
-def _manifest_table(artifact: Artifact) -> Table:
+def _manifest_table(artifact: AnyArtifact) -> Table:
     from rich.table import Table
 
     table = Table(title=str(artifact.path), show_header=False, title_justify="left")
@@ -79,7 +85,7 @@ def _manifest_table(artifact: Artifact) -> Table:
     return table
 
 
-def _rows(manifest: Manifest) -> list[tuple[str, str]]:
+def _rows(manifest: GraphManifest | EngineManifest) -> list[tuple[str, str]]:
     """Label and readable value of everything a user of the artefact needs to know."""
     low, high = manifest.depth_range_m
     rows = [("kind", manifest.kind), ("name", manifest.name), ("created", manifest.created)]
@@ -98,8 +104,8 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("made from", f"weights with SHA-256 {manifest.source.checkpoint_sha256}"),
         ("tools", ", ".join(f"{package} {version}" for package, version in manifest.tools.items())),
     ]
-    rows += [(f"parity: {key}", _readable(value)) for key, value in manifest.parity.items()]
-    return rows + _engine_rows(manifest)
+    rows += [(f"parity: {key}", _readable(value)) for key, value in to_json_types(manifest.parity).items()]
+    return rows + (_engine_rows(manifest) if isinstance(manifest, EngineManifest) else [])
 
 
 def _camera_rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -110,50 +116,39 @@ def _camera_rows(manifest: Manifest) -> list[tuple[str, str]]:
     return [("camera", f"relative focal length {focal:.4g}; a square picture shows {fov_from_focal(focal):.1f}°")]
 
 
-def _engine_rows(manifest: Manifest) -> list[tuple[str, str]]:
+def _engine_rows(manifest: EngineManifest) -> list[tuple[str, str]]:
     engine = manifest.engine
-    if engine is None:
-        return []
     return [
         ("engine", engine.id),
         ("computes in", f"{engine.executed_precision} on {engine.device}"),
         ("library", f"{engine.backend} {engine.library_version}"),
         *([("CPU features", ", ".join(engine.cpu_features))] if engine.cpu_features else []),
         ("options", _readable(engine.options)),
-        *([("linear layers", engine.facts["linear_layers"])] if "linear_layers" in engine.facts else []),
-        *([("attention", engine.facts["attention"])] if "attention" in engine.facts else []),
+        *[(key.replace("_", " "), what) for key, what in engine.rewrites.items()],
         ("graph", f"SHA-256 {engine.onnx_sha256}"),
-        *_device_rows(engine.facts, manifest.precision),
+        *[("known error", text) for text in engine.known_errors],
+        *(_device_rows(engine.cuda, manifest.lowering) if engine.cuda is not None else []),
     ]
 
 
-def _device_rows(facts: dict[str, Any], promised: PrecisionRecord | None) -> list[tuple[str, str]]:
+def _device_rows(cuda: CudaRecord, promised: LoweringRecord | None) -> list[tuple[str, str]]:
     """What TensorRT was built for, and what it made of the graph."""
-    rows = []
-    if "compute_capabilities" in facts:
-        rows.append(("built for", f"compute capability {', '.join(map(str, facts['compute_capabilities']))}"))
-    rows += [("known error", text) for text in facts.get("known_errors", ())]
-    if (network := facts.get("network")) is not None:
-        nodes, products = network["num_by_dtype"], network["products_by_dtype"]
-        attentions = f"{network['num_attention']} attentions"
-        if promised is not None:
-            attentions += f" of {promised.num_attention}"
-        rows += [
-            (
-                "nodes",
-                ", ".join(f"{_percent(count, nodes)} of the nodes compute in {key}" for key, count in nodes.items()),
-            ),
-            ("products", ", ".join(f"{count} in {key}" for key, count in products.items())),
-            ("recognised", f"{attentions}, {network['num_layer_norm']} layer normalisations"),
-        ]
-    return rows
+    network = cuda.network
+    nodes, products = network.num_by_dtype, network.products_by_dtype
+    attentions = f"{network.num_attention} attentions" + (f" of {promised.num_attention}" if promised else "")
+    return [
+        ("built for", f"compute capability {', '.join(cuda.compute_capabilities)}"),
+        ("nodes", ", ".join(f"{_percent(count, nodes)} of the nodes compute in {key}" for key, count in nodes.items())),
+        ("products", ", ".join(f"{count} in {key}" for key, count in products.items())),
+        ("recognised", f"{attentions}, {network.num_layer_norm} layer normalisations"),
+    ]
 
 
 def _percent(count: int, counts: dict[str, int]) -> str:
     return f"{100 * count / max(1, sum(counts.values())):.0f} %"
 
 
-def _list_table(found: list[Artifact]) -> Table:
+def _list_table(found: list[AnyArtifact]) -> Table:
     from rich.table import Table
 
     table = Table("artefact", "model", "computes in", "max |Δdepth|\n/depth", "MB")
@@ -162,13 +157,16 @@ def _list_table(found: list[Artifact]) -> Table:
         manifest = artifact.manifest
         height, width = manifest.resolution
         batch = f" b{manifest.batch}" if manifest.batch != 1 else ""
-        precision = manifest.engine.executed_precision if manifest.engine else f"graph, opset {manifest.opset}"
-        max_rel = manifest.parity.get("max_rel")
+        if isinstance(manifest, GraphManifest):
+            precision = f"graph, opset {manifest.opset}"
+        else:
+            precision = manifest.engine.executed_precision
+        measured = manifest.parity.measured
         table.add_row(
             str(artifact.path),
             f"{manifest.name} {height}x{width}{batch}",
             precision,
-            "" if max_rel is None else f"{max_rel:.1e}",
+            "" if measured is None else f"{measured.max_rel:.1e}",
             f"{manifest.file.size_bytes / 1e6:.1f}",
         )
     return table

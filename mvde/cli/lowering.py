@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mvde.artifact import Artifact
+    from mvde.artifact import GraphArtifact
     from mvde.datasets.sample import DepthDataset
     from mvde.export.precision import LowerOptions
     from mvde.export.precision.options import HeldOut
@@ -63,20 +63,20 @@ class Judgement:
         return open_dataset(self.data_format, self.data, self.depth_scale) if self.data else None
 
 
-def describe(typed: Artifact) -> list[str]:
+def describe(typed: GraphArtifact) -> list[str]:
     """Lines that say what a typed graph is and what its gate measured."""
-    record = typed.manifest.precision
+    record = typed.manifest.lowering
     assert record is not None
     nodes = ", ".join(f"{count} in {dtype}" for dtype, count in record.num_by_dtype.items())
     lines = [f"{typed.path}: nodes {nodes}; {typed.manifest.file.size_bytes / 1e6:.1f} MB"]
     lines += [f"  {item.group} stays in {item.dtype}: {item.reason}" for item in record.kept]
     balanced = record.calibration.balanced if record.calibration else {}
     lines += [f"  {kind}: {what}" for kind, what in balanced.items()]
-    for run in record.gate["runs"]:
-        truth = "" if run["truth"] != "ground truth" else f"AbsRel {run['abs_rel_change']:+.2%} of the fp32 graph's, "
+    for run in record.gate.runs if record.gate else ():
+        truth = "" if run.truth != "ground truth" else f"AbsRel {run.abs_rel_change:+.2%} of the fp32 graph's, "
         lines.append(
-            f"  on {run['num_images']} images ({run['images']}; against {run['truth']}): {truth}"
-            f"|Δdepth|/depth mean {run['mean_rel']:.1e}, p99 {run['p99_rel']:.1e}"
+            f"  on {run.num_images} images ({run.images}; against {run.truth}): {truth}"
+            f"|Δdepth|/depth mean {run.measured.mean_rel:.1e}, p99 {run.measured.p99_rel:.1e}"
         )
     return lines
 

@@ -89,7 +89,7 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
     import numpy as np
     from PIL import Image
 
-    from mvde.artifact import atomic_write
+    from mvde.files import atomic_write
     from mvde.runtime.render import depth_picture, millimetres
 
     manifest = runtime.manifest

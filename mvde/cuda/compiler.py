@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvde.artifact import atomic_write
 from mvde.errors import BackendError, MissingDependencyError, OutputError, UsageError
+from mvde.files import atomic_write
 
 SOURCES = ("postprocess", "preprocess")
 
@@ -113,11 +113,6 @@ def kernel_resources(log: str) -> list[KernelResources]:
             )
         )
     return found
-
-
-def compiler_warnings(log: str) -> list[str]:
-    """Lines of the compiler's log that report a problem."""
-    return [line for line in log.splitlines() if re.search(r"\b(warning|error|remark)\b", line, re.IGNORECASE)]
 
 
 def nvrtc_version() -> tuple[int, int]:

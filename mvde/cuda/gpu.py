@@ -11,7 +11,6 @@ from mvde.errors import BackendError, MissingDependencyError
 _ATTRIBUTES = {
     "major": "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR",
     "minor": "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR",
-    "num_sms": "CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT",
     "integrated": "CU_DEVICE_ATTRIBUTE_INTEGRATED",
 }
 
@@ -27,7 +26,6 @@ class Gpu:
     compute_capability: str
     driver_cuda: str
     memory_bytes: int
-    num_sms: int
     is_integrated: bool
 
     def __str__(self) -> str:
@@ -88,7 +86,6 @@ def _describe(driver: Any, device: Any) -> Gpu:
         compute_capability=f"{values['major']}.{values['minor']}",
         driver_cuda=f"{version // 1000}.{version % 1000 // 10}",
         memory_bytes=int(checked(driver.cuDeviceTotalMem(device))),
-        num_sms=values["num_sms"],
         is_integrated=bool(values["integrated"]),
     )
 

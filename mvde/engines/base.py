@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.errors import EngineIdError, UsageError
+from mvde.precision import Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mvde.manifest import PrecisionRecord
+    from mvde.records import CudaRecord, LoweringRecord
 
 BACKENDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+PRECISIONS = tuple(Precision)
 
 OnProgress = Callable[[str, int, int], None]
 """Told what a build is at: the phase's name, the steps of it that are done, and how many it has."""
@@ -31,7 +32,7 @@ class EngineId:
     """A backend (``None``: the best one on this machine) and the precision of the graph it executes."""
 
     backend: str | None
-    precision: str
+    precision: Precision
 
     @classmethod
     def parse(cls, text: str) -> EngineId:
@@ -39,7 +40,7 @@ class EngineId:
         backend, colon, precision = text.strip().lower().rpartition(":")
         if precision not in PRECISIONS or (colon and backend not in BACKENDS):
             raise EngineIdError(f"engine id {text!r} is not known; expected {GRAMMAR}, such as fp16 or openvino:bf16")
-        return cls(backend=backend or None, precision=precision)
+        return cls(backend=backend or None, precision=Precision(precision))
 
     @classmethod
     def matches_grammar(cls, text: str) -> bool:
@@ -117,7 +118,7 @@ class Graph:
 
     path: Path
     companions: tuple[Path, ...] = ()
-    precision: PrecisionRecord | None = None
+    precision: LoweringRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,16 @@ class BuildOptions:
 class Compiled:
     """What a backend wrote: the file names (the engine itself first) and how it was made.
 
-    ``facts`` go into the manifest as they are; ``uses_cpu`` says that the engine depends on this CPU's features.
+    ``rewrites`` and ``cuda`` are as in :class:`mvde.records.EngineRecord`; ``uses_cpu`` says that the engine depends on
+    this CPU's features.
     """
 
     file_names: tuple[str, ...]
     executed_precision: str
     device: str
     options: dict[str, Any]
-    facts: dict[str, Any] = field(default_factory=dict)
+    rewrites: dict[str, str] = field(default_factory=dict)
+    cuda: CudaRecord | None = None
     uses_cpu: bool = True
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.artifact import ENGINE_DIR, Artifact, file_record, staged_write, write_manifest
+from mvde.artifact import ENGINE_DIR, GraphArtifact, write_manifest
 from mvde.engines import onnxruntime
 from mvde.engines.base import BuildOptions, Compiled, Engine, EngineId, Graph
 from mvde.engines.machine import cpu_features
@@ -22,8 +22,10 @@ from mvde.engines.store import backend_module, engine_folder, resolve, support
 from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.engines.tune import tuned_options
 from mvde.errors import BackendError, MissingDependencyError, UsageError
-from mvde.manifest import EngineRecord, Manifest
-from mvde.parity import ParityReport
+from mvde.files import file_record, staged_write
+from mvde.manifest import EngineManifest, Manifest
+from mvde.precision import Precision
+from mvde.records import EngineRecord, ParityReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +50,7 @@ class BuildReport:
     """
 
     folder: Path
-    manifest: Manifest
+    manifest: EngineManifest
     compile_s: float
     load_s: float | None
     parity: ParityReport | None
@@ -59,7 +61,7 @@ class BuildReport:
 class _Job:
     """What a build is asked for."""
 
-    source: Artifact
+    source: GraphArtifact
     engine_id: EngineId
     options: BuildOptions
     lower_graph: LowerGraph | None
@@ -70,7 +72,7 @@ class _Job:
 
 
 def build_engine(
-    source: Artifact,
+    source: GraphArtifact,
     engine_id: EngineId,
     images: NDArray[np.uint8],
     *,
@@ -103,7 +105,8 @@ def build_engine(
             parity, load_s = proved or (None, None)
             if hasattr(job.backend, "device_facts"):  # so that another machine's GPU can be measured, too
                 manifest = _with_companions(manifest, staging, reference.write(staging), LAYERS_FILE)
-            manifest = dataclasses.replace(manifest, parity=parity_record(parity, manifest, source.manifest.parity))
+            stated = parity_record(parity, manifest.engine, source.manifest.parity)
+            manifest = dataclasses.replace(manifest, parity=stated)
             write_manifest(manifest, staging / manifest.file.name)
     except BaseException:
         if not existed and folder.is_dir() and not any(folder.iterdir()):
@@ -112,15 +115,13 @@ def build_engine(
     return BuildReport(folder, manifest, compile_s, load_s, parity, tuple(warnings))
 
 
-def _with_known_errors(manifest: Manifest, warnings: list[str]) -> Manifest:
+def _with_known_errors(manifest: EngineManifest, warnings: list[str]) -> EngineManifest:
     """The manifest with what was known to go wrong when the engine was built all the same."""
-    if not warnings or manifest.engine is None:
-        return manifest
-    facts = {**manifest.engine.facts, "known_errors": warnings}
-    return dataclasses.replace(manifest, engine=dataclasses.replace(manifest.engine, facts=facts))
+    engine = dataclasses.replace(manifest.engine, known_errors=tuple(warnings))
+    return dataclasses.replace(manifest, engine=engine)
 
 
-def _with_companions(manifest: Manifest, staging: Path, *names: str) -> Manifest:
+def _with_companions(manifest: EngineManifest, staging: Path, *names: str) -> EngineManifest:
     """The manifest with those of the files that were written."""
     records = [file_record(staging / name) for name in names if (staging / name).is_file()]
     return dataclasses.replace(manifest, companions=(*manifest.companions, *records))
@@ -150,7 +151,7 @@ def _check_rest(engine_id: EngineId, rest: str) -> None:
         raise UsageError(f"--rest goes with openvino:int8 alone, but this is {engine_id}; leave it out")
     if rest not in REST_PRECISIONS:
         raise UsageError(f"the rest of an int8 engine cannot be {rest!r}; use {' or '.join(REST_PRECISIONS)}")
-    found = support(EngineId("openvino", rest))
+    found = support(EngineId("openvino", Precision(rest)))
     if not found.works:
         raise BackendError(f"--rest {rest}: {found.note}")
 
@@ -170,7 +171,7 @@ def _content_key(job: _Job) -> str:
 def _graph(job: _Job, folder: Path) -> Graph:
     """The graph to compile: the exported one, or the one in the engine's precision, written to ``folder``."""
     source, precision = job.source, job.engine_id.precision
-    graph = Graph(source.path, tuple(source.path.with_name(record.name) for record in source.manifest.companions))
+    graph = Graph(source.path, source.companions)
     if precision not in job.backend.LOWERED_PRECISIONS:
         return graph
     if job.lower_graph is None:
@@ -178,22 +179,23 @@ def _graph(job: _Job, folder: Path) -> Graph:
     return job.lower_graph(graph, precision, folder)
 
 
-def _compile(job: _Job, graph: Graph, staging: Path, images: NDArray[np.uint8] | None = None) -> tuple[Manifest, float]:
+def _compile(
+    job: _Job, graph: Graph, staging: Path, images: NDArray[np.uint8] | None = None
+) -> tuple[EngineManifest, float]:
     """Manifest (parity still the export's) of the engine written to ``staging``, and the seconds it took.
 
     With ``images`` the backend's settings are tuned on them before, if that was asked for.
     """
     source, engine_id = job.source, job.engine_id
     started = time.perf_counter()
-    options, facts = job.options, {}
+    options, tuning = job.options, None
     if options.tune_s is not None and images is not None:
-        options, facts["tuning"] = tuned_options(
-            job.backend, engine_id.precision, options, partial(_opened, job, graph), images
-        )
+        options, tuning = tuned_options(job.backend, engine_id.precision, options, partial(_opened, job, graph), images)
     compiled = job.backend.compile_graph(graph, staging, engine_id.precision, options)
     compile_s = time.perf_counter() - started
-    compiled = dataclasses.replace(compiled, facts={**compiled.facts, **facts})
-    return _manifest(source, engine_id, staging, compiled, job.backend.library_version(), graph), compile_s
+    manifest = _manifest(source, engine_id, staging, compiled, job.backend.library_version(), graph)
+    engine = dataclasses.replace(manifest.engine, tuning=tuning)
+    return dataclasses.replace(manifest, engine=engine), compile_s
 
 
 def _opened(job: _Job, graph: Graph, folder: Path, options: BuildOptions) -> Engine:
@@ -205,7 +207,7 @@ def _opened(job: _Job, graph: Graph, folder: Path, options: BuildOptions) -> Eng
 
 
 def _prove(
-    job: _Job, graph: Graph, staging: Path, manifest: Manifest, reference: Reference
+    job: _Job, graph: Graph, staging: Path, manifest: EngineManifest, reference: Reference
 ) -> tuple[ParityReport, float]:
     """Parity of the staged engine with its fp32 graph, and the seconds it took to load.
 
@@ -228,7 +230,9 @@ def _prove(
     return report, load_s
 
 
-def _depth(job: _Job, folder: Path, manifest: Manifest, reference: Reference) -> tuple[NDArray[np.float32], float]:
+def _depth(
+    job: _Job, folder: Path, manifest: EngineManifest, reference: Reference
+) -> tuple[NDArray[np.float32], float]:
     """Depth (K, H, W) of the reference's images by the engine in ``folder``, and the seconds it took to load."""
     started = time.perf_counter()
     engine: Engine = job.backend.load(folder / manifest.file.name, manifest)
@@ -249,8 +253,8 @@ def _check_reference_runs() -> None:
 
 
 def _manifest(
-    source: Artifact, engine_id: EngineId, staging: Path, compiled: Compiled, version: str, graph: Graph
-) -> Manifest:
+    source: GraphArtifact, engine_id: EngineId, staging: Path, compiled: Compiled, version: str, graph: Graph
+) -> EngineManifest:
     main, *others = (file_record(staging / name) for name in compiled.file_names)
     record = EngineRecord(
         id=str(engine_id),
@@ -262,15 +266,16 @@ def _manifest(
         cpu_features=cpu_features() if compiled.uses_cpu else (),
         options=compiled.options,
         onnx_sha256=source.manifest.file.sha256,
-        facts=compiled.facts,
+        rewrites=compiled.rewrites,
+        cuda=compiled.cuda,
     )
-    return dataclasses.replace(
-        source.manifest,
-        kind="engine",
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        file=main,
-        companions=tuple(others),
-        tools={**source.manifest.tools, str(engine_id.backend): version},
-        engine=record,
-        precision=graph.precision,
-    )
+    shared = {spec.name: getattr(source.manifest, spec.name) for spec in dataclasses.fields(Manifest)}
+    changed = {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "file": main,
+        "companions": tuple(others),
+        "tools": {**source.manifest.tools, str(engine_id.backend): version},
+        "lowering": graph.precision,
+    }
+    unmeasured = parity_record(None, record, source.manifest.parity)
+    return EngineManifest(**{**shared, **changed}, engine=record, parity=unmeasured)

@@ -21,7 +21,7 @@ from mvde.engines.base import (
 from mvde.engines.machine import cpu_name, num_cpus
 from mvde.engines.onnxruntime_gpu import check_nothing_strayed, provider_options
 from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, UsageError
-from mvde.manifest import Manifest
+from mvde.manifest import EngineManifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,10 +138,9 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
     return Compiled(names, executed, _device(provider), options)
 
 
-def load(path: Path, manifest: Manifest) -> OnnxRuntimeEngine:
+def load(path: Path, manifest: EngineManifest) -> OnnxRuntimeEngine:
     """The engine at ``path``, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
     record = manifest.engine
-    assert record is not None
     provider = str(record.options.get("provider", "cpu"))
     if _PROVIDERS.get(provider) not in _library().get_available_providers():
         raise IncompatibleEngineError(

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from mvde.artifact import sha256_file
 from mvde.engines.tensorrt.build import user_cache_dir
 from mvde.errors import BackendError
+from mvde.files import sha256_file
 
 _ALLOWED_BY_PRECISION = {"fp32": (), "fp16": ("fp16",), "bf16": ("bf16",), "int8": ("int8", "fp16"), "fp8": ("fp16",)}
 

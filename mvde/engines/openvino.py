@@ -26,7 +26,7 @@ from mvde.engines.base import (
 )
 from mvde.engines.machine import cpu_features, cpu_name, has_hyper_threads, num_cpus
 from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, UsageError
-from mvde.manifest import Manifest
+from mvde.manifest import EngineManifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,7 +165,7 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
     if chosen.provider is not None:
         raise UsageError(f"--provider is for onnxruntime engines, but this is openvino:{precision}")
     try:
-        compiled, options, facts = compile_model(graph.path, precision, chosen)
+        compiled, options, rewrites = compile_model(graph.path, precision, chosen)
         executed = _executed_precision(compiled)
         (folder / ENGINE_FILE).write_bytes(compiled.export_model().getvalue())
     except RuntimeError as error:
@@ -176,10 +176,10 @@ def compile_graph(graph: Graph, folder: Path, precision: str, chosen: BuildOptio
             f"OpenVINO was asked for {precision} and computes in {executed} on this CPU; "
             f"build openvino:{main} if that is what you want"
         )
-    return Compiled((ENGINE_FILE,), executed, cpu_name(), options, facts)
+    return Compiled((ENGINE_FILE,), executed, cpu_name(), options, rewrites)
 
 
-def compile_model(path: Path, precision: str, chosen: BuildOptions) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def compile_model(path: Path, precision: str, chosen: BuildOptions) -> tuple[Any, dict[str, Any], dict[str, str]]:
     """The library's compiled model of a graph with mvde's operators in it, the options it needs, and what was done.
 
     Raises :class:`RuntimeError` where the library cannot compile it.
@@ -187,16 +187,15 @@ def compile_model(path: Path, precision: str, chosen: BuildOptions) -> tuple[Any
     options = {**_options(precision, chosen), **chosen.library}
     layers = options.pop(linear.OPTION, linear.default(precision))
     model = shared_core().read_model(str(path))
-    options, facts = attention.applied(shared_core(), model, options, library_version())
+    options, rewrites = attention.applied(shared_core(), model, options, library_version())
     if layers == linear.CONVOLUTIONS:  # last: attention is recognised between linear layers as the graph has them
-        facts[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
-    return shared_core().compile_model(model, _DEVICE, attention.library_options(options)), options, facts
+        rewrites[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
+    return shared_core().compile_model(model, _DEVICE, attention.library_options(options)), options, rewrites
 
 
-def load(path: Path, manifest: Manifest) -> OpenVinoEngine:
+def load(path: Path, manifest: EngineManifest) -> OpenVinoEngine:
     """The engine at ``path``, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
     record = manifest.engine
-    assert record is not None
     attention.require(shared_core(), record, library_version(), path)
     compiled = _import(path, record.options)
     executed = _executed_precision(compiled)

@@ -15,7 +15,7 @@ from typing import Any
 
 from mvde import native
 from mvde.errors import BackendError, IncompatibleEngineError
-from mvde.manifest import EngineRecord
+from mvde.records import EngineRecord
 
 OPTION = "MVDE_ATTENTION"
 """Among an engine's options: :data:`OURS` or :data:`LIBRARYS`. The library itself does not know it."""
@@ -54,8 +54,8 @@ def is_default(options: Mapping[str, Any], version: str) -> bool:
     return _in_bf16(options) and not unavailable(version)
 
 
-def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options, and facts for the manifest, that say which attention an OpenVINO ``model`` has from now on.
+def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The options, and the rewrites, that say which attention an OpenVINO ``model`` has from now on.
 
     Raises :class:`BackendError` where mvde's was asked for and cannot run, and for a name that is none.
     """

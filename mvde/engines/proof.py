@@ -7,25 +7,27 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mvde.artifact import Artifact, load_artifact, write_manifest
+from mvde.artifact import GraphArtifact, load_artifact, write_manifest
 from mvde.engines import onnxruntime
 from mvde.engines.store import backend_module, check_machine
 from mvde.engines.tolerances import TOLERANCES, check_tolerance
 from mvde.errors import ArtifactError, UsageError
-from mvde.parity import ParityReport, compare_depth, merge_reports
+from mvde.manifest import EngineManifest, GraphManifest
+from mvde.parity import compare_depth, merge_reports
+from mvde.records import EngineParity, ParityReport
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.engines.base import Engine
-    from mvde.manifest import EngineRecord, Manifest
+    from mvde.records import EngineRecord, GraphParity
 
 REFERENCE_FILE = "engine.reference.npz"
-NOT_MEASURED = "not measured: no device when it was built"
+REFERENCE = "the exported fp32 graph in ONNX Runtime"
 
 Infer = Callable[["NDArray[np.uint8]"], "NDArray[np.float32]"]
 
@@ -38,7 +40,7 @@ class Reference:
     depth: NDArray[np.float32]
 
     @classmethod
-    def of_graph(cls, source: Artifact, images: NDArray[np.uint8]) -> Reference:
+    def of_graph(cls, source: GraphArtifact, images: NDArray[np.uint8]) -> Reference:
         """The fp32 graph's depth of the images, by ONNX Runtime."""
         with contextlib.closing(onnxruntime.open_onnx(source.path)) as graph:
             return cls(images, infer_batches(graph.infer, images, source.manifest.batch))
@@ -82,27 +84,18 @@ def infer_batches(infer: Infer, images: NDArray[np.uint8], batch: int) -> NDArra
     return np.concatenate(parts)
 
 
-def check_parity(report: ParityReport, manifest: Manifest, what: str = "") -> None:
-    """Nothing, if the report is inside the tolerance of the engine's precision. Raises :class:`ParityError`."""
-    record = _record(manifest)
+def check_parity(report: ParityReport, manifest: EngineManifest, what: str = "") -> None:
+    """Raise :class:`ParityError` unless the report is inside the tolerance of the engine's precision."""
+    record = manifest.engine
     low, high = manifest.depth_range_m
     check_tolerance(report, TOLERANCES[record.precision], high - low, what or f"engine {record.id}")
 
 
-def parity_record(report: ParityReport | None, manifest: Manifest, export: dict[str, Any]) -> dict[str, Any]:
+def parity_record(report: ParityReport | None, record: EngineRecord, export: GraphParity) -> EngineParity:
     """What the manifest says of parity: the measured differences and where, or that nothing was measured."""
-    record = _record(manifest)
-    measured: dict[str, Any] = {"measured": False, "state": NOT_MEASURED}
-    if report is not None:
-        backend = backend_module(record.backend)
-        device = backend.device_facts() if hasattr(backend, "device_facts") else {}
-        measured = {**report.to_dict(), **({"measured_on": device} if device else {})}
-    return {
-        "reference": "the exported fp32 graph in ONNX Runtime",
-        **measured,
-        "tolerance": dataclasses.asdict(TOLERANCES[record.precision]),
-        "export": export,
-    }
+    backend = backend_module(record.backend)
+    device = backend.device_facts() if report is not None and hasattr(backend, "device_facts") else None
+    return EngineParity(REFERENCE, TOLERANCES[record.precision], export, report, device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +103,7 @@ class Proof:
     """What was measured, and the seconds that the engine took to load."""
 
     folder: Path
-    manifest: Manifest
+    manifest: EngineManifest
     parity: ParityReport
     load_s: float
 
@@ -124,8 +117,8 @@ def prove_engine(path: Path) -> Proof:
     """
     artifact = load_artifact(path / "engine.json" if path.is_dir() else path)
     manifest, folder = artifact.manifest, artifact.path.parent
-    if manifest.engine is None:
-        raise UsageError(f"{artifact.path} is an ONNX graph; --prove measures an engine that `mvde build` wrote")
+    if isinstance(manifest, GraphManifest):
+        raise UsageError(f"{artifact.path} is an ONNX graph; `mvde prove` measures an engine that `mvde build` wrote")
     if REFERENCE_FILE not in {record.name for record in manifest.companions}:
         raise UsageError(
             f"{folder} carries no reference: {manifest.engine.backend} engines are measured as they are built"
@@ -138,11 +131,6 @@ def prove_engine(path: Path) -> Proof:
     with contextlib.closing(engine):
         report = measure(engine, reference, manifest.patch_size)
     check_parity(report, manifest)
-    stamped = dataclasses.replace(manifest, parity=parity_record(report, manifest, manifest.parity.get("export", {})))
+    stamped = dataclasses.replace(manifest, parity=parity_record(report, manifest.engine, manifest.parity.export))
     write_manifest(stamped, artifact.path)
     return Proof(folder, stamped, report, load_s)
-
-
-def _record(manifest: Manifest) -> EngineRecord:
-    assert manifest.engine is not None
-    return manifest.engine

@@ -10,7 +10,8 @@ from typing import Any
 from mvde.artifact import (
     ENGINE_DIR,
     EXPORT_DIR,
-    Artifact,
+    AnyArtifact,
+    EngineArtifact,
     artifact_stem,
     find_engines,
     load_artifact,
@@ -20,7 +21,7 @@ from mvde.artifact import (
 from mvde.engines.base import BACKENDS, PRECISIONS, Engine, EngineId, Support
 from mvde.engines.machine import cpu_features
 from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, MissingDependencyError
-from mvde.manifest import Manifest
+from mvde.manifest import EngineManifest, GraphManifest, Manifest
 
 # In order of preference: a GPU before the CPU. On a CPU OpenVINO comes first: `pip install mvde` brings it, it alone
 # computes in bf16, and in fp32 it was faster, too (`mvde bench`, nano at 192, 448 and 896 on two AMX cores: 1.1, 1.4
@@ -103,7 +104,7 @@ def find(
     resolution: tuple[int, int] | None = None,
     batch: int | None = None,
     root: Path = ENGINE_DIR,
-) -> Artifact:
+) -> EngineArtifact:
     """The engine that an id (``"fp16"``), a path, or ``None`` (the only one there is) names; not yet checked.
 
     Raises :class:`ArtifactError` listing what there is when none or several match, with the command that builds one.
@@ -120,30 +121,29 @@ def find(
     return _only(_for_this_machine(find_engines(name, resolution, folder=root, batch=batch)), "any")
 
 
-def load_engine(source: str | Path | Artifact) -> tuple[Engine, Manifest]:
+def load_engine(source: str | Path | AnyArtifact) -> tuple[Engine, EngineManifest]:
     """Engine and its manifest, after comparing hashes, library version, CPU and graph with what it was built for.
 
     Raises :class:`HashMismatchError` or :class:`IncompatibleEngineError` with the reason and the command that mends it.
     """
-    artifact = load_artifact(source.path if isinstance(source, Artifact) else Path(source))
-    if artifact.manifest.engine is None:
-        raise ArtifactError(
-            f"{artifact.path} is an ONNX graph, not an engine; build one: mvde build --onnx {artifact.path}"
-        )
-    check_machine(artifact.manifest, str(artifact.path.parent))
-    check_graph(artifact)
-    check_proved(artifact)
-    engine: Engine = backend_module(artifact.manifest.engine.backend).load(artifact.path, artifact.manifest)
-    return engine, artifact.manifest
+    artifact = load_artifact(Path(source) if isinstance(source, str | Path) else source.path)
+    manifest = artifact.manifest
+    if isinstance(manifest, GraphManifest):
+        raise ArtifactError(f"{artifact.path} is an ONNX graph, not an engine; build one: mvde build {artifact.path}")
+    check_machine(manifest, str(artifact.path.parent))
+    found = EngineArtifact(artifact.path, manifest)
+    check_graph(found)
+    check_proved(found)
+    engine: Engine = backend_module(manifest.engine.backend).load(artifact.path, manifest)
+    return engine, manifest
 
 
-def check_machine(manifest: Manifest, where: str) -> None:
+def check_machine(manifest: EngineManifest, where: str) -> None:
     """Nothing, if this machine and its libraries are those that the engine was built for.
 
     Raises :class:`IncompatibleEngineError` with the difference and the command that rebuilds.
     """
     record = manifest.engine
-    assert record is not None
     rebuild = f"build it again here: {build_command(manifest)}"
     missing = [feature for feature in record.cpu_features if feature not in cpu_features()]
     if missing:
@@ -162,14 +162,13 @@ def check_machine(manifest: Manifest, where: str) -> None:
         )
 
 
-def check_graph(artifact: Artifact) -> None:
+def check_graph(artifact: EngineArtifact) -> None:
     """Nothing, if the graph that the engine was built from is still the one beside it, in ``export/`` by ``engines/``.
 
     A robot carries engines without graphs; there is nothing to compare then. Raises :class:`IncompatibleEngineError`
     when the model was exported anew since.
     """
     manifest, record = artifact.manifest, artifact.manifest.engine
-    assert record is not None
     stem = artifact_stem(manifest.name, manifest.resolution, manifest.batch)
     graph = artifact.path.resolve().parent.parent.parent / EXPORT_DIR / f"{stem}.onnx"
     if not manifest_path(graph).is_file():
@@ -182,31 +181,33 @@ def check_graph(artifact: Artifact) -> None:
         )
 
 
-def check_proved(artifact: Artifact) -> None:
+def check_proved(artifact: EngineArtifact) -> None:
     """Nothing, if the engine was measured on a GPU like this machine's, or computes on the CPU that it was built for.
 
     Raises :class:`IncompatibleEngineError` for one that was built without a device or measured on another GPU, with the
     command that measures it here.
     """
     parity, record = artifact.manifest.parity, artifact.manifest.engine
-    assert record is not None
-    prove = f"measure it on this machine: mvde build --prove {artifact.path.parent}"
-    if parity.get("measured") is False:
-        raise IncompatibleEngineError(f"{artifact.path.parent} has parity {parity['state']}; {prove}")
-    measured_on: dict[str, Any] = parity.get("measured_on") or {}
-    here: dict[str, Any] = backend_module(record.backend).device_facts() if measured_on else {}
-    differing = [key for key in ("gpu", "compute_capability") if measured_on.get(key) != here.get(key)]
-    if differing:
-        was, now = (", ".join(str(facts.get(key)) for key in differing) for facts in (measured_on, here))
+    prove = f"measure it on this machine: mvde prove {artifact.path.parent}"
+    if parity.measured is None:
         raise IncompatibleEngineError(
-            f"{artifact.path.parent} was measured on {was}, but this machine has {now}; {prove}"
+            f"{artifact.path.parent} has parity not measured: no device when it was built; {prove}"
+        )
+    was = parity.measured_on
+    if was is None:
+        return
+    here = backend_module(record.backend).device_facts()
+    if here is None or (here.gpu, here.compute_capability) != (was.gpu, was.compute_capability):
+        now = "no GPU" if here is None else f"{here.gpu}, {here.compute_capability}"
+        raise IncompatibleEngineError(
+            f"{artifact.path.parent} was measured on {was.gpu}, {was.compute_capability}, but this machine has {now}; "
+            f"{prove}"
         )
 
 
-def build_command(manifest: Manifest) -> str:
+def build_command(manifest: EngineManifest) -> str:
     """The command line that builds an engine like this one."""
     record = manifest.engine
-    assert record is not None
     height, width = manifest.resolution
     batch = f" --batch {manifest.batch}" if manifest.batch != 1 else ""
     return f"mvde build --engine {record.id} --name {manifest.name} --res {height}x{width}{batch}"
@@ -214,36 +215,36 @@ def build_command(manifest: Manifest) -> str:
 
 def _of_id(
     wanted: EngineId, name: str | None, resolution: tuple[int, int] | None, batch: int | None, root: Path
-) -> Sequence[Artifact]:
+) -> Sequence[EngineArtifact]:
     """Engines of an id; for a bare precision those of the backend that is best here, or else whichever was built."""
     matches = _for_this_machine(find_engines(name, resolution, str(wanted), root, batch))
     if wanted.backend is not None or len(matches) == 1:
         return matches
     for backend in _MODULES:
-        preferred = [found for found in matches if found.manifest.engine and found.manifest.engine.backend == backend]
+        preferred = [found for found in matches if found.manifest.engine.backend == backend]
         if preferred:
             return preferred
     return matches
 
 
-def _for_this_machine(matches: Sequence[Artifact]) -> Sequence[Artifact]:
+def _for_this_machine(matches: Sequence[EngineArtifact]) -> Sequence[EngineArtifact]:
     """Of engines that differ only in the GPU, version or options they were built for, the latest that runs here.
 
     Where none runs here the latest is kept, so that loading it says why.
     """
-    kept: dict[tuple[Any, ...], list[Artifact]] = {}
+    kept: dict[tuple[Any, ...], list[EngineArtifact]] = {}
     for found in matches:
         manifest, record = found.manifest, found.manifest.engine
-        kept.setdefault((manifest.name, manifest.resolution, manifest.batch, record and record.id), []).append(found)
+        kept.setdefault((manifest.name, manifest.resolution, manifest.batch, record.id), []).append(found)
     return [_latest(alike) if len(alike) > 1 else alike[0] for alike in kept.values()]
 
 
-def _latest(alike: Sequence[Artifact]) -> Artifact:
+def _latest(alike: Sequence[EngineArtifact]) -> EngineArtifact:
     newest_first = sorted(alike, key=lambda found: found.manifest.created, reverse=True)
     return next((found for found in newest_first if _runs_here(found.manifest)), newest_first[0])
 
 
-def _runs_here(manifest: Manifest) -> bool:
+def _runs_here(manifest: EngineManifest) -> bool:
     try:
         check_machine(manifest, "")
     except (IncompatibleEngineError, MissingDependencyError, BackendError):
@@ -251,7 +252,7 @@ def _runs_here(manifest: Manifest) -> bool:
     return True
 
 
-def _only(matches: Sequence[Artifact], wanted: str) -> Artifact:
+def _only(matches: Sequence[EngineArtifact], wanted: str) -> EngineArtifact:
     if len(matches) == 1:
         return matches[0]
     listed = "; ".join(str(match) for match in matches)

@@ -2,25 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mvde.errors import ParityError
-from mvde.parity import ParityReport
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Largest allowed relative depth difference (mean and 99th percentile over pixels) and patch-mean difference.
-
-    ``patch_mean`` is the largest allowed difference of any patch's mean depth, as a fraction of the model's depth
-    range. The maximum over pixels is measured and stored, but it is no gate: at a depth edge one pixel flips between
-    near and far on a rounding difference.
-    """
-
-    mean_rel: float
-    p99_rel: float
-    patch_mean: float
-
+from mvde.records import ParityReport, Tolerance
 
 TOLERANCES = {
     # Two libraries that sum the same products in another order differ by a few ulp per layer (2⁻²⁴ · √depth · gain);

@@ -11,7 +11,6 @@ import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from mvde.engines.base import BuildOptions, Engine
 from mvde.errors import BackendError, UsageError
+from mvde.records import TuningCandidate, TuningRecord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,32 +33,12 @@ Open = Callable[[Mapping[str, Any]], Engine]
 """Settings of the library → an engine that was compiled with them. Raises :class:`BackendError` where it refuses."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Settings that were tried: the median of a frame in milliseconds, and how much faster than without them.
-
-    ``gain`` is the median over rounds of the default's time over the candidate's in the same round, and ``sure_gain``
-    that less two of its standard errors. ``refused`` is the reason where the library did not take the settings, and
-    then nothing was measured.
-    """
-
-    settings: dict[str, Any]
-    median_ms: float | None = None
-    gain: float | None = None
-    sure_gain: float | None = None
-    refused: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON types, without what was not measured."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, "")}
-
-
 def tune(
     open_engine: Open,
     settings: Sequence[Mapping[str, Any]],
     images: NDArray[np.uint8],
     budget_s: float,
-) -> tuple[dict[str, Any], list[Candidate]]:
+) -> tuple[dict[str, Any], list[TuningCandidate]]:
     """The fastest settings, and everything that was measured, the library's own choice first.
 
     Each of ``settings`` is measured against none; then those that gain are measured together, since two that gain
@@ -80,11 +60,11 @@ def tune(
     return best.settings if _gains(best) else {}, [*found, *finals[1:]]
 
 
-def _gains(candidate: Candidate) -> bool:
+def _gains(candidate: TuningCandidate) -> bool:
     return candidate.sure_gain is not None and candidate.sure_gain >= MIN_GAIN
 
 
-def _together(gaining: Sequence[Candidate]) -> dict[str, Any]:
+def _together(gaining: Sequence[TuningCandidate]) -> dict[str, Any]:
     """All settings that gain, the one that gains more where two give the same setting."""
     merged: dict[str, Any] = {}
     for candidate in gaining:
@@ -94,7 +74,7 @@ def _together(gaining: Sequence[Candidate]) -> dict[str, Any]:
 
 def _compare(
     open_engine: Open, settings: Sequence[Mapping[str, Any]], images: NDArray[np.uint8], budget_s: float
-) -> list[Candidate]:
+) -> list[TuningCandidate]:
     """A candidate for none and for each of the settings, measured in turns."""
     everything = [{}, *(dict(one) for one in settings)]
     refused: dict[int, str] = {}
@@ -111,16 +91,21 @@ def _compare(
     measured = {
         index: _measured(everything[index], times_ms[:, column], times_ms[:, 0]) for column, index in enumerate(engines)
     }
-    return [measured.get(index) or Candidate(chosen, refused=refused[index]) for index, chosen in enumerate(everything)]
+    return [
+        measured.get(index) or TuningCandidate(chosen, refused=refused[index])
+        for index, chosen in enumerate(everything)
+    ]
 
 
-def _measured(settings: dict[str, Any], times_ms: NDArray[np.float64], default_ms: NDArray[np.float64]) -> Candidate:
+def _measured(
+    settings: dict[str, Any], times_ms: NDArray[np.float64], default_ms: NDArray[np.float64]
+) -> TuningCandidate:
     ratios = default_ms / times_ms
     low, gain, high = (float(quantile) for quantile in np.quantile(ratios, (0.25, 0.5, 0.75)))
     # Of a median, with the spread taken from the quartiles, which one interrupted frame does not move.
     standard_error = 1.253 * (high - low) / 1.349 / len(ratios) ** 0.5
     median_ms = float(np.median(times_ms))
-    return Candidate(settings, round(median_ms, 4), round(gain, 4), round(gain - 2 * standard_error, 4))
+    return TuningCandidate(settings, round(median_ms, 4), round(gain, 4), round(gain - 2 * standard_error, 4))
 
 
 def _take_turns(engines: Sequence[Engine], images: NDArray[np.uint8], budget_s: float) -> NDArray[np.float64]:
@@ -150,7 +135,7 @@ def tuned_options(
     options: BuildOptions,
     load: Callable[[Path, BuildOptions], Engine],
     images: NDArray[np.uint8],
-) -> tuple[BuildOptions, dict[str, Any]]:
+) -> tuple[BuildOptions, TuningRecord]:
     """The build's options with the settings that are fastest here, and what was measured, for the manifest.
 
     ``load`` compiles into a folder and loads what was written.
@@ -164,5 +149,5 @@ def tuned_options(
 
         tried = backend.tuning_settings(precision, options)
         best, candidates = tune(open_engine, tried, images, options.tune_s)
-    record = {"budget_s": options.tune_s, "chosen": best, "candidates": [one.to_dict() for one in candidates]}
+    record = TuningRecord(options.tune_s, best, tuple(candidates))
     return dataclasses.replace(options, library={**options.library, **best}), record

@@ -8,25 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mvde import __version__
-from mvde.artifact import (
-    EXPORT_DIR,
-    InputSpec,
-    Manifest,
-    OutputSpec,
-    SourceRecord,
-    artifact_stem,
-    staged_write,
-    write_manifest,
-)
+from mvde.artifact import EXPORT_DIR, artifact_stem, write_manifest
 from mvde.assets import sample_photos
 from mvde.errors import UsageError
 from mvde.export.trace import DEFAULT_OPSET, import_export_packages
 from mvde.export.tracer import LocalTracer, ModelFacts, Progress, TracedGraph, Tracer, TraceRequest
-from mvde.manifest import installed_versions
+from mvde.files import staged_write
+from mvde.manifest import GraphManifest, InputSpec, OutputSpec, SourceRecord, installed_versions
 from mvde.parity import check, compare_depth, merge_reports
+from mvde.records import GraphParity
 from mvde.resolution import check_resolution
 from mvde.stats import DEFAULT_STATS
 
@@ -142,8 +135,7 @@ def _export_one(job: _Job, resolution: tuple[int, int], out_dir: Path) -> Path:
         written = job.tracer.write(request, job.progress)
         job.progress(f"{stem}: computing depth in ONNX Runtime")
         candidate = verify.onnxruntime_depth(path, images)
-        parity = _parity(job, candidate, written.reference, stem)
-        parity["photos"] = [photo.name for photo in photos]
+        parity = _parity(job, candidate, written.reference, photos, stem)
         write_manifest(_manifest(job, resolution, written, parity), path)
     return out_dir / path.name
 
@@ -163,14 +155,18 @@ def _metadata(job: _Job, resolution: tuple[int, int]) -> dict[str, str]:
 
 
 def _parity(
-    job: _Job, candidate: Sequence[NDArray[np.float32]], reference: Sequence[NDArray[np.float32]], stem: str
-) -> dict[str, Any]:
+    job: _Job,
+    candidate: Sequence[NDArray[np.float32]],
+    reference: Sequence[NDArray[np.float32]],
+    photos: Sequence[Path],
+    stem: str,
+) -> GraphParity:
     """Parity as the manifest stores it. Raises :class:`ParityError` over the tolerance."""
     pairs = zip(candidate, reference, strict=True)
     report = merge_reports([compare_depth(onnx_m, torch_m, job.facts.patch_size) for onnx_m, torch_m in pairs])
     check(report, PARITY_TOLERANCE, what=f"the exported graph {stem}")
-    ends = {"reference": "pytorch:fp32", "candidate": "onnxruntime:fp32"}
-    return {**ends, "tolerance_max_rel": PARITY_TOLERANCE, **report.to_dict()}
+    names = tuple(photo.name for photo in photos)
+    return GraphParity("pytorch:fp32", "onnxruntime:fp32", PARITY_TOLERANCE, names, report)
 
 
 def _num_photos(job: _Job, resolution: tuple[int, int]) -> int:
@@ -178,11 +174,10 @@ def _num_photos(job: _Job, resolution: tuple[int, int]) -> int:
     return max(1, min(len(sample_photos()), int(_MEASURED_WORK // (rows * columns * job.facts.num_backbone_weights))))
 
 
-def _manifest(job: _Job, resolution: tuple[int, int], written: TracedGraph, parity: dict[str, Any]) -> Manifest:
+def _manifest(job: _Job, resolution: tuple[int, int], written: TracedGraph, parity: GraphParity) -> GraphManifest:
     decoder = job.facts.config.decoder
     unit = "m" if job.depth_kind == "metric" else "relative"
-    return Manifest(
-        kind="onnx",
+    return GraphManifest(
         name=job.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         inputs=(InputSpec("image", (job.batch, *resolution, 3), "uint8", "BHWC", "RGB"),),

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mvde.artifact import FileRecord, file_record
 from mvde.errors import BackendError
+from mvde.files import file_record
+from mvde.manifest import FileRecord
 
 if TYPE_CHECKING:
     import onnx

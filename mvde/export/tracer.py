@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from mvde.artifact import FileRecord, Normalization, sha256_file
 from mvde.config import Config
 from mvde.export.trace import import_export_packages, traced
+from mvde.files import sha256_file
+from mvde.manifest import FileRecord, Normalization
 
 if TYPE_CHECKING:
     import numpy as np

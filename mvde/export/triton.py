@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mvde.artifact import Artifact, staged_write
+from mvde.artifact import AnyArtifact
 from mvde.errors import OutputError, UsageError
-from mvde.manifest import InputSpec, Manifest, OutputSpec
+from mvde.files import staged_write
+from mvde.manifest import GraphManifest, InputSpec, Manifest, OutputSpec
 
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
@@ -45,7 +46,7 @@ class TritonPythonModel:
 '''
 
 
-def write_repository(artifact: Artifact, root: Path) -> list[Path]:
+def write_repository(artifact: AnyArtifact, root: Path) -> list[Path]:
     """Folders of the three models written to the repository ``root``; models of the same name are replaced.
 
     ``artifact`` is a graph (served by Triton's onnxruntime backend) or a TensorRT engine (served by its tensorrt one,
@@ -82,12 +83,12 @@ def _publish(made: Path, target: Path) -> None:
     made.replace(target)
 
 
-def _backend(artifact: Artifact) -> str:
+def _backend(artifact: AnyArtifact) -> str:
     """Triton's backend for an artefact."""
-    engine = artifact.manifest.engine
-    if engine is None:
+    manifest = artifact.manifest
+    if isinstance(manifest, GraphManifest):
         return "onnxruntime"
-    if engine.backend != "tensorrt":
+    if (engine := manifest.engine).backend != "tensorrt":
         raise UsageError(
             f"{artifact.path} is an engine of {engine.backend}, which Triton does not serve; give an ONNX graph or a "
             "tensorrt engine"

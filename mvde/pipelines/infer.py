@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mvde.artifact import atomic_write
 from mvde.errors import UsageError
+from mvde.files import atomic_write
 from mvde.image import read_image
 from mvde.model import DepthModel
 from mvde.resolution import check_resolution

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,16 @@ class TrainProgress:
     best_stage: int = -1
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What the file's metadata holds: ``scalars`` are each optimiser's plain numbers, by ``index.name``."""
+
+    progress: TrainProgress
+    scalars: list[dict[str, Any]]
+    config: dict[str, Any]
+    format: str = FORMAT
+
+
 def save_state(
     path: Path,
     model: nn.Module,
@@ -43,13 +53,13 @@ def save_state(
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
     tensors["rng.torch"] = torch.get_rng_state()
-    plain: list[Any] = []
+    plain: list[dict[str, Any]] = []
     for number, optimizer in enumerate(optimizers):
         state, scalars = _split_scalars(optimizer.state_dict()["state"])
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
         plain.append(scalars)
-    header = {"format": FORMAT, "progress": vars(progress), "scalars": plain, "config": config}
-    write_tensors(path, {k: v.detach().contiguous().clone() for k, v in tensors.items()}, {"mvde": json.dumps(header)})
+    header = json.dumps(asdict(_Header(progress, plain, config)))
+    write_tensors(path, {k: v.detach().contiguous().clone() for k, v in tensors.items()}, {"mvde": header})
 
 
 def load_state(
@@ -65,7 +75,7 @@ def load_state(
         for name, value in _with_prefix("average.", tensors).items():
             average.shadow[name].copy_(value)
         for number, optimizer in enumerate(optimizers):
-            state = _join_scalars(_with_prefix(f"optimizer.{number}.", tensors), header["scalars"][number])
+            state = _join_scalars(_with_prefix(f"optimizer.{number}.", tensors), header.scalars[number])
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -74,10 +84,10 @@ def load_state(
             "resume with that run's configuration, or choose another output folder"
         ) from error
     torch.set_rng_state(tensors["rng.torch"])
-    return TrainProgress(**header["progress"]), header["config"]
+    return header.progress, header.config
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[_Header, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["mvde"])
@@ -86,7 +96,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{path} is not a readable training state: {error}; remove it to start afresh") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has the format {header.get('format')!r}; this version reads {FORMAT!r}")
-    return header, tensors
+    try:
+        return _Header(TrainProgress(**header["progress"]), header["scalars"], header["config"]), tensors
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} lacks {error}; remove it to start afresh") from error
 
 
 def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mvde.artifact import atomic_write
 from mvde.errors import CheckpointError, DatasetError, UsageError
+from mvde.files import atomic_write
 from mvde.heads.mlp import PatchStatsProjector
 from mvde.pipelines.optim import rate_factor_cosine
 

@@ -17,7 +17,7 @@ from mvde.engines.store import find, load_engine
 from mvde.engines.tensorrt.session import TensorRtEngine
 from mvde.errors import ImageError, UsageError
 from mvde.image import check_image
-from mvde.manifest import Manifest
+from mvde.manifest import EngineManifest
 from mvde.runtime.device import DeviceFitter, DeviceResult, enqueue_frame
 from mvde.runtime.frames import Fitted, FrameFitter
 from mvde.runtime.placement import Fit, check_fit, clear_bars, has_bars
@@ -87,7 +87,7 @@ class DepthRuntime:
     :meth:`stream` belongs to the thread that iterates it; several may run on one runtime.
     """
 
-    def __init__(self, engine: Engine, manifest: Manifest) -> None:
+    def __init__(self, engine: Engine, manifest: EngineManifest) -> None:
         """A runtime over an engine that is already loaded; :meth:`load` is the usual way in."""
         self._engine = engine
         self._manifest = manifest
@@ -103,7 +103,7 @@ class DepthRuntime:
         resolution: tuple[int, int] | None = None,
         batch: int | None = None,
         engine_dir: str | Path = ENGINE_DIR,
-        manifest: Manifest | None = None,
+        manifest: EngineManifest | None = None,
     ) -> DepthRuntime:
         """Runtime over the engine at a path, of an id (``"fp16"``, ``"openvino:bf16"``), or over a loaded engine.
 
@@ -131,7 +131,7 @@ class DepthRuntime:
         return self._engine
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> EngineManifest:
         """What the engine was made from and how far it is from it."""
         return self._manifest
 

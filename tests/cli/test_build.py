@@ -146,6 +146,7 @@ def test_ctrl_c_leaves_no_engine(
     assert _built(workspace / "engines") == []
 
 
+@pytest.mark.vnni
 def test_int8_engines_are_built_from_the_typed_graph_beside_the_fp32_one(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_typed_graph_is_no_source_of_engines(workspace: Path, capsys: pytest.C
     assert "is typed already (fp16)" in capsys.readouterr().err
 
 
+@pytest.mark.vnni
 def test_calibration_folders_that_are_missing_empty_small_or_broken(
     workspace: Path, capsys: pytest.CaptureFixture[str], random_images: Callable[..., np.ndarray]
 ) -> None:

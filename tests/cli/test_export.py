@@ -25,8 +25,9 @@ import torch
 import yaml
 from PIL import Image
 
-from mvde.artifact import load_artifact, sha256_file
+from mvde.artifact import load_artifact
 from mvde.cli import execute
+from mvde.files import sha256_file
 from mvde.model import DepthModel
 
 Config = dict[str, object]

@@ -20,10 +20,10 @@ from PIL import Image
 
 import mvde
 from mvde import cli
-from mvde.artifact import file_record
 from mvde.engines import openvino_attention
 from mvde.engines.base import EngineId
 from mvde.engines.store import support
+from mvde.files import file_record
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build/native"

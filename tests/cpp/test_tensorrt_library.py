@@ -86,16 +86,10 @@ def test_without_a_gpu_opening_an_engine_says_so_with_an_error_of_its_own(librar
 
 def write_engine(folder: Path, library_version: str) -> None:
     """A folder like that of ``mvde build``; its plan is none, which nobody finds out before there is a GPU."""
-    from mvde.artifact import (
-        EngineRecord,
-        InputSpec,
-        Manifest,
-        Normalization,
-        OutputSpec,
-        SourceRecord,
-        file_record,
-        write_manifest,
-    )
+    from mvde.artifact import write_manifest
+    from mvde.files import file_record
+    from mvde.manifest import InputSpec, Manifest, Normalization, OutputSpec, SourceRecord
+    from mvde.records import EngineRecord
 
     folder.mkdir(exist_ok=True)
     plan = folder / "engine.plan"

@@ -146,7 +146,7 @@ def test_other_seeds_and_splits_give_other_frames(folder: Path) -> None:
     def first_depth_m(seed: int, split: Split) -> np.ndarray:
         return FrameRenderer((seed, split.stream), SIZE).scene(0)[1][0] / 1000
 
-    np.testing.assert_allclose(first_depth_m(11, "train"), reference, atol=1e-6)
+    np.testing.assert_allclose(first_depth_m(11, Split.TRAIN), reference, atol=1e-6)
     for seed, split in ((12, Split.TRAIN), (11, Split.VAL), (11, Split.TEST)):
         assert np.abs(first_depth_m(seed, split) - reference).mean() > 0.01
 

@@ -15,6 +15,7 @@ from mvde.artifact import Artifact, read_manifest
 from mvde.engines import build, openvino
 from mvde.engines.base import EngineId
 from mvde.engines.machine import cpu_features
+from mvde.engines.tolerances import TOLERANCES
 from mvde.errors import BackendError, MissingDependencyError, OutputError, ParityError
 
 pytest.importorskip("openvino")
@@ -45,13 +46,14 @@ def test_the_manifest_states_what_runs_and_what_was_measured(
     assert sorted(path.name for path in report.folder.iterdir()) == ["engine.blob", "engine.json"]
     manifest = read_manifest(report.folder / "engine.blob")
     record = manifest.engine
-    assert record is not None
     assert (record.id, record.executed_precision) == ("openvino:fp32", "fp32")
     assert record.onnx_sha256 == source.manifest.file.sha256
     assert record.cpu_features == cpu_features()
-    assert manifest.parity["max_rel"] < 1e-5
-    assert set(manifest.parity["stats"]) == {"mean", "var", "grad"}
-    assert set(manifest.parity["tolerance"]) == {"mean_rel", "p99_rel", "patch_mean"}
+    assert manifest.parity.measured is not None
+    assert manifest.parity.measured.max_rel < 1e-5
+    assert set(manifest.parity.measured.stats) == {"mean", "var", "grad"}
+    assert manifest.parity.tolerance == TOLERANCES["fp32"]
+    assert manifest.parity.export == source.manifest.parity
 
 
 def test_an_engine_with_wrong_depth_is_not_written(

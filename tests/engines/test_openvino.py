@@ -129,7 +129,7 @@ def test_the_rest_of_an_int8_engine_is_bf16_where_the_cpu_has_it(
     compiled = backend.compile_graph(quantized, tmp_path, "int8", BuildOptions())
     assert compiled.executed_precision == f"int8+{rest}"
     if rest == "bf16" and not backend.attention.unavailable(backend.library_version()):
-        assert compiled.facts["attention"].startswith("mvde's AMX kernel")
+        assert compiled.rewrites["attention"].startswith("mvde's AMX kernel")
     monkeypatch.setattr(backend, "support", lambda precision: Support(precision == "fp32", "pretended"))
     assert backend.compile_graph(quantized, tmp_path, "int8", BuildOptions()).executed_precision == "int8+fp32"
 

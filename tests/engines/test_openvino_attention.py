@@ -20,7 +20,7 @@ from mvde.engines.base import BuildOptions, EngineId, Graph
 from mvde.engines.build import build_engine
 from mvde.engines.store import load_engine
 from mvde.errors import BackendError, IncompatibleEngineError
-from mvde.manifest import EngineRecord
+from mvde.records import EngineRecord
 
 openvino = pytest.importorskip("openvino")
 operators = pytest.importorskip("openvino.opset13")
@@ -103,7 +103,7 @@ def compiled_in(folder: Path, graph: Path, settings: dict[str, str]) -> tuple[An
     folder.mkdir()
     options = BuildOptions(library=settings)
     compiled = backend.compile_graph(Graph(graph), folder, "bf16", options)
-    return backend._import(folder / backend.ENGINE_FILE, compiled.options), compiled.options, compiled.facts
+    return backend._import(folder / backend.ENGINE_FILE, compiled.options), compiled.options, compiled.rewrites
 
 
 @pytest.mark.usefixtures("kernel")

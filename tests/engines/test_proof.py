@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvde.artifact import Artifact, file_record, read_manifest, write_manifest
+from mvde.artifact import Artifact, read_manifest, write_manifest
 from mvde.engines import build, openvino, proof
 from mvde.engines.base import BuildOptions, EngineId, Graph
 from mvde.engines.store import load_engine
 from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.errors import HashMismatchError, IncompatibleEngineError, ParityError, UsageError
 from mvde.export.precision import lower_graph
+from mvde.files import file_record
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -36,20 +37,19 @@ def unproved(tmp_path: Path, write_graph: Callable[..., Artifact], images: np.nd
     reference = proof.Reference.of_graph(source, images)
     stored = file_record(folder / reference.write(folder))
     manifest = read_manifest(folder / "engine.blob")
-    parity = proof.parity_record(None, manifest, {})
+    parity = proof.parity_record(None, manifest.engine, manifest.parity.export)
     write_manifest(dataclasses.replace(manifest, parity=parity, companions=(stored,)), folder / "engine.blob")
     return folder
 
 
 def test_an_unproved_engine_loads_once_it_was_measured_here(unproved: Path, images: np.ndarray) -> None:
-    with pytest.raises(IncompatibleEngineError, match="--prove"):
+    with pytest.raises(IncompatibleEngineError, match="mvde prove"):
         load_engine(unproved / "engine.blob")
     done = proof.prove_engine(unproved)
     assert done.parity.num_images == 3
     assert done.parity.max_rel < 1e-5
     engine, manifest = load_engine(unproved / "engine.blob")
-    assert manifest.parity["max_rel"] == done.parity.max_rel
-    assert "measured" not in manifest.parity
+    assert manifest.parity.measured == done.parity
     engine.close()
 
 
@@ -138,8 +138,7 @@ def test_known_errors_that_a_build_was_made_in_spite_of_are_in_the_manifest(
     report = build.build_engine(write_graph(tmp_path / "export"), FP32, images, root=tmp_path / "engines")
     assert report.warnings == ("an-id: what goes wrong",)
     engine = read_manifest(report.folder / "engine.blob").engine
-    assert engine is not None
-    assert engine.facts["known_errors"] == ["an-id: what goes wrong"]
+    assert engine.known_errors == ("an-id: what goes wrong",)
 
 
 @pytest.mark.parametrize(

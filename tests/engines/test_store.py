@@ -19,6 +19,7 @@ from mvde.errors import (
     HashMismatchError,
     IncompatibleEngineError,
 )
+from mvde.records import DeviceRecord
 
 pytest.importorskip("openvino")
 
@@ -161,9 +162,9 @@ def test_of_engines_that_differ_in_content_alone_the_latest_that_runs_here_is_ta
 
 def test_an_engine_that_was_never_measured_is_refused_with_the_command_that_measures_it(engine_copy: Path) -> None:
     manifest = read_manifest(engine_copy)
-    parity = {"measured": False, "state": "not measured: no device when it was built"}
+    parity = dataclasses.replace(manifest.parity, measured=None)
     write_manifest(dataclasses.replace(manifest, parity=parity), engine_copy)
-    with pytest.raises(IncompatibleEngineError, match=r"not measured: no device.*mvde build --prove .*openvino-fp32"):
+    with pytest.raises(IncompatibleEngineError, match=r"not measured: no device.*mvde prove .*openvino-fp32"):
         store.load_engine(engine_copy)
 
 
@@ -171,18 +172,18 @@ def test_an_engine_that_was_measured_on_another_gpu_is_refused(
     engine_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = read_manifest(engine_copy)
-    here = {"gpu": "NVIDIA L4", "compute_capability": "8.9", "driver_cuda": "13.0"}
+    here = DeviceRecord("NVIDIA L4", "8.9", "13.0")
     monkeypatch.setattr("mvde.engines.openvino.device_facts", lambda: here, raising=False)
 
     def measured_on(**changes: str) -> None:
-        parity = {**manifest.parity, "measured_on": {**here, **changes}}
+        parity = dataclasses.replace(manifest.parity, measured_on=dataclasses.replace(here, **changes))
         write_manifest(dataclasses.replace(manifest, parity=parity), engine_copy)
 
     measured_on(driver_cuda="12.8")
     store.load_engine(engine_copy)  # a newer driver does not make another GPU
     measured_on(gpu="NVIDIA RTX 4090")
-    with pytest.raises(IncompatibleEngineError, match=r"measured on NVIDIA RTX 4090, but this machine has NVIDIA L4"):
+    with pytest.raises(IncompatibleEngineError, match=r"on NVIDIA RTX 4090, 8\.9, but this machine has NVIDIA L4"):
         store.load_engine(engine_copy)
     measured_on(gpu="Orin", compute_capability="8.7")
-    with pytest.raises(IncompatibleEngineError, match=r"measured on Orin, 8\.7, .* NVIDIA L4, 8\.9; .*--prove"):
+    with pytest.raises(IncompatibleEngineError, match=r"measured on Orin, 8\.7, .* NVIDIA L4, 8\.9; .*mvde prove"):
         store.load_engine(engine_copy)

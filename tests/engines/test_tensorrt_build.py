@@ -75,10 +75,10 @@ def test_the_folder_holds_the_plan_its_manifest_and_what_to_measure_it_against(w
     assert record is not None
     assert (record.id, record.executed_precision, record.cpu_features) == ("tensorrt-rtx:fp16", "fp16", ())
     assert record.onnx_sha256 == read_manifest(workspace / "export" / "tiny-32x48.onnx").file.sha256
-    assert record.facts["compute_capabilities"] == ["8.9"]
-    assert record.facts["network"]["products_by_dtype"] == {"fp16": 1}
+    assert record.cuda.compute_capabilities == ("8.9",)
+    assert record.cuda.network.products_by_dtype == {"fp16": 1}
     assert record.options["tf32"] is False
-    assert manifest.parity["measured"] is False
+    assert manifest.parity.measured is None
     assert "max_rel" not in manifest.parity
 
 

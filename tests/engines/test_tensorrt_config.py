@@ -20,10 +20,11 @@ from mvde.engines.tensorrt.api import LIBRARIES, Api, load_api
 from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.engines.tensorrt.parse import check_opset
 from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, UsageError
-from mvde.manifest import EngineRecord, Manifest
+from mvde.manifest import Manifest
+from mvde.records import EngineRecord
 
-ADA = Gpu("NVIDIA L4", "8.9", "12.6", 24 << 30, 58, False)
-ORIN = Gpu("Orin", "8.7", "12.6", 8 << 30, 8, True)
+ADA = Gpu("NVIDIA L4", "8.9", "12.6", 24 << 30, False)
+ORIN = Gpu("Orin", "8.7", "12.6", 8 << 30, True)
 
 
 class Recorder:

@@ -64,7 +64,7 @@ def test_depth_and_statistics_are_those_of_the_graph(
     engine, manifest = load_engine(built(precision) / "engine.plan")
     gpu = find_gpu()
     assert gpu is not None
-    assert manifest.parity["measured_on"]["gpu"] == gpu.name
+    assert manifest.parity.measured_on.gpu == gpu.name
     images = random_images(1, 32, 48, 3, seed=7)
     depth, stats = engine.infer_with_stats(images)
     np.testing.assert_allclose(depth, closed_form_depth(images), rtol=PRECISIONS[precision])
@@ -121,8 +121,8 @@ def test_an_engine_of_another_gpu_is_refused(built: Callable[..., Path]) -> None
     plan = built() / "engine.plan"
     manifest = read_manifest(plan)
     assert manifest.engine is not None
-    facts = {**manifest.engine.facts, "compute_capabilities": ["5.2"]}
-    write_manifest(dataclasses.replace(manifest, engine=dataclasses.replace(manifest.engine, facts=facts)), plan)
+    cuda = dataclasses.replace(manifest.engine.cuda, compute_capabilities=("5.2",))
+    write_manifest(dataclasses.replace(manifest, engine=dataclasses.replace(manifest.engine, cuda=cuda)), plan)
     with pytest.raises(IncompatibleEngineError, match=r"built for compute capability 5\.2"):
         load_engine(plan)
     write_manifest(manifest, plan)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from mvde.engines.tensorrt.inspect import NetworkFacts, check_network, check_promise
+from mvde.engines.tensorrt.inspect import check_network, check_promise
 from mvde.errors import BackendError
-from mvde.manifest import PrecisionRecord
+from mvde.records import LoweringRecord, NetworkRecord
 
-FACTS = NetworkFacts(
+FACTS = NetworkRecord(
     num_layers=480,
     num_by_dtype={"fp16": 90, "fp32": 10},
     products_by_dtype={"fp16": 70, "fp32": 5},
@@ -19,7 +19,7 @@ FACTS = NetworkFacts(
     num_softmax=0,
     num_layer_norm=25,
 )
-PROMISED = PrecisionRecord("fp16", "0" * 64, {"fp16": 90, "fp32": 10}, num_attention=12, num_layer_norm=25)
+PROMISED = LoweringRecord("fp16", "0" * 64, {"fp16": 90, "fp32": 10}, num_attention=12, num_layer_norm=25)
 
 
 def test_a_network_as_promised_passes() -> None:

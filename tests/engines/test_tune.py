@@ -144,12 +144,12 @@ def test_a_tuned_engine_runs_with_the_options_that_its_manifest_states(
         options=BuildOptions(tune_s=0.05),
     )
     record = report.manifest.engine
-    assert record is not None
-    tuning = record.facts["tuning"]
-    measured = [one for one in tuning["candidates"] if "median_ms" in one]
-    assert measured[0]["settings"] == {}
+    tuning = record.tuning
+    assert tuning is not None
+    measured = [one for one in tuning.candidates if one.median_ms is not None]
+    assert measured[0].settings == {}
     assert len(measured) >= 4
-    assert tuning["chosen"].items() <= record.options.items()
+    assert tuning.chosen.items() <= record.options.items()
     engine, manifest = load_engine(load_artifact(report.folder / report.manifest.file.name))
     assert engine.info.options == record.options
     assert manifest.engine == record

@@ -91,7 +91,7 @@ def test_a_tower_with_outlier_channels_gains_much_and_the_record_says_so(
         record = lower_graph(Graph(path), "int8", tmp_path, options).precision
         assert record is not None
         assert record.calibration is not None
-        return record.gate["runs"][0]["mean_rel"], record.calibration.balanced
+        return record.gate.runs[0].measured.mean_rel, record.calibration.balanced
 
     balanced, reasons = mean_error(planted)
     usual, _ = mean_error(exported[0])

@@ -76,10 +76,10 @@ def test_a_child_writes_the_graph_that_this_process_writes(tiny_model: DepthMode
     (local,) = export_onnx(tiny_model, [RESOLUTION], tmp_path / "local", checkpoint=checkpoint)
     here, there = (load_artifact(path).manifest for path in (local, remote))
     assert there.file == here.file  # the same bytes
-    assert (there.source, there.num_flops, there.parity["photos"]) == (
+    assert (there.source, there.num_flops, there.parity.photos) == (
         here.source,
         here.num_flops,
-        here.parity["photos"],
+        here.parity.photos,
     )
     assert [message.split(": ")[1] for message in told] == [
         "computing depth in PyTorch",

@@ -12,7 +12,7 @@ pytest.importorskip("onnx_ir")
 from mvde.export.precision.decide import MAX_ALONE, decide
 from mvde.export.precision.groups import Group
 from mvde.export.precision.targets import Target
-from mvde.parity import ParityReport
+from mvde.records import ParityReport
 
 TARGET = Target(mean_rel=1e-3, p99_rel=1e-2)
 

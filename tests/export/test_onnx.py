@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 import mvde
-from mvde.artifact import load_artifact, sha256_file
+from mvde.artifact import load_artifact
 from mvde.engines.openvino import shared_core
 from mvde.errors import ImageError, OutputError, ParityError, ResolutionError, UsageError
+from mvde.files import sha256_file
 from tests.export.conftest import NUM_LAYERS, RESOLUTION
 
 onnx = pytest.importorskip("onnx")
@@ -181,11 +182,12 @@ def test_manifest_describes_the_file(exported: Exported, tiny_model: DepthModel)
 
 def test_manifest_carries_the_measured_parity(exported: Exported) -> None:
     parity = load_artifact(exported[0]).manifest.parity
-    assert 0 < parity["max_rel"] <= PARITY_TOLERANCE
-    assert 0 < parity["mean_rel"] <= parity["max_rel"]
-    assert set(parity["stats"]) == {"mean", "var", "grad"}
-    assert parity["num_images"] == len(parity["photos"]) == 6
-    assert "coffee.jpg" in parity["photos"]
+    measured = parity.measured
+    assert 0 < measured.max_rel <= PARITY_TOLERANCE
+    assert 0 < measured.mean_rel <= measured.max_rel
+    assert set(measured.stats) == {"mean", "var", "grad"}
+    assert measured.num_images == len(parity.photos) == 6
+    assert "coffee.jpg" in parity.photos
 
 
 def test_relative_model_is_exported_as_relative_with_a_batch(

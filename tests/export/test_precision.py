@@ -126,7 +126,7 @@ def test_onnx_s_own_evaluator_computes_the_depth_that_was_judged(
         assert graph.precision is not None
         evaluated = onnx.reference.ReferenceEvaluator(str(graph.path)).run(None, {"image": images[:1]})[0]
         error = float(np.mean(np.abs(evaluated - reference) / reference))
-        judged = graph.precision.gate["runs"][0]["mean_rel"]
+        judged = graph.precision.gate.runs[0].measured.mean_rel
         assert error < 3 * judged + 1e-4, name
 
 
@@ -138,6 +138,7 @@ def test_quantised_graphs_run_in_onnxruntime_s_basic_form(
     assert error.mean() < 5e-3  # a tenth of what a wrong dtype or scale anywhere does to it
 
 
+@pytest.mark.vnni
 def test_openvino_reads_the_files_and_gives_their_depth(
     typed: Typed, exported: tuple[Path, int], images: np.ndarray
 ) -> None:
@@ -150,7 +151,7 @@ def test_openvino_reads_the_files_and_gives_their_depth(
         compiled = shared_core().compile_model(str(graph.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         depth = compiled([images[:1]])[0]
         error = float(np.mean(np.abs(depth - reference) / reference))
-        assert error < 3 * graph.precision.gate["runs"][0]["mean_rel"] + 1e-4, name
+        assert error < 3 * graph.precision.gate.runs[0].measured.mean_rel + 1e-4, name
 
 
 PARSE = """
@@ -159,12 +160,12 @@ from pathlib import Path
 from mvde.engines.tensorrt.api import load_api
 from mvde.engines.tensorrt.inspect import check_promise, inspect_network
 from mvde.engines.tensorrt.parse import parse_graph
-from mvde.manifest import PrecisionRecord
+from mvde.records import LoweringRecord
 
 api = load_api("tensorrt-rtx")
 for path, promised in json.load(sys.stdin).items():
     network, parser = parse_graph(api, api.builder(), Path(path))
-    check_promise(inspect_network(network), PrecisionRecord(**promised), path)
+    check_promise(inspect_network(network), LoweringRecord(**promised), path)
     print("kept its promise")
 """
 
@@ -230,14 +231,14 @@ def test_a_target_that_quantisation_misses_keeps_groups_with_what_was_measured(
 ) -> None:
     free = typed["int8"].precision
     assert free is not None
-    reached = free.gate["runs"][0]["mean_rel"]
+    reached = free.gate.runs[0].measured.mean_rel
     _widen(monkeypatch, "int8")
     monkeypatch.setitem(targets.TARGETS, "int8", targets.Target(reached / 2, 1.0))
     chosen = dataclasses.replace(options, method="minmax")
     held = lower_graph(Graph(newest), "int8", tmp_path, chosen).precision
     assert held is not None
     assert len(held.kept) > len(free.kept)
-    assert held.gate["runs"][0]["mean_rel"] < free.gate["runs"][0]["mean_rel"]
+    assert held.gate.runs[0].measured.mean_rel < free.gate.runs[0].measured.mean_rel
     assert "int8 there alone moves depth by" in held.kept[0].reason
 
 

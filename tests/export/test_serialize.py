@@ -12,9 +12,9 @@ ir = pytest.importorskip("onnx_ir")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from mvde.artifact import sha256_file  # noqa: E402
 from mvde.errors import BackendError  # noqa: E402
 from mvde.export import serialize  # noqa: E402
+from mvde.files import sha256_file  # noqa: E402
 
 
 def make_model(num_layers: int = 3, op: str = "MatMul") -> onnx.ModelProto:

@@ -43,7 +43,7 @@ for precision in ("fp32", "fp16"):
     check_network(facts, precision, "TensorRT-RTX")
     if graph.precision is not None:
         check_promise(facts, graph.precision, "TensorRT-RTX")
-    print(json.dumps(facts.to_dict()))
+    print(json.dumps(asdict(facts)))
 """
 
 
@@ -86,7 +86,7 @@ chosen = BuildOptions(without_device=True, tensorrt=TensorRtOptions(compute_capa
 source = load_artifact(Path(sys.argv[1]))
 engine_id = EngineId("tensorrt-rtx", "bf16")
 report = build_engine(source, engine_id, images[:1], root=Path(sys.argv[2]), options=chosen, lower_graph=lower)
-print(report.manifest.engine.executed_precision, report.manifest.engine.facts["network"]["num_attention"])
+print(report.manifest.engine.executed_precision, report.manifest.engine.cuda.network.num_attention)
 """
 
 

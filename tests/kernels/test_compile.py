@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,6 @@ from mvde.cuda.compiler import (
     SOURCES,
     CompiledKernels,
     compile_kernels,
-    compiler_warnings,
     kernel_resources,
     load_cubin,
     nvrtc_version,
@@ -31,6 +31,11 @@ KERNELS = {
 }
 # The others take half a minute of one core together.
 FAST = "sm_87"
+
+
+def compiler_warnings(log: str) -> list[str]:
+    """Lines of the compiler's log that report a problem."""
+    return [line for line in log.splitlines() if re.search(r"\b(warning|error|remark)\b", line, re.IGNORECASE)]
 
 
 def skip_without_nvrtc(architecture=FAST):

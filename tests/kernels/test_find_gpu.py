@@ -23,7 +23,6 @@ def fake_driver(status: int = 0, count: int = 1) -> Any:
     kinds = SimpleNamespace(
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=8,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=7,
-        CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT=16,
         CU_DEVICE_ATTRIBUTE_INTEGRATED=1,
     )
     return SimpleNamespace(
@@ -51,7 +50,7 @@ def _use_driver(monkeypatch: pytest.MonkeyPatch, driver: Any) -> None:
 
 def test_a_gpu_is_described_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     _use_driver(monkeypatch, fake_driver)
-    assert gpu.find_gpu() == gpu.Gpu("Orin", "8.7", "12.6", 8 << 30, 16, True)
+    assert gpu.find_gpu() == gpu.Gpu("Orin", "8.7", "12.6", 8 << 30, True)
     assert gpu.why_no_gpu() == ""
     assert str(gpu.require_gpu("a test")) == "Orin (compute capability 8.7, driver for CUDA 12.6)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mvde.cuda.gpu import find_gpu
 from mvde.engines.base import BuildOptions, Compiled, Graph, Support
@@ -15,11 +15,13 @@ from mvde.engines.tensorrt.api import Api, check_installed, load_api
 from mvde.engines.tensorrt.inspect import check_network, check_promise, inspect_network
 from mvde.engines.tensorrt.parse import check_opset, parse_graph
 from mvde.errors import BackendError, MissingDependencyError, UsageError
+from mvde.records import DeviceRecord
 
 if TYPE_CHECKING:
     from mvde.cuda.gpu import Gpu
     from mvde.engines.base import Engine
-    from mvde.manifest import EngineRecord, Manifest
+    from mvde.manifest import EngineManifest, Manifest
+    from mvde.records import EngineRecord
 
 ENGINE_FILE = "engine.plan"
 
@@ -93,7 +95,7 @@ class TensorRtBackend:
             executed_precision=facts.executed_precision,
             device=gpu.name if gpu is not None and not chosen.without_device else _device_of(capabilities),
             options=build.chosen_flags(chosen.tensorrt, gpu),
-            facts={**checks.facts_of(api, gpu, capabilities), "build_s": build_s, "network": facts.to_dict()},
+            cuda=checks.cuda_record(api, gpu, capabilities, build_s, facts),
             uses_cpu=False,
         )
 
@@ -114,21 +116,18 @@ class TensorRtBackend:
         """Why an engine cannot run on this machine with the installed library, or ``None``."""
         return checks.why_not_here(load_api(self.backend), record, find_gpu())
 
-    def device_facts(self) -> dict[str, Any]:
+    def device_facts(self) -> DeviceRecord | None:
         """What an engine's measured parity holds for: the GPU, its compute capability, and the driver's CUDA."""
         gpu = find_gpu()
-        if gpu is None:
-            return {}
-        return {"gpu": gpu.name, "compute_capability": gpu.compute_capability, "driver_cuda": gpu.driver_cuda}
+        return None if gpu is None else DeviceRecord(gpu.name, gpu.compute_capability, gpu.driver_cuda)
 
-    def load(self, path: Path, manifest: Manifest) -> Engine:
+    def load(self, path: Path, manifest: EngineManifest) -> Engine:
         """The engine at ``path``, which the store has checked against this machine.
 
         Raises :class:`IncompatibleEngineError` where the library cannot load it.
         """
         from mvde.engines.tensorrt.session import load_session
 
-        assert manifest.engine is not None
         api: Api = load_api(self.backend)
         gpu: Gpu = checks.check_here(api, manifest.engine, path)
         return load_session(api, gpu, path, manifest)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.artifact import atomic_write
 from mvde.errors import BackendError, OutputError
+from mvde.files import atomic_write
 
 if TYPE_CHECKING:
     from mvde.cuda.gpu import Gpu

@@ -5,17 +5,18 @@ from __future__ import annotations
 import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mvde.cuda.gpu import capability, find_gpu, why_no_gpu
 from mvde.engines.tensorrt.api import LIBRARIES, version_of
 from mvde.errors import BackendError, IncompatibleEngineError, OutputError, UsageError
+from mvde.records import CudaRecord
 
 if TYPE_CHECKING:
     from mvde.cuda.gpu import Gpu
     from mvde.engines.base import BuildOptions
     from mvde.engines.tensorrt.api import Api
-    from mvde.manifest import EngineRecord
+    from mvde.records import EngineRecord, NetworkRecord
 
 LEAST_CAPABILITY = {"fp32": "7.5", "fp16": "7.5", "int8": "7.5", "bf16": "8.0", "fp8": "8.9"}
 """Compute capability from which on a GPU has the arithmetic (7.5 is the oldest that TensorRT 10 and later serve)."""
@@ -137,7 +138,7 @@ def why_not_here(api: Api, record: EngineRecord, gpu: Gpu | None) -> str | None:
         return f"it needs an NVIDIA GPU, but {why_no_gpu()}"
     if (reason := old_driver(record.backend, gpu)) is not None:
         return reason
-    built_for = [str(text) for text in record.facts.get("compute_capabilities", ())]
+    built_for = list(record.cuda.compute_capabilities) if record.cuda is not None else []
     if not _runs_on(built_for, str(record.options.get("hardware", "none")), gpu.compute_capability):
         return (
             f"it was built for compute capability {', '.join(built_for)}, but {gpu.name} has {gpu.compute_capability}"
@@ -168,11 +169,15 @@ def _runs_on(built_for: list[str], hardware: str, here: str) -> bool:
     return here in built_for
 
 
-def facts_of(api: Api, gpu: Gpu | None, capabilities: tuple[str, ...]) -> dict[str, Any]:
-    """What the manifest says of library, driver and GPUs."""
-    return {
-        "cuda_major": cuda_major(api.library.backend),
-        "driver_cuda": gpu.driver_cuda if gpu is not None else None,
-        "gpu": gpu.name if gpu is not None else None,
-        "compute_capabilities": list(capabilities),
-    }
+def cuda_record(
+    api: Api, gpu: Gpu | None, capabilities: tuple[str, ...], build_s: float, network: NetworkRecord
+) -> CudaRecord:
+    """What the manifest says of library, driver, GPUs and network."""
+    return CudaRecord(
+        cuda_major=cuda_major(api.library.backend),
+        driver_cuda=gpu.driver_cuda if gpu is not None else None,
+        gpu=gpu.name if gpu is not None else None,
+        compute_capabilities=capabilities,
+        build_s=build_s,
+        network=network,
+    )

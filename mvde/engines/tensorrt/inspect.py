@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mvde.errors import BackendError
+from mvde.records import NetworkRecord
 
 if TYPE_CHECKING:
-    from mvde.manifest import PrecisionRecord
+    from mvde.records import LoweringRecord
 
 DTYPE_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 PRODUCTS = {"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "ATTENTION_INPUT"}
@@ -25,40 +26,7 @@ SHARE_SLACK = 0.02
 node, and no difference at all; another parser may drop a few nodes (Identity, a Reshape of a Reshape)."""
 
 
-@dataclass(frozen=True)
-class NetworkFacts:
-    """A parsed network in numbers.
-
-    ``num_by_dtype`` counts the layers that stand for an ONNX node by what they compute in, as
-    :class:`~mvde.manifest.PrecisionRecord` counts the nodes; ``products_by_dtype`` the matrix products, convolutions
-    and attentions; products whose operands are both quantised count as int8 or fp8. ``num_attention`` are those
-    recognised as such, ``num_softmax`` those left as a Softmax between products, ``num_layer_norm`` the normalisation
-    layers. ``constant_resizes`` are layers that resize nothing but constants.
-    """
-
-    num_layers: int
-    num_by_dtype: dict[str, int]
-    products_by_dtype: dict[str, int]
-    num_attention: int
-    num_softmax: int
-    num_layer_norm: int
-    constant_resizes: tuple[str, ...] = field(default=())
-
-    def share(self, dtype: str) -> float:
-        """Fraction (0 to 1) of the nodes that compute in ``dtype``."""
-        return self.num_by_dtype.get(dtype, 0) / max(1, sum(self.num_by_dtype.values()))
-
-    @property
-    def executed_precision(self) -> str:
-        """What the products compute in, most first, such as ``"fp16"`` or ``"int8+fp16"``."""
-        return "+".join(sorted(self.products_by_dtype, key=lambda name: -self.products_by_dtype[name])) or "fp32"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dict of JSON types, for the manifest."""
-        return {**asdict(self), "constant_resizes": list(self.constant_resizes)}
-
-
-def inspect_network(network: Any) -> NetworkFacts:
+def inspect_network(network: Any) -> NetworkRecord:
     """Facts of a parsed network."""
     layers = [_Layer.of(network.get_layer(index)) for index in range(network.num_layers)]
     makers = {name: layer for layer in layers for name in layer.outputs}
@@ -67,7 +35,7 @@ def inspect_network(network: Any) -> NetworkFacts:
     nodes = [layer for layer in layers if layer.stands_for_node and layer.kind not in _BOOKKEEPING]
     dtypes = Counter(_computes_in(layer, makers) for layer in nodes if layer.dtype in DTYPE_NAMES)
     kinds = Counter(layer.kind for layer in layers)
-    return NetworkFacts(
+    return NetworkRecord(
         num_layers=len(layers),
         num_by_dtype=dict(dtypes),
         products_by_dtype=dict(products),
@@ -78,7 +46,7 @@ def inspect_network(network: Any) -> NetworkFacts:
     )
 
 
-def check_promise(facts: NetworkFacts, promised: PrecisionRecord, title: str) -> None:
+def check_promise(facts: NetworkRecord, promised: LoweringRecord, title: str) -> None:
     """Nothing, if the parsed network is what the typed graph promised.
 
     Raises :class:`BackendError` naming every promise that is not kept: the share of each dtype, the attentions and
@@ -102,7 +70,7 @@ def check_promise(facts: NetworkFacts, promised: PrecisionRecord, title: str) ->
         )
 
 
-def check_network(facts: NetworkFacts, precision: str, title: str) -> None:
+def check_network(facts: NetworkRecord, precision: str, title: str) -> None:
     """Nothing, if the network computes in ``precision`` and resizes no constant.
 
     Raises :class:`BackendError` where most products compute in something else (no product at all in int8 or fp8, whose

@@ -7,14 +7,14 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.artifact import atomic_write
 from mvde.engines.tensorrt.build import user_cache_dir
 from mvde.errors import BackendError, IncompatibleEngineError, OutputError
+from mvde.files import atomic_write
 
 if TYPE_CHECKING:
     from mvde.cuda.memory import CudaDevice
     from mvde.engines.tensorrt.api import Api
-    from mvde.manifest import Manifest
+    from mvde.manifest import EngineManifest
 
 RUNTIME_CACHE_SUFFIX = ".runtime-cache"
 _DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
@@ -24,7 +24,7 @@ class Plan:
     """An engine of the library with its one execution context; not safe to use from two threads at once."""
 
     def __init__(
-        self, api: Api, engine: Any, path: Path, manifest: Manifest, runtime: Any = None, size_bytes: int = 0
+        self, api: Api, engine: Any, path: Path, manifest: EngineManifest, runtime: Any = None, size_bytes: int = 0
     ) -> None:
         """``runtime`` is kept, since the library asks that it outlives the engine."""
         self._size_bytes = size_bytes
@@ -77,9 +77,8 @@ class Plan:
         self._runtime = None
 
 
-def load_plan(api: Api, device: CudaDevice, path: Path, manifest: Manifest) -> Plan:
+def load_plan(api: Api, device: CudaDevice, path: Path, manifest: EngineManifest) -> Plan:
     """The plan at ``path``. Raises :class:`IncompatibleEngineError` with the library's reason where it is refused."""
-    assert manifest.engine is not None
     runtime = api.runtime()
     if manifest.engine.options.get("version_compatible"):
         runtime.engine_host_code_allowed = True  # such plans carry a small runtime of their own, as code
@@ -138,7 +137,7 @@ def _validity(api: Api, runtime: Any, content: bytes) -> str:
     return f"it is {validity.name.lower()} here ({', '.join(named) or 'no reason given'})"
 
 
-def _checked_tensors(api: Api, engine: Any, manifest: Manifest, path: Path) -> tuple[str, str]:
+def _checked_tensors(api: Api, engine: Any, manifest: EngineManifest, path: Path) -> tuple[str, str]:
     """Names of input and output. Raises :class:`IncompatibleEngineError` where they are not as the manifest says."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     modes = api.module.TensorIOMode

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mvde.cuda.gpu import Gpu
     from mvde.cuda.memory import CapturedGraph, CudaDevice, DeviceBuffer, PinnedArray
     from mvde.engines.tensorrt.api import Api
-    from mvde.manifest import Manifest
+    from mvde.manifest import EngineManifest
 
 
 class StatsKernel(Protocol):
@@ -52,7 +52,7 @@ class TensorRtEngine:
     """
 
     def __init__(
-        self, plan: Plan, device: CudaDevice, manifest: Manifest, info: EngineInfo, kernel: StatsKernel | None
+        self, plan: Plan, device: CudaDevice, manifest: EngineManifest, info: EngineInfo, kernel: StatsKernel | None
     ) -> None:
         """``kernel`` computes the statistics; without one (no NVRTC) they are left to the CPU."""
         free_bytes = device.free_bytes() + plan.size_bytes
@@ -270,14 +270,13 @@ class TensorRtEngine:
         check_dense(images)
 
 
-def load_session(api: Api, gpu: Gpu, path: Path, manifest: Manifest) -> TensorRtEngine:
+def load_session(api: Api, gpu: Gpu, path: Path, manifest: EngineManifest) -> TensorRtEngine:
     """The plan at ``path`` on this machine's GPU.
 
     Raises :class:`IncompatibleEngineError` where the library refuses it, :class:`BackendError` where the GPU fails.
     """
     from mvde.cuda.memory import CudaDevice
 
-    assert manifest.engine is not None
     record = manifest.engine
     device = CudaDevice()
     plan = load_plan(api, device, path, manifest)

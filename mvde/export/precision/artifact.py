@@ -7,28 +7,29 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from mvde.artifact import Artifact, file_record, load_artifact, manifest_path, staged_write, write_manifest
+from mvde.artifact import GraphArtifact, load_graph, manifest_path, write_manifest
 from mvde.engines.base import Graph
 from mvde.errors import ManifestError, UsageError
 from mvde.export.precision.lower import lower_graph, typed_path
 from mvde.export.precision.options import LowerOptions
+from mvde.files import file_record, staged_write
 from mvde.manifest import installed_versions
 
 _TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy")
 
 
-def write_typed(source: Artifact, precision: str, options: LowerOptions) -> Artifact:
+def write_typed(source: GraphArtifact, precision: str, options: LowerOptions) -> GraphArtifact:
     """The typed graph of an exported one, written beside it after it passed the gate; an older one is replaced.
 
     Raises what :func:`~mvde.export.precision.lower.lower_graph` raises; then nothing is written.
     """
-    if source.manifest.precision is not None:
+    if source.manifest.lowering is not None:
         raise UsageError(
-            f"{source.path} is typed already ({source.manifest.precision.precision}); give the fp32 graph it was made "
+            f"{source.path} is typed already ({source.manifest.lowering.precision}); give the fp32 graph it was made "
             "from"
         )
     folder = source.path.parent
-    graph = Graph(source.path, tuple(folder / record.name for record in source.manifest.companions))
+    graph = Graph(source.path, source.companions)
     with staged_write(folder, source.path.stem) as staging:
         typed = lower_graph(graph, precision, staging, options)
         manifest = replace(
@@ -37,32 +38,31 @@ def write_typed(source: Artifact, precision: str, options: LowerOptions) -> Arti
             file=file_record(typed.path),
             companions=tuple(file_record(path) for path in typed.companions),
             tools={**source.manifest.tools, **installed_versions(_TOOLS)},
-            precision=typed.precision,
+            lowering=typed.precision,
         )
         write_manifest(manifest, typed.path)
-    return load_artifact(folder / typed.path.name)
+    return load_graph(folder / typed.path.name)
 
 
-def find_typed(source: Artifact, precision: str, rest: str = "fp32") -> Artifact | None:
+def find_typed(source: GraphArtifact, precision: str, rest: str = "fp32") -> GraphArtifact | None:
     """The typed graph that lies beside an exported one and was made from it as it is now, its hash verified."""
     path = typed_path(source.path, precision, rest)
     if not manifest_path(path).is_file():
         return None
-    artifact = load_artifact(path)
-    record = artifact.manifest.precision
+    artifact = load_graph(path)
+    record = artifact.manifest.lowering
     if record is None:
         raise ManifestError(f"{manifest_path(path)} says nothing of dtypes, so {path} is not a typed graph; delete it")
     return artifact if record.onnx_sha256 == source.manifest.file.sha256 else None
 
 
-def lowerer(source: Artifact, options: LowerOptions) -> Callable[[Graph, str, Path], Graph]:
+def lowerer(source: GraphArtifact, options: LowerOptions) -> Callable[[Graph, str, Path], Graph]:
     """What ``mvde build`` calls to lower ``source``: the typed graph beside it, or one made now with ``options``."""
 
     def lower(graph: Graph, precision: str, folder: Path) -> Graph:
         found = None if options.calibration is not None else find_typed(source, precision, options.rest)
         if found is None:
             return lower_graph(graph, precision, folder, options)
-        companions = tuple(found.path.with_name(record.name) for record in found.manifest.companions)
-        return Graph(found.path, companions, found.manifest.precision)
+        return Graph(found.path, found.companions, found.manifest.lowering)
 
     return lower

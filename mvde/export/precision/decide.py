@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mvde.export.precision.groups import Group, bundles
 from mvde.export.precision.probe import Probe
 from mvde.export.precision.targets import NEGLIGIBLE, Target
-from mvde.parity import ParityReport
+from mvde.records import ParityReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir

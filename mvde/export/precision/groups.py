@@ -27,7 +27,7 @@ RESIDUAL = "residual stream"
 class Group:
     """Nodes by name; ``name`` says which weights they carry, from the first to the last, or which nodes they are.
 
-    ``num_computing`` counts the nodes but for casts, as :class:`mvde.manifest.PrecisionRecord` does. ``is_branch``
+    ``num_computing`` counts the nodes but for casts, as :class:`mvde.manifest.LoweringRecord` does. ``is_branch``
     marks the attentions and MLPs of a tower, of which there are many alike.
     """
 

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.artifact import sha256_file
 from mvde.engines.base import Graph
 from mvde.errors import UsageError
 from mvde.export.precision.emulate import emulated
-from mvde.export.precision.gate import GateReport, check, gate_record, judge
+from mvde.export.precision.gate import check, judge
 from mvde.export.precision.images import check_images, default_images, fingerprint
 from mvde.export.precision.load import load_fp32, multiply_adds
 from mvde.export.precision.options import METHODS, RESTS, HeldOut, LowerOptions
@@ -24,7 +23,9 @@ from mvde.export.precision.probe import Probe
 from mvde.export.precision.products import plan_products
 from mvde.export.precision.promise import num_attention, num_by_dtype, num_layer_norm
 from mvde.export.precision.targets import GATE
-from mvde.manifest import CalibrationRecord, PrecisionRecord
+from mvde.files import sha256_file
+from mvde.precision import Precision
+from mvde.records import CalibrationRecord, GateRecord, GateRun, LoweringRecord
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -69,7 +70,7 @@ def lower_graph(graph: Graph, precision: str, folder: Path, options: LowerOption
         replace(
             record,
             calibration=CalibrationRecord(len(images), fingerprint(images), plan.method, plan.balanced),
-            gate=gate_record(reports, GATE[precision], _ARITHMETIC),
+            gate=GateRecord(_ARITHMETIC, GATE[precision], tuple(reports)),
         ),
     )
 
@@ -134,7 +135,7 @@ def _save(model: ir.Model, target: Path) -> tuple[Path, ...]:
 
 def _judge(
     target: Path, base: ir.Model, held_out: Sequence[HeldOut], precision: str, plan: Plan, patch_size: int
-) -> list[GateReport]:
+) -> list[GateRun]:
     """What the gate measured of the file. Raises :class:`ParityError` past the tolerance."""
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
@@ -152,12 +153,12 @@ def _blame(plan: Plan) -> str:
     return f"Of the lowered nodes, these move depth most: {'; '.join(worst) or 'none'}. {advice}"
 
 
-def _record(graph: Graph, target: Path, precision: str, plan: Plan) -> PrecisionRecord:
+def _record(graph: Graph, target: Path, precision: str, plan: Plan) -> LoweringRecord:
     import onnx
 
     model = onnx.load(str(target))
-    return PrecisionRecord(
-        precision=precision,
+    return LoweringRecord(
+        precision=Precision(precision),
         onnx_sha256=sha256_file(graph.path),
         num_by_dtype=num_by_dtype(model),
         num_attention=num_attention(model),

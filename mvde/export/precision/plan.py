@@ -15,7 +15,8 @@ from mvde.export.precision.groups import Group, node_groups
 from mvde.export.precision.probe import Probe
 from mvde.export.precision.session import largest_magnitudes
 from mvde.export.precision.targets import TARGETS
-from mvde.manifest import KeptNodes
+from mvde.precision import Precision
+from mvde.records import KeptNodes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -56,7 +57,7 @@ def plan_floats(base: ir.Model, precision: str, probe: Probe) -> Plan:
     kept = kept_nodes(decision, precision, ranges)
     refused = refused_nodes(base, precision)
     if refused:
-        kept = (*kept, KeptNodes("nodes without the dtype", "fp32", len(refused), next(iter(refused.values()))))
+        kept = (*kept, KeptNodes("nodes without the dtype", Precision.FP32, len(refused), next(iter(refused.values()))))
     return Plan(lower(decision.lowered), decision, kept, "none")
 
 
@@ -69,7 +70,9 @@ def lower_rest(plan: Plan, base: ir.Model, precision: str, probe: Probe) -> Plan
     floats = plan_floats(base, precision, probe)
     model = plan.model.clone()
     cast_nodes(model, precision, {name for group in floats.decision.kept for name in group.nodes})
-    quantized = tuple(replace(item, dtype=precision) for item in plan.kept if item.group not in _names(floats.kept))
+    quantized = tuple(
+        replace(item, dtype=Precision(precision)) for item in plan.kept if item.group not in _names(floats.kept)
+    )
     return replace(plan, model=model, kept=quantized + floats.kept)
 
 
@@ -83,7 +86,7 @@ def kept_nodes(decision: Decision, precision: str, ranges: dict[str, str]) -> tu
     for group in decision.kept:
         bundle = decision.reasons.get(group.name)
         reason = ranges.get(group.name, _measured(bundle, precision) if bundle else "")
-        kept.append(KeptNodes(group.name, "fp32", group.num_computing, reason))
+        kept.append(KeptNodes(group.name, Precision.FP32, group.num_computing, reason))
     return tuple(kept)
 
 

@@ -10,7 +10,8 @@ from mvde.export.precision.cast import computes
 from mvde.export.precision.emulate import emulated
 from mvde.export.precision.groups import node_groups
 from mvde.export.precision.session import MAX_TENSOR_BYTES, GraphSession, with_outputs
-from mvde.parity import ParityReport, compare_depth
+from mvde.parity import compare_depth
+from mvde.records import ParityReport
 
 if TYPE_CHECKING:
     import numpy as np

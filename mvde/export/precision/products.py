@@ -24,7 +24,7 @@ from mvde.export.precision.targets import TARGETS
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from mvde.parity import ParityReport
+    from mvde.records import ParityReport
 
 _GAIN = 0.3
 """Share of the error that another way to take ranges must save, and balancing, whose ranges fit every channel tightly.

@@ -13,7 +13,7 @@ _BOOKKEEPING = {"Cast", "CastLike", "Constant", "ConstantOfShape", "QuantizeLine
 
 
 def num_by_dtype(model: onnx.ModelProto) -> dict[str, int]:
-    """Number of nodes by what they compute in; see :class:`mvde.manifest.PrecisionRecord`."""
+    """Number of nodes by what they compute in; see :class:`mvde.manifest.LoweringRecord`."""
     types, stored = value_types(model), _dequantized(model)
     count: Counter[str] = Counter()
     for node in model.graph.node:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mvde.records import GateTolerance
+
 
 @dataclass(frozen=True)
 class Target:
@@ -28,20 +30,6 @@ TARGETS = {
 
 NEGLIGIBLE = 0.1
 """Share of the target below which a group is not worth keeping: it would cost casts and change nothing."""
-
-
-@dataclass(frozen=True)
-class GateTolerance:
-    """Largest changes against the fp32 graph that a typed file may show on images that calibration did not see.
-
-    ``abs_rel`` is |ΔAbsRel| / AbsRel and ``delta1`` |Δδ1|, both against ground truth. ``mean_rel`` and ``p99_rel`` are
-    relative depth errors against the fp32 graph's depth, which also stands in for a ground truth that is not given.
-    """
-
-    abs_rel: float
-    delta1: float
-    mean_rel: float
-    p99_rel: float
 
 
 GATE = {

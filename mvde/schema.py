@@ -1,0 +1,112 @@
+"""Dataclasses from JSON, strictly: exactly the annotated keys and types, with the place of what is wrong in the error.
+
+A dataclass checks its own values in ``__post_init__`` and raises :class:`ManifestError`; readers rely on that and do
+not check again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from mvde.errors import ManifestError
+
+T = TypeVar("T")
+
+
+def read_record(kind: type[T], plain: Any, where: str, prefix: str = "") -> T:
+    """Dataclass from a mapping with exactly its keys; those with a default may be missing.
+
+    ``where`` names the file in errors, ``prefix`` the place in it (``"engine."``). Raises :class:`ManifestError` naming
+    the key that is missing, unknown, of another type or out of range.
+    """
+    if not isinstance(plain, dict):
+        raise ManifestError(f"{where}: {prefix or 'the manifest'} must be an object, but got {type(plain).__name__}")
+    specs = {spec.name: spec for spec in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    for key in plain:
+        if key not in specs:
+            raise ManifestError(f"{where}: unknown key {prefix}{key}; known keys: {', '.join(specs)}")
+    values = {}
+    for name, spec in specs.items():
+        if name in plain:
+            values[name] = _convert(hints[name], plain[name], where, prefix + name)
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise ManifestError(f"{where}: the key {prefix}{name} is missing; export or build the artefact again")
+    try:
+        return kind(**values)
+    except ManifestError as error:
+        raise ManifestError(f"{where}: {error}") from None
+
+
+def to_json_types(record: Any) -> dict[str, Any]:
+    """Nested dict of JSON types of a dataclass; fields that hold their default are left out, in nested ones too.
+
+    Raises :class:`ValueError` for a number that is not finite.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(_plain(record), allow_nan=False))
+    return plain
+
+
+def expect(holds: bool, key: str, got: object, expected: str) -> None:
+    """Raise :class:`ManifestError` naming the key, what it is and what it should be, unless the condition holds."""
+    if not holds:
+        raise ManifestError(f"{key} is {got!r}, but expected {expected}")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        specs = dataclasses.fields(value)
+        return {spec.name: _plain(item) for spec in specs if (item := getattr(value, spec.name)) != _default(spec)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _default(spec: dataclasses.Field[Any]) -> Any:
+    return spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default
+
+
+def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+    """``value`` as the annotated type, without any coercion but int → float, list → tuple and text → enumeration."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is types.UnionType:
+        return None if value is None else _convert(arguments[0], value, where, key)
+    if dataclasses.is_dataclass(hint):
+        return read_record(typing.cast("type[Any]", hint), value, where, f"{key}.")
+    if origin is tuple:
+        return _convert_tuple(arguments, value, where, key)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _convert_enum(hint, value, where, key)
+    if hint is float and type(value) is int:
+        return float(value)
+    expected: Any = origin or hint
+    if type(value) is not expected:
+        raise ManifestError(f"{where}: {key} must be {expected.__name__}, but got {type(value).__name__} {value!r}")
+    if origin is dict:
+        return {name: _convert(arguments[1], item, where, f"{key}.{name}") for name, item in value.items()}
+    return value
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, key: str) -> tuple[Any, ...]:
+    num_fixed = None if arguments[-1] is Ellipsis else len(arguments)
+    if not isinstance(value, list) or (num_fixed is not None and len(value) != num_fixed):
+        wanted = "a list" if num_fixed is None else f"a list of {num_fixed}"
+        raise ManifestError(f"{where}: {key} must be {wanted}, but got {value!r}")
+    return tuple(_convert(arguments[0], item, where, f"{key}[{index}]") for index, item in enumerate(value))
+
+
+def _convert_enum(hint: type[enum.Enum], value: Any, where: str, key: str) -> enum.Enum:
+    names = [member.value for member in hint]
+    if type(value) is not str or value not in names:
+        raise ManifestError(f"{where}: {key} is {value!r}, but expected one of {', '.join(names)}")
+    return hint(value)
