@@ -177,9 +177,10 @@ def plain_openvino(path: Path, resolution: tuple[int, int]) -> Frame:
 def runtime_frame(
     model: Any, resolution: tuple[int, int], engine_id: Any, folder: Path, stack: contextlib.ExitStack
 ) -> Frame:
+    from mvde.cli.lowering import lower_options
+
     from mvde import DepthRuntime
     from mvde.artifact import artifact_stem, find_onnx
-    from mvde.cli.lowering import lower_options
     from mvde.engines.build import build_engine
     from mvde.engines.store import engine_folder
     from mvde.export.onnx import export_onnx

@@ -15,7 +15,8 @@ from mvde.cli.shared_options import JSON_HELP, RES_HELP, DataOptions, only
 from mvde.errors import UsageError
 
 if TYPE_CHECKING:
-    from mvde.datasets.base import DepthDataset
+    from mvde.alignment import Alignment
+    from mvde.datasets.sample import DepthDataset
     from mvde.metrics import MetricTotals
     from mvde.pipelines.eval_depth import DepthSource
 
@@ -97,7 +98,7 @@ def _camera(canonical_focal: float | None, dataset: DepthDataset, assume: bool) 
     return "assumed" if assume or len(dataset) == 0 or dataset[0].focal is None else "known"
 
 
-def _print_table(title: str, totals: dict[str, MetricTotals]) -> None:
+def _print_table(title: str, totals: dict[Alignment, MetricTotals]) -> None:
     from rich.console import Console
     from rich.table import Table
 

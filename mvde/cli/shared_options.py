@@ -20,7 +20,7 @@ from mvde.export.range_method import RangeMethod
 from mvde.resolution import parse_resolution
 
 if TYPE_CHECKING:
-    from mvde.datasets.base import DepthDataset
+    from mvde.datasets.sample import DepthDataset
 
 Value = TypeVar("Value")
 

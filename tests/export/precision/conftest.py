@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from mvde.records import GateTolerance, LoweringRecord, ParityReport
 
 from mvde.export.precision import targets
 from mvde.precision import Precision
+from mvde.records import GateTolerance, LoweringRecord, ParityReport
 
 WIDE = targets.Target(1.0, 1.0)
 
