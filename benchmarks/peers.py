@@ -251,7 +251,7 @@ def print_table(rows: list[dict[str, Any]], title: str) -> None:
 
 
 def store(path: Path, rows: list[dict[str, Any]], graph: str, num_rounds: int) -> None:
-    from mvde.bench.machine import describe_machine
+    from mvde.bench.host import describe_machine
     from mvde.manifest import installed_versions
 
     tools = installed_versions(("torch", "onnxruntime", "openvino", "numpy", "pillow"))

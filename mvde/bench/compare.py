@@ -84,7 +84,7 @@ def machine_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
 
 
 def check_same_frames(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Nothing, if both settings fit the same frames into the engine. Raises :class:`ReportError` if not."""
+    """Raise :class:`ReportError` unless both settings fit the same frames into the engine."""
     for key in ("frames", "fit"):
         if old.get(key) != new.get(key):
             raise ReportError(
@@ -107,9 +107,9 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Comparison]:
 
 
 def check_regression(comparisons: Sequence[Comparison], max_regression: float) -> None:
-    """Nothing, if no engine's median time is more than ``max_regression`` times the old one.
+    """Raise :class:`RegressionError` naming the engines whose median is over ``max_regression`` times the old one.
 
-    A ratio counts only where its interval excludes 1. Raises :class:`RegressionError` naming the engines.
+    A ratio counts only where its interval excludes 1.
     """
     slower = [one for one in comparisons if one.p50.ratio > max_regression and one.p50.low > 1]
     if slower:

@@ -21,8 +21,7 @@ import numpy as np
 from mvde.artifact import EngineArtifact
 from mvde.bench import distribution, energy, peaks
 from mvde.bench.distribution import Distribution, WarmUp
-from mvde.bench.machine import describe_machine as describe_machine  # where it used to be
-from mvde.bench.machine import resident_bytes
+from mvde.bench.host import resident_bytes
 from mvde.bench.pacing import Concurrent, ConcurrentRun, Paced, PacedRun
 from mvde.engines.base import DeviceEngine
 from mvde.engines.machine import cpu_name
@@ -43,7 +42,7 @@ _NUM_TURNS = 4  # where a turn's length is not given
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchOptions:
     """What is measured: every engine gets ``num_frames`` frames, or as many as fit into ``duration_s`` seconds (ten at
     least), and as long at ``paced_fps`` frames per second and from ``num_threads`` threads, where those are given."""
 
@@ -53,8 +52,7 @@ class Plan:
     paced_fps: float | None = None
     num_threads: int | None = None
 
-    def check(self) -> None:
-        """Nothing, if it can be carried out. Raises :class:`UsageError` naming the value that is out of range."""
+    def __post_init__(self) -> None:
         if not 0 < self.duration_s < math.inf or (self.num_frames is not None and self.num_frames < 1):
             raise UsageError(
                 "a benchmark needs a positive duration and number of frames, but got "
@@ -104,6 +102,7 @@ class Measurement:
     device: str
     library_version: str
     options: dict[str, Any]
+    rewrites: dict[str, str]
     folder: str
     file_sha256: str
     load_ms: float
@@ -150,7 +149,7 @@ class _Run:
 def measure_engines(
     artifacts: Sequence[EngineArtifact],
     images: Sequence[NDArray[np.uint8]],
-    plan: Plan = Plan(),
+    options: BenchOptions = BenchOptions(),
     *,
     assess: Callable[[DepthRuntime], Assessment] | None = None,
     on_frame: Callable[[], None] = lambda: None,
@@ -159,19 +158,18 @@ def measure_engines(
 
     The engines take turns. ``assess`` is called with each engine at the end, still loaded; ``on_frame`` after frames.
 
-    Raises :class:`UsageError` for a plan that cannot be carried out, and what loading and running an engine raises.
+    Raises what loading and running an engine raises.
     """
-    plan.check()
     runs: list[_Run] = []
     try:
         for artifact in artifacts:
-            runs.append(_start(artifact, images[0], plan))
-        _take_frames(runs, images, plan, on_frame)
+            runs.append(_start(artifact, images[0], options))
+        _take_frames(runs, images, options, on_frame)
         for run in runs:
-            _stream(run, images, plan)
-        _at_a_cameras_clock(runs, images, plan, on_frame)
-        _from_several_threads(runs, images, plan, on_frame)
-        _on_their_devices(runs, images[0], plan)
+            _stream(run, images, options)
+        _at_a_cameras_clock(runs, images, options, on_frame)
+        _from_several_threads(runs, images, options, on_frame)
+        _on_their_devices(runs, images[0], options)
         for run in runs:
             run.assessment = assess(run.runtime) if assess is not None else Assessment()
         return [_measurement(run) for run in runs]
@@ -180,7 +178,7 @@ def measure_engines(
             run.runtime.close()
 
 
-def _start(artifact: EngineArtifact, image: NDArray[np.uint8], plan: Plan) -> _Run:
+def _start(artifact: EngineArtifact, image: NDArray[np.uint8], options: BenchOptions) -> _Run:
     """Engine loaded and warm; the first frame's time is kept, since a robot waits for it."""
     gc.collect()
     before_bytes = resident_bytes()
@@ -188,11 +186,11 @@ def _start(artifact: EngineArtifact, image: NDArray[np.uint8], plan: Plan) -> _R
     runtime = DepthRuntime.load(Path(artifact.path))
     load_ms = _ms_since(started)
     started = time.perf_counter()
-    runtime.infer(image, plan.fit)
+    runtime.infer(image, options.fit)
     first_frame_ms = _ms_since(started)
-    times_ms, deadline = [first_frame_ms], time.perf_counter() + plan.duration_s
+    times_ms, deadline = [first_frame_ms], time.perf_counter() + options.duration_s
     while not distribution.is_steady(times_ms):
-        times_ms.append(runtime.infer(image, plan.fit).timings.total_ms)
+        times_ms.append(runtime.infer(image, options.fit).timings.total_ms)
         is_over = time.perf_counter() > deadline or len(times_ms) >= MAX_WARMUP_FRAMES
         if is_over and len(times_ms) > MIN_WARMUP_FRAMES:
             break
@@ -201,62 +199,64 @@ def _start(artifact: EngineArtifact, image: NDArray[np.uint8], plan: Plan) -> _R
 
 
 def _take_frames(
-    runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], plan: Plan, on_frame: Callable[[], None]
+    runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], options: BenchOptions, on_frame: Callable[[], None]
 ) -> None:
-    """Frames of every engine, in turns, until each has what the plan wants."""
-    started, budget_s, wanted = time.perf_counter(), plan.duration_s * len(runs), plan.num_frames
+    """Frames of every engine, in turns, until each has what the options want."""
+    started, budget_s, wanted = time.perf_counter(), options.duration_s * len(runs), options.num_frames
     while True:
         for run in runs:
             if len(runs) > 1:
-                run.runtime.infer(images[0], plan.fit)
-            _take_turn(run, images, plan, on_frame)
+                run.runtime.infer(images[0], options.fit)
+            _take_turn(run, images, options, on_frame)
         num_frames = min(len(run.timings) for run in runs)
         if num_frames >= (wanted or MIN_FRAMES) and (wanted or time.perf_counter() - started >= budget_s):
             return
 
 
-def _take_turn(run: _Run, images: Sequence[NDArray[np.uint8]], plan: Plan, on_frame: Callable[[], None]) -> None:
-    turn_ends = time.perf_counter() + min(TURN_S, plan.duration_s / _NUM_TURNS)
-    most = None if plan.num_frames is None else -(-plan.num_frames // _NUM_TURNS)
+def _take_turn(
+    run: _Run, images: Sequence[NDArray[np.uint8]], options: BenchOptions, on_frame: Callable[[], None]
+) -> None:
+    turn_ends = time.perf_counter() + min(TURN_S, options.duration_s / _NUM_TURNS)
+    most = None if options.num_frames is None else -(-options.num_frames // _NUM_TURNS)
     for count in itertools.count():
-        if plan.num_frames is not None and (count == most or len(run.timings) == plan.num_frames):
+        if options.num_frames is not None and (count == most or len(run.timings) == options.num_frames):
             return
-        if plan.num_frames is None and count >= MIN_TURN_FRAMES and time.perf_counter() >= turn_ends:
+        if options.num_frames is None and count >= MIN_TURN_FRAMES and time.perf_counter() >= turn_ends:
             return
         image = images[len(run.timings) % len(images)]
-        run.timings.append(run.runtime.infer(image, plan.fit).timings)
+        run.timings.append(run.runtime.infer(image, options.fit).timings)
         on_frame()
 
 
-def _stream(run: _Run, images: Sequence[NDArray[np.uint8]], plan: Plan) -> None:
+def _stream(run: _Run, images: Sequence[NDArray[np.uint8]], options: BenchOptions) -> None:
     """Throughput and energy of a stream of half as many frames as were measured singly."""
     batch = run.runtime.info.batch
     count = max(max(len(run.timings) // 2, MIN_FRAMES) // batch * batch, batch)
     frames = itertools.islice(itertools.cycle(images), count)
-    run.runtime.infer(images[0], plan.fit)
+    run.runtime.infer(images[0], options.fit)
     started = time.perf_counter()
     with energy.measure(energy.counters()) as used:
-        num_results = sum(1 for _ in run.runtime.stream(frames, plan.fit))
+        num_results = sum(1 for _ in run.runtime.stream(frames, options.fit))
     run.throughput_fps = num_results / (time.perf_counter() - started)
     run.energy_j = {name: joules / num_results for name, joules in used.joules.items()}
 
 
 def _at_a_cameras_clock(
-    runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], plan: Plan, on_frame: Callable[[], None]
+    runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], options: BenchOptions, on_frame: Callable[[], None]
 ) -> None:
-    if plan.paced_fps is not None:
-        paced = [PacedRun(run.runtime, images, plan.fit, plan.paced_fps) for run in runs]
-        _take_turns(runs, [one.run for one in paced], images[0], plan, on_frame)
+    if options.paced_fps is not None:
+        paced = [PacedRun(run.runtime, images, options.fit, options.paced_fps) for run in runs]
+        _take_turns(runs, [one.run for one in paced], images[0], options, on_frame)
         for run, one in zip(runs, paced, strict=True):
             run.paced = one.result()
 
 
 def _from_several_threads(
-    runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], plan: Plan, on_frame: Callable[[], None]
+    runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], options: BenchOptions, on_frame: Callable[[], None]
 ) -> None:
-    if plan.num_threads is not None:
-        concurrent = [ConcurrentRun(run.runtime, images, plan.fit, plan.num_threads) for run in runs]
-        _take_turns(runs, [one.run for one in concurrent], images[0], plan, on_frame)
+    if options.num_threads is not None:
+        concurrent = [ConcurrentRun(run.runtime, images, options.fit, options.num_threads) for run in runs]
+        _take_turns(runs, [one.run for one in concurrent], images[0], options, on_frame)
         for run, one in zip(runs, concurrent, strict=True):
             run.concurrent = one.result()
 
@@ -265,23 +265,23 @@ def _take_turns(
     runs: Sequence[_Run],
     turns: Sequence[Callable[[float, Callable[[], None]], None]],
     image: NDArray[np.uint8],
-    plan: Plan,
+    options: BenchOptions,
     on_frame: Callable[[], None],
 ) -> None:
     for _ in range(_NUM_TURNS):
         for run, turn in zip(runs, turns, strict=True):
-            run.runtime.infer(image, plan.fit)
-            turn(plan.duration_s / _NUM_TURNS, on_frame)
+            run.runtime.infer(image, options.fit)
+            turn(options.duration_s / _NUM_TURNS, on_frame)
 
 
-def _on_their_devices(runs: Sequence[_Run], image: NDArray[np.uint8], plan: Plan) -> None:
+def _on_their_devices(runs: Sequence[_Run], image: NDArray[np.uint8], options: BenchOptions) -> None:
     """Times of the networks alone, where an engine can tell them, as many as frames were measured."""
     for _ in range(_NUM_TURNS):
         for run in runs:
             if isinstance(run.runtime.engine, DeviceEngine):
                 info = run.runtime.info
                 size = (image.shape[0], image.shape[1])
-                fitted = fit_image(image, place(size, info.resolution, plan.fit))
+                fitted = fit_image(image, place(size, info.resolution, options.fit))
                 batch = np.repeat(fitted[None], info.batch, axis=0)
                 count = -(-len(run.timings) // _NUM_TURNS)
                 run.device_times_ms += run.runtime.engine.device_times_ms(batch, count)
@@ -305,6 +305,7 @@ def _measurement(run: _Run) -> Measurement:
         device=info.device,
         library_version=info.library_version,
         options=dict(info.options),
+        rewrites=dict(info.rewrites),
         folder=run.artifact.path.parent.name,
         file_sha256=manifest.file.sha256,
         load_ms=run.load_ms,
@@ -336,7 +337,8 @@ def _efficiency(run: _Run, infer_ms: Sequence[float]) -> Efficiency | None:
     if num_flops is None:
         return None
     times_ms = run.device_times_ms or infer_ms
-    products = peaks.product_speed(info.executed_precision.split("+")[0]) if info.device == cpu_name() else None
+    precision = info.main_precision if info.device == cpu_name() else None
+    products = None if precision is None else peaks.product_speed(precision)
     return Efficiency(num_flops, num_flops / float(np.median(times_ms)) * 1e3, products)
 
 

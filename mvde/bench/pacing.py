@@ -55,7 +55,7 @@ class PacedRun:
         self._num_dropped = 0
 
     def run(self, duration_s: float, on_frame: Callable[[], None]) -> None:
-        """Nothing; frames 0, 1, … are captured ``1 / fps`` apart for ``duration_s`` seconds, one at least."""
+        """Run on frames 0, 1, …, captured ``1 / fps`` apart for ``duration_s`` seconds, one at least."""
         period_s, started = 1 / self._fps, time.perf_counter()
         num_captured = max(round(duration_s * self._fps), 1)
         index = 0
@@ -84,7 +84,7 @@ class ConcurrentRun:
         self._elapsed_s = 0.0
 
     def run(self, duration_s: float, on_frame: Callable[[], None]) -> None:
-        """Nothing; every thread takes frames for ``duration_s`` seconds, one at least. Its errors are raised here."""
+        """Let every thread take frames for ``duration_s`` seconds, one at least. Its errors are raised here."""
         started = time.perf_counter()
         deadline = started + duration_s
         errors: list[BaseException] = []
@@ -121,7 +121,7 @@ class ConcurrentRun:
 
 
 def _sleep_until(when: float) -> None:
-    """Nothing, at ``when`` on time.perf_counter's clock or a little after, as the system wakes sleepers."""
+    """Return at ``when`` on time.perf_counter's clock or a little after, as the system wakes sleepers."""
     wait_s = when - time.perf_counter()
     if wait_s > 0:
         time.sleep(wait_s)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
-_RUNS_IN = {"fp32": {"f32"}, "bf16": {"bf16"}, "fp16": {"f16"}, "int8": {"i8", "u8"}}
+from mvde.engines.backends import backend, backend_names
+from mvde.errors import MissingDependencyError
+from mvde.precision import Precision
+
 _NUM_PRODUCTS = 4  # in a chain, so that the cost of one call and of its conversions is small beside them
 _SIZES = (512, 1024, 2048)  # the first fits in a core's own cache, the last in none
 _SECONDS_PER_SIZE = 0.4
@@ -47,23 +48,18 @@ class ProductSpeed:
 
 
 @lru_cache(maxsize=8)
-def product_speed(precision: str) -> ProductSpeed | None:
+def product_speed(precision: Precision) -> ProductSpeed | None:
     """Speed of matrix products of a precision on this CPU.
 
-    Square products of 512 to 2048 by constant weights, through OpenVINO (oneDNN), on all CPUs that this process may
-    use; without OpenVINO, NumPy's for fp32. ``None`` where nothing that is installed computes in that precision.
+    Square products of 512 to 2048 by constant weights, through the first backend that can run them (OpenVINO, which
+    has oneDNN), on all CPUs that this process may use; without one, NumPy's for fp32. ``None`` where nothing that is
+    installed computes in that precision.
     """
-    if precision not in _HINTS:
-        return None
-    try:
-        import openvino
-    except ImportError:
-        return _numpy_speed() if precision == "fp32" else None
     speeds: list[float] = []
     for size in _SIZES:
-        run = _openvino_products(openvino, size, precision)
+        run = _products(precision, size)
         if run is None:
-            return None
+            return _numpy_speed() if precision is Precision.FP32 else None
         seconds = best_seconds(run, _SECONDS_PER_SIZE)
         speeds.append(2.0 * size**3 * _NUM_PRODUCTS / seconds)
         if seconds > 2 * _SECONDS_PER_SIZE:  # a small machine: a size eight times as large would take too long
@@ -120,44 +116,13 @@ def _numpy_speed() -> ProductSpeed:
     return ProductSpeed(max(speeds), speeds[-1])
 
 
-def _openvino_products(openvino: Any, size: int, precision: str) -> Callable[[], object] | None:
-    """Function that runs a chain of products (size, size) x (size, size); ``None`` where another precision would run.
-
-    The weights are constants, as an engine's are: the library packs them once.
-    """
-    import openvino.opset13 as ops
-
-    from mvde.engines.openvino import shared_core
-
-    rng = np.random.default_rng(0)
-    x = ops.parameter([size, size], np.float32)
-    value = x
-    for _ in range(_NUM_PRODUCTS):
-        if precision == "int8":
-            value = _quantized(ops, value)
-            levels = ops.convert(ops.constant(rng.integers(-127, 128, (size, size), dtype=np.int8)), np.float32)
-            weight = ops.multiply(levels, ops.constant(np.full((size, 1), 1 / 127, np.float32)))
-        else:
-            weight = ops.constant((rng.standard_normal((size, size)) / size**0.5).astype(np.float32))
-        value = ops.matmul(value, weight, False, True)
-    options = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
-    try:
-        compiled = shared_core().compile_model(openvino.Model([value], [x], "products"), "CPU", options)
-    except RuntimeError:
-        return None
-    if not _runs_in(compiled, _RUNS_IN[precision]):
-        return None
-    request, image = compiled.create_infer_request(), rng.standard_normal((size, size)).astype(np.float32)
-    return lambda: request.infer([image], share_inputs=True)
-
-
-def _quantized(ops: Any, value: Any) -> Any:
-    low, high = (np.array([bound], np.float32) for bound in (-1.0, 127 / 128))
-    return ops.fake_quantize(value, low, high, low, high, 256)
-
-
-def _runs_in(compiled: Any, precisions: set[str]) -> bool:
-    """Whether every product of the compiled model runs in one of the precisions, by its executed graph."""
-    about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
-    products = [one for one in about if one["layerType"].astype(str) in {"FullyConnected", "MatMul"}]
-    return bool(products) and all(one["runtimePrecision"].astype(str) in precisions for one in products)
+def _products(precision: Precision, size: int) -> Callable[[], object] | None:
+    """A call that runs a chain of products (size, size) x (size, size); ``None`` where no backend can."""
+    for name in backend_names():
+        try:
+            run = backend(name).products(precision, size, _NUM_PRODUCTS)
+        except MissingDependencyError:
+            continue
+        if run is not None:
+            return run
+    return None

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from mvde.bench.compare import SCHEMA_VERSION, Comparison
 from mvde.bench.conditions import Conditions
-from mvde.bench.measure import Assessment, Measurement, Plan
+from mvde.bench.measure import Assessment, BenchOptions, Measurement
 from mvde.bench.peaks import ProductSpeed
-from mvde.engines import openvino_attention as attention
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +75,7 @@ class Report:
 
 
 def settings_of(
-    plan: Plan, images: Sequence[NDArray[np.uint8]], cpus: Sequence[int] | None, data: str | None
+    options: BenchOptions, images: Sequence[NDArray[np.uint8]], cpus: Sequence[int] | None, data: str | None
 ) -> dict[str, Any]:
     """What was asked for, as JSON types; ``frames`` identifies the images by their bytes."""
     digest = hashlib.sha256()
@@ -84,7 +83,7 @@ def settings_of(
         digest.update(str(image.shape).encode())
         digest.update(image.tobytes())
     return {
-        **dataclasses.asdict(plan),
+        **dataclasses.asdict(options),
         "frames": f"{len(images)} images, SHA-256 {digest.hexdigest()[:16]}",
         "frame_sizes": sorted({f"{image.shape[0]}x{image.shape[1]}" for image in images}),
         "cpus": list(cpus) if cpus is not None else None,
@@ -159,7 +158,7 @@ def milliseconds(value: float) -> str:
 
 def _attention(one: Measurement) -> str:
     """Whose attention runs, where the engine says so."""
-    return attention.NAMES.get(one.options.get(attention.OPTION, ""), NONE)
+    return re.split("[,;]", one.rewrites.get("attention", NONE))[0]  # without the count, and without the reason
 
 
 def _warm_up(one: Measurement) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mvde.errors import BackendError
+from mvde.precision import Precision
 
 _FILE = Path(__file__).with_name("known_bad.json")
 _BATCHES: dict[str, Callable[[int], bool]] = {
@@ -26,7 +27,7 @@ class Combination:
     backend: str
     version: str
     compute_capabilities: tuple[str, ...]
-    precision: str
+    precision: Precision
     batch: int
 
 
@@ -42,7 +43,7 @@ class KnownBad:
     backend: str
     first: str
     before: str
-    precisions: tuple[str, ...]
+    precisions: tuple[Precision, ...]
     compute_capabilities: tuple[str, ...]
     batches: str
     what: str
@@ -74,6 +75,7 @@ def all_known_bad() -> tuple[KnownBad, ...]:
     entries = json.loads(_FILE.read_text(encoding="utf-8"))
     for entry in entries:
         entry["first"] = entry.pop("from")
+        entry["precisions"] = [Precision(text) for text in entry["precisions"]]
     return tuple(KnownBad(**{key: _frozen(value) for key, value in entry.items()}) for entry in entries)
 
 

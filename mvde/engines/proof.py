@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,23 +12,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mvde.artifact import GraphArtifact, load_artifact, write_manifest
-from mvde.engines import onnxruntime
-from mvde.engines.store import backend_module, check_machine
-from mvde.engines.tolerances import TOLERANCES, check_tolerance
+from mvde.artifact import EngineArtifact, GraphArtifact, load_artifact, write_manifest
+from mvde.engines.backends import backend
+from mvde.engines.base import Backend, BuildOptions, Engine
+from mvde.engines.compile import Recipe, open_compiled
+from mvde.engines.onnxruntime.engine import open_onnx
+from mvde.engines.store import check_machine
+from mvde.engines.tolerances import check_tolerance
 from mvde.errors import ArtifactError, UsageError
-from mvde.manifest import EngineManifest, GraphManifest
+from mvde.manifest import EngineManifest
 from mvde.parity import compare_depth, merge_reports
 from mvde.records import EngineParity, ParityReport
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mvde.engines.base import Engine
-    from mvde.records import EngineRecord, GraphParity
-
 REFERENCE_FILE = "engine.reference.npz"
-REFERENCE = "the exported fp32 graph in ONNX Runtime"
+
+LAYERS_FILE = "engine.layers.json"
+"""What the library says of the engine's layers, where it says anything and a device could load the engine."""
 
 Infer = Callable[["NDArray[np.uint8]"], "NDArray[np.float32]"]
 
@@ -42,7 +45,7 @@ class Reference:
     @classmethod
     def of_graph(cls, source: GraphArtifact, images: NDArray[np.uint8]) -> Reference:
         """The fp32 graph's depth of the images, by ONNX Runtime."""
-        with contextlib.closing(onnxruntime.open_onnx(source.path)) as graph:
+        with contextlib.closing(open_onnx(source.path)) as graph:
             return cls(images, infer_batches(graph.infer, images, source.manifest.batch))
 
     @classmethod
@@ -62,12 +65,6 @@ class Reference:
         return REFERENCE_FILE
 
 
-def measure(engine: Engine, reference: Reference, patch_size: int) -> ParityReport:
-    """Differences between an engine and the reference."""
-    depth = infer_batches(engine.infer, reference.images, engine.info.batch)
-    return compare_each(depth, reference.depth, patch_size)
-
-
 def compare_each(candidate: NDArray[np.float32], reference: NDArray[np.float32], patch_size: int) -> ParityReport:
     """One report over depth batches (K, H, W), compared image by image, which bounds the memory."""
     pairs = zip(candidate, reference, strict=True)
@@ -84,18 +81,38 @@ def infer_batches(infer: Infer, images: NDArray[np.uint8], batch: int) -> NDArra
     return np.concatenate(parts)
 
 
+def prove_build(
+    recipe: Recipe, staging: Path, manifest: EngineManifest, options: BuildOptions, reference: Reference
+) -> tuple[ParityReport, float]:
+    """Parity of the engine in ``staging`` with its fp32 graph, and the seconds it took to load.
+
+    Raises :class:`ParityError` past the tolerance of the engine's precision, for the engine or for a rebuild of it.
+    """
+    engine, load_s = _loaded(recipe.backend, staging, manifest)
+    with contextlib.closing(engine):
+        if layers := engine.layers():
+            (staging / LAYERS_FILE).write_text(layers, encoding="utf-8")
+        depth = infer_batches(engine.infer, reference.images, manifest.batch)
+    report = compare_each(depth, reference.depth, manifest.patch_size)
+    check_parity(report, manifest)
+    for number in range(2, options.num_builds + 1):
+        rebuilt = _rebuilt_depth(recipe, staging, options, reference)
+        drift = compare_each(rebuilt, depth, manifest.patch_size)
+        what = f"build {number} of {options.num_builds} of {recipe.engine_id} (against build 1)"
+        check_parity(drift, manifest, what)
+    return report, load_s
+
+
 def check_parity(report: ParityReport, manifest: EngineManifest, what: str = "") -> None:
     """Raise :class:`ParityError` unless the report is inside the tolerance of the engine's precision."""
-    record = manifest.engine
     low, high = manifest.depth_range_m
-    check_tolerance(report, TOLERANCES[record.precision], high - low, what or f"engine {record.id}")
+    check_tolerance(report, manifest.parity.tolerance, high - low, what or f"engine {manifest.engine.id}")
 
 
-def parity_record(report: ParityReport | None, record: EngineRecord, export: GraphParity) -> EngineParity:
-    """What the manifest says of parity: the measured differences and where, or that nothing was measured."""
-    backend = backend_module(record.backend)
-    device = backend.device_facts() if report is not None and hasattr(backend, "device_facts") else None
-    return EngineParity(REFERENCE, TOLERANCES[record.precision], export, report, device)
+def measured_parity(manifest: EngineManifest, report: ParityReport | None) -> EngineParity:
+    """The parity of a manifest with what was measured here, and on which device; ``None`` leaves it unproved."""
+    device = backend(manifest.engine.backend).device_facts() if report is not None else None
+    return dataclasses.replace(manifest.parity, measured=report, measured_on=device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,22 +132,44 @@ def prove_engine(path: Path) -> Proof:
     :class:`IncompatibleEngineError` where it cannot run here, :class:`ParityError` past the tolerance: the manifest
     stays as it was then, and the engine unusable.
     """
-    artifact = load_artifact(path / "engine.json" if path.is_dir() else path)
+    artifact = _engine_at(path)
     manifest, folder = artifact.manifest, artifact.path.parent
-    if isinstance(manifest, GraphManifest):
-        raise UsageError(f"{artifact.path} is an ONNX graph; `mvde prove` measures an engine that `mvde build` wrote")
-    if REFERENCE_FILE not in {record.name for record in manifest.companions}:
-        raise UsageError(
-            f"{folder} carries no reference: {manifest.engine.backend} engines are measured as they are built"
-        )
     check_machine(manifest, str(folder))
     reference = Reference.read(folder / REFERENCE_FILE)
-    started = time.perf_counter()
-    engine: Engine = backend_module(manifest.engine.backend).load(artifact.path, manifest)
-    load_s = time.perf_counter() - started
+    engine, load_s = _loaded(backend(manifest.engine.backend), folder, manifest)
     with contextlib.closing(engine):
-        report = measure(engine, reference, manifest.patch_size)
+        depth = infer_batches(engine.infer, reference.images, manifest.batch)
+    report = compare_each(depth, reference.depth, manifest.patch_size)
     check_parity(report, manifest)
-    stamped = dataclasses.replace(manifest, parity=parity_record(report, manifest.engine, manifest.parity.export))
-    write_manifest(stamped, artifact.path)
-    return Proof(folder, stamped, report, load_s)
+    proved = dataclasses.replace(manifest, parity=measured_parity(manifest, report))
+    write_manifest(proved, artifact.path)
+    return Proof(folder, proved, report, load_s)
+
+
+def _engine_at(path: Path) -> EngineArtifact:
+    """The engine at a path, verified. Raises :class:`UsageError` where nothing lies beside it to measure it against."""
+    artifact = load_artifact(path / "engine.json" if path.is_dir() else path)
+    if not isinstance(artifact.manifest, EngineManifest):
+        raise UsageError(f"{artifact.path} is an ONNX graph; `mvde prove` measures an engine that `mvde build` wrote")
+    manifest = artifact.manifest
+    if REFERENCE_FILE not in {record.name for record in manifest.companions}:
+        raise UsageError(
+            f"{artifact.path.parent} carries no reference: {manifest.engine.backend} engines are measured as they are "
+            "built"
+        )
+    return EngineArtifact(artifact.path, manifest)
+
+
+def _rebuilt_depth(recipe: Recipe, folder: Path, options: BuildOptions, reference: Reference) -> NDArray[np.float32]:
+    """Depth (K, H, W) of the reference's images by another build of the recipe, of which nothing is kept."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        engine = open_compiled(recipe, Path(scratch), recipe.backend.rebuild_options(options))
+        with contextlib.closing(engine):
+            return infer_batches(engine.infer, reference.images, engine.info.batch)
+
+
+def _loaded(served_by: Backend, folder: Path, manifest: EngineManifest) -> tuple[Engine, float]:
+    """The engine in ``folder``, and the seconds it took to load."""
+    started = time.perf_counter()
+    engine = served_by.load(folder / manifest.file.name, manifest)
+    return engine, time.perf_counter() - started

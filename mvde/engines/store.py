@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from mvde.artifact import (
     ENGINE_DIR,
     EXPORT_DIR,
-    AnyArtifact,
     EngineArtifact,
     artifact_stem,
     find_engines,
@@ -18,48 +16,28 @@ from mvde.artifact import (
     manifest_path,
     read_manifest,
 )
-from mvde.engines.base import BACKENDS, PRECISIONS, Engine, EngineId, Support
+from mvde.engines.backends import backend, backend_names
+from mvde.engines.base import Engine, EngineId, Support
 from mvde.engines.machine import cpu_features
 from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, MissingDependencyError
-from mvde.manifest import EngineManifest, GraphManifest, Manifest
+from mvde.manifest import EngineManifest, Manifest
+from mvde.precision import Precision
 
-# In order of preference: a GPU before the CPU. On a CPU OpenVINO comes first: `pip install mvde` brings it, it alone
-# computes in bf16, and in fp32 it was faster, too (`mvde bench`, nano at 192, 448 and 896 on two AMX cores: 1.1, 1.4
-# and 2.2 times as fast as ONNX Runtime).
-_MODULES = {
-    "tensorrt": "mvde.engines.tensorrt.backend:TENSORRT",
-    "tensorrt-rtx": "mvde.engines.tensorrt.backend:TENSORRT_RTX",
-    "openvino": "mvde.engines.openvino",
-    "onnxruntime": "mvde.engines.onnxruntime",
-}
-_BEST = ("tensorrt:fp16", "tensorrt-rtx:fp16", "openvino:bf16", "openvino:fp32", "onnxruntime:fp32")
-"""What is built where nothing is named, the first that works: the fastest precision that the hardware computes in."""
-
-
-def backend_module(backend: str) -> Any:
-    """Module (or object) of a backend, with ``library_version``, ``support``, ``compile_graph`` and ``load``.
-
-    A backend on a GPU also has ``check_source``, ``content_key``, ``mismatch`` and ``device_facts``: see
-    :class:`mvde.engines.tensorrt.backend.TensorRtBackend`.
-    """
-    module, _, attribute = _MODULES[backend].partition(":")
-    loaded = importlib.import_module(module)
-    return getattr(loaded, attribute) if attribute else loaded
+NOT_MEASURED = "not measured: no device when it was built"
+"""What is said of the parity of an engine that has none yet."""
 
 
 def support(engine_id: EngineId) -> Support:
     """Whether an engine id with a backend would work on this machine, and why not."""
-    assert engine_id.backend is not None
     try:
-        answer: Support = backend_module(engine_id.backend).support(engine_id.precision)
+        return backend(str(engine_id.backend)).support(engine_id.precision)
     except (MissingDependencyError, BackendError) as error:
         return Support(False, str(error))
-    return answer
 
 
 def all_engine_ids() -> list[EngineId]:
     """Every engine id with a backend, by backend."""
-    return [EngineId(backend, precision) for backend in BACKENDS for precision in PRECISIONS]
+    return [EngineId(name, precision) for name in sorted(backend_names()) for precision in Precision]
 
 
 def resolve(engine_id: EngineId) -> EngineId:
@@ -67,10 +45,9 @@ def resolve(engine_id: EngineId) -> EngineId:
 
     Raises :class:`BackendError` with every backend's reason when none does.
     """
-    candidates = [engine_id.backend] if engine_id.backend else list(_MODULES)
     reasons = []
-    for backend in candidates:
-        candidate = EngineId(backend, engine_id.precision)
+    for name in [engine_id.backend] if engine_id.backend else backend_names():
+        candidate = EngineId(name, engine_id.precision)
         answer = support(candidate)
         if answer.works:
             return candidate
@@ -80,9 +57,10 @@ def resolve(engine_id: EngineId) -> EngineId:
 
 def best_engine_id() -> EngineId:
     """The engine to build on this machine when none is named: the fastest precision that its hardware computes in."""
-    for candidate in map(EngineId.parse, _BEST):
-        if support(candidate).works:
-            return candidate
+    for name in backend_names():
+        for precision in backend(name).preferred_precisions:
+            if support(candidate := EngineId(name, precision)).works:
+                return candidate
     raise MissingDependencyError(
         "no inference library is installed; install one: pip install 'mvde[openvino]' or 'mvde[onnxruntime]'"
     )
@@ -121,27 +99,25 @@ def find(
     return _only(_for_this_machine(find_engines(name, resolution, folder=root, batch=batch)), "any")
 
 
-def load_engine(source: str | Path | AnyArtifact) -> tuple[Engine, EngineManifest]:
+def load_engine(source: str | Path | EngineArtifact) -> tuple[Engine, EngineManifest]:
     """Engine and its manifest, after comparing hashes, library version, CPU and graph with what it was built for.
 
     Raises :class:`HashMismatchError` or :class:`IncompatibleEngineError` with the reason and the command that mends it.
     """
-    artifact = load_artifact(Path(source) if isinstance(source, str | Path) else source.path)
-    manifest = artifact.manifest
-    if isinstance(manifest, GraphManifest):
-        raise ArtifactError(f"{artifact.path} is an ONNX graph, not an engine; build one: mvde build {artifact.path}")
-    check_machine(manifest, str(artifact.path.parent))
-    found = EngineArtifact(artifact.path, manifest)
-    check_graph(found)
-    check_proved(found)
-    engine: Engine = backend_module(manifest.engine.backend).load(artifact.path, manifest)
-    return engine, manifest
+    artifact = load_artifact(Path(source) if isinstance(source, (str, Path)) else source.path)
+    manifest, path = artifact.manifest, artifact.path
+    if not isinstance(manifest, EngineManifest):
+        raise ArtifactError(f"{path} is an ONNX graph, not an engine; build one: mvde build {path}")
+    check_machine(manifest, str(path.parent))
+    check_graph(manifest, path.parent)
+    check_proved(manifest, path.parent)
+    return backend(manifest.engine.backend).load(path, manifest), manifest
 
 
 def check_machine(manifest: EngineManifest, where: str) -> None:
-    """Nothing, if this machine and its libraries are those that the engine was built for.
+    """Raise :class:`IncompatibleEngineError` unless machine and libraries are those that the engine was built for.
 
-    Raises :class:`IncompatibleEngineError` with the difference and the command that rebuilds.
+    The error says what differs and names the command that rebuilds.
     """
     record = manifest.engine
     rebuild = f"build it again here: {build_command(manifest)}"
@@ -150,67 +126,52 @@ def check_machine(manifest: EngineManifest, where: str) -> None:
         raise IncompatibleEngineError(
             f"{where} was built for a CPU with {', '.join(missing)}, which this one lacks; {rebuild}"
         )
-    backend = backend_module(record.backend)
-    if hasattr(backend, "mismatch"):
-        if (reason := backend.mismatch(record)) is not None:
-            raise IncompatibleEngineError(f"{where} cannot run here: {reason}; {rebuild}")
-        return
-    version = backend.library_version()
-    if version != record.library_version:
-        raise IncompatibleEngineError(
-            f"{where} was built with {record.backend} {record.library_version}, but {version} is installed; {rebuild}"
-        )
+    if (reason := backend(record.backend).mismatch(record)) is not None:
+        raise IncompatibleEngineError(f"{where} cannot run here: {reason}; {rebuild}")
 
 
-def check_graph(artifact: EngineArtifact) -> None:
-    """Nothing, if the graph that the engine was built from is still the one beside it, in ``export/`` by ``engines/``.
+def check_graph(manifest: EngineManifest, folder: Path) -> None:
+    """Raise :class:`IncompatibleEngineError` for an engine in ``folder`` whose model was exported anew since.
 
-    A robot carries engines without graphs; there is nothing to compare then. Raises :class:`IncompatibleEngineError`
-    when the model was exported anew since.
+    The graph is looked for in ``export/`` beside ``engines/``. A robot carries engines without graphs; there is nothing
+    to compare then.
     """
-    manifest, record = artifact.manifest, artifact.manifest.engine
     stem = artifact_stem(manifest.name, manifest.resolution, manifest.batch)
-    graph = artifact.path.resolve().parent.parent.parent / EXPORT_DIR / f"{stem}.onnx"
+    graph = folder.resolve().parent.parent / EXPORT_DIR / f"{stem}.onnx"
     if not manifest_path(graph).is_file():
         return
-    exported = read_manifest(graph)
-    if exported.file.sha256 != record.onnx_sha256:
+    if read_manifest(graph).file.sha256 != manifest.engine.onnx_sha256:
         raise IncompatibleEngineError(
-            f"{artifact.path.parent} was built from another graph than {graph}, which was exported since; "
+            f"{folder} was built from another graph than {graph}, which was exported since; "
             f"build it again: {build_command(manifest)}"
         )
 
 
-def check_proved(artifact: EngineArtifact) -> None:
-    """Nothing, if the engine was measured on a GPU like this machine's, or computes on the CPU that it was built for.
+def check_proved(manifest: EngineManifest, folder: Path) -> None:
+    """Raise :class:`IncompatibleEngineError` for an engine in ``folder`` that was not measured on a GPU like this one.
 
-    Raises :class:`IncompatibleEngineError` for one that was built without a device or measured on another GPU, with the
-    command that measures it here.
+    It was built without a device then, or measured on another GPU; the error names the command that measures it here.
+    What computes on a CPU was measured on it.
     """
-    parity, record = artifact.manifest.parity, artifact.manifest.engine
-    prove = f"measure it on this machine: mvde prove {artifact.path.parent}"
-    if parity.measured is None:
-        raise IncompatibleEngineError(
-            f"{artifact.path.parent} has parity not measured: no device when it was built; {prove}"
-        )
-    was = parity.measured_on
-    if was is None:
+    measured_on, prove = manifest.parity.measured_on, f"measure it on this machine: mvde prove {folder}"
+    if manifest.parity.measured is None:
+        raise IncompatibleEngineError(f"{folder} has parity {NOT_MEASURED}; {prove}")
+    if measured_on is None:
         return
-    here = backend_module(record.backend).device_facts()
-    if here is None or (here.gpu, here.compute_capability) != (was.gpu, was.compute_capability):
-        now = "no GPU" if here is None else f"{here.gpu}, {here.compute_capability}"
+    here = backend(manifest.engine.backend).device_facts()
+    was = (measured_on.gpu, measured_on.compute_capability)  # another driver does not make another GPU
+    now = (here.gpu, here.compute_capability) if here is not None else ("no GPU",)
+    if was != now:
         raise IncompatibleEngineError(
-            f"{artifact.path.parent} was measured on {was.gpu}, {was.compute_capability}, but this machine has {now}; "
-            f"{prove}"
+            f"{folder} was measured on {', '.join(was)}, but this machine has {', '.join(now)}; {prove}"
         )
 
 
 def build_command(manifest: EngineManifest) -> str:
     """The command line that builds an engine like this one."""
-    record = manifest.engine
     height, width = manifest.resolution
     batch = f" --batch {manifest.batch}" if manifest.batch != 1 else ""
-    return f"mvde build --engine {record.id} --name {manifest.name} --res {height}x{width}{batch}"
+    return f"mvde build --engine {manifest.engine.id} --name {manifest.name} --res {height}x{width}{batch}"
 
 
 def _of_id(
@@ -220,8 +181,8 @@ def _of_id(
     matches = _for_this_machine(find_engines(name, resolution, str(wanted), root, batch))
     if wanted.backend is not None or len(matches) == 1:
         return matches
-    for backend in _MODULES:
-        preferred = [found for found in matches if found.manifest.engine.backend == backend]
+    for name_of_backend in backend_names():
+        preferred = [found for found in matches if found.manifest.engine.backend == name_of_backend]
         if preferred:
             return preferred
     return matches
@@ -234,8 +195,9 @@ def _for_this_machine(matches: Sequence[EngineArtifact]) -> Sequence[EngineArtif
     """
     kept: dict[tuple[Any, ...], list[EngineArtifact]] = {}
     for found in matches:
-        manifest, record = found.manifest, found.manifest.engine
-        kept.setdefault((manifest.name, manifest.resolution, manifest.batch, record.id), []).append(found)
+        manifest = found.manifest
+        key = (manifest.name, manifest.resolution, manifest.batch, manifest.engine.id)
+        kept.setdefault(key, []).append(found)
     return [_latest(alike) if len(alike) > 1 else alike[0] for alike in kept.values()]
 
 

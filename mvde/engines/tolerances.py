@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from mvde.errors import ParityError
+from mvde.precision import Precision
 from mvde.records import ParityReport, Tolerance
 
-TOLERANCES = {
-    # Two libraries that sum the same products in another order differ by a few ulp per layer (2⁻²⁴ · √depth · gain);
-    # 1e-4 relative is the promise of the export stage, and an engine must not be looser than what it is built from.
-    "fp32": Tolerance(mean_rel=1e-4, p99_rel=1e-3, patch_mean=1e-3),
-    # 11 bits of significand: 5e-4 per rounding, averaged over many; 0.3 % leaves AbsRel unchanged to three digits.
-    "fp16": Tolerance(mean_rel=3e-3, p99_rel=2e-2, patch_mean=1e-2),
-    # 8 bits of significand: eight times coarser than fp16.
-    "bf16": Tolerance(mean_rel=1.5e-2, p99_rel=8e-2, patch_mean=3e-2),
-    # 8-bit activations: accuracy against ground truth is gated when the graph is quantised; this catches what broke.
-    "int8": Tolerance(mean_rel=3e-2, p99_rel=1.5e-1, patch_mean=5e-2),
-    # 4 bits of significand: finer than int8 near zero, coarser near the largest value; gated like int8.
-    "fp8": Tolerance(mean_rel=3e-2, p99_rel=1.5e-1, patch_mean=5e-2),
-}
+
+def tolerance_of(precision: Precision) -> Tolerance:
+    """What an engine in that precision may differ by."""
+    match precision:
+        case Precision.FP32:
+            # Two libraries that sum the same products in another order differ by a few ulp per layer
+            # (2⁻²⁴ · √depth · gain); 1e-4 relative is the promise of the export stage, and an engine must not be looser
+            # than what it is built from.
+            return Tolerance(mean_rel=1e-4, p99_rel=1e-3, patch_mean=1e-3)
+        case Precision.FP16:
+            # 11 bits of significand: 5e-4 per rounding, averaged over many; 0.3 % leaves AbsRel unchanged to three
+            # digits.
+            return Tolerance(mean_rel=3e-3, p99_rel=2e-2, patch_mean=1e-2)
+        case Precision.BF16:
+            # 8 bits of significand: eight times coarser than fp16.
+            return Tolerance(mean_rel=1.5e-2, p99_rel=8e-2, patch_mean=3e-2)
+        case Precision.INT8:
+            # 8-bit activations: accuracy against ground truth is gated when the graph is quantised; this catches what
+            # broke.
+            return Tolerance(mean_rel=3e-2, p99_rel=1.5e-1, patch_mean=5e-2)
+        case Precision.FP8:
+            # 4 bits of significand: finer than int8 near zero, coarser near the largest value; gated like int8.
+            return Tolerance(mean_rel=3e-2, p99_rel=1.5e-1, patch_mean=5e-2)
 
 
 def check_tolerance(report: ParityReport, tolerance: Tolerance, depth_range: float, what: str) -> None:
-    """Nothing, if ``report`` is inside ``tolerance`` for a model whose depths span ``depth_range``.
+    """Raise :class:`ParityError` naming each measure of ``report`` that is outside ``tolerance`` (NaN never passes).
 
-    Raises :class:`ParityError` naming each measure that is outside (NaN never passes).
+    ``depth_range`` is what the model's depths span, in their unit.
     """
     measures = {
         "mean |Δdepth|/depth": (report.mean_rel, tolerance.mean_rel),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.engines.base import BuildOptions, Engine
+from mvde.engines.compile import Recipe, open_compiled
 from mvde.errors import BackendError, UsageError
 from mvde.records import TuningCandidate, TuningRecord
 
@@ -31,6 +32,22 @@ _MIN_ROUNDS, _MAX_ROUNDS = 5, 60
 
 Open = Callable[[Mapping[str, Any]], Engine]
 """Settings of the library → an engine that was compiled with them. Raises :class:`BackendError` where it refuses."""
+
+
+def tuned_options(
+    recipe: Recipe, options: BuildOptions, budget_s: float, images: NDArray[np.uint8]
+) -> tuple[BuildOptions, TuningRecord]:
+    """The build's options with the settings that are fastest here, and what was measured, for the manifest."""
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def open_engine(settings: Mapping[str, Any]) -> Engine:
+            folder = Path(tempfile.mkdtemp(dir=scratch))
+            return open_compiled(recipe, folder, dataclasses.replace(options, library={**options.library, **settings}))
+
+        tried = recipe.backend.tuning_settings(recipe.engine_id.precision, options)
+        best, candidates = tune(open_engine, tried, images, budget_s)
+    record = TuningRecord(budget_s, best, tuple(candidates))
+    return dataclasses.replace(options, library={**options.library, **best}), record
 
 
 def tune(
@@ -127,27 +144,3 @@ def _take_turns(engines: Sequence[Engine], images: NDArray[np.uint8], budget_s: 
             times_ms[index] = (time.perf_counter() - before) * 1e3
         rounds.append(times_ms)
     return np.stack(rounds)
-
-
-def tuned_options(
-    backend: Any,
-    precision: str,
-    options: BuildOptions,
-    load: Callable[[Path, BuildOptions], Engine],
-    images: NDArray[np.uint8],
-) -> tuple[BuildOptions, TuningRecord]:
-    """The build's options with the settings that are fastest here, and what was measured, for the manifest.
-
-    ``load`` compiles into a folder and loads what was written.
-    """
-    assert options.tune_s is not None
-    with tempfile.TemporaryDirectory() as scratch:
-
-        def open_engine(settings: Mapping[str, Any]) -> Engine:
-            folder = Path(tempfile.mkdtemp(dir=scratch))
-            return load(folder, dataclasses.replace(options, library={**options.library, **settings}))
-
-        tried = backend.tuning_settings(precision, options)
-        best, candidates = tune(open_engine, tried, images, options.tune_s)
-    record = TuningRecord(options.tune_s, best, tuple(candidates))
-    return dataclasses.replace(options, library={**options.library, **best}), record

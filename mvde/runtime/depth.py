@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.artifact import ENGINE_DIR
-from mvde.engines.base import Engine, EngineInfo
+from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
-from mvde.engines.tensorrt.session import TensorRtEngine
 from mvde.errors import ImageError, UsageError
 from mvde.image import check_image
 from mvde.manifest import EngineManifest
-from mvde.runtime.device import DeviceFitter, DeviceResult, enqueue_frame
-from mvde.runtime.frames import Fitted, FrameFitter
+from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
+from mvde.runtime.fitter import Fitted, FrameFitter
 from mvde.runtime.placement import Fit, check_fit, clear_bars, has_bars
 from mvde.runtime.stream import pipeline
 from mvde.stats import depth_to_patch_stats
@@ -173,7 +172,7 @@ class DepthRuntime:
         Raises :class:`UsageError` for an engine that is not on a GPU, :class:`ImageError` for another kind of frame.
         """
         engine = self._engine
-        if not isinstance(engine, TensorRtEngine):
+        if not isinstance(engine, DeviceEngine):
             raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
         self._device_fitter = self._device_fitter or DeviceFitter(engine.device, self.info.resolution)
         depth, stats = enqueue_frame(engine, self._device_fitter, frame, fit, engine.stream_of(stream))
@@ -195,7 +194,7 @@ class DepthRuntime:
         )
 
     def close(self) -> None:
-        """Nothing; frees the engine."""
+        """Free the engine and what is around it."""
         if self._device_fitter is not None:
             self._device_fitter.close()
         self._engine.close()
@@ -220,20 +219,22 @@ class DepthRuntime:
     def _run(self, prepared: _Prepared) -> _Ran:
         started = time.perf_counter()
         count = len(prepared.fitted)
-        if isinstance(self._engine, TensorRtEngine) and self._computes_stats(prepared):
-            depth, stats = self._engine.infer_with_stats(prepared.images)
+        if (engine := self._stats_engine(prepared)) is not None:
+            depth, stats = engine.infer_with_stats(prepared.images)
             return _Ran(prepared, depth[:count], stats[:count], _ms_since(started))
         return _Ran(prepared, self._engine.infer(prepared.images)[:count], None, _ms_since(started))
 
-    def _computes_stats(self, prepared: _Prepared) -> bool:
-        """Whether the engine's own statistics are right: a GPU's are, but for the bars of a letterbox."""
-        has_stats = isinstance(self._engine, TensorRtEngine) and self._engine.has_stats
-        return has_stats and not any(has_bars(one.placement) for one in prepared.fitted)
+    def _stats_engine(self, prepared: _Prepared) -> StatsEngine | None:
+        """The engine, if its own statistics are right: where it has some, but for the bars of a letterbox."""
+        engine = self._engine
+        if not isinstance(engine, StatsEngine) or not engine.has_stats:
+            return None
+        return None if any(has_bars(one.placement) for one in prepared.fitted) else engine
 
     def _stats_alone(self, prepared: _Prepared) -> NDArray[np.float32]:
         count = len(prepared.fitted)
-        if isinstance(self._engine, TensorRtEngine) and self._computes_stats(prepared):
-            return self._engine.patch_stats(prepared.images)[:count]
+        if (engine := self._stats_engine(prepared)) is not None:
+            return engine.patch_stats(prepared.images)[:count]
         return self._stats_of(prepared.fitted, self._engine.infer(prepared.images)[:count])
 
     def _stats_of(self, fitted: Sequence[Fitted], depth: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvde.artifact import load_artifact
+from mvde.artifact import load_engine_artifact
 from mvde.bench import peaks
 from mvde.bench.conditions import Conditions
-from mvde.bench.measure import Assessment, Plan, measure_engines
+from mvde.bench.measure import Assessment, BenchOptions, measure_engines
 from mvde.bench.report import Report, markdown, rows, settings_of, table
 from mvde.errors import UsageError
+from mvde.precision import Precision
 from mvde.runtime.depth import DepthRuntime
 
 pytest.importorskip("openvino")
@@ -35,10 +36,10 @@ def blobs(build_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     return [build_tiny(root) / "engine.blob", build_tiny(root, resolution=(64, 64)) / "engine.blob"]
 
 
-def report_of(found: list, plan: Plan, images: list[np.ndarray]) -> Report:
+def report_of(found: list, options: BenchOptions, images: list[np.ndarray]) -> Report:
     machine = {"cpu": "x", "cpus": "0", "gpus": []}
     conditions = Conditions(0.2, None, None, None, None, None, ())
-    return Report(found, machine, settings_of(plan, images, None, None), conditions, 1e10, 50 << 20)
+    return Report(found, machine, settings_of(options, images, None, None), conditions, 1e10, 50 << 20)
 
 
 def test_engines_take_turns_and_a_turns_first_frame_is_not_counted(
@@ -53,7 +54,7 @@ def test_engines_take_turns_and_a_turns_first_frame_is_not_counted(
 
     monkeypatch.setattr(DepthRuntime, "infer", spy)
     images = [random_images(50, 60, 3)]
-    found = measure_engines([load_artifact(blob) for blob in blobs], images, Plan(num_frames=7))
+    found = measure_engines([load_engine_artifact(blob) for blob in blobs], images, BenchOptions(num_frames=7))
     small, large = (32, 48), (64, 64)
     # Two frames a turn, the last one short, each after one that is not counted; then one before each stream.
     turns = ([small] * 3 + [large] * 3) * 3 + [small] * 2 + [large] * 2 + [small, large]
@@ -72,10 +73,11 @@ def test_engines_take_turns_and_a_turns_first_frame_is_not_counted(
 def test_the_table_says_whose_attention_runs_where_an_engine_says_so(
     blobs: list[Path], random_images: Callable
 ) -> None:
-    (plain,) = measure_engines([load_artifact(blobs[0])], [random_images(32, 48, 3)], Plan(num_frames=1))
+    (plain,) = measure_engines([load_engine_artifact(blobs[0])], [random_images(32, 48, 3)], BenchOptions(num_frames=1))
     assert "attention" not in rows([plain])
-    ours = dataclasses.replace(plain, options={"MVDE_ATTENTION": "amx"})
-    assert rows([plain, ours])["attention"] == ["–", "mvde's AMX kernel"]
+    ours = dataclasses.replace(plain, rewrites={"attention": "mvde's AMX kernel, 12 of 12"})
+    theirs = dataclasses.replace(plain, rewrites={"attention": "OpenVINO's; there is no libmvde_openvino.so"})
+    assert rows([plain, ours, theirs])["attention"] == ["–", "mvde's AMX kernel", "OpenVINO's"]
 
 
 def test_an_engine_alone_wastes_no_frame(
@@ -84,7 +86,7 @@ def test_an_engine_alone_wastes_no_frame(
     calls = []
     infer = DepthRuntime.infer
     monkeypatch.setattr(DepthRuntime, "infer", lambda *arguments: calls.append(1) or infer(*arguments))
-    (one,) = measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], Plan(num_frames=7))
+    (one,) = measure_engines([load_engine_artifact(blobs[0])], [random_images(50, 60, 3)], BenchOptions(num_frames=7))
     assert len(calls) == len(one.warm_up.times_ms) + 7 + 1, "warm-up, measured frames, one before the stream"
 
 
@@ -96,7 +98,7 @@ def test_a_short_duration_still_takes_ten_frames(blobs: list[Path], random_image
         num_frames += 1
 
     images = [random_images(50, 60, 3)]
-    found = measure_engines([load_artifact(blobs[0])], images, Plan(duration_s=1e-6), on_frame=count)
+    found = measure_engines([load_engine_artifact(blobs[0])], images, BenchOptions(duration_s=1e-6), on_frame=count)
     assert found[0].num_frames == num_frames == 12, "four turns of three frames, the fewest that hold ten"
     assert len(found[0].warm_up.times_ms) >= 4
 
@@ -113,16 +115,14 @@ def test_a_short_duration_still_takes_ten_frames(blobs: list[Path], random_image
         ({"num_threads": 0}, "at least 1"),
     ],
 )
-def test_a_plan_that_cannot_be_carried_out_is_refused(
-    blobs: list[Path], random_images: Callable, wrong: dict, words: str
-) -> None:
+def test_options_that_cannot_be_carried_out_are_refused(wrong: dict, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], Plan(**wrong))
+        BenchOptions(**wrong)
 
 
 def test_pacing_and_threads_are_measured_when_asked_for(blobs: list[Path], random_images: Callable) -> None:
-    plan = Plan(duration_s=0.2, num_frames=3, paced_fps=40, num_threads=3)
-    (one,) = measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], plan)
+    options = BenchOptions(duration_s=0.2, num_frames=3, paced_fps=40, num_threads=3)
+    (one,) = measure_engines([load_engine_artifact(blobs[0])], [random_images(50, 60, 3)], options)
     assert one.paced is not None
     assert one.concurrent is not None
     assert one.paced.num_frames + one.paced.num_dropped == 8
@@ -131,15 +131,15 @@ def test_pacing_and_threads_are_measured_when_asked_for(blobs: list[Path], rando
 
 
 def test_arithmetic_is_set_against_the_best_product(blobs: list[Path], random_images: Callable) -> None:
-    artifact = load_artifact(blobs[0])
-    (without,) = measure_engines([artifact], [random_images(50, 60, 3)], Plan(num_frames=3))
+    artifact = load_engine_artifact(blobs[0])
+    (without,) = measure_engines([artifact], [random_images(50, 60, 3)], BenchOptions(num_frames=3))
     assert without.efficiency is None, "the manifest does not state the graph's arithmetic"
     counted = dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, num_flops=10**7))
-    (one,) = measure_engines([counted], [random_images(50, 60, 3)], Plan(num_frames=3))
+    (one,) = measure_engines([counted], [random_images(50, 60, 3)], BenchOptions(num_frames=3))
     assert one.efficiency is not None
     median_s = float(np.median(one.samples_us["infer"])) / 1e6
     assert one.efficiency.flops_per_s == pytest.approx(1e7 / median_s, rel=0.05)  # samples are rounded to 1 µs
-    assert one.efficiency.products == peaks.product_speed("fp32")
+    assert one.efficiency.products == peaks.product_speed(Precision.FP32)
 
 
 class OnDevice:
@@ -147,7 +147,8 @@ class OnDevice:
 
     def __init__(self, engine: Any) -> None:
         self._engine, self.info = engine, engine.info
-        self.infer, self.close = engine.infer, engine.close
+        self.infer, self.layers, self.close = engine.infer, engine.layers, engine.close
+        self.device = self.stream_of = self.enqueue = pytest.fail  # what the runtime asks for; a benchmark does not
 
     def device_times_ms(self, images: np.ndarray, count: int) -> list[float]:
         self.infer(images)  # refuses another shape
@@ -168,7 +169,7 @@ def test_a_device_is_asked_for_its_own_times(
         return runtime
 
     monkeypatch.setattr(DepthRuntime, "load", load_on_device)
-    (one,) = measure_engines([load_artifact(blobs[0])], [random_images(50, 60, 3)], Plan(num_frames=5))
+    (one,) = measure_engines([load_engine_artifact(blobs[0])], [random_images(50, 60, 3)], BenchOptions(num_frames=5))
     assert one.on_device is not None
     assert (one.on_device.p50_ms, one.device_memory_bytes) == (0.25, 3 << 20)
 
@@ -179,9 +180,11 @@ def test_engines_are_assessed_while_loaded(blobs: list[Path], random_images: Cal
     def assess(runtime: DepthRuntime) -> Assessment:
         return Assessment({"abs_rel": 0.5}, (runtime.infer(image).depth,))
 
-    found = measure_engines([load_artifact(blob) for blob in blobs], [image], Plan(num_frames=3), assess=assess)
+    found = measure_engines(
+        [load_engine_artifact(blob) for blob in blobs], [image], BenchOptions(num_frames=3), assess=assess
+    )
     assert [one.assessment.depths[0].shape for one in found] == [(50, 60)] * 2
-    plain = report_of(found, Plan(num_frames=3), [image]).to_dict()
+    plain = report_of(found, BenchOptions(num_frames=3), [image]).to_dict()
     assert plain["engines"][0]["accuracy"] == {"abs_rel": 0.5}
     assert "assessment" not in plain["engines"][0]
 
@@ -189,9 +192,9 @@ def test_engines_are_assessed_while_loaded(blobs: list[Path], random_images: Cal
 def test_the_report_says_what_ran(blobs: list[Path], random_images: Callable) -> None:
     from rich.console import Console
 
-    images, plan = [random_images(50, 60, 3)], Plan(num_frames=30)
-    found = measure_engines([load_artifact(blobs[0])], images, plan)
-    report = report_of(found, plan, images)
+    images, options = [random_images(50, 60, 3)], BenchOptions(num_frames=30)
+    found = measure_engines([load_engine_artifact(blobs[0])], images, options)
+    report = report_of(found, options, images)
     plain = json.loads(report.to_json())
     assert plain == json.loads(json.dumps(report.to_dict())), "joining lists of numbers changes nothing"
     assert plain["schema_version"] == 2
@@ -211,6 +214,8 @@ def test_the_report_says_what_ran(blobs: list[Path], random_images: Callable) ->
 
 def test_other_frames_have_another_mark(random_images: Callable) -> None:
     one, other = random_images(8, 9, 3, seed=1), random_images(8, 9, 3, seed=2)
-    marks = [settings_of(Plan(), images, None, None)["frames"] for images in ([one], [other], [one, other], [one])]
+    marks = [
+        settings_of(BenchOptions(), images, None, None)["frames"] for images in ([one], [other], [one, other], [one])
+    ]
     assert marks[0] == marks[3]
     assert len(set(marks)) == 3

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvde.artifact import load_artifact
+from mvde.artifact import load_engine_artifact
 from mvde.bench import peaks
 from mvde.bench.compare import compare
 from mvde.bench.conditions import Conditions
-from mvde.bench.machine import describe_machine
-from mvde.bench.measure import Assessment, Efficiency, Plan, measure_engines
+from mvde.bench.host import describe_machine
+from mvde.bench.measure import Assessment, BenchOptions, Efficiency, measure_engines
 from mvde.bench.page import page
 from mvde.bench.pictures import Picture
 from mvde.bench.report import Report, rows, settings_of
@@ -46,21 +46,21 @@ def report_and_pictures(
         Picture(random_images(60, 90, 3)),
         Picture(random_images(40, 500, 3), np.full((40, 500), 2.0, np.float32)),
     ]
-    plan = Plan(duration_s=0.2, num_frames=40, paced_fps=50, num_threads=2)
+    options = BenchOptions(duration_s=0.2, num_frames=40, paced_fps=50, num_threads=2)
 
     def assess(runtime: DepthRuntime) -> Assessment:
         accuracy = {"abs_rel": 0.25, "rmse": 0.5, "delta1": 0.9, "num_images": 2.0}
         return Assessment(accuracy, tuple(runtime.infer(picture.image).depth for picture in pictures))
 
-    artifacts = [load_artifact(next(build_tiny(root, engine).glob("engine.[bo]*"))) for engine in ENGINES]
+    artifacts = [load_engine_artifact(next(build_tiny(root, engine).glob("engine.[bo]*"))) for engine in ENGINES]
     images = [picture.image for picture in pictures]
-    found = measure_engines(artifacts, images, plan, assess=assess)
+    found = measure_engines(artifacts, images, options, assess=assess)
     patch.undo()
     found = [
         dataclasses.replace(one, efficiency=Efficiency(10**7, 3e10, peaks.ProductSpeed(2e11, 1e11))) for one in found
     ]
     conditions = Conditions(0.05, 0.0, 0, None, (1000.0, 3000.0), 70.0, ())
-    settings = settings_of(plan, images, (0,), "folder <data>")
+    settings = settings_of(options, images, (0,), "folder <data>")
     report = Report(found, describe_machine(), settings, conditions, 1e10, 50 << 20)
     return dataclasses.replace(report, comparisons=compare(report.to_dict(), report.to_dict())), pictures
 

@@ -12,7 +12,8 @@ import pytest
 
 from mvde.bench import peaks
 from mvde.engines.machine import num_cpus
-from mvde.engines.openvino import shared_core
+from mvde.engines.openvino.library import shared_core
+from mvde.precision import Precision
 
 NUMPYS_SECONDS = """
 import timeit
@@ -38,7 +39,7 @@ def test_the_fp32_peak_is_about_what_numpy_reaches() -> None:
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", NUMPYS_SECONDS], env=alone, capture_output=True, text=True, check=True)
     numpys = 2 * 512**3 / float(done.stdout)
-    found = peaks.product_speed("fp32")
+    found = peaks.product_speed(Precision.FP32)
     assert found is not None
     # Two good libraries are within a factor of two; a wrong count of products or a precision of half the width is a
     # factor of four or more; eight leaves room for a machine that is busy with one of them. NumPy uses one thread.
@@ -48,23 +49,23 @@ def test_the_fp32_peak_is_about_what_numpy_reaches() -> None:
 def test_a_lower_precision_runs_as_itself_or_not_at_all() -> None:
     pytest.importorskip("openvino")
     capabilities = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    for precision, capability in (("bf16", "BF16"), ("fp16", "FP16")):
+    for precision, capability in ((Precision.BF16, "BF16"), (Precision.FP16, "FP16")):
         assert (peaks.product_speed(precision) is not None) == (capability in capabilities), precision
-    assert peaks.product_speed("fp8") is None
+    assert peaks.product_speed(Precision.FP8) is None
 
 
 def test_the_peak_is_measured_once() -> None:
     pytest.importorskip("openvino")
-    first = peaks.product_speed("fp32")
+    first = peaks.product_speed(Precision.FP32)
     started = time.perf_counter()
-    assert peaks.product_speed("fp32") == first
+    assert peaks.product_speed(Precision.FP32) == first
     assert time.perf_counter() - started < 0.01
 
 
 def test_without_openvino_numpy_stands_in_for_fp32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    assert peaks.product_speed("fp32") is not None
-    assert peaks.product_speed("bf16") is None
+    assert peaks.product_speed(Precision.FP32) is not None
+    assert peaks.product_speed(Precision.BF16) is None
 
 
 def test_bytes_per_second_are_the_depth_maps_size_over_its_time() -> None:

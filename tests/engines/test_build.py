@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvde.artifact import Artifact, read_manifest
-from mvde.engines import build, openvino
+from mvde.artifact import GraphArtifact, load_engine_artifact
+from mvde.engines import build
 from mvde.engines.base import EngineId
 from mvde.engines.machine import cpu_features
-from mvde.engines.tolerances import TOLERANCES
+from mvde.engines.openvino.backend import OpenVinoBackend
+from mvde.engines.openvino.engine import OpenVinoEngine
+from mvde.engines.tolerances import tolerance_of
 from mvde.errors import BackendError, MissingDependencyError, OutputError, ParityError
+from mvde.precision import Precision
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -25,7 +28,7 @@ FP32 = EngineId.parse("openvino:fp32")
 
 
 @pytest.fixture
-def source(tmp_path: Path, write_graph: Callable[..., Artifact]) -> Artifact:
+def source(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> GraphArtifact:
     return write_graph(tmp_path / "export")
 
 
@@ -39,12 +42,12 @@ def _snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_manifest_states_what_runs_and_what_was_measured(
-    source: Artifact, images: np.ndarray, tmp_path: Path
+    source: GraphArtifact, images: np.ndarray, tmp_path: Path
 ) -> None:
     report = build.build_engine(source, FP32, images, root=tmp_path / "engines")
     assert report.folder == tmp_path / "engines" / "tiny-32x48-openvino-fp32"
     assert sorted(path.name for path in report.folder.iterdir()) == ["engine.blob", "engine.json"]
-    manifest = read_manifest(report.folder / "engine.blob")
+    manifest = load_engine_artifact(report.folder / "engine.blob").manifest
     record = manifest.engine
     assert (record.id, record.executed_precision) == ("openvino:fp32", "fp32")
     assert record.onnx_sha256 == source.manifest.file.sha256
@@ -52,15 +55,15 @@ def test_the_manifest_states_what_runs_and_what_was_measured(
     assert manifest.parity.measured is not None
     assert manifest.parity.measured.max_rel < 1e-5
     assert set(manifest.parity.measured.stats) == {"mean", "var", "grad"}
-    assert manifest.parity.tolerance == TOLERANCES["fp32"]
+    assert manifest.parity.tolerance == tolerance_of(Precision.FP32)
     assert manifest.parity.export == source.manifest.parity
 
 
 def test_an_engine_with_wrong_depth_is_not_written(
-    source: Artifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: GraphArtifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    infer = openvino.OpenVinoEngine.infer
-    monkeypatch.setattr(openvino.OpenVinoEngine, "infer", lambda self, images: infer(self, images) * 1.01)
+    infer = OpenVinoEngine.infer
+    monkeypatch.setattr(OpenVinoEngine, "infer", lambda self, images: infer(self, images) * 1.01)
     with pytest.raises(ParityError, match=r"mean \|Δdepth\|/depth is 1\.00e-02, allowed 1\.0e-04"):
         build.build_engine(source, FP32, images, root=tmp_path / "engines")
     assert _snapshot(tmp_path / "engines") == {}
@@ -68,9 +71,9 @@ def test_an_engine_with_wrong_depth_is_not_written(
 
 
 def test_nan_never_passes(
-    source: Artifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: GraphArtifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino.OpenVinoEngine, "infer", lambda self, images: np.full(images.shape[:3], np.nan, "f4"))
+    monkeypatch.setattr(OpenVinoEngine, "infer", lambda self, images: np.full(images.shape[:3], np.nan, "f4"))
     with pytest.raises(ParityError):
         build.build_engine(source, FP32, images, root=tmp_path / "engines")
 
@@ -84,7 +87,7 @@ def test_nan_never_passes(
     ],
 )
 def test_a_failed_build_leaves_the_older_engine(
-    source: Artifact,
+    source: GraphArtifact,
     images: np.ndarray,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -94,17 +97,17 @@ def test_a_failed_build_leaves_the_older_engine(
     build.build_engine(source, FP32, images, root=tmp_path / "engines")
     before = _snapshot(tmp_path / "engines")
 
-    def fail(path: Path, manifest: Any) -> Any:
+    def fail(backend: OpenVinoBackend, path: Path, manifest: Any) -> Any:
         raise failure
 
-    monkeypatch.setattr(openvino, "load", fail)
+    monkeypatch.setattr(OpenVinoBackend, "load", fail)
     with pytest.raises(seen_as):
         build.build_engine(source, FP32, images, root=tmp_path / "engines")
     assert _snapshot(tmp_path / "engines") == before
 
 
 def test_an_id_that_the_machine_cannot_execute_leaves_nothing(
-    source: Artifact, images: np.ndarray, tmp_path: Path
+    source: GraphArtifact, images: np.ndarray, tmp_path: Path
 ) -> None:
     with pytest.raises(BackendError, match="fp8"):
         build.build_engine(source, EngineId.parse("openvino:fp8"), images, root=tmp_path / "engines")
@@ -112,16 +115,16 @@ def test_an_id_that_the_machine_cannot_execute_leaves_nothing(
 
 
 def test_without_the_reference_nothing_is_compiled(
-    source: Artifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: GraphArtifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr(openvino, "compile_graph", lambda *arguments: pytest.fail("compiled"))
+    monkeypatch.setattr(OpenVinoBackend, "compile", lambda *arguments: pytest.fail("compiled"))
     with pytest.raises(MissingDependencyError, match=r"comparing an engine .* pip install 'mvde\[onnxruntime\]'"):
         build.build_engine(source, FP32, images, root=tmp_path / "engines")
 
 
 def test_images_are_compared_in_batches_of_the_engine(
-    tmp_path: Path, write_graph: Callable[..., Artifact], random_images: Callable
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], random_images: Callable
 ) -> None:
     source = write_graph(tmp_path / "export", batch=2)
     report = build.build_engine(source, FP32, random_images(3, 32, 48, 3), root=tmp_path / "engines")

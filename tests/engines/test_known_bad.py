@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from mvde.engines.base import PRECISIONS
 from mvde.engines.known_bad import Combination, all_known_bad, check_combination
 from mvde.errors import BackendError
+from mvde.precision import Precision
 
-ORIN = Combination("tensorrt", "10.3.0", ("8.7",), "fp16", 1)
+ORIN = Combination("tensorrt", "10.3.0", ("8.7",), Precision.FP16, 1)
 
 
 def test_every_entry_has_a_source_a_range_and_what_to_do() -> None:
@@ -19,7 +19,7 @@ def test_every_entry_has_a_source_a_range_and_what_to_do() -> None:
     for entry in all_known_bad():
         assert entry.level in {"refuse", "warn"}
         assert entry.batches in {"any", "one", "several"}
-        assert set(entry.precisions) <= set(PRECISIONS)
+        assert all(isinstance(precision, Precision) for precision in entry.precisions)
         assert all(source.startswith("https://github.com/") for source in entry.sources)
         assert entry.sources
         assert entry.advice
@@ -53,17 +53,17 @@ def test_what_the_list_does_not_name_is_free(changes: dict[str, str]) -> None:
 
 
 def test_gpu_precision_and_batch_decide_where_an_entry_names_them() -> None:
-    blackwell = Combination("tensorrt", "10.16.1", ("12.0",), "fp16", 1)
+    blackwell = Combination("tensorrt", "10.16.1", ("12.0",), Precision.FP16, 1)
     with pytest.raises(BackendError, match="trt-blackwell-attention"):
         check_combination(blackwell, accepted=False)
-    assert check_combination(dataclasses.replace(blackwell, precision="fp32"), accepted=False) == []
+    assert check_combination(dataclasses.replace(blackwell, precision=Precision.FP32), accepted=False) == []
     assert check_combination(dataclasses.replace(blackwell, compute_capabilities=("8.9",)), accepted=False) == []
-    thor = Combination("tensorrt", "10.13.3.9", ("11.0",), "fp32", 1)
+    thor = Combination("tensorrt", "10.13.3.9", ("11.0",), Precision.FP32, 1)
     with pytest.raises(BackendError, match="trt-thor"):
         check_combination(thor, accepted=False)
     assert not any("thor" in warning for warning in check_combination(dataclasses.replace(thor, batch=2), False))
 
 
 def test_a_warning_does_not_refuse() -> None:
-    warnings = check_combination(Combination("tensorrt", "11.1.0", ("8.9",), "fp32", 4), accepted=False)
+    warnings = check_combination(Combination("tensorrt", "11.1.0", ("8.9",), Precision.FP32, 4), accepted=False)
     assert [warning.split(":")[0] for warning in warnings] == ["trt-batched-transformer"]

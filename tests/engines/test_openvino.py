@@ -9,13 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvde.artifact import Artifact
+from mvde.artifact import GraphArtifact
 from mvde.assets import shipped_checkpoint
-from mvde.engines import openvino as backend
 from mvde.engines.base import BuildOptions, Graph, Support
 from mvde.engines.machine import cpu_features
+from mvde.engines.openvino import attention, library
+from mvde.engines.openvino import compile as openvino_compile
+from mvde.engines.openvino.backend import OPENVINO
+from mvde.engines.openvino.compile import ENGINE_FILE, compile_graph
+from mvde.engines.openvino.engine import import_blob
+from mvde.engines.openvino.library import executed_precision, shared_core
 from mvde.engines.store import load_engine
 from mvde.errors import BackendError, IncompatibleEngineError, UsageError
+from mvde.precision import Precision
 
 pytest.importorskip("openvino")
 
@@ -23,16 +29,15 @@ pytest.importorskip("openvino")
 def test_an_engine_computes_the_graph(
     engine_folder: Path, random_images: Callable, closed_form_depth: Callable
 ) -> None:
-    engine, manifest = load_engine(engine_folder / backend.ENGINE_FILE)
+    engine, manifest = load_engine(engine_folder / ENGINE_FILE)
     images = random_images(1, 32, 48, 3, seed=3)
     np.testing.assert_allclose(engine.infer(images), closed_form_depth(images), rtol=1e-6)
     assert engine.info.executed_precision == "fp32"
-    assert manifest.engine is not None
-    assert manifest.engine.library_version == backend.library_version()
+    assert manifest.engine.library_version == OPENVINO.library_version()
 
 
 def test_a_result_is_not_overwritten_by_the_next_call(engine_folder: Path, random_images: Callable) -> None:
-    engine, _ = load_engine(engine_folder / backend.ENGINE_FILE)
+    engine, _ = load_engine(engine_folder / ENGINE_FILE)
     first = engine.infer(random_images(1, 32, 48, 3, seed=1))
     kept = first.copy()
     engine.infer(random_images(1, 32, 48, 3, seed=2))
@@ -42,19 +47,24 @@ def test_a_result_is_not_overwritten_by_the_next_call(engine_folder: Path, rando
 def test_threads_do_not_see_each_others_frames(
     engine_folder: Path, random_images: Callable, closed_form_depth: Callable
 ) -> None:
-    engine, _ = load_engine(engine_folder / backend.ENGINE_FILE)
+    engine, _ = load_engine(engine_folder / ENGINE_FILE)
     frames = [random_images(1, 32, 48, 3, seed=seed) for seed in range(64)]
     with ThreadPoolExecutor(4) as pool:
         for frame, depth in zip(frames, pool.map(engine.infer, frames), strict=True):
             np.testing.assert_allclose(depth, closed_form_depth(frame), rtol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_precision_that_the_cpu_lacks_is_not_offered(precision: str) -> None:
-    hardware = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
-    if hardware[precision] & set(cpu_features()):
+@pytest.mark.parametrize(
+    ("precision", "hardware"),
+    [
+        (Precision.BF16, {"avx512_bf16", "amx_bf16", "bf16"}),
+        (Precision.FP16, {"avx512_fp16", "amx_fp16", "asimdhp"}),
+    ],
+)
+def test_a_precision_that_the_cpu_lacks_is_not_offered(precision: Precision, hardware: set[str]) -> None:
+    if hardware & set(cpu_features()):
         pytest.skip(f"this CPU has {precision}")
-    answer = backend.support(precision)
+    answer = OPENVINO.support(precision)
     assert not answer.works
     assert "OpenVINO would compute in fp32" in answer.note
 
@@ -70,22 +80,22 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16, Precision.FP16])
 def test_a_precision_that_the_cpu_has_is_what_runs(
-    precision: str, network: Path, tmp_path: Path, random_images: Callable
+    precision: Precision, network: Path, tmp_path: Path, random_images: Callable
 ) -> None:
     """By the executed graph, and by the result, which is as far from fp32 as that precision's rounding."""
-    if not backend.support(precision).works:
+    if not OPENVINO.support(precision).works:
         pytest.skip(f"this CPU has no {precision}")
     images = random_images(1, 64, 96, 3)
     depths = {}
-    for wanted in ("fp32", precision):
+    for wanted in (Precision.FP32, precision):
         folder = tmp_path / wanted
         folder.mkdir(exist_ok=True)
-        compiled = backend.compile_graph(Graph(network), folder, wanted, BuildOptions())
+        compiled = compile_graph(Graph(network), folder, wanted, BuildOptions())
         assert compiled.executed_precision == wanted
-        loaded = backend._import(folder / backend.ENGINE_FILE, compiled.options)
-        assert backend._executed_precision(loaded) == wanted
+        loaded = import_blob(folder / ENGINE_FILE, compiled.options)
+        assert executed_precision(loaded) == wanted
         depths[wanted] = np.array(loaded(images)[0])
     change = np.abs(depths[precision] / depths["fp32"] - 1).mean()
     low, high = {"fp32": (0, 0), "bf16": (1e-4, 2e-2), "fp16": (1e-5, 2e-3)}[precision]
@@ -97,25 +107,27 @@ def quantized(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Graph:
     """The network with its products in int8, decided and judged on photographs."""
     from mvde.export.precision import LowerOptions, lower_graph
 
-    return lower_graph(Graph(network), "int8", tmp_path_factory.mktemp("quantized"), LowerOptions(method="minmax"))
+    return lower_graph(
+        Graph(network), Precision.INT8, tmp_path_factory.mktemp("quantized"), LowerOptions(method="minmax")
+    )
 
 
-@pytest.mark.parametrize("rest", ["fp32", "bf16"])
+@pytest.mark.parametrize("rest", [Precision.FP32, Precision.BF16])
 def test_an_int8_engine_says_what_it_computes_in_around_its_products(
-    rest: str, network: Path, quantized: Graph, tmp_path: Path, random_images: Callable
+    rest: Precision, network: Path, quantized: Graph, tmp_path: Path, random_images: Callable
 ) -> None:
     """By the executed graph; and the rest's own rounding shows beside the other's, and stays below quantisation's."""
-    if not backend.support(rest).works:
+    if not OPENVINO.support(rest).works:
         pytest.skip(f"this CPU has no {rest}")
     images = random_images(1, 64, 96, 3, seed=3)
     depth = {}
-    for wanted in {"fp32", rest}:
+    for wanted in {Precision.FP32, rest}:
         folder = tmp_path / wanted
         folder.mkdir()
-        compiled = backend.compile_graph(quantized, folder, "int8", BuildOptions(rest=wanted))
+        compiled = compile_graph(quantized, folder, Precision.INT8, BuildOptions(rest=wanted))
         assert compiled.executed_precision == f"int8+{wanted}"
-        depth[wanted] = np.array(backend._import(folder / backend.ENGINE_FILE, compiled.options)(images)[0])
-    exact = backend.shared_core().compile_model(str(network), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        depth[wanted] = np.array(import_blob(folder / ENGINE_FILE, compiled.options)(images)[0])
+    exact = shared_core().compile_model(str(network), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     quantisation = np.abs(depth["fp32"] / np.array(exact(images)[0]) - 1).mean()
     change = np.abs(depth[rest] / depth["fp32"] - 1).mean()
     assert quantisation > 1e-4
@@ -125,31 +137,30 @@ def test_an_int8_engine_says_what_it_computes_in_around_its_products(
 def test_the_rest_of_an_int8_engine_is_bf16_where_the_cpu_has_it(
     quantized: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rest = "bf16" if backend.support("bf16").works else "fp32"
-    compiled = backend.compile_graph(quantized, tmp_path, "int8", BuildOptions())
+    rest = "bf16" if OPENVINO.support(Precision.BF16).works else "fp32"
+    compiled = compile_graph(quantized, tmp_path, Precision.INT8, BuildOptions())
     assert compiled.executed_precision == f"int8+{rest}"
-    if rest == "bf16" and not backend.attention.unavailable(backend.library_version()):
+    if rest == "bf16" and not attention.unavailable(OPENVINO.library_version()):
         assert compiled.rewrites["attention"].startswith("mvde's AMX kernel")
-    monkeypatch.setattr(backend, "support", lambda precision: Support(precision == "fp32", "pretended"))
-    assert backend.compile_graph(quantized, tmp_path, "int8", BuildOptions()).executed_precision == "int8+fp32"
+    monkeypatch.setattr(openvino_compile, "arithmetic", lambda precision: Support(precision == "fp32", "pretended"))
+    assert compile_graph(quantized, tmp_path, Precision.INT8, BuildOptions()).executed_precision == "int8+fp32"
 
 
 def test_a_fallback_of_the_library_is_not_silent(
-    tmp_path: Path, write_graph: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked for a precision that the CPU lacks, OpenVINO compiles fp32 without a word; the engine is refused."""
-    if backend.support("bf16").works:
+    if OPENVINO.support(Precision.BF16).works:
         pytest.skip("this CPU has bf16")
-    monkeypatch.setattr(backend, "support", lambda precision: Support(True, "pretended"))
     with pytest.raises(BackendError, match="asked for bf16 and computes in fp32"):
-        backend.compile_graph(Graph(write_graph(tmp_path / "export").path), tmp_path, "bf16", BuildOptions())
+        compile_graph(Graph(write_graph(tmp_path / "export").path), tmp_path, Precision.BF16, BuildOptions())
 
 
 def test_a_blob_that_the_library_refuses_names_the_way_out(engine_folder: Path, tmp_path: Path) -> None:
-    blob = (engine_folder / backend.ENGINE_FILE).read_bytes()
+    blob = (engine_folder / ENGINE_FILE).read_bytes()
     (tmp_path / "half.blob").write_bytes(blob[: len(blob) // 2])
     with pytest.raises(IncompatibleEngineError, match="build it again with `mvde build`"):
-        backend._import(tmp_path / "half.blob", {})
+        import_blob(tmp_path / "half.blob", {})
 
 
 def test_weights_are_read_where_the_blob_is_mapped(tmp_path: Path) -> None:
@@ -159,12 +170,12 @@ def test_weights_are_read_where_the_blob_is_mapped(tmp_path: Path) -> None:
     weights = np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32)  # 16 MiB
     images = ops.parameter([1, 2048], np.float32)
     graph = Model([ops.result(ops.matmul(images, ops.constant(weights), False, True))], [images])
-    compiled = backend.shared_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     (tmp_path / "model.blob").write_bytes(compiled.export_model().getvalue())
     images = np.ones((1, 2048), np.float32)
     expected = np.array(compiled(images)[0])
     before = _anonymous_bytes()
-    loaded = backend._import(tmp_path / "model.blob", {"INFERENCE_PRECISION_HINT": "f32"})
+    loaded = import_blob(tmp_path / "model.blob", {"INFERENCE_PRECISION_HINT": "f32"})
     assert _anonymous_bytes() - before < 1.5 * weights.nbytes  # the packed weights; a copy of the blob would be as much
     np.testing.assert_array_equal(loaded(images)[0], expected)
 
@@ -178,12 +189,22 @@ def _anonymous_bytes() -> int:
 
 
 def test_a_closed_engine_says_so(engine_folder: Path, random_images: Callable) -> None:
-    engine, _ = load_engine(engine_folder / backend.ENGINE_FILE)
+    engine, _ = load_engine(engine_folder / ENGINE_FILE)
     engine.close()
     with pytest.raises(UsageError, match="is closed"):
         engine.infer(random_images(1, 32, 48, 3))
 
 
-def test_the_provider_option_is_not_swallowed(tmp_path: Path, write_graph: Callable[..., Artifact]) -> None:
-    with pytest.raises(UsageError, match="--provider is for onnxruntime"):
-        backend.compile_graph(Graph(write_graph(tmp_path).path), tmp_path, "fp32", BuildOptions(provider="cuda"))
+def test_the_provider_setting_is_not_swallowed(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> None:
+    manifest, options = write_graph(tmp_path).manifest, BuildOptions(settings={"provider": "cuda"})
+    with pytest.raises(UsageError, match="--set provider=cuda is not for openvino, which takes no settings"):
+        OPENVINO.check_source(manifest, Precision.FP32, options, tmp_path)
+
+
+def test_a_rest_that_the_cpu_does_not_compute_in_is_refused(
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "arithmetic", lambda precision: Support(False, "no such arithmetic"))
+    options = BuildOptions(rest=Precision.FP16)
+    with pytest.raises(BackendError, match="--rest fp16: no such arithmetic"):
+        OPENVINO.check_source(write_graph(tmp_path).manifest, Precision.INT8, options, tmp_path)

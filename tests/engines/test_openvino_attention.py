@@ -12,14 +12,17 @@ import pytest
 
 import mvde
 from mvde import native
-from mvde.artifact import load_artifact
+from mvde.artifact import load_graph
 from mvde.assets import shipped_checkpoint
-from mvde.engines import openvino as backend
-from mvde.engines import openvino_attention as attention
 from mvde.engines.base import BuildOptions, EngineId, Graph
 from mvde.engines.build import build_engine
+from mvde.engines.openvino import attention
+from mvde.engines.openvino.compile import ENGINE_FILE, compile_graph
+from mvde.engines.openvino.engine import import_blob
+from mvde.engines.openvino.library import arithmetic, library_version, shared_core
 from mvde.engines.store import load_engine
 from mvde.errors import BackendError, IncompatibleEngineError
+from mvde.precision import Precision
 from mvde.records import EngineRecord
 
 openvino = pytest.importorskip("openvino")
@@ -31,7 +34,7 @@ BF16 = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
 @pytest.fixture
 def kernel() -> None:
     """Skips where the kernel cannot run, and says why."""
-    if reason := attention.unavailable(backend.library_version()):
+    if reason := attention.unavailable(library_version()):
         pytest.skip(reason)
 
 
@@ -77,14 +80,14 @@ def exact(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, scale: float)
 @pytest.mark.parametrize("scale", [None, 4.0])
 def test_the_operator_is_attention(tokens: int, heads: int, depth: int, scale: float | None) -> None:
     model = model_of(tokens, heads, depth, scale=scale)
-    assert attention.replace_attention(backend.shared_core(), model) == (1, 1)
+    assert attention.replace_attention(shared_core(), model) == (1, 1)
     rng = np.random.default_rng(tokens)
     inputs = [rounded(rng.standard_normal((1, tokens, heads * depth))) for _ in range(3)]
     wanted = exact(*inputs, heads, depth**-0.5 if scale is None else scale)
     results = []
     for num_threads in ("1", "2"):
         options = {**BF16, "INFERENCE_NUM_THREADS": num_threads}
-        results.append(backend.shared_core().compile_model(model, "CPU", options)(inputs)[0])
+        results.append(shared_core().compile_model(model, "CPU", options)(inputs)[0])
     # Weights and result are each rounded to 8 bits, by 2^-8 of at most the largest value.
     np.testing.assert_allclose(results[0], wanted, atol=2**-7 * np.abs(inputs[2]).max(), rtol=0)
     assert np.sqrt(np.mean((results[0] - wanted) ** 2)) < 2**-8 * np.sqrt(np.mean(wanted**2))
@@ -95,15 +98,15 @@ def test_the_operator_is_attention(tokens: int, heads: int, depth: int, scale: f
 @pytest.mark.parametrize("what", [{"causal": True}, {"depth": 160}])
 def test_what_the_kernel_does_not_compute_stays(what: dict[str, Any]) -> None:
     model = model_of(20, 2, what.pop("depth", 64), **what)
-    assert attention.replace_attention(backend.shared_core(), model) == (0, 1)
+    assert attention.replace_attention(shared_core(), model) == (0, 1)
     assert any(node.get_type_name() == "ScaledDotProductAttention" for node in model.get_ordered_ops())
 
 
-def compiled_in(folder: Path, graph: Path, settings: dict[str, str]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def compiled_in(folder: Path, graph: Path, settings: dict[str, str]) -> tuple[Any, dict[str, Any], dict[str, str]]:
     folder.mkdir()
     options = BuildOptions(library=settings)
-    compiled = backend.compile_graph(Graph(graph), folder, "bf16", options)
-    return backend._import(folder / backend.ENGINE_FILE, compiled.options), compiled.options, compiled.rewrites
+    compiled = compile_graph(Graph(graph), folder, Precision.BF16, options)
+    return import_blob(folder / ENGINE_FILE, compiled.options), compiled.options, compiled.rewrites
 
 
 @pytest.mark.usefixtures("kernel")
@@ -111,12 +114,12 @@ def test_an_engine_in_bf16_has_it_and_is_as_near_to_fp32(
     network: Path, tmp_path: Path, random_images: Callable
 ) -> None:
     images = random_images(1, 80, 112, 3)
-    reference = backend.shared_core().compile_model(str(network), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
-    ours, options, facts = compiled_in(tmp_path / "ours", network, {})
+    reference = shared_core().compile_model(str(network), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
+    ours, options, rewrites = compiled_in(tmp_path / "ours", network, {})
     assert options[attention.OPTION] == "amx"
-    assert facts["attention"] == "mvde's AMX kernel, 6 of 6"
-    theirs, options, facts = compiled_in(tmp_path / "theirs", network, {attention.OPTION: "openvino"})
-    assert (options[attention.OPTION], "attention" in facts) == ("openvino", False)
+    assert rewrites["attention"] == "mvde's AMX kernel, 6 of 6"
+    theirs, options, rewrites = compiled_in(tmp_path / "theirs", network, {attention.OPTION: "openvino"})
+    assert (options[attention.OPTION], rewrites["attention"]) == ("openvino", "OpenVINO's")
     executed = [
         node.get_rt_info()["layerType"].astype(str) for node in ours.get_runtime_model().get_ordered_ops()
     ]  # the library executes operators that it does not know as "Reference"
@@ -144,31 +147,33 @@ def test_an_engine_with_it_is_refused_where_it_is_missing(
     network: Path, tmp_path: Path, random_images: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = build_engine(
-        load_artifact(network), EngineId.parse("openvino:bf16"), random_images(1, 80, 112, 3), root=tmp_path
+        load_graph(network), EngineId.parse("openvino:bf16"), random_images(1, 80, 112, 3), root=tmp_path
     )
-    load_engine(report.folder / backend.ENGINE_FILE)
+    load_engine(report.folder / ENGINE_FILE)
     monkeypatch.setattr(attention, "library_path", lambda: None)
     with pytest.raises(IncompatibleEngineError, match=r"mvde's attention.*there is no libmvde_openvino.so.*mvde build"):
-        load_engine(report.folder / backend.ENGINE_FILE)
+        load_engine(report.folder / ENGINE_FILE)
 
 
 def test_the_refusal_names_the_command_for_that_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "library_path", lambda: None)
     options = {attention.OPTION: attention.OURS}
-    engine = EngineRecord("openvino:int8", "openvino", "int8", "int8+bf16", "CPU", "2026.4.1", (), options, "0" * 64)
+    engine = EngineRecord(
+        "openvino:int8", "openvino", Precision.INT8, "int8+bf16", "CPU", "2026.4.1", (), options, "0" * 64
+    )
     with pytest.raises(IncompatibleEngineError, match=r"mvde build --engine openvino:int8$"):
-        attention.require(backend.shared_core(), engine, "2026.4.1", tmp_path)
+        attention.require(shared_core(), engine, "2026.4.1", tmp_path)
 
 
 def test_without_it_an_engine_has_the_librarys_and_says_why(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not backend.support("bf16").works:
+    if not arithmetic(Precision.BF16).works:
         pytest.skip("this CPU has no bf16")
     monkeypatch.setattr(native, "library_folders", lambda: [tmp_path])
-    _, options, facts = compiled_in(tmp_path / "without", network, {})
+    _, options, rewrites = compiled_in(tmp_path / "without", network, {})
     assert options[attention.OPTION] == "openvino"
-    assert facts["attention"].startswith("OpenVINO's; there is no libmvde_openvino.so beside libmvde.so")
+    assert rewrites["attention"].startswith("OpenVINO's; there is no libmvde_openvino.so beside libmvde.so")
     with pytest.raises(BackendError, match="was asked for, and cannot run here: there is no libmvde_openvino"):
         compiled_in(tmp_path / "asked", network, {attention.OPTION: "amx"})
 
@@ -183,7 +188,7 @@ def test_without_it_an_engine_has_the_librarys_and_says_why(
 def test_what_cannot_be_had_is_refused_before_compiling(settings: dict[str, str], reason: str) -> None:
     options = {"INFERENCE_PRECISION_HINT": "bf16", **settings}
     with pytest.raises(BackendError, match=reason):
-        attention.applied(backend.shared_core(), model_of(20, 2, 64), options, backend.library_version())
+        attention.applied(shared_core(), model_of(20, 2, 64), options, library_version())
 
 
 def test_another_version_of_openvino_is_refused() -> None:

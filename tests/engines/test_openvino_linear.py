@@ -12,8 +12,9 @@ pytest.importorskip("openvino")
 from openvino import Model
 from openvino import opset13 as ops
 
-from mvde.engines import openvino as backend
-from mvde.engines import openvino_linear as linear
+from mvde.engines.openvino import linear
+from mvde.engines.openvino.library import shared_core
+from mvde.precision import Precision
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -39,7 +40,7 @@ def _model(num_tokens: int, batch: int = 1) -> Model:
 
 
 def _run(model: Model, tokens: np.ndarray) -> list[np.ndarray]:
-    compiled = backend.shared_core().compile_model(model, "CPU", EXACT)
+    compiled = shared_core().compile_model(model, "CPU", EXACT)
     return [np.array(result) for result in compiled([tokens]).values()]
 
 
@@ -71,5 +72,5 @@ def test_a_bias_that_is_not_one_number_per_channel_stays_a_sum() -> None:
 def test_the_default_is_convolutions_in_bf16_on_amx_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for features, wanted in ((("amx_bf16",), linear.CONVOLUTIONS), (("avx512_bf16",), linear.PRODUCTS)):
         monkeypatch.setattr(linear, "cpu_features", lambda features=features: features)
-        assert linear.default("bf16") == wanted
-        assert linear.default("fp32") == linear.default("int8") == linear.PRODUCTS
+        assert linear.default(Precision.BF16) == wanted
+        assert linear.default(Precision.FP32) == linear.default(Precision.INT8) == linear.PRODUCTS

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mvde.artifact import Artifact, read_manifest, write_manifest
-from mvde.engines import build, openvino, proof
+from mvde.artifact import GraphArtifact, load_engine_artifact, write_manifest
+from mvde.engines import build, proof
 from mvde.engines.base import BuildOptions, EngineId, Graph
+from mvde.engines.openvino.backend import OpenVinoBackend
+from mvde.engines.openvino.engine import OpenVinoEngine
 from mvde.engines.store import load_engine
-from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.errors import HashMismatchError, IncompatibleEngineError, ParityError, UsageError
 from mvde.export.precision import lower_graph
 from mvde.files import file_record
+from mvde.precision import Precision
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -30,14 +33,14 @@ def images(random_images: Callable[..., np.ndarray]) -> np.ndarray:
 
 
 @pytest.fixture
-def unproved(tmp_path: Path, write_graph: Callable[..., Artifact], images: np.ndarray) -> Path:
+def unproved(tmp_path: Path, write_graph: Callable[..., GraphArtifact], images: np.ndarray) -> Path:
     """An engine that says of itself that it was never measured, with its reference beside it."""
     source = write_graph(tmp_path / "export")
     folder = build.build_engine(source, FP32, images, root=tmp_path / "engines").folder
     reference = proof.Reference.of_graph(source, images)
     stored = file_record(folder / reference.write(folder))
-    manifest = read_manifest(folder / "engine.blob")
-    parity = proof.parity_record(None, manifest.engine, manifest.parity.export)
+    manifest = load_engine_artifact(folder / "engine.blob").manifest
+    parity = proof.measured_parity(manifest, None)
     write_manifest(dataclasses.replace(manifest, parity=parity, companions=(stored,)), folder / "engine.blob")
     return folder
 
@@ -54,8 +57,8 @@ def test_an_unproved_engine_loads_once_it_was_measured_here(unproved: Path, imag
 
 
 def test_an_engine_that_fails_its_proof_stays_refused(unproved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    infer = openvino.OpenVinoEngine.infer
-    monkeypatch.setattr(openvino.OpenVinoEngine, "infer", lambda self, images: infer(self, images) * 1.01)
+    infer = OpenVinoEngine.infer
+    monkeypatch.setattr(OpenVinoEngine, "infer", lambda self, images: infer(self, images) * 1.01)
     before = (unproved / "engine.json").read_bytes()
     with pytest.raises(ParityError):
         proof.prove_engine(unproved)
@@ -76,7 +79,7 @@ def test_an_engine_without_a_reference_cannot_be_proved_later(engine_folder: Pat
         proof.prove_engine(engine_folder)
 
 
-def test_a_graph_cannot_be_proved(tmp_path: Path, write_graph: Callable[..., Artifact]) -> None:
+def test_a_graph_cannot_be_proved(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> None:
     with pytest.raises(UsageError, match="is an ONNX graph"):
         proof.prove_engine(write_graph(tmp_path).path)
 
@@ -85,18 +88,20 @@ def _gains(*gains: float) -> Iterator[float]:
     yield from gains
 
 
-def test_rebuilds_that_agree_are_kept(tmp_path: Path, write_graph: Callable[..., Artifact], images: np.ndarray) -> None:
+def test_rebuilds_that_agree_are_kept(
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], images: np.ndarray
+) -> None:
     source = write_graph(tmp_path / "export")
     report = build.build_engine(source, FP32, images, root=tmp_path / "engines", options=BuildOptions(num_builds=3))
     assert sorted(path.name for path in report.folder.iterdir()) == ["engine.blob", "engine.json"]
 
 
 def test_a_graph_is_lowered_once_for_all_rebuilds(
-    tmp_path: Path, write_graph: Callable[..., Artifact], images: np.ndarray
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], images: np.ndarray
 ) -> None:
     calls = []
 
-    def lower(graph: Graph, precision: str, folder: Path) -> Graph:
+    def lower(graph: Graph, precision: Precision, folder: Path) -> Graph:
         calls.append(folder)
         return lower_graph(graph, precision, folder)
 
@@ -114,17 +119,17 @@ def test_a_graph_is_lowered_once_for_all_rebuilds(
 
 
 def test_a_rebuild_that_drifts_keeps_none(
-    tmp_path: Path, write_graph: Callable[..., Artifact], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, gains = openvino.load, _gains(1.0, 1.0, 1.01)
+    load, gains = OpenVinoBackend.load, _gains(1.0, 1.0, 1.01)
 
-    def drifting(path: Path, manifest: object) -> object:
-        engine, gain = load(path, manifest), next(gains)
+    def drifting(backend: OpenVinoBackend, path: Path, manifest: object) -> object:
+        engine, gain = load(backend, path, manifest), next(gains)
         infer = engine.infer
         engine.infer = lambda images: infer(images) * np.float32(gain)
         return engine
 
-    monkeypatch.setattr(openvino, "load", drifting)
+    monkeypatch.setattr(OpenVinoBackend, "load", drifting)
     source = write_graph(tmp_path / "export")
     with pytest.raises(ParityError, match=r"build 3 of 3 of openvino:fp32 \(against build 1\) differs"):
         build.build_engine(source, FP32, images, root=tmp_path / "engines", options=BuildOptions(num_builds=3))
@@ -132,33 +137,62 @@ def test_a_rebuild_that_drifts_keeps_none(
 
 
 def test_known_errors_that_a_build_was_made_in_spite_of_are_in_the_manifest(
-    tmp_path: Path, write_graph: Callable[..., Artifact], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino, "check_source", lambda *arguments: ["an-id: what goes wrong"], raising=False)
+    monkeypatch.setattr(OpenVinoBackend, "check_source", lambda *arguments: ["an-id: what goes wrong"])
     report = build.build_engine(write_graph(tmp_path / "export"), FP32, images, root=tmp_path / "engines")
     assert report.warnings == ("an-id: what goes wrong",)
-    engine = read_manifest(report.folder / "engine.blob").engine
+    engine = load_engine_artifact(report.folder / "engine.blob").manifest.engine
     assert engine.known_errors == ("an-id: what goes wrong",)
 
 
 @pytest.mark.parametrize(
     ("engine_id", "options", "message"),
     [
-        ("openvino:fp32", BuildOptions(without_device=True), "do not go with openvino:fp32"),
-        ("openvino:fp32", BuildOptions(tensorrt=TensorRtOptions(optimization_level=1)), "do not go with openvino"),
-        ("fp32", BuildOptions(without_device=True), "needs an engine id with its backend, such as tensorrt-rtx:fp32"),
-        ("tensorrt-rtx:fp32", BuildOptions(without_device=True, num_builds=2), "needs the device"),
+        ("openvino:fp32", {"without_device": True}, "does not go with openvino:fp32"),
+        ("openvino:fp32", {"settings": {"optimization_level": "1"}}, "is not for openvino, which takes no settings"),
+        (
+            "onnxruntime:fp32",
+            {"settings": {"threads": "1"}},
+            r"is not for onnxruntime, which takes provider \(cpu, cuda",
+        ),
+        ("fp32", {"without_device": True}, "needs an engine id with its backend, such as tensorrt-rtx:fp32"),
+        ("tensorrt-rtx:fp32", {"without_device": True, "num_builds": 2}, "needs the device"),
+        ("openvino:fp32", {"rest": Precision.FP32}, "--rest is for engines in int8 and fp8, but this is openvino:fp32"),
+        ("openvino:int8", {"rest": Precision.INT8}, "openvino:int8 does not quantise cannot compute in int8; use "),
+        ("onnxruntime:int8", {"rest": Precision.BF16}, "does not quantise cannot compute in bf16; use fp32"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(
     tmp_path: Path,
-    write_graph: Callable[..., Artifact],
+    write_graph: Callable[..., GraphArtifact],
     images: np.ndarray,
     engine_id: str,
-    options: BuildOptions,
+    options: dict[str, Any],
     message: str,
 ) -> None:
     with pytest.raises(UsageError, match=message):
         build.build_engine(
-            write_graph(tmp_path / "export"), EngineId.parse(engine_id), images, root=tmp_path, options=options
+            write_graph(tmp_path / "export"),
+            EngineId.parse(engine_id),
+            images,
+            root=tmp_path,
+            options=BuildOptions(**options),
         )
+
+
+@pytest.mark.parametrize(
+    ("engine_id", "rest", "in_graph"),
+    [
+        ("openvino:int8", None, Precision.FP32),
+        ("openvino:int8", Precision.BF16, Precision.FP32),
+        ("onnxruntime:int8", None, Precision.FP32),
+        ("tensorrt:int8", None, Precision.FP16),
+        ("tensorrt-rtx:fp8", Precision.FP32, Precision.FP32),
+        ("tensorrt:fp16", None, Precision.FP32),
+    ],
+)
+def test_what_is_not_quantised_is_in_the_graph_as_the_backend_wants_it(
+    engine_id: str, rest: Precision | None, in_graph: Precision
+) -> None:
+    assert build.graph_rest(EngineId.parse(engine_id), rest) is in_graph

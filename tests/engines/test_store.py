@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mvde.artifact import read_manifest, write_manifest
+from mvde.artifact import load_engine_artifact, read_manifest, write_manifest
 from mvde.engines import store
 from mvde.engines.base import EngineId
+from mvde.engines.openvino.backend import OpenVinoBackend
 from mvde.errors import (
     ArtifactError,
     BackendError,
@@ -19,6 +20,7 @@ from mvde.errors import (
     HashMismatchError,
     IncompatibleEngineError,
 )
+from mvde.precision import Precision
 from mvde.records import DeviceRecord
 
 pytest.importorskip("openvino")
@@ -32,8 +34,7 @@ def engine_copy(engine_folder: Path, tmp_path: Path) -> Path:
 
 
 def _rewrite(blob: Path, **changes: object) -> None:
-    manifest = read_manifest(blob)
-    assert manifest.engine is not None
+    manifest = load_engine_artifact(blob).manifest
     record = dataclasses.replace(manifest.engine, **changes)  # type: ignore[arg-type]
     write_manifest(dataclasses.replace(manifest, engine=record), blob)
 
@@ -121,7 +122,7 @@ def test_a_bare_precision_prefers_the_best_backend(tmp_path: Path, build_tiny: C
     build_tiny(tmp_path, "onnxruntime:fp32")
     best = build_tiny(tmp_path, "openvino:fp32")
     assert store.find("fp32", root=tmp_path / "engines").path.parent == best
-    assert store.resolve(EngineId.parse("fp32")) == EngineId("openvino", "fp32")
+    assert store.resolve(EngineId.parse("fp32")) == EngineId("openvino", Precision.FP32)
 
 
 def test_fp16_on_this_machine_resolves_to_a_backend_that_executes_the_graph() -> None:
@@ -161,7 +162,7 @@ def test_of_engines_that_differ_in_content_alone_the_latest_that_runs_here_is_ta
 
 
 def test_an_engine_that_was_never_measured_is_refused_with_the_command_that_measures_it(engine_copy: Path) -> None:
-    manifest = read_manifest(engine_copy)
+    manifest = load_engine_artifact(engine_copy).manifest
     parity = dataclasses.replace(manifest.parity, measured=None)
     write_manifest(dataclasses.replace(manifest, parity=parity), engine_copy)
     with pytest.raises(IncompatibleEngineError, match=r"not measured: no device.*mvde prove .*openvino-fp32"):
@@ -171,9 +172,9 @@ def test_an_engine_that_was_never_measured_is_refused_with_the_command_that_meas
 def test_an_engine_that_was_measured_on_another_gpu_is_refused(
     engine_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = read_manifest(engine_copy)
+    manifest = load_engine_artifact(engine_copy).manifest
     here = DeviceRecord("NVIDIA L4", "8.9", "13.0")
-    monkeypatch.setattr("mvde.engines.openvino.device_facts", lambda: here, raising=False)
+    monkeypatch.setattr(OpenVinoBackend, "device_facts", lambda self: here)
 
     def measured_on(**changes: str) -> None:
         parity = dataclasses.replace(manifest.parity, measured_on=dataclasses.replace(here, **changes))

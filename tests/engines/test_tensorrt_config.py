@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 
 from mvde.cuda.device import Gpu
-from mvde.engines.base import BuildOptions
-from mvde.engines.tensorrt import build, checks
+from mvde.engines.tensorrt import checks, plan_build
 from mvde.engines.tensorrt.api import LIBRARIES, Api, load_api
-from mvde.engines.tensorrt.options import TensorRtOptions
+from mvde.engines.tensorrt.choices import SETTINGS, TensorRtOptions
 from mvde.engines.tensorrt.parse import check_opset
 from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, UsageError
-from mvde.manifest import Manifest
-from mvde.records import EngineRecord
+from mvde.precision import Precision
+from mvde.records import CudaRecord, EngineRecord, NetworkRecord
 
 ADA = Gpu("NVIDIA L4", "8.9", "12.6", 24 << 30, 58, False)
 ORIN = Gpu("Orin", "8.7", "12.6", 8 << 30, 8, True)
@@ -122,7 +121,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def built(api: Api, gpu: Gpu | None = ADA, capabilities: tuple[str, ...] = (), **options: Any) -> Recorder:
     recorder = Recorder()
-    plan = build.build_plan(api, recorder, object(), TensorRtOptions(**options), gpu, capabilities)
+    plan = plan_build.build_plan(api, recorder, object(), TensorRtOptions(**options), gpu, capabilities)
     assert plan == b"plan"
     return recorder
 
@@ -152,7 +151,7 @@ def test_a_jetson_gets_no_auxiliary_streams_and_a_bounded_workspace() -> None:
 
 
 def test_the_manifest_states_the_options_as_they_took_effect() -> None:
-    flags = build.chosen_flags(TensorRtOptions(version_compatible=True), ORIN)
+    flags = plan_build.chosen_flags(TensorRtOptions(version_compatible=True), ORIN)
     assert flags == {
         "tf32": False,
         "optimization_level": "default",
@@ -183,11 +182,11 @@ def test_the_timing_cache_is_kept_per_gpu_driver_and_version(cache: Path) -> Non
     assert built(TRT).attached == b""
     assert built(TRT).attached == b"timed"
     others = [
-        build.timing_cache_path(TRT, dataclasses.replace(ADA, name="NVIDIA RTX 4090")),
-        build.timing_cache_path(TRT, dataclasses.replace(ADA, driver_cuda="13.0")),
-        build.timing_cache_path(api_of("tensorrt", "10.16.2"), ADA),
+        plan_build.timing_cache_path(TRT, dataclasses.replace(ADA, name="NVIDIA RTX 4090")),
+        plan_build.timing_cache_path(TRT, dataclasses.replace(ADA, driver_cuda="13.0")),
+        plan_build.timing_cache_path(api_of("tensorrt", "10.16.2"), ADA),
     ]
-    mine = build.timing_cache_path(TRT, ADA)
+    mine = plan_build.timing_cache_path(TRT, ADA)
     assert mine.is_relative_to(cache)
     assert len({mine, *others}) == 4
     mine.write_bytes(b"damaged")
@@ -204,7 +203,7 @@ def test_without_the_timing_cache_none_is_read_or_written(cache: Path) -> None:
 
 def test_progress_is_told_step_by_step() -> None:
     told: list[tuple[str, int, int]] = []
-    build.build_plan(
+    plan_build.build_plan(
         TRT,
         Recorder(),
         object(),
@@ -220,7 +219,7 @@ def test_a_build_that_fails_gives_the_librarys_reason() -> None:
     api = api_of("tensorrt", "10.16.1")
     api.messages.append("Could not find any implementation for node MatMul_7")
     with pytest.raises(BackendError, match="could not build the engine: Could not find any implementation for node"):
-        build.build_plan(api, Recorder(plan=None), object(), TensorRtOptions(), ADA, ())
+        plan_build.build_plan(api, Recorder(plan=None), object(), TensorRtOptions(), ADA, ())
 
 
 def test_a_library_that_cannot_start_says_why() -> None:
@@ -282,14 +281,14 @@ def record(**changes: Any) -> EngineRecord:
     made = EngineRecord(
         id="tensorrt:fp16",
         backend="tensorrt",
-        precision="fp16",
+        precision=Precision.FP16,
         executed_precision="fp16",
         device="NVIDIA L4",
         library_version="10.16.1",
         cpu_features=(),
         options={},
         onnx_sha256="0" * 64,
-        facts={"compute_capabilities": ["8.9"]},
+        cuda=CudaRecord("12", "12.6", "NVIDIA L4", ("8.9",), 1.0, NetworkRecord(1, {}, {}, 0, 0, 0)),
     )
     return dataclasses.replace(made, **changes)
 
@@ -346,24 +345,32 @@ def test_the_cuda_of_a_wheel_is_read_from_its_name(monkeypatch: pytest.MonkeyPat
     assert checks.cuda_major("tensorrt-rtx") is None  # a Debian package does not say
 
 
-def test_tensorrt_does_not_build_for_other_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = BuildOptions(tensorrt=TensorRtOptions(compute_capabilities=("8.9",)))
+def test_tensorrt_does_not_build_for_other_gpus() -> None:
+    def capabilities(api: Api, gpu: Gpu, *named: str) -> tuple[str, ...]:
+        options = TensorRtOptions(compute_capabilities=named)
+        return checks.chosen_capabilities(api, options, gpu, without_device=False)
+
     with pytest.raises(UsageError, match="builds for the GPU it runs on"):
-        checks.chosen_capabilities(TRT, elsewhere, ADA)
+        capabilities(TRT, ADA, "8.9")
     with pytest.raises(BackendError, match="cannot build without one"):
-        checks.check_device(TRT, BuildOptions(without_device=True))
-    assert checks.chosen_capabilities(TRT, BuildOptions(), ADA) == ("8.9",)
-    assert checks.chosen_capabilities(RTX, elsewhere, ORIN) == ("8.9",)
-    assert checks.chosen_capabilities(RTX, BuildOptions(), ADA) == ("8.9",)
+        checks.check_device(TRT, without_device=True)
+    assert capabilities(TRT, ADA) == capabilities(RTX, ORIN, "8.9") == capabilities(RTX, ADA) == ("8.9",)
     with pytest.raises(BackendError, match=r"does not build for compute capability 8\.7"):
-        checks.chosen_capabilities(RTX, BuildOptions(), ORIN)
+        capabilities(RTX, ORIN)
 
 
 @pytest.mark.parametrize(
     ("precision", "capabilities", "fits"),
-    [("fp8", ("8.9",), True), ("fp8", ("8.7",), False), ("bf16", ("7.5", "8.0"), False), ("fp16", ("7.5",), True)],
+    [
+        (Precision.FP8, ("8.9",), True),
+        (Precision.FP8, ("8.7",), False),
+        (Precision.BF16, ("7.5", "8.0"), False),
+        (Precision.FP16, ("7.5",), True),
+    ],
 )
-def test_a_precision_needs_a_gpu_with_its_arithmetic(precision: str, capabilities: tuple[str, ...], fits: bool) -> None:
+def test_a_precision_needs_a_gpu_with_its_arithmetic(
+    precision: Precision, capabilities: tuple[str, ...], fits: bool
+) -> None:
     if fits:
         checks.check_arithmetic(precision, capabilities)
         return
@@ -371,12 +378,36 @@ def test_a_precision_needs_a_gpu_with_its_arithmetic(precision: str, capabilitie
         checks.check_arithmetic(precision, capabilities)
 
 
-def test_manifests_keep_what_only_one_backend_says(tmp_path: Path, write_graph: Any) -> None:
-    graph = write_graph(tmp_path).manifest
-    engine = dataclasses.replace(graph, kind="engine", engine=record())
-    plain = engine.to_dict()
-    assert plain["engine"]["facts"] == {"compute_capabilities": ["8.9"]}
-    assert Manifest.from_dict(plain) == engine
-    bare = dataclasses.replace(engine, engine=record(facts={}))
-    assert "facts" not in bare.to_dict()["engine"]
-    assert Manifest.from_dict(bare.to_dict()) == bare
+def test_every_setting_of_the_command_line_reaches_its_option() -> None:
+    given = {
+        "optimization_level": "5",
+        "workspace_mib": "64",
+        "aux_streams": "2",
+        "version_compatible": "yes",
+        "hardware": "ampere-plus",
+        "timing_cache": "no",
+        "compute_capability": "8.9, 12.0,8.9",
+    }
+    assert {setting.name for setting in SETTINGS} == set(given)
+    assert TensorRtOptions.parse("tensorrt-rtx", given) == TensorRtOptions(
+        5, 64, 2, True, "ampere-plus", ("8.9", "12.0"), timing_cache=False
+    )
+    assert TensorRtOptions.parse("tensorrt", {}) == TensorRtOptions()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("optimization_level", "6", "--set optimization_level=6: expected 0 to 5"),
+        ("optimization_level", "fast", "--set optimization_level=fast: expected a whole number, 0 to 5"),
+        ("workspace_mib", "0", "expected at least 1"),
+        ("aux_streams", "-1", "expected at least 0"),
+        ("version_compatible", "true", "expected yes or no"),
+        ("hardware", "ampere", "expected none or ampere-plus or same-compute-capability"),
+        ("compute_capability", "8.9,ada", "'ada' is not understood; give a number such as 8.9"),
+        ("workspace", "64", "--set workspace=64 is not for tensorrt, which takes .*workspace_mib .scratch memory"),
+    ],
+)
+def test_a_setting_that_is_not_understood_says_what_is(name: str, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TensorRtOptions.parse("tensorrt", {name: text})

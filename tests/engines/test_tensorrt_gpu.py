@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 import mvde
-from mvde.artifact import Artifact, read_manifest, write_manifest
+from mvde.artifact import GraphArtifact, load_engine_artifact, write_manifest
 from mvde.cuda.device import find_gpu
 from mvde.engines.base import BuildOptions, EngineId
 from mvde.engines.build import LAYERS_FILE, build_engine
 from mvde.engines.proof import prove_engine
 from mvde.engines.store import load_engine
-from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.errors import IncompatibleEngineError
 from mvde.export.precision import lower_graph
+from mvde.precision import Precision
 from mvde.stats import numpy_patch_stats
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(find_gpu() is None, reason="no NVIDIA GPU")]
@@ -33,7 +33,10 @@ BACKENDS = [
     )
     for backend, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx"))
 ]
-PRECISIONS = {"fp32": 1e-5, "fp16": 2e-3}  # a product of three terms: fp32's roundings, and one of fp16's spacing
+PRECISIONS = {
+    Precision.FP32: 1e-5,
+    Precision.FP16: 2e-3,
+}  # a product of three terms: fp32's roundings, and one of fp16's spacing
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -45,9 +48,9 @@ def built(
 ) -> Callable[..., Path]:
     """Builder of an engine of the tiny graph; gives its folder."""
     root = tmp_path_factory.mktemp("gpu")
-    source: Artifact = write_graph(root / "export")
+    source: GraphArtifact = write_graph(root / "export")
 
-    def build(precision: str = "fp32", **options: Any) -> Path:
+    def build(precision: Precision = Precision.FP32, **options: Any) -> Path:
         engine_id = EngineId(request.param, precision)
         chosen = BuildOptions(accept_known_bad=True, **options)
         images = random_images(2, 32, 48, 3)
@@ -59,11 +62,12 @@ def built(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_depth_and_statistics_are_those_of_the_graph(
-    built: Callable[..., Path], random_images: Callable, closed_form_depth: Callable, precision: str
+    built: Callable[..., Path], random_images: Callable, closed_form_depth: Callable, precision: Precision
 ) -> None:
     engine, manifest = load_engine(built(precision) / "engine.plan")
     gpu = find_gpu()
     assert gpu is not None
+    assert manifest.parity.measured_on is not None
     assert manifest.parity.measured_on.gpu == gpu.name
     images = random_images(1, 32, 48, 3, seed=7)
     depth, stats = engine.infer_with_stats(images)
@@ -78,12 +82,12 @@ def test_depth_and_statistics_are_those_of_the_graph(
 
 
 def test_the_layers_are_stored_and_say_what_they_compute_in(built: Callable[..., Path]) -> None:
-    folder = built("fp16")
+    folder = built(Precision.FP16)
     assert json.loads((folder / LAYERS_FILE).read_text())["Layers"]
 
 
 def test_rebuilds_agree(built: Callable[..., Path]) -> None:
-    assert (built("fp16", num_builds=3) / "engine.plan").is_file()
+    assert (built(Precision.FP16, num_builds=3) / "engine.plan").is_file()
 
 
 def test_device_frames_of_cuda_core_go_in_and_out(
@@ -119,8 +123,8 @@ def test_torch_takes_and_gives_without_a_copy(built: Callable[..., Path], random
 
 def test_an_engine_of_another_gpu_is_refused(built: Callable[..., Path]) -> None:
     plan = built() / "engine.plan"
-    manifest = read_manifest(plan)
-    assert manifest.engine is not None
+    manifest = load_engine_artifact(plan).manifest
+    assert manifest.engine.cuda is not None
     cuda = dataclasses.replace(manifest.engine.cuda, compute_capabilities=("5.2",))
     write_manifest(dataclasses.replace(manifest, engine=dataclasses.replace(manifest.engine, cuda=cuda)), plan)
     with pytest.raises(IncompatibleEngineError, match=r"built for compute capability 5\.2"):
@@ -134,12 +138,10 @@ def test_an_engine_that_was_built_without_a_device_is_proved_here_and_keeps_its_
 ) -> None:
     gpu = find_gpu()
     assert gpu is not None
-    options = BuildOptions(
-        without_device=True, tensorrt=TensorRtOptions(compute_capabilities=(gpu.compute_capability,))
-    )
+    options = BuildOptions(without_device=True, settings={"compute_capability": gpu.compute_capability})
     source, images = write_graph(tmp_path / "export"), random_images(2, 32, 48, 3)
     folder = build_engine(
-        source, EngineId("tensorrt-rtx", "fp32"), images, root=tmp_path / "engines", options=options
+        source, EngineId("tensorrt-rtx", Precision.FP32), images, root=tmp_path / "engines", options=options
     ).folder
     with pytest.raises(IncompatibleEngineError, match="not measured: no device"):
         load_engine(folder / "engine.plan")

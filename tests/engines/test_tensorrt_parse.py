@@ -25,6 +25,7 @@ from onnx import helper, numpy_helper
 from mvde.engines.tensorrt.api import load_api
 from mvde.engines.tensorrt.inspect import check_network, inspect_network
 from mvde.engines.tensorrt.parse import parse_graph
+from mvde.precision import Precision
 from mvde.errors import BackendError
 
 model = onnx.load("export/tiny-32x48.onnx")
@@ -80,7 +81,7 @@ for made in (
 onnx.save(model, "resampled.onnx")
 network, parser = parse_graph(api, builder, Path("resampled.onnx"))
 try:
-    check_network(inspect_network(network), "fp32", "TensorRT-RTX")
+    check_network(inspect_network(network), Precision.FP32, "TensorRT-RTX")
 except BackendError as error:
     print(error)
 """

@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvde.artifact import Artifact, load_artifact
-from mvde.engines import build, openvino
+from mvde.artifact import GraphArtifact, load_engine_artifact
+from mvde.engines import build
 from mvde.engines import tune as tuning
 from mvde.engines.base import BuildOptions, EngineId
+from mvde.engines.openvino import compile as openvino_compile
+from mvde.engines.openvino.engine import import_blob
+from mvde.engines.openvino.library import arithmetic
 from mvde.engines.store import load_engine
 from mvde.engines.tune import tune
 from mvde.errors import BackendError, UsageError
+from mvde.precision import Precision
+from mvde.records import TuningCandidate, TuningRecord
 
 IMAGES = np.zeros((3, 4, 6, 3), np.uint8)
 
@@ -84,7 +89,7 @@ def test_the_fastest_setting_is_chosen_and_everything_measured_is_told(opener: C
     assert [one.settings for one in candidates] == [{}, {"mode": "a"}, {"mode": "b"}, {"refused": 1}]
     assert [one.gain for one in candidates] == [1.0, 2.0, 0.5, None]
     assert [one.median_ms for one in candidates] == [8.0, 4.0, 16.0, None]
-    assert candidates[3].to_dict() == {"settings": {"refused": 1}, "refused": "no such setting"}
+    assert candidates[3] == TuningCandidate({"refused": 1}, refused="no such setting")
     assert all(engine.closed for engine in opened)
 
 
@@ -126,13 +131,13 @@ def test_a_budget_must_be_positive(opener: Callable, budget_s: float) -> None:
 
 
 @pytest.fixture
-def source(tmp_path: Path, write_graph: Callable[..., Artifact]) -> Artifact:
+def source(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> GraphArtifact:
     return write_graph(tmp_path / "export")
 
 
 @pytest.mark.parametrize("engine_id", ["openvino:fp32", "onnxruntime:fp32"])
 def test_a_tuned_engine_runs_with_the_options_that_its_manifest_states(
-    engine_id: str, source: Artifact, random_images: Callable, tmp_path: Path
+    engine_id: str, source: GraphArtifact, random_images: Callable, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip(engine_id.split(":")[0])
@@ -144,18 +149,19 @@ def test_a_tuned_engine_runs_with_the_options_that_its_manifest_states(
         options=BuildOptions(tune_s=0.05),
     )
     record = report.manifest.engine
-    tuning = record.tuning
-    assert tuning is not None
-    measured = [one for one in tuning.candidates if one.median_ms is not None]
+    assert record.tuning is not None
+    measured = [one for one in record.tuning.candidates if one.median_ms is not None]
     assert measured[0].settings == {}
     assert len(measured) >= 4
-    assert tuning.chosen.items() <= record.options.items()
-    engine, manifest = load_engine(load_artifact(report.folder / report.manifest.file.name))
+    assert record.tuning.chosen.items() <= record.options.items()
+    engine, manifest = load_engine(load_engine_artifact(report.folder / report.manifest.file.name))
     assert engine.info.options == record.options
     assert manifest.engine == record
 
 
-def test_an_engine_on_a_gpu_is_not_tuned_by_mvde(source: Artifact, random_images: Callable, tmp_path: Path) -> None:
+def test_an_engine_on_a_gpu_is_not_tuned_by_mvde(
+    source: GraphArtifact, random_images: Callable, tmp_path: Path
+) -> None:
     options = BuildOptions(tune_s=1.0, without_device=True)
     with pytest.raises(UsageError, match="--tune is for engines on the CPU"):
         build.build_engine(
@@ -167,22 +173,23 @@ def test_an_int8_engine_is_tried_with_each_other_arithmetic_around_it_unless_one
     pytest.importorskip("openvino")
     hints = {
         precision: [
-            one for one in openvino.tuning_settings(precision, BuildOptions()) if "INFERENCE_PRECISION_HINT" in one
+            one
+            for one in openvino_compile.tuning_settings(precision, BuildOptions())
+            if "INFERENCE_PRECISION_HINT" in one
         ]
-        for precision in ("fp32", "bf16", "int8")
+        for precision in (Precision.FP32, Precision.BF16, Precision.INT8)
     }
     assert hints["fp32"] == hints["bf16"] == []
-    there = [
-        hint for hint, name in (("f32", "fp32"), ("bf16", "bf16"), ("f16", "fp16")) if openvino.support(name).works
-    ]
+    named = (("f32", Precision.FP32), ("bf16", Precision.BF16), ("f16", Precision.FP16))
+    there = [hint for hint, precision in named if arithmetic(precision).works]
     default = "bf16" if "bf16" in there else "f32"
     assert [one["INFERENCE_PRECISION_HINT"] for one in hints["int8"]] == [one for one in there if one != default]
-    fixed = openvino.tuning_settings("int8", BuildOptions(rest="fp32"))
+    fixed = openvino_compile.tuning_settings(Precision.INT8, BuildOptions(rest=Precision.FP32))
     assert not any("INFERENCE_PRECISION_HINT" in one for one in fixed)
 
 
 def test_what_tuning_chose_reaches_the_library(
-    source: Artifact, random_images: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: GraphArtifact, random_images: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setattr(build, "tuned_options", _choosing({"INFERENCE_NUM_THREADS": "1", "ENABLE_CPU_PINNING": "NO"}))
@@ -193,14 +200,13 @@ def test_what_tuning_chose_reaches_the_library(
         root=tmp_path,
         options=BuildOptions(tune_s=1.0),
     )
-    assert report.manifest.engine is not None
-    compiled = openvino._import(report.folder / openvino.ENGINE_FILE, report.manifest.engine.options)
+    compiled = import_blob(report.folder / openvino_compile.ENGINE_FILE, report.manifest.engine.options)
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert not compiled.get_property("ENABLE_CPU_PINNING")
 
 
-def _choosing(settings: dict[str, Any]) -> Callable[..., tuple[BuildOptions, dict[str, Any]]]:
-    def choose(backend: Any, precision: str, options: BuildOptions, *rest: Any) -> tuple[BuildOptions, dict[str, Any]]:
-        return BuildOptions(library=settings), {"chosen": settings, "candidates": []}
+def _choosing(settings: dict[str, Any]) -> Callable[..., tuple[BuildOptions, TuningRecord]]:
+    def choose(recipe: Any, options: BuildOptions, budget_s: float, images: Any) -> tuple[BuildOptions, TuningRecord]:
+        return BuildOptions(library=settings), TuningRecord(budget_s, settings, ())
 
     return choose

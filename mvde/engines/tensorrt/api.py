@@ -147,7 +147,7 @@ class Api:
 
 
 def check_installed(backend: str) -> None:
-    """Nothing, if the library of a backend is installed; it is not imported, which takes a second."""
+    """Raise :class:`MissingDependencyError` unless the library is installed; importing it would take a second."""
     library = LIBRARIES[backend]
     if importlib.util.find_spec(library.module) is None:
         raise MissingDependencyError.for_extra(library.module, library.extra, f"a {backend} engine")

@@ -1,25 +1,28 @@
-"""The backends ``tensorrt`` and ``tensorrt-rtx``: the verbs that every backend has, over parse, inspect and build."""
+"""The backends ``tensorrt`` and ``tensorrt-rtx``: engines for an NVIDIA GPU."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mvde.cuda.device import find_gpu
-from mvde.engines.base import BuildOptions, Compiled, Graph, Support
+from mvde.cuda.device import Gpu, find_gpu
+from mvde.engines.base import Backend, BuildOptions, Compiled, Engine, Graph, Support
 from mvde.engines.known_bad import Combination, check_combination
-from mvde.engines.tensorrt import build, checks
+from mvde.engines.settings import Setting
+from mvde.engines.tensorrt import checks, plan_build
 from mvde.engines.tensorrt.api import Api, check_installed, load_api
+from mvde.engines.tensorrt.choices import SETTINGS, TensorRtOptions
 from mvde.engines.tensorrt.inspect import check_network, check_promise, inspect_network
 from mvde.engines.tensorrt.parse import check_opset, parse_graph
 from mvde.errors import BackendError, MissingDependencyError, UsageError
+from mvde.precision import LOWERED, Precision
 from mvde.records import DeviceRecord
 
 if TYPE_CHECKING:
-    from mvde.cuda.device import Gpu
-    from mvde.engines.base import Engine
     from mvde.manifest import EngineManifest, Manifest
     from mvde.records import EngineRecord
 
@@ -27,115 +30,147 @@ ENGINE_FILE = "engine.plan"
 
 
 class TensorRtBackend:
-    """One of the two libraries as a backend of mvde; see :func:`mvde.engines.store.backend_module`."""
+    """One of the two libraries as a backend; see :class:`~mvde.engines.base.Backend` for what each method answers."""
 
-    SUPPORTED_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
-    LOWERED_PRECISIONS = ("fp16", "bf16", "int8", "fp8")  # strongly typed: the graph itself says what computes in what
+    preferred_precisions = (Precision.FP16,)
+    lowered_precisions = LOWERED  # strongly typed: the graph itself says what computes in what
+    proves_per_device = True
 
-    def __init__(self, backend: str) -> None:
-        self.backend = self.BACKEND = backend
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def library_version(self) -> str:
-        """Version of the installed library. Raises :class:`MissingDependencyError` without one."""
-        return load_api(self.backend).version
+        """Version of the installed library."""
+        return load_api(self.name).version
 
-    def support(self, precision: str) -> Support:
+    def support(self, precision: Precision) -> Support:
         """Whether an engine of that precision would run on this machine, and why not."""
         try:
-            check_installed(self.backend)
-            gpu = checks.require_device(self.backend)  # before the library is imported, which takes a second
-            load_api(self.backend)
+            check_installed(self.name)
+            gpu = checks.require_device(self.name)  # before the library is imported, which takes a second
+            load_api(self.name)
             checks.check_arithmetic(precision, (gpu.compute_capability,))
         except (MissingDependencyError, BackendError) as error:
             return Support(False, str(error))
         return Support(True, f"computes in {precision} on {gpu}")
 
-    def check_source(self, manifest: Manifest, precision: str, options: BuildOptions, folder: Path) -> list[str]:
-        """Warnings about a build that is about to start.
+    def rests(self, precision: Precision) -> tuple[Precision, ...]:
+        """fp16 or fp32 for int8 and fp8."""
+        return (Precision.FP16, Precision.FP32) if precision.is_quantized else ()
+
+    def graph_rest(self, rest: Precision) -> Precision:
+        """The rest itself: networks are strongly typed."""
+        return rest
+
+    def settings(self) -> tuple[Setting, ...]:
+        """Those of :class:`TensorRtOptions`."""
+        return SETTINGS
+
+    def tuning_settings(self, precision: Precision, options: BuildOptions) -> list[dict[str, Any]]:
+        """Raise :class:`UsageError`: the library times its kernels itself, while it builds."""
+        raise UsageError(
+            f"--tune is for engines on the CPU; {self.name}:{precision} is timed by its library while it is built"
+        )
+
+    def check_source(self, manifest: Manifest, precision: Precision, options: BuildOptions, folder: Path) -> list[str]:
+        """Warnings about a build that is about to start: known errors, where they were accepted.
 
         Raises :class:`BackendError`, :class:`UsageError` or :class:`OutputError` for everything that is known before
-        the first minute is spent: the opset, the GPU, its arithmetic and driver, known errors, the disk.
+        the first minute is spent: the options, the opset, the GPU, its arithmetic and driver, known errors, the disk.
         """
-        if options.num_threads is not None or options.provider is not None:
-            raise UsageError(
-                f"--threads and --provider are for engines on a CPU, but this is {self.backend}:{precision}"
-            )
-        api = load_api(self.backend)
-        gpu = checks.check_device(api, options)
-        capabilities = checks.chosen_capabilities(api, options, gpu)
-        checks.check_arithmetic(precision, capabilities)
-        check_opset(api, manifest)
+        if options.num_threads is not None:
+            raise UsageError(f"--threads is for engines on a CPU, but this is {self.name}:{precision}")
+        target = self._target(options)
+        checks.check_arithmetic(precision, target.capabilities)
+        check_opset(target.api, manifest)
         graph_bytes = sum(record.size_bytes for record in (manifest.file, *manifest.companions))
         checks.check_disk(folder, graph_bytes)
-        about = Combination(self.backend, api.version, capabilities, precision, manifest.batch)
+        about = Combination(self.name, target.api.version, target.capabilities, precision, manifest.batch)
         return check_combination(about, options.accept_known_bad)
 
-    def compile_graph(self, graph: Graph, folder: Path, precision: str, chosen: BuildOptions) -> Compiled:
-        """The engine written to ``folder`` as the library's plan, after the parsed network was found to be as promised.
+    def content_key(self, manifest: Manifest, precision: Precision, options: BuildOptions) -> str:
+        """Eight hexadecimal digits of what decides a plan's content: graph, precision, library, GPUs and options."""
+        target = self._target(options)
+        decides = [
+            manifest.file.sha256,
+            str(precision),
+            target.api.version,
+            *target.capabilities,
+            repr(sorted(plan_build.chosen_flags(target.options, target.gpu).items())),
+        ]
+        if options.rest not in (None, *self.rests(precision)[:1]):
+            decides.append(f"rest {options.rest}")
+        return hashlib.sha256("\0".join(decides).encode()).hexdigest()[:8]
 
-        Raises :class:`BackendError` where the library refuses the graph or would compute something else.
-        """
-        api = load_api(self.backend)
-        gpu = checks.check_device(api, chosen)
-        capabilities = checks.chosen_capabilities(api, chosen, gpu)
+    def compile(self, graph: Graph, folder: Path, precision: Precision, options: BuildOptions) -> Compiled:
+        """The library's plan, written to ``folder`` after the parsed network was found to be as promised."""
+        target = self._target(options)
+        api, gpu = target.api, target.gpu
         builder = api.builder()
-        network, parser = parse_graph(api, builder, graph.path)
-        facts = inspect_network(network)
+        parsed, parser = parse_graph(api, builder, graph.path)
+        network = inspect_network(parsed)
         title = f"{api.library.title} {api.version}"
-        check_network(facts, precision, title)
-        if graph.precision is not None:
-            check_promise(facts, graph.precision, title)
+        check_network(network, precision, title)
+        if graph.lowering is not None:
+            check_promise(network, graph.lowering, title)
         started = time.perf_counter()
-        plan = build.build_plan(api, builder, network, chosen.tensorrt, gpu, capabilities, chosen.on_progress)
+        plan = plan_build.build_plan(
+            api, builder, parsed, target.options, gpu, target.capabilities, options.on_progress
+        )
         build_s = round(time.perf_counter() - started, 2)
         del parser  # it owned the weights until here
         (folder / ENGINE_FILE).write_bytes(plan)
         return Compiled(
             file_names=(ENGINE_FILE,),
-            executed_precision=facts.executed_precision,
-            device=gpu.name if gpu is not None and not chosen.without_device else _device_of(capabilities),
-            options=build.chosen_flags(chosen.tensorrt, gpu),
-            cuda=checks.cuda_record(api, gpu, capabilities, build_s, facts),
+            executed_precision=network.executed_precision,
+            device=gpu.name if gpu is not None else f"GPUs of compute capability {', '.join(target.capabilities)}",
+            options=plan_build.chosen_flags(target.options, gpu),
+            cuda=checks.cuda_record(api, gpu, target.capabilities, build_s, network),
             uses_cpu=False,
         )
 
-    def content_key(self, manifest: Manifest, precision: str, options: BuildOptions) -> str:
-        """Eight hexadecimal digits of what decides a plan's content: graph, precision, library, GPUs and options."""
-        api = load_api(self.backend)
-        gpu = checks.check_device(api, options)
-        decides = [
-            manifest.file.sha256,
-            precision,
-            api.version,
-            *checks.chosen_capabilities(api, options, gpu),
-            repr(sorted(build.chosen_flags(options.tensorrt, gpu).items())),
-        ]
-        return hashlib.sha256("\0".join(decides).encode()).hexdigest()[:8]
+    def rebuild_options(self, options: BuildOptions) -> BuildOptions:
+        """Options without the timing cache: with it a rebuild takes the same kernels and shows nothing."""
+        return dataclasses.replace(options, settings={**options.settings, "timing_cache": "no"})
 
     def mismatch(self, record: EngineRecord) -> str | None:
         """Why an engine cannot run on this machine with the installed library, or ``None``."""
-        return checks.why_not_here(load_api(self.backend), record, find_gpu())
+        return checks.why_not_here(load_api(self.name), record, find_gpu())
 
     def device_facts(self) -> DeviceRecord | None:
-        """What an engine's measured parity holds for: the GPU, its compute capability, and the driver's CUDA."""
+        """The GPU, its compute capability, and the driver's CUDA; ``None`` where there is no GPU."""
         gpu = find_gpu()
         return None if gpu is None else DeviceRecord(gpu.name, gpu.compute_capability, gpu.driver_cuda)
 
+    def products(self, precision: Precision, size: int, count: int) -> Callable[[], object] | None:
+        """None: what a GPU reaches is not measured."""
+        return None
+
     def load(self, path: Path, manifest: EngineManifest) -> Engine:
-        """The engine at ``path``, which the store has checked against this machine.
+        """The plan at ``path`` on this machine's GPU."""
+        from mvde.engines.tensorrt.engine import load
 
-        Raises :class:`IncompatibleEngineError` where the library cannot load it.
-        """
-        from mvde.engines.tensorrt.session import load_session
+        api = load_api(self.name)
+        return load(api, checks.check_here(api, manifest.engine, path), path, manifest)
 
-        api: Api = load_api(self.backend)
-        gpu: Gpu = checks.check_here(api, manifest.engine, path)
-        return load_session(api, gpu, path, manifest)
+    def _target(self, options: BuildOptions) -> _Target:
+        """What a build is for. Raises what :mod:`~mvde.engines.tensorrt.checks` does for what cannot be."""
+        chosen = TensorRtOptions.parse(self.name, options.settings)
+        api = load_api(self.name)
+        gpu = checks.check_device(api, without_device=options.without_device)
+        capabilities = checks.chosen_capabilities(api, chosen, gpu, without_device=options.without_device)
+        return _Target(api, chosen, gpu, capabilities)
 
 
-def _device_of(capabilities: tuple[str, ...]) -> str:
-    return f"GPUs of compute capability {', '.join(capabilities)}"
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """The library, its options, this machine's GPU (``None``: another machine's), and what it builds for."""
+
+    api: Api
+    options: TensorRtOptions
+    gpu: Gpu | None
+    capabilities: tuple[str, ...]
 
 
-TENSORRT = TensorRtBackend("tensorrt")
-TENSORRT_RTX = TensorRtBackend("tensorrt-rtx")
+TENSORRT: Backend = TensorRtBackend("tensorrt")
+TENSORRT_RTX: Backend = TensorRtBackend("tensorrt-rtx")

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 from mvde.cuda.device import capability, find_gpu, why_no_gpu
 from mvde.engines.tensorrt.api import LIBRARIES, version_of
 from mvde.errors import BackendError, IncompatibleEngineError, OutputError, UsageError
-from mvde.records import CudaRecord
+from mvde.precision import Precision
+from mvde.records import CudaRecord, NetworkRecord
 
 if TYPE_CHECKING:
     from mvde.cuda.device import Gpu
-    from mvde.engines.base import BuildOptions
     from mvde.engines.tensorrt.api import Api
-    from mvde.records import EngineRecord, NetworkRecord
-
-LEAST_CAPABILITY = {"fp32": "7.5", "fp16": "7.5", "int8": "7.5", "bf16": "8.0", "fp8": "8.9"}
-"""Compute capability from which on a GPU has the arithmetic (7.5 is the oldest that TensorRT 10 and later serve)."""
+    from mvde.engines.tensorrt.choices import TensorRtOptions
+    from mvde.records import EngineRecord
 
 _DRIVERS = {"11": "R450", "12": "R525", "13": "R580"}
 """Oldest Linux driver of each major of CUDA: https://docs.nvidia.com/deploy/cuda-compatibility/ (minor versions of one
@@ -30,22 +28,25 @@ _PLAN_PER_GRAPH = 3.0
 times an fp32 graph of 12 MB)."""
 
 
-def chosen_capabilities(api: Api, options: BuildOptions, gpu: Gpu | None) -> tuple[str, ...]:
+def chosen_capabilities(
+    api: Api, tensorrt: TensorRtOptions, gpu: Gpu | None, *, without_device: bool
+) -> tuple[str, ...]:
     """Compute capabilities that a build is for: those named, or this GPU's.
 
     Raises :class:`UsageError` where TensorRT-RTX builds without a device and none is named, or TensorRT, which builds
     for the GPU it runs on, is given some.
     """
-    named = options.tensorrt.compute_capabilities
+    named = tensorrt.compute_capabilities
     if not api.is_rtx:
         if named:
             raise UsageError(
-                "TensorRT builds for the GPU it runs on; leave --compute-capability out, or build tensorrt-rtx"
+                "TensorRT builds for the GPU it runs on; leave --set compute_capability out, or build tensorrt-rtx"
             )
         return (gpu.compute_capability,) if gpu is not None else ()
-    if not named and options.without_device:
+    if not named and without_device:
         raise UsageError(
-            f"--without-device needs --compute-capability of the GPU it is for, one of {', '.join(api.capabilities())}"
+            "--without-device needs --set compute_capability=CC of the GPU it is for, one of "
+            f"{', '.join(api.capabilities())}"
         )
     chosen = named or ((gpu.compute_capability,) if gpu is not None else ())
     for text in chosen:
@@ -53,12 +54,12 @@ def chosen_capabilities(api: Api, options: BuildOptions, gpu: Gpu | None) -> tup
     return chosen
 
 
-def check_device(api: Api, options: BuildOptions) -> Gpu | None:
-    """The GPU of this machine; ``None`` only for a build of TensorRT-RTX that says ``without_device``.
+def check_device(api: Api, *, without_device: bool) -> Gpu | None:
+    """The GPU of this machine; ``None`` only for a build of TensorRT-RTX ``without_device``.
 
     Raises :class:`BackendError` where there is none or its driver is too old, with the way out.
     """
-    if options.without_device:
+    if without_device:
         if not api.is_rtx:
             raise BackendError(
                 "TensorRT times its kernels on the GPU that an engine is for, so it cannot build without one; build on "
@@ -73,8 +74,8 @@ def require_device(backend: str) -> Gpu:
     gpu = find_gpu()
     if gpu is None:
         way_out = (
-            "build on the machine that has the GPU, or here with --without-device --compute-capability CC and measure "
-            "it there with `mvde build --prove ENGINE`"
+            "build on the machine that has the GPU, or here with --without-device --set compute_capability=CC and "
+            "measure it there with `mvde prove ENGINE`"
             if backend == "tensorrt-rtx"
             else "build on the machine that has the GPU"
         )
@@ -85,9 +86,20 @@ def require_device(backend: str) -> Gpu:
     return gpu
 
 
-def check_arithmetic(precision: str, capabilities: tuple[str, ...]) -> None:
-    """Nothing, if every GPU of ``capabilities`` has the arithmetic. Raises :class:`BackendError` naming the others."""
-    least = LEAST_CAPABILITY[precision]
+def least_capability(precision: Precision) -> str:
+    """Compute capability from which on a GPU has the arithmetic; 7.5 is the oldest that TensorRT 10 and later serve."""
+    match precision:
+        case Precision.FP32 | Precision.FP16 | Precision.INT8:
+            return "7.5"
+        case Precision.BF16:
+            return "8.0"
+        case Precision.FP8:
+            return "8.9"
+
+
+def check_arithmetic(precision: Precision, capabilities: tuple[str, ...]) -> None:
+    """Raise :class:`BackendError` naming the GPUs of ``capabilities`` that lack the arithmetic."""
+    least = least_capability(precision)
     lacking = [text for text in capabilities if capability(text) < capability(least)]
     if lacking:
         raise BackendError(
@@ -97,7 +109,7 @@ def check_arithmetic(precision: str, capabilities: tuple[str, ...]) -> None:
 
 
 def check_disk(folder: Path, graph_bytes: int) -> None:
-    """Nothing, if the disk has room for a build. Raises :class:`OutputError` with what is needed and what is free."""
+    """Raise :class:`OutputError` with what a build needs and what is free, unless the disk has room for it."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     needed, free = int(graph_bytes * _PLAN_PER_GRAPH), shutil.disk_usage(existing).free
     if free < needed:
@@ -138,7 +150,7 @@ def why_not_here(api: Api, record: EngineRecord, gpu: Gpu | None) -> str | None:
         return f"it needs an NVIDIA GPU, but {why_no_gpu()}"
     if (reason := old_driver(record.backend, gpu)) is not None:
         return reason
-    built_for = list(record.cuda.compute_capabilities) if record.cuda is not None else []
+    built_for = record.cuda.compute_capabilities if record.cuda is not None else ()
     if not _runs_on(built_for, str(record.options.get("hardware", "none")), gpu.compute_capability):
         return (
             f"it was built for compute capability {', '.join(built_for)}, but {gpu.name} has {gpu.compute_capability}"
@@ -163,7 +175,7 @@ def _runs_in(record: EngineRecord, version: str) -> bool:
     return bool(record.options.get("version_compatible")) and built[0] == here[0] and built <= here
 
 
-def _runs_on(built_for: list[str], hardware: str, here: str) -> bool:
+def _runs_on(built_for: tuple[str, ...], hardware: str, here: str) -> bool:
     if hardware == "ampere-plus":
         return capability(here) >= (8, 0)
     return here in built_for
@@ -172,7 +184,7 @@ def _runs_on(built_for: list[str], hardware: str, here: str) -> bool:
 def cuda_record(
     api: Api, gpu: Gpu | None, capabilities: tuple[str, ...], build_s: float, network: NetworkRecord
 ) -> CudaRecord:
-    """What the manifest says of library, driver, GPUs and network."""
+    """What the manifest says of library, driver and GPUs, and of the build."""
     return CudaRecord(
         cuda_major=cuda_major(api.library.backend),
         driver_cuda=gpu.driver_cuda if gpu is not None else None,

@@ -11,11 +11,11 @@ from mvde.errors import BackendError
 from mvde.records import NetworkRecord
 
 if TYPE_CHECKING:
+    from mvde.precision import Precision
     from mvde.records import LoweringRecord
 
 DTYPE_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 PRODUCTS = {"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "ATTENTION_INPUT"}
-QUANTIZED = ("int8", "fp8")
 _BOOKKEEPING = {"CAST", "CONSTANT", "QUANTIZE", "DEQUANTIZE", "SHAPE"}
 _MOVES = {"SHUFFLE", "CONSTANT", "SQUEEZE", "UNSQUEEZE", "IDENTITY", "CAST"}
 _OF_NODE = "[ONNX Layer: "
@@ -27,7 +27,12 @@ node, and no difference at all; another parser may drop a few nodes (Identity, a
 
 
 def inspect_network(network: Any) -> NetworkRecord:
-    """Facts of a parsed network."""
+    """A parsed network in numbers.
+
+    Layers that stand for an ONNX node are counted by what they compute in as
+    :class:`~mvde.manifest.LoweringRecord` counts the nodes; products whose operands are both quantised count as int8 or
+    fp8. ``num_attention`` are those recognised as such, ``num_softmax`` those left as a Softmax between products.
+    """
     layers = [_Layer.of(network.get_layer(index)) for index in range(network.num_layers)]
     makers = {name: layer for layer in layers for name in layer.outputs}
     inputs = {network.get_input(index).name for index in range(network.num_inputs)}
@@ -46,23 +51,24 @@ def inspect_network(network: Any) -> NetworkRecord:
     )
 
 
-def check_promise(facts: NetworkRecord, promised: LoweringRecord, title: str) -> None:
-    """Nothing, if the parsed network is what the typed graph promised.
+def check_promise(network: NetworkRecord, promised: LoweringRecord, title: str) -> None:
+    """Raise :class:`BackendError` naming every promise of the typed graph that the parsed network does not keep.
 
-    Raises :class:`BackendError` naming every promise that is not kept: the share of each dtype, the attentions and
-    layer normalisations.
+    They are the share of each dtype, the attentions and the layer normalisations.
     """
     broken = [
-        f"{facts.share(dtype):.0%} of its nodes compute in {dtype}, promised {promised.share(dtype):.0%}"
-        for dtype in sorted({*facts.num_by_dtype, *promised.num_by_dtype})
-        if abs(facts.share(dtype) - promised.share(dtype)) > SHARE_SLACK
+        f"{network.share(dtype):.0%} of its nodes compute in {dtype}, promised {promised.share(dtype):.0%}"
+        for dtype in sorted({*network.num_by_dtype, *promised.num_by_dtype})
+        if abs(network.share(dtype) - promised.share(dtype)) > SHARE_SLACK
     ]
     # Before opset 23 an attention is two products round a Softmax; the builder fuses it by its pattern, later.
-    num_attention = facts.num_attention + facts.num_softmax
+    num_attention = network.num_attention + network.num_softmax
     if num_attention != promised.num_attention:
         broken.append(f"{num_attention} attentions are recognised, promised {promised.num_attention}")
-    if facts.num_layer_norm != promised.num_layer_norm:
-        broken.append(f"{facts.num_layer_norm} layer normalisations are recognised, promised {promised.num_layer_norm}")
+    if network.num_layer_norm != promised.num_layer_norm:
+        broken.append(
+            f"{network.num_layer_norm} layer normalisations are recognised, promised {promised.num_layer_norm}"
+        )
     if broken:
         raise BackendError(
             f"{title} would not compute what the {promised.precision} graph says: {'; '.join(broken)}. Nothing was "
@@ -70,22 +76,22 @@ def check_promise(facts: NetworkRecord, promised: LoweringRecord, title: str) ->
         )
 
 
-def check_network(facts: NetworkRecord, precision: str, title: str) -> None:
-    """Nothing, if the network computes in ``precision`` and resizes no constant.
+def check_network(network: NetworkRecord, precision: Precision, title: str) -> None:
+    """Raise :class:`BackendError` for a network that does not compute in ``precision``, or resizes a constant.
 
-    Raises :class:`BackendError` where most products compute in something else (no product at all in int8 or fp8, whose
-    graphs keep many in a higher precision), or where a position embedding is resampled at run time.
+    Most products have to compute in it, of an int8 or fp8 graph, which keeps many in a higher precision, some. A
+    constant that is resized is a position embedding resampled at run time.
     """
-    main = facts.executed_precision.split("+")[0]
-    is_it = precision in facts.products_by_dtype if precision in QUANTIZED else main == precision
-    if facts.products_by_dtype and not is_it:
-        counts = ", ".join(f"{count} in {name}" for name, count in facts.products_by_dtype.items())
+    main = network.executed_precision.split("+")[0]
+    is_it = precision in network.products_by_dtype if precision.is_quantized else main == precision
+    if network.products_by_dtype and not is_it:
+        counts = ", ".join(f"{count} in {name}" for name, count in network.products_by_dtype.items())
         raise BackendError(
             f"{title} would compute most products in {main}, not {precision} ({counts}); nothing was written"
         )
-    if facts.constant_resizes:
+    if network.constant_resizes:
         raise BackendError(
-            f"the graph resizes constants at run time ({', '.join(facts.constant_resizes[:3])}): position embeddings "
+            f"the graph resizes constants at run time ({', '.join(network.constant_resizes[:3])}): position embeddings "
             "belong into the graph as they are; export it again with `mvde export`"
         )
 

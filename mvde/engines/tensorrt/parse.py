@@ -34,10 +34,9 @@ def parse_graph(api: Api, builder: Any, path: Path) -> tuple[Any, Any]:
 
 
 def check_opset(api: Api, manifest: Manifest) -> None:
-    """Nothing, if the parser knows the graph's operators.
+    """Raise :class:`BackendError` for a graph with ``Attention`` and a TensorRT before 10.14, which does not know it.
 
-    Raises :class:`BackendError` for a graph with ``Attention`` and a TensorRT before 10.14, with the command that
-    exports the right one.
+    It names the command that exports the right one.
     """
     if api.is_rtx or manifest.opset < FIRST_ATTENTION_OPSET or version_of(api.version) >= FIRST_VERSION_WITH_ATTENTION:
         return

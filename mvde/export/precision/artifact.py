@@ -38,7 +38,7 @@ def write_typed(source: GraphArtifact, precision: str, options: LowerOptions) ->
             file=file_record(typed.path),
             companions=tuple(file_record(path) for path in typed.companions),
             tools={**source.manifest.tools, **installed_versions(_TOOLS)},
-            lowering=typed.precision,
+            lowering=typed.lowering,
         )
         write_manifest(manifest, typed.path)
     return load_graph(folder / typed.path.name)

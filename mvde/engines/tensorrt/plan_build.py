@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvde.engines.cache import tensorrt_cache_dir
 from mvde.errors import BackendError, OutputError
 from mvde.files import atomic_write
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mvde.cuda.device import Gpu
     from mvde.engines.base import OnProgress
     from mvde.engines.tensorrt.api import Api
-    from mvde.engines.tensorrt.options import TensorRtOptions
+    from mvde.engines.tensorrt.choices import TensorRtOptions
 
 _HARDWARE = {"ampere-plus": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
 _INTEGRATED_WORKSPACE_SHARE = 0.25
@@ -63,15 +63,8 @@ def timing_cache_path(api: Api, gpu: Gpu) -> Path:
     """
     key = f"{api.library.backend} {api.version} {gpu.name} {gpu.compute_capability} {gpu.driver_cuda}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return (
-        user_cache_dir() / "timing" / f"{api.library.backend}-{api.version}-sm{gpu.compute_capability}-{digest}.cache"
-    )
-
-
-def user_cache_dir() -> Path:
-    """``mvde/tensorrt`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` where that is not set."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mvde" / "tensorrt"
+    name = f"{api.library.backend}-{api.version}-sm{gpu.compute_capability}-{digest}.cache"
+    return tensorrt_cache_dir() / "timing" / name
 
 
 def chosen_flags(options: TensorRtOptions, gpu: Gpu | None) -> dict[str, Any]:
@@ -101,7 +94,7 @@ def _set_flags(api: Api, config: Any, options: TensorRtOptions) -> None:
         if level is None or api.is_rtx:
             raise BackendError(
                 f"{api.library.title} {api.version} has no hardware compatibility {options.hardware!r}"
-                + ("; name --compute-capability for each GPU instead" if api.is_rtx else "")
+                + ("; name --set compute_capability=CC[,CC] for each GPU instead" if api.is_rtx else "")
             )
         config.hardware_compatibility_level = level
 
@@ -153,7 +146,7 @@ def _attach_timing_cache(api: Api, config: Any, gpu: Gpu) -> Path | None:
 
 
 def _save_timing_cache(config: Any, path: Path) -> None:
-    """Nothing; a cache that cannot be written costs the next build some time, not this one its engine."""
+    """Write the cache; one that cannot be written costs the next build some time, not this one its engine."""
     cache = config.get_timing_cache()
     if cache is None:
         return

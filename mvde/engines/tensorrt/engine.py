@@ -14,7 +14,7 @@ import numpy as np
 from mvde.cuda.array import DeviceArray, DeviceView, check_dense
 from mvde.cuda.postprocess import DeviceMap, PostprocessOptions, postprocess_params
 from mvde.engines.base import EngineInfo, check_images, closed_error
-from mvde.engines.tensorrt.plan import Plan, load_plan
+from mvde.engines.tensorrt.loaded_plan import LoadedPlan, load_plan
 from mvde.errors import BackendError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mvde.cuda.device import Gpu
     from mvde.cuda.memory import CapturedGraph, CudaDevice, DeviceBuffer, PinnedArray
     from mvde.engines.tensorrt.api import Api
-    from mvde.manifest import EngineManifest
+    from mvde.manifest import EngineManifest, Manifest
 
 
 class StatsKernel(Protocol):
@@ -34,7 +34,7 @@ class StatsKernel(Protocol):
 
 @dataclass(frozen=True)
 class _Buffers:
-    """Memory of one session: what the plan reads and writes, the statistics, and their page-locked twins."""
+    """Memory of one engine: what the plan reads and writes, the statistics, and their page-locked twins."""
 
     images: DeviceBuffer
     depth: DeviceBuffer
@@ -52,11 +52,11 @@ class TensorRtEngine:
     """
 
     def __init__(
-        self, plan: Plan, device: CudaDevice, manifest: EngineManifest, info: EngineInfo, kernel: StatsKernel | None
+        self, plan: LoadedPlan, device: CudaDevice, manifest: Manifest, info: EngineInfo, kernel: StatsKernel | None
     ) -> None:
         """``kernel`` computes the statistics; without one (no NVRTC) they are left to the CPU."""
         free_bytes = device.free_bytes() + plan.size_bytes
-        self._plan: Plan | None = plan
+        self._plan: LoadedPlan | None = plan
         self._device = device
         self._info = info
         self._kernel = kernel
@@ -150,7 +150,7 @@ class TensorRtEngine:
         return self._memory_bytes
 
     def close(self) -> None:
-        """Nothing; frees the plan and its memory."""
+        """Free the plan and its memory."""
         with self._lock:
             if self._plan is None:
                 return
@@ -212,7 +212,7 @@ class TensorRtEngine:
             return [pinned.array.copy() for pinned in chosen]
 
     def _follow(self, stream: Any) -> None:
-        """Makes ``stream`` wait for the call before, which may be on another one: they share the buffers."""
+        """Make ``stream`` wait for the call before, which may be on another one: they share the buffers."""
         if self._last is not None:
             self._device.wait(stream, self._last)
             self._last = None
@@ -224,7 +224,7 @@ class TensorRtEngine:
             self._work_uncaptured(stream)
 
     def _work_uncaptured(self, stream: Any) -> None:
-        """Queues the engine and, behind it, the statistics of the depth where it lies."""
+        """Queue the engine and, behind it, the statistics of the depth where it lies."""
         assert self._plan is not None
         self._plan.execute(stream)
         if self._kernel is None:
@@ -241,7 +241,7 @@ class TensorRtEngine:
         self._kernel.enqueue(params, "float32", stream)
 
     def _copy_out(self, source: DeviceBuffer, stream: Any) -> DeviceBuffer:
-        """A copy of the caller's own: the session's buffers are overwritten by the next call."""
+        """A copy of the caller's own: the engine's buffers are overwritten by the next call."""
         target = self._device.allocate(source.size_bytes, stream)
         self._device.copy(target.address, source.address, source.size_bytes, stream)
         return target
@@ -270,31 +270,18 @@ class TensorRtEngine:
         check_dense(images)
 
 
-def load_session(api: Api, gpu: Gpu, path: Path, manifest: EngineManifest) -> TensorRtEngine:
+def load(api: Api, gpu: Gpu, path: Path, manifest: EngineManifest) -> TensorRtEngine:
     """The plan at ``path`` on this machine's GPU.
 
     Raises :class:`IncompatibleEngineError` where the library refuses it, :class:`BackendError` where the GPU fails.
     """
     from mvde.cuda.memory import CudaDevice
 
-    record = manifest.engine
     device = CudaDevice()
     plan = load_plan(api, device, path, manifest)
     kernel = _stats_kernel(device)
-    info = EngineInfo(
-        id=record.id,
-        backend=record.backend,
-        precision=record.precision,
-        executed_precision=record.executed_precision,
-        device=str(gpu),
-        resolution=manifest.resolution,
-        batch=manifest.batch,
-        library_version=api.version,
-        options={
-            **record.options,
-            "statistics": "on the CPU: NVRTC is not installed" if kernel is None else "on the GPU",
-        },
-    )
+    statistics = "on the CPU: NVRTC is not installed" if kernel is None else "on the GPU"
+    info = EngineInfo.of(manifest, device=str(gpu), library_version=api.version, options={"statistics": statistics})
     return TensorRtEngine(plan, device, manifest, info, kernel)
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU, as far as it goes without one: options, the cache folder, what strayed elsewhere."""
+"""ONNX Runtime on a GPU, as far as it goes without one: options, the cache folder, what ran elsewhere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from mvde.engines import onnxruntime as backend
-from mvde.engines.onnxruntime_gpu import check_nothing_strayed, provider_options
+from mvde.engines.onnxruntime import compile as onnxruntime_compile
+from mvde.engines.onnxruntime.providers import Provider, check_all_products_on_provider, provider_options
 from mvde.errors import BackendError
+from mvde.precision import Precision
 
 
 @pytest.fixture(autouse=True)
@@ -26,29 +27,35 @@ def graph(tmp_path: Path) -> Path:
 
 
 def test_tensorrt_keeps_its_engines_in_a_folder_for_the_graph_and_the_version(graph: Path, cache: Path) -> None:
-    options = provider_options("tensorrt", "fp16", graph, "1.32.0")
+    options = provider_options(Provider.TENSORRT, Precision.FP16, graph, "1.32.0")
     folder = Path(options["trt_engine_cache_path"])
     assert folder.is_dir()
     assert folder.is_relative_to(cache / "mvde")
     assert options["trt_timing_cache_path"] == str(folder)
     assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "1"
-    assert provider_options("tensorrt", "fp16", graph, "1.33.0")["trt_engine_cache_path"] != str(folder)
+    assert provider_options(Provider.TENSORRT, Precision.FP16, graph, "1.33.0")["trt_engine_cache_path"] != str(folder)
     graph.write_bytes(b"another graph")
-    assert provider_options("tensorrt", "fp16", graph, "1.32.0")["trt_engine_cache_path"] != str(folder)
+    assert provider_options(Provider.TENSORRT, Precision.FP16, graph, "1.32.0")["trt_engine_cache_path"] != str(folder)
 
 
 @pytest.mark.parametrize(
     ("precision", "enabled"),
-    [("fp32", set()), ("fp16", {"trt_fp16_enable"}), ("int8", {"trt_int8_enable", "trt_fp16_enable"})],
+    [
+        (Precision.FP32, set()),
+        (Precision.FP16, {"trt_fp16_enable"}),
+        (Precision.INT8, {"trt_int8_enable", "trt_fp16_enable"}),
+    ],
 )
-def test_tensorrt_may_use_the_precisions_that_the_graph_has(graph: Path, precision: str, enabled: set[str]) -> None:
-    options = provider_options("tensorrt", precision, graph, "1")
+def test_tensorrt_may_use_the_precisions_that_the_graph_has(
+    graph: Path, precision: Precision, enabled: set[str]
+) -> None:
+    options = provider_options(Provider.TENSORRT, precision, graph, "1")
     assert {key for key in options if key.endswith("_enable") and "cache" not in key} == enabled
 
 
 def test_fp32_is_fp32_on_cuda_too_and_the_cpu_gets_no_options(graph: Path) -> None:
-    assert provider_options("cuda", "fp32", graph, "1") == {"use_tf32": "0"}
-    assert provider_options("cpu", "fp32", graph, "1") == {}
+    assert provider_options(Provider.CUDA, Precision.FP32, graph, "1") == {"use_tf32": "0"}
+    assert provider_options(Provider.CPU, Precision.FP32, graph, "1") == {}
 
 
 def _event(op: str, provider: str, name: str = "node_MatMul_7_kernel_time") -> dict[str, Any]:
@@ -58,9 +65,9 @@ def _event(op: str, provider: str, name: str = "node_MatMul_7_kernel_time") -> d
 def test_a_product_that_ran_on_another_provider_is_named() -> None:
     events = [_event("MatMul", "CPUExecutionProvider"), _event("Reshape", "CPUExecutionProvider", "shape")]
     with pytest.raises(BackendError, match=r"ran 1 products elsewhere .*node_MatMul_7 \(CPUExecutionProvider\)"):
-        check_nothing_strayed(events, "CUDAExecutionProvider", {"MatMul"})
-    check_nothing_strayed(events, "CPUExecutionProvider", {"MatMul"})
-    check_nothing_strayed(events[1:], "CUDAExecutionProvider", {"MatMul"})
+        check_all_products_on_provider(events, "CUDAExecutionProvider", {"MatMul"})
+    check_all_products_on_provider(events, "CPUExecutionProvider", {"MatMul"})
+    check_all_products_on_provider(events[1:], "CUDAExecutionProvider", {"MatMul"})
 
 
 def test_a_real_profile_says_which_provider_ran_a_product(
@@ -69,12 +76,12 @@ def test_a_real_profile_says_which_provider_ran_a_product(
     """The key that the check reads is one that ONNX Runtime writes."""
     pytest.importorskip("onnxruntime")
     seen: list[Any] = []
-    check = backend.check_nothing_strayed
+    check = onnxruntime_compile.check_all_products_on_provider
 
     def spy(profile: list[dict[str, Any]], provider: str, products: set[str]) -> None:
         seen.extend(event["args"]["provider"] for event in profile if event.get("args", {}).get("op_name") == "Conv")
         check(profile, provider, products)
 
-    monkeypatch.setattr(backend, "check_nothing_strayed", spy)
+    monkeypatch.setattr(onnxruntime_compile, "check_all_products_on_provider", spy)
     build_tiny(tmp_path, "onnxruntime:fp32")
     assert set(seen) == {"CPUExecutionProvider"}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mvde.bench import machine
+from mvde.bench import host
 from mvde.errors import UsageError
 
 HERE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.skipif(not HERE, reason="pinning needs Linux")
 
 @pytest.mark.parametrize(("numbers", "text"), [((0,), "0"), ((0, 1, 2, 3, 8), "0-3,8"), ((1, 3), "1,3"), ((), "")])
 def test_cpus_are_written_as_ranges(numbers: tuple[int, ...], text: str) -> None:
-    assert machine.as_ranges(numbers) == text
+    assert host.as_ranges(numbers) == text
 
 
 def test_a_list_of_cpus_is_read_as_taskset_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)))
-    assert machine.parse_cpus("0-3, 8,8") == (0, 1, 2, 3, 8)
+    assert host.parse_cpus("0-3, 8,8") == (0, 1, 2, 3, 8)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_list_of_cpus_is_read_as_taskset_reads_it(monkeypatch: pytest.MonkeyPa
 def test_cpus_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)))
     with pytest.raises(UsageError, match=words):
-        machine.parse_cpus(text)
+        host.parse_cpus(text)
 
 
 def test_pinning_holds_for_every_thread_that_an_engine_starts() -> None:
@@ -51,7 +51,7 @@ import os, threading
 from pathlib import Path
 started = threading.Event()
 threading.Thread(target=started.wait, daemon=True).start()
-from mvde.bench.machine import pin
+from mvde.bench.host import pin
 pin([{HERE[0]}])
 from mvde.bench import peaks
 peaks._SIZES, peaks._SECONDS_PER_SIZE = (64,), 0.01
@@ -68,7 +68,7 @@ print(len(tasks), {{cpu for task in tasks for cpu in os.sched_getaffinity(task)}
 def test_the_machine_is_described_in_json_types() -> None:
     import json
 
-    found = machine.describe_machine()
+    found = host.describe_machine()
     assert json.loads(json.dumps(found)) == found
     assert found["num_cpus"] == len(HERE)
-    assert machine.resident_bytes() > 1 << 20
+    assert host.resident_bytes() > 1 << 20

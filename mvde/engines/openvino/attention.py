@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mvde import native
+from mvde.engines.machine import cpu_features
 from mvde.errors import BackendError, IncompatibleEngineError
+from mvde.precision import Precision
 from mvde.records import EngineRecord
 
 OPTION = "MVDE_ATTENTION"
@@ -48,6 +50,16 @@ def library_path() -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def support_note(precision: Precision) -> str:
+    """Which attention engines in ``precision`` get, where mvde has one for this CPU; empty where it has none."""
+    from mvde.engines.openvino.library import library_version
+
+    if precision is not Precision.BF16 or "amx_bf16" not in cpu_features():
+        return ""
+    reason = unavailable(library_version())
+    return f", attention by OpenVINO: {reason}" if reason else ", attention by mvde's AMX kernel"
+
+
 def is_default(options: Mapping[str, Any], version: str) -> bool:
     """Whether an engine with these options gets mvde's attention unasked: where bf16 is what is not quantised, if the
     kernel can run."""
@@ -55,14 +67,16 @@ def is_default(options: Mapping[str, Any], version: str) -> bool:
 
 
 def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The options, and the rewrites, that say which attention an OpenVINO ``model`` has from now on.
+    """The options, and the rewrites for the manifest, that say which attention ``model`` has from now on.
 
     Raises :class:`BackendError` where mvde's was asked for and cannot run, and for a name that is none.
     """
     asked = options.get(OPTION)
     if asked not in (None, OURS, LIBRARYS):
         raise BackendError(f"{OPTION} is {asked!r}: expected {OURS} or {LIBRARYS}")
-    if asked == LIBRARYS or (asked is None and not _in_bf16(options)):
+    if asked == LIBRARYS:
+        return options, {"attention": NAMES[LIBRARYS]}
+    if asked is None and not _in_bf16(options):
         return options, {}
     reason = unavailable(version) if _in_bf16(options) else "the kernel computes in bf16, and this engine does not"
     if reason and asked == OURS:
@@ -80,7 +94,7 @@ def library_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require(core: Any, engine: EngineRecord, version: str, where: Path) -> None:
-    """Nothing; makes the operator known to ``core`` if the engine at ``where`` was compiled with it.
+    """Make the operator known to ``core`` if the engine at ``where`` was compiled with it.
 
     Raises :class:`IncompatibleEngineError` where it cannot run.
     """

@@ -52,7 +52,7 @@ class _Way:
         return self.threads
 
     def close(self) -> None:
-        """Frees tables and threads."""
+        """Free tables and threads."""
         self.resizer.close()
         if self.threads is not None:
             self.threads.close()
@@ -96,7 +96,7 @@ class FrameFitter:
             return way.resizer.depth_to_source(depth, workers=way.workers(parallel))
 
     def close(self) -> None:
-        """Frees the tables of the frame sizes seen so far, and their threads."""
+        """Free the tables of the frame sizes seen so far, and their threads."""
         while self._idle:
             self._idle.popleft().close()
 

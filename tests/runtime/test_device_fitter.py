@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvde.artifact import Artifact
+from mvde.artifact import GraphArtifact
 from mvde.cuda.array import DeviceView, check_dense
 from mvde.engines.base import EngineInfo
-from mvde.engines.tensorrt.plan import Plan
-from mvde.engines.tensorrt.session import TensorRtEngine
+from mvde.engines.tensorrt.engine import TensorRtEngine
+from mvde.engines.tensorrt.loaded_plan import LoadedPlan
 from mvde.errors import ImageError, UsageError
+from mvde.precision import Precision
 from mvde.runtime.depth import DepthRuntime
-from mvde.runtime.device import DeviceFitter, enqueue_frame
+from mvde.runtime.device_fitter import DeviceFitter, enqueue_frame
 from mvde.runtime.placement import fit_image, place
 from mvde.stats import numpy_patch_stats
 
@@ -65,12 +66,12 @@ class Foreign:
 
 
 @pytest.fixture
-def on_gpu(tmp_path: Path, write_graph: Callable[..., Artifact], closed_form_depth: Callable) -> Any:
+def on_gpu(tmp_path: Path, write_graph: Callable[..., GraphArtifact], closed_form_depth: Callable) -> Any:
     device = fakes.FakeDevice()
     manifest = write_graph(tmp_path).manifest
     context = fakes.FakeContext(device, (1, HEIGHT, WIDTH, 3), closed_form_depth)
-    plan = Plan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
-    info = EngineInfo("tensorrt:fp16", "tensorrt", "fp16", "fp16", "a GPU", (HEIGHT, WIDTH), 1, "10.16.1")
+    plan = LoadedPlan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
+    info = EngineInfo("tensorrt:fp16", "tensorrt", Precision.FP16, "fp16", "a GPU", (HEIGHT, WIDTH), 1, "10.16.1")
     engine = TensorRtEngine(plan, device, manifest, info, fakes.FakeKernel(device))
     return DepthRuntime(engine, manifest), engine, device
 
@@ -119,7 +120,7 @@ def test_a_device_frame_of_any_size_is_resized_and_run_on_the_callers_stream(
     resizer = FakeResizer(device)
     resizer.height, resizer.width, resizer.fit = 60, 80, "stretch"
     fitter = DeviceFitter(device, (HEIGHT, WIDTH), resizer)
-    monkeypatch.setattr("mvde.runtime.device.view_of", lambda array, stream: array.view)
+    monkeypatch.setattr("mvde.runtime.device_fitter.view_of", lambda array, stream: array.view)
     mine = device.create_stream()
     depth, stats = enqueue_frame(engine, fitter, Foreign(device, image, pitch), "stretch", mine)
     device.synchronize(mine)
@@ -147,7 +148,7 @@ def test_frames_that_cannot_be_run_on_the_device_say_why(
 ) -> None:
     _, engine, device = on_gpu
     fitter = DeviceFitter(device, (HEIGHT, WIDTH), FakeResizer(device))
-    monkeypatch.setattr("mvde.runtime.device.view_of", lambda array, stream: array)
+    monkeypatch.setattr("mvde.runtime.device_fitter.view_of", lambda array, stream: array)
     frame = DeviceView(device.put(np.zeros(shape, np.uint8)), shape, None, "uint8")
     with pytest.raises(error, match=message):
         enqueue_frame(engine, fitter, frame, fit, engine.stream_of())

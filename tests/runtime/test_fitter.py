@@ -9,8 +9,8 @@ import pytest
 
 from mvde import native
 from mvde.errors import ImageError, UsageError
-from mvde.runtime import frames
-from mvde.runtime.frames import FrameFitter
+from mvde.runtime import fitter as fitting
+from mvde.runtime.fitter import FrameFitter
 from mvde.runtime.placement import depth_to_source, fit_image, place
 
 FITS = ("stretch", "letterbox", "crop")
@@ -46,7 +46,7 @@ def test_gives_pillows_bits_with_and_without_the_library(size, fit, library, mon
 @pytest.mark.skipif(not native.is_available(), reason="libmvde is not installed")
 @pytest.mark.parametrize("size", SIZES)
 def test_threads_that_share_a_frame_give_the_same_bits(size, monkeypatch) -> None:
-    monkeypatch.setattr(frames, "num_cpus", lambda: 3)
+    monkeypatch.setattr(fitting, "num_cpus", lambda: 3)
     image, depth = example(size)
     fitter = FrameFitter(RESOLUTION)
     out = np.empty((2, *RESOLUTION, 3), np.uint8)
@@ -90,7 +90,7 @@ def test_a_size_is_prepared_once_and_old_ones_are_forgotten(monkeypatch) -> None
     for _ in range(3):
         there_and_back(fitter, *example((50, 50)), "stretch")
     assert len(made) == 1
-    for side in range(51, 51 + frames._MAX_IDLE):
+    for side in range(51, 51 + fitting._MAX_IDLE):
         there_and_back(fitter, *example((side, side)), "stretch")
     with pytest.raises(UsageError, match="closed"):
         made[0].handle  # noqa: B018 - the property checks

@@ -1,4 +1,4 @@
-"""A session's copies, order and sharing of buffers, on a GPU and a TensorRT made of the host's memory."""
+"""A loaded plan's copies, order and sharing of buffers, on a GPU and a TensorRT made of the host's memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvde.artifact import Artifact
+from mvde.artifact import GraphArtifact
 from mvde.cuda.array import DeviceView
-from mvde.engines.base import DeviceEngine, EngineInfo
-from mvde.engines.tensorrt.plan import Plan
-from mvde.engines.tensorrt.session import TensorRtEngine
+from mvde.engines.base import DeviceEngine, EngineInfo, StatsEngine
+from mvde.engines.tensorrt.engine import TensorRtEngine
+from mvde.engines.tensorrt.loaded_plan import LoadedPlan
 from mvde.errors import BackendError, IncompatibleEngineError, UsageError
 from mvde.manifest import Manifest
+from mvde.precision import Precision
 from mvde.stats import numpy_patch_stats
 
 _spec = importlib.util.spec_from_file_location("tensorrt_fakes", Path(__file__).with_name("tensorrt_fakes.py"))
@@ -33,19 +34,21 @@ DEPTH_BYTES, STATS_BYTES = 4 * BATCH * HEIGHT * WIDTH, 4 * BATCH * 6 * 3
 
 
 @pytest.fixture
-def manifest(tmp_path: Path, write_graph: Callable[..., Artifact]) -> Manifest:
+def manifest(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> Manifest:
     return write_graph(tmp_path, batch=BATCH).manifest
 
 
 @pytest.fixture
-def open_session(manifest: Manifest, closed_form_depth: Callable) -> Callable[..., tuple[TensorRtEngine, Any]]:
-    """Opener of a session; gives it and its device."""
+def open_engine(manifest: Manifest, closed_form_depth: Callable) -> Callable[..., tuple[TensorRtEngine, Any]]:
+    """Opener of an engine; gives it and its device."""
 
     def open_on(can_capture: bool = True, with_kernel: bool = True) -> tuple[TensorRtEngine, Any]:
         device = fakes.FakeDevice(can_capture)
         context = fakes.FakeContext(device, (BATCH, HEIGHT, WIDTH, 3), closed_form_depth)
-        plan = Plan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
-        info = EngineInfo("tensorrt:fp16", "tensorrt", "fp16", "fp16", "a GPU", (HEIGHT, WIDTH), BATCH, "10.16.1")
+        plan = LoadedPlan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
+        info = EngineInfo(
+            "tensorrt:fp16", "tensorrt", Precision.FP16, "fp16", "a GPU", (HEIGHT, WIDTH), BATCH, "10.16.1"
+        )
         kernel = fakes.FakeKernel(device) if with_kernel else None
         return TensorRtEngine(plan, device, manifest, info, kernel), device
 
@@ -67,71 +70,71 @@ def view(device: Any, images: np.ndarray, **changes: Any) -> DeviceView:
     return dataclasses.replace(made, **changes)
 
 
-def test_a_session_binds_once_runs_once_and_then_captures(open_session: Callable) -> None:
-    session, device = open_session()
+def test_an_engine_binds_once_runs_once_and_then_captures(open_engine: Callable) -> None:
+    engine, device = open_engine()
     assert [entry for entry in device.log if entry != "synchronize"] == [
         "bind image", "bind depth", "engine", "statistics", "engine", "statistics",
     ]  # fmt: skip
-    assert session.graph_note == ""
+    assert engine.graph_note == ""
     device.log.clear()
-    session.infer(np.zeros((BATCH, HEIGHT, WIDTH, 3), np.uint8))
+    engine.infer(np.zeros((BATCH, HEIGHT, WIDTH, 3), np.uint8))
     assert device.log == ["use", "upload", "launch", f"download {DEPTH_BYTES}", "synchronize"]
 
 
 def test_depth_and_statistics_are_those_of_the_images(
-    open_session: Callable, images: np.ndarray, closed_form_depth: Callable
+    open_engine: Callable, images: np.ndarray, closed_form_depth: Callable
 ) -> None:
-    session, _ = open_session()
+    engine, _ = open_engine()
     depth, stats = expected(images, closed_form_depth)
-    np.testing.assert_array_equal(session.infer(images), depth)
-    both = session.infer_with_stats(images)
+    np.testing.assert_array_equal(engine.infer(images), depth)
+    both = engine.infer_with_stats(images)
     np.testing.assert_array_equal(both[0], depth)
     np.testing.assert_array_equal(both[1], stats)
-    again = session.infer(images[::-1])
-    np.testing.assert_array_equal(both[0], depth)  # the first result is the caller's, not the session's buffer
+    again = engine.infer(images[::-1])
+    np.testing.assert_array_equal(both[0], depth)  # the first result is the caller's, not the engine's buffer
     np.testing.assert_array_equal(again, depth[::-1])
 
 
 def test_statistics_alone_bring_nothing_else_back(
-    open_session: Callable, images: np.ndarray, closed_form_depth: Callable
+    open_engine: Callable, images: np.ndarray, closed_form_depth: Callable
 ) -> None:
-    session, device = open_session()
+    engine, device = open_engine()
     device.log.clear()
-    np.testing.assert_array_equal(session.patch_stats(images), expected(images, closed_form_depth)[1])
+    np.testing.assert_array_equal(engine.patch_stats(images), expected(images, closed_form_depth)[1])
     assert [entry for entry in device.log if entry.startswith("download")] == [f"download {STATS_BYTES}"]
 
 
 @pytest.mark.parametrize("can_capture", [True, False])
 def test_without_a_graph_the_results_are_the_same_and_the_reason_is_known(
-    open_session: Callable, images: np.ndarray, closed_form_depth: Callable, can_capture: bool
+    open_engine: Callable, images: np.ndarray, closed_form_depth: Callable, can_capture: bool
 ) -> None:
-    session, device = open_session(can_capture)
-    np.testing.assert_array_equal(session.infer(images), expected(images, closed_form_depth)[0])
+    engine, device = open_engine(can_capture)
+    np.testing.assert_array_equal(engine.infer(images), expected(images, closed_form_depth)[0])
     assert ("launch" in device.log) is can_capture
-    assert ("CAPTURE_UNSUPPORTED" in session.graph_note) is not can_capture
+    assert ("CAPTURE_UNSUPPORTED" in engine.graph_note) is not can_capture
 
 
-def test_without_the_kernel_there_are_no_statistics_on_the_gpu(open_session: Callable, images: np.ndarray) -> None:
-    session, device = open_session(with_kernel=False)
-    assert not session.has_stats
+def test_without_the_kernel_there_are_no_statistics_on_the_gpu(open_engine: Callable, images: np.ndarray) -> None:
+    engine, device = open_engine(with_kernel=False)
+    assert not engine.has_stats
     assert "statistics" not in device.log
-    _, stats = session.enqueue(view(device, images), session.stream_of())
+    _, stats = engine.enqueue(view(device, images), engine.stream_of())
     assert stats is None
 
 
 def test_device_arrays_go_in_and_out_on_the_callers_stream_without_waiting(
-    open_session: Callable, images: np.ndarray, closed_form_depth: Callable
+    open_engine: Callable, images: np.ndarray, closed_form_depth: Callable
 ) -> None:
-    session, device = open_session()
+    engine, device = open_engine()
     mine, other = device.create_stream(), device.create_stream()
     device.log.clear()
     results = [
-        session.enqueue(view(device, batch), session.stream_of(stream.handle))
+        engine.enqueue(view(device, batch), engine.stream_of(stream.handle))
         for batch, stream in ((images, mine), (images[::-1], other))
     ]
     assert "synchronize" not in device.log
     assert not [entry for entry in device.log if entry.startswith(("upload", "download"))]
-    device.synchronize(other)  # which waits for the work on the other stream, since both use the session's buffers
+    device.synchronize(other)  # which waits for the work on the other stream, since both use the engine's buffers
     for (depth, stats), batch, stream in zip(results, (images, images[::-1]), (mine, other), strict=True):
         expected_depth, expected_stats = expected(batch, closed_form_depth)
         np.testing.assert_array_equal(device.array(depth.address, depth.shape, np.float32), expected_depth)
@@ -140,7 +143,7 @@ def test_device_arrays_go_in_and_out_on_the_callers_stream_without_waiting(
         depth.wait_on(stream.handle)
         depth.wait_on(-1)
         assert device.log == []
-        depth.wait_on(session.stream_of().handle)
+        depth.wait_on(engine.stream_of().handle)
         assert device.log == ["use", "wait"]
         interface = depth.__cuda_array_interface__
         assert (interface["data"][0], interface["shape"], interface["stream"]) == (
@@ -152,12 +155,12 @@ def test_device_arrays_go_in_and_out_on_the_callers_stream_without_waiting(
 
 
 def test_a_host_call_after_a_device_call_waits_for_it(
-    open_session: Callable, images: np.ndarray, closed_form_depth: Callable
+    open_engine: Callable, images: np.ndarray, closed_form_depth: Callable
 ) -> None:
-    session, device = open_session()
+    engine, device = open_engine()
     mine = device.create_stream()
-    depth, _ = session.enqueue(view(device, images), session.stream_of(mine.handle))
-    np.testing.assert_array_equal(session.infer(images[::-1]), expected(images[::-1], closed_form_depth)[0])
+    depth, _ = engine.enqueue(view(device, images), engine.stream_of(mine.handle))
+    np.testing.assert_array_equal(engine.infer(images[::-1]), expected(images[::-1], closed_form_depth)[0])
     np.testing.assert_array_equal(
         device.array(depth.address, depth.shape, np.float32), expected(images, closed_form_depth)[0]
     )
@@ -172,41 +175,42 @@ def test_a_host_call_after_a_device_call_waits_for_it(
     ],
 )
 def test_other_device_arrays_are_refused(
-    open_session: Callable, images: np.ndarray, changes: dict[str, Any], message: str
+    open_engine: Callable, images: np.ndarray, changes: dict[str, Any], message: str
 ) -> None:
-    session, device = open_session()
+    engine, device = open_engine()
     with pytest.raises(UsageError, match=message):
-        session.enqueue(view(device, images, **changes), session.stream_of())
+        engine.enqueue(view(device, images, **changes), engine.stream_of())
 
 
-def test_other_host_arrays_are_refused(open_session: Callable) -> None:
-    session, _ = open_session()
+def test_other_host_arrays_are_refused(open_engine: Callable) -> None:
+    engine, _ = open_engine()
     with pytest.raises(UsageError, match="takes RGB images of shape"):
-        session.infer(np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
+        engine.infer(np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
 
 
 def test_a_benchmark_gets_one_time_per_run_and_the_memory_that_was_taken(
-    open_session: Callable, images: np.ndarray
+    open_engine: Callable, images: np.ndarray
 ) -> None:
-    session, _ = open_session()
-    assert session.device_times_ms(images, 5) == [2.0] * 5  # engine and statistics: two pieces of work on the stream
-    assert session.device_memory_bytes() == 3 * BATCH * HEIGHT * WIDTH + DEPTH_BYTES + STATS_BYTES
-    assert isinstance(session, DeviceEngine)
+    engine, _ = open_engine()
+    assert engine.device_times_ms(images, 5) == [2.0] * 5  # engine and statistics: two pieces of work on the stream
+    assert engine.device_memory_bytes() == 3 * BATCH * HEIGHT * WIDTH + DEPTH_BYTES + STATS_BYTES
+    assert isinstance(engine, DeviceEngine)
+    assert isinstance(engine, StatsEngine)
 
 
-def test_closing_frees_everything_once(open_session: Callable, images: np.ndarray) -> None:
-    session, device = open_session()
-    session.close()
-    session.close()
+def test_closing_frees_everything_once(open_engine: Callable, images: np.ndarray) -> None:
+    engine, device = open_engine()
+    engine.close()
+    engine.close()
     assert device.allocations == {}
     with pytest.raises(UsageError, match="is closed"):
-        session.infer(images)
+        engine.infer(images)
 
 
 def test_a_run_that_tensorrt_refuses_is_a_backend_error(manifest: Manifest, closed_form_depth: Callable) -> None:
     device = fakes.FakeDevice()
     context = fakes.FakeContext(device, (BATCH, HEIGHT, WIDTH, 3), closed_form_depth)
-    plan = Plan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
+    plan = LoadedPlan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
     stream, memory = device.create_stream(), device.allocate(DEPTH_BYTES, fakes.FakeStream(0))
     plan.bind(memory.address, memory.address)
     context.answers = False
@@ -220,7 +224,7 @@ def test_a_plan_with_other_tensors_than_its_manifest_is_refused(
     context = fakes.FakeContext(fakes.FakeDevice(), (1, HEIGHT, WIDTH, 3), closed_form_depth)
     for engine in (fakes.FakeEngine(context), fakes.FakeEngine(context, "FLOAT")):
         with pytest.raises(IncompatibleEngineError, match="but its manifest states"):
-            Plan(fakes.fake_api(), engine, Path("engine.plan"), manifest)
+            LoadedPlan(fakes.fake_api(), engine, Path("engine.plan"), manifest)
 
 
 def test_a_plan_without_memory_to_run_says_so(manifest: Manifest, closed_form_depth: Callable) -> None:
@@ -228,4 +232,4 @@ def test_a_plan_without_memory_to_run_says_so(manifest: Manifest, closed_form_de
     engine = fakes.FakeEngine(context)
     engine.create_execution_context = lambda: None
     with pytest.raises(BackendError, match=r"no memory to run .*: because"):
-        Plan(fakes.fake_api(), engine, Path("engine.plan"), manifest)
+        LoadedPlan(fakes.fake_api(), engine, Path("engine.plan"), manifest)

@@ -76,7 +76,7 @@ def parse_cpus(text: str) -> tuple[int, ...]:
 
 
 def pin(cpus: Sequence[int]) -> None:
-    """Nothing; every thread of this process runs on ``cpus`` from now on, and so do those that it starts later."""
+    """Run every thread of this process on ``cpus`` from now on, and those that it starts later."""
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(ProcessLookupError):  # a thread that ended meanwhile
             os.sched_setaffinity(int(task.name), cpus)

@@ -7,24 +7,24 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.engines.tensorrt.build import user_cache_dir
+from mvde.engines.cache import tensorrt_cache_dir
 from mvde.errors import BackendError, IncompatibleEngineError, OutputError
 from mvde.files import atomic_write
 
 if TYPE_CHECKING:
     from mvde.cuda.memory import CudaDevice
     from mvde.engines.tensorrt.api import Api
-    from mvde.manifest import EngineManifest
+    from mvde.manifest import EngineManifest, Manifest
 
 RUNTIME_CACHE_SUFFIX = ".runtime-cache"
 _DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 
 
-class Plan:
+class LoadedPlan:
     """An engine of the library with its one execution context; not safe to use from two threads at once."""
 
     def __init__(
-        self, api: Api, engine: Any, path: Path, manifest: EngineManifest, runtime: Any = None, size_bytes: int = 0
+        self, api: Api, engine: Any, path: Path, manifest: Manifest, runtime: Any = None, size_bytes: int = 0
     ) -> None:
         """``runtime`` is kept, since the library asks that it outlives the engine."""
         self._size_bytes = size_bytes
@@ -45,7 +45,7 @@ class Plan:
         return self._size_bytes
 
     def bind(self, input_address: int, output_address: int) -> None:
-        """Nothing; tells the library where the images and the depth lie from now on."""
+        """Tell the library where the images and the depth lie from now on."""
         for name, address in ((self._input, input_address), (self._output, output_address)):
             if not self._context.set_tensor_address(name, address):
                 raise BackendError(f"{self._api.library.title} refuses the memory of {name}: {self._api.complaint()}")
@@ -60,7 +60,7 @@ class Plan:
         return not self._api.is_rtx or bool(self._context.is_stream_capturable(int(stream.handle)))
 
     def keep_runtime_cache(self) -> None:
-        """Nothing; stores what TensorRT-RTX compiled for this GPU, so that the next start does not."""
+        """Store what TensorRT-RTX compiled for this GPU, so that the next start does not."""
         if self._cache is not None:
             self._cache.save()
 
@@ -70,14 +70,14 @@ class Plan:
         return str(inspector.get_engine_information(self._api.module.LayerInformationFormat.JSON))
 
     def close(self) -> None:
-        """Nothing; frees the context before the engine, and the engine before the runtime."""
+        """Free the context before the engine, and the engine before the runtime."""
         self._context = None
         self._cache = None
         self._engine = None
         self._runtime = None
 
 
-def load_plan(api: Api, device: CudaDevice, path: Path, manifest: EngineManifest) -> Plan:
+def load_plan(api: Api, device: CudaDevice, path: Path, manifest: EngineManifest) -> LoadedPlan:
     """The plan at ``path``. Raises :class:`IncompatibleEngineError` with the library's reason where it is refused."""
     runtime = api.runtime()
     if manifest.engine.options.get("version_compatible"):
@@ -91,7 +91,7 @@ def load_plan(api: Api, device: CudaDevice, path: Path, manifest: EngineManifest
             f"{api.library.title} {api.version} cannot load {path}: {why}; build it again: "
             f"mvde build --engine {manifest.engine.id}"
         )
-    return Plan(api, engine, path, manifest, runtime, max(0, free_bytes - device.free_bytes()))
+    return LoadedPlan(api, engine, path, manifest, runtime, max(0, free_bytes - device.free_bytes()))
 
 
 class _RuntimeCache:
@@ -102,7 +102,7 @@ class _RuntimeCache:
         self._cache = self.config.create_runtime_cache()
         beside = path.with_suffix(RUNTIME_CACHE_SUFFIX)
         digest = hashlib.sha256(f"{api.version} {path.resolve()}".encode()).hexdigest()[:16]
-        self._paths = (beside, user_cache_dir() / "runtime" / f"{digest}{RUNTIME_CACHE_SUFFIX}")
+        self._paths = (beside, tensorrt_cache_dir() / "runtime" / f"{digest}{RUNTIME_CACHE_SUFFIX}")
         self._stored = b""
         for where in self._paths:
             with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ class _RuntimeCache:
         self.config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Nothing; writes the cache where it differs from what was read. A failure costs the next start its time."""
+        """Write the cache where it differs from what was read. A failure costs the next start its time."""
         memory = self._cache.serialize()
         content = bytes(memoryview(memory)) if memory is not None else b""
         if not content or content == self._stored:
@@ -137,7 +137,7 @@ def _validity(api: Api, runtime: Any, content: bytes) -> str:
     return f"it is {validity.name.lower()} here ({', '.join(named) or 'no reason given'})"
 
 
-def _checked_tensors(api: Api, engine: Any, manifest: EngineManifest, path: Path) -> tuple[str, str]:
+def _checked_tensors(api: Api, engine: Any, manifest: Manifest, path: Path) -> tuple[str, str]:
     """Names of input and output. Raises :class:`IncompatibleEngineError` where they are not as the manifest says."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     modes = api.module.TensorIOMode

@@ -15,7 +15,7 @@ from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 
 if TYPE_CHECKING:
     from mvde.cuda.memory import CudaDevice, DeviceBuffer
-    from mvde.engines.tensorrt.session import TensorRtEngine
+    from mvde.engines.base import DeviceEngine
 
 _MAX_TABLES = 8  # sizes of frames whose tables are kept: a few cameras
 
@@ -70,7 +70,7 @@ class DeviceFitter:
         return DeviceView(target.address, (1, height, width, 3), None, "uint8"), target
 
     def close(self) -> None:
-        """Nothing; frees the tables."""
+        """Free the tables."""
         with self._lock:
             for tables in self._tables.values():
                 tables.columns.close()
@@ -100,7 +100,7 @@ class DeviceFitter:
 
 
 def enqueue_frame(
-    engine: TensorRtEngine, fitter: DeviceFitter, frame: Any, fit: Fit | str, stream: Any
+    engine: DeviceEngine, fitter: DeviceFitter, frame: Any, fit: Fit | str, stream: Any
 ) -> tuple[DeviceArray, DeviceArray | None]:
     """What ``engine.enqueue`` gives for a frame (H, W, 3) of any size or a batch (B, H, W, 3) of the engine's.
 

@@ -1,0 +1,112 @@
+"""A session of ONNX Runtime as an engine, and an exported graph run as it lies, which engines are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
+from mvde.engines.machine import cpu_name
+from mvde.engines.onnxruntime.providers import Provider, available_providers, provider_options
+from mvde.engines.onnxruntime.session import SessionSettings, library_version, open_session
+from mvde.errors import BackendError, IncompatibleEngineError
+from mvde.precision import Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mvde.manifest import EngineManifest
+
+NAME = "onnxruntime"
+
+
+class OnnxRuntimeEngine:
+    """An ONNX Runtime session as an :class:`~mvde.engines.base.Engine`; ``run`` is thread-safe."""
+
+    def __init__(self, session: Any, info: EngineInfo) -> None:
+        self._session = session
+        self._info = info
+        self._input = session.get_inputs()[0].name
+        self._output = session.get_outputs()[0].name
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs, and on what."""
+        return self._info
+
+    def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth (B, H, W), float32, of RGB images (B, H, W, 3), uint8; see :class:`~mvde.engines.base.Engine`."""
+        session = self._session
+        if session is None:
+            raise closed_error(self._info)
+        check_images(images, self._info)
+        try:
+            depth: NDArray[np.float32] = session.run([self._output], {self._input: images})[0]
+        except Exception as error:  # the library's exceptions share no public base class
+            raise BackendError(f"ONNX Runtime failed to run {self._info.id}: {one_line(error)}") from error
+        return depth
+
+    def layers(self) -> str:
+        """An empty text: what the library runs is told by a profile alone, which the build has read."""
+        return ""
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def load(path: Path, manifest: EngineManifest) -> OnnxRuntimeEngine:
+    """The engine at ``path``, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
+    record = manifest.engine
+    provider = _provider_name(record.options)
+    if provider not in available_providers():
+        raise IncompatibleEngineError(
+            f"{path} was built for ONNX Runtime's {provider} provider, which the installed package lacks; "
+            f"install 'mvde[onnxruntime-gpu]' or build it again: mvde build --engine {record.id}"
+        )
+    session = open_graph(path, record.options, record.precision)
+    return OnnxRuntimeEngine(session, EngineInfo.of(manifest, device=record.device, library_version=library_version()))
+
+
+def open_onnx(path: str | Path, num_threads: int | None = None) -> OnnxRuntimeEngine:
+    """An exported fp32 graph run as it lies, on the CPU: the reference that engines and exports are compared with.
+
+    Raises :class:`BackendError` where ONNX Runtime cannot read the file.
+    """
+    options = {} if num_threads is None else {"num_threads": num_threads}
+    session = open_graph(Path(path), options, Precision.FP32)
+    batch, height, width, _ = session.get_inputs()[0].shape
+    info = EngineInfo(  # a bare graph has no record of an engine to be made from
+        id=f"{NAME}:{Precision.FP32}",
+        backend=NAME,
+        precision=Precision.FP32,
+        executed_precision=str(Precision.FP32),
+        device=cpu_name(),
+        resolution=(height, width),
+        batch=batch,
+        library_version=library_version(),
+    )
+    return OnnxRuntimeEngine(session, info)
+
+
+def open_graph(path: Path, options: Mapping[str, Any], precision: Precision, profile_prefix: str | None = None) -> Any:
+    """Session of an engine's graph with the options of its manifest, among them those that tuning chose."""
+    provider = Provider(_provider_name(options))
+    spinning, memory = options.get("allow_spinning"), options.get("mem_pattern")
+    settings = SessionSettings(
+        provider=provider.library_name,
+        provider_options=provider_options(provider, precision, path, library_version()),
+        num_threads=int(options["num_threads"]) if "num_threads" in options else None,
+        optimization=options.get("optimization"),
+        is_spinning=None if spinning is None else str(spinning) != "0",
+        has_memory_pattern=str(memory) != "0",
+        takes_signed_int8=True,
+        profile_prefix=profile_prefix,
+    )
+    return open_session(path, settings)
+
+
+def _provider_name(options: Mapping[str, Any]) -> str:
+    return str(options.get("provider", Provider.CPU))

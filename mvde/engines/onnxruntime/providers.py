@@ -1,0 +1,114 @@
+"""What ONNX Runtime runs on: its providers, their options, an engine cache of mvde's own, and what really ran there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from mvde.engines.cache import tensorrt_cache_dir
+from mvde.engines.machine import nvidia_gpus
+from mvde.engines.onnxruntime.session import CPU_PROVIDER, onnxruntime_library
+from mvde.errors import BackendError
+from mvde.files import sha256_file
+from mvde.precision import Precision
+
+
+class Provider(str, Enum):
+    """A provider by the name that users give it."""
+
+    TENSORRT = "tensorrt"
+    CUDA = "cuda"
+    CPU = "cpu"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def library_name(self) -> str:
+        """What the library calls it."""
+        match self:
+            case Provider.TENSORRT:
+                return "TensorrtExecutionProvider"
+            case Provider.CUDA:
+                return "CUDAExecutionProvider"
+            case Provider.CPU:
+                return CPU_PROVIDER
+
+
+def available_providers() -> list[Provider]:
+    """Providers that the installed package has. Raises :class:`MissingDependencyError` without one."""
+    there = onnxruntime_library().get_available_providers()
+    return [provider for provider in Provider if provider.library_name in there]
+
+
+def default_provider() -> Provider:
+    """CUDA where the installed package has that provider and a GPU answers, else the CPU."""
+    return Provider.CUDA if Provider.CUDA in available_providers() and nvidia_gpus() else Provider.CPU
+
+
+def provider_options(provider: Provider, precision: Precision, graph: Path, version: str) -> dict[str, str]:
+    """Options of a provider for a typed graph, in ONNX Runtime's own words; none for the CPU.
+
+    TF32 is off for fp32, as in mvde's own engines. TensorRT may use the precisions that the graph has, and keeps what
+    it built in a folder for this graph and this version of ONNX Runtime (the library itself compares GPU and TensorRT).
+    """
+    match provider:
+        case Provider.CPU:
+            return {}
+        case Provider.CUDA:
+            return {"use_tf32": "0"} if precision is Precision.FP32 else {}
+        case Provider.TENSORRT:
+            folder = str(cache_folder(graph, version))
+            return {
+                **{f"trt_{name}_enable": "1" for name in _tensorrt_arithmetic(precision)},
+                "trt_engine_cache_enable": "1",
+                "trt_engine_cache_path": folder,
+                "trt_timing_cache_enable": "1",
+                "trt_timing_cache_path": folder,
+            }
+
+
+def cache_folder(graph: Path, version: str) -> Path:
+    """Where TensorRT's engines of a graph are kept, made if it is not there; in the user's cache folder."""
+    digest = hashlib.sha256(f"{version} {sha256_file(graph)}".encode()).hexdigest()[:16]
+    folder = tensorrt_cache_dir() / "onnxruntime" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_all_products_on_provider(profile: list[dict[str, Any]], provider: str, products: Collection[str]) -> None:
+    """Raise :class:`BackendError` naming the products of a profiled run that did not run on ``provider``.
+
+    ``products`` are the operators that count (matrix, convolution, attention). ONNX Runtime hands nodes that a provider
+    does not take to the next one, the CPU at last, without a word.
+    """
+    elsewhere = sorted(
+        {
+            f"{event.get('name', '?').removesuffix('_kernel_time')} ({event['args'].get('provider')})"
+            for event in profile
+            if event.get("cat") == "Node"
+            and event.get("args", {}).get("op_name") in products
+            and event["args"].get("provider") not in (None, provider)
+        }
+    )
+    if elsewhere:
+        raise BackendError(
+            f"ONNX Runtime ran {len(elsewhere)} products elsewhere than on {provider}: {', '.join(elsewhere[:3])}; use "
+            "another --set provider=..., or export with --opset 20 where the graph has operators that it does not know"
+        )
+
+
+def _tensorrt_arithmetic(precision: Precision) -> tuple[str, ...]:
+    """What TensorRT may compute a graph in that precision in, in the words of its provider."""
+    match precision:
+        case Precision.FP32:
+            return ()
+        case Precision.FP16 | Precision.FP8:
+            return ("fp16",)
+        case Precision.BF16:
+            return ("bf16",)
+        case Precision.INT8:
+            return ("int8", "fp16")

@@ -1,0 +1,123 @@
+"""The one place that opens a session of ONNX Runtime, and the settings that its three uses need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mvde.engines.base import one_line
+from mvde.errors import BackendError, MissingDependencyError
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a graph is run; ``None`` leaves the choice to the library.
+
+    ``provider`` is what runs it, in the library's words, with ``provider_options``. ``optimization`` is how far the
+    library rewrites the graph (``"basic"``, ``"extended"``, ``"all"``), ``is_spinning`` whether its threads wait
+    busily, ``has_arena`` whether freed memory is kept, ``is_prepacked`` whether weights are copied into the layout that
+    is fastest, ``has_memory_pattern`` whether memory is planned ahead. ``takes_signed_int8`` keeps int8 Q/DQ pairs as
+    they are. ``log_level`` is the least severe message that is printed (3: errors, 4: fatal ones), and a profile is
+    written to a file whose name begins with ``profile_prefix``.
+    """
+
+    provider: str = CPU_PROVIDER
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    num_threads: int | None = None
+    optimization: str | None = None
+    is_spinning: bool | None = None
+    has_arena: bool = True
+    is_prepacked: bool = True
+    has_memory_pattern: bool = True
+    takes_signed_int8: bool = False
+    log_level: int = 3  # errors only: its warnings about unused initialisers are not the user's
+    profile_prefix: str | None = None
+
+
+# Without the arena and prepacked copies of the weights a check needs half the memory; it runs once or twice. Threads
+# that wait busily steal time on a busy machine.
+CHECKING = SessionSettings(has_arena=False, is_prepacked=False, is_spinning=False)
+"""For a run or two of a large graph that is only checked."""
+
+# The extended rewrites take fp8 Q/DQ pairs for int8 ones (1.32: depth off by a factor of three), and turn int8 pairs
+# into uint8 ones that opset 21 and later refuse. The basic ones leave the arithmetic as it is written. What the library
+# refuses is raised, and its messages are not the user's.
+AS_WRITTEN = SessionSettings(optimization="basic", log_level=4)
+"""For a typed graph, whose arithmetic is to be measured as it is written."""
+
+
+def open_session(
+    model: Path | bytes,
+    settings: SessionSettings = SessionSettings(),
+    *,
+    what: str = "",
+    extra: str = "onnxruntime",
+    purpose: str = "an onnxruntime engine",
+) -> Any:
+    """Session of a graph in a file or in memory, in ``onnxruntime``.
+
+    ``what`` is how errors call the graph (its path, unless something else is given), ``extra`` and ``purpose`` are what
+    a missing library is to be installed by and for.
+
+    Raises :class:`BackendError` where the library refuses the graph or does not start the provider,
+    :class:`MissingDependencyError` where it is not installed.
+    """
+    library = onnxruntime_library(extra, purpose)
+    named = what or str(model if isinstance(model, Path) else "a graph in memory")
+    given = model if isinstance(model, bytes) else str(model)
+    providers = [(settings.provider, dict(settings.provider_options))]
+    try:
+        session = library.InferenceSession(given, _session_options(library, settings), providers=providers)
+    except Exception as error:  # the library's exceptions share no public base class
+        raise BackendError(f"ONNX Runtime cannot load {named}: {one_line(error)}") from error
+    running: list[str] = session.get_providers()
+    if running[:1] != [settings.provider]:  # the library itself falls back to the CPU with no more than a warning
+        raise BackendError(
+            f"ONNX Runtime could not start {settings.provider} for {named}; it offers {', '.join(running)} instead"
+        )
+    return session
+
+
+def onnxruntime_library(extra: str = "onnxruntime", purpose: str = "an onnxruntime engine") -> Any:
+    """The module ``onnxruntime``. Raises :class:`MissingDependencyError` naming the extra that installs it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("onnxruntime", extra, purpose) from error
+    return onnxruntime
+
+
+def library_version() -> str:
+    """Version of the installed ONNX Runtime. Raises :class:`MissingDependencyError` without one."""
+    version: str = onnxruntime_library().__version__
+    return version
+
+
+def _session_options(library: Any, settings: SessionSettings) -> Any:
+    """The settings as the library's object; what is not chosen is not touched."""
+    options = library.SessionOptions()
+    options.log_severity_level = settings.log_level
+    if settings.takes_signed_int8:
+        # Otherwise it turns int8 Q/DQ pairs into uint8 ones on x86, and refuses those itself from opset 21 on (1.32).
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
+    if settings.num_threads is not None:
+        options.intra_op_num_threads = settings.num_threads
+    if settings.is_spinning is not None:
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.is_spinning)))
+    if not settings.has_arena:
+        options.enable_cpu_mem_arena = False
+    if not settings.is_prepacked:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if not settings.has_memory_pattern:
+        options.enable_mem_pattern = False
+    if settings.optimization is not None:
+        level = f"ORT_ENABLE_{settings.optimization.upper()}"
+        options.graph_optimization_level = getattr(library.GraphOptimizationLevel, level)
+    if settings.profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = settings.profile_prefix
+    return options

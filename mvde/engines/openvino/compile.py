@@ -1,0 +1,102 @@
+"""A graph → OpenVINO's blob for this machine, with mvde's operators in it; and the settings worth measuring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mvde.engines.base import BuildOptions, Compiled, Graph, one_line
+from mvde.engines.machine import cpu_name, has_hyper_threads, num_cpus
+from mvde.engines.openvino import attention, linear
+from mvde.engines.openvino.library import (
+    DEVICE,
+    arithmetic,
+    executed_precision,
+    hint_of,
+    library_version,
+    shared_core,
+)
+from mvde.errors import BackendError
+from mvde.precision import Precision
+
+ENGINE_FILE = "engine.blob"
+
+RESTS = (Precision.FP32, Precision.BF16, Precision.FP16)
+"""What the nodes of an int8 graph that are not quantised may compute in; the library lowers them itself."""
+
+
+def rest_of_int8() -> Precision:
+    """What the nodes of an int8 graph that are not quantised compute in on this machine, unless a build says otherwise.
+
+    bf16 where the CPU has it: attention and what lies between products take two thirds of such a frame in fp32.
+    """
+    return Precision.BF16 if arithmetic(Precision.BF16).works else Precision.FP32
+
+
+def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: BuildOptions) -> Compiled:
+    """The engine written to ``folder`` as OpenVINO's blob, with the precision that the compiled model states.
+
+    Raises :class:`BackendError` where the library cannot compile the graph or computes in another precision.
+    """
+    try:
+        compiled, options, rewrites = compile_model(graph.path, precision, chosen)
+        executed = executed_precision(compiled)
+        (folder / ENGINE_FILE).write_bytes(compiled.export_model().getvalue())
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot compile {graph.path}: {one_line(error)}") from error
+    main, *others = executed.split("+")
+    if precision not in (main, *(others if precision.is_quantized else ())):  # of an int8 graph much may have to stay
+        raise BackendError(
+            f"OpenVINO was asked for {precision} and computes in {executed} on this CPU; "
+            f"build openvino:{main} if that is what you want"
+        )
+    return Compiled((ENGINE_FILE,), executed, cpu_name(), options, rewrites)
+
+
+def compile_model(path: Path, precision: Precision, chosen: BuildOptions) -> tuple[Any, dict[str, Any], dict[str, str]]:
+    """The library's compiled model of a graph, the options it needs, and what mvde put in the place of its operators.
+
+    Raises :class:`RuntimeError` where the library cannot compile it.
+    """
+    options = {**_options(precision, chosen), **chosen.library}
+    layers = options.pop(linear.OPTION, linear.default(precision))
+    model = shared_core().read_model(str(path))
+    options, rewrites = attention.applied(shared_core(), model, options, library_version())
+    if layers == linear.CONVOLUTIONS:  # last: attention is recognised between linear layers as the graph has them
+        rewrites[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
+    return shared_core().compile_model(model, DEVICE, attention.library_options(options)), options, rewrites
+
+
+def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str, Any]]:
+    """Settings that are worth measuring on this machine, each alone: threads, their placement, how work is cut up, and
+    whether attention is a generated kernel. Values are text, which OpenVINO takes from Python and from C++ alike."""
+    cpus = num_cpus()
+    settings: list[dict[str, Any]] = [
+        {"TBB_PARTITIONER": "STATIC"},
+        {"TBB_PARTITIONER": "AUTO"},
+        {"ENABLE_CPU_PINNING": "NO"},
+        {"CPU_DENORMALS_OPTIMIZATION": "YES"},
+        {"SNIPPETS_MODE": "DISABLE"},
+        {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": "1"},
+    ]
+    if chosen.num_threads is None:
+        settings += [{"INFERENCE_NUM_THREADS": str(count)} for count in sorted({max(cpus // 2, 1), cpus})]
+    if precision is Precision.BF16:
+        other = {linear.CONVOLUTIONS: linear.PRODUCTS, linear.PRODUCTS: linear.CONVOLUTIONS}
+        settings.append({linear.OPTION: other[linear.default(precision)]})
+    if attention.is_default(_options(precision, chosen), library_version()):
+        settings.append({attention.OPTION: attention.LIBRARYS})
+    if precision is Precision.INT8 and chosen.rest is None:  # not quantised: whatever wins is proved at the end
+        others = [rest for rest in RESTS if rest != rest_of_int8() and arithmetic(rest).works]
+        settings += [{"INFERENCE_PRECISION_HINT": hint_of(rest)} for rest in others]
+    if has_hyper_threads():
+        settings += [{"ENABLE_HYPER_THREADING": answer} for answer in ("YES", "NO")]
+    return settings
+
+
+def _options(precision: Precision, chosen: BuildOptions) -> dict[str, Any]:
+    floats = (chosen.rest or rest_of_int8()) if precision is Precision.INT8 else precision
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint_of(floats)}
+    if chosen.num_threads is not None:
+        options["INFERENCE_NUM_THREADS"] = chosen.num_threads
+    return options
