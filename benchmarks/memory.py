@@ -71,6 +71,7 @@ def in_child(folder: Path, stage: str) -> dict[str, int]:
 def in_this_process(folder: Path, stage: str) -> dict[str, int]:
     """Bytes of this process: with everything imported, at the end, and the most that there were."""
     from mvde.bench.machine import peak_memory_bytes, resident_bytes
+
     from mvde.engines.openvino import shared_core
     from mvde.engines.store import load_engine  # noqa: F401 - imported before the first figure
     from mvde.runtime.depth import DepthRuntime  # noqa: F401

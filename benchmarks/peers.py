@@ -179,12 +179,12 @@ def runtime_frame(
 ) -> Frame:
     from mvde import DepthRuntime
     from mvde.artifact import artifact_stem, find_onnx
-    from mvde.cli.lowering import lower_options
     from mvde.cli.options import fitted_photographs
     from mvde.engines.build import build_engine
     from mvde.engines.store import engine_folder
     from mvde.export.onnx import export_onnx
     from mvde.export.precision import lowerer
+    from mvde.export.precision.images import lower_options
 
     graph = folder / "export" / f"{artifact_stem(model.config.name, resolution)}.onnx"
     if not graph.exists():
@@ -250,6 +250,7 @@ def print_table(rows: list[dict[str, Any]], title: str) -> None:
 
 def store(path: Path, rows: list[dict[str, Any]], graph: str, num_rounds: int) -> None:
     from mvde.bench.machine import describe_machine
+
     from mvde.manifest import installed_versions
 
     tools = installed_versions(("torch", "onnxruntime", "openvino", "numpy", "pillow"))

@@ -89,6 +89,8 @@ ALLOWED = {
         "precision",
         "config",
         "resolution",
+        "camera",
+        "image",
         "records",
         "manifest",
         "files",
@@ -100,6 +102,7 @@ ALLOWED = {
         "model",
         "checkpoint",
         "engines",
+        "runtime",
     },
     "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
 }
