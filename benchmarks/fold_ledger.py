@@ -101,7 +101,7 @@ def write_variants(model: Any, arguments: argparse.Namespace, folder: Path) -> t
     """File names of the graph's variants by name, and how often each rule applied where it was alone."""
     import onnx_ir as ir
 
-    from mvde.export.trace import traced
+    from mvde.export.torch_graph import traced
 
     stem = f"{name_of(arguments)}-{arguments.res}.opset{arguments.opset}"
     source = folder / f"{stem}.traced.onnx"

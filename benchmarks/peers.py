@@ -179,11 +179,11 @@ def runtime_frame(
 ) -> Frame:
     from mvde import DepthRuntime
     from mvde.artifact import artifact_stem, find_onnx
-    from mvde.cli.lowering import lower_options
     from mvde.engines.build import build_engine
     from mvde.engines.store import engine_folder
     from mvde.export.onnx import export_onnx
     from mvde.export.precision import lowerer
+    from mvde.export.precision.images import lower_options
     from mvde.image import read_photographs
     from mvde.runtime.placement import Fit, fitted
 

@@ -48,8 +48,8 @@ def write_graph(config: Path | None, name: str, res: str, folder: Path) -> Path:
     """The folded graph at a resolution, with the number of its operations in a file beside it."""
     import onnx_ir as ir
 
-    from mvde.export.flops import count_flops
-    from mvde.export.trace import traced
+    from mvde.export.graph.flops import count_flops
+    from mvde.export.torch_graph import traced
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{res}.sweep.onnx"

@@ -104,6 +104,7 @@ ALLOWED = {
         "precision",
         "config",
         "resolution",
+        "camera",
         "image",
         "records",
         "manifest",

@@ -14,8 +14,10 @@ from mvde import __version__
 from mvde.artifact import EXPORT_DIR, artifact_stem, write_manifest
 from mvde.assets import sample_photos
 from mvde.errors import UsageError
-from mvde.export.trace import DEFAULT_OPSET, import_export_packages
-from mvde.export.tracer import LocalTracer, ModelFacts, Progress, TracedGraph, Tracer, TraceRequest
+from mvde.export import verify
+from mvde.export.exporter import Exporter, GraphRequest, LocalExporter, ModelFacts, WrittenGraph
+from mvde.export.progress import Progress, no_progress
+from mvde.export.torch_graph import DEFAULT_OPSET, import_export_packages
 from mvde.files import staged_write
 from mvde.manifest import GraphManifest, InputSpec, OutputSpec, SourceRecord, installed_versions
 from mvde.parity import check, compare_depth, merge_reports
@@ -42,16 +44,26 @@ _TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is the same for every resolution of one call."""
+class _ExportRun:
+    """What is the same for every resolution of one call. Raises :class:`UsageError` for a value that does not work."""
 
-    tracer: Tracer
+    exporter: Exporter
     facts: ModelFacts
     name: str
     opset: int
     batch: int
     photos: tuple[Path, ...] | None
     progress: Progress
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise UsageError(f"opset {self.opset} cannot be exported; use one of {', '.join(map(str, OPSETS))}")
+        if self.batch < 1:
+            raise UsageError(f"the batch must be at least 1, but got {self.batch}")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise UsageError(f"the name {self.name!r} cannot be a file name; use letters, digits, '.', '-' and '_'")
+        if self.photos is not None and not self.photos:
+            raise UsageError("no photograph was given for the parity check; leave the argument out to use the samples")
 
     @property
     def depth_kind(self) -> str:
@@ -62,7 +74,7 @@ class _Job:
 
 
 def export_onnx(
-    model: DepthModel | Callable[[], DepthModel] | Tracer,
+    model: DepthModel | Callable[[], DepthModel] | Exporter,
     resolutions: Sequence[tuple[int, int]],
     out_dir: str | Path = EXPORT_DIR,
     name: str | None = None,
@@ -71,23 +83,24 @@ def export_onnx(
     *,
     checkpoint: Path | None = None,
     photos: Sequence[Path] | None = None,
-    progress: Progress = lambda message: None,
+    progress: Progress = no_progress,
 ) -> list[Path]:
     """Paths of the ONNX files written, one per resolution (H, W) in pixels, each with its manifest beside it.
 
     The graph takes ``image`` uint8 (B, H, W, 3) RGB and gives ``depth`` float32 (B, H, W), in metres for a metric
     model. ``model`` may be a function that loads it: its memory is then given back before ONNX Runtime needs as much.
-    A :class:`~mvde.export.child.ChildTracer` gives back PyTorch's, too. No ``resolutions`` means the native one.
-    ``name`` defaults to the configuration's; ``checkpoint`` is the file that the weights came from, for the manifest;
-    ``photos`` replace the sample photographs of the parity check; ``progress`` is told what is being done.
+    A :class:`~mvde.export.subprocess_exporter.SubprocessExporter` gives back PyTorch's, too. No ``resolutions`` means
+    the native one. ``name`` defaults to the configuration's; ``checkpoint`` is the file that the weights came from, for
+    the manifest; ``photos`` replace the sample photographs of the parity check; ``progress`` is told what is being
+    done.
 
     Nothing is written for a resolution that fails: :class:`ResolutionError`, :class:`UsageError` (opset, batch, name),
     :class:`ParityError` over ``PARITY_TOLERANCE``, :class:`OutputError` where the disk is full.
     """
-    with contextlib.closing(_tracer(model, checkpoint)) as tracer:
-        facts = tracer.facts()
-        job = _Job(
-            tracer=tracer,
+    with contextlib.closing(_exporter(model, checkpoint)) as exporter:
+        facts = exporter.facts()
+        run = _ExportRun(
+            exporter=exporter,
             facts=facts,
             name=name if name is not None else facts.config.name,
             opset=opset,
@@ -96,100 +109,90 @@ def export_onnx(
             progress=progress,
         )
         wanted = list(dict.fromkeys(resolutions)) or [facts.config.vit.image_size]
-        _check_arguments(job, wanted)
-        return [_export_one(job, resolution, Path(out_dir)) for resolution in wanted]
+        for resolution in wanted:  # all of them, before the first is traced
+            check_resolution(resolution, facts.patch_size)
+        return [_export_one(run, resolution, Path(out_dir)) for resolution in wanted]
 
 
-def _tracer(model: DepthModel | Callable[[], DepthModel] | Tracer, checkpoint: Path | None) -> Tracer:
-    if isinstance(model, Tracer):
+def _exporter(model: DepthModel | Callable[[], DepthModel] | Exporter, checkpoint: Path | None) -> Exporter:
+    if isinstance(model, Exporter):
         return model
     import_export_packages()
     from mvde.model import DepthModel
 
-    return LocalTracer((lambda: model) if isinstance(model, DepthModel) else model, checkpoint)
+    return LocalExporter((lambda: model) if isinstance(model, DepthModel) else model, checkpoint)
 
 
-def _check_arguments(job: _Job, resolutions: Sequence[tuple[int, int]]) -> None:
-    """Nothing, if every argument fits; all resolutions are checked before the first is traced."""
-    for resolution in resolutions:
-        check_resolution(resolution, job.facts.patch_size)
-    if job.opset not in OPSETS:
-        raise UsageError(f"opset {job.opset} cannot be exported; use one of {', '.join(map(str, OPSETS))}")
-    if job.batch < 1:
-        raise UsageError(f"the batch must be at least 1, but got {job.batch}")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", job.name):
-        raise UsageError(f"the name {job.name!r} cannot be a file name; use letters, digits, '.', '-' and '_'")
-    if job.photos is not None and not job.photos:
-        raise UsageError("no photograph was given for the parity check; leave the argument out to use the samples")
-
-
-def _export_one(job: _Job, resolution: tuple[int, int], out_dir: Path) -> Path:
-    from mvde.export import verify
-
-    stem = artifact_stem(job.name, resolution, job.batch)
-    photos = job.photos or tuple(sample_photos()[: _num_photos(job, resolution)])
-    images = verify.load_photos(photos, resolution, job.batch)
+def _export_one(run: _ExportRun, resolution: tuple[int, int], out_dir: Path) -> Path:
+    stem = artifact_stem(run.name, resolution, run.batch)
+    photos = run.photos or tuple(sample_photos()[: _num_photos(run, resolution)])
+    images = verify.load_photos(photos, resolution, run.batch)
     with staged_write(out_dir, stem) as staging:
         path = staging / f"{stem}.onnx"
-        request = TraceRequest(path, resolution, job.batch, job.opset, _metadata(job, resolution), images)
-        written = job.tracer.write(request, job.progress)
-        job.progress(f"{stem}: computing depth in ONNX Runtime")
+        request = GraphRequest(path, resolution, run.batch, run.opset, _metadata(run, resolution), images)
+        written = run.exporter.write(request, run.progress)
+        run.progress(f"{stem}: computing depth in ONNX Runtime")
         candidate = verify.onnxruntime_depth(path, images)
-        parity = _parity(job, candidate, written.reference, photos, stem)
-        write_manifest(_manifest(job, resolution, written, parity), path)
+        parity = _parity(run, candidate, written.reference, photos)
+        check(parity.measured, PARITY_TOLERANCE, what=f"the exported graph {stem}")
+        write_manifest(_manifest(run, resolution, written, parity), path)
     return out_dir / path.name
 
 
-def _metadata(job: _Job, resolution: tuple[int, int]) -> dict[str, str]:
+def _metadata(run: _ExportRun, resolution: tuple[int, int]) -> dict[str, str]:
     """What the file says of itself where its manifest was lost; the manifest is what is read."""
-    decoder = job.facts.config.decoder
+    decoder = run.facts.config.decoder
     return {
         "mvde.version": __version__,
-        "mvde.name": job.name,
-        "mvde.patch_size": str(job.facts.patch_size),
-        "mvde.grid": "x".join(map(str, job.grid(resolution))),
-        "mvde.depth_kind": job.depth_kind,
+        "mvde.name": run.name,
+        "mvde.patch_size": str(run.facts.patch_size),
+        "mvde.grid": "x".join(map(str, run.grid(resolution))),
+        "mvde.depth_kind": run.depth_kind,
         "mvde.depth_range_m": f"{decoder.min_depth:g}..{decoder.max_depth:g}",
-        "mvde.checkpoint_sha256": job.facts.weights_sha256,
+        "mvde.checkpoint_sha256": run.facts.weights_sha256,
     }
 
 
 def _parity(
-    job: _Job,
-    candidate: Sequence[NDArray[np.float32]],
-    reference: Sequence[NDArray[np.float32]],
+    run: _ExportRun,
+    candidate_m: Sequence[NDArray[np.float32]],
+    reference_m: Sequence[NDArray[np.float32]],
     photos: Sequence[Path],
-    stem: str,
 ) -> GraphParity:
-    """Parity as the manifest stores it. Raises :class:`ParityError` over the tolerance."""
-    pairs = zip(candidate, reference, strict=True)
-    report = merge_reports([compare_depth(onnx_m, torch_m, job.facts.patch_size) for onnx_m, torch_m in pairs])
-    check(report, PARITY_TOLERANCE, what=f"the exported graph {stem}")
-    names = tuple(photo.name for photo in photos)
-    return GraphParity("pytorch:fp32", "onnxruntime:fp32", PARITY_TOLERANCE, names, report)
+    """How far depth of the file, batch by batch, is from the model's."""
+    pairs = zip(candidate_m, reference_m, strict=True)
+    return GraphParity(
+        reference="pytorch:fp32",
+        candidate="onnxruntime:fp32",
+        tolerance_max_rel=PARITY_TOLERANCE,
+        photos=tuple(photo.name for photo in photos),
+        measured=merge_reports([compare_depth(onnx_m, torch_m, run.facts.patch_size) for onnx_m, torch_m in pairs]),
+    )
 
 
-def _num_photos(job: _Job, resolution: tuple[int, int]) -> int:
-    rows, columns = job.grid(resolution)
-    return max(1, min(len(sample_photos()), int(_MEASURED_WORK // (rows * columns * job.facts.num_backbone_weights))))
+def _num_photos(run: _ExportRun, resolution: tuple[int, int]) -> int:
+    rows, columns = run.grid(resolution)
+    return max(1, min(len(sample_photos()), int(_MEASURED_WORK // (rows * columns * run.facts.num_backbone_weights))))
 
 
-def _manifest(job: _Job, resolution: tuple[int, int], written: TracedGraph, parity: GraphParity) -> GraphManifest:
-    decoder = job.facts.config.decoder
-    unit = "m" if job.depth_kind == "metric" else "relative"
+def _manifest(
+    run: _ExportRun, resolution: tuple[int, int], written: WrittenGraph, parity: GraphParity
+) -> GraphManifest:
+    decoder = run.facts.config.decoder
+    unit = "m" if run.depth_kind == "metric" else "relative"
     return GraphManifest(
-        name=job.name,
+        name=run.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        inputs=(InputSpec("image", (job.batch, *resolution, 3), "uint8", "BHWC", "RGB"),),
-        outputs=(OutputSpec("depth", (job.batch, *resolution), "float32", unit),),
-        normalization=job.facts.normalization,
-        patch_size=job.facts.patch_size,
-        grid=job.grid(resolution),
+        inputs=(InputSpec("image", (run.batch, *resolution, 3), "uint8", "BHWC", "RGB"),),
+        outputs=(OutputSpec("depth", (run.batch, *resolution), "float32", unit),),
+        normalization=run.facts.normalization,
+        patch_size=run.facts.patch_size,
+        grid=run.grid(resolution),
         depth_range_m=(decoder.min_depth, decoder.max_depth),
-        depth_kind=job.depth_kind,
+        depth_kind=run.depth_kind,
         stats=DEFAULT_STATS,
-        opset=job.opset,
-        source=SourceRecord(job.facts.weights_sha256, job.facts.config.to_dict()),
+        opset=run.opset,
+        source=SourceRecord(run.facts.weights_sha256, run.facts.config.to_dict()),
         file=written.records[0],
         tools=installed_versions(_TOOLS),
         parity=parity,

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mvde.artifact import AnyArtifact
+from mvde.artifact import EngineArtifact, GraphArtifact
 from mvde.errors import OutputError, UsageError
 from mvde.files import staged_write
-from mvde.manifest import GraphManifest, InputSpec, Manifest, OutputSpec
+from mvde.manifest import EngineManifest, InputSpec, Manifest, OutputSpec
 
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
@@ -46,7 +46,7 @@ class TritonPythonModel:
 '''
 
 
-def write_repository(artifact: AnyArtifact, root: Path) -> list[Path]:
+def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> list[Path]:
     """Folders of the three models written to the repository ``root``; models of the same name are replaced.
 
     ``artifact`` is a graph (served by Triton's onnxruntime backend) or a TensorRT engine (served by its tensorrt one,
@@ -76,22 +76,22 @@ def write_repository(artifact: AnyArtifact, root: Path) -> list[Path]:
 
 
 def _publish(made: Path, target: Path) -> None:
-    """Nothing; moves a model into the repository. Triton sees the old one, none, or the new one, but never a half."""
+    """Move a model into the repository. Triton sees the old one, none, or the new one, but never a half."""
     if target.exists() and not (target / "config.pbtxt").is_file():
-        raise OutputError(f"{target} is there and is not a model of Triton's; name another folder for --triton")
+        raise OutputError(f"{target} is there and is not a model of Triton's; name another folder with --out")
     shutil.rmtree(target, ignore_errors=True)
     made.replace(target)
 
 
-def _backend(artifact: AnyArtifact) -> str:
+def _backend(artifact: GraphArtifact | EngineArtifact) -> str:
     """Triton's backend for an artefact."""
     manifest = artifact.manifest
-    if isinstance(manifest, GraphManifest):
+    if not isinstance(manifest, EngineManifest):
         return "onnxruntime"
-    if (engine := manifest.engine).backend != "tensorrt":
+    if manifest.engine.backend != "tensorrt":
         raise UsageError(
-            f"{artifact.path} is an engine of {engine.backend}, which Triton does not serve; give an ONNX graph or a "
-            "tensorrt engine"
+            f"{artifact.path} is an engine of {manifest.engine.backend}, which Triton does not serve; give an "
+            "ONNX graph or a tensorrt engine"
         )
     return "tensorrt"
 

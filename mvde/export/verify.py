@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.errors import BackendError, ImageError, MissingDependencyError
+from mvde.engines.onnxruntime.session import CHECKING
+from mvde.export.graph.run import GraphSession
+from mvde.image import read_image
+from mvde.runtime.placement import Fit, fitted
 
 if TYPE_CHECKING:
     from mvde.model import DepthModel
@@ -23,19 +26,10 @@ def load_photos(paths: Sequence[Path], resolution: tuple[int, int], batch: int) 
 
     Raises :class:`ImageError` naming the file that cannot be read.
     """
-    images = [_load_photo(path, resolution) for path in paths]
+    images = fitted([read_image(path) for path in paths], resolution, Fit.STRETCH)
     num_batches = -(-len(images) // batch)
-    return [np.stack([images[(start * batch + i) % len(images)] for i in range(batch)]) for start in range(num_batches)]
-
-
-def _load_photo(path: Path, resolution: tuple[int, int]) -> ImageArray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB").resize(resolution[::-1], Image.Resampling.BILINEAR))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot read the photograph {path} for the parity check: {error}") from error
+    indices = np.arange(num_batches * batch).reshape(num_batches, batch) % len(images)
+    return list(images[indices])
 
 
 def torch_depth(model: DepthModel, images: Sequence[ImageArray]) -> list[DepthArray]:
@@ -59,18 +53,5 @@ def onnxruntime_depth(path: Path, images: Sequence[ImageArray]) -> list[DepthArr
 
     Raises :class:`BackendError` if ONNX Runtime refuses the file.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("onnxruntime", "export", "the parity check of an export") from error
-    options = ort.SessionOptions()
-    # Without the arena and prepacked copies of the weights the check needs half the memory; it runs once or twice.
-    options.enable_cpu_mem_arena = False
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it steals time on a busy machine
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return [session.run(["depth"], {"image": image})[0] for image in images]
-    except Exception as error:  # ONNX Runtime's errors share no public base class
-        raise BackendError(f"ONNX Runtime cannot run the exported graph {path.name}: {error}") from error
+    session = GraphSession(path, CHECKING)
+    return [session.depth(batch) for batch in images]

@@ -105,8 +105,8 @@ def test_exported_it_gives_its_depth_without_resampling_positions(
 ) -> None:
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    from mvde.export.serialize import save_model
-    from mvde.export.trace import traced
+    from mvde.export.graph.save import save_model
+    from mvde.export.torch_graph import traced
 
     _, ours, patch_size = pair
     resolution = (6 * patch_size, 6 * patch_size)

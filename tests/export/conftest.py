@@ -81,6 +81,6 @@ def without_tracing(monkeypatch: pytest.MonkeyPatch, exported: tuple[Path, int])
     """Exports take the graph that was traced before, so that what follows the tracing can be tested quickly."""
     import onnx_ir as ir
 
-    from mvde.export import tracer
+    from mvde.export import exporter
 
-    monkeypatch.setattr(tracer, "traced", lambda *arguments: contextlib.nullcontext(ir.load(exported[0])))
+    monkeypatch.setattr(exporter, "traced", lambda *arguments: contextlib.nullcontext(ir.load(exported[0])))

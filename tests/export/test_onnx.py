@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import mvde
-from mvde.artifact import load_artifact
-from mvde.engines.openvino import shared_core
+from mvde.artifact import load_graph
+from mvde.engines.openvino.library import shared_core
 from mvde.errors import ImageError, OutputError, ParityError, ResolutionError, UsageError
 from mvde.files import sha256_file
 from tests.export.conftest import NUM_LAYERS, RESOLUTION
@@ -28,9 +28,10 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 ort = pytest.importorskip("onnxruntime")
 
-from mvde.export import serialize, verify  # noqa: E402
+from mvde.export import verify  # noqa: E402
+from mvde.export.graph import save  # noqa: E402
 from mvde.export.onnx import PARITY_TOLERANCE, export_onnx  # noqa: E402
-from mvde.export.trace import traced  # noqa: E402
+from mvde.export.torch_graph import traced  # noqa: E402
 
 if TYPE_CHECKING:
     from mvde.model import DepthModel
@@ -120,7 +121,7 @@ def test_layers_past_the_last_tap_are_not_exported(exported: Exported) -> None:
     assert not any(f"layers.{NUM_LAYERS}." in name for name in names)
 
 
-def test_file_tells_nothing_of_the_machine(exported: Exported) -> None:
+def test_file_contains_no_paths_of_the_machine(exported: Exported) -> None:
     content = exported[0].read_bytes()
     for path in (*site.getsitepackages(), str(Path.cwd()), str(Path.home())):
         assert path.encode() not in content
@@ -167,7 +168,7 @@ def test_tensorrt_rtx_parses_the_graph(exported: Exported) -> None:
 
 
 def test_manifest_describes_the_file(exported: Exported, tiny_model: DepthModel) -> None:
-    manifest = load_artifact(exported[0]).manifest
+    manifest = load_graph(exported[0]).manifest
     assert manifest.file.sha256 == sha256_file(exported[0])
     assert (manifest.name, manifest.kind, manifest.opset) == ("tiny", "onnx", exported[1])
     assert manifest.normalization.mean == (0.4, 0.5, 0.6)
@@ -181,12 +182,11 @@ def test_manifest_describes_the_file(exported: Exported, tiny_model: DepthModel)
 
 
 def test_manifest_carries_the_measured_parity(exported: Exported) -> None:
-    parity = load_artifact(exported[0]).manifest.parity
-    measured = parity.measured
-    assert 0 < measured.max_rel <= PARITY_TOLERANCE
-    assert 0 < measured.mean_rel <= measured.max_rel
-    assert set(measured.stats) == {"mean", "var", "grad"}
-    assert measured.num_images == len(parity.photos) == 6
+    parity = load_graph(exported[0]).manifest.parity
+    assert 0 < parity.measured.max_rel <= PARITY_TOLERANCE
+    assert 0 < parity.measured.mean_rel <= parity.measured.max_rel
+    assert set(parity.measured.stats) == {"mean", "var", "grad"}
+    assert parity.measured.num_images == len(parity.photos) == 6
     assert "coffee.jpg" in parity.photos
 
 
@@ -198,7 +198,7 @@ def test_relative_model_is_exported_as_relative_with_a_batch(
     (path,) = export_onnx(model, [(32, 48)], tmp_path, "other", batch=2)
     assert model.training, "export leaves the model in the mode that it found"
     assert path.name == "other-32x48-b2.onnx"
-    manifest = load_artifact(path).manifest
+    manifest = load_graph(path).manifest
     assert (manifest.depth_kind, manifest.outputs[0].unit) == ("relative", "relative")
     image = random_image(2, (32, 48))
     assert_same_depth(run_onnxruntime(path, image), torch_depth(model, image))
@@ -208,10 +208,10 @@ def test_relative_model_is_exported_as_relative_with_a_batch(
 def test_large_weights_go_into_a_companion_that_is_hashed(
     tiny_model: DepthModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serialize, "MAX_INLINE_BYTES", 10_000)
+    monkeypatch.setattr(save, "MAX_INLINE_BYTES", 10_000)
     (path,) = export_onnx(tiny_model, [RESOLUTION], tmp_path)
     assert sorted(files(tmp_path)) == ["tiny-48x80.data", "tiny-48x80.json", "tiny-48x80.onnx"]
-    assert [record.name for record in load_artifact(path).manifest.companions] == ["tiny-48x80.data"]
+    assert [record.name for record in load_graph(path).manifest.companions] == ["tiny-48x80.data"]
     image = random_image()
     assert_same_depth(run_onnxruntime(path, image), torch_depth(tiny_model, image))
 

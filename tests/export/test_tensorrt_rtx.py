@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mvde.export.precision.promise import num_attention, num_layer_norm
+from mvde.export.precision.node_counts import num_attention, num_layer_norm
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed"
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 SCRIPT = """
 import json, sys
+from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 from mvde.engines.base import Graph
@@ -28,22 +29,25 @@ from mvde.engines.tensorrt.api import load_api
 from mvde.engines.tensorrt.inspect import check_network, check_promise, inspect_network
 from mvde.engines.tensorrt.parse import parse_graph
 from mvde.export.precision import HeldOut, LowerOptions, lower_graph, targets
+from mvde.precision import Precision
+from mvde.records import GateTolerance
 
 # Noise in a model of random weights would keep half of it in fp32; this is about what the parser makes of fp16.
-targets.TARGETS["fp16"], targets.GATE["fp16"] = targets.Target(1.0, 1.0), targets.GateTolerance(1.0, 1.0, 1.0, 1.0)
+targets.target = lambda precision: targets.Target(1.0, 1.0)
+targets.gate_tolerance = lambda precision: GateTolerance(1.0, 1.0, 1.0, 1.0)
 images = np.random.default_rng(0).integers(0, 256, (6, 48, 80, 3), np.uint8)
 options = LowerOptions(calibration=images[:4], held_out=(HeldOut(images[4:], "noise"),))  # a few: this is about parsing
 given, folder = Path(sys.argv[1]), Path(sys.argv[2])
 api = load_api("tensorrt-rtx")
-for precision in ("fp32", "fp16"):
-    graph = Graph(given) if precision == "fp32" else lower_graph(Graph(given), precision, folder, options)
+for precision in (Precision.FP32, Precision.FP16):
+    graph = Graph(given) if precision is Precision.FP32 else lower_graph(Graph(given), precision, folder, options)
     builder = api.builder()
     network, parser = parse_graph(api, builder, graph.path)
-    facts = inspect_network(network)
-    check_network(facts, precision, "TensorRT-RTX")
-    if graph.precision is not None:
-        check_promise(facts, graph.precision, "TensorRT-RTX")
-    print(json.dumps(asdict(facts)))
+    parsed = inspect_network(network)
+    check_network(parsed, precision, "TensorRT-RTX")
+    if graph.lowering is not None:
+        check_promise(parsed, graph.lowering, "TensorRT-RTX")
+    print(json.dumps(asdict(parsed)))
 """
 
 
@@ -56,35 +60,37 @@ def test_attentions_and_layer_normalisations_are_recognised(exported: tuple[Path
     assert done.returncode == 0, done.stderr
     model = onnx.load(str(path))
     for line, dtype in zip(done.stdout.splitlines(), ("fp32", "fp16"), strict=True):
-        facts = json.loads(line)
-        assert facts["num_attention"] + facts["num_softmax"] == num_attention(model) > 0
-        assert (facts["num_attention"] > 0) is (opset >= 23)
-        assert facts["num_layer_norm"] == num_layer_norm(model) > 0
-        products = facts["products_by_dtype"]
+        parsed = json.loads(line)
+        assert parsed["num_attention"] + parsed["num_softmax"] == num_attention(model) > 0
+        assert (parsed["num_attention"] > 0) is (opset >= 23)
+        assert parsed["num_layer_norm"] == num_layer_norm(model) > 0
+        products = parsed["products_by_dtype"]
         assert max(products, key=products.get) == dtype
-        assert facts["constant_resizes"] == []
+        assert parsed["constant_resizes"] == []
 
 
 BUILD = """
 import sys
 from pathlib import Path
 import numpy as np
-from mvde.artifact import load_artifact
+from mvde.artifact import load_graph
 from mvde.engines.base import BuildOptions, EngineId
 from mvde.engines.build import build_engine
-from mvde.engines.tensorrt.options import TensorRtOptions
 from mvde.export.precision import HeldOut, LowerOptions, lower_graph, targets
+from mvde.precision import Precision
+from mvde.records import GateTolerance
 
-targets.TARGETS["bf16"], targets.GATE["bf16"] = targets.Target(1.0, 1.0), targets.GateTolerance(1.0, 1.0, 1.0, 1.0)
+targets.target = lambda precision: targets.Target(1.0, 1.0)
+targets.gate_tolerance = lambda precision: GateTolerance(1.0, 1.0, 1.0, 1.0)
 images = np.random.default_rng(0).integers(0, 256, (6, 48, 80, 3), np.uint8)
 options = LowerOptions(calibration=images[:4], held_out=(HeldOut(images[4:], "noise"),))
 
 def lower(graph, precision, folder):
     return lower_graph(graph, precision, folder, options)
 
-chosen = BuildOptions(without_device=True, tensorrt=TensorRtOptions(compute_capabilities=("8.9",)))
-source = load_artifact(Path(sys.argv[1]))
-engine_id = EngineId("tensorrt-rtx", "bf16")
+chosen = BuildOptions(without_device=True, settings={"compute_capability": "8.9"})
+source = load_graph(Path(sys.argv[1]))
+engine_id = EngineId("tensorrt-rtx", Precision.BF16)
 report = build_engine(source, engine_id, images[:1], root=Path(sys.argv[2]), options=chosen, lower_graph=lower)
 print(report.manifest.engine.executed_precision, report.manifest.engine.cuda.network.num_attention)
 """

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from mvde import cli
-from mvde.artifact import Artifact
+from mvde.artifact import GraphArtifact, load_engine_artifact
 from mvde.errors import OutputError, UsageError
 from mvde.export.triton import write_repository
 from mvde.stats import depth_to_patch_stats
 
 
 @pytest.fixture
-def source(tmp_path: Path, write_graph: Callable[..., Artifact]) -> Artifact:
+def source(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> GraphArtifact:
     return write_graph(tmp_path / "export", batch=2)
 
 
@@ -52,7 +52,7 @@ def _module(path: Path) -> Any:
 
 
 def test_configurations_follow_triton_s_schema_and_the_manifest(
-    source: Artifact, tmp_path: Path, read_config: Callable[[Path], Any]
+    source: GraphArtifact, tmp_path: Path, read_config: Callable[[Path], Any]
 ) -> None:
     folders = write_repository(source, tmp_path / "models")
     configs = {folder.name: read_config(folder) for folder in folders}
@@ -79,7 +79,7 @@ def test_configurations_follow_triton_s_schema_and_the_manifest(
 
 
 def test_the_python_model_gives_numpy_s_statistics(
-    source: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: GraphArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     depth = np.random.default_rng(0).uniform(0.5, 4.0, (2, 32, 48)).astype(np.float32)
     fake = types.SimpleNamespace(
@@ -96,7 +96,7 @@ def test_the_python_model_gives_numpy_s_statistics(
     np.testing.assert_array_equal(response["stats"], depth_to_patch_stats(depth, 16, ("mean", "var", "grad")))
 
 
-def test_an_older_repository_is_replaced_and_foreign_folders_are_not(source: Artifact, tmp_path: Path) -> None:
+def test_an_older_repository_is_replaced_and_foreign_folders_are_not(source: GraphArtifact, tmp_path: Path) -> None:
     root = tmp_path / "models"
     write_repository(source, root)
     (root / "tiny-depth" / "1" / "stale").write_text("old")
@@ -108,13 +108,11 @@ def test_an_older_repository_is_replaced_and_foreign_folders_are_not(source: Art
 
 
 def test_an_engine_that_triton_does_not_serve_is_refused(engine_folder: Path, tmp_path: Path) -> None:
-    from mvde.artifact import load_artifact
-
     with pytest.raises(UsageError, match="engine of openvino, which Triton does not serve"):
-        write_repository(load_artifact(engine_folder / "engine.json"), tmp_path / "models")
+        write_repository(load_engine_artifact(engine_folder / "engine.json"), tmp_path / "models")
 
 
-def test_the_command_line_writes_one(source: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.execute(["export", "--onnx", str(source.path), "--triton", str(tmp_path / "models")]) == 0
+def test_the_command_line_writes_one(source: GraphArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["triton", str(source.path), "--out", str(tmp_path / "models")]) == 0
     assert "models/tiny: image" in capsys.readouterr().out
     assert (tmp_path / "models" / "tiny" / "config.pbtxt").is_file()

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from mvde.errors import UsageError
 from mvde.export.fold.affine import fold_affine_into_conv
 from mvde.export.fold.attention import fold_scale_into_query, join_products
-from mvde.export.fold.graph import remove_unused
 from mvde.export.fold.norm import fold_norm_into_products
 from mvde.export.fold.patches import embed_patches_by_product
 from mvde.export.fold.resize import convolve_before_resize, squeeze_before_resize
 from mvde.export.fold.spread import spread_by_depth_to_space
 from mvde.export.fold.transposed import merge_conv_into_transposed
+from mvde.export.graph.edit import remove_unused
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -53,6 +53,3 @@ def fold_graph(model: ir.Model, rules: Iterable[str] = DEFAULT_RULES) -> dict[st
         raise UsageError(f"there is no rule {', '.join(sorted(unknown))}; the rules are {', '.join(RULES)}")
     applied = {name: RULES[name](model) for name in RULES if name in wanted and name != "unused"}
     return {**applied, "unused": remove_unused(model)}
-
-
-__all__ = ["DEFAULT_RULES", "RULES", "fold_affine_into_conv", "fold_graph"]

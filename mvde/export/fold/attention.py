@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mvde.export.fold.graph import (
+from mvde.export.graph.edit import (
     add_initializer,
     add_node,
     constant,

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.export.fold.graph import constant, ints, is_constant, is_op, set_constant, sole_reader
+from mvde.export.graph.edit import constant, ints, is_constant, is_op, set_constant, sole_reader
 from mvde.export.precision.calibrate import TensorStatistics
 from mvde.export.precision.quantize import Product
 
@@ -25,16 +26,25 @@ if TYPE_CHECKING:
 ALPHA = 0.5
 """How much of the spread goes into the weights; SmoothQuant's own choice where neither side is extreme."""
 
-NORMS, VALUES = "layer normalisations", "values of attentions"
-KINDS = (NORMS, VALUES)
-"""Across the ReLUs of the decoder it would be exact, too, and is not done: what a channel reaches there depends on the
-scene. With the shipped model it took the mean error on photographs from 1.1e-2 to 9.3e-3, and the 99th percentile on
-rendered rooms from 0.044 to 0.29."""
+
+class BalanceKind(str, Enum):
+    """What an activation that can be balanced comes out of.
+
+    Across the ReLUs of the decoder it would be exact, too, and is not done: what a channel reaches there depends on the
+    scene. With the shipped model it took the mean error on photographs from 1.1e-2 to 9.3e-3, and the 99th percentile
+    on rendered rooms from 0.044 to 0.29.
+    """
+
+    NORMS = "layer normalisations"
+    VALUES = "values of attentions"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 @dataclass(frozen=True)
-class Giver:
-    """A constant that scales an activation's channels: input ``index`` of a node, and its axis of channels."""
+class ChannelConstant:
+    """A constant that an activation's channels are proportional to: input ``index`` of a node, and its channel axis."""
 
     node: str
     index: int
@@ -42,45 +52,48 @@ class Giver:
 
 
 @dataclass(frozen=True)
-class Seam:
-    """An activation, what gives its channels their scale, the products that read it, and a power of two per channel."""
+class ChannelBalance:
+    """An activation, the constants that scale its channels, the products that read it, and a power of two per channel.
 
-    kind: str
+    ``largest`` is the largest magnitude that the activation reaches once it is balanced.
+    """
+
+    kind: BalanceKind
     activation: str
-    givers: tuple[Giver, ...]
-    takers: tuple[Product, ...]
+    scales: tuple[ChannelConstant, ...]
+    readers: tuple[Product, ...]
     factors: NDArray[np.float64]
     largest: float
 
 
-def find_seams(
+def find_balances(
     graph: ir.Graph, products: Mapping[str, Product], statistics: Mapping[str, TensorStatistics]
-) -> list[Seam]:
-    """Every activation of ``products`` across which channels can be rescaled exactly; ``largest`` is its new maximum.
+) -> list[ChannelBalance]:
+    """Every activation of ``products`` whose channels can be rescaled exactly.
 
     - LayerNormalization: its scale and shift are divided.
     - The values of an attention, each channel of which goes through the weighted mean alone: weights and bias of the
       product in front.
     """
     weights = {node.name: node.inputs[1] for node in graph if node.name in products}
-    seams = []
+    balances = []
     for value in [value for node in graph for value in node.outputs]:
-        takers = _takers(value, products)
-        found = _givers(value) if takers else None
+        readers = _readers(value, products)
+        found = _scales(value) if readers else None
         seen = statistics.get(str(value.name))
-        if found is None or seen is None:
+        if found is None or seen is None or seen.channel_largest is None:
             continue
         reached = seen.channel_largest
-        assert reached is not None
-        met = np.max([_largest_met(constant(weights[item.node]), item.input_axis) for item in takers], axis=0)
-        factors = powers_of_two(reached, met)
-        kind, givers = found
-        seams.append(Seam(kind, str(value.name), givers, takers, factors, float((reached / factors).max())))
-    return seams
+        met = np.max([_largest_met(constant(weights[item.node]), item.input_axis) for item in readers], axis=0)
+        factors = balancing_factors(reached, met)
+        kind, scales = found
+        largest = float((reached / factors).max())
+        balances.append(ChannelBalance(kind, str(value.name), scales, readers, factors, largest))
+    return balances
 
 
-def powers_of_two(reached: NDArray[np.float64], met: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Factors per channel (C,), near ``reached^ALPHA / met^(1 - ALPHA)``: 1 on average, and for channels of zeros."""
+def balancing_factors(reached: NDArray[np.float64], met: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Powers of two (C,) near ``reached^ALPHA / met^(1 - ALPHA)``: 1 on average, and for channels of zeros."""
     factors = np.ones(len(reached))
     known = (reached > 0) & (met > 0)
     if known.any():
@@ -89,29 +102,29 @@ def powers_of_two(reached: NDArray[np.float64], met: NDArray[np.float64]) -> NDA
     return factors
 
 
-def balance(model: ir.Model, seams: Collection[Seam]) -> None:
-    """Nothing; rescales the channels across every seam in ``model``, in place. Real numbers stay what they were."""
+def balance(model: ir.Model, balances: Collection[ChannelBalance]) -> None:
+    """Rescale the channels of every balance in ``model``, in place. Depth in real numbers stays what it was."""
     nodes = {node.name: node for node in model.graph}
-    for seam in seams:
-        for giver in seam.givers:
-            _scale(nodes[giver.node], giver.index, giver.axis, 1 / seam.factors)
-        for taker in seam.takers:
-            _scale(nodes[taker.node], 1, taker.input_axis, seam.factors)
+    for item in balances:
+        for scale in item.scales:
+            _multiply(nodes[scale.node], scale.index, scale.axis, 1 / item.factors)
+        for reader in item.readers:
+            _multiply(nodes[reader.node], 1, reader.input_axis, item.factors)
 
 
-def _scale(node: ir.Node, index: int, axis: int, factors: NDArray[np.float64]) -> None:
+def _multiply(node: ir.Node, index: int, axis: int, factors: NDArray[np.float64]) -> None:
     array = constant(node.inputs[index])
     shape = [1] * array.ndim
     shape[axis] = -1
     set_constant(node, index, array * factors.reshape(shape))
 
 
-def _takers(value: ir.Value, products: Mapping[str, Product]) -> tuple[Product, ...]:
+def _readers(value: ir.Value, products: Mapping[str, Product]) -> tuple[Product, ...]:
     """The products that read a value, if nothing else does."""
     found = [products.get(str(use.node.name)) for use in value.uses()]
     is_output = value.is_graph_output()
-    takers = tuple(item for item in found if item is not None and item.activation == value.name)
-    return takers if len(takers) == len(found) and not is_output else ()
+    readers = tuple(item for item in found if item is not None and item.activation == value.name)
+    return readers if len(readers) == len(found) and not is_output else ()
 
 
 def _largest_met(weight: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -119,19 +132,19 @@ def _largest_met(weight: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return largest
 
 
-def _givers(value: ir.Value) -> tuple[str, tuple[Giver, ...]] | None:
-    """What scales a value's channels, by its kind; ``None`` where that cannot be changed exactly."""
+def _scales(value: ir.Value) -> tuple[BalanceKind, tuple[ChannelConstant, ...]] | None:
+    """The constants that scale a value's channels, by its kind; ``None`` where they cannot be changed exactly."""
     node = value.producer()
     if node is None:
         return None
     if is_op(node, "LayerNormalization"):
-        return (NORMS, _constants(node)) if all(is_constant(item) for item in node.inputs[1:]) else None
+        return (BalanceKind.NORMS, _constants(node)) if all(is_constant(item) for item in node.inputs[1:]) else None
     values = _values(node)
-    return (VALUES, values) if values is not None else None
+    return (BalanceKind.VALUES, values) if values is not None else None
 
 
-def _constants(node: ir.Node) -> tuple[Giver, ...]:
-    return tuple(Giver(str(node.name), index, 0) for index in range(1, len(node.inputs)))
+def _constants(node: ir.Node) -> tuple[ChannelConstant, ...]:
+    return tuple(ChannelConstant(str(node.name), index, 0) for index in range(1, len(node.inputs)))
 
 
 def _only_source(node: ir.Node | None, index: int = 0) -> ir.Node | None:
@@ -140,7 +153,7 @@ def _only_source(node: ir.Node | None, index: int = 0) -> ir.Node | None:
     return value.producer() if value is not None and sole_reader(value) is not None else None
 
 
-def _values(node: ir.Node) -> tuple[Giver, ...] | None:
+def _values(node: ir.Node) -> tuple[ChannelConstant, ...] | None:
     """The weights and bias in front of an attention whose heads ``node`` joins: MatMul, Add, Reshape, Transpose."""
     heads = _only_source(node) if is_op(node, "Reshape") else None
     mean = _only_source(heads) if _swaps_heads(heads) else None
@@ -151,16 +164,16 @@ def _values(node: ir.Node) -> tuple[Giver, ...] | None:
     after = _only_source(split) if is_op(split, "Reshape") else None
     if after is None:
         return None
-    givers: tuple[Giver, ...] = ()
+    scales: tuple[ChannelConstant, ...] = ()
     product: ir.Node | None = after
     if is_op(after, "Add"):
         index = next((index for index, item in enumerate(after.inputs) if is_constant(item)), None)
         if index is None or constant(after.inputs[index]).ndim != 1:
             return None
-        givers, product = (Giver(str(after.name), index, 0),), _only_source(after, 1 - index)
+        scales, product = (ChannelConstant(str(after.name), index, 0),), _only_source(after, 1 - index)
     if product is None or not is_op(product, "MatMul") or not is_constant(product.inputs[1]):
         return None
-    return (Giver(str(product.name), 1, 1), *givers)
+    return (ChannelConstant(str(product.name), 1, 1), *scales)
 
 
 def _swaps_heads(node: ir.Node | None) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvde.errors import UsageError
-from mvde.export.precision.session import GraphSession, split_by_bytes, with_outputs
+from mvde.export.graph.run import GraphSession, split_by_bytes, with_outputs
+from mvde.export.range_method import RangeMethod
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,18 +34,16 @@ _NUM_LEVELS = 128
 
 @dataclass
 class TensorStatistics:
-    """What calibration saw of one tensor: a histogram of magnitudes, and magnitude and mean per channel."""
+    """What calibration saw of one tensor: a histogram of magnitudes, and the largest magnitude of each channel."""
 
     channel_axis: int
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(NUM_BINS, np.int64))
     limit: float = 0.0
     largest: float = 0.0
     channel_largest: NDArray[np.float64] | None = None
-    _channel_sum: NDArray[np.float64] | None = None
-    _num_per_channel: int = 0
 
     def add(self, tensor: NDArray[np.float32]) -> None:
-        """Nothing; takes in the values of one run. Raises :class:`UsageError` where one is not finite."""
+        """Take in the values of one run. Raises :class:`UsageError` where one is not finite."""
         magnitude = np.abs(tensor)
         largest = float(magnitude.max())
         if not np.isfinite(largest):
@@ -55,13 +54,7 @@ class TensorStatistics:
             binned = magnitude.ravel()[:: _step(magnitude.size)]
             bins = np.minimum(binned * np.float32(NUM_BINS / self.limit), NUM_BINS - 1).astype(np.int32)
             self.counts += np.bincount(bins, minlength=NUM_BINS)
-        self._add_channels(tensor, magnitude)
-
-    @property
-    def channel_mean(self) -> NDArray[np.float64]:
-        """Mean of each channel."""
-        assert self._channel_sum is not None
-        return self._channel_sum / self._num_per_channel
+        self._add_channels(magnitude)
 
     def _grow(self, largest: float) -> None:
         """Bins are merged in pairs until the largest value fits, so that counts stay exact."""
@@ -72,15 +65,11 @@ class TensorStatistics:
             self.counts = np.concatenate([merged, np.zeros(NUM_BINS // 2, np.int64)])
             self.limit *= 2
 
-    def _add_channels(self, tensor: NDArray[np.float32], magnitude: NDArray[np.float32]) -> None:
-        others = tuple(axis for axis in range(tensor.ndim) if axis != self.channel_axis % tensor.ndim)
-        largest, total = magnitude.max(axis=others).astype(np.float64), tensor.sum(axis=others, dtype=np.float64)
-        if self.channel_largest is None or self._channel_sum is None:
-            self.channel_largest, self._channel_sum = largest, total
-        else:
-            self.channel_largest = np.maximum(self.channel_largest, largest)
-            self._channel_sum = self._channel_sum + total
-        self._num_per_channel += tensor.size // len(total)
+    def _add_channels(self, magnitude: NDArray[np.float32]) -> None:
+        others = tuple(axis for axis in range(magnitude.ndim) if axis != self.channel_axis % magnitude.ndim)
+        largest = magnitude.max(axis=others).astype(np.float64)
+        seen = self.channel_largest
+        self.channel_largest = largest if seen is None else np.maximum(seen, largest)
 
 
 def _step(size: int) -> int:
@@ -102,15 +91,19 @@ def collect(model: ir.Model, channel_axis: dict[str, int], images: NDArray[np.ui
     return found
 
 
-def threshold(statistics: TensorStatistics, method: str) -> float:
-    """Magnitude that an activation is clipped at: ``"minmax"``, ``"percentile"`` or ``"entropy"``."""
+def threshold(statistics: TensorStatistics, method: RangeMethod) -> float:
+    """Magnitude that an activation is clipped at. Raises :class:`UsageError` for the method auto."""
     if statistics.largest == 0.0:
         return 1.0  # a tensor of zeros: any scale represents it
-    if method == "minmax":
-        return statistics.largest
-    if method == "percentile":
-        return _percentile(statistics)
-    return _entropy(statistics)
+    match method:
+        case RangeMethod.MINMAX:
+            return statistics.largest
+        case RangeMethod.PERCENTILE:
+            return _percentile(statistics)
+        case RangeMethod.ENTROPY:
+            return _entropy(statistics)
+        case RangeMethod.AUTO:
+            raise UsageError("the method auto is decided by measuring the others; ask for one of them")
 
 
 def _percentile(statistics: TensorStatistics) -> float:
@@ -148,6 +141,6 @@ def _smoothed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return normalized
 
 
-def thresholds(found: dict[str, TensorStatistics], method: str) -> dict[str, float]:
+def thresholds(found: dict[str, TensorStatistics], method: RangeMethod) -> dict[str, float]:
     """Threshold of every tensor by one method."""
     return {name: threshold(statistics, method) for name, statistics in found.items()}

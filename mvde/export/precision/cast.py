@@ -10,31 +10,31 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from mvde.errors import BackendError
+from mvde.export.graph.dtypes import computes, ir_dtype, schema_type
+from mvde.precision import Precision
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-TYPE_NAMES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 
-
-def cast_nodes(model: ir.Model, precision: str, keep: Collection[str]) -> None:
-    """Nothing; every node of ``model`` but those named in ``keep`` computes in ``precision``, in place.
+def cast_nodes(model: ir.Model, precision: Precision, keep: Collection[str]) -> None:
+    """Make every node of ``model`` but those named in ``keep`` compute in ``precision``, in place.
 
     Nodes whose operator has no such dtype in the graph's opset stay as well (see :func:`refused_nodes`). Inputs and
     outputs of the graph keep their dtypes.
     """
     stay = {*keep, *refused_nodes(model, precision)}
-    caster = _Caster(model, ir_type(precision))
+    caster = _Caster(model, ir_dtype(precision))
     for node in list(model.graph):
         if node.name not in stay and computes(node):
             caster.lower(node, _lowered_inputs(node, model.graph, precision))
         else:
-            caster.raise_inputs(node)
+            caster.widen_inputs(node)
     caster.finish()
 
 
-def refused_nodes(model: ir.Model, precision: str) -> dict[str, str]:
+def refused_nodes(model: ir.Model, precision: Precision) -> dict[str, str]:
     """Name of each node that cannot compute in ``precision`` in the graph's opset → why."""
     refused = {}
     for node in model.graph:
@@ -42,20 +42,6 @@ def refused_nodes(model: ir.Model, precision: str) -> dict[str, str]:
             version = model.graph.opset_imports[node.domain]
             refused[str(node.name)] = f"{node.op_type} of opset {version} takes no {precision}"
     return refused
-
-
-def ir_type(precision: str) -> ir.DataType:
-    """The dtype of a precision."""
-    import onnx_ir as ir
-
-    return {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
-
-
-def computes(node: ir.Node) -> bool:
-    """Whether a node of an fp32 graph gives real numbers (or takes them, to quantise them)."""
-    import onnx_ir as ir
-
-    return node.op_type == "QuantizeLinear" or any(value.dtype == ir.DataType.FLOAT for value in node.outputs)
 
 
 def _schema(node: ir.Node, graph: ir.Graph) -> onnx.defs.OpSchema:
@@ -72,18 +58,19 @@ def _schema(node: ir.Node, graph: ir.Graph) -> onnx.defs.OpSchema:
         ) from error
 
 
-def _variables(schema: onnx.defs.OpSchema, precision: str) -> set[str]:
+def _variables(schema: onnx.defs.OpSchema, precision: Precision) -> set[str]:
     """Type variables of an operator that may be ``precision``."""
-    return {item.type_param_str for item in schema.type_constraints if TYPE_NAMES[precision] in item.allowed_type_strs}
+    wanted = schema_type(precision)
+    return {item.type_param_str for item in schema.type_constraints if wanted in item.allowed_type_strs}
 
 
-def _takes(node: ir.Node, graph: ir.Graph, precision: str) -> bool:
+def _takes(node: ir.Node, graph: ir.Graph, precision: Precision) -> bool:
     schema = _schema(node, graph)
     decides = schema.inputs if node.op_type == "QuantizeLinear" else schema.outputs
     return bool(decides) and decides[0].type_str in _variables(schema, precision)
 
 
-def _lowered_inputs(node: ir.Node, graph: ir.Graph, precision: str) -> list[int]:
+def _lowered_inputs(node: ir.Node, graph: ir.Graph, precision: Precision) -> list[int]:
     """Positions of the inputs that follow the node's dtype; others (the scales of a Resize) stay float32."""
     schema = _schema(node, graph)
     variables, formal = _variables(schema, precision), schema.inputs
@@ -100,10 +87,10 @@ class _Caster:
         self._graph = model.graph
         self._low = low
         self._high = ir.DataType.FLOAT
-        self._twins: dict[tuple[str, ir.DataType], ir.Value] = {}
+        self._converted: dict[tuple[str, ir.DataType], ir.Value] = {}
 
     def lower(self, node: ir.Node, inputs: Collection[int]) -> None:
-        """Nothing; the node takes and gives the low dtype."""
+        """Make the node take and give the low dtype."""
         import onnx_ir as ir
 
         if node.op_type == "Cast":
@@ -116,14 +103,14 @@ class _Caster:
             if value.dtype == self._high:
                 value.type = ir.TensorType(self._low)  # a new one: clones of a graph share theirs
 
-    def raise_inputs(self, node: ir.Node) -> None:
-        """Nothing; what the node takes in the low dtype is cast back."""
+    def widen_inputs(self, node: ir.Node) -> None:
+        """Cast back what the node takes in the low dtype."""
         for index, value in enumerate(node.inputs):
             if value is not None and value.dtype == self._low:
                 node.replace_input_with(index, self._in_dtype(value, self._high))
 
     def finish(self) -> None:
-        """Nothing; outputs of the graph are float32 under their old names, weights that nothing reads are gone."""
+        """Make the graph's outputs float32 under their old names, and remove weights that nothing reads."""
         from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         for index, value in enumerate(self._graph.outputs):
@@ -140,30 +127,30 @@ class _Caster:
         if value.dtype == dtype:
             return value
         key = (str(value.name), dtype)
-        if key not in self._twins:
+        if key not in self._converted:
             constant = value.const_value is not None and value.producer() is None
-            self._twins[key] = self._converted(value, dtype) if constant else self._cast(value, dtype)
-        return self._twins[key]
+            self._converted[key] = self._convert_weight(value, dtype) if constant else self._cast(value, dtype)
+        return self._converted[key]
 
-    def _converted(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    def _convert_weight(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         import onnx_ir as ir
 
         assert value.const_value is not None
         name = f"{value.name}.{dtype.name.lower()}"
         tensor = ir.tensor(value.const_value.numpy().astype(dtype.numpy()), dtype=dtype, name=name)
-        twin = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=tensor)
-        self._graph.register_initializer(twin)
-        return twin
+        converted = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=tensor)
+        self._graph.register_initializer(converted)
+        return converted
 
     def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         import onnx_ir as ir
 
         name = f"{value.name}.{dtype.name.lower()}"
-        twin = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape)
-        cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(dtype))], outputs=[twin], name=f"cast {name}")
+        converted = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape)
+        cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(dtype))], outputs=[converted], name=f"cast {name}")
         producer = value.producer()
         if producer is None:
             self._graph.insert_before(self._graph[0], cast)
         else:
             self._graph.insert_after(producer, cast)
-        return twin
+        return converted

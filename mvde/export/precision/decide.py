@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mvde.export.precision.groups import Group, bundles
+from mvde.export.precision.groups import Group, first_bundles
 from mvde.export.precision.probe import Probe
 from mvde.export.precision.targets import NEGLIGIBLE, Target
 from mvde.records import ParityReport
@@ -42,15 +42,15 @@ class Ranking:
     Most of a large tower's branches matter to nobody, and are never measured one by one.
     """
 
-    alone: Callable[[Sequence[Group]], ParityReport]
+    measure_alone: Callable[[Sequence[Group]], ParityReport]
     bundles: list[Bundle]
     num_halvings: int
 
     @classmethod
-    def of(cls, groups: Sequence[Group], alone: Callable[[Sequence[Group]], ParityReport]) -> Ranking:
+    def of(cls, groups: Sequence[Group], measure_alone: Callable[[Sequence[Group]], ParityReport]) -> Ranking:
         """A ranking of ``groups`` in their first bundles."""
-        found = [Bundle(members, alone(members)) for members in bundles(groups)]
-        return cls(alone, found, max(0, MAX_ALONE - len(found)) // 2)
+        found = [Bundle(members, measure_alone(members)) for members in first_bundles(groups)]
+        return cls(measure_alone, found, max(0, MAX_ALONE - len(found)) // 2)
 
     def ordered(self) -> list[Bundle]:
         """Bundles, the heaviest first."""
@@ -65,7 +65,7 @@ class Ranking:
         middle = len(wide.groups) // 2
         halves = (wide.groups[:middle], wide.groups[middle:])
         self.bundles.remove(wide)
-        self.bundles += [Bundle(members, self.alone(members)) for members in halves]
+        self.bundles += [Bundle(members, self.measure_alone(members)) for members in halves]
         return True
 
     def worst(self, count: int) -> list[Bundle]:
@@ -81,12 +81,12 @@ class Decision:
 
     lowered: tuple[Group, ...]
     kept: tuple[Group, ...]
-    rest: Callable[[], Ranking]
+    ranking: Callable[[], Ranking]
     reasons: dict[str, Bundle] = field(default_factory=dict)
 
     def worst(self, count: int) -> list[Bundle]:
         """The lowered bundles that move depth most when they alone are; measured now, if that was not needed before."""
-        return self.rest().worst(count)
+        return self.ranking().worst(count)
 
 
 def decide(
@@ -104,15 +104,15 @@ def decide(
     measurement.
     """
 
-    def alone(members: Sequence[Group]) -> ParityReport:
+    def measure_alone(members: Sequence[Group]) -> ParityReport:
         more = f" and {len(members) - 1} more" if len(members) > 1 else ""
         return probe.measure(lower(members), f"{members[0].name}{more}, alone")
 
     candidates = [group for group in groups if group.name not in must_stay]
     kept = [group for group in groups if group.name in must_stay]
     if _meets(together or probe.measure(lower(candidates), "all groups"), target):
-        return Decision(tuple(candidates), tuple(kept), lambda: Ranking.of(candidates, alone))
-    ranking = Ranking.of(candidates, alone)
+        return Decision(tuple(candidates), tuple(kept), lambda: Ranking.of(candidates, measure_alone))
+    ranking = Ranking.of(candidates, measure_alone)
     heavy = _heavy(ranking, lower, probe, target)
     reasons = {group.name: bundle for bundle in heavy for group in bundle.groups}
     stays = {group.name for group in kept} | set(reasons)

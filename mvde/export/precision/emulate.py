@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mvde.export.graph.dtypes import is_half
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -18,17 +20,11 @@ def emulated(model: ir.Model) -> ir.Model:
     copy = model.clone()
     graph = copy.graph
     for value in list(graph.initializers.values()):
-        if _is_low(value):
+        if is_half(value):
             _widen_weight(value)
     for node in list(graph):
         _widen_node(graph, node)
     return copy
-
-
-def _is_low(value: ir.Value | None) -> bool:
-    import onnx_ir as ir
-
-    return value is not None and value.dtype in {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
 
 def _widen_weight(value: ir.Value) -> None:
@@ -43,15 +39,15 @@ def _widen_weight(value: ir.Value) -> None:
 def _widen_node(graph: ir.Graph, node: ir.Node) -> None:
     import onnx_ir as ir
 
-    if node.op_type == "Cast" and _is_low(node.outputs[0]):
+    if node.op_type == "Cast" and is_half(node.outputs[0]):
         node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT))
     for value in node.outputs:
-        if _is_low(value):
+        if is_half(value):
             _round(graph, node, value)
 
 
 def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """Nothing; what reads ``value`` reads it rounded to the dtype that it had, and it is float32."""
+    """Make ``value`` float32, and what reads it read it rounded to the dtype that it had."""
     import onnx_ir as ir
 
     dtype = value.dtype

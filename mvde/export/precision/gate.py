@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvde.errors import ParityError
-from mvde.export.precision.options import HeldOut
-from mvde.export.precision.session import GraphSession
+from mvde.export.graph.run import GraphSession
+from mvde.export.precision.lowering_options import HeldOut
 from mvde.metrics import MetricTotals, depth_metrics
 from mvde.parity import compare_depth
 from mvde.records import GateRun, GateTolerance
@@ -18,31 +18,19 @@ from mvde.records import GateRun, GateTolerance
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-STANDS_IN = "the fp32 graph's depth"
+FP32_AS_TRUTH = "the fp32 graph's depth"
 
 
-def outside(run: GateRun, tolerance: GateTolerance) -> list[str]:
-    """The measures of a run past the tolerance, each with what was allowed (NaN is always past it)."""
-    measures = {
-        "mean |Δdepth|/depth": (run.measured.mean_rel, tolerance.mean_rel),
-        "99th percentile of |Δdepth|/depth": (run.measured.p99_rel, tolerance.p99_rel),
-    }
-    if run.truth != STANDS_IN:
-        measures["|ΔAbsRel|/AbsRel"] = (abs(run.abs_rel_change), tolerance.abs_rel)
-        measures["|Δδ1|"] = (abs(run.delta1[1] - run.delta1[0]), tolerance.delta1)
-    return [f"{name} is {got:.2e}, allowed {most:.1e}" for name, (got, most) in measures.items() if not got <= most]
-
-
-def judge(typed: ir.Model, fp32: ir.Model, held_out: Sequence[HeldOut], patch_size: int) -> list[GateRun]:
-    """One report per set of images; ``typed`` is a graph that ONNX Runtime's CPU provider computes faithfully."""
+def judge(typed: ir.Model, fp32: ir.Model, held_out: Sequence[HeldOut], patch_size: int) -> tuple[GateRun, ...]:
+    """One run per set of images; ``typed`` is a graph that ONNX Runtime's CPU provider computes faithfully."""
     candidate, reference = GraphSession(typed), GraphSession(fp32)
-    return [
-        report(candidate.depth(images.images), reference.depth(images.images), images, patch_size)
+    return tuple(
+        gate_run(candidate.depth(images.images), reference.depth(images.images), images, patch_size)
         for images in held_out
-    ]
+    )
 
 
-def report(
+def gate_run(
     candidate_m: NDArray[np.float32], reference_m: NDArray[np.float32], held_out: HeldOut, patch_size: int
 ) -> GateRun:
     """What depths (K, H, W) of a typed and of the fp32 graph say on ``held_out``."""
@@ -51,22 +39,34 @@ def report(
     return GateRun(
         images=held_out.name,
         num_images=len(held_out.images),
-        truth=STANDS_IN if held_out.depth_m is None else "ground truth",
+        truth=FP32_AS_TRUTH if held_out.depth_m is None else "ground truth",
         abs_rel=(fp32["abs_rel"], typed["abs_rel"]),
         delta1=(fp32["delta1"], typed["delta1"]),
         measured=compare_depth(candidate_m, reference_m, patch_size),
     )
 
 
-def check(reports: Sequence[GateRun], tolerance: GateTolerance, what: str, blame: Callable[[], str]) -> None:
-    """Nothing, if every report is inside ``tolerance``. Raises :class:`ParityError` with what ``blame`` says if not."""
-    for item in reports:
-        past = outside(item, tolerance)
-        if past:
+def check(runs: Sequence[GateRun], tolerance: GateTolerance, what: str, advice: Callable[[], str]) -> None:
+    """Raise :class:`ParityError`, which ends with ``advice``, unless every run is inside ``tolerance``."""
+    for run in runs:
+        outside = _outside(run, tolerance)
+        if outside:
             raise ParityError(
-                f"{what} differs from the fp32 graph by more than allowed on {item.images} ({item.num_images} images, "
-                f"against {item.truth}): {'; '.join(past)}; nothing was written. {blame()}"
+                f"{what} differs from the fp32 graph by more than allowed on {run.images} ({run.num_images} images, "
+                f"against {run.truth}): {'; '.join(outside)}; nothing was written. {advice()}"
             )
+
+
+def _outside(run: GateRun, tolerance: GateTolerance) -> list[str]:
+    """The measures past the tolerance, each with what was allowed (NaN is always past it)."""
+    measures = {
+        "mean |Δdepth|/depth": (run.measured.mean_rel, tolerance.mean_rel),
+        "99th percentile of |Δdepth|/depth": (run.measured.p99_rel, tolerance.p99_rel),
+    }
+    if run.truth != FP32_AS_TRUTH:
+        measures["|ΔAbsRel|/AbsRel"] = (abs(run.abs_rel_change), tolerance.abs_rel)
+        measures["|Δδ1|"] = (abs(run.delta1[1] - run.delta1[0]), tolerance.delta1)
+    return [f"{name} is {got:.2e}, allowed {most:.1e}" for name, (got, most) in measures.items() if not got <= most]
 
 
 def _metrics(depth_m: NDArray[np.float32], truth_m: NDArray[np.float32]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mvde.export.precision.cast import computes
+from mvde.export.graph.dtypes import computes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,7 +27,7 @@ RESIDUAL = "residual stream"
 class Group:
     """Nodes by name; ``name`` says which weights they carry, from the first to the last, or which nodes they are.
 
-    ``num_computing`` counts the nodes but for casts, as :class:`mvde.manifest.LoweringRecord` does. ``is_branch``
+    ``num_computing`` counts the nodes but for casts, as :class:`mvde.records.LoweringRecord` does. ``is_branch``
     marks the attentions and MLPs of a tower, of which there are many alike.
     """
 
@@ -45,10 +45,10 @@ def node_groups(graph: ir.Graph) -> list[Group]:
     for node in filter(computes, graph):
         name = str(node.name)
         keys = [key_of[str(before.name)] for before in _producers(node) if before.name in key_of]
-        key = RESIDUAL if name in stream else name if _opens(node, keys) else keys[0]
+        key = RESIDUAL if name in stream else name if _starts_group(node, keys) else keys[0]
         key_of[name] = key
         members.setdefault(key, []).append(node)
-    return _told_apart(
+    return _with_unique_names(
         [
             Group(
                 _label(key, nodes),
@@ -61,14 +61,14 @@ def node_groups(graph: ir.Graph) -> list[Group]:
     )
 
 
-def bundles(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
+def first_bundles(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
     """The groups as they are first measured: a tower's branches all together, every other group by itself."""
     branches = tuple(group for group in groups if group.is_branch)
     others: list[tuple[Group, ...]] = [(group,) for group in groups if not group.is_branch]
     return [*others, branches] if branches else others
 
 
-def _told_apart(groups: list[Group]) -> list[Group]:
+def _with_unique_names(groups: list[Group]) -> list[Group]:
     """Groups with the name of their first node beside a label that others have, too: equal weights are stored once."""
     count = Counter(group.name for group in groups)
     return [
@@ -76,7 +76,7 @@ def _told_apart(groups: list[Group]) -> list[Group]:
     ]
 
 
-def _opens(node: ir.Node, keys: list[str]) -> bool:
+def _starts_group(node: ir.Node, keys: list[str]) -> bool:
     """Whether a node begins a group; ``keys`` are the groups of what it reads."""
     if not keys or keys[0] == RESIDUAL or node.op_type == "LayerNormalization":
         return True

@@ -1,4 +1,4 @@
-"""Images that decide and judge a typed graph, where the caller names none: crops of the photographs that ship."""
+"""Images that decide and judge a typed graph: a folder's, a data set's, or crops of the photographs that ship."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.errors import ImageError, UsageError
-from mvde.export.precision.options import HeldOut
+from mvde.assets import sample_photos
+from mvde.camera import camera_factor
+from mvde.errors import DatasetError, UsageError
+from mvde.export.precision.lowering_options import HeldOut, LowerOptions
+from mvde.export.range_method import RangeMethod
+from mvde.image import read_image, read_photographs
+from mvde.precision import Precision
+from mvde.runtime.placement import Fit, fitted
 
 if TYPE_CHECKING:
+    from mvde.datasets.base import DepthDataset
+    from mvde.manifest import GraphManifest
+
     ImageArray = NDArray[np.uint8]
 
 CALIBRATION_LEVELS = (1, 2, 4, 8)
@@ -23,11 +32,73 @@ was 7 % off there; with the smaller crops, which fill the image with one surface
 
 HELD_OUT_LEVELS = (1, 2)
 
+_HELD_OUT_SHARE = 4
+"""One image in so many of a folder judges instead of deciding."""
+
+
+def lower_options(
+    manifest: GraphManifest,
+    images_folder: Path | None = None,
+    method: RangeMethod = RangeMethod.AUTO,
+    rest: Precision = Precision.FP32,
+    dataset: DepthDataset | None = None,
+    max_frames: int = 64,
+    dataset_name: str = "",
+) -> LowerOptions:
+    """Options for lowering a graph: images of a folder, and frames with ground truth of a data set.
+
+    Raises :class:`DatasetError` where the folder has too few images or the data set no frame, :class:`ImageError` for
+    an image that cannot be read, :class:`UsageError` for another method or rest than there is.
+    """
+    decides: ImageArray | None = None
+    judges: list[HeldOut] = []
+    if images_folder is not None:
+        decides, held_out = quantization_images(images_folder, manifest.resolution)
+        judges.append(held_out)
+    if dataset is not None:
+        judges.append(judging_frames(dataset, manifest, max_frames, dataset_name))
+    return LowerOptions(decides, tuple(judges), method, rest, manifest.patch_size)
+
+
+def quantization_images(folder: Path, resolution: tuple[int, int]) -> tuple[ImageArray, HeldOut]:
+    """Images of a folder that decide, (K, H, W, 3), and those (every fourth) that judge; cropped to ``resolution``.
+
+    Raises :class:`DatasetError` where there are too few, :class:`ImageError` for one that cannot be read.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder; --quantization-images takes a folder of photographs")
+    photographs = read_photographs(folder)
+    if len(photographs) < _HELD_OUT_SHARE:
+        raise DatasetError(
+            f"{folder} holds {len(photographs)} images; quantisation needs at least {_HELD_OUT_SHARE}, of which one "
+            "judges the result, and 50 or more to be worth it"
+        )
+    images = fitted(photographs, resolution, Fit.CROP)
+    judges = np.arange(len(images)) % _HELD_OUT_SHARE == _HELD_OUT_SHARE - 1
+    return images[~judges], HeldOut(images[judges], f"every fourth image of {folder.name}")
+
+
+def judging_frames(dataset: DepthDataset, manifest: GraphManifest, max_frames: int, name: str) -> HeldOut:
+    """Evenly spread frames of a data set, stretched to the graph's resolution; depth is that of the nearest pixel.
+
+    Depth is in the metres of the graph's own camera, and 0 outside of its range. Raises :class:`DatasetError` for an
+    empty data set.
+    """
+    if len(dataset) == 0:
+        raise DatasetError("the data set holds no frames; there is nothing to judge with")
+    indices = np.linspace(0, len(dataset) - 1, min(max_frames, len(dataset)))
+    samples = [dataset[int(index)] for index in indices]
+    resolution = manifest.resolution
+    images = fitted([item.rgb for item in samples], resolution, Fit.STRETCH)
+    low_m, high_m = manifest.depth_range_m
+    canonical = manifest.canonical_focal
+    depths_m = [_nearest(item.depth_m, resolution) / camera_factor(item.focal, canonical) for item in samples]
+    known = [np.where((depth_m >= low_m) & (depth_m <= high_m), depth_m, 0) for depth_m in depths_m]
+    return HeldOut(images, f"{len(samples)} frames of {name}", np.stack(known).astype(np.float32))
+
 
 def default_images(resolution: tuple[int, int], limit: int) -> tuple[ImageArray, HeldOut]:
     """Calibration images (K, H, W, 3) and held-out ones, at most ``limit`` of each, from different photographs."""
-    from mvde.assets import sample_photos
-
     paths = sample_photos()
     calibration = _crops(paths[::2], CALIBRATION_LEVELS, resolution, limit)
     held_out = _crops(paths[1::2], HELD_OUT_LEVELS, resolution, limit)
@@ -42,7 +113,7 @@ def fingerprint(images: ImageArray) -> str:
 
 
 def check_images(images: ImageArray, resolution: tuple[int, int], what: str) -> None:
-    """Nothing, if there are images and they have the graph's size. Raises :class:`UsageError` otherwise."""
+    """Raise :class:`UsageError` unless there are images and they have the graph's size."""
     expected = (*resolution, 3)
     if images.ndim != 4 or len(images) == 0 or images.shape[1:] != expected or images.dtype != np.uint8:
         raise UsageError(
@@ -53,26 +124,24 @@ def check_images(images: ImageArray, resolution: tuple[int, int], what: str) -> 
 
 def _crops(paths: Sequence[Path], levels: Sequence[int], resolution: tuple[int, int], limit: int) -> ImageArray:
     """Square crops, spread evenly over each photograph: level by level, and at most ``limit``, evenly taken."""
-    crops = []
-    for level in levels:
-        for path in paths:
-            crops += _level(path, level, resolution)
+    photographs = [read_image(path) for path in paths]
+    crops = [crop for level in levels for photograph in photographs for crop in _squares(photograph, level)]
     taken = np.linspace(0, len(crops) - 1, min(limit, len(crops))).astype(int)
-    return np.stack([crops[index] for index in taken])
+    return fitted([crops[index] for index in taken], resolution, Fit.STRETCH)
 
 
-def _level(path: Path, level: int, resolution: tuple[int, int]) -> list[ImageArray]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            photo = image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot read the photograph {path}: {error}") from error
-    side = min(photo.size) // level
-    boxes = [
-        (int(x), int(y), int(x) + side, int(y) + side)
-        for y in np.linspace(0, photo.height - side, level)
-        for x in np.linspace(0, photo.width - side, level)
+def _squares(photograph: ImageArray, level: int) -> list[ImageArray]:
+    """Views of ``level`` by ``level`` squares, each that fraction of the shorter side."""
+    height, width = photograph.shape[:2]
+    side = min(height, width) // level
+    return [
+        photograph[int(top) : int(top) + side, int(left) : int(left) + side]
+        for top in np.linspace(0, height - side, level)
+        for left in np.linspace(0, width - side, level)
     ]
-    return [np.asarray(photo.resize(resolution[::-1], Image.Resampling.BILINEAR, box=box)) for box in boxes]
+
+
+def _nearest(depth_m: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Depth (H, W) of the pixel under the middle of each of ``size`` pixels."""
+    rows, columns = (((np.arange(to) + 0.5) * of / to).astype(int) for to, of in zip(size, depth_m.shape, strict=True))
+    return depth_m[np.ix_(rows, columns)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mvde.export.precision.cast import computes
+from mvde.export.graph.dtypes import computes
+from mvde.export.graph.run import MAX_TENSOR_BYTES, GraphSession, with_outputs
 from mvde.export.precision.emulate import emulated
 from mvde.export.precision.groups import node_groups
-from mvde.export.precision.session import MAX_TENSOR_BYTES, GraphSession, with_outputs
+from mvde.export.progress import Progress, no_progress
 from mvde.parity import compare_depth
 from mvde.records import ParityReport
 
@@ -34,7 +34,7 @@ class Probe:
         base: ir.Model,
         images: NDArray[np.uint8],
         patch_size: int,
-        progress: Callable[[str], None] = lambda message: None,
+        progress: Progress = no_progress,
         limit_bytes: int = MAX_TENSOR_BYTES,
     ) -> None:
         import numpy as np

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvde.export.graph.dtypes import ir_dtype
+from mvde.export.graph.edit import is_op
+from mvde.precision import Precision
+
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-LARGEST = {"int8": 127.0, "fp8": 448.0}
-"""Largest magnitude of each format; int8 leaves −128 out so that it is symmetric."""
 
 _WEIGHT_AXIS = {"Conv": 0, "ConvTranspose": 1}
 """Axis of the output channels in a weight; a matrix has them last."""
@@ -36,11 +37,37 @@ class Product:
     activation_axis: int
 
 
+@dataclass(frozen=True)
+class QuantizationGrid:
+    """The numbers that a tensor can take: steps of ``precision`` times a scale in the precision ``rest``.
+
+    ``rest`` is what the nodes that are not quantised compute in. Scales are rounded to it before anything is divided
+    by them, so that lowering the graph's other nodes afterwards changes no scale.
+    """
+
+    precision: Precision
+    rest: Precision = Precision.FP32
+
+    def scale(self, largest: Any) -> NDArray[np.float32]:
+        """Step for tensors with those largest magnitudes; a tiny one for a tensor of zeros."""
+        smallest = np.float32(2.0**-14)  # fp16's smallest normal number: below it a scale would lose its digits
+        step = np.maximum(np.asarray(largest, np.float32) / self.precision.largest, smallest)
+        rounded: NDArray[np.float32] = step.astype(ir_dtype(self.rest).numpy()).astype(np.float32)
+        return rounded
+
+    def stored(self, steps: NDArray[np.float32]) -> NDArray[Any]:
+        """Numbers of steps as they are stored: clipped, and rounded to the nearest, ties to even."""
+        largest = self.precision.largest
+        clipped = np.clip(steps, -largest, largest)
+        whole = np.rint(clipped) if self.precision is Precision.INT8 else clipped
+        return whole.astype(ir_dtype(self.precision).numpy())
+
+
 def find_products(graph: ir.Graph) -> dict[str, Product]:
     """Products of an activation and a weight, by the node's name."""
     found = {}
     for node in graph:
-        if node.op_type not in {"MatMul", "Conv", "ConvTranspose"} or len(node.inputs) < 2:
+        if not is_op(node, "MatMul", "Conv", "ConvTranspose") or len(node.inputs) < 2:
             continue
         activation, weight = node.inputs[0], node.inputs[1]
         if activation is None or weight is None or weight.const_value is None or activation.producer() is None:
@@ -57,16 +84,15 @@ def find_products(graph: ir.Graph) -> dict[str, Product]:
 
 
 def quantize(
-    model: ir.Model, products: Collection[Product], thresholds: Mapping[str, float], precision: str, scale_dtype: str
+    model: ir.Model, products: Collection[Product], thresholds: Mapping[str, float], grid: QuantizationGrid
 ) -> None:
-    """Nothing; puts Q/DQ pairs before both operands of ``products`` in ``model``, in place.
+    """Put Q/DQ pairs before both operands of ``products`` in ``model``, in place.
 
-    ``thresholds`` are the magnitudes that activations are clipped at. Scales are rounded to ``scale_dtype`` before
-    anything is divided by them, so that lowering the graph's other nodes afterwards changes no scale.
+    ``thresholds`` are the magnitudes that activations are clipped at.
     """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    writer = _Writer(model.graph, precision, scale_dtype)
+    writer = _QdqWriter(model.graph, grid)
     nodes = {node.name: node for node in model.graph}
     for product in products:
         node = nodes[product.node]
@@ -78,47 +104,13 @@ def quantize(
     RemoveUnusedNodesPass()(model)
 
 
-def rounded_weight(weight: NDArray[np.float32], axis: int, precision: str, scale_dtype: str) -> NDArray[np.float32]:
-    """The weight that a product computes with once it is quantised."""
-    scale = _weight_scale(weight, axis, precision, scale_dtype)
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    stored = _stored(weight / scale.reshape(shape), precision).astype(np.float32)
-    dequantized: NDArray[np.float32] = stored * scale.reshape(shape)
-    return dequantized
-
-
-def _weight_scale(weight: NDArray[np.float32], axis: int, precision: str, scale_dtype: str) -> NDArray[np.float32]:
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    return _scale(np.abs(weight).max(axis=others), precision, scale_dtype)
-
-
-def _scale(largest: Any, precision: str, scale_dtype: str) -> NDArray[np.float32]:
-    """Step of the format for a tensor with that largest magnitude; 1 for a tensor of zeros."""
-    from mvde.export.precision.cast import ir_type
-
-    dtype = ir_type(scale_dtype).numpy()
-    smallest = np.float32(2.0**-14)  # fp16's smallest normal number: below it a scale would lose its digits
-    step = np.maximum(np.asarray(largest, np.float32) / LARGEST[precision], smallest)
-    rounded: NDArray[np.float32] = step.astype(dtype).astype(np.float32)
-    return rounded
-
-
-def _stored(steps: NDArray[np.float32], precision: str) -> NDArray[Any]:
-    import ml_dtypes
-
-    largest = LARGEST[precision]
-    clipped = np.clip(steps, -largest, largest)
-    return np.rint(clipped).astype(np.int8) if precision == "int8" else clipped.astype(ml_dtypes.float8_e4m3fn)
-
-
-class _Writer:
+class _QdqWriter:
     """Makes Q/DQ nodes in a graph; one pair per tensor, whatever reads it."""
 
-    def __init__(self, graph: ir.Graph, precision: str, scale_dtype: str) -> None:
+    def __init__(self, graph: ir.Graph, grid: QuantizationGrid) -> None:
         self._graph = graph
-        self._precision = precision
-        self._scale_dtype = scale_dtype
+        self._grid = grid
+        self._dtype = ir_dtype(grid.precision)
         self._made: dict[str, ir.Value] = {}
 
     def activation(self, value: ir.Value, threshold: float) -> ir.Value:
@@ -127,9 +119,9 @@ class _Writer:
 
         name = str(value.name)
         if name not in self._made:
-            scale = self._constant(f"{name}.scale", _scale(threshold, self._precision, self._scale_dtype))
+            scale = self._constant(f"{name}.scale", self._grid.scale(threshold))
             zero = self._zero(f"{name}.zero", ())
-            quantized = ir.Value(name=f"{name}.q", type=ir.TensorType(_ir_type(self._precision)), shape=value.shape)
+            quantized = ir.Value(name=f"{name}.q", type=ir.TensorType(self._dtype), shape=value.shape)
             restored = ir.Value(name=f"{name}.dq", type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
             q = ir.Node("", "QuantizeLinear", [value, scale, zero], outputs=[quantized], name=f"{name}.q")
             dq = ir.Node("", "DequantizeLinear", [quantized, scale, zero], outputs=[restored], name=f"{name}.dq")
@@ -147,10 +139,11 @@ class _Writer:
         if name not in self._made:
             assert value.const_value is not None
             weight = value.const_value.numpy().astype(np.float32)
-            scale = _weight_scale(weight, axis, self._precision, self._scale_dtype)
+            others = tuple(i for i in range(weight.ndim) if i != axis)
+            scale = self._grid.scale(np.abs(weight).max(axis=others))
             shape = [1] * weight.ndim
             shape[axis] = -1
-            stored = self._constant(f"{name}.q", _stored(weight / scale.reshape(shape), self._precision))
+            stored = self._constant(f"{name}.q", self._grid.stored(weight / scale.reshape(shape)))
             inputs = [stored, self._constant(f"{name}.scale", scale), self._zero(f"{name}.zero", scale.shape)]
             restored = ir.Value(name=f"{name}.dq", type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
             attributes = [ir.AttrInt64("axis", axis)]
@@ -160,7 +153,7 @@ class _Writer:
         return self._made[name]
 
     def _zero(self, name: str, shape: tuple[int, ...]) -> ir.Value:
-        return self._constant(name, np.zeros(shape, _ir_type(self._precision).numpy()))
+        return self._constant(name, np.zeros(shape, self._dtype.numpy()))
 
     def _constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         import onnx_ir as ir
@@ -169,9 +162,3 @@ class _Writer:
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
         self._graph.register_initializer(value)
         return value
-
-
-def _ir_type(precision: str) -> ir.DataType:
-    import onnx_ir as ir
-
-    return {"int8": ir.DataType.INT8, "fp8": ir.DataType.FLOAT8E4M3FN}[precision]

@@ -1,11 +1,14 @@
-"""Running a graph that is being made: depth of images, or any tensors inside, in ONNX Runtime on the CPU."""
+"""Running a graph in ONNX Runtime on the CPU: depth of images, or any tensors inside."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.errors import BackendError, MissingDependencyError
+from mvde.engines.base import one_line
+from mvde.engines.onnxruntime.session import AS_WRITTEN, SessionSettings, open_session
+from mvde.errors import BackendError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,30 +20,19 @@ MAX_TENSOR_BYTES = 1_000_000_000
 
 
 class GraphSession:
-    """A graph in ONNX Runtime. Raises :class:`BackendError` where the library refuses it."""
+    """A graph in ONNX Runtime on the CPU. Raises :class:`BackendError` where the library refuses it."""
 
-    def __init__(self, model: ir.Model) -> None:
-        ort = _library()
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 4  # what it refuses is raised, and its warnings are not the user's
-        # Its extended rewrites take fp8 Q/DQ pairs for int8 ones (1.32: depth off by a factor of three), and turn int8
-        # pairs into uint8 ones that opset 21 and later refuse. The basic ones leave the arithmetic as it is written.
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        try:
-            self._session = ort.InferenceSession(_serialized(model), settings, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library's exceptions share no public base class
-            raise BackendError(f"ONNX Runtime cannot load the typed graph: {_one_line(error)}") from error
+    def __init__(self, model: ir.Model | Path, settings: SessionSettings = AS_WRITTEN) -> None:
+        """``model`` is a graph in memory, or the file of one."""
+        self._what = f"the exported graph {model.name}" if isinstance(model, Path) else "the typed graph"
+        given = model if isinstance(model, Path) else _serialized(model)
+        self._session = open_session(given, settings, what=self._what, extra="export", purpose=f"running {self._what}")
         self._input = self._session.get_inputs()[0]
 
     @property
     def batch(self) -> int:
         """Images per run."""
         return int(self._input.shape[0])
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """(height, width) of the images in pixels."""
-        return int(self._input.shape[1]), int(self._input.shape[2])
 
     def depth(
         self, images: NDArray[np.uint8], feeds: Sequence[Mapping[str, NDArray[np.float32]]] | None = None
@@ -66,8 +58,8 @@ class GraphSession:
     ) -> list[Any]:
         try:
             return list(self._session.run(list(names) or None, {self._input.name: batch, **(others or {})}))
-        except Exception as error:  # as above
-            raise BackendError(f"ONNX Runtime failed to run the typed graph: {_one_line(error)}") from error
+        except Exception as error:  # the library's exceptions share no public base class
+            raise BackendError(f"ONNX Runtime failed to run {self._what}: {one_line(error)}") from error
 
     def _batches(self, images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
         import numpy as np
@@ -137,7 +129,7 @@ def split_by_bytes(model: ir.Model, names: Sequence[str], limit: int = MAX_TENSO
 def _serialized(model: ir.Model) -> bytes:
     import onnx_ir as ir
 
-    from mvde.export.serialize import MAX_INLINE_BYTES
+    from mvde.export.graph.save import MAX_INLINE_BYTES
 
     size_bytes = sum(
         value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
@@ -149,15 +141,3 @@ def _serialized(model: ir.Model) -> bytes:
         )
     data: bytes = ir.to_proto(model).SerializeToString()
     return data
-
-
-def _library() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("onnxruntime", "export", "writing a typed graph") from error
-    return onnxruntime
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]

@@ -1,4 +1,4 @@
-"""Tracing: a depth model in PyTorch → its folded ONNX graph in memory, at one resolution."""
+"""A depth model in PyTorch → its folded ONNX graph in memory, at one resolution."""
 
 from __future__ import annotations
 

@@ -11,14 +11,15 @@ from mvde.artifact import GraphArtifact, load_graph, manifest_path, write_manife
 from mvde.engines.base import Graph
 from mvde.errors import ManifestError, UsageError
 from mvde.export.precision.lower import lower_graph, typed_path
-from mvde.export.precision.options import LowerOptions
+from mvde.export.precision.lowering_options import LowerOptions
 from mvde.files import file_record, staged_write
 from mvde.manifest import installed_versions
+from mvde.precision import Precision
 
 _TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy")
 
 
-def write_typed(source: GraphArtifact, precision: str, options: LowerOptions) -> GraphArtifact:
+def write_typed(source: GraphArtifact, precision: Precision, options: LowerOptions) -> GraphArtifact:
     """The typed graph of an exported one, written beside it after it passed the gate; an older one is replaced.
 
     Raises what :func:`~mvde.export.precision.lower.lower_graph` raises; then nothing is written.
@@ -29,9 +30,8 @@ def write_typed(source: GraphArtifact, precision: str, options: LowerOptions) ->
             "from"
         )
     folder = source.path.parent
-    graph = Graph(source.path, source.companions)
     with staged_write(folder, source.path.stem) as staging:
-        typed = lower_graph(graph, precision, staging, options)
+        typed = lower_graph(_graph(source), precision, staging, options)
         manifest = replace(
             source.manifest,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -44,25 +44,29 @@ def write_typed(source: GraphArtifact, precision: str, options: LowerOptions) ->
     return load_graph(folder / typed.path.name)
 
 
-def find_typed(source: GraphArtifact, precision: str, rest: str = "fp32") -> GraphArtifact | None:
+def find_typed(source: GraphArtifact, precision: Precision, rest: Precision = Precision.FP32) -> GraphArtifact | None:
     """The typed graph that lies beside an exported one and was made from it as it is now, its hash verified."""
     path = typed_path(source.path, precision, rest)
     if not manifest_path(path).is_file():
         return None
-    artifact = load_graph(path)
-    record = artifact.manifest.lowering
+    found = load_graph(path)
+    record = found.manifest.lowering
     if record is None:
         raise ManifestError(f"{manifest_path(path)} says nothing of dtypes, so {path} is not a typed graph; delete it")
-    return artifact if record.onnx_sha256 == source.manifest.file.sha256 else None
+    return found if record.onnx_sha256 == source.manifest.file.sha256 else None
 
 
-def lowerer(source: GraphArtifact, options: LowerOptions) -> Callable[[Graph, str, Path], Graph]:
+def lowerer(source: GraphArtifact, options: LowerOptions) -> Callable[[Graph, Precision, Path], Graph]:
     """What ``mvde build`` calls to lower ``source``: the typed graph beside it, or one made now with ``options``."""
 
-    def lower(graph: Graph, precision: str, folder: Path) -> Graph:
+    def lower(graph: Graph, precision: Precision, folder: Path) -> Graph:
         found = None if options.calibration is not None else find_typed(source, precision, options.rest)
-        if found is None:
-            return lower_graph(graph, precision, folder, options)
-        return Graph(found.path, found.companions, found.manifest.lowering)
+        return lower_graph(graph, precision, folder, options) if found is None else _graph(found)
 
     return lower
+
+
+def _graph(artifact: GraphArtifact) -> Graph:
+    """The files of an exported or typed graph."""
+    companions = tuple(artifact.path.with_name(record.name) for record in artifact.manifest.companions)
+    return Graph(artifact.path, companions, artifact.manifest.lowering)

@@ -15,7 +15,7 @@ ir = pytest.importorskip("onnx_ir")
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from mvde.export.flops import count_flops  # noqa: E402
+from mvde.export.graph.flops import count_flops, count_weight_multiply_adds  # noqa: E402
 
 
 def graph_of(*nodes: onnx.NodeProto, inputs: dict[str, tuple], outputs: dict[str, tuple], **weights: tuple) -> ir.Model:
@@ -54,7 +54,9 @@ def test_the_manifest_states_what_pytorch_counts(exported: tuple[Path, int], tin
 )
 def test_counts_by_hand(node: tuple, inputs: dict, weights: dict, output: tuple, expected: int) -> None:
     made = onnx.helper.make_node(node[0], ["x", "w"], ["y"], **node[1])
-    assert count_flops(graph_of(made, inputs=inputs, outputs={"y": output}, **weights)) == expected
+    graph = graph_of(made, inputs=inputs, outputs={"y": output}, **weights)
+    assert count_flops(graph) == expected
+    assert count_weight_multiply_adds(graph) == expected // 2
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -69,6 +71,7 @@ def test_attention_counts_both_of_its_products(packed: bool) -> None:
     inputs = {"q": shape(tokens), "k": shape(memory), "v": shape(memory)}
     graph = graph_of(node, inputs=inputs, outputs={"y": shape(tokens)})
     assert count_flops(graph) == 2 * 2 * (2 * heads * tokens * memory * size)
+    assert count_weight_multiply_adds(graph) == 0
 
 
 def test_shapes_that_the_graph_lacks_are_inferred() -> None:

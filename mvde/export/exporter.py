@@ -1,7 +1,7 @@
 """PyTorch's part of an export: what there is to know of a model, and its graph and depth, with the model let go after.
 
 Everything that passes in and out can be pickled, so that the same part serves in a process of its own (see
-:mod:`mvde.export.child`).
+:mod:`mvde.export.subprocess_exporter`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mvde.config import Config
-from mvde.export.trace import import_export_packages, traced
+from mvde.export import verify
+from mvde.export.graph.flops import count_flops
+from mvde.export.graph.save import save_model
+from mvde.export.progress import Progress
+from mvde.export.torch_graph import import_export_packages, traced
 from mvde.files import sha256_file
 from mvde.manifest import FileRecord, Normalization
 
@@ -25,8 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.model import DepthModel
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class TraceRequest:
+class GraphRequest:
     """A graph to be written to ``path``, and images (B, H, W, 3), uint8 RGB, to compute the model's depth of."""
 
     path: Path
@@ -56,7 +58,7 @@ class TraceRequest:
 
 
 @dataclass(frozen=True)
-class TracedGraph:
+class WrittenGraph:
     """What was written, what it costs, and PyTorch's depth (B, H, W), float32, of each batch of the request."""
 
     records: list[FileRecord]
@@ -65,24 +67,24 @@ class TracedGraph:
 
 
 @runtime_checkable
-class Tracer(Protocol):
+class Exporter(Protocol):
     """A model that can be asked for its facts and its graphs."""
 
     def facts(self) -> ModelFacts:
         """What is to be known of the model; asked for once, and first."""
         ...
 
-    def write(self, request: TraceRequest, progress: Progress) -> TracedGraph:
+    def write(self, request: GraphRequest, progress: Progress) -> WrittenGraph:
         """The graph that was asked for; no memory of the model is held afterwards."""
         ...
 
     def close(self) -> None:
-        """Nothing; ends what is still at work. Safe to call twice."""
+        """End what is still at work. Safe to call twice."""
         ...
 
 
-class LocalTracer:
-    """A :class:`Tracer` in this process. It keeps no model that it wrote a graph of, and loads it anew for the next."""
+class LocalExporter:
+    """An :class:`Exporter` in this process; a model whose graph it wrote is let go, and loaded anew for the next."""
 
     def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None = None) -> None:
         """``load`` makes the model; ``checkpoint`` is the file that the weights come from, if there is one."""
@@ -102,7 +104,7 @@ class LocalTracer:
             weights_sha256=_weights_sha256(model) if self._checkpoint is None else sha256_file(self._checkpoint),
         )
 
-    def write(self, request: TraceRequest, progress: Progress) -> TracedGraph:
+    def write(self, request: GraphRequest, progress: Progress) -> WrittenGraph:
         """The graph that was asked for, written to its path."""
         model, self._loaded = self._loaded or self._load(), None
         return_freed_memory()  # what loading left behind; the exporter's libraries are not loaded yet either
@@ -112,23 +114,19 @@ class LocalTracer:
         return written
 
     def close(self) -> None:
-        """Nothing; lets the model go."""
+        """Let the model go."""
         self._loaded = None
 
 
 def return_freed_memory() -> None:
-    """Nothing; hands what glibc's allocator keeps of freed memory (the model's, 400 MB for base) back to the system."""
+    """Hand what glibc's allocator keeps of freed memory (the model's, 400 MB for base) back to the system."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # absent from other C libraries
     if trim is not None:
         trim(0)
 
 
-def _write(model: DepthModel, request: TraceRequest, progress: Progress) -> TracedGraph:
-    from mvde.export import verify
-    from mvde.export.flops import count_flops
-    from mvde.export.serialize import save_model
-
+def _write(model: DepthModel, request: GraphRequest, progress: Progress) -> WrittenGraph:
     stem = request.path.stem
     progress(f"{stem}: computing depth in PyTorch")
     reference = verify.torch_depth(model, request.images)
@@ -137,7 +135,7 @@ def _write(model: DepthModel, request: TraceRequest, progress: Progress) -> Trac
         num_flops = count_flops(graph)
         progress(f"{stem}: writing")
         records = save_model(graph, request.path, request.metadata)
-    return TracedGraph(records, num_flops, reference)
+    return WrittenGraph(records, num_flops, reference)
 
 
 def _floats(tensor: torch.Tensor) -> tuple[float, ...]:

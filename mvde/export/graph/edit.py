@@ -1,4 +1,4 @@
-"""What the rules share: reading constants, asking who reads a value, and putting new nodes into a graph."""
+"""Editing a graph: reading constants, asking who reads a value, and putting new nodes and constants into it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,26 @@ def constant(value: ir.Value | None) -> NDArray[np.float64]:
     if value is None or value.const_value is None:
         raise BackendError(f"the value {value} is not a constant and cannot be folded")
     return value.const_value.numpy().astype(np.float64)
+
+
+def optional_input(node: ir.Node, index: int) -> ir.Value | None:
+    """An input that an operator may be without, such as the bias of a convolution."""
+    return node.inputs[index] if len(node.inputs) > index else None
+
+
+def has_constant_operands(node: ir.Node) -> bool:
+    """Whether everything that a node reads besides its first input is known: weights, bias, sizes."""
+    return all(is_constant(value) for value in node.inputs[1:] if value is not None)
+
+
+def is_dense_conv(node: ir.Node) -> bool:
+    """Whether a convolution, of either kind, has known weights and neither groups nor gaps in its kernel."""
+    return (
+        is_op(node, "Conv", "ConvTranspose")
+        and number(node, "group", 1) == 1
+        and set(ints(node, "dilations", (1, 1))) == {1}
+        and has_constant_operands(node)
+    )
 
 
 def is_private(value: ir.Value) -> bool:
@@ -101,7 +121,7 @@ def add_node(
 
 
 def add_constant_after(node: ir.Node, array: NDArray[np.float64], name: str) -> None:
-    """Nothing; what reads the node's output reads the sum of that and a constant of the last axis."""
+    """Make what reads the node's output read the sum of that and a constant of the last axis."""
     output, graph, shape = node.outputs[0], graph_of(node), static_shape(node.outputs[0])
     assert shape is not None
     adder = _node("Add", [None, add_initializer(graph, name, array.astype(output.dtype.numpy()))], [shape])  # type: ignore[union-attr]
@@ -112,7 +132,7 @@ def add_constant_after(node: ir.Node, array: NDArray[np.float64], name: str) -> 
 
 
 def set_constant(node: ir.Node, index: int, array: NDArray[np.float64]) -> None:
-    """Nothing; an input of a node becomes a constant of its own, of the old one's type."""
+    """Make an input of a node a constant of its own, of the old one's type."""
     old, graph = node.inputs[index], graph_of(node)
     assert old is not None
     stem = (old.name or "constant").removesuffix(".folded")
@@ -120,7 +140,7 @@ def set_constant(node: ir.Node, index: int, array: NDArray[np.float64]) -> None:
 
 
 def replace(old: ir.Value, new: ir.Value) -> None:
-    """Nothing; everything that read ``old``, the graph's outputs included, reads ``new``, under the old name."""
+    """Make everything that read ``old``, the graph's outputs included, read ``new``, under the old name."""
     name = old.name
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     old.name = f"{name}.folded"

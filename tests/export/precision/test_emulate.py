@@ -10,10 +10,11 @@ ir = pytest.importorskip("onnx_ir")
 ml_dtypes = pytest.importorskip("ml_dtypes")
 pytest.importorskip("onnxruntime")
 
+from mvde.export.graph.run import GraphSession, split_by_bytes  # noqa: E402
 from mvde.export.precision.cast import cast_nodes  # noqa: E402
 from mvde.export.precision.emulate import emulated  # noqa: E402
 from mvde.export.precision.groups import node_groups  # noqa: E402
-from mvde.export.precision.session import GraphSession, split_by_bytes  # noqa: E402
+from mvde.precision import Precision  # noqa: E402
 
 SCALE, SHIFT = 1.0 / 37, 0.123
 
@@ -40,9 +41,8 @@ def affine() -> ir.Model:
     return ir.from_proto(onnx.shape_inference.infer_shapes(model))
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp16", np.float16), ("bf16", "bfloat16")])
-def test_every_operation_is_rounded_once(affine: ir.Model, precision: str, dtype: object) -> None:
-    low = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+@pytest.mark.parametrize(("precision", "low"), [(Precision.FP16, np.float16), (Precision.BF16, ml_dtypes.bfloat16)])
+def test_every_operation_is_rounded_once(affine: ir.Model, precision: Precision, low: type) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
 
     def rounded(array: np.ndarray) -> np.ndarray:
@@ -58,16 +58,16 @@ def test_nodes_that_are_kept_compute_in_fp32_and_clones_are_not_touched(affine: 
     image = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
     before = GraphSession(affine).depth(image)
     copy = affine.clone()
-    cast_nodes(copy, "bf16", {"mul", "add", "reshape"})
+    cast_nodes(copy, Precision.BF16, {"mul", "add", "reshape"})
     np.testing.assert_array_equal(GraphSession(emulated(copy)).depth(image), before)  # bytes are exact in bf16
-    cast_nodes(affine.clone(), "bf16", set())
+    cast_nodes(affine.clone(), Precision.BF16, set())
     np.testing.assert_array_equal(GraphSession(affine).depth(image), before)
 
 
 def test_numbers_beyond_fp16_become_infinite(affine: ir.Model) -> None:
     constant = affine.graph.initializers["scale"]
     constant.const_value = ir.tensor(np.float32(1e3), name="scale")
-    cast_nodes(affine, "fp16", set())
+    cast_nodes(affine, Precision.FP16, set())
     image = np.full((1, 4, 4, 3), 255, np.uint8)
     assert np.isinf(GraphSession(emulated(affine)).depth(image)).all()
 

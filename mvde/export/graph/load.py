@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvde.engines.base import one_line
 from mvde.errors import BackendError, MissingDependencyError, UsageError
-from mvde.export.precision.cast import computes
+from mvde.export.graph.dtypes import computes, first_opset, is_half
+from mvde.precision import Precision
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-MIN_OPSET = {"fp16": 18, "bf16": 22, "int8": 18, "fp8": 19, "int8+fp16": 19, "fp8+fp16": 19}
-"""The first opset whose operators take the dtype: Conv takes bf16 from 22, Q/DQ takes fp8 and fp16 scales from 19."""
 
-
-def load_fp32(path: Path, precision: str) -> ir.Model:
+def load_fp32(path: Path, precision: Precision, rest: Precision = Precision.FP32) -> ir.Model:
     """The graph at ``path`` with the dtype and shape of every tensor known, and every node named.
 
-    Raises :class:`BackendError` where it cannot be read or its shapes do not follow, :class:`UsageError` where it is
-    typed already or its opset is too old for ``precision``.
+    ``precision`` is what it is to be lowered to, ``rest`` what the nodes that a quantised graph does not quantise will
+    compute in. Raises :class:`BackendError` where the graph cannot be read or its shapes do not follow,
+    :class:`UsageError` where it is typed already or its opset is too old.
     """
     try:
         import onnx_ir as ir
@@ -32,44 +31,39 @@ def load_fp32(path: Path, precision: str) -> ir.Model:
         common.LiftConstantsToInitializersPass()(model)
         model = common.ShapeInferencePass()(model).model
     except Exception as error:  # protobuf's, onnx's and onnx_ir's own, without a common base
-        raise BackendError(f"cannot read {path} as an ONNX graph: {' '.join(str(error).split())[:400]}") from error
+        raise BackendError(f"cannot read {path} as an ONNX graph: {one_line(error)}") from error
     for index, node in enumerate(model.graph):
         node.name = node.name or f"{node.op_type}_{index}"
-    _check(model, path, precision)
+    _check_untyped(model, path)
+    _check_opset(model, path, precision, rest)
+    _check_dtypes(model, path)
     return model
 
 
-def multiply_adds(model: ir.Model) -> int:
-    """Multiplications by weights in one run of the graph."""
-    total = 0
-    for node in model.graph:
-        weight = node.inputs[1] if node.op_type in {"MatMul", "Conv", "ConvTranspose"} else None
-        shape = node.outputs[0].shape
-        if weight is None or weight.const_value is None or weight.shape is None or shape is None:
-            continue
-        sizes, channels_at = weight.shape.numpy(), 0 if node.op_type == "Conv" else 1
-        outputs = math.prod(shape.numpy())
-        total += outputs * math.prod(sizes) // sizes[channels_at]
-    return total
-
-
-def _check(model: ir.Model, path: Path, precision: str) -> None:
-    import onnx_ir as ir
-
-    low = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-    typed = [node for node in model.graph if any(value.dtype in low for value in node.outputs)]
+def _check_untyped(model: ir.Model, path: Path) -> None:
+    """Raise :class:`UsageError` where a node computes in another dtype than float32 already."""
+    typed = [node for node in model.graph if any(is_half(value) for value in node.outputs)]
     typed += [node for node in model.graph if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
     if typed:
         raise UsageError(
             f"{path} is typed already (its node {typed[0].name!r} is a {typed[0].op_type} of another dtype); give the "
             "fp32 graph that mvde export wrote"
         )
-    opset = model.graph.opset_imports.get("", 0)
-    if opset < MIN_OPSET[precision]:
+
+
+def _check_opset(model: ir.Model, path: Path, precision: Precision, rest: Precision) -> None:
+    """Raise :class:`UsageError` where the graph's operators do not take the dtypes."""
+    opset, needed = model.graph.opset_imports.get("", 0), first_opset(precision, rest)
+    if opset < needed:
+        besides = f" with the rest in {rest}" if precision.is_quantized and rest is not Precision.FP32 else ""
         raise UsageError(
-            f"{path} has opset {opset}, whose operators cannot be {precision}; it needs {MIN_OPSET[precision]} or "
+            f"{path} has opset {opset}, whose operators cannot be {precision}{besides}; it needs {needed} or "
             "later: export it again with mvde export --opset 23"
         )
+
+
+def _check_dtypes(model: ir.Model, path: Path) -> None:
+    """Raise an error where a node's dtype is not known, or where none computes in float32."""
     unknown = [node for node in model.graph if node.outputs and node.outputs[0].dtype is None]
     if unknown:
         operator = ".".join(filter(None, (unknown[0].domain, unknown[0].op_type)))

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvde.errors import BackendError
-from mvde.export.tracer import LocalTracer, ModelFacts, Progress, TracedGraph, TraceRequest
+from mvde.export.exporter import GraphRequest, LocalExporter, ModelFacts, WrittenGraph
+from mvde.export.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -28,32 +29,32 @@ if TYPE_CHECKING:
 _SECONDS_TO_END = 5.0
 
 
-class ChildTracer:
-    """A :class:`~mvde.export.tracer.Tracer` whose work is done in child processes, one per graph.
+class SubprocessExporter:
+    """A :class:`~mvde.export.exporter.Exporter` whose work is done in child processes, one per graph.
 
     Errors of the child are raised here as they are, with its traceback as their cause.
     """
 
     def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None = None) -> None:
-        """``load`` makes the model; it must be picklable. ``checkpoint`` is as for ``LocalTracer``."""
+        """``load`` makes the model; it must be picklable. ``checkpoint`` is as for ``LocalExporter``."""
         self._arguments = (load, checkpoint)
         self._child: _Child | None = None
 
     def facts(self) -> ModelFacts:
         """What is to be known of the model; the child keeps it for the graph that will be asked for next."""
         self._child = self._child or _Child(*self._arguments)
-        facts: ModelFacts = self._child.ask(None, lambda message: None)
+        facts: ModelFacts = self._child.ask(None, no_progress)
         return facts
 
-    def write(self, request: TraceRequest, progress: Progress) -> TracedGraph:
+    def write(self, request: GraphRequest, progress: Progress) -> WrittenGraph:
         """The graph that was asked for; the child has ended when it comes back."""
         self._child = self._child or _Child(*self._arguments)
-        written: TracedGraph = self._child.ask(request, progress)
+        written: WrittenGraph = self._child.ask(request, progress)
         self.close()
         return written
 
     def close(self) -> None:
-        """Nothing; ends the child, whatever it is doing."""
+        """End the child, whatever it is doing."""
         if self._child is not None:
             self._child.end()
         self._child = None
@@ -65,12 +66,12 @@ class _Child:
     def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None) -> None:
         context = multiprocessing.get_context("spawn")  # a forked copy of a process with threads may hang
         self._line, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, load, checkpoint), name="mvde-trace", daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, load, checkpoint), name="mvde-export", daemon=True)
         self._process.start()
         theirs.close()  # so that the end of the child is the end of the line
         self._is_at_work = False
 
-    def ask(self, request: TraceRequest | None, progress: Progress) -> Any:
+    def ask(self, request: GraphRequest | None, progress: Progress) -> Any:
         """The child's answer: facts for ``None``, else a graph. Raises what the child raised."""
         self._is_at_work = True
         try:
@@ -89,7 +90,7 @@ class _Child:
             raise BackendError(_how_it_ended(self._process.exitcode)) from error
 
     def end(self) -> None:
-        """Closes the line, which a child that waits takes as its end; one that is at work is asked to stop, or killed.
+        """Close the line, which a child that waits takes as its end; one that is at work is asked to stop, or killed.
 
         A killed one leaves multiprocessing's helper something to warn of, so it comes last.
         """
@@ -118,17 +119,17 @@ def _how_it_ended(exit_code: int | None) -> str:
 
 
 def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | None) -> None:
-    """The child: answers until the parent hangs up, or an error has been passed on."""
+    """Answer, in the child, until the parent hangs up or an error has been passed on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which cleans up and ends this process
     signal.signal(signal.SIGTERM, _end_at_once)
-    tracer = LocalTracer(load, checkpoint)
+    exporter = LocalExporter(load, checkpoint)
     try:
         while True:
             request = line.recv()
             if request is None:
-                line.send(("answer", tracer.facts(), ""))
+                line.send(("answer", exporter.facts(), ""))
             else:
-                line.send(("answer", tracer.write(request, lambda text: line.send(("progress", text, ""))), ""))
+                line.send(("answer", exporter.write(request, lambda text: line.send(("progress", text, ""))), ""))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:  # noqa: BLE001 - the parent decides what becomes of it
@@ -137,7 +138,7 @@ def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | 
 
 
 def _end_at_once(number: int, frame: object) -> None:
-    """Ends the child wherever it is. An exception would not do: one that is raised inside a destructor is swallowed."""
+    """End the child wherever it is. An exception would not do: one that is raised inside a destructor is swallowed."""
     atexit._run_exitfuncs()  # gives semaphores of the libraries back, of which multiprocessing warns otherwise
     os._exit(1)
 

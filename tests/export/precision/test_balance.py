@@ -14,12 +14,15 @@ ir = pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
 
 from mvde.engines.base import Graph  # noqa: E402
-from mvde.export.precision import HeldOut, LowerOptions, lower_graph, targets  # noqa: E402
-from mvde.export.precision.balance import KINDS, NORMS, VALUES, balance, find_seams, powers_of_two  # noqa: E402
+from mvde.export.graph.load import load_fp32  # noqa: E402
+from mvde.export.graph.run import GraphSession  # noqa: E402
+from mvde.export.precision import HeldOut, LowerOptions, lower_graph  # noqa: E402
+from mvde.export.precision.balance import BalanceKind, balance, balancing_factors, find_balances  # noqa: E402
 from mvde.export.precision.calibrate import collect  # noqa: E402
-from mvde.export.precision.load import load_fp32  # noqa: E402
 from mvde.export.precision.quantize import find_products  # noqa: E402
-from mvde.export.precision.session import GraphSession  # noqa: E402
+from mvde.export.range_method import RangeMethod  # noqa: E402
+from mvde.precision import Precision  # noqa: E402
+from tests.export.precision.conftest import judged, widen_targets  # noqa: E402
 
 NUM_LAYERS = 4
 FACTOR = 30.0
@@ -54,24 +57,24 @@ def planted(exported: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory
     return path
 
 
-def test_every_kind_of_seam_is_found_and_depth_keeps_its_bits(
+def test_every_kind_of_activation_is_balanced_and_depth_keeps_its_bits(
     exported: tuple[Path, int], planted: Path, images: np.ndarray
 ) -> None:
     for path in (exported[0], planted):
-        base = load_fp32(path, "int8")
+        base = load_fp32(path, Precision.INT8)
         products = find_products(base.graph)
         axes = {item.activation: item.activation_axis for item in products.values()}
-        seams = find_seams(base.graph, products, collect(base, axes, images))
-        count = {kind: sum(seam.kind == kind for seam in seams) for kind in KINDS}
-        assert count[NORMS] == 2 * NUM_LAYERS
-        assert count[VALUES] == NUM_LAYERS
-        assert any(np.any(seam.factors != 1) for seam in seams)
+        balances = find_balances(base.graph, products, collect(base, axes, images))
+        count = {kind: sum(item.kind is kind for item in balances) for kind in BalanceKind}
+        assert count[BalanceKind.NORMS] == 2 * NUM_LAYERS
+        assert count[BalanceKind.VALUES] == NUM_LAYERS
+        assert any(np.any(item.factors != 1) for item in balances)
         balanced = base.clone()
-        balance(balanced, seams)
+        balance(balanced, balances)
         np.testing.assert_array_equal(GraphSession(balanced).depth(images), GraphSession(base).depth(images))
         reached = collect(balanced, axes, images)
-        for seam in seams:
-            assert reached[seam.activation].largest == pytest.approx(seam.largest, rel=1e-6)
+        for item in balances:
+            assert reached[item.activation].largest == pytest.approx(item.largest, rel=1e-6)
 
 
 def test_a_tower_with_outlier_channels_gains_much_and_the_record_says_so(
@@ -82,40 +85,39 @@ def test_a_tower_with_outlier_channels_gains_much_and_the_record_says_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(targets.TARGETS, "int8", targets.Target(1.0, 1.0))
-    monkeypatch.setitem(targets.GATE, "int8", targets.GateTolerance(1.0, 1.0, 1.0, 1.0))
+    widen_targets(monkeypatch, Precision.INT8)
     held_out = (HeldOut(random_images(3, 48, 80, 3, seed=1), "noise"),)
-    options = LowerOptions(images, held_out, method="minmax")
+    options = LowerOptions(images, held_out, method=RangeMethod.MINMAX)
 
     def mean_error(path: Path) -> tuple[float, dict[str, str]]:
-        record = lower_graph(Graph(path), "int8", tmp_path, options).precision
+        record = lower_graph(Graph(path), Precision.INT8, tmp_path, options).lowering
         assert record is not None
         assert record.calibration is not None
-        return record.gate.runs[0].measured.mean_rel, record.calibration.balanced
+        return judged(record).mean_rel, record.calibration.balanced
 
     balanced, reasons = mean_error(planted)
     usual, _ = mean_error(exported[0])
-    monkeypatch.setattr("mvde.export.precision.products.KINDS", ())
+    monkeypatch.setattr("mvde.export.precision.products.find_balances", lambda *given: [])
     unbalanced, none = mean_error(planted)
-    assert reasons[NORMS].startswith("balanced: balancing 8 moves the mean error from")
+    assert reasons[str(BalanceKind.NORMS)].startswith("balanced: balancing 8 moves the mean error from")
     assert none == {}
     assert unbalanced > 1.5 * usual
     assert balanced - usual < (unbalanced - usual) / 3  # most of what the outliers cost is won back
 
 
 def test_factors_are_powers_of_two_and_leave_channels_of_zeros_alone() -> None:
-    factors = powers_of_two(np.array([0.0, 1.0, 16.0, 1.0, 4.0]), np.array([1.0, 1.0, 1.0, 0.0, 0.25]))
+    factors = balancing_factors(np.array([0.0, 1.0, 16.0, 1.0, 4.0]), np.array([1.0, 1.0, 1.0, 0.0, 0.25]))
     np.testing.assert_array_equal(np.log2(factors), np.rint(np.log2(factors)))
     assert factors[0] == factors[3] == 1
     assert factors[2] == factors[4] == 4 * factors[1]
-    assert powers_of_two(np.array([1.0, 1e30]), np.ones(2)).max() <= 2**10
+    assert balancing_factors(np.array([1.0, 1e30]), np.ones(2)).max() <= 2**10
 
 
 @pytest.mark.parametrize("change", ["a second reader", "an output", "no constant scale"])
 def test_an_activation_that_something_else_reads_is_left(
     exported: tuple[Path, int], images: np.ndarray, change: str
 ) -> None:
-    base = load_fp32(exported[0], "int8")
+    base = load_fp32(exported[0], Precision.INT8)
     products = find_products(base.graph)
     axes = {item.activation: item.activation_axis for item in products.values()}
     statistics = collect(base, axes, images[:1])
@@ -128,5 +130,5 @@ def test_an_activation_that_something_else_reads_is_left(
     else:
         products = {name: dataclasses.replace(item) for name, item in products.items()}
         norm.inputs[1].const_value = None
-    seams = find_seams(base.graph, products, statistics)
-    assert value.name not in {seam.activation for seam in seams}
+    balances = find_balances(base.graph, products, statistics)
+    assert value.name not in {item.activation for item in balances}

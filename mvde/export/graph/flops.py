@@ -1,11 +1,13 @@
-"""How much arithmetic a graph is: floating-point operations of its products, from the shapes in the graph."""
+"""How much arithmetic a graph is: multiply-adds of its products, from the shapes in the graph."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mvde.errors import BackendError
+from mvde.export.graph.edit import is_constant, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,26 +22,48 @@ def count_flops(model: ir.Model) -> int:
 
     Raises :class:`BackendError` where the graph does not state a shape that the count needs.
     """
-    products = [node for node in model.graph.all_nodes() if node.op_type in _COUNTERS and not node.domain]
+    products = [node for node in model.graph.all_nodes() if _is_product(node)]
     if any(_lacks_shapes(node) for node in products):
         from onnx_ir.passes.common import ShapeInferencePass
 
         ShapeInferencePass()(model)
-    return sum(2 * _COUNTERS[node.op_type](node) for node in products)
+    return sum(2 * _multiply_adds(node) for node in products)
+
+
+def count_weight_multiply_adds(model: ir.Model) -> int:
+    """Multiply-adds by weights in one run of the graph (its whole batch), by which images are rationed.
+
+    Attention, whose two operands are both computed, is left out, as are products whose shapes are not known.
+    """
+    products = [node for node in model.graph if _is_product(node) and is_constant(node.inputs[1])]
+    return sum(_multiply_adds(node) for node in products if not _lacks_shapes(node))
+
+
+def _is_product(node: ir.Node) -> bool:
+    return node.op_type in _COUNTERS and not node.domain
+
+
+def _multiply_adds(node: ir.Node) -> int:
+    return _COUNTERS[node.op_type](node)
 
 
 def _lacks_shapes(node: ir.Node) -> bool:
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
-    return any(value.shape is None for value in values[:4])
+    return any(static_shape(value) is None for value in values[:4])
 
 
 def _conv(node: ir.Node) -> int:
-    """Multiply-adds: every output element reads one filter, (out, in / groups, *kernel)."""
+    """Every output element reads one filter, (out, in / groups, *kernel)."""
     return math.prod(_shape(node, node.outputs[0])) * math.prod(_shape(node, node.inputs[1])[1:])
 
 
+def _quantized_conv(node: ir.Node) -> int:
+    """As a convolution, whose filter comes behind the activation's scale and zero point."""
+    return math.prod(_shape(node, node.outputs[0])) * math.prod(_shape(node, node.inputs[3])[1:])
+
+
 def _conv_transpose(node: ir.Node) -> int:
-    """Multiply-adds: every input element is spread by one filter, (in, out / groups, *kernel)."""
+    """Every input element is spread by one filter, (in, out / groups, *kernel)."""
     return math.prod(_shape(node, node.inputs[0])) * math.prod(_shape(node, node.inputs[1])[1:])
 
 
@@ -53,7 +77,7 @@ def _gemm(node: ir.Node) -> int:
 
 
 def _attention(node: ir.Node) -> int:
-    """Multiply-adds of q kᵀ and of the weights times v, for (B, heads, N, size) or (B, N, heads * size) inputs."""
+    """Products of q kᵀ and of the weights with v, for (B, heads, N, size) or (B, N, heads * size) inputs."""
     query, key, value = (_shape(node, node.inputs[index]) for index in range(3))
     if len(query) == 4:
         scores = math.prod(query[:3]) * key[2]
@@ -63,22 +87,24 @@ def _attention(node: ir.Node) -> int:
     return scores * (query[2] + heads["q_num_heads"] * value[2] // heads["kv_num_heads"])
 
 
-_COUNTERS = {
+_COUNTERS: dict[str, Callable[[ir.Node], int]] = {
     "Conv": _conv,
     "ConvInteger": _conv,
-    "QLinearConv": lambda node: math.prod(_shape(node, node.outputs[0])) * math.prod(_shape(node, node.inputs[3])[1:]),
+    "QLinearConv": _quantized_conv,
     "ConvTranspose": _conv_transpose,
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
     "Gemm": _gemm,
     "Attention": _attention,
 }
+"""Multiply-adds of a node by its operator, the one table of what counts as arithmetic."""
 
 
 def _shape(node: ir.Node, value: ir.Value | None) -> tuple[int, ...]:
-    if value is None or value.shape is None or not value.shape.is_static():
+    shape = static_shape(value)
+    if shape is None:
         raise BackendError(
             f"the {node.op_type} node {node.name!r} has no fixed shape for {value.name if value else 'an input'!r}; "
             "its arithmetic cannot be counted"
         )
-    return value.shape.numpy()
+    return shape

@@ -11,17 +11,18 @@ import pytest
 pytest.importorskip("onnx_ir")
 ort = pytest.importorskip("onnxruntime")
 
+from mvde.export.graph.load import load_fp32  # noqa: E402
+from mvde.export.graph.run import GraphSession, largest_magnitudes  # noqa: E402
 from mvde.export.precision.cast import cast_nodes  # noqa: E402
-from mvde.export.precision.groups import bundles, node_groups  # noqa: E402
-from mvde.export.precision.load import load_fp32  # noqa: E402
+from mvde.export.precision.groups import first_bundles, node_groups  # noqa: E402
 from mvde.export.precision.probe import Probe  # noqa: E402
-from mvde.export.precision.session import GraphSession, largest_magnitudes  # noqa: E402
+from mvde.precision import Precision  # noqa: E402
 
 
 def test_every_group_measures_the_same_with_and_without_kept_tensors(
     exported: tuple[Path, int], random_images: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, images = load_fp32(exported[0], "fp16"), random_images(2, 48, 80, 3)
+    base, images = load_fp32(exported[0], Precision.FP16), random_images(2, 48, 80, 3)
     kept, plain = Probe(base, images, 16), Probe(base, images, 16, limit_bytes=0)
     groups = node_groups(base.graph)
     num_fed = []
@@ -34,7 +35,7 @@ def test_every_group_measures_the_same_with_and_without_kept_tensors(
     monkeypatch.setattr(GraphSession, "depth", counted)
     for lowered in groups:
         model = base.clone()
-        cast_nodes(model, "fp16", {name for group in groups for name in group.nodes} - set(lowered.nodes))
+        cast_nodes(model, Precision.FP16, {name for group in groups for name in group.nodes} - set(lowered.nodes))
         assert kept.measure(model, "") == plain.measure(model, "")
     assert set(num_fed[1::2]) == {0}
     assert num_fed[-2] == 1  # the tail alone starts from the network's output
@@ -42,9 +43,9 @@ def test_every_group_measures_the_same_with_and_without_kept_tensors(
 
 
 def test_groups_have_names_of_their_own_and_branches_begin_together(exported: tuple[Path, int]) -> None:
-    groups = node_groups(load_fp32(exported[0], "fp16").graph)
+    groups = node_groups(load_fp32(exported[0], Precision.FP16).graph)
     assert len({group.name for group in groups}) == len(groups)
-    first = bundles(groups)
+    first = first_bundles(groups)
     assert sorted(group.name for bundle in first for group in bundle) == sorted(group.name for group in groups)
     assert max(map(len, first)) == 2 * 4  # an attention and an MLP in each of the tower's layers
 
@@ -55,7 +56,7 @@ def test_largest_magnitudes_are_those_of_the_tensors_themselves(
     import onnx
 
     images = random_images(2, 48, 80, 3)
-    base = load_fp32(exported[0], "fp16")
+    base = load_fp32(exported[0], Precision.FP16)
     nodes = [node for node in base.graph if node.op_type in {"MatMul", "Conv"}]
     found = largest_magnitudes(base, [str(node.name) for node in nodes], images)
     model = onnx.load(str(exported[0]))

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mvde.artifact import load_artifact
+from mvde.artifact import load_graph
 from mvde.errors import BackendError, CheckpointError, UsageError
-from mvde.export import child
-from mvde.export.child import ChildTracer
+from mvde.export import subprocess_exporter
 from mvde.export.onnx import export_onnx
+from mvde.export.subprocess_exporter import SubprocessExporter
 
 if TYPE_CHECKING:
     from mvde.model import DepthModel
@@ -70,17 +70,13 @@ def test_a_child_writes_the_graph_that_this_process_writes(tiny_model: DepthMode
     checkpoint = tmp_path / "tiny.safetensors"
     tiny_model.save(checkpoint)
     told: list[str] = []
-    tracer = ChildTracer(partial(load, checkpoint), checkpoint)
-    (remote,) = export_onnx(tracer, [RESOLUTION], tmp_path / "remote", progress=told.append)
+    exporter = SubprocessExporter(partial(load, checkpoint), checkpoint)
+    (remote,) = export_onnx(exporter, [RESOLUTION], tmp_path / "remote", progress=told.append)
     assert num_children() == 0
     (local,) = export_onnx(tiny_model, [RESOLUTION], tmp_path / "local", checkpoint=checkpoint)
-    here, there = (load_artifact(path).manifest for path in (local, remote))
+    here, there = (load_graph(path).manifest for path in (local, remote))
     assert there.file == here.file  # the same bytes
-    assert (there.source, there.num_flops, there.parity.photos) == (
-        here.source,
-        here.num_flops,
-        here.parity.photos,
-    )
+    assert (there.source, there.num_flops, there.parity.photos) == (here.source, here.num_flops, here.parity.photos)
     assert [message.split(": ")[1] for message in told] == [
         "computing depth in PyTorch",
         "tracing",
@@ -93,32 +89,32 @@ def test_a_child_writes_the_graph_that_this_process_writes(tiny_model: DepthMode
     "error", [CheckpointError("no such file"), UsageError("twice"), MemoryError(), ValueError("x")]
 )
 def test_an_error_of_the_child_is_raised_here(error: Exception) -> None:
-    tracer = ChildTracer(partial(fail, error))
+    exporter = SubprocessExporter(partial(fail, error))
     with pytest.raises(type(error)) as caught:
-        tracer.facts()
+        exporter.facts()
     assert str(caught.value) == str(error)
     assert "in fail" in str(caught.value.__cause__)
-    tracer.close()
+    exporter.close()
     assert num_children() == 0
 
 
-def test_an_error_that_cannot_travel_is_named() -> None:
-    tracer = ChildTracer(fail_unportably)
+def test_an_error_that_cannot_be_pickled_is_named() -> None:
+    exporter = SubprocessExporter(fail_unportably)
     with pytest.raises(RuntimeError, match="TwoArguments: 1 and 2"):
-        tracer.facts()
-    tracer.close()
+        exporter.facts()
+    exporter.close()
 
 
 def test_a_child_that_is_killed_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="was killed, as the system does when memory runs out"):
-        export_onnx(ChildTracer(die), [RESOLUTION], tmp_path / "export")
+        export_onnx(SubprocessExporter(die), [RESOLUTION], tmp_path / "export")
     assert not (tmp_path / "export").exists()
     assert num_children() == 0
 
 
 @pytest.mark.parametrize("load", [sleep, sleep_deaf])
 def test_closing_ends_a_child_at_work(load: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "_SECONDS_TO_END", 0.5)
+    monkeypatch.setattr(subprocess_exporter, "_SECONDS_TO_END", 0.5)
 
     def interrupted(self: Any, request: Any, progress: Any) -> Any:
         self._is_at_work = True
@@ -126,7 +122,7 @@ def test_closing_ends_a_child_at_work(load: Callable[[], Any], tmp_path: Path, m
         time.sleep(3.0)  # the child has come to its sleep
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(child._Child, "ask", interrupted)
+    monkeypatch.setattr(subprocess_exporter._Child, "ask", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        export_onnx(ChildTracer(load), [RESOLUTION], tmp_path / "export")
+        export_onnx(SubprocessExporter(load), [RESOLUTION], tmp_path / "export")
     assert num_children() == 0

@@ -13,7 +13,7 @@ ir = pytest.importorskip("onnx_ir")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from mvde.errors import BackendError  # noqa: E402
-from mvde.export import serialize  # noqa: E402
+from mvde.export.graph import save  # noqa: E402
 from mvde.files import sha256_file  # noqa: E402
 
 
@@ -38,7 +38,7 @@ def make_model(num_layers: int = 3, op: str = "MatMul") -> onnx.ModelProto:
 
 def test_streamed_file_is_the_same_message(tmp_path: Path) -> None:
     model = make_model()
-    records = serialize.save_model(ir.from_proto(model), tmp_path / "a.onnx", {"mvde.version": "1", "mvde.name": "a"})
+    records = save.save_model(ir.from_proto(model), tmp_path / "a.onnx", {"mvde.version": "1", "mvde.name": "a"})
     written = onnx.load(str(tmp_path / "a.onnx"))
     assert [record.name for record in records] == ["a.onnx"]
     assert records[0].sha256 == sha256_file(tmp_path / "a.onnx")
@@ -59,18 +59,18 @@ def test_streamed_file_computes_the_same(tmp_path: Path) -> None:
     model = make_model()
     x = np.random.default_rng(1).normal(size=(2, 64)).astype(np.float32)
     expected = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})[0]
-    serialize.save_model(ir.from_proto(model), tmp_path / "a.onnx", {})
+    save.save_model(ir.from_proto(model), tmp_path / "a.onnx", {})
     session = ort.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-4)
 
 
 def test_weights_past_the_limit_go_into_a_second_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ort = pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(serialize, "MAX_INLINE_BYTES", 10_000)
+    monkeypatch.setattr(save, "MAX_INLINE_BYTES", 10_000)
     model = make_model()
     x = np.random.default_rng(1).normal(size=(2, 64)).astype(np.float32)
     expected = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})[0]
-    records = serialize.save_model(ir.from_proto(model), tmp_path / "a.onnx", {})
+    records = save.save_model(ir.from_proto(model), tmp_path / "a.onnx", {})
     assert [record.name for record in records] == ["a.onnx", "a.data"]
     assert records[0].size_bytes < 10_000 < 3 * 64 * 64 * 4 <= records[1].size_bytes
     session = ort.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
@@ -79,12 +79,12 @@ def test_weights_past_the_limit_go_into_a_second_file(tmp_path: Path, monkeypatc
 
 def test_graph_that_the_checker_refuses_is_a_backend_error(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"checker refuses.*a\.onnx"):
-        serialize.save_model(ir.from_proto(make_model(op="NoSuchOperator")), tmp_path / "a.onnx", {})
+        save.save_model(ir.from_proto(make_model(op="NoSuchOperator")), tmp_path / "a.onnx", {})
     assert not (tmp_path / "a.onnx").exists()
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 16_383, 16_384, 2**31, 2**35 + 1])
 def test_varint_is_protobufs(value: int) -> None:
-    encoded = serialize._varint(value)
+    encoded = save._varint(value)
     # A protobuf message with one integer field: key 2 << 3 | 0 is OperatorSetIdProto.version.
     assert onnx.OperatorSetIdProto.FromString(b"\x10" + encoded).version == value

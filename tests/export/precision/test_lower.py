@@ -12,18 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvde.artifact import Artifact
+from mvde.artifact import GraphArtifact
 from mvde.engines.base import Graph
-from mvde.engines.openvino import shared_core
+from mvde.engines.openvino.library import shared_core
 from mvde.errors import BackendError, ParityError, UsageError
-from mvde.export.precision import HeldOut, LowerOptions, lower_graph, targets
+from mvde.export.precision import HeldOut, LowerOptions, lower_graph
+from mvde.export.precision.targets import Target
+from mvde.export.range_method import RangeMethod
+from mvde.precision import LOWERED, Precision
+from tests.export.precision.conftest import judged, widen_targets
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-Typed = dict[str, Graph]
+Typed = dict[Precision, Graph]
 RESOLUTION = (48, 80)
-WIDE = targets.Target(1.0, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +48,10 @@ def typed(exported: tuple[Path, int], options: LowerOptions, tmp_path_factory: p
     """
     path, opset = exported
     folder = tmp_path_factory.mktemp("typed")
-    wanted = ("fp16", "bf16", "int8", "fp8") if opset >= 22 else ("fp16", "int8")
+    wanted = LOWERED if opset >= 22 else (Precision.FP16, Precision.INT8)
     with pytest.MonkeyPatch.context() as patch:
-        _widen(patch, "fp16", "int8", "fp8")
+        widen_targets(patch, Precision.FP16, Precision.INT8, Precision.FP8)
         return {name: lower_graph(Graph(path), name, folder, options) for name in wanted}
-
-
-def _widen(patch: pytest.MonkeyPatch, *precisions: str) -> None:
-    """A model of random weights on noise is worse than what the targets and the gate are made for."""
-    for name in precisions:
-        patch.setitem(targets.TARGETS, name, WIDE)
-        patch.setitem(targets.GATE, name, targets.GateTolerance(1.0, 1.0, 1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +77,10 @@ def test_typed_graphs_pass_the_checker_and_keep_their_interface(typed: Typed) ->
 
 
 def test_weights_are_stored_in_the_precision(typed: Typed, exported: tuple[Path, int]) -> None:
-    stored = {"fp16": 10, "bf16": 16, "int8": 3, "fp8": 17}  # of onnx.TensorProto
+    numbers = {"fp16": 10, "bf16": 16, "int8": 3, "fp8": 17}  # of onnx.TensorProto
     for name, graph in typed.items():
         model = onnx.load(str(graph.path))
-        assert stored[name] in {tensor.data_type for tensor in model.graph.initializer}
+        assert numbers[name] in {tensor.data_type for tensor in model.graph.initializer}
         assert graph.path.stat().st_size < exported[0].stat().st_size
 
 
@@ -92,7 +88,7 @@ def test_the_record_says_what_is_in_the_file(typed: Typed, exported: tuple[Path,
     plain = onnx.load(str(exported[0]))
     num_norms = sum(node.op_type == "LayerNormalization" for node in plain.graph.node)
     for name, graph in typed.items():
-        record = graph.precision
+        record = graph.lowering
         assert record is not None
         assert record.precision == name
         assert record.num_layer_norm == num_norms
@@ -107,7 +103,7 @@ def test_the_record_says_what_is_in_the_file(typed: Typed, exported: tuple[Path,
 
 
 def test_no_cast_lands_inside_an_attention_or_a_normalisation(typed: Typed) -> None:
-    for name in {"fp16", "bf16"} & set(typed):
+    for name in {Precision.FP16, Precision.BF16} & set(typed):
         graph = onnx.load(str(typed[name].path)).graph
         casts = {node.output[0] for node in graph.node if node.op_type == "Cast"}
         for node in graph.node:
@@ -123,18 +119,16 @@ def test_onnx_s_own_evaluator_computes_the_depth_that_was_judged(
     for name, graph in typed.items():
         if name == "bf16":
             continue  # NumPy has no bf16, and the evaluator no way round it
-        assert graph.precision is not None
         evaluated = onnx.reference.ReferenceEvaluator(str(graph.path)).run(None, {"image": images[:1]})[0]
         error = float(np.mean(np.abs(evaluated - reference) / reference))
-        judged = graph.precision.gate.runs[0].measured.mean_rel
-        assert error < 3 * judged + 1e-4, name
+        assert error < 3 * judged(graph.lowering).mean_rel + 1e-4, name
 
 
 def test_quantised_graphs_run_in_onnxruntime_s_basic_form(
     typed: Typed, exported: tuple[Path, int], images: np.ndarray
 ) -> None:
     reference = _depth(exported[0], images)
-    error = np.abs(_depth(typed["fp16"].path, images) - reference) / reference
+    error = np.abs(_depth(typed[Precision.FP16].path, images) - reference) / reference
     assert error.mean() < 5e-3  # a tenth of what a wrong dtype or scale anywhere does to it
 
 
@@ -147,11 +141,10 @@ def test_openvino_reads_the_files_and_gives_their_depth(
     for name, graph in typed.items():
         if name == "fp8":
             continue  # no CPU computes it, and mvde builds no such engine
-        assert graph.precision is not None
         compiled = shared_core().compile_model(str(graph.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         depth = compiled([images[:1]])[0]
         error = float(np.mean(np.abs(depth - reference) / reference))
-        assert error < 3 * graph.precision.gate.runs[0].measured.mean_rel + 1e-4, name
+        assert error < 3 * judged(graph.lowering).mean_rel + 1e-4, name
 
 
 PARSE = """
@@ -173,7 +166,7 @@ for path, promised in json.load(sys.stdin).items():
 def test_tensorrt_rtx_parses_the_files_and_finds_what_they_promise(typed: Typed) -> None:
     pytest.importorskip("tensorrt_rtx")
     keys = ("precision", "onnx_sha256", "num_by_dtype", "num_attention", "num_layer_norm")
-    promised = {str(graph.path): {key: getattr(graph.precision, key) for key in keys} for graph in typed.values()}
+    promised = {str(graph.path): {key: getattr(graph.lowering, key) for key in keys} for graph in typed.values()}
     done = subprocess.run(
         [sys.executable, "-c", PARSE],
         input=json.dumps(promised),
@@ -197,7 +190,7 @@ def test_polygraphy_inspects_the_files(typed: Typed) -> None:
 
 
 def test_activations_beyond_fp16_stay_in_fp32_with_the_number(
-    tmp_path: Path, write_graph: Callable[..., Artifact], random_images: Callable[..., np.ndarray]
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], random_images: Callable[..., np.ndarray]
 ) -> None:
     source = write_graph(tmp_path / "export")
     model = onnx.load(str(source.path))
@@ -206,7 +199,7 @@ def test_activations_beyond_fp16_stay_in_fp32_with_the_number(
     weight.CopyFrom(onnx.numpy_helper.from_array(big, "weight"))
     onnx.save(model, str(source.path))
     chosen = LowerOptions(random_images(4, 32, 48, 3), (HeldOut(random_images(2, 32, 48, 3, seed=3), "noise"),))
-    record = lower_graph(Graph(source.path), "fp16", tmp_path, chosen).precision
+    record = lower_graph(Graph(source.path), Precision.FP16, tmp_path, chosen).lowering
     assert record is not None
     assert record.num_by_dtype == {"fp32": 3}
     assert "too near to fp16's largest number" in record.kept[0].reason
@@ -215,41 +208,39 @@ def test_activations_beyond_fp16_stay_in_fp32_with_the_number(
 def test_past_the_tolerance_nothing_is_written_and_the_worst_groups_are_named(
     newest: Path, options: LowerOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strict = dataclasses.replace(targets.GATE["int8"], mean_rel=1e-9)
-    monkeypatch.setitem(targets.GATE, "int8", strict)
-    monkeypatch.setitem(targets.TARGETS, "int8", WIDE)
-    chosen = dataclasses.replace(options, method="minmax")
+    widen_targets(monkeypatch, Precision.INT8, mean_rel=1e-9)
+    chosen = dataclasses.replace(options, method=RangeMethod.MINMAX)
     with pytest.raises(
         ParityError, match=r"mean \|Δdepth\|/depth is .*, allowed 1\.0e-09.*move depth most: \S+ .*mean"
     ):
-        lower_graph(Graph(newest), "int8", tmp_path, chosen)
+        lower_graph(Graph(newest), Precision.INT8, tmp_path, chosen)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_target_that_quantisation_misses_keeps_groups_with_what_was_measured(
     newest: Path, typed: Typed, options: LowerOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = typed["int8"].precision
+    free = typed[Precision.INT8].lowering
     assert free is not None
-    reached = free.gate.runs[0].measured.mean_rel
-    _widen(monkeypatch, "int8")
-    monkeypatch.setitem(targets.TARGETS, "int8", targets.Target(reached / 2, 1.0))
-    chosen = dataclasses.replace(options, method="minmax")
-    held = lower_graph(Graph(newest), "int8", tmp_path, chosen).precision
+    reached = judged(free).mean_rel
+    widen_targets(monkeypatch, Precision.INT8, target=Target(reached / 2, 1.0))
+    chosen = dataclasses.replace(options, method=RangeMethod.MINMAX)
+    held = lower_graph(Graph(newest), Precision.INT8, tmp_path, chosen).lowering
     assert held is not None
     assert len(held.kept) > len(free.kept)
-    assert held.gate.runs[0].measured.mean_rel < free.gate.runs[0].measured.mean_rel
+    assert judged(held).mean_rel < reached
     assert "int8 there alone moves depth by" in held.kept[0].reason
 
 
 def test_the_rest_of_a_quantised_graph_can_be_fp16(
     newest: Path, options: LowerOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _widen(monkeypatch, "int8", "fp16")
-    graph = lower_graph(Graph(newest), "int8", tmp_path, dataclasses.replace(options, rest="fp16", method="minmax"))
+    widen_targets(monkeypatch, Precision.INT8, Precision.FP16)
+    chosen = dataclasses.replace(options, rest=Precision.FP16, method=RangeMethod.MINMAX)
+    graph = lower_graph(Graph(newest), Precision.INT8, tmp_path, chosen)
     assert graph.path.name.endswith(".int8-fp16.onnx")
-    assert graph.precision is not None
-    counts = graph.precision.num_by_dtype
+    assert graph.lowering is not None
+    counts = graph.lowering.num_by_dtype
     assert counts["int8"] > 0
     assert counts["fp16"] > counts.get("fp32", 0)
 
@@ -257,18 +248,20 @@ def test_the_rest_of_a_quantised_graph_can_be_fp16(
 def test_a_typed_graph_is_not_lowered_again(typed: Typed, options: LowerOptions, tmp_path: Path) -> None:
     for graph in typed.values():
         with pytest.raises(UsageError, match=r"is typed already .* give the fp32 graph"):
-            lower_graph(graph, "int8", tmp_path, options)
+            lower_graph(graph, Precision.INT8, tmp_path, options)
 
 
 def test_an_opset_without_the_dtype_names_the_one_that_has_it(
-    write_graph: Callable[..., Artifact], tmp_path: Path
+    write_graph: Callable[..., GraphArtifact], tmp_path: Path
 ) -> None:
     source = write_graph(tmp_path / "export")
     with pytest.raises(UsageError, match=r"opset 20, .* cannot be bf16; it needs 22 .* mvde export --opset 23"):
-        lower_graph(Graph(source.path), "bf16", tmp_path)
+        lower_graph(Graph(source.path), Precision.BF16, tmp_path)
 
 
-def test_an_operator_that_onnx_does_not_know_is_named(write_graph: Callable[..., Artifact], tmp_path: Path) -> None:
+def test_an_operator_that_onnx_does_not_know_is_named(
+    write_graph: Callable[..., GraphArtifact], tmp_path: Path
+) -> None:
     source = write_graph(tmp_path / "export")
     model = onnx.load(str(source.path))
     model.graph.node[2].domain, model.graph.node[2].op_type = "com.example", "Magic"
@@ -276,22 +269,34 @@ def test_an_operator_that_onnx_does_not_know_is_named(write_graph: Callable[...,
     model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
     onnx.save(model, str(source.path))
     with pytest.raises(BackendError, match=r"'the odd one' \(com\.example\.Magic\)"):
-        lower_graph(Graph(source.path), "fp16", tmp_path)
+        lower_graph(Graph(source.path), Precision.FP16, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("precision", "changes", "message"),
     [
-        ("fp32", {}, "cannot write a fp32 graph; expected one of fp16, bf16, int8, fp8"),
-        ("int8", {"method": "guess"}, "calibration method 'guess' is unknown"),
-        ("int8", {"rest": "int4"}, "cannot be 'int4'; use fp32 or fp16"),
-        ("int8", {"calibration": np.zeros((0, 32, 48, 3), np.uint8)}, r"with K at least 1, but got \(0, 32, 48, 3\)"),
-        ("int8", {"calibration": np.zeros((4, 8, 8, 3), np.uint8)}, r"\(K, 32, 48, 3\) uint8"),
-        ("int8", {"calibration": np.zeros((4, 32, 48, 3), np.float32)}, "float32"),
+        (Precision.FP32, {}, "cannot write a fp32 graph; expected one of fp16, bf16, int8, fp8"),
+        (
+            Precision.INT8,
+            {"method": "guess"},
+            "calibration method 'guess' is unknown; use auto, minmax, percentile, entropy",
+        ),
+        (Precision.INT8, {"rest": "int4"}, "cannot be int4; use fp32 or fp16"),
+        (
+            Precision.INT8,
+            {"calibration": np.zeros((0, 32, 48, 3), np.uint8)},
+            r"with K at least 1, but got \(0, 32, 48, 3\)",
+        ),
+        (Precision.INT8, {"calibration": np.zeros((4, 8, 8, 3), np.uint8)}, r"\(K, 32, 48, 3\) uint8"),
+        (Precision.INT8, {"calibration": np.zeros((4, 32, 48, 3), np.float32)}, "float32"),
     ],
 )
 def test_wrong_options_say_what_is_right(
-    write_graph: Callable[..., Artifact], tmp_path: Path, precision: str, changes: dict[str, object], message: str
+    write_graph: Callable[..., GraphArtifact],
+    tmp_path: Path,
+    precision: Precision,
+    changes: dict[str, object],
+    message: str,
 ) -> None:
     source = write_graph(tmp_path / "export")
     with pytest.raises(UsageError, match=message):
@@ -301,4 +306,4 @@ def test_wrong_options_say_what_is_right(
 def test_a_file_that_is_no_graph_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"not protobuf")
     with pytest.raises(BackendError, match=r"cannot read .*broken\.onnx as an ONNX graph"):
-        lower_graph(Graph(tmp_path / "broken.onnx"), "fp16", tmp_path)
+        lower_graph(Graph(tmp_path / "broken.onnx"), Precision.FP16, tmp_path)

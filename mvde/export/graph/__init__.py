@@ -1,0 +1,1 @@
+"""ONNX graphs in memory: dtypes, reading and checking, editing, counting, running and saving. No PyTorch."""

@@ -1,0 +1,76 @@
+"""What of a graph is lowered to a float format: decided on calibration images, with the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvde.export.graph.run import largest_magnitudes
+from mvde.export.precision import targets
+from mvde.export.precision.cast import cast_nodes, refused_nodes
+from mvde.export.precision.decide import decide
+from mvde.export.precision.groups import Group, node_groups
+from mvde.export.precision.lowered_model import LoweredModel, kept_nodes
+from mvde.export.precision.probe import Probe
+from mvde.precision import Precision
+from mvde.records import KeptNodes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+FP16_HEADROOM = 4.0
+"""Factor that the largest activation of the calibration images must leave below fp16's largest number: depth maps of
+other scenes drove activations of the shipped model to 2.4 times what the photographs did."""
+
+
+def lower_floats(base: ir.Model, precision: Precision, probe: Probe) -> LoweredModel:
+    """``base`` with every group in ``precision`` that its effect on depth and its activations' range allow."""
+    groups = node_groups(base.graph)
+    probe.progress("ranges of activations")
+    ranges = _too_large(base, groups, probe.images) if precision is Precision.FP16 else {}
+
+    def lower(lowered: Collection[Group]) -> ir.Model:
+        wanted = {name for group in lowered for name in group.nodes}
+        copy = base.clone()
+        cast_nodes(copy, precision, {name for group in groups for name in group.nodes} - wanted)
+        return copy
+
+    decision = decide(groups, lower, probe, targets.target(precision), ranges)
+    kept = kept_nodes(decision, precision, ranges)
+    refused = refused_nodes(base, precision)
+    if refused:
+        why = next(iter(refused.values()))
+        kept = (*kept, KeptNodes("nodes without the dtype", Precision.FP32, len(refused), why))
+    return LoweredModel(lower(decision.lowered), decision, kept)
+
+
+def lower_rest(quantized: LoweredModel, base: ir.Model, rest: Precision, probe: Probe) -> LoweredModel:
+    """``quantized`` with the nodes that are not quantised in ``rest``, but for the groups that it does not suit.
+
+    Those are found on ``base``, the fp32 graph: beside quantisation a changed last bit sends numbers to the next step,
+    so that every group would seem to move depth.
+    """
+    floats = lower_floats(base, rest, probe)
+    model = quantized.model.clone()
+    cast_nodes(model, rest, {name for group in floats.decision.kept for name in group.nodes})
+    in_fp32 = {item.group for item in floats.kept}
+    others = tuple(replace(item, dtype=rest) for item in quantized.kept if item.group not in in_fp32)
+    return replace(quantized, model=model, kept=others + floats.kept)
+
+
+def _too_large(base: ir.Model, groups: Sequence[Group], images: NDArray[np.uint8]) -> dict[str, str]:
+    """Groups whose activations come too near to fp16's largest number on the images → what they reach."""
+    group_of = {name: group.name for group in groups for name in group.nodes}
+    largest: dict[str, float] = {}
+    for name, reached in largest_magnitudes(base, list(group_of), images).items():
+        largest[group_of[name]] = max(largest.get(group_of[name], 0.0), reached)
+    limit = Precision.FP16.largest
+    return {
+        name: f"its activations reach {reached:.3g}, too near to fp16's largest number {limit:g}"
+        for name, reached in largest.items()
+        if not reached * FP16_HEADROOM <= limit
+    }
