@@ -185,6 +185,7 @@ def runtime_frame(
     from mvde.engines.store import engine_folder
     from mvde.export.onnx import export_onnx
     from mvde.export.precision import lowerer
+    from mvde.export.precision.images import lower_options
     from mvde.image import read_photographs
     from mvde.runtime.placement import Fit, fitted
 

@@ -106,6 +106,7 @@ ALLOWED = {
         "precision",
         "config",
         "resolution",
+        "camera",
         "image",
         "records",
         "manifest",

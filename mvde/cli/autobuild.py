@@ -129,27 +129,38 @@ def _build_in_child(missing: MissingEngine, cpus: Sequence[int] | None) -> None:
     context = multiprocessing.get_context("spawn")  # a forked copy of a process with threads may hang
     line, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(theirs, missing, cpus), name="mvde-build", daemon=True)
-    # The child inherits the mask: Ctrl-C reaches its whole group, but it is this process that ends it, and once.
-    resource_tracker.ensure_running()  # which start() would do otherwise, and take the mask off again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # which start() would do otherwise, and let Ctrl-C through again
     try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    theirs.close()  # so that the end of the child is the end of the line
-    try:
+        with _ctrl_c_held_back():
+            process.start()
+        theirs.close()  # so that the end of the child is the end of the line
         error, trace = line.recv()
     except EOFError as ended:
         process.join()
         raise BackendError(_how_it_ended(process.exitcode)) from ended
     except BaseException:
-        process.terminate()
+        if process.is_alive():
+            process.terminate()
         raise
     finally:
-        process.join()
+        if process.pid is not None:
+            process.join()
         line.close()
     if error is not None:
         raise error from _ChildTraceback(trace)
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back until the block has ended; a child that is started inside never gets it.
+
+    It reaches the whole group, but this process is the one that ends the child, and once.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _ChildTraceback(Exception):  # noqa: N818 - never raised by itself; it is shown as another error's cause

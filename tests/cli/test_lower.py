@@ -110,7 +110,7 @@ def test_a_rest_that_an_engine_cannot_have_is_refused(workspace: Path, capsys: p
     assert cli.execute(["build", "--res", "32x48", "-e", "openvino:fp32", "--rest", "fp32"]) == 2
     assert "--rest is for engines in int8 and fp8, but this is openvino:fp32" in capsys.readouterr().err
     assert cli.execute(["build", "--res", "32x48", "-e", "onnxruntime:int8", "--rest", "bf16"]) == 2
-    assert "cannot be bf16; use fp32" in capsys.readouterr().err.replace("cannot compute in bf16", "cannot be bf16")
+    assert "bf16; use fp32" in capsys.readouterr().err
     assert cli.execute(["build", "--res", "32x48", "-e", "openvino:int8", "--rest", "fp8"]) == 2
     assert "'fp8' is not one of 'fp32', 'fp16', 'bf16'" in capsys.readouterr().err
     assert _built(workspace / "engines") == []

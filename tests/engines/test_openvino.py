@@ -106,9 +106,10 @@ def test_a_precision_that_the_cpu_has_is_what_runs(
 def quantized(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Graph:
     """The network with its products in int8, decided and judged on photographs."""
     from mvde.export.precision import LowerOptions, lower_graph
+    from mvde.export.range_method import RangeMethod
 
     return lower_graph(
-        Graph(network), Precision.INT8, tmp_path_factory.mktemp("quantized"), LowerOptions(method="minmax")
+        Graph(network), Precision.INT8, tmp_path_factory.mktemp("quantized"), LowerOptions(method=RangeMethod.MINMAX)
     )
 
 

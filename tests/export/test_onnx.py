@@ -121,7 +121,7 @@ def test_layers_past_the_last_tap_are_not_exported(exported: Exported) -> None:
     assert not any(f"layers.{NUM_LAYERS}." in name for name in names)
 
 
-def test_file_tells_nothing_of_the_machine(exported: Exported) -> None:
+def test_file_contains_no_paths_of_the_machine(exported: Exported) -> None:
     content = exported[0].read_bytes()
     for path in (*site.getsitepackages(), str(Path.cwd()), str(Path.home())):
         assert path.encode() not in content

@@ -98,7 +98,7 @@ def test_an_error_of_the_child_is_raised_here(error: Exception) -> None:
     assert num_children() == 0
 
 
-def test_an_error_that_cannot_travel_is_named() -> None:
+def test_an_error_that_cannot_be_pickled_is_named() -> None:
     exporter = SubprocessExporter(fail_unportably)
     with pytest.raises(RuntimeError, match="TwoArguments: 1 and 2"):
         exporter.facts()

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.export.graph.edit import add_initializer, constant
+from mvde.export.graph.edit import (
+    add_initializer,
+    constant,
+    has_constant_operands,
+    ints,
+    is_op,
+    is_private,
+    number,
+    optional_input,
+    text,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,14 +37,12 @@ def fold_affine_into_conv(model: ir.Model) -> int:
 
 
 def _is_unpadded_conv(node: ir.Node) -> bool:
-    if node.op_type != "Conv" or node.domain:
-        return False
-    pads, group, auto_pad = (node.attributes.get(name) for name in ("pads", "group", "auto_pad"))
     return (
-        (pads is None or not any(pads.as_ints()))
-        and (group is None or group.as_int() == 1)
-        and (auto_pad is None or auto_pad.as_string() in {"NOTSET", "VALID"})
-        and all(value is None or value.const_value is not None for value in node.inputs[1:])
+        is_op(node, "Conv")
+        and not any(ints(node, "pads", ()))
+        and number(node, "group", 1) == 1
+        and text(node, "auto_pad", "NOTSET") in {"NOTSET", "VALID"}
+        and has_constant_operands(node)
     )
 
 
@@ -48,7 +56,8 @@ def _fold_chain(graph: ir.Graph, conv: ir.Node) -> bool:
         scale, shift = scale * step_scale, scale * step_shift + shift
     if source is conv.inputs[0]:
         return False
-    bias = constant(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else 0.0
+    old_bias = optional_input(conv, 2)
+    bias = 0.0 if old_bias is None else constant(old_bias)
     dtype = conv.inputs[1].dtype.numpy()  # type: ignore[union-attr]
     folded_bias = bias + np.einsum("ochw,c->o", weight, shift)
     new = [(weight * scale[None, :, None, None]).astype(dtype), folded_bias.astype(dtype)]
@@ -65,9 +74,7 @@ def _affine_step(
 ) -> tuple[ir.Value, NDArray[np.float64], NDArray[np.float64]] | None:
     """(x, a, b) with ``value = a x + b`` per channel, if ``value`` is made so and nothing else reads it."""
     node = value.producer() if value is not None else None
-    if value is None or node is None or node.op_type not in _AFFINE_OPS or node.domain:
-        return None
-    if len(value.uses()) != 1 or value.is_graph_output():
+    if value is None or node is None or not is_op(node, *_AFFINE_OPS) or not is_private(value):
         return None
     data, operand = node.inputs
     if node.op_type in {"Add", "Mul"} and data is not None and data.const_value is not None:

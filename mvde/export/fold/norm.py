@@ -10,9 +10,11 @@ from mvde.export.graph.edit import (
     add_constant_after,
     add_initializer,
     constant,
+    has_constant_operands,
     is_constant,
     is_op,
     number,
+    optional_input,
     set_constant,
     sole_reader,
     static_shape,
@@ -37,11 +39,9 @@ def fold_norm_into_products(model: ir.Model) -> int:
 def _is_affine(node: ir.Node) -> bool:
     """Whether the node normalises the last axis, with known scale and shift that are not yet one and nothing."""
     shape = static_shape(node.inputs[0])
-    known = all(is_constant(value) for value in node.inputs[1:] if value is not None)
-    if shape is None or not known or number(node, "axis", -1) not in (-1, len(shape) - 1):
+    if shape is None or not has_constant_operands(node) or number(node, "axis", -1) not in (-1, len(shape) - 1):
         return False
-    has_shift = len(node.inputs) > 2 and node.inputs[2] is not None
-    return has_shift or bool(np.any(constant(node.inputs[1]) != 1.0))
+    return optional_input(node, 2) is not None or bool(np.any(constant(node.inputs[1]) != 1.0))
 
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
@@ -50,11 +50,11 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     if not readers or output.is_graph_output() or not all(_is_product_of(node, output) for node in readers):
         return False
     scale = constant(norm.inputs[1])
-    shift = constant(norm.inputs[2]) if len(norm.inputs) > 2 and norm.inputs[2] is not None else None
+    shift = optional_input(norm, 2)
     for product in readers:
         weight = constant(product.inputs[1])
         if shift is not None:
-            _add_bias(product, shift @ weight)
+            _add_bias(product, constant(shift) @ weight)
         set_constant(product, 1, weight * scale[:, None])
     dtype = norm.inputs[1].dtype.numpy()  # type: ignore[union-attr]
     norm.replace_input_with(1, add_initializer(graph, "normalized.scale", np.ones(scale.shape, dtype)))

@@ -11,9 +11,9 @@ from mvde.export.graph.edit import (
     add_node,
     constant,
     ints,
-    is_constant,
+    is_dense_conv,
     is_op,
-    number,
+    optional_input,
     replace,
     sole_reader,
     static_shape,
@@ -69,9 +69,10 @@ def _embed(graph: ir.Graph, conv: ir.Node) -> bool:
     (result,) = add_node(
         tokens, "MatMul", [flat, add_initializer(graph, f"{stem}.matrix", matrix.astype(dtype))], [out]
     )
-    if len(conv.inputs) > 2 and conv.inputs[2] is not None:
-        bias = add_initializer(graph, f"{stem}.row", constant(conv.inputs[2]).astype(dtype))
-        (result,) = add_node(tokens, "Add", [result, bias], [out])
+    bias = optional_input(conv, 2)
+    if bias is not None:
+        row = add_initializer(graph, f"{stem}.row", constant(bias).astype(dtype))
+        (result,) = add_node(tokens, "Add", [result, row], [out])
     replace(tokens.outputs[0], result)
     return True
 
@@ -79,11 +80,9 @@ def _embed(graph: ir.Graph, conv: ir.Node) -> bool:
 def _is_patch_conv(conv: ir.Node, weight_shape: tuple[int, ...]) -> bool:
     size = weight_shape[2:]
     return (
-        size[0] == size[1]
+        is_dense_conv(conv)
+        and size[0] == size[1]
         and ints(conv, "strides", (1, 1)) == size
         and not any(ints(conv, "pads", (0, 0, 0, 0)))
-        and set(ints(conv, "dilations", (1, 1))) == {1}
-        and number(conv, "group", 1) == 1
         and text(conv, "auto_pad", "NOTSET") in {"NOTSET", "VALID"}
-        and all(is_constant(value) for value in conv.inputs[1:] if value is not None)
     )

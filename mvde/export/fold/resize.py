@@ -13,8 +13,10 @@ from mvde.export.graph.edit import (
     graph_of,
     ints,
     is_constant,
+    is_dense_conv,
     is_op,
     number,
+    optional_input,
     replace,
     sole_reader,
     static_shape,
@@ -45,7 +47,7 @@ def _is_spatial_linear(node: ir.Node) -> bool:
         and after is not None
         and len(before) == 4
         and before[:2] == after[:2]
-        and not (len(node.inputs) > 1 and node.inputs[1] is not None)  # a region of interest
+        and optional_input(node, 1) is None  # a region of interest
         and all(is_constant(value) for value in node.inputs[2:] if value is not None)
     )
 
@@ -105,7 +107,7 @@ def _convolve_first(resize: ir.Node) -> bool:
         resize, "Conv", [resize.inputs[0], *conv.inputs[1:]], [(*shape, *before[2:])], dict(conv.attributes.items())
     )
     operands: list[ir.Value | None] = [convolved, None, *resize.inputs[2:]]
-    sizes = resize.inputs[3] if len(resize.inputs) > 3 else None
+    sizes = optional_input(resize, 3)
     if sizes is not None and sizes.const_value is not None and sizes.const_value.size:
         operands[3] = add_initializer(
             graph_of(resize), f"{sizes.name}.narrow", np.asarray([*shape, *after[2:]], np.int64)
@@ -118,14 +120,13 @@ def _convolve_first(resize: ir.Node) -> bool:
 def _is_pointwise(node: ir.Node) -> bool:
     shape = static_shape(node.inputs[1]) if is_op(node, "Conv") else None
     return (
-        shape is not None
+        is_dense_conv(node)
+        and shape is not None
         and len(shape) == 4
         and shape[2:] == (1, 1)
         and set(ints(node, "strides", (1, 1))) == {1}
         and not any(ints(node, "pads", (0, 0, 0, 0)))
-        and number(node, "group", 1) == 1
         and text(node, "auto_pad", "NOTSET") in {"NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"}
-        and all(is_constant(value) for value in node.inputs[1:] if value is not None)
     )
 
 

@@ -11,9 +11,9 @@ from mvde.export.graph.edit import (
     add_node,
     constant,
     ints,
-    is_constant,
+    is_dense_conv,
     is_op,
-    number,
+    optional_input,
     replace,
     static_shape,
     text,
@@ -35,7 +35,7 @@ def spread_by_depth_to_space(model: ir.Model) -> int:
 
 
 def _does_not_overlap(node: ir.Node) -> bool:
-    if not is_op(node, "ConvTranspose"):
+    if not is_op(node, "ConvTranspose") or not is_dense_conv(node):
         return False
     strides, weight_shape = ints(node, "strides", (1, 1)), static_shape(node.inputs[1])
     return (
@@ -44,13 +44,10 @@ def _does_not_overlap(node: ir.Node) -> bool:
         and weight_shape[2:] == strides
         and len(set(strides)) == 1
         and strides[0] > 1
-        and number(node, "group", 1) == 1
-        and set(ints(node, "dilations", (1, 1))) == {1}
         and not any(ints(node, "pads", (0, 0, 0, 0)))
         and not any(ints(node, "output_padding", (0, 0)))
         and "output_shape" not in node.attributes
         and text(node, "auto_pad", "NOTSET") in {"NOTSET", "VALID"}
-        and all(is_constant(value) for value in node.inputs[1:] if value is not None)
         and static_shape(node.inputs[0]) is not None
     )
 
@@ -66,9 +63,10 @@ def _spread(graph: ir.Graph, node: ir.Node) -> bool:
     channels = kernel.shape[1] * size**2
     flat = kernel.transpose(1, 2, 3, 0).reshape(channels, kernel.shape[0], 1, 1)
     operands = [source, add_initializer(graph, f"{weight.name}.spread", flat.astype(dtype))]
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias = np.repeat(constant(node.inputs[2]), size**2)
-        operands.append(add_initializer(graph, f"{node.inputs[2].name}.spread", bias.astype(dtype)))
+    bias = optional_input(node, 2)
+    if bias is not None:
+        repeated = np.repeat(constant(bias), size**2)
+        operands.append(add_initializer(graph, f"{bias.name}.spread", repeated.astype(dtype)))
     small = (shape[0], channels, *shape[2:])
     (stacked,) = add_node(node, "Conv", operands, [small], {"kernel_shape": [1, 1]})
     wide = (shape[0], kernel.shape[1], shape[2] * size, shape[3] * size)

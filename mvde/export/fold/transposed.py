@@ -13,9 +13,9 @@ from mvde.export.graph.edit import (
     constant,
     graph_of,
     ints,
-    is_constant,
+    is_dense_conv,
     is_op,
-    number,
+    optional_input,
     replace,
     sole_reader,
     static_shape,
@@ -57,10 +57,8 @@ def _is_plain_transposed(node: ir.Node) -> bool:
 def _is_plain(node: ir.Node) -> bool:
     """Whether a convolution has known weights, and neither groups, gaps nor padding that depends on the size."""
     return (
-        number(node, "group", 1) == 1
-        and set(ints(node, "dilations", (1, 1))) == {1}
+        is_dense_conv(node)
         and text(node, "auto_pad", "NOTSET") == "NOTSET"
-        and all(is_constant(value) for value in node.inputs[1:] if value is not None)
         and len(static_shape(node.inputs[1]) or ()) == 4
     )
 
@@ -72,17 +70,17 @@ def _merge(graph: ir.Graph, spread: ir.Node) -> bool:
     first, second = constant(spread.inputs[1]), constant(conv.inputs[1])
     pads = ints(conv, "pads", (0, 0, 0, 0))
     crop = [size - 1 - pad for size, pad in zip(second.shape[2:] * 2, pads, strict=True)]
-    bias = constant(spread.inputs[2]) if len(spread.inputs) > 2 and spread.inputs[2] is not None else None
+    bias = optional_input(spread, 2)
     source = spread.inputs[0]
     assert source is not None
     if min(crop) < 0 or not _saves_work(spread, first, second):
         return False
     kernel = _merged(first, second)
-    if bias is not None and np.any(bias):
+    if bias is not None and np.any(constant(bias)):
         widened = _with_ones(source)
         if widened is None:
             return False
-        ones = np.broadcast_to(bias[None, :, None, None], (1, *first.shape[1:]))
+        ones = np.broadcast_to(constant(bias)[None, :, None, None], (1, *first.shape[1:]))
         kernel = np.concatenate([kernel, _merged(ones, second)])
         source = widened
     dtype = spread.inputs[1].dtype.numpy()  # type: ignore[union-attr]
@@ -125,7 +123,8 @@ def _with_ones(source: ir.Value) -> ir.Value | None:
         return None
     weight, shape = constant(conv.inputs[1]), static_shape(source)
     assert shape is not None
-    bias = constant(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else np.zeros(shape[1])
+    old_bias = optional_input(conv, 2)
+    bias = np.zeros(shape[1]) if old_bias is None else constant(old_bias)
     wider = np.concatenate([weight, np.zeros((1, *weight.shape[1:]))])
     return _widened(conv, wider, np.append(bias, 1.0), (shape[0], shape[1] + 1, *shape[2:]))
 

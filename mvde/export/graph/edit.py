@@ -31,6 +31,26 @@ def constant(value: ir.Value | None) -> NDArray[np.float64]:
     return value.const_value.numpy().astype(np.float64)
 
 
+def optional_input(node: ir.Node, index: int) -> ir.Value | None:
+    """An input that an operator may be without, such as the bias of a convolution."""
+    return node.inputs[index] if len(node.inputs) > index else None
+
+
+def has_constant_operands(node: ir.Node) -> bool:
+    """Whether everything that a node reads besides its first input is known: weights, bias, sizes."""
+    return all(is_constant(value) for value in node.inputs[1:] if value is not None)
+
+
+def is_dense_conv(node: ir.Node) -> bool:
+    """Whether a convolution, of either kind, has known weights and neither groups nor gaps in its kernel."""
+    return (
+        is_op(node, "Conv", "ConvTranspose")
+        and number(node, "group", 1) == 1
+        and set(ints(node, "dilations", (1, 1))) == {1}
+        and has_constant_operands(node)
+    )
+
+
 def is_private(value: ir.Value) -> bool:
     """Whether exactly one operand of one node reads a value, so that it may be changed with that node."""
     return len(value.uses()) == 1 and not value.is_graph_output()

@@ -48,9 +48,9 @@ class LowerOptions:
     progress: Progress = no_progress
 
     def __post_init__(self) -> None:
-        if self.method not in tuple(RangeMethod):
+        if not isinstance(self.method, RangeMethod):
             raise UsageError(f"calibration method {self.method!r} is unknown; use {', '.join(RangeMethod)}")
-        if self.rest not in RESTS:
+        if not isinstance(self.rest, Precision) or self.rest not in RESTS:
             raise UsageError(f"the rest of a quantised graph cannot be {self.rest}; use {' or '.join(RESTS)}")
 
 

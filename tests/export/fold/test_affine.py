@@ -80,7 +80,7 @@ def ops(model: onnx.ModelProto) -> list[str]:
     kernel=st.integers(1, 3),
     with_bias=st.booleans(),
 )
-def test_any_per_channel_chain_disappears(
+def test_per_channel_affine_chains_are_folded_into_the_convolution(
     seed: int, steps: list[str], stride: int, kernel: int, with_bias: bool
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -127,7 +127,7 @@ def refused_chains() -> dict[str, tuple[Chain, dict[str, object]]]:
 
 
 @pytest.mark.parametrize("name", list(refused_chains()))
-def test_chain_that_would_change_the_result_stays(name: str) -> None:
+def test_affine_chains_that_would_change_the_result_are_kept(name: str) -> None:
     chain, attributes = refused_chains()[name]
     before = chain.model(**attributes)
     after, count = folded(before)
@@ -136,7 +136,7 @@ def test_chain_that_would_change_the_result_stays(name: str) -> None:
     assert_same_function(before, after, np.random.default_rng(1))
 
 
-def test_value_that_two_convolutions_read_stays() -> None:
+def test_a_value_that_two_convolutions_read_is_not_folded() -> None:
     chain = Chain(np.random.default_rng(3))
     chain.elementwise("Mul", np.array(0.5))
     before = chain.model()

@@ -41,10 +41,10 @@ def folded(exported: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory)
     return path, applied
 
 
-def test_every_rule_finds_its_place_and_depth_stays(
+def test_every_rule_applies_to_the_model_and_keeps_its_depth(
     exported: tuple[Path, int], folded: tuple[Path, dict[str, int]], random_images: Callable
 ) -> None:
-    from mvde.engines.onnxruntime import open_onnx
+    from mvde.engines.onnxruntime.engine import open_onnx
 
     path, applied = folded
     at_export = {"affine-into-conv", "squeeze-before-resize", "conv-before-resize"}  # or by the decoder's own order

@@ -19,7 +19,7 @@ RULE = "norm-into-products"
     with_shift=st.booleans(),
     rank=st.integers(2, 4),
 )
-def test_scale_and_shift_disappear_into_all_readers(
+def test_scale_and_shift_are_folded_into_all_readers(
     build: Callable, fold: Callable, seed: int, biases: list[bool], with_shift: bool, rank: int
 ) -> None:
     graph = build(seed, (2, 3, 4, 5)[-rank:])
@@ -53,7 +53,7 @@ def _refused(build: Callable, case: str) -> Any:
     ["normalised over two axes", "read by a sum as well", "an output itself", "the right operand",
      "a product with another value"],
 )  # fmt: skip
-def test_what_a_product_cannot_take_in_stays(build: Callable, fold: Callable, case: str) -> None:
+def test_what_cannot_be_folded_into_a_product_is_kept(build: Callable, fold: Callable, case: str) -> None:
     model = _refused(build, case)
     assert fold(model, RULE)[1] == 0
 

@@ -43,7 +43,7 @@ def test_channels_are_spread_over_the_pixels_that_they_stand_for(
     ],
     ids=["kernels that overlap", "no stride", "padding", "output padding", "a shape of its own"],
 )
-def test_any_other_stays(build: Callable, fold: Callable, change: dict[str, Any]) -> None:
+def test_other_transposed_convolutions_are_kept(build: Callable, fold: Callable, change: dict[str, Any]) -> None:
     arguments = {"seed": 0, "kernel": 2, "stride": 2, "size": (4, 6), "bias": True, **change}
     ops, count = fold(_transposed(build, **arguments), RULE)
     assert count == 0

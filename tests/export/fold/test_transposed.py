@@ -34,7 +34,7 @@ def _chain(
     inner=st.booleans(), size=st.sampled_from([(1, 1), (2, 3), (4, 2)]),
     biases=st.tuples(st.booleans(), st.booleans()),
 )  # fmt: skip
-def test_the_two_become_one(
+def test_transposed_and_plain_convolution_become_one(
     build: Callable, fold: Callable, seed: int, stride: int, kernel: int, inner: bool, size: tuple[int, int],
     biases: tuple[bool, bool],
 ) -> None:  # fmt: skip
@@ -52,7 +52,9 @@ def test_the_two_become_one(
     [{"between": "Relu"}, {"strides": [2, 2]}, {"dilations": [2, 2]}, {"pad": 3}],
     ids=["an activation between", "a stride", "a dilation", "padding beyond the kernel"],
 )
-def test_what_is_not_one_linear_map_stays_two(build: Callable, fold: Callable, change: dict[str, Any]) -> None:
+def test_convolutions_that_are_not_one_linear_map_are_kept(
+    build: Callable, fold: Callable, change: dict[str, Any]
+) -> None:
     arguments = {"stride": 4, "kernel": 3, "pad": 1, "size": (3, 4), "biases": (True, True), **change}
     model = _chain(build, 0, **arguments)
     ops, count = fold(model, RULE)
@@ -66,7 +68,7 @@ def test_a_bias_needs_a_convolution_in_front_to_carry_it(build: Callable, fold: 
     assert fold(_chain(build, 0, biases=(False, True), **arguments), RULE)[1] == 1
 
 
-def test_a_merge_that_would_cost_more_is_left(build: Callable, fold: Callable) -> None:
+def test_a_merge_that_would_cost_more_is_not_made(build: Callable, fold: Callable) -> None:
     """With stride 1 the merged kernel of 5x5 does 25 products where two of 3x3 do 18."""
     graph = build(0, (1, 4, 6, 6))
     value = graph.node("ConvTranspose", "x", graph.random(4, 4, 3, 3), strides=[1, 1])

@@ -43,7 +43,7 @@ def test_nothing_is_measured_alone_where_everything_can_be_lowered() -> None:
     assert probe.measured == [["a", "b", "c"]]
 
 
-def test_the_heavy_ones_stay_with_what_they_measured() -> None:
+def test_groups_with_large_effects_are_kept_with_what_they_measured() -> None:
     decision, _ = _decide({"a": 1e-4, "b": 5e-3, "c": 2e-4, "d": 2e-3})
     assert [group.name for group in decision.kept] == ["b", "d"]
     assert decision.reasons["b"].effect.mean_rel == pytest.approx(5e-3)
