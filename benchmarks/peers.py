@@ -177,8 +177,6 @@ def plain_openvino(path: Path, resolution: tuple[int, int]) -> Frame:
 def runtime_frame(
     model: Any, resolution: tuple[int, int], engine_id: Any, folder: Path, stack: contextlib.ExitStack
 ) -> Frame:
-    from mvde.cli.lowering import lower_options
-
     from mvde import DepthRuntime
     from mvde.artifact import artifact_stem, find_onnx
     from mvde.engines.build import build_engine

@@ -1,8 +1,4 @@
-"""What options with a fixed set of answers accept: checked, and listed by ``--help``.
-
-Where the part that the words belong to has them as a type that loads nothing (``Fit``, ``RangeMethod``), the verbs take
-that; the parts behind these load NumPy, and a test holds the words to theirs.
-"""
+"""What ``--to`` and ``--rest`` accept: parts of :class:`~mvde.precision.Precision`, listed by ``--help``."""
 
 from __future__ import annotations
 
@@ -14,27 +10,6 @@ class _Word(str, Enum):
 
     def __str__(self) -> str:
         return str(self.value)
-
-
-class DataFormat(_Word):
-    """On-disk formats of data sets (:mod:`mvde.datasets.formats`)."""
-
-    FOLDER = "folder"
-    SYNTHETIC = "synthetic"
-    NYU = "nyu"
-    KITTI = "kitti"
-    TUM = "tum"
-    DIODE = "diode"
-    HYPERSIM = "hypersim"
-
-
-class Alignment(_Word):
-    """How predicted depth is fitted to the ground truth before it is compared (:mod:`mvde.metrics`)."""
-
-    NONE = "none"
-    MEDIAN = "median"
-    SCALE = "scale"
-    SCALE_SHIFT = "scale_shift"
 
 
 class LoweredTo(_Word):
@@ -52,11 +27,3 @@ class Rest(_Word):
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
-
-
-class Split(_Word):
-    """Parts of the rendered scenes, which share none (:mod:`mvde.datasets.synthetic`)."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"

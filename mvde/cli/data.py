@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mvde.cli.choices import Split
 from mvde.cli.shared_options import OUT_HELP
+from mvde.datasets.splits import Split
 
 
 def register(app: typer.Typer) -> None:

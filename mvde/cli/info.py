@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mvde.artifact import AnyArtifact
+    from mvde.manifest import EngineManifest, GraphManifest
 
 
 def register(app: typer.Typer) -> None:
@@ -85,21 +86,26 @@ def _manifest_table(artifact: AnyArtifact) -> Table:
 def _list_table(found: list[AnyArtifact]) -> Table:
     from rich.table import Table
 
-    from mvde.manifest import EngineManifest
-
     table = Table("artefact", "model", "computes in", "max |Δdepth|\n/depth", "MB")
     table.columns[0].overflow = "fold"  # a path that is cut off names nothing
     for artifact in found:
         manifest = artifact.manifest
         height, width = manifest.resolution
         batch = f" b{manifest.batch}" if manifest.batch != 1 else ""
-        is_engine = isinstance(manifest, EngineManifest)
         measured = manifest.parity.measured
         table.add_row(
             str(artifact.path),
             f"{manifest.name} {height}x{width}{batch}",
-            manifest.engine.executed_precision if is_engine else f"graph, opset {manifest.opset}",
+            _computes_in(manifest),
             "" if measured is None else f"{measured.max_rel:.1e}",
             f"{manifest.file.size_bytes / 1e6:.1f}",
         )
     return table
+
+
+def _computes_in(manifest: GraphManifest | EngineManifest) -> str:
+    from mvde.manifest import EngineManifest
+
+    if isinstance(manifest, EngineManifest):
+        return manifest.engine.executed_precision
+    return f"graph, opset {manifest.opset}"

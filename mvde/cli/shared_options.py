@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from mvde.camera import Camera, focal_from_fov, parse_camera, parse_fov
-from mvde.cli.choices import DataFormat
+from mvde.datasets.formats import DataFormat
 from mvde.errors import UsageError
 from mvde.export.range_method import RangeMethod
 from mvde.resolution import parse_resolution
