@@ -99,6 +99,7 @@ format-check: $(VENV)/.lint
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
+	$(BIN)/vulture
 
 types: $(VENV)/.lint $(VENV)/.test
 	$(BIN)/mypy

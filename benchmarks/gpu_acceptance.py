@@ -72,7 +72,7 @@ def main() -> int:
 
 def require_gpu() -> dict[str, Any]:
     """What `mvde doctor` says of this machine; ends the program with the reason where there is no GPU."""
-    from mvde.cuda.device import find_gpu, why_no_gpu
+    from mvde.cuda.gpu import find_gpu, why_no_gpu
 
     gpu = find_gpu()
     if gpu is None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mvde.errors import ConfigError, MissingDependencyError
 from mvde.resolution import parse_resolution
@@ -33,6 +33,10 @@ class VitConfig:
     image_size: tuple[int, int] = (896, 896)
     pretrained: bool = True
 
+    def __post_init__(self) -> None:
+        _check_positive(self, "image_size")
+        _check_choice(self, "select_feature", "patch")
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -49,6 +53,19 @@ class DecoderConfig:
     min_depth: float = 0.1
     max_depth: float = 10.0
     canonical_focal: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "c_dec", "min_depth")
+        if not self.min_depth < self.max_depth:
+            raise ConfigError(f"min_depth must be below max_depth: got {self.min_depth} and {self.max_depth} metres")
+        if self.canonical_focal is None:
+            return
+        _check_positive(self, "canonical_focal")
+        if self.scale_invariant:
+            raise ConfigError(
+                f"canonical_focal is {self.canonical_focal}, but a scale-invariant model has no metres to bring to a "
+                "camera; set it to null"
+            )
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,14 @@ class StageConfig:
     data: str | None = None
     supervise: str = "depth"
 
+    def __post_init__(self) -> None:
+        _check_positive(self, "steps", "batch_size")
+        _check_choice(self, "supervise", "depth", "tokens")
+        for size in self.res:
+            if not isinstance(size, str):  # OmegaConf lets a list within the list pass
+                raise ConfigError(f"res must list sizes like 192x256, but got {size!r}")
+            parse_resolution(size)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -125,6 +150,14 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
+    def __post_init__(self) -> None:
+        _check_positive(self, "lr", "batch_size", "steps", "res")
+        _check_choice(self, "optimizer", "adamw", "muon")
+        _check_choice(self, "schedule", "cosine", "linear", "constant")
+        _check_choice(self, "autocast", "bf16", "none")
+        _check_choice(self, "start", "random", "structured")
+        _check_choice(self, "tracker", "tensorboard", "wandb", "none")
+
     def all_stages(self) -> tuple[StageConfig, ...]:
         """The stages in order; without ``stages``, the one that ``res``, ``batch_size`` and ``steps`` describe."""
         res = f"{self.res[0]}x{self.res[1]}"
@@ -140,6 +173,9 @@ class DataConfig:
     val: str | None = None
     depth_scale: float = 1000.0
 
+    def __post_init__(self) -> None:
+        _check_positive(self, "depth_scale")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -150,6 +186,13 @@ class Config:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        if self.decoder.blocks != len(self.vit.tap_layers):
+            raise ConfigError(
+                f"decoder.blocks must equal the number of taps: got {self.decoder.blocks} blocks "
+                f"and {len(self.vit.tap_layers)} taps in vit.tap_layers"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict of JSON types, with every key present."""
@@ -164,7 +207,7 @@ def load_config(source: Config | DictConfig | Mapping[str, Any] | str | Path) ->
     range, or the file that cannot be read.
     """
     if isinstance(source, Config):
-        return _checked(source, "config")
+        return source
     if isinstance(source, (str, Path)):
         return _validated(_read_yaml(Path(source)), str(source))
     return _validated(_omegaconf().create(_plain(source)), "config")
@@ -177,13 +220,16 @@ def _validated(given: Any, where: str) -> Config:
     oc.set_readonly(schema, None)
     for node in _sections(schema):
         oc.set_readonly(node, None)
-    _spread_sizes(given, where)
+    _expand_square_sizes(given, where)
     try:
-        _fill_stages(given, where)
+        _merge_stages(given, where)
         merged = oc.to_container(oc.merge(schema, given), resolve=True, throw_on_missing=True)
     except _omegaconf_errors() as error:
         raise ConfigError(_explain(error, where, schema, given)) from error
-    return _checked(_instantiate(Config, merged), where)
+    try:
+        return cast("Config", _instantiate(Config, merged))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def override_config(source: str | Path, assignments: Sequence[str]) -> Config:
@@ -252,7 +298,7 @@ def _sections(schema: Any) -> list[Any]:
     return [schema.vit, schema.decoder, schema.data, schema.train.loss, schema.train.augment, schema.train]
 
 
-def _spread_sizes(given: Any, where: str) -> None:
+def _expand_square_sizes(given: Any, where: str) -> None:
     """One number for a size means a square."""
     for section, key in (("vit", "image_size"), ("train", "res")):
         node = given.get(section)
@@ -263,17 +309,17 @@ def _spread_sizes(given: Any, where: str) -> None:
             raise ConfigError(f"{where}: {section}.{key} must be one number or [height, width], but got {size!r}")
 
 
-def _fill_stages(given: Any, where: str) -> None:
+def _merge_stages(given: Any, where: str) -> None:
     """Each stage is checked by itself: OmegaConf does not merge the elements of a list with their schema."""
     oc = _omegaconf()
     stages: Any = oc.select(given, "train.stages")
     if oc.is_list(stages):
         if not all(oc.is_dict(stage) for stage in stages):
             raise ConfigError(f"{where}: train.stages must be a list of mappings with the keys {_names(StageConfig)}")
-        given.train.stages = [_filled_stage(stage, number) for number, stage in enumerate(stages)]
+        given.train.stages = [_merged_stage(stage, number) for number, stage in enumerate(stages)]
 
 
-def _filled_stage(stage: Any, number: int) -> Any:
+def _merged_stage(stage: Any, number: int) -> Any:
     oc = _omegaconf()
     try:
         return oc.to_container(oc.merge(oc.structured(StageConfig), stage))
@@ -282,17 +328,21 @@ def _filled_stage(stage: Any, number: int) -> Any:
         raise
 
 
-def _instantiate(kind: type[Any], plain: Mapping[str, Any]) -> Any:
+def _instantiate(kind: type[Any], plain: Mapping[str, Any], prefix: str = "") -> Any:
+    """Dataclass of that kind; ``prefix`` is the key of its section, which errors begin with."""
     values: dict[str, Any] = {}
     for spec in dataclasses.fields(kind):
-        value = plain[spec.name]
+        value, key = plain[spec.name], f"{prefix}{spec.name}"
         default_factory: Any = spec.default_factory
         if isinstance(default_factory, type) and dataclasses.is_dataclass(default_factory):
-            value = _instantiate(default_factory, value)
+            value = _instantiate(default_factory, value, f"{key}.")
         elif spec.name == "stages":
-            value = [_instantiate(StageConfig, stage) for stage in value]
+            value = [_instantiate(StageConfig, stage, f"{key}[{index}].") for index, stage in enumerate(value)]
         values[spec.name] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from error
 
 
 def _explain(error: Exception, where: str, schema: Any, given: Any) -> str:
@@ -333,50 +383,16 @@ def _names(kind: Any) -> str:
     return ", ".join(spec.name for spec in dataclasses.fields(kind))
 
 
-def _checked(config: Config, where: str) -> Config:
-    """The same configuration, if every value is in range."""
-    train, decoder, vit = config.train, config.decoder, config.vit
-    positive = {"train.lr": train.lr, "train.batch_size": train.batch_size, "train.steps": train.steps}
-    positive |= {"decoder.c_dec": decoder.c_dec, "decoder.min_depth": decoder.min_depth}
-    positive |= {"data.depth_scale": config.data.depth_scale}
-    if decoder.canonical_focal is not None:
-        positive |= {"decoder.canonical_focal": decoder.canonical_focal}
-    positive |= {"vit.image_size": min(vit.image_size), "train.res": min(train.res)}
-    for index, stage in enumerate(train.stages):
-        positive |= {f"train.stages[{index}].{key}": getattr(stage, key) for key in ("steps", "batch_size")}
-        for size in stage.res:
-            if not isinstance(size, str):  # OmegaConf lets a list within the list pass
-                raise ConfigError(f"{where}: train.stages[{index}].res must list sizes like 192x256, but got {size!r}")
-            parse_resolution(size)
-    for key, value in positive.items():
-        if not value > 0:
-            raise ConfigError(f"{where}: {key} must be positive, but got {value}")
-    choices = {
-        "train.optimizer": (train.optimizer, ("adamw", "muon")),
-        "train.schedule": (train.schedule, ("cosine", "linear", "constant")),
-        "train.autocast": (train.autocast, ("bf16", "none")),
-        "train.start": (train.start, ("random", "structured")),
-        "train.tracker": (train.tracker, ("tensorboard", "wandb", "none")),
-        "vit.select_feature": (vit.select_feature, ("patch",)),
-    }
-    for index, stage in enumerate(train.stages):
-        choices[f"train.stages[{index}].supervise"] = (stage.supervise, ("depth", "tokens"))
-    for key, (choice, allowed) in choices.items():
-        if choice not in allowed:
-            raise ConfigError(f"{where}: {key} must be one of {', '.join(allowed)}, but got {choice!r}")
-    if decoder.scale_invariant and decoder.canonical_focal is not None:
-        raise ConfigError(
-            f"{where}: decoder.canonical_focal is {decoder.canonical_focal}, but a scale-invariant model has no metres "
-            "to bring to a camera; set it to null"
-        )
-    if not decoder.min_depth < decoder.max_depth:
-        raise ConfigError(
-            f"{where}: decoder.min_depth must be below decoder.max_depth, but got "
-            f"{decoder.min_depth} and {decoder.max_depth} metres"
-        )
-    if decoder.blocks != len(vit.tap_layers):
-        raise ConfigError(
-            f"{where}: decoder.blocks must equal the number of taps: got {decoder.blocks} blocks "
-            f"and {len(vit.tap_layers)} taps in vit.tap_layers"
-        )
-    return config
+def _check_positive(section: Any, *names: str) -> None:
+    """Raise :class:`ConfigError`, naming the value, unless all of them are above 0; of a size, both sides are."""
+    for name in names:
+        value = getattr(section, name)
+        if not (min(value) if isinstance(value, tuple) else value) > 0:
+            raise ConfigError(f"{name} must be positive, but got {value}")
+
+
+def _check_choice(section: Any, name: str, *allowed: str) -> None:
+    """Raise :class:`ConfigError`, listing the choices, unless the value is one of them."""
+    choice = getattr(section, name)
+    if choice not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, but got {choice!r}")

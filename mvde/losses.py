@@ -23,19 +23,6 @@ def valid_mask(target: Tensor, min_depth: float, max_depth: float) -> Tensor:
     return torch.isfinite(target) & (target >= min_depth) & (target <= max_depth)
 
 
-def silog_loss(pred: Tensor, target: Tensor, valid: Tensor, variance_focus: float = 0.85) -> Tensor:
-    """Scalar scale-invariant log loss: mean(g^2) - ``variance_focus`` * mean(g)^2 with g = ln pred - ln target.
-
-    Eigen et al., 2014, eq. 4 (lambda there is ``variance_focus`` here; 1 ignores scale, 0 is squared log error).
-    """
-    return _LogError(pred, target, valid).silog(variance_focus)
-
-
-def log_l1_loss(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Scalar mean of |ln pred - ln target|."""
-    return _LogError(pred, target, valid).l1()
-
-
 def l1_loss(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Scalar mean absolute difference in metres."""
     return _per_image_mean(_difference(pred, target, valid).abs(), valid).mean()
@@ -49,15 +36,6 @@ def berhu_loss(pred: Tensor, target: Tensor, valid: Tensor, threshold_fraction: 
     size = _difference(pred, target, valid).abs()
     c = (threshold_fraction * size.detach().amax(dim=(1, 2), keepdim=True)).clamp_min(1e-6)
     return _per_image_mean(torch.where(size <= c, size, (size.square() + c.square()) / (2 * c)), valid).mean()
-
-
-def gradient_loss(pred: Tensor, target: Tensor, valid: Tensor, num_scales: int = 4) -> Tensor:
-    """Scalar mean |dx| + |dy| of the log-depth difference, summed over scales of every 2^k-th pixel.
-
-    Li and Snavely, 2018 (MegaDepth), eq. 4; as in MiDaS the scales are subsampled and a difference counts where both
-    its pixels are valid. Scales at which a side has fewer than two pixels are left out.
-    """
-    return _LogError(pred, target, valid).gradient(num_scales)
 
 
 def depth_loss(pred: Tensor, target: Tensor, valid: Tensor, weights: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
@@ -99,14 +77,24 @@ class _LogError:
         return self._mask.sum(dim=(1, 2)).clamp_min(1)  # (B,)
 
     def silog(self, variance_focus: float) -> Tensor:
+        """Scalar scale-invariant log loss: mean(g^2) - ``variance_focus`` * mean(g)^2 with g = ln pred - ln target.
+
+        Eigen et al., 2014, eq. 4 (lambda there is ``variance_focus`` here; 1 ignores scale, 0 is squared log error).
+        """
         g, count = self._difference, self._count
         mean = g.sum(dim=(1, 2)) / count
         return (g.square().sum(dim=(1, 2)) / count - variance_focus * mean.square()).mean()
 
     def l1(self) -> Tensor:
+        """Scalar mean of |ln pred - ln target|."""
         return (self._difference.abs().sum(dim=(1, 2)) / self._count).mean()
 
     def gradient(self, num_scales: int) -> Tensor:
+        """Scalar mean |dx| + |dy| of the log-depth difference, summed over scales of every 2^k-th pixel.
+
+        Li and Snavely, 2018 (MegaDepth), eq. 4; as in MiDaS the scales are subsampled and a difference counts where
+        both its pixels are valid. Scales at which a side has fewer than two pixels are left out.
+        """
         total = self._difference.new_zeros(())
         for scale in range(num_scales):
             step = 2**scale

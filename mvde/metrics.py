@@ -1,4 +1,4 @@
-"""Depth metrics in NumPy: AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and the delta accuracies, with alignments."""
+"""Depth metrics in NumPy: AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and the delta accuracies."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mvde.alignment import SMALLEST_DEPTH_M, Alignment, align_depth
 from mvde.errors import UsageError
-
-METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "silog", "log10", "delta1", "delta2", "delta3")
-ALIGNMENTS = ("none", "median", "scale", "scale_shift")
-
-# Aligned depth can come out zero or negative; it is held here so that logarithms and ratios stay finite.
-SMALLEST_DEPTH_M = 1e-3
 
 Floats = NDArray[np.float64]
 
 
 def depth_metrics(
-    pred_m: ArrayLike, target_m: ArrayLike, valid: ArrayLike | None = None, *, alignment: str = "none"
+    pred_m: ArrayLike,
+    target_m: ArrayLike,
+    valid: ArrayLike | None = None,
+    *,
+    alignment: Alignment | str = Alignment.NONE,
 ) -> dict[str, float]:
     """Metrics by name over the valid pixels of one image (or of several as one set of pixels).
 
@@ -52,29 +51,6 @@ def depth_metrics(
     return {name: float(value) for name, value in values.items()}
 
 
-def align_depth(pred: Floats, target: Floats, alignment: str) -> Floats:
-    """``pred`` (n,) in metres after the alignment to ``target`` (n,).
-
-    ``median`` multiplies by the ratio of medians; ``scale`` by the least-squares factor; ``scale_shift`` fits scale
-    and shift in inverse depth by least squares (Ranftl et al., 2020), and what it sends to infinity becomes the
-    target's largest depth.
-    """
-    if check_alignment(alignment) == "none":
-        return pred
-    if alignment == "median":
-        return pred * (np.median(target) / max(float(np.median(pred)), SMALLEST_DEPTH_M))
-    if alignment == "scale":
-        return pred * (float(pred @ target) / max(float(pred @ pred), SMALLEST_DEPTH_M**2))
-    return _aligned_in_inverse_depth(pred, target)
-
-
-def check_alignment(alignment: str) -> str:
-    """The same name, if it is one of :data:`ALIGNMENTS`; UsageError names them otherwise."""
-    if alignment not in ALIGNMENTS:
-        raise UsageError(f"alignment {alignment!r} is unknown; use one of {', '.join(ALIGNMENTS)}")
-    return alignment
-
-
 @dataclass
 class MetricTotals:
     """Metrics of many images: kept per image, and averaged over images with equal weight."""
@@ -82,7 +58,7 @@ class MetricTotals:
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, name: str, metrics: Mapping[str, float]) -> None:
-        """Keeps the metrics of one image; raises UsageError where the name was there before."""
+        """Keep the metrics of one image; raise UsageError where the name was there before."""
         if name in self.per_image:
             raise UsageError(f"metrics of {name!r} were added before; image names must differ")
         self.per_image[name] = dict(metrics)
@@ -115,12 +91,3 @@ def _valid_pixels(pred_m: ArrayLike, target_m: ArrayLike, valid: ArrayLike | Non
     if not np.isfinite(pred).all():
         raise UsageError("the prediction is not finite at some valid pixels; metrics of it would mean nothing")
     return pred, target
-
-
-def _aligned_in_inverse_depth(pred: Floats, target: Floats) -> Floats:
-    inverse = 1 / np.maximum(pred, SMALLEST_DEPTH_M)
-    columns = np.stack([inverse, np.ones_like(inverse)], axis=1)
-    (scale, shift), *_ = np.linalg.lstsq(columns, 1 / target, rcond=None)
-    aligned = scale * inverse + shift
-    depth: Floats = 1 / np.maximum(aligned, 1 / target.max())
-    return depth

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mvde.backbones.huggingface import DepthKind, HuggingFaceDepth, load_huggingface_depth
 from mvde.backbones.siglip import SiglipBackbone, image_normalization, pretrained_siglip, random_siglip, tower_spec
-from mvde.checkpoint import check_architecture, read_checkpoint, write_checkpoint
+from mvde.checkpoint import CheckpointHeader, check_architecture, read_checkpoint, write_checkpoint
 from mvde.config import DEFAULT_TAPS, Config, DecoderConfig, VitConfig, load_config
 from mvde.errors import CheckpointError, ConfigError, UsageError
 from mvde.heads.dpt_decoder import DPTDecoder, MetricActivation, RelativeActivation
@@ -127,7 +127,7 @@ class DepthModel(ImageDepthModel):
         self.train(self.training)
 
     def set_camera(self, focal: float) -> None:
-        """Nothing; from now on depth is for a camera of the relative focal length ``focal`` (see :mod:`mvde.camera`).
+        """Make depth that of a camera of the relative focal length ``focal`` (see :mod:`mvde.camera`) from now on.
 
         That multiplies every depth, and the bounds of the configuration, by the ratio to the present one. Raises
         :class:`UsageError` where the model has no canonical camera, or ``focal`` is not a positive number.
@@ -170,7 +170,7 @@ class DepthModel(ImageDepthModel):
         return FixedDepthModel(backbone, self.decoder, self.activation, resolution).eval()
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Nothing; writes the weights as safetensors of ``dtype`` with the configuration in the metadata.
+        """Write the weights as safetensors of ``dtype`` with the configuration in the metadata.
 
         Raises :class:`OutputError` where the file cannot be written, :class:`UsageError` while LoRA adapters are
         attached (they are no part of the architecture; merge them first).
@@ -178,14 +178,14 @@ class DepthModel(ImageDepthModel):
         tensors = self.state_dict()
         if any(".lora_" in key for key in tensors):
             raise UsageError("the model carries LoRA adapters; call mvde.heads.lora.merge_lora(model) before saving it")
-        about = {
-            "config": self.config.to_dict(),
-            "tower": self.tower_spec,
-            "taps": self.backbone.taps,
-            "mean": self.mean.flatten().tolist(),
-            "std": self.std.flatten().tolist(),
-        }
-        write_checkpoint(Path(path), about, tensors, dtype)
+        header = CheckpointHeader(
+            config=self.config.to_dict(),
+            tower=self.tower_spec,
+            mean=self.mean.flatten().tolist(),
+            std=self.std.flatten().tolist(),
+            taps=self.backbone.taps,
+        )
+        write_checkpoint(Path(path), header, tensors, dtype)
 
     @classmethod
     def load(cls, path: str | Path) -> DepthModel:
@@ -195,14 +195,15 @@ class DepthModel(ImageDepthModel):
         damaged, foreign, or whose tensors are not those of its configuration.
         """
         path = Path(path)
-        about, tensors = read_checkpoint(path)
+        header, tensors = read_checkpoint(path)
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         try:
-            model.config = load_config(about["config"])
+            model.config = load_config(header.config)
             with torch.device("meta"):  # no time or memory for weights that are replaced at once
-                backbone = random_siglip(about["tower"], tuple(about.get("taps", model.config.vit.tap_layers)))
-                model._assemble(backbone, about["tower"], about["mean"], about["std"])
+                taps = model.config.vit.tap_layers if header.taps is None else header.taps
+                backbone = random_siglip(dict(header.tower), tuple(taps))
+                model._assemble(backbone, dict(header.tower), header.mean, header.std)
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} holds a configuration that this version cannot use: {error}") from error
         check_architecture(path, tensors, model.state_dict())
@@ -210,7 +211,7 @@ class DepthModel(ImageDepthModel):
         return model.eval()
 
     def load_weights(self, path: str | Path) -> None:
-        """Nothing; takes the weights of a checkpoint of this architecture, and keeps this configuration.
+        """Take the weights of a checkpoint of this architecture, and keep this configuration.
 
         Raises :class:`CheckpointError` as :meth:`load` does, naming the first tensor that does not fit.
         """

@@ -22,9 +22,9 @@ def parse_resolution(text: str) -> tuple[int, int]:
 
 
 def check_resolution(resolution: tuple[int, int], patch_size: int) -> None:
-    """Nothing, if both sides of ``resolution`` are positive multiples of ``patch_size`` pixels.
+    """Raise :class:`ResolutionError` unless both sides are positive multiples of ``patch_size`` pixels.
 
-    Raises :class:`ResolutionError` naming the nearest resolutions that are.
+    The error names the nearest resolutions that are.
     """
     if all(side > 0 and side % patch_size == 0 for side in resolution):
         return

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=1)
 def resolve_vector_math() -> None:
-    """Nothing; has oneMKL choose its kernels now, once per process, on this thread alone.
+    """Have oneMKL choose its kernels now, once per process, on this thread alone.
 
     It chooses at a function's first call. Where two threads of one operator make that call at once, one of them may
     compute its chunk with a coarse kernel, thousands of units in the last place off (pytorch/pytorch#188792, oneMKL

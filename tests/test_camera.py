@@ -22,7 +22,7 @@ from mvde.camera import (
     read_camera,
     relative_focal,
 )
-from mvde.datasets.base import DepthSample
+from mvde.datasets.sample import DepthSample
 from mvde.errors import UsageError
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("omegaconf")
 
 from omegaconf import OmegaConf
 
-from mvde.config import DEFAULT_TAPS, Config, StageConfig, load_config, override_config
+from mvde.config import DEFAULT_TAPS, Config, DecoderConfig, StageConfig, TrainConfig, load_config, override_config
 from mvde.errors import ConfigError, ResolutionError
 from mvde.resolution import check_resolution, parse_resolution
 
@@ -125,6 +125,17 @@ def test_what_is_wrong_is_named(given: dict[str, Any], key: str) -> None:
     assert key in message
     assert "\n" not in message
     assert "$" not in message
+
+
+def test_values_are_checked_however_a_configuration_is_made() -> None:
+    with pytest.raises(ConfigError, match="lr must be positive, but got 0"):
+        TrainConfig(lr=0.0)
+    with pytest.raises(ConfigError, match="supervise must be one of depth, tokens, but got 'all'"):
+        StageConfig(supervise="all")
+    with pytest.raises(ConfigError, match=r"decoder\.blocks must equal the number of taps: got 3 blocks and 4 taps"):
+        Config(decoder=DecoderConfig(blocks=3))
+    with pytest.raises(ConfigError, match=r"config: train\.stages\[1\]\.steps must be positive, but got 0"):
+        load_config({"train": {"stages": [{"steps": 1}, {"steps": 0}]}})
 
 
 def test_an_unknown_key_is_answered_with_the_known_ones(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ GROUND = {
     "files",
     "artifact",
     "parity",
+    "alignment",
     "metrics",
     "native",
     "stats",
@@ -47,7 +48,8 @@ ALLOWED = {
     "manifest": {"errors", "records", "schema"},
     "files": {"errors", "manifest"},
     "artifact": {"errors", "files", "manifest"},
-    "metrics": {"errors"},
+    "alignment": {"errors"},
+    "metrics": {"errors", "alignment"},
     "native": {"errors"},
     "vector_math": set(),
     "stats": {"errors", "native", "vector_math"},
@@ -193,3 +195,11 @@ def test_importing_mvde_and_asking_for_help_load_nothing_heavy() -> None:
         script = f"{code}\nimport sys\nprint([name for name in {light!r} if name in sys.modules])"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
         assert done.stdout.strip() == "[]", code
+
+
+def test_choices_of_the_command_line_load_nothing_heavy() -> None:
+    modules = ("mvde.alignment", "mvde.datasets.formats", "mvde.datasets.splits", "mvde.runtime.placement")
+    light = (*HEAVY, "numpy", "PIL")
+    script = f"import sys, {', '.join(modules)}\nprint([name for name in {light!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"

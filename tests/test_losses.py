@@ -7,10 +7,19 @@ import pytest
 import torch
 
 from mvde.config import LossConfig
-from mvde.losses import berhu_loss, depth_loss, gradient_loss, l1_loss, log_l1_loss, silog_loss, valid_mask
+from mvde.losses import berhu_loss, depth_loss, l1_loss, valid_mask
 
 # float32 sums of a few hundred terms against float64.
 TOLERANCE = {"rel": 2e-5, "abs": 1e-6}
+
+
+TERMS = ("silog", "l1", "log_l1", "berhu", "gradient")
+
+
+def term(name: str, pred: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, **settings: float) -> torch.Tensor:
+    """The one loss of that name: the sum in which it alone has a weight."""
+    weights = {other: float(other == name) for other in TERMS}
+    return depth_loss(pred, target, valid, LossConfig(**weights, **settings))[0]  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -34,21 +43,20 @@ def log_differences(images: tuple[np.ndarray, ...]) -> list[np.ndarray]:
 @pytest.mark.parametrize("focus", [0.0, 0.5, 0.85, 1.0])
 def test_silog_is_eigens_formula(images: tuple[np.ndarray, ...], focus: float) -> None:
     expected = np.mean([np.mean(g**2) - focus * np.mean(g) ** 2 for g in log_differences(images)])
-    assert silog_loss(*as_tensors(images), focus).item() == pytest.approx(expected, **TOLERANCE)
+    assert term("silog", *as_tensors(images), silog_lambda=focus).item() == pytest.approx(expected, **TOLERANCE)
 
 
 def test_silog_with_full_focus_ignores_scale(images: tuple[np.ndarray, ...]) -> None:
     pred, target, valid = as_tensors(images)
-    assert silog_loss(3 * pred, target, valid, 1.0).item() == pytest.approx(
-        silog_loss(pred, target, valid, 1.0).item(), rel=1e-4
-    )
+    scaled, plain = (term("silog", factor * pred, target, valid, silog_lambda=1.0).item() for factor in (3, 1))
+    assert scaled == pytest.approx(plain, rel=1e-4)
 
 
 def test_l1_in_metres_and_in_log_depth(images: tuple[np.ndarray, ...]) -> None:
     metres = np.mean([np.mean(np.abs(p[v] - t[v])) for p, t, v in zip(*images, strict=True)])
     logs = np.mean([np.mean(np.abs(g)) for g in log_differences(images)])
     assert l1_loss(*as_tensors(images)).item() == pytest.approx(metres, **TOLERANCE)
-    assert log_l1_loss(*as_tensors(images)).item() == pytest.approx(logs, **TOLERANCE)
+    assert term("log_l1", *as_tensors(images)).item() == pytest.approx(logs, **TOLERANCE)
 
 
 def test_berhu_is_linear_below_a_fifth_of_the_largest_difference_and_quadratic_above(
@@ -82,38 +90,39 @@ def test_gradient_matching_sums_scales_of_neighbour_differences(
                         value += abs(r[y + 1, x] - r[y, x])
             per_image.append(value / m.sum())
         total += float(np.mean(per_image))
-    assert gradient_loss(*as_tensors(images), num_scales).item() == pytest.approx(total, **TOLERANCE)
+    assert term("gradient", *as_tensors(images), gradient_scales=num_scales).item() == pytest.approx(total, **TOLERANCE)
 
 
 def test_gradient_matching_stops_where_a_side_has_one_pixel() -> None:
     pred, target = torch.rand(1, 4, 4) + 1, torch.rand(1, 4, 4) + 1
     valid = torch.ones(1, 4, 4, dtype=torch.bool)
-    assert gradient_loss(pred, target, valid, 9) == gradient_loss(pred, target, valid, 2)
+    nine, two = (term("gradient", pred, target, valid, gradient_scales=scales) for scales in (9, 2))
+    assert nine == two
 
 
-@pytest.mark.parametrize("loss", [silog_loss, l1_loss, log_l1_loss, berhu_loss, gradient_loss])
-def test_invalid_pixels_reach_neither_loss_nor_gradient(loss: object) -> None:
+@pytest.mark.parametrize("name", TERMS)
+def test_invalid_pixels_reach_neither_loss_nor_gradient(name: str) -> None:
     torch.manual_seed(0)
     target = torch.rand(2, 8, 8) + 0.5
     valid = torch.rand(2, 8, 8) < 0.6
     spoilt = torch.where(valid, target, torch.tensor([0.0, float("nan"), float("inf"), -1.0]).repeat(2, 8, 2))
     pred = torch.rand(2, 8, 8) + 0.5
     other = torch.where(valid, pred, 7.0).requires_grad_()
-    value = loss(other, spoilt, valid)  # type: ignore[operator]
-    assert value.item() == pytest.approx(loss(pred, target, valid).item(), rel=1e-6)  # type: ignore[operator]
+    value = term(name, other, spoilt, valid)
+    assert value.item() == pytest.approx(term(name, pred, target, valid).item(), rel=1e-6)
     value.backward()
     assert other.grad is not None
     assert torch.isfinite(other.grad).all()
     assert (other.grad[~valid] == 0).all()
 
 
-@pytest.mark.parametrize("loss", [silog_loss, l1_loss, log_l1_loss, berhu_loss, gradient_loss])
-def test_an_image_without_a_valid_pixel_contributes_nothing(loss: object) -> None:
+@pytest.mark.parametrize("name", TERMS)
+def test_an_image_without_a_valid_pixel_contributes_nothing(name: str) -> None:
     pred, target = torch.rand(2, 8, 8) + 0.5, torch.rand(2, 8, 8) + 0.5
     valid = torch.ones(2, 8, 8, dtype=torch.bool)
     valid[1] = False
-    alone = loss(pred[:1], target[:1], valid[:1])  # type: ignore[operator]
-    assert loss(pred, target, valid).item() == pytest.approx(alone.item() / 2, rel=1e-6)  # type: ignore[operator]
+    alone = term(name, pred[:1], target[:1], valid[:1])
+    assert term(name, pred, target, valid).item() == pytest.approx(alone.item() / 2, rel=1e-6)
 
 
 def test_the_mean_over_halves_of_a_batch_is_the_mean_over_the_batch(images: tuple[np.ndarray, ...]) -> None:
@@ -128,7 +137,7 @@ def test_the_sum_takes_the_weights_and_leaves_out_terms_of_weight_zero(images: t
     pred, target, valid = as_tensors(images)
     total, parts = depth_loss(pred, target, valid, LossConfig(silog=2.0, silog_lambda=0.5, gradient=0.0, l1=0.25))
     assert set(parts) == {"silog", "l1"}
-    expected = 2 * silog_loss(pred, target, valid, 0.5) + 0.25 * l1_loss(pred, target, valid)
+    expected = 2 * term("silog", pred, target, valid, silog_lambda=0.5) + 0.25 * l1_loss(pred, target, valid)
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from mvde.errors import UsageError
-from mvde.metrics import METRICS, MetricTotals, depth_metrics
+from mvde.metrics import MetricTotals, depth_metrics
+
+METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "silog", "log10", "delta1", "delta2", "delta3")
 
 
 @pytest.fixture

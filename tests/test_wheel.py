@@ -44,6 +44,7 @@ def test_wheel_holds_the_package_and_the_library_only(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"mvde"}
     assert any(name.endswith("libmvde.so") for name in names)
     assert any(name.endswith("nano.safetensors") for name in names)
+    assert "mvde/py.typed" in names  # type checkers read the package's annotations only beside this marker
 
 
 @pytest.mark.slow

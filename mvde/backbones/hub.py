@@ -28,7 +28,7 @@ def load_pretrained(name: str, load: Callable[..., Loaded], way_out: str) -> Loa
         if Path(name).is_dir():
             raise _failure(name, error, way_out) from error
     try:
-        _ask_hub(name)
+        _query_hub(name)
         return load(local_files_only=False)
     except MvdeError:
         raise
@@ -65,7 +65,10 @@ def image_normalization(
 
 
 def check_complete(name: str, loading_info: dict[str, Any]) -> None:
-    """Nothing, if every weight of the model was found; transformers would fill the others with random numbers."""
+    """Raise :class:`CheckpointError` unless every weight was found.
+
+    transformers fills the others with random numbers.
+    """
     missing = sorted(loading_info.get("missing_keys") or ())
     if missing:
         raise CheckpointError(
@@ -74,7 +77,7 @@ def check_complete(name: str, loading_info: dict[str, Any]) -> None:
         )
 
 
-def _ask_hub(name: str) -> None:
+def _query_hub(name: str) -> None:
     from huggingface_hub import HfApi
 
     HfApi().model_info(name, timeout=_TIMEOUT_S)

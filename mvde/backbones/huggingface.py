@@ -98,13 +98,13 @@ def load_huggingface_depth(
     check_complete(name, loading_info)
     config: Any = network.config
     if kind is None:
-        kind = DepthKind.METRIC if _says_metric(config) else DepthKind.INVERSE
+        kind = DepthKind.METRIC if _is_metric(config) else DepthKind.INVERSE
     max_depth_m = float(getattr(config, "max_depth", None) or 10.0)
     mean, std = image_normalization(name, (IMAGENET_MEAN, IMAGENET_STD))
     return HuggingFaceDepth(network, kind, _patch_size(name, config), max_depth_m), mean, std
 
 
-def _says_metric(config: Any) -> bool:
+def _is_metric(config: Any) -> bool:
     return getattr(config, "depth_estimation_type", None) == "metric"
 
 
@@ -123,13 +123,13 @@ def _freeze_position(module: nn.Module) -> bool:
         resample = getattr(module, method, None)
         if callable(resample):
 
-            def noting(*args: Any, _resample: Any = resample, _method: str = method, **kwargs: Any) -> Tensor:
+            def recording(*args: Any, _resample: Any = resample, _method: str = method, **kwargs: Any) -> Tensor:
                 position: Tensor = _resample(*args, **kwargs).detach().clone()
                 module.register_buffer("fixed_position", position, persistent=False)
                 module.fixed_method = _method  # type: ignore[assignment]
                 return position
 
-            setattr(module, method, noting)
+            setattr(module, method, recording)
             return True
     return False
 
@@ -140,9 +140,9 @@ def _replay_position(module: nn.Module) -> None:
     By a method: of a copy of the module, as the exporter makes one, it is the copy's, and hands back the copy's tensor.
     """
     if hasattr(module, "fixed_position"):
-        setattr(module, str(module.fixed_method), MethodType(_noted_position, module))
+        setattr(module, str(module.fixed_method), MethodType(_recorded_position, module))
 
 
-def _noted_position(module: Any, *args: Any, **kwargs: Any) -> Tensor:
+def _recorded_position(module: Any, *args: Any, **kwargs: Any) -> Tensor:
     position: Tensor = module.fixed_position
     return position

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mvde.alignment import Alignment
 from mvde.bench.measure import Assessment
 from mvde.bench.pictures import Picture
 from mvde.camera import camera_factor
@@ -20,7 +21,7 @@ from mvde.errors import DatasetError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mvde.datasets.base import DepthDataset
+    from mvde.datasets.sample import DepthDataset
     from mvde.runtime.depth import DepthRuntime
 
 _NUM_PICTURES = 3
@@ -49,7 +50,7 @@ class Assessor:
         from mvde.pipelines.eval_depth import evaluate, runtime_predictor
 
         manifest = runtime.manifest
-        alignment = "none" if manifest.depth_kind == "metric" else "median"
+        alignment = Alignment.NONE if manifest.depth_kind == "metric" else Alignment.MEDIAN
         totals = evaluate(
             runtime_predictor(runtime),
             dataset,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mvde.cli.choices import Split
 from mvde.cli.shared_options import OUT_HELP
+from mvde.datasets.splits import Split
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def synth(
         bar.update(task, completed=done)
 
     try:
-        made = generate(out, count, size=resolution, seed=seed, split=str(split), num_workers=workers, progress=show)
+        made = generate(out, count, size=resolution, seed=seed, split=split, num_workers=workers, progress=show)
     finally:
         if bar.live.is_started:  # stopping one that was not would print an empty line
             bar.stop()

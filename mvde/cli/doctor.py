@@ -70,7 +70,7 @@ def examine() -> dict[str, Any]:
 
 def _gpus() -> list[str]:
     """One line per GPU: as ``nvidia-smi`` tells it, or as the driver does where that tool is not (Jetson)."""
-    from mvde.cuda.device import find_gpu
+    from mvde.cuda.gpu import find_gpu
     from mvde.engines import machine
 
     gpu = find_gpu()
@@ -101,7 +101,7 @@ def _warnings(libraries: dict[str, str]) -> list[str]:
 
 def _known_bad(libraries: dict[str, str]) -> list[str]:
     """Known errors of the installed TensorRT on this machine's GPU; a build that meets one says so, too."""
-    from mvde.cuda.device import find_gpu
+    from mvde.cuda.gpu import find_gpu
     from mvde.engines.known_bad import all_known_bad
 
     gpu = find_gpu()

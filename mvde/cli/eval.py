@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mvde.cli.choices import Alignment
+from mvde.alignment import Alignment
+
 from mvde.cli.groups import with_groups
 from mvde.cli.output import STDOUT, write_json
 from mvde.cli.shared_options import JSON_HELP, RES_HELP, DataOptions, only
 from mvde.errors import UsageError
 
 if TYPE_CHECKING:
-    from mvde.datasets.base import DepthDataset
+    from mvde.alignment import Alignment
+    from mvde.datasets.sample import DepthDataset
     from mvde.metrics import MetricTotals
     from mvde.pipelines.eval_depth import DepthSource
 
@@ -63,7 +65,7 @@ def evaluate(
         opened.predict,
         dataset,
         opened.depth_range_m,
-        [str(alignment) for alignment in align or (Alignment.NONE,)],
+        align or [Alignment.NONE],
         max_frames=data.max_frames or 0,
         canonical_focal=focal,
     )
@@ -75,7 +77,9 @@ def evaluate(
         _print_table(title, totals)
 
 
-def _plain(name: str, source: DepthSource, camera: str | None, totals: dict[str, MetricTotals]) -> dict[str, object]:
+def _plain(
+    name: str, source: DepthSource, camera: str | None, totals: dict[Alignment, MetricTotals]
+) -> dict[str, object]:
     """The metrics, per image and overall, as JSON types."""
     return {
         "target": name,
@@ -97,7 +101,7 @@ def _camera(canonical_focal: float | None, dataset: DepthDataset, assume: bool) 
     return "assumed" if assume or len(dataset) == 0 or dataset[0].focal is None else "known"
 
 
-def _print_table(title: str, totals: dict[str, MetricTotals]) -> None:
+def _print_table(title: str, totals: dict[Alignment, MetricTotals]) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from mvde.camera import Camera, focal_from_fov, parse_camera, parse_fov
-from mvde.cli.choices import DataFormat
+from mvde.datasets.formats import DataFormat
 from mvde.errors import UsageError
 from mvde.export.range_method import RangeMethod
 from mvde.resolution import parse_resolution
 
 if TYPE_CHECKING:
-    from mvde.datasets.base import DepthDataset
+    from mvde.datasets.sample import DepthDataset
 
 Value = TypeVar("Value")
 
@@ -131,7 +131,7 @@ class DataOptions:
         """The data set, or ``None`` where none was named. Raises DatasetError where it cannot be read."""
         from mvde.datasets.formats import open_dataset
 
-        return None if self.data is None else open_dataset(str(self.format), self.data, self.depth_scale)
+        return None if self.data is None else open_dataset(self.format, self.data, self.depth_scale)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class DeviceArray:
         return self._view().__dlpack__(stream=-1, **arguments)
 
     def wait_on(self, stream: int | None) -> None:
-        """Makes a stream wait for the result: DLPack's numbers, 1 and 2 being CUDA's two default streams."""
+        """Make a stream wait for the result: DLPack's numbers, 1 and 2 being CUDA's two default streams."""
         handle = 1 if stream is None else stream
         if self.make_wait is not None and handle not in (-1, self.stream_handle):
             self.make_wait(handle)
@@ -98,7 +98,7 @@ def view_of(array: Any, stream_handle: int) -> DeviceView:
 
 
 def check_dense(view: DeviceView) -> None:
-    """Nothing, if the view's elements follow each other. Raises :class:`UsageError` with the strides otherwise."""
+    """Raise :class:`UsageError`, naming the strides, unless the view's elements follow each other."""
     if view.strides is None:
         return
     dense = tuple(int(np.prod(view.shape[axis + 1 :])) for axis in range(len(view.shape)))

@@ -23,7 +23,7 @@ _ELF_MAGIC = b"\x7fELF"
 _STANDARD = "c++17"
 
 
-class Compiled(NamedTuple):
+class CompiledKernels(NamedTuple):
     """Machine code for one architecture, and what the compiler said while it made it."""
 
     cubin: bytes
@@ -42,7 +42,7 @@ class KernelResources(NamedTuple):
     num_barriers: int
 
 
-def compile_kernels(source: str, architecture: str) -> Compiled:
+def compile_kernels(source: str, architecture: str) -> CompiledKernels:
     """Machine code of ``source`` (a name in :data:`SOURCES`) for ``architecture``, such as ``"sm_87"``, compiled anew.
 
     Raises :class:`UsageError` for another name, :class:`MissingDependencyError` without cuda-core and NVRTC,
@@ -66,7 +66,7 @@ def compile_kernels(source: str, architecture: str) -> Compiled:
     except Exception as error:
         detail = log.getvalue().strip() or str(error).strip()
         raise BackendError(f"NVRTC did not compile {path.name} for {architecture}: {detail}") from error
-    return Compiled(bytes(code), log.getvalue().replace("\0", "").strip())
+    return CompiledKernels(bytes(code), log.getvalue().replace("\0", "").strip())
 
 
 def load_cubin(source: str, architecture: str, cache_dir: Path | None = None) -> bytes:
@@ -113,11 +113,6 @@ def kernel_resources(log: str) -> list[KernelResources]:
             )
         )
     return found
-
-
-def compiler_warnings(log: str) -> list[str]:
-    """Lines of the compiler's log that report a problem."""
-    return [line for line in log.splitlines() if re.search(r"\b(warning|error|remark)\b", line, re.IGNORECASE)]
 
 
 def nvrtc_version() -> tuple[int, int]:

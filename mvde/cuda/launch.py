@@ -29,7 +29,7 @@ class DeviceKernels:
         self._handles: dict[str, Any] = {}
 
     def launch(self, plan: LaunchPlan, params: ctypes.Structure, stream: Any) -> None:
-        """Queues one launch on ``stream``, a ``cuda.core.Stream`` or anything whose ``handle`` is a CUstream.
+        """Queue one launch on ``stream``, a ``cuda.core.Stream`` or anything whose ``handle`` is a CUstream.
 
         The structure is copied before this returns. Raises :class:`BackendError` where the driver refuses.
         """
@@ -62,7 +62,7 @@ class PostprocessKernels(DeviceKernels):
         super().__init__("postprocess", device, cache_dir)
 
     def enqueue(self, params: PostprocessParams, raw_dtype: str, stream: Any) -> None:
-        """Queues the depth and the statistics that ``params`` ask for; raises as :meth:`DeviceKernels.launch`."""
+        """Queue the depth and the statistics that ``params`` ask for; raises as :meth:`DeviceKernels.launch`."""
         self.launch(plan_postprocess(params, raw_dtype), params, stream)
 
 
@@ -73,7 +73,7 @@ class PreprocessKernels(DeviceKernels):
         super().__init__("preprocess", device, cache_dir)
 
     def enqueue(self, params: PreprocessParams, stream: Any) -> None:
-        """Queues the resizing of one frame; raises as :meth:`DeviceKernels.launch`."""
+        """Queue the resizing of one frame; raises as :meth:`DeviceKernels.launch`."""
         self.launch(plan_preprocess(params), params, stream)
 
 

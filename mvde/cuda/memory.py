@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvde.cuda.device import checked, require_gpu
+from mvde.cuda.gpu import checked, require_gpu
 from mvde.errors import BackendError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class DeviceBuffer:
     owner: Any
 
     def close(self) -> None:
-        """Nothing; frees the memory."""
+        """Free the memory."""
         self.owner.close()
 
 
@@ -38,7 +38,7 @@ class PinnedArray:
     owner: Any
 
     def close(self) -> None:
-        """Nothing; frees the memory. The array must not be used afterwards."""
+        """Free the memory. The array must not be used afterwards."""
         self.owner.close()
 
 
@@ -51,11 +51,11 @@ class CapturedGraph:
         self._executable = checked(driver.cuGraphInstantiate(graph, 0))
 
     def launch(self, stream: Any) -> None:
-        """Queues the work on ``stream``. Raises :class:`BackendError` where the driver refuses."""
+        """Queue the work on ``stream``. Raises :class:`BackendError` where the driver refuses."""
         checked(self._driver.cuGraphLaunch(self._executable, stream.handle))
 
     def close(self) -> None:
-        """Nothing; frees the graph."""
+        """Free the graph."""
         self._driver.cuGraphExecDestroy(self._executable)
         self._driver.cuGraphDestroy(self._graph)
 
@@ -77,7 +77,7 @@ class CudaDevice:
         self.core_device.set_current()
 
     def use(self) -> None:
-        """Makes the device the calling thread's."""
+        """Make the device the calling thread's."""
         self.core_device.set_current()
 
     def create_stream(self) -> Any:
@@ -109,19 +109,19 @@ class CudaDevice:
         return PinnedArray(np.frombuffer(memoryview(content), np.dtype(dtype)).reshape(shape), buffer)
 
     def upload(self, target_address: int, source: NDArray[Any], stream: Any) -> None:
-        """Queues a copy of a pinned array to the device."""
+        """Queue a copy of a pinned array to the device."""
         checked(self._driver.cuMemcpyHtoDAsync(target_address, source.ctypes.data, source.nbytes, stream.handle))
 
     def download(self, target: NDArray[Any], source_address: int, stream: Any) -> None:
-        """Queues a copy from the device to a pinned array."""
+        """Queue a copy from the device to a pinned array."""
         checked(self._driver.cuMemcpyDtoHAsync(target.ctypes.data, source_address, target.nbytes, stream.handle))
 
     def copy(self, target_address: int, source_address: int, size_bytes: int, stream: Any) -> None:
-        """Queues a copy within the device."""
+        """Queue a copy within the device."""
         checked(self._driver.cuMemcpyDtoDAsync(target_address, source_address, size_bytes, stream.handle))
 
     def synchronize(self, stream: Any) -> None:
-        """Waits until the stream's work is done. Raises :class:`BackendError` for an error of that work."""
+        """Wait until the stream's work is done. Raises :class:`BackendError` for an error of that work."""
         checked(self._driver.cuStreamSynchronize(stream.handle))
 
     def record(self, stream: Any) -> Any:
@@ -129,7 +129,7 @@ class CudaDevice:
         return stream.record()
 
     def wait(self, stream: Any, event: Any) -> None:
-        """Makes what ``stream`` is given from now on wait for the event."""
+        """Make what ``stream`` is given from now on wait for the event."""
         stream.wait(event)
 
     def time_mark(self, stream: Any) -> Any:

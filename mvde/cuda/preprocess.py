@@ -41,7 +41,7 @@ class YuvStandard(Enum):
     BT709_FULL = "bt709-full"
 
 
-class Box(Protocol):
+class BoxLike(Protocol):
     """A rectangle in pixels, such as ``mvde.runtime.placement.Box``."""
 
     @property
@@ -52,17 +52,17 @@ class Box(Protocol):
     def size(self) -> tuple[int, int]: ...
 
 
-class Placement(Protocol):
+class PlacementLike(Protocol):
     """Where a frame goes in the model's input, as ``mvde.runtime.placement.place`` gives it; sizes are (H, W)."""
 
     @property
     def source_size(self) -> tuple[int, int]: ...
     @property
-    def source_box(self) -> Box: ...
+    def source_box(self) -> BoxLike: ...
     @property
     def target_size(self) -> tuple[int, int]: ...
     @property
-    def target_box(self) -> Box: ...
+    def target_box(self) -> BoxLike: ...
 
 
 class _Taps(ctypes.Structure):
@@ -153,7 +153,7 @@ def resize_table(source_size: int, target_size: int) -> ResizeTable:
     return ResizeTable(firsts.astype(np.int32), (ends - firsts).astype(np.int32), fixed)
 
 
-def resize_tables(placement: Placement) -> tuple[ResizeTable, ResizeTable]:
+def resize_tables(placement: PlacementLike) -> tuple[ResizeTable, ResizeTable]:
     """Tables (columns, rows) for a placement."""
     (source_height, source_width), (height, width) = placement.source_box.size, placement.target_box.size
     return resize_table(source_width, width), resize_table(source_height, height)
@@ -161,7 +161,7 @@ def resize_tables(placement: Placement) -> tuple[ResizeTable, ResizeTable]:
 
 def preprocess_params(
     frame: DeviceFrame,
-    placement: Placement,
+    placement: PlacementLike,
     target_address: int,
     columns_address: int,
     rows_address: int,
@@ -239,7 +239,7 @@ def _taps(address: int, source_size: int, target_size: int) -> _Taps:
     return _Taps(address, address + 4 * target_size, address + 8 * target_size, most)
 
 
-def _check_frame(frame: DeviceFrame, placement: Placement) -> None:
+def _check_frame(frame: DeviceFrame, placement: PlacementLike) -> None:
     height, width = placement.source_size
     pixel_format, nv12 = frame.pixel_format, frame.pixel_format is PixelFormat.NV12
     row_bytes = width * {PixelFormat.RGB: 3, PixelFormat.BGR: 3, PixelFormat.YUYV: 2}.get(pixel_format, 1)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.datasets.base import DepthSample
-from mvde.datasets.files import matched, read_array, read_rgb, require_directory, require_file
+from mvde.datasets.decode import check_same_size, read_array, read_rgb, require_directory, require_file
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 # Of the 768 x 1024 pictures, from the development kit.
@@ -34,8 +34,8 @@ class DiodeDataset:
         rgb_path = require_file(path.with_name(f"{stem}.png"), "the picture of a depth map")
         mask_path = require_file(path.with_name(f"{stem}_depth_mask.npy"), "the mask of a depth map")
         rgb, depth_m, mask = read_rgb(rgb_path), _plane(path), _plane(mask_path)
-        matched(rgb, depth_m, rgb_path, path)
-        matched(rgb, mask, rgb_path, mask_path)
+        check_same_size(rgb, depth_m, rgb_path, path)
+        check_same_size(rgb, mask, rgb_path, mask_path)
         name = rgb_path.relative_to(self._root).as_posix()
         return DepthSample(rgb, np.where(mask > 0, depth_m, np.float32(0)), INTRINSICS, name)
 

@@ -7,8 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.datasets.base import DepthSample
-from mvde.datasets.files import IMAGE_SUFFIXES, matched, read_array, read_depth_png, read_rgb, require_directory
+from mvde.datasets.decode import (
+    IMAGE_SUFFIXES,
+    check_same_size,
+    read_array,
+    read_depth_png,
+    read_rgb,
+    require_directory,
+)
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 
@@ -40,7 +47,7 @@ class FolderDataset:
         rgb = read_rgb(rgb_path)
         depth = _array_depth(depth_path, self._scale) if depth_path.suffix == ".npy" else None
         depth_m = depth if depth is not None else read_depth_png(depth_path, self._scale)
-        matched(rgb, depth_m, rgb_path, depth_path)
+        check_same_size(rgb, depth_m, rgb_path, depth_path)
         return DepthSample(rgb, depth_m, self._intrinsics, rgb_path.name)
 
 

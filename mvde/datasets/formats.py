@@ -1,23 +1,41 @@
-"""Opening a data set by the name of its on-disk format."""
+"""Opening a data set by the name of its on-disk format; a reader is imported when its format is asked for."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mvde.datasets.base import DepthDataset, DepthSample
-from mvde.datasets.diode import DiodeDataset
-from mvde.datasets.folder import FolderDataset
-from mvde.datasets.hypersim import HypersimDataset
-from mvde.datasets.kitti import KittiDataset
-from mvde.datasets.nyu import NyuDataset
-from mvde.datasets.synthetic import SyntheticFrames
-from mvde.datasets.tum import TumDataset
 from mvde.errors import ConfigError
 
-FORMATS = ("folder", "synthetic", "nyu", "kitti", "tum", "diode", "hypersim")
+if TYPE_CHECKING:
+    from mvde.datasets.sample import DepthDataset
 
 
-def open_dataset(format_name: str, root: str | Path, depth_scale: float = 1000.0) -> DepthDataset:
+class DataFormat(str, Enum):
+    """How a data set lies on disk; its text is the one in options and configurations."""
+
+    FOLDER = "folder"
+    SYNTHETIC = "synthetic"
+    NYU = "nyu"
+    KITTI = "kitti"
+    TUM = "tum"
+    DIODE = "diode"
+    HYPERSIM = "hypersim"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def check_format(text: DataFormat | str) -> DataFormat:
+    """The text as a :class:`DataFormat`. Raises :class:`ConfigError` where it is none."""
+    try:
+        return DataFormat(text)
+    except ValueError as error:
+        raise ConfigError(f"data.format must be one of {', '.join(DataFormat)}, but got {text!r}") from error
+
+
+def open_dataset(data_format: DataFormat | str, root: str | Path, depth_scale: float = 1000.0) -> DepthDataset:
     """The data set of that format under ``root``.
 
     ``depth_scale`` is the stored value of one metre and matters to ``folder`` alone: the others define their unit.
@@ -25,33 +43,32 @@ def open_dataset(format_name: str, root: str | Path, depth_scale: float = 1000.0
     where a reader needs a package that is not installed.
     """
     path = Path(root)
-    match format_name:
-        case "folder":
+    match check_format(data_format):
+        case DataFormat.FOLDER:
+            from mvde.datasets.folder import FolderDataset
+
             return FolderDataset(path, depth_scale)
-        case "synthetic":
+        case DataFormat.SYNTHETIC:
+            from mvde.datasets.synthetic import SyntheticDataset
+
             return SyntheticDataset(path)
-        case "nyu":
+        case DataFormat.NYU:
+            from mvde.datasets.nyu import NyuDataset
+
             return NyuDataset(path)
-        case "kitti":
+        case DataFormat.KITTI:
+            from mvde.datasets.kitti import KittiDataset
+
             return KittiDataset(path)
-        case "tum":
+        case DataFormat.TUM:
+            from mvde.datasets.tum import TumDataset
+
             return TumDataset(path)
-        case "diode":
+        case DataFormat.DIODE:
+            from mvde.datasets.diode import DiodeDataset
+
             return DiodeDataset(path)
-        case "hypersim":
+        case DataFormat.HYPERSIM:
+            from mvde.datasets.hypersim import HypersimDataset
+
             return HypersimDataset(path)
-    raise ConfigError(f"data.format must be one of {', '.join(FORMATS)}, but got {format_name!r}")
-
-
-class SyntheticDataset:
-    """Samples of a folder that ``mvde data synth`` filled."""
-
-    def __init__(self, root: Path) -> None:
-        self._frames = SyntheticFrames(root)
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> DepthSample:
-        rgb, depth_m, intrinsics = self._frames.frame(index)
-        return DepthSample(rgb, depth_m, intrinsics, f"frame {index}")

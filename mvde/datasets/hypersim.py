@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.datasets.base import DepthSample
-from mvde.datasets.files import matched, open_hdf5, read_rgb, require_directory, require_file
+from mvde.datasets.decode import check_same_size, open_hdf5, read_rgb, require_directory, require_file
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 # Of the 768 x 1024 pictures: a horizontal field of view of 60 degrees, as its authors give it.
@@ -34,7 +34,7 @@ class HypersimDataset:
         rgb_path = folder / path.name.replace("depth_meters.hdf5", "tonemap.jpg")
         rgb = read_rgb(require_file(rgb_path, "the tone-mapped picture"))
         distance_m = _distance(path)
-        matched(rgb, distance_m, rgb_path, path)
+        check_same_size(rgb, distance_m, rgb_path, path)
         focal = FOCAL_LENGTH * distance_m.shape[1] / WIDTH
         height, width = distance_m.shape
         intrinsics = np.array([focal, focal, width / 2, height / 2], dtype=np.float32)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.datasets.base import DepthSample
-from mvde.datasets.files import matched, read_depth_png, read_rgb, require_directory
+from mvde.datasets.decode import check_same_size, read_depth_png, read_rgb, require_directory
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 UNITS_PER_METRE = 256.0
@@ -39,17 +39,17 @@ class KittiDataset:
 
     def __getitem__(self, index: int) -> DepthSample:
         path = self._depths[index]
-        rgb_path, intrinsics = self._selected(path) if self._is_selection else self._annotated(path)
+        rgb_path, intrinsics = self._selection_frame(path) if self._is_selection else self._annotated_frame(path)
         rgb, depth_m = read_rgb(rgb_path), read_depth_png(path, UNITS_PER_METRE)
-        matched(rgb, depth_m, rgb_path, path)
+        check_same_size(rgb, depth_m, rgb_path, path)
         return DepthSample(rgb, depth_m, intrinsics, path.relative_to(self._root).as_posix())
 
-    def _selected(self, path: Path) -> tuple[Path, NDArray[np.float32] | None]:
+    def _selection_frame(self, path: Path) -> tuple[Path, NDArray[np.float32] | None]:
         name = path.name.replace("groundtruth_depth", "image")
         matrix = self._root / "intrinsics" / f"{Path(name).stem}.txt"
         return self._root / "image" / name, _from_matrix(matrix) if matrix.exists() else None
 
-    def _annotated(self, path: Path) -> tuple[Path, NDArray[np.float32] | None]:
+    def _annotated_frame(self, path: Path) -> tuple[Path, NDArray[np.float32] | None]:
         camera, drive_folder = path.parent.name, path.parents[3]
         drive = drive_folder.name
         date = drive[:10]
@@ -65,7 +65,7 @@ class KittiDataset:
 
 def _from_matrix(path: Path) -> NDArray[np.float32]:
     """Intrinsics of a 3x3 matrix written as nine numbers."""
-    return _picked(path, path.read_text().split(), 9, (0, 4, 2, 5))
+    return _numbers_at(path, path.read_text().split(), 9, (0, 4, 2, 5))
 
 
 def _from_calibration(path: Path, camera: str) -> NDArray[np.float32] | None:
@@ -75,11 +75,11 @@ def _from_calibration(path: Path, camera: str) -> NDArray[np.float32] | None:
     key = f"P_rect_{camera[-2:]}:"
     for line in path.read_text().splitlines():
         if line.startswith(key):
-            return _picked(path, line[len(key) :].split(), 12, (0, 5, 2, 6))
+            return _numbers_at(path, line[len(key) :].split(), 12, (0, 5, 2, 6))
     raise DatasetError(f"{path} has no line {key}")
 
 
-def _picked(path: Path, words: list[str], count: int, places: tuple[int, ...]) -> NDArray[np.float32]:
+def _numbers_at(path: Path, words: list[str], count: int, places: tuple[int, ...]) -> NDArray[np.float32]:
     try:
         values = np.array(words, dtype=np.float32)
     except ValueError as error:

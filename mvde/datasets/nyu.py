@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mvde.datasets.base import DepthSample
-from mvde.datasets.files import open_hdf5
+from mvde.datasets.decode import open_hdf5
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 FILE_NAME = "nyu_depth_v2_labeled.mat"
@@ -28,7 +28,7 @@ class NyuDataset:
         self._path = root / FILE_NAME if root.is_dir() else root
         self._file: Any = None
         self._owner = 0
-        file = self._opened()
+        file = self._open()
         for name, dimensions in (("images", 4), ("depths", 3)):
             if name not in file or file[name].ndim != dimensions:
                 raise DatasetError(f"{self._path} has no {dimensions}-dimensional array '{name}'; is it {FILE_NAME}?")
@@ -45,7 +45,7 @@ class NyuDataset:
     def __getitem__(self, index: int) -> DepthSample:
         if not 0 <= index < self._length:
             raise IndexError(f"frame {index} of {self._length}")
-        file = self._opened()
+        file = self._open()
         try:
             rgb = np.ascontiguousarray(file["images"][index].transpose(2, 1, 0), dtype=np.uint8)
             depth_m = np.ascontiguousarray(file["depths"][index].T, dtype=np.float32)
@@ -53,7 +53,7 @@ class NyuDataset:
             raise DatasetError(f"{self._path}: frame {index} cannot be read: {error}") from error
         return DepthSample(rgb, depth_m, INTRINSICS, f"{self._path.name}:{index}")
 
-    def _opened(self) -> Any:
+    def _open(self) -> Any:
         # An HDF5 handle must not be used after a fork, so each worker process opens its own.
         if self._file is None or self._owner != os.getpid():
             self._file, self._owner = open_hdf5(self._path), os.getpid()

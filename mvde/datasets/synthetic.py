@@ -26,20 +26,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mvde.datasets.sample import DepthSample
+from mvde.datasets.splits import Split, check_split
 from mvde.errors import DatasetError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from mvde.datasets.synth.frames import Block
+    from mvde.datasets.synth.render_pool import SceneFrames
 
 GENERATOR_VERSION = 1
 VIEWS_PER_SCENE = 8
 SHARD_FRAMES = 1024
 _FLUSH_FRAMES = 128
 _DTYPES = ("u1", "<u2", "<f4")  # RGB, depth in millimetres, intrinsics
-SPLITS = ("train", "val", "test")
 _MAX_SIDE = 4096
 
-Progress = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 
 
 @dataclass
@@ -47,7 +48,7 @@ class SyntheticIndex:
     """The content of ``index.json``; ``size`` is (height, width), ``done`` counts finished frames per shard."""
 
     seed: int
-    split: str
+    split: Split
     size: tuple[int, int]
     count: int
     shard_frames: int = SHARD_FRAMES
@@ -76,10 +77,10 @@ class SyntheticIndex:
         except (OSError, ValueError) as error:
             raise DatasetError(f"{path} is not readable JSON ({error}); make the dataset anew") from None
         try:
-            index = cls(**{**raw, "size": tuple(raw["size"])})
+            index = cls(**{**raw, "size": tuple(raw["size"]), "split": Split(raw["split"])})
             sound = len(index.size) == 2 and len(index.done) == index.num_shards
             sound &= all(0 <= n <= index.shard_size(k) for k, n in enumerate(index.done))
-        except (TypeError, KeyError, AttributeError, ZeroDivisionError):
+        except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError):
             sound = False
         if not sound:
             raise DatasetError(f"{path} does not have the keys of a synthetic dataset's index; make the dataset anew")
@@ -106,9 +107,9 @@ def generate(
     *,
     size: tuple[int, int] = (192, 192),
     seed: int = 0,
-    split: str = "train",
+    split: Split | str = Split.TRAIN,
     num_workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> int:
     """Return how many frames were rendered now, filling ``root`` up to ``count`` frames.
 
@@ -117,7 +118,8 @@ def generate(
     UsageError for arguments out of range or a folder made with others, MissingDependencyError or BackendError where
     nothing can be rendered, OutputError where the disk refuses.
     """
-    _check_arguments(count, size, seed, split, num_workers)
+    _check_arguments(count, size, seed, num_workers)
+    split = check_split(split)
     if num_workers is None:
         num_workers = os.cpu_count() or 1
     _check_renderer()
@@ -129,15 +131,13 @@ def generate(
         raise OutputError(f"cannot write frames to {root}: {error}; frames done so far are kept") from error
 
 
-def _check_arguments(count: int, size: tuple[int, int], seed: int, split: str, num_workers: int | None) -> None:
+def _check_arguments(count: int, size: tuple[int, int], seed: int, num_workers: int | None) -> None:
     if count < 1:
         raise UsageError(f"count is {count}; expected at least 1 frame")
     if not all(16 <= side <= _MAX_SIDE for side in size):
         raise UsageError(f"size is {size[0]}x{size[1]}; expected HxW with sides from 16 to {_MAX_SIDE} pixels")
     if seed < 0:
         raise UsageError(f"seed is {seed}; expected 0 or more")
-    if split not in SPLITS:
-        raise UsageError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
     if num_workers is not None and num_workers < 1:
         raise UsageError(f"workers is {num_workers}; expected at least 1")
 
@@ -196,7 +196,7 @@ class _ShardWriter:
             for path, shape, dtype in zip(shard_paths(root, shard), shapes, _DTYPES, strict=True)
         ]
 
-    def write(self, at: int, block: Block, count: int) -> None:
+    def write(self, at: int, block: SceneFrames, count: int) -> None:
         arrays: tuple[npt.NDArray[Any], ...] = block
         for target, values in zip(self._maps, arrays, strict=True):
             target[at : at + count] = values[:count]
@@ -225,15 +225,15 @@ def _open_map(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     return made
 
 
-def _fill(root: Path, index: SyntheticIndex, num_workers: int, progress: Progress) -> int:
-    from mvde.datasets.synth.frames import render_scenes
+def _fill(root: Path, index: SyntheticIndex, num_workers: int, progress: ProgressCallback) -> int:
+    from mvde.datasets.synth.render_pool import render_scenes
 
     start = _first_missing(index)
     progress(start)
     if start == index.count:
         return 0
     numbers = range(start // VIEWS_PER_SCENE, -(-index.count // VIEWS_PER_SCENE))
-    stream = (index.seed, SPLITS.index(index.split))
+    stream = (index.seed, index.split.stream)
     with closing(render_scenes(stream, index.size, numbers, num_workers)) as blocks:
         first = _ShardWriter(root, index, start // index.shard_frames)  # a full disk shows before anything is rendered
         _store(root, index, zip(numbers, blocks, strict=True), first, progress)
@@ -243,9 +243,9 @@ def _fill(root: Path, index: SyntheticIndex, num_workers: int, progress: Progres
 def _store(
     root: Path,
     index: SyntheticIndex,
-    blocks: Iterable[tuple[int, Block]],
+    blocks: Iterable[tuple[int, SceneFrames]],
     writer: _ShardWriter | None,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> None:
     """Write the scenes' frames, the first with ``writer``, and count them as done once they are flushed."""
     for scene, block in blocks:
@@ -322,3 +322,17 @@ class SyntheticFrames:
                 )
             maps.append(found)
         return maps[0], maps[1], maps[2]
+
+
+class SyntheticDataset:
+    """Samples of a folder that ``mvde data synth`` filled."""
+
+    def __init__(self, root: Path) -> None:
+        self._frames = SyntheticFrames(root)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> DepthSample:
+        rgb, depth_m, intrinsics = self._frames.frame(index)
+        return DepthSample(rgb, depth_m, intrinsics, f"frame {index}")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mvde.datasets.base import DepthSample
-from mvde.datasets.files import matched, read_depth_png, read_rgb, require_file
+from mvde.datasets.decode import check_same_size, read_depth_png, read_rgb, require_file
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 UNITS_PER_METRE = 5000.0
@@ -25,7 +25,7 @@ class TumDataset:
     """Samples of one sequence: pictures with the depth map nearest in time, as ``associate.py`` pairs them."""
 
     def __init__(self, root: Path) -> None:
-        colour, depth = _listed(root / "rgb.txt"), _listed(root / "depth.txt")
+        colour, depth = _read_list(root / "rgb.txt"), _read_list(root / "depth.txt")
         self._pairs = [(root / colour[a], root / depth[b]) for a, b in associate(list(colour), list(depth))]
         if not self._pairs:
             raise DatasetError(f"{root / 'rgb.txt'} and {root / 'depth.txt'} share no time to within {LARGEST_GAP_S} s")
@@ -38,7 +38,7 @@ class TumDataset:
     def __getitem__(self, index: int) -> DepthSample:
         rgb_path, depth_path = self._pairs[index]
         rgb, depth_m = read_rgb(rgb_path), read_depth_png(depth_path, UNITS_PER_METRE)
-        matched(rgb, depth_m, rgb_path, depth_path)
+        check_same_size(rgb, depth_m, rgb_path, depth_path)
         return DepthSample(rgb, depth_m, self._intrinsics, rgb_path.name)
 
 
@@ -65,7 +65,7 @@ def associate(
     return sorted(pairs)
 
 
-def _listed(path: Path) -> dict[float, str]:
+def _read_list(path: Path) -> dict[float, str]:
     """File names by time (s)."""
     listed: dict[float, str] = {}
     for number, line in enumerate(require_file(path, "a list of times and files").read_text().splitlines(), start=1):

@@ -36,7 +36,7 @@ class PatchStatsProjector(nn.Module):
 
     @torch.no_grad()
     def fit(self, stats: Tensor) -> None:
-        """Nothing; takes mean and deviation of each column from ``stats`` (B, N, S) of typical scenes."""
+        """Take mean and deviation of each column from ``stats`` (B, N, S) of typical scenes."""
         rows = self._log(stats).flatten(0, 1)
         self.mean.copy_(rows.mean(dim=0))
         self.std.copy_(rows.std(dim=0, correction=0).clamp(min=1e-3))  # a constant column stays finite

@@ -93,7 +93,7 @@ def available_kernels() -> list[str]:
 
 
 def set_kernel(name: str | None) -> None:
-    """Forces an implementation for the whole process; None goes back to the choice by CPU and ``MVDE_KERNEL``."""
+    """Force an implementation for the whole process; None goes back to the choice by CPU and ``MVDE_KERNEL``."""
     library = _require()
     _check(library, library.mvde_set_kernel(None if name is None else name.encode()))
 
@@ -116,7 +116,7 @@ class _Handle:
         return self._handle
 
     def close(self) -> None:
-        """Ends threads and frees buffers. May be called twice."""
+        """End threads and free buffers. May be called twice."""
         self._destroy()
 
     def __enter__(self) -> Self:
@@ -169,7 +169,7 @@ class Resizer(_Handle):
             raise UsageError(f"the frame is {frame.dtype} {frame.shape}: expected uint8 {shape[self._format]}")
         dense = frame.strides[1:] == frame[:1].copy().strides[1:] and abs(frame.strides[0]) >= width
         source = frame if dense else frame.copy()
-        view = abi.Frame(_address(source), None, self._format, 0, height, width, source.strides[0], 0)
+        view = abi.CFrame(_address(source), None, self._format, 0, height, width, source.strides[0], 0)
         shape_out = (*self.target_size, 3)
         if out is None:
             out = np.empty(shape_out, np.uint8)
@@ -242,8 +242,8 @@ def postprocess(
     """
     library = _require()
     source = _readable(raw)
-    options = abi.Options(
-        ctypes.sizeof(abi.Options),
+    options = abi.CPostprocessOptions(
+        ctypes.sizeof(abi.CPostprocessOptions),
         _enum(abi.CONVERSIONS, conversion, "conversion"),
         scale,
         shift,
@@ -286,21 +286,21 @@ def _name_of(dtype: np.dtype[Any]) -> str:
     return _DTYPE_NAMES.get(dtype) or dtype.name
 
 
-def _map_of(array: NDArray[Any], dtype: str) -> abi.Map:
+def _map_of(array: NDArray[Any], dtype: str) -> abi.CMap:
     # A stride of 0, which an axis of length 1 may have, reads as "dense" in C: the same thing there.
-    return abi.Map(_address(array), _enum(abi.DTYPES, dtype, "dtype"), 0, *array.shape, *array.strides)
+    return abi.CMap(_address(array), _enum(abi.DTYPES, dtype, "dtype"), 0, *array.shape, *array.strides)
 
 
 def _stats_request(
     shape: tuple[int, ...], patch_size: int, stats: Sequence[str]
-) -> tuple[abi.StatsRequest, NDArray[np.float32]]:
+) -> tuple[abi.CStatsRequest, NDArray[np.float32]]:
     batch, height, width = shape
     columns = _columns(tuple(stats))
     if patch_size < 1:
         raise UsageError(f"patch_size is {patch_size}: expected 1 or more")
     num_patches = (height // patch_size) * (width // patch_size)
     out = np.empty((batch, num_patches, len(stats)), np.float32)
-    return abi.StatsRequest(patch_size, len(stats), columns, _address(out), out.size), out
+    return abi.CStatsRequest(patch_size, len(stats), columns, _address(out), out.size), out
 
 
 @lru_cache

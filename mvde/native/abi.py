@@ -14,7 +14,7 @@ FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
 PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
 
 
-class Map(ctypes.Structure):
+class CMap(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("dtype", ctypes.c_int32),
@@ -28,7 +28,7 @@ class Map(ctypes.Structure):
     )
 
 
-class Options(ctypes.Structure):
+class CPostprocessOptions(ctypes.Structure):
     _fields_ = (
         ("struct_size", ctypes.c_uint32),
         ("conversion", ctypes.c_int32),
@@ -41,7 +41,7 @@ class Options(ctypes.Structure):
     )
 
 
-class StatsRequest(ctypes.Structure):
+class CStatsRequest(ctypes.Structure):
     _fields_ = (
         ("patch_size", ctypes.c_int32),
         ("num_stats", ctypes.c_int32),
@@ -51,7 +51,7 @@ class StatsRequest(ctypes.Structure):
     )
 
 
-class Frame(ctypes.Structure):
+class CFrame(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("chroma", ctypes.c_void_p),
@@ -67,7 +67,7 @@ class Frame(ctypes.Structure):
 def declare(library: ctypes.CDLL) -> None:
     """Argument and result types of every function that is used; a missing symbol is an AttributeError."""
     pointer, i32, i64, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
-    maps, request = ctypes.POINTER(Map), ctypes.POINTER(StatsRequest)
+    maps, request = ctypes.POINTER(CMap), ctypes.POINTER(CStatsRequest)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "mvde_version": (i32, []),
         "mvde_strerror": (ctypes.c_char_p, [i32]),
@@ -81,9 +81,9 @@ def declare(library: ctypes.CDLL) -> None:
         "mvde_patch_stats": (i32, [maps, f32, f32, request, pointer]),
         "mvde_resizer_create": (i32, [i32, i64, i64, i64, i64, i32, ctypes.POINTER(pointer)]),
         "mvde_resizer_destroy": (None, [pointer]),
-        "mvde_resize": (i32, [pointer, ctypes.POINTER(Frame), pointer, i64, pointer]),
+        "mvde_resize": (i32, [pointer, ctypes.POINTER(CFrame), pointer, i64, pointer]),
         "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, pointer]),
-        "mvde_postprocess": (i32, [maps, ctypes.POINTER(Options), maps, request, pointer]),
+        "mvde_postprocess": (i32, [maps, ctypes.POINTER(CPostprocessOptions), maps, request, pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mvde.config import AugmentConfig
-from mvde.datasets.base import DepthSample
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 

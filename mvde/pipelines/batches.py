@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mvde.config import StageConfig, TrainConfig
-from mvde.datasets.base import DepthDataset
+from mvde.datasets.sample import DepthDataset
 from mvde.errors import DatasetError, UsageError
 from mvde.pipelines.augment import draw_transform, jitter_colours, transform_sample
 from mvde.resolution import parse_resolution

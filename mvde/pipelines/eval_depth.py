@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mvde.alignment import Alignment, check_alignment
 from mvde.camera import camera_factor
-from mvde.datasets.base import DepthDataset, DepthSample
+from mvde.datasets.sample import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
-from mvde.metrics import MetricTotals, check_alignment, depth_metrics
+from mvde.metrics import MetricTotals, depth_metrics
 from mvde.resolution import check_resolution
 
 if TYPE_CHECKING:
@@ -79,11 +80,11 @@ def evaluate(
     predict: Predictor,
     dataset: DepthDataset,
     depth_range_m: tuple[float, float],
-    alignments: Iterable[str] = ("none",),
+    alignments: Iterable[Alignment | str] = (Alignment.NONE,),
     batch_size: int = 16,
     max_frames: int = 0,
     canonical_focal: float | None = None,
-) -> dict[str, MetricTotals]:
+) -> dict[Alignment, MetricTotals]:
     """Metrics by alignment over the data set's pixels inside ``depth_range_m`` = (nearest, farthest).
 
     Where predictions are for the camera of ``canonical_focal``, they are brought to that of each frame by its
@@ -101,12 +102,13 @@ def evaluate(
         samples = [dataset[int(index)] for index in indices[first : first + batch_size]]
         depths = predict([sample.rgb for sample in samples])
         for sample, pred_m in zip(samples, depths, strict=True):
-            _add(totals, sample, pred_m * np.float32(camera_factor(sample.focal, canonical_focal)), depth_range_m)
+            factor = np.float32(camera_factor(sample.focal, canonical_focal))
+            _accumulate(totals, sample, pred_m * factor, depth_range_m)
     return totals
 
 
-def _add(
-    totals: dict[str, MetricTotals],
+def _accumulate(
+    totals: dict[Alignment, MetricTotals],
     sample: DepthSample,
     pred_m: NDArray[np.float32],
     depth_range_m: tuple[float, float],

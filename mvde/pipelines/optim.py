@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for param in group["params"]:
@@ -82,7 +82,7 @@ def build_optimizers(
     Every group carries its full rate as ``base_lr`` and whether it is the backbone's as ``backbone``. Vectors
     (norms, biases) and position embeddings are not decayed.
     """
-    adamw, muon = _grouped(backbone, list(rest), train)
+    adamw, muon = _parameter_groups(backbone, list(rest), train)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(adamw, lr=train.lr, betas=(0.9, train.beta2), weight_decay=train.weight_decay)
     ]
@@ -92,7 +92,7 @@ def build_optimizers(
     return optimizers
 
 
-def _grouped(
+def _parameter_groups(
     backbone: nn.Module, rest: list[nn.Parameter], train: TrainConfig
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     hidden, matrices, vectors = [], [], []
@@ -139,7 +139,7 @@ def backbone_factor(step: int, train: TrainConfig) -> float:
 
 
 def set_rates(optimizers: Iterable[torch.optim.Optimizer], step: int, num_steps: int, train: TrainConfig) -> None:
-    """Sets every group's learning rate for ``step``."""
+    """Set every group's learning rate for ``step``."""
     factor = rate_factor(step, num_steps, train)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -158,14 +158,14 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Moves the average towards the model's present weights; ``step`` counts from 0."""
+        """Move the average towards the model's present weights; ``step`` counts from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         params = [p.detach().float() for _, p in model.named_parameters()]
         torch._foreach_lerp_(list(self.shadow.values()), params, 1 - decay)
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
-        """Exchanges the model's weights with the average; a second call puts them back."""
+        """Exchange the model's weights with the average; a second call puts them back."""
         for name, param in model.named_parameters():
             kept = param.detach().clone()
             param.copy_(self.shadow[name])

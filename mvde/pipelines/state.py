@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ FORMAT = "mvde-train-state-1"
 
 
 @dataclass
-class Progress:
+class TrainProgress:
     """How far a run is: ``step`` updates are done; ``best`` is the lowest validation AbsRel of stage ``best_stage``."""
 
     step: int = 0
@@ -28,44 +28,54 @@ class Progress:
     best_stage: int = -1
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What the file's metadata holds: ``scalars`` are each optimiser's plain numbers, by ``index.name``."""
+
+    progress: TrainProgress
+    scalars: list[dict[str, Any]]
+    config: dict[str, Any]
+    format: str = FORMAT
+
+
 def save_state(
     path: Path,
     model: nn.Module,
     average: MovingAverage,
     optimizers: list[torch.optim.Optimizer],
-    progress: Progress,
+    progress: TrainProgress,
     config: dict[str, Any],
 ) -> None:
-    """Writes everything that a resumed run needs; what stood at ``path`` stays until the new file is whole.
+    """Write everything that a resumed run needs; what stood at ``path`` stays until the new file is whole.
 
     Raises :class:`OutputError` where the disk refuses.
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
     tensors["rng.torch"] = torch.get_rng_state()
-    plain: list[Any] = []
+    plain: list[dict[str, Any]] = []
     for number, optimizer in enumerate(optimizers):
-        state, scalars = _split(optimizer.state_dict()["state"])
+        state, scalars = _split_scalars(optimizer.state_dict()["state"])
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
         plain.append(scalars)
-    header = {"format": FORMAT, "progress": vars(progress), "scalars": plain, "config": config}
-    write_tensors(path, {k: v.detach().contiguous().clone() for k, v in tensors.items()}, {"mvde": json.dumps(header)})
+    header = json.dumps(asdict(_Header(progress, plain, config)))
+    write_tensors(path, {k: v.detach().contiguous().clone() for k, v in tensors.items()}, {"mvde": header})
 
 
 def load_state(
     path: Path, model: nn.Module, average: MovingAverage, optimizers: list[torch.optim.Optimizer]
-) -> tuple[Progress, dict[str, Any]]:
-    """Restores a saved run into the given objects; hands back how far it was, and its configuration.
+) -> tuple[TrainProgress, dict[str, Any]]:
+    """Restore a saved run into the given objects; hand back how far it was, and its configuration.
 
     Raises :class:`CheckpointError` where the file is damaged or belongs to another architecture or optimiser.
     """
     header, tensors = _read(path)
     try:
-        model.load_state_dict(_under("model.", tensors))
-        for name, value in _under("average.", tensors).items():
+        model.load_state_dict(_with_prefix("model.", tensors))
+        for name, value in _with_prefix("average.", tensors).items():
             average.shadow[name].copy_(value)
         for number, optimizer in enumerate(optimizers):
-            state = _joined(_under(f"optimizer.{number}.", tensors), header["scalars"][number])
+            state = _join_scalars(_with_prefix(f"optimizer.{number}.", tensors), header.scalars[number])
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -74,10 +84,10 @@ def load_state(
             "resume with that run's configuration, or choose another output folder"
         ) from error
     torch.set_rng_state(tensors["rng.torch"])
-    return Progress(**header["progress"]), header["config"]
+    return header.progress, header.config
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[_Header, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["mvde"])
@@ -86,21 +96,24 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{path} is not a readable training state: {error}; remove it to start afresh") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has the format {header.get('format')!r}; this version reads {FORMAT!r}")
-    return header, tensors
+    try:
+        return _Header(TrainProgress(**header["progress"]), header["scalars"], header["config"]), tensors
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} lacks {error}; remove it to start afresh") from error
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _split(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _split_scalars(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimiser's state as tensors by ``index.name``, and the plain numbers among it."""
     items = {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
     tensors = {key: value for key, value in items.items() if isinstance(value, Tensor)}
     return tensors, {key: value for key, value in items.items() if key not in tensors}
 
 
-def _joined(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def _join_scalars(tensors: dict[str, Tensor], scalars: dict[str, Any]) -> dict[int, dict[str, Any]]:
     state: dict[int, dict[str, Any]] = {}
     for key, value in (tensors | scalars).items():
         index, name = key.split(".", 1)

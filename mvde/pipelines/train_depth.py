@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mvde.alignment import Alignment
 from mvde.config import Config, StageConfig, load_config
-from mvde.datasets.base import DepthDataset
 from mvde.datasets.formats import open_dataset
+from mvde.datasets.sample import DepthDataset
 from mvde.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UsageError
 from mvde.losses import depth_loss, valid_mask
 from mvde.model import DepthModel
 from mvde.pipelines.augment import Transform, transform_sample
 from mvde.pipelines.batches import Share, StepBatches, batches_from
 from mvde.pipelines.eval_depth import evaluate, torch_predictor
+from mvde.pipelines.initialization import initialize_structured
 from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
-from mvde.pipelines.start import structure
-from mvde.pipelines.state import STATE_FILE, Progress, load_state, save_state
+from mvde.pipelines.state import STATE_FILE, TrainProgress, load_state, save_state
 from mvde.pipelines.token_head import TokenSupervised, depth_at_cells
 from mvde.resolution import parse_resolution
 
@@ -78,7 +79,7 @@ class DepthTrainingPipeline:
         self._stop_requested = False
 
     def train(self, output_dir: str | Path) -> TrainResult:
-        """Trains into ``output_dir``; goes on from the state there, if there is one, as if never interrupted.
+        """Train into ``output_dir``; go on from the state there, if there is one, as if never interrupted.
 
         Writes ``last.safetensors`` and ``best.safetensors`` (averaged weights with the configuration inside),
         ``state.safetensors`` (for the resume) and the tracker's logs. On SIGINT or SIGTERM the step is finished, the
@@ -86,8 +87,8 @@ class DepthTrainingPipeline:
         :class:`OutputError` where the disk is full; the last saved state is whole then.
         """
         output_dir = Path(output_dir)
-        with _one_error_of_a_full_disk(output_dir):
-            self._open(output_dir)
+        with _report_full_disk(output_dir):
+            self._prepare(output_dir)
             handlers = self._catch_signals()
             try:
                 metrics = self._run_steps(output_dir)
@@ -111,7 +112,7 @@ class DepthTrainingPipeline:
         model.config = self.config  # what its checkpoints say of how they were trained
         return model
 
-    def _open(self, output_dir: Path) -> None:
+    def _prepare(self, output_dir: Path) -> None:
         """Data, optimisers and processes; then the saved state, if any."""
         data = self.config.data  # opened first: a data set that is not there must not leave a folder with logs
         opened = {path: self._dataset(path) for path in {stage.data or data.train for stage in self._stages}}
@@ -128,22 +129,22 @@ class DepthTrainingPipeline:
         rest = [p for p in self._trained.parameters() if id(p) not in inside]
         self._optimizers = build_optimizers(backbone, rest, self._train)
         self._average = MovingAverage(self._trained, self._train.ema_decay)
-        self.progress = Progress()
+        self.progress = TrainProgress()
         state = output_dir / STATE_FILE
         if state.exists():
             self.progress, before = load_state(state, self._trained, self._average, self._optimizers)
-            self._say(f"resuming {output_dir} after step {self.progress.step}{_changed(before, self.config)}")
+            self._print(f"resuming {output_dir} after step {self.progress.step}{_changed_keys(before, self.config)}")
         elif self._train.start == "structured":
-            self._structure(opened[self._stages[0].data or data.train])
+            self._initialize_structured(opened[self._stages[0].data or data.train])
         # oneDNN's convolutions are up to three times faster on channels-last weights; results do not depend on it.
         self.model.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._wrapped = self._accelerator.prepare_model(self._trained)
 
-    def _structure(self, dataset: DepthDataset) -> None:
+    def _initialize_structured(self, dataset: DepthDataset) -> None:
         size = parse_resolution(self._stages[0].res[0])
         frames = range(0, len(dataset), max(len(dataset) // NUM_START_FRAMES, 1))
         images = torch.stack([transform_sample(dataset[frame], size, Transform())[0] for frame in frames])
-        structure(self.model.backbone, self.model.normalize(images))
+        initialize_structured(self.model.backbone, self.model.normalize(images))
 
     def _dataset(self, path: str) -> DepthDataset:
         return open_dataset(self.config.data.format, path, self.config.data.depth_scale)
@@ -214,7 +215,7 @@ class DepthTrainingPipeline:
         return self._stop_requested
 
     def _log(self, losses: list[dict[str, Tensor]], done: int, seconds_per_step: float) -> None:
-        """Prints and stores the means of ``losses``, one mapping per step since the last time."""
+        """Print and store the means of ``losses``, one mapping per step since the last time."""
         names = list(losses[0])
         means = torch.stack([torch.stack([step[name] for name in names]) for step in losses]).mean(dim=0)
         values = self._accelerator.reduce(means, reduction="mean").tolist()
@@ -222,7 +223,7 @@ class DepthTrainingPipeline:
         rate = self._optimizers[0].param_groups[-1]["lr"]
         self._accelerator.log({f"train/{k}": v for k, v in logged.items()} | {"train/lr": rate}, step=done)
         text = " ".join(f"{name} {value:.4f}" for name, value in logged.items())
-        self._say(f"step {done}/{self.num_steps} {text} lr {rate:.2e} {seconds_per_step:.3f} s/step")
+        self._print(f"step {done}/{self.num_steps} {text} lr {rate:.2e} {seconds_per_step:.3f} s/step")
 
     def _validate(self, output_dir: Path) -> dict[str, float]:
         """Metrics of the averaged weights, at the resolution of the present stage."""
@@ -236,7 +237,7 @@ class DepthTrainingPipeline:
             try:
                 depth_range_m, focal = (decoder.min_depth, decoder.max_depth), decoder.canonical_focal
                 totals = evaluate(predict, self._validation, depth_range_m, canonical_focal=focal)
-                metrics = totals["none"].overall()
+                metrics = totals[Alignment.NONE].overall()
                 better = (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best)
                 if better and head is None:  # the decoder does not fit a tower that is trained without it
                     self.progress.best, self.progress.best_stage = metrics["abs_rel"], number
@@ -245,7 +246,7 @@ class DepthTrainingPipeline:
                 self._average.swap(self._trained)
             self._accelerator.log({f"val/{k}": v for k, v in metrics.items()}, step=self.progress.step)
             text = " ".join(f"{name} {metrics[name]:.4f}" for name in ("abs_rel", "rmse", "silog", "delta1", "delta2"))
-            self._say(f"validation at step {self.progress.step}, {size[0]}x{size[1]}: {text}")
+            self._print(f"validation at step {self.progress.step}, {size[0]}x{size[1]}: {text}")
         self._accelerator.wait_for_everyone()
         return metrics
 
@@ -273,13 +274,13 @@ class DepthTrainingPipeline:
         except ValueError:
             return {}
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if self._accelerator.is_main_process:
             print(line, flush=True)
 
 
 def _check_losses(config: Config) -> None:
-    """Nothing, if the losses can be taken of the model's output; a relative one has no scale to be held to."""
+    """Raise :class:`ConfigError` where a loss needs metres and the model has none."""
     loss = config.train.loss
     if config.decoder.scale_invariant and (loss.silog_lambda != 1 or loss.log_l1 or loss.l1 or loss.berhu):
         raise ConfigError(
@@ -289,22 +290,22 @@ def _check_losses(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def _one_error_of_a_full_disk(output_dir: Path) -> Iterator[None]:
-    """Makes the tracker's error an OutputError.
+def _report_full_disk(output_dir: Path) -> Iterator[None]:
+    """Raise :class:`OutputError` where the disk is full, for the tracker too.
 
     TensorBoard writes in a thread of its own, which shows its traceback, and raises the error again in ours.
     """
     before = threading.excepthook
 
     def show_others(arguments: threading.ExceptHookArgs) -> None:
-        if not _is_of_a_full_disk(arguments.exc_value):
+        if not _is_disk_full(arguments.exc_value):
             before(arguments)
 
     threading.excepthook = show_others
     try:
         yield
     except OSError as error:
-        if not _is_of_a_full_disk(error):
+        if not _is_disk_full(error):
             raise
         raise OutputError(
             f"cannot write to {output_dir}: {error.strerror}; make room, and the same command goes on from the last "
@@ -314,7 +315,7 @@ def _one_error_of_a_full_disk(output_dir: Path) -> Iterator[None]:
         threading.excepthook = before
 
 
-def _is_of_a_full_disk(error: BaseException | None) -> bool:
+def _is_disk_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -333,23 +334,23 @@ def _accelerator(config: Config, output_dir: Path) -> Any:
     except (ImportError, ValueError) as error:
         raise UsageError(f"accelerate cannot set the run up (train.tracker={train.tracker}): {error}") from error
     if tracker is not None:
-        accelerator.init_trackers("logs", config=_flat(config.to_dict()))
+        accelerator.init_trackers("logs", config=_flattened(config.to_dict()))
     return accelerator
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flattened(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted key, of the types that TensorBoard stores as hyper-parameters."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flattened(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, (int, float, str, bool)) else str(value)
     return flat
 
 
-def _changed(before: Mapping[str, Any], now: Config) -> str:
+def _changed_keys(before: Mapping[str, Any], now: Config) -> str:
     """Clause that names the keys whose values differ between the saved run and this one, or nothing."""
-    old, new = _flat(before), _flat(now.to_dict())
+    old, new = _flattened(before), _flattened(now.to_dict())
     keys = [key for key in new if old.get(key) != new[key]]
     return f", with other values of {', '.join(keys)}" if keys else ""

@@ -40,7 +40,7 @@ def train_head(
     lr: float = 1e-3,
     seed: int = 0,
 ) -> HeadResult:
-    """Trains on ``pairs_dir``'s ``.npz`` files and writes the head to ``output`` (safetensors with its sizes inside).
+    """Train on ``pairs_dir``'s ``.npz`` files and write the head to ``output`` (safetensors with its sizes inside).
 
     Each file holds ``stats`` (N, S) and the teacher's ``tokens`` (N, D) of one image, row by row. The loss is the mean
     squared error over patches. Raises DatasetError naming a file that is malformed or does not fit the others.
@@ -82,7 +82,7 @@ def read_pairs(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def save_head(head: PatchStatsProjector, path: Path) -> None:
-    """Nothing; writes the head as safetensors with its sizes in the metadata."""
+    """Write the head as safetensors with its sizes in the metadata."""
     hidden, width = head.layers[0].out_features, head.layers[2].out_features
     sizes = {"num_stats": head.mean.shape[0], "token_width": width, "hidden_width": hidden}
     with atomic_write(path) as temporary:

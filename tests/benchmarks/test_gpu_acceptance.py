@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mvde.cuda.device import find_gpu
+from mvde.cuda.gpu import find_gpu
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_acceptance.py"
 

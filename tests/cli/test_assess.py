@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mvde.cli.assess import Assessor, _pictures_of
-from mvde.datasets.base import DepthSample
+from mvde.datasets.sample import DepthSample
 
 
 class OneFrame:

@@ -20,7 +20,7 @@ from PIL import Image
 
 import mvde
 from mvde import cli
-from mvde.cuda.device import find_gpu
+from mvde.cuda.gpu import find_gpu
 from mvde.native.abi import Frame
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mvde.datasets.diode import DiodeDataset
-from mvde.datasets.formats import FORMATS, open_dataset
+from mvde.datasets.formats import DataFormat, open_dataset
 from mvde.datasets.hypersim import HypersimDataset
 from mvde.datasets.kitti import KittiDataset
 from mvde.datasets.nyu import NyuDataset
@@ -188,10 +188,11 @@ class TestHypersim:
             HypersimDataset(root)[0]
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_every_format_refuses_a_folder_that_is_not_there(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="absent"):
-        open_dataset(name, tmp_path / "absent")
+@pytest.mark.parametrize("name", list(DataFormat))
+def test_every_format_refuses_a_folder_that_is_not_there(name: DataFormat, tmp_path: Path) -> None:
+    for given in (name, str(name)):
+        with pytest.raises(DatasetError, match="absent"):
+            open_dataset(given, tmp_path / "absent")
 
 
 def test_an_unknown_format_is_a_configuration_error(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from mvde import cli
 from mvde.datasets import synthetic
+from mvde.datasets.splits import Split
 from mvde.datasets.synthetic import SyntheticFrames, SyntheticIndex, generate, shard_paths
 from mvde.errors import DatasetError, MissingDependencyError, OutputError, UsageError
 
@@ -26,7 +27,7 @@ COUNT = 20  # two and a half scenes
 
 @pytest.fixture(scope="module", autouse=True)
 def opengl() -> None:
-    """Nothing; skips where there is no OpenGL to render with."""
+    """Skip where there is no OpenGL to render with."""
     pytest.importorskip("moderngl")
     from mvde.datasets.synth.renderer import create_context
     from mvde.errors import BackendError
@@ -58,7 +59,7 @@ def write_folder(root: Path, count: int = 3, done: int = 3) -> Path:
         strict=True,
     ):
         np.save(path, values)
-    SyntheticIndex(seed=0, split="train", size=(8, 6), count=count, done=[done]).write(root)
+    SyntheticIndex(seed=0, split=Split.TRAIN, size=(8, 6), count=count, done=[done]).write(root)
     return root
 
 
@@ -138,15 +139,15 @@ def test_a_larger_count_keeps_the_frames_and_adds_to_them(folder: Path, tmp_path
 
 
 def test_other_seeds_and_splits_give_other_frames(folder: Path) -> None:
-    from mvde.datasets.synth.frames import FrameRenderer
+    from mvde.datasets.synth.render_pool import FrameRenderer
 
     reference = SyntheticFrames(folder).frame(0)[1]
 
-    def first_depth_m(seed: int, split: str) -> np.ndarray:
-        return FrameRenderer((seed, synthetic.SPLITS.index(split)), SIZE).scene(0)[1][0] / 1000
+    def first_depth_m(seed: int, split: Split) -> np.ndarray:
+        return FrameRenderer((seed, split.stream), SIZE).scene(0)[1][0] / 1000
 
-    np.testing.assert_allclose(first_depth_m(11, "train"), reference, atol=1e-6)
-    for seed, split in ((12, "train"), (11, "val"), (11, "test")):
+    np.testing.assert_allclose(first_depth_m(11, Split.TRAIN), reference, atol=1e-6)
+    for seed, split in ((12, Split.TRAIN), (11, Split.VAL), (11, Split.TEST)):
         assert np.abs(first_depth_m(seed, split) - reference).mean() > 0.01
 
 
@@ -201,10 +202,10 @@ def _depth_of_box(eye: np.ndarray, rays: np.ndarray, low: np.ndarray, high: np.n
 @pytest.mark.parametrize(("yaw", "tilt", "roll"), [(0.0, -30.0, 0.0), (35.0, -20.0, 8.0), (-20.0, 10.0, -3.0)])
 def test_depth_agrees_with_ray_casting(size: tuple[int, int], yaw: float, tilt: float, roll: float) -> None:
     from mvde.datasets.synth.builder import Material, SceneBuilder
-    from mvde.datasets.synth.camera import looking
     from mvde.datasets.synth.renderer import Renderer
     from mvde.datasets.synth.scene import Lights, Scene
     from mvde.datasets.synth.textures import TextureSet
+    from mvde.datasets.synth.views import view_along
 
     layers = TextureSet(np.full((1, 8, 8, 3), 255, np.uint8), {"plaster": (0,)})
     builder = SceneBuilder(np.random.default_rng(0), layers.groups)
@@ -218,7 +219,7 @@ def test_depth_agrees_with_ray_casting(size: tuple[int, int], yaw: float, tilt: 
         builder.add("box", tuple((low + high) / 2), tuple(high - low), material)
     white, black, above = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.6, 0.0, 0.8)
     lights = Lights((3, 0, 2.8), white, above, black, (white, white), (black, black), white, white, 0.3)
-    view = looking(np.array([0.0, 0.0, 1.2]), *np.radians([yaw, tilt, roll, 60.0]))
+    view = view_along(np.array([0.0, 0.0, 1.2]), *np.radians([yaw, tilt, roll, 60.0]))
     renderer = Renderer(layers, size)
     renderer.set_scene(Scene(builder.instances(), (6.0, 6.0, 3.0), (), (), lights))
     colour, depth_m = renderer.render(view)
@@ -250,7 +251,7 @@ def test_meshes_fit_the_unit_cube_and_have_unit_normals() -> None:
 
 
 def test_millimetres_round_and_drop_what_is_too_far() -> None:
-    from mvde.datasets.synth.frames import millimetres_from_metres
+    from mvde.datasets.synth.render_pool import millimetres_from_metres
 
     depth_m = np.array([0.0, 0.25, 1.2344, 1.2346, 10.0, 10.001], np.float32)
     np.testing.assert_array_equal(millimetres_from_metres(depth_m), [0, 250, 1234, 1235, 10000, 0])
@@ -373,7 +374,7 @@ def test_the_command_makes_a_folder_and_says_so(tmp_path: Path, capsys: pytest.C
     frames = SyntheticFrames(out)
     assert len(frames) == 3
     assert frames.frame(0)[0].shape == (24, 40, 3)
-    assert (frames.index.seed, frames.index.split) == (4, "test")
+    assert (frames.index.seed, frames.index.split) == (4, Split.TEST)
 
 
 @pytest.mark.parametrize("arguments", [["--size", "big"], ["--count", "0"], ["--split", "x"]])

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from mvde.artifact import GraphArtifact, load_engine_artifact, read_manifest, write_manifest
-from mvde.cuda.device import find_gpu
+from mvde.cuda.gpu import find_gpu
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(

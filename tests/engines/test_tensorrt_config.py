@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mvde.cuda.device import Gpu
+from mvde.cuda.gpu import Gpu
 from mvde.engines.tensorrt import checks, plan_build
 from mvde.engines.tensorrt.api import LIBRARIES, Api, load_api
 from mvde.engines.tensorrt.choices import SETTINGS, TensorRtOptions
@@ -22,8 +22,8 @@ from mvde.errors import BackendError, IncompatibleEngineError, MissingDependency
 from mvde.precision import Precision
 from mvde.records import CudaRecord, EngineRecord, NetworkRecord
 
-ADA = Gpu("NVIDIA L4", "8.9", "12.6", 24 << 30, 58, False)
-ORIN = Gpu("Orin", "8.7", "12.6", 8 << 30, 8, True)
+ADA = Gpu("NVIDIA L4", "8.9", "12.6", 24 << 30, False)
+ORIN = Gpu("Orin", "8.7", "12.6", 8 << 30, True)
 
 
 class Recorder:

@@ -14,7 +14,7 @@ import pytest
 
 import mvde
 from mvde.artifact import GraphArtifact, load_engine_artifact, write_manifest
-from mvde.cuda.device import find_gpu
+from mvde.cuda.gpu import find_gpu
 from mvde.engines.base import BuildOptions, EngineId
 from mvde.engines.build import LAYERS_FILE, build_engine
 from mvde.engines.proof import prove_engine

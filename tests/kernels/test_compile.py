@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,9 +13,8 @@ from mvde.cuda import compiler
 from mvde.cuda.compiler import (
     ARCHITECTURES,
     SOURCES,
-    Compiled,
+    CompiledKernels,
     compile_kernels,
-    compiler_warnings,
     kernel_resources,
     load_cubin,
     nvrtc_version,
@@ -31,6 +31,11 @@ KERNELS = {
 }
 # The others take half a minute of one core together.
 FAST = "sm_87"
+
+
+def compiler_warnings(log: str) -> list[str]:
+    """Lines of the compiler's log that report a problem."""
+    return [line for line in log.splitlines() if re.search(r"\b(warning|error|remark)\b", line, re.IGNORECASE)]
 
 
 def skip_without_nvrtc(architecture=FAST):
@@ -91,7 +96,7 @@ def counted_compiler(tmp_path, monkeypatch):
 
     def compile_once(source, architecture):
         calls.append(architecture)
-        return Compiled(b"\x7fELF" + architecture.encode() + bytes([len(calls)]), "")
+        return CompiledKernels(b"\x7fELF" + architecture.encode() + bytes([len(calls)]), "")
 
     monkeypatch.setattr(compiler, "_source_dir", lambda: tmp_path / "src")
     monkeypatch.setattr(compiler, "compile_kernels", compile_once)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mvde.config import AugmentConfig
-from mvde.datasets.base import DepthSample
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 from mvde.pipelines.augment import Transform, crop_box, draw_transform, jitter_colours, transform_sample
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mvde.config import AugmentConfig, StageConfig, TrainConfig
-from mvde.datasets.base import DepthSample
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError, UsageError
 from mvde.pipelines.batches import Share, StepBatches, batches_from
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvde.datasets.base import DepthSample
 from mvde.datasets.folder import FolderDataset
+from mvde.datasets.sample import DepthSample
 from mvde.errors import CheckpointError, DatasetError, MvdeError, ResolutionError
 from mvde.metrics import depth_metrics
 from mvde.pipelines.eval_depth import evaluate, open_source

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from mvde.datasets.synth import shaders
 from mvde.datasets.synth.builder import INSTANCE_FLOATS, FloatArray
-from mvde.datasets.synth.camera import View
 from mvde.datasets.synth.meshes import MESHES
 from mvde.datasets.synth.scene import Scene
 from mvde.datasets.synth.textures import TextureSet
+from mvde.datasets.synth.views import View
 from mvde.errors import BackendError, MissingDependencyError
 
 NEAR_M, FAR_M = 0.05, 30.0

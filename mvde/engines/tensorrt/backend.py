@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.cuda.device import Gpu, find_gpu
+from mvde.cuda.gpu import Gpu, find_gpu
 from mvde.engines.base import Backend, BuildOptions, Compiled, Engine, Graph, Support
 from mvde.engines.known_bad import Combination, check_combination
 from mvde.engines.settings import Setting

@@ -7,14 +7,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvde.cuda.device import capability, find_gpu, why_no_gpu
+from mvde.cuda.gpu import capability, find_gpu, why_no_gpu
 from mvde.engines.tensorrt.api import LIBRARIES, version_of
 from mvde.errors import BackendError, IncompatibleEngineError, OutputError, UsageError
 from mvde.precision import Precision
 from mvde.records import CudaRecord, NetworkRecord
 
 if TYPE_CHECKING:
-    from mvde.cuda.device import Gpu
+    from mvde.cuda.gpu import Gpu
     from mvde.engines.tensorrt.api import Api
     from mvde.engines.tensorrt.choices import TensorRtOptions
     from mvde.records import EngineRecord

@@ -20,7 +20,7 @@ from mvde.errors import BackendError, MissingDependencyError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mvde.cuda.device import Gpu
+    from mvde.cuda.gpu import Gpu
     from mvde.cuda.memory import CapturedGraph, CudaDevice, DeviceBuffer, PinnedArray
     from mvde.engines.tensorrt.api import Api
     from mvde.manifest import EngineManifest, Manifest

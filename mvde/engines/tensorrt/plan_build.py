@@ -15,7 +15,7 @@ from mvde.errors import BackendError, OutputError
 from mvde.files import atomic_write
 
 if TYPE_CHECKING:
-    from mvde.cuda.device import Gpu
+    from mvde.cuda.gpu import Gpu
     from mvde.engines.base import OnProgress
     from mvde.engines.tensorrt.api import Api
     from mvde.engines.tensorrt.choices import TensorRtOptions

@@ -20,7 +20,7 @@ from mvde.precision import Precision
 from mvde.runtime.placement import Fit, fitted
 
 if TYPE_CHECKING:
-    from mvde.datasets.base import DepthDataset
+    from mvde.datasets.sample import DepthDataset
     from mvde.manifest import GraphManifest
 
     ImageArray = NDArray[np.uint8]

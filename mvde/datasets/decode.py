@@ -38,12 +38,12 @@ def require_file(path: Path, what: str) -> Path:
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Picture (H, W, 3) uint8 RGB; grey and palette pictures are expanded."""
-    return np.asarray(_opened(path).convert("RGB"))
+    return np.asarray(_open_image(path).convert("RGB"))
 
 
 def read_depth_png(path: Path, units_per_metre: float) -> NDArray[np.float32]:
     """Depth (H, W) float32 metres of a 16-bit grey PNG; 0 where it holds 0."""
-    image = _opened(path)
+    image = _open_image(path)
     if image.mode not in ("I;16", "I;16B", "I"):
         raise DatasetError(f"{path} is not a 16-bit grey PNG (mode {image.mode}), so it cannot hold depth")
     return np.asarray(image).astype(np.float32) / np.float32(units_per_metre)
@@ -75,13 +75,13 @@ def open_hdf5(path: Path) -> Any:
         raise DatasetError(f"{path} is not a whole HDF5 file: {error}") from error
 
 
-def matched(rgb: NDArray[np.uint8], depth_m: NDArray[np.float32], rgb_name: object, depth_name: object) -> None:
-    """Nothing, if picture and depth have the same height and width; DatasetError names both otherwise."""
+def check_same_size(rgb: NDArray[np.uint8], depth_m: NDArray[np.float32], rgb_name: object, depth_name: object) -> None:
+    """Raise :class:`DatasetError`, naming both, unless picture and depth have the same height and width."""
     if rgb.shape[:2] != depth_m.shape:
         raise DatasetError(f"{depth_name} is {depth_m.shape} (H, W), but its picture {rgb_name} is {rgb.shape[:2]}")
 
 
-def _opened(path: Path) -> Image.Image:
+def _open_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -10,7 +10,7 @@ from torch import nn  # noqa: E402
 
 from mvde.backbones.siglip import random_siglip  # noqa: E402
 from mvde.errors import ConfigError  # noqa: E402
-from mvde.pipelines.start import mimic_attention, structure, whiten_patch_embedding  # noqa: E402
+from mvde.pipelines.initialization import initialize_structured, mimic_attention, whiten_patch_embedding  # noqa: E402
 
 
 def smooth_pictures() -> torch.Tensor:
@@ -65,7 +65,7 @@ def test_patches_attend_to_themselves_more_than_by_chance() -> None:
     torch.manual_seed(0)
     spec = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 3}
     backbone = random_siglip({**spec, "patch_size": 8, "image_size": 64}, (1,))
-    structure(backbone, smooth_pictures())
+    initialize_structured(backbone, smooth_pictures())
     backbone.set_attention("eager")
     tokens = backbone.patch_embedding(smooth_pictures()[:2]).flatten(2).transpose(1, 2) + backbone.position((8, 8))
     layer = backbone.layers[0]

@@ -34,7 +34,7 @@ class View:
         return np.array([focal, focal, width / 2, height / 2], dtype=np.float32)
 
 
-def looking(eye: npt.NDArray[np.float64], yaw: float, tilt: float, roll: float, vertical_fov: float) -> View:
+def view_along(eye: npt.NDArray[np.float64], yaw: float, tilt: float, roll: float, vertical_fov: float) -> View:
     """Return a view along ``yaw`` (about z, from +x), ``tilt`` (up is positive) and ``roll``, all in radians."""
     forward = np.array([math.cos(yaw) * math.cos(tilt), math.sin(yaw) * math.cos(tilt), math.sin(tilt)])
     right = np.array([math.sin(yaw), -math.cos(yaw), 0.0])
@@ -67,7 +67,7 @@ def _mobile_view(rng: np.random.Generator, scene: Scene) -> View:
     yaw = towards_middle if rng.random() < 0.5 else rng.uniform(0, 2 * math.pi)
     tilt = math.radians(np.clip(rng.normal(-8.0, 11.0), -32.0, 16.0))
     eye = np.array([x, y, rng.uniform(0.2, 1.5)])
-    return looking(eye, yaw, tilt, math.radians(rng.normal(0.0, 1.5)), _fov(rng))
+    return view_along(eye, yaw, tilt, math.radians(rng.normal(0.0, 1.5)), _fov(rng))
 
 
 def _arm_view(rng: np.random.Generator, scene: Scene) -> View:
@@ -82,7 +82,7 @@ def _arm_view(rng: np.random.Generator, scene: Scene) -> View:
     gaze = target - eye
     yaw = math.atan2(gaze[1], gaze[0]) if np.hypot(gaze[0], gaze[1]) > 1e-3 else heading
     tilt = max(math.atan2(gaze[2], float(np.hypot(gaze[0], gaze[1]))), math.radians(-89.0))
-    return looking(eye, yaw, tilt, math.radians(rng.normal(0.0, 5.0)), _fov(rng))
+    return view_along(eye, yaw, tilt, math.radians(rng.normal(0.0, 5.0)), _fov(rng))
 
 
 def is_good_view(depth_m: FloatArray) -> bool:

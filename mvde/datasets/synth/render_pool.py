@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mvde.datasets.synth.builder import FloatArray
-from mvde.datasets.synth.camera import is_good_view, sample_view
 from mvde.datasets.synth.develop import develop
 from mvde.datasets.synth.renderer import Renderer
 from mvde.datasets.synth.scene import Scene, build_scene
 from mvde.datasets.synth.textures import build_textures
+from mvde.datasets.synth.views import is_good_view, sample_view
 from mvde.errors import BackendError
 
 VIEWS_PER_SCENE = 8
@@ -29,8 +29,8 @@ MAX_DEPTH_M = 10.0
 _MAX_TRIES = 40
 
 # RGB uint8 (n, H, W, 3), depth in millimetres uint16 (n, H, W), intrinsics float32 (n, 4).
-Block: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], FloatArray]
-Frame: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], FloatArray]
+SceneFrames: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], FloatArray]
+RenderedFrame: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], FloatArray]
 
 
 class FrameRenderer:
@@ -43,7 +43,7 @@ class FrameRenderer:
         self._textures = build_textures()
         self._renderer = Renderer(self._textures, size)
 
-    def scene(self, number: int) -> Block:
+    def scene(self, number: int) -> SceneFrames:
         """Return the eight frames of a scene: RGB, depth in millimetres, intrinsics."""
         # A scene in which the camera finds no good view is replaced by the next one of the same number's stream.
         for attempt in range(_MAX_TRIES):
@@ -62,7 +62,7 @@ class FrameRenderer:
             f"scene {number} of seed {self._stream[0]} gives no good view in {_MAX_TRIES} tries; use another seed"
         )
 
-    def _frame(self, scene: Scene, rng: np.random.Generator) -> Frame | None:
+    def _frame(self, scene: Scene, rng: np.random.Generator) -> RenderedFrame | None:
         for _ in range(_MAX_TRIES):
             view = sample_view(rng, scene)
             if is_good_view(self._renderer.probe(view)):
@@ -95,7 +95,7 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _render_scene(number: int) -> Block:
+def _render_scene(number: int) -> SceneFrames:
     assert _worker is not None
     return _worker.scene(number)
 
@@ -116,7 +116,7 @@ def _single_threaded_llvmpipe() -> Iterator[None]:
 
 def render_scenes(
     stream: tuple[int, int], size: tuple[int, int], numbers: range, num_workers: int
-) -> Generator[Block, None, None]:
+) -> Generator[SceneFrames, None, None]:
     """Yield each scene's frames, in the order of ``numbers``, rendered by ``num_workers`` processes.
 
     Raises BackendError where a worker ends early or no OpenGL is to be had.
@@ -124,7 +124,7 @@ def render_scenes(
     context = multiprocessing.get_context("spawn")  # an OpenGL context does not survive a fork
     with _single_threaded_llvmpipe():
         pool = ProcessPoolExecutor(num_workers, context, _start_worker, (stream, size))
-        pending: deque[Future[Block]] = deque()
+        pending: deque[Future[SceneFrames]] = deque()
         try:
             for number in numbers:
                 pending.append(pool.submit(_render_scene, number))

@@ -11,7 +11,6 @@ from mvde.errors import BackendError, MissingDependencyError
 _ATTRIBUTES = {
     "major": "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR",
     "minor": "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR",
-    "num_sms": "CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT",
     "integrated": "CU_DEVICE_ATTRIBUTE_INTEGRATED",
 }
 
@@ -27,7 +26,6 @@ class Gpu:
     compute_capability: str
     driver_cuda: str
     memory_bytes: int
-    num_sms: int
     is_integrated: bool
 
     def __str__(self) -> str:
@@ -36,17 +34,17 @@ class Gpu:
 
 def find_gpu() -> Gpu | None:
     """The first GPU that this process may use, or ``None``; :func:`why_no_gpu` then says why."""
-    return _look()[0]
+    return _probe()[0]
 
 
 def why_no_gpu() -> str:
     """Why :func:`find_gpu` finds none: no bindings, no driver, or no device; empty where there is one."""
-    return _look()[1]
+    return _probe()[1]
 
 
 def require_gpu(purpose: str) -> Gpu:
     """The GPU. Raises :class:`BackendError` saying what is missing, ``purpose`` being what needs it."""
-    gpu, why = _look()
+    gpu, why = _probe()
     if gpu is None:
         raise BackendError(f"{purpose} needs an NVIDIA GPU, but {why}")
     return gpu
@@ -59,7 +57,7 @@ def capability(text: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def _look() -> tuple[Gpu | None, str]:
+def _probe() -> tuple[Gpu | None, str]:
     try:
         driver = _driver()
     except MissingDependencyError as error:
@@ -88,7 +86,6 @@ def _describe(driver: Any, device: Any) -> Gpu:
         compute_capability=f"{values['major']}.{values['minor']}",
         driver_cuda=f"{version // 1000}.{version % 1000 // 10}",
         memory_bytes=int(checked(driver.cuDeviceTotalMem(device))),
-        num_sms=values["num_sms"],
         is_integrated=bool(values["integrated"]),
     )
 

@@ -1,4 +1,4 @@
-"""A better start for a tower that is trained from scratch: whitened patches and attention that looks near by.
+"""Initialisation of a tower that is trained from scratch: whitened patches and mimetic attention.
 
 Pixels of a patch are strongly correlated, so random filters all answer to its brightness, and a patchified stem learns
 edges late (Xiao et al., 2021); whitening gives every kept component the same variance from the first step on. Random
@@ -24,8 +24,8 @@ VALUE_OUT = (0.4, -0.4)
 
 
 @torch.no_grad()
-def structure(backbone: Any, pixels: Tensor) -> None:
-    """Whitens the patch embedding of a SiglipBackbone over ``pixels`` (B, 3, H, W, normalised), and its attention."""
+def initialize_structured(backbone: Any, pixels: Tensor) -> None:
+    """Whiten the patch embedding of a SiglipBackbone over ``pixels`` (B, 3, H, W, normalised), and its attention."""
     whiten_patch_embedding(backbone.patch_embedding, pixels)
     for layer in backbone.layers:
         mimic_attention(layer.self_attn)
@@ -33,7 +33,7 @@ def structure(backbone: Any, pixels: Tensor) -> None:
 
 @torch.no_grad()
 def whiten_patch_embedding(embedding: nn.Conv2d, pixels: Tensor) -> None:
-    """Sets the weights so that the outputs over the patches of ``pixels`` (B, 3, H, W, normalised) are uncorrelated.
+    """Set the weights so that the outputs over the patches of ``pixels`` (B, 3, H, W, normalised) are uncorrelated.
 
     Each output has variance 1, or less where the component is below the noise floor. Raises ConfigError where the
     patch has fewer values than the embedding has channels.
@@ -59,7 +59,7 @@ def whiten_patch_embedding(embedding: nn.Conv2d, pixels: Tensor) -> None:
 
 @torch.no_grad()
 def mimic_attention(attention: Any) -> None:
-    """Sets the projections of one attention so that W_q' W_k and W_o W_v are noise plus a multiple of the identity.
+    """Set the projections of one attention so that W_q' W_k and W_o W_v are noise plus a multiple of the identity.
 
     ``attention`` has ``num_heads``, ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj``, as in transformers.
     """
