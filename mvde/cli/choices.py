@@ -1,7 +1,7 @@
 """Choices of the command line that are a part of a type's; a test holds each to the rest of it.
 
-Where every value of a type can be chosen (``Fit``, ``RangeMethod``, ``DataFormat``, ``Alignment``, ``Split``), the verbs
-take the type itself: typer lists it in ``--help``, and its module loads nothing.
+Where every value of a type can be chosen (``Fit``, ``RangeMethod``, ``DataFormat``, ``Alignment``, ``Split``), the
+verbs take the type itself: typer lists it in ``--help``, and its module loads nothing.
 """
 
 from __future__ import annotations

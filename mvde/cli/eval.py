@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mvde.alignment import Alignment
-
 from mvde.cli.groups import with_groups
 from mvde.cli.output import STDOUT, write_json
 from mvde.cli.shared_options import JSON_HELP, RES_HELP, DataOptions, only
