@@ -85,11 +85,10 @@ class CompileOptions:
     def to_build_options(self) -> BuildOptions:
         """The same for :func:`mvde.engines.build.build_engine`."""
         from mvde.engines.base import BuildOptions
-        from mvde.precision import Precision
 
         return BuildOptions(
             num_threads=self.threads,
-            rest=None if self.rest is None else Precision(self.rest.value),
+            rest=None if self.rest is None else self.rest.precision,
             settings=parse_settings(self.settings),
             tune_s=self.tune,
             num_builds=self.verify_builds,

@@ -1,18 +1,17 @@
-"""What ``--to`` and ``--rest`` accept: parts of :class:`~mvde.precision.Precision`, listed by ``--help``."""
+"""Choices of the command line that are a part of a type's; a test holds each to the rest of it.
+
+Where every value of a type can be chosen (``Fit``, ``RangeMethod``, ``DataFormat``, ``Alignment``, ``Split``), the
+verbs take the type itself: typer lists it in ``--help``, and its module loads nothing.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
 
-
-class _Word(str, Enum):
-    """A word of the command line; it equals its text."""
-
-    def __str__(self) -> str:
-        return str(self.value)
+from mvde.precision import Precision
 
 
-class LoweredTo(_Word):
+class LoweredTo(str, Enum):
     """Precisions that a graph can be lowered to (:data:`mvde.precision.LOWERED`)."""
 
     FP16 = "fp16"
@@ -20,10 +19,26 @@ class LoweredTo(_Word):
     INT8 = "int8"
     FP8 = "fp8"
 
+    def __str__(self) -> str:
+        return self.value
 
-class Rest(_Word):
-    """What the nodes that an int8 or fp8 graph does not quantise compute in: the floats of :class:`Precision`."""
+    @property
+    def precision(self) -> Precision:
+        """The precision of that name."""
+        return Precision(self.value)
+
+
+class Rest(str, Enum):
+    """What the nodes that an int8 or fp8 graph does not quantise compute in: the precisions that are floats."""
 
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of that name."""
+        return Precision(self.value)

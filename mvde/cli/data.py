@@ -50,7 +50,7 @@ def synth(
         bar.update(task, completed=done)
 
     try:
-        made = generate(out, count, size=resolution, seed=seed, split=str(split), num_workers=workers, progress=show)
+        made = generate(out, count, size=resolution, seed=seed, split=split, num_workers=workers, progress=show)
     finally:
         if bar.live.is_started:  # stopping one that was not would print an empty line
             bar.stop()

@@ -47,13 +47,13 @@ def lower(
         source.manifest,
         quantization.quantization_images,
         quantization.method,
-        Precision(rest.value),
+        rest.precision,
         dataset,
         _JUDGING_FRAMES if data.max_frames is None else data.max_frames or len(dataset or ()),
         data.data.name if data.data else "",
     )
-    for precision in dict.fromkeys(to):  # one that is named twice is written once
-        _lower(source, Precision(precision.value), options)
+    for lowered_to in dict.fromkeys(to):  # one that is named twice is written once
+        _lower(source, lowered_to.precision, options)
 
 
 def _lower(source: GraphArtifact, precision: Precision, options: LowerOptions) -> None:

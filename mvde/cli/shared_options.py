@@ -131,7 +131,7 @@ class DataOptions:
         """The data set, or ``None`` where none was named. Raises DatasetError where it cannot be read."""
         from mvde.datasets.formats import open_dataset
 
-        return None if self.data is None else open_dataset(str(self.format), self.data, self.depth_scale)
+        return None if self.data is None else open_dataset(self.format, self.data, self.depth_scale)
 
 
 @dataclass(frozen=True)

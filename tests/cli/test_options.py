@@ -12,6 +12,7 @@ import typer
 from mvde import cli
 from mvde.cli import choices, shared_options
 from mvde.cli.groups import groups_of, names_of, option_of
+from mvde.precision import LOWERED, Precision
 
 MOST_OPTIONS = 14
 """Of a verb, a shared group counted as one."""
@@ -119,12 +120,10 @@ def test_a_difference_of_meaning_is_noticed() -> None:
     assert first[-1] == second[-1] == "Size"
 
 
-def test_what_the_command_line_lists_is_what_the_parts_accept() -> None:
-    from mvde.precision import LOWERED, Precision
-
-    assert tuple(map(str, choices.LoweredTo)) == tuple(map(str, LOWERED))
-    floats = [str(precision) for precision in Precision if not precision.is_quantized]
-    assert [str(rest) for rest in choices.Rest] == floats
+def test_choices_that_are_a_part_of_a_type_are_the_whole_of_that_part() -> None:
+    assert tuple(choice.precision for choice in choices.LoweredTo) == LOWERED
+    floats = [precision for precision in Precision if not precision.is_quantized]
+    assert [rest.precision for rest in choices.Rest] == floats
 
 
 @pytest.mark.parametrize("name", VERBS)
