@@ -90,7 +90,6 @@ ALLOWED = {
         "config",
         "resolution",
         "camera",
-        "image",
         "records",
         "manifest",
         "files",
@@ -102,7 +101,6 @@ ALLOWED = {
         "model",
         "checkpoint",
         "engines",
-        "runtime",
     },
     "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
 }
