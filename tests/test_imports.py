@@ -107,7 +107,6 @@ ALLOWED = {
         "config",
         "resolution",
         "camera",
-        "image",
         "records",
         "manifest",
         "files",
@@ -119,7 +118,6 @@ ALLOWED = {
         "model",
         "checkpoint",
         "engines",
-        "runtime",
     },
     "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
 }
