@@ -36,12 +36,14 @@ def main() -> None:
     lines = [one_operator(size, arguments.seconds) for size in SIZES]
     lines += [network(graph, arguments.seconds) for graph in arguments.graphs]
     if arguments.json:
+        from mvde.bench.machine import describe_machine
+
         with arguments.json.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({**line, "machine": machine()}) + "\n" for line in lines)
+            file.writelines(json.dumps({**line, "machine": describe_machine()}) + "\n" for line in lines)
 
 
 def require_kernel(parser: argparse.ArgumentParser) -> None:
-    """Ends the program with the reason where the kernel cannot run."""
+    """End the program with the reason where the kernel cannot run."""
     from mvde.engines import openvino, openvino_attention
 
     if reason := openvino_attention.unavailable(openvino.library_version()):
@@ -130,13 +132,6 @@ def in_turns(runs: Sequence[Callable[[], Any]], seconds: float) -> tuple[list[fl
         rounds.append(times)
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
     return medians, statistics.median(first / second for first, second in rounds)
-
-
-def machine() -> dict[str, Any]:
-    """What decides about the figures."""
-    from mvde.engines import machine, openvino
-
-    return {"cpu": machine.cpu_name(), "cpus": machine.num_cpus(), "openvino": openvino.library_version()}
 
 
 if __name__ == "__main__":
