@@ -36,8 +36,10 @@ def main() -> None:
     lines = [one_operator(size, arguments.seconds) for size in SIZES]
     lines += [network(graph, arguments.seconds) for graph in arguments.graphs]
     if arguments.json:
+        from mvde.bench.machine import describe_machine
+
         with arguments.json.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({**line, "machine": machine()}) + "\n" for line in lines)
+            file.writelines(json.dumps({**line, "machine": describe_machine()}) + "\n" for line in lines)
 
 
 def require_kernel(parser: argparse.ArgumentParser) -> None:
@@ -135,14 +137,6 @@ def in_turns(runs: Sequence[Callable[[], Any]], seconds: float) -> tuple[list[fl
         rounds.append(times)
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
     return medians, statistics.median(first / second for first, second in rounds)
-
-
-def machine() -> dict[str, Any]:
-    """What decides about the figures."""
-    from mvde.engines.machine import cpu_name, num_cpus
-    from mvde.engines.openvino.library import library_version
-
-    return {"cpu": cpu_name(), "cpus": num_cpus(), "openvino": library_version()}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from mvde.artifact import list_graphs
+
 SECONDS_BETWEEN_LOOKS = 0.02
 
 
@@ -47,11 +49,12 @@ def measure(config: str, res: str, opset: str, folder: Path) -> dict[str, object
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     single_bytes = used.ru_maxrss * 1024
     peak_bytes = max(tree_bytes, single_bytes)
-    manifest = json.loads(next(folder.glob("*.json")).read_text())
-    weights_bytes = manifest["file"]["size_bytes"] + sum(file["size_bytes"] for file in manifest.get("companions", []))
+    (graph,) = list_graphs(folder)
+    manifest = graph.manifest
+    weights_bytes = manifest.file.size_bytes + sum(file.size_bytes for file in manifest.companions)
     return {
-        "name": manifest["name"],
-        "resolution": manifest["inputs"][0]["shape"][1:3],
+        "name": manifest.name,
+        "resolution": list(manifest.resolution),
         "wall_s": round(wall_s, 1),
         "processor_s": round(used.ru_utime + used.ru_stime, 1),
         "load_before": round(load, 1),
@@ -60,10 +63,10 @@ def measure(config: str, res: str, opset: str, folder: Path) -> dict[str, object
         "peak_of_one_process_mb": round(single_bytes / 1e6),
         "weights_mb": round(weights_bytes / 1e6),
         "peak_over_weights": round(peak_bytes / weights_bytes, 2),
-        "num_photos": len(manifest["parity"]["photos"]),
-        "max_rel": manifest["parity"]["max_rel"],
+        "num_photos": len(manifest.parity.photos),
+        "max_rel": manifest.parity.measured.max_rel,
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "tools": manifest["tools"],
+        "tools": manifest.tools,
     }
 
 

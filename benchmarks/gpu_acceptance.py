@@ -109,18 +109,21 @@ def export(folder: Path, resolutions: list[str]) -> dict[str, Any]:
 
 def build(engine_id: str, export_dir: Path, out: Path) -> dict[str, Any]:
     """Engines of every exported graph, built twice; what the manifest states of parity and network."""
+    from mvde.artifact import load_engine_artifact
+
     command = ["build", "--engine", engine_id, "--export-dir", str(export_dir), "--out", str(out / "engines")]
     mvde(*command, "--verify-builds", "2", "--accept-known-bad")
     backend, precision = engine_id.split(":")
     found = {}
     for path in sorted((out / "engines").glob(f"*-{backend}-{precision}*/engine.json")):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        parity, record = manifest["parity"], manifest["engine"]
+        manifest = load_engine_artifact(path).manifest
+        parity, record = manifest.parity, manifest.engine
         found[path.parent.name] = {
-            "executed_precision": record["executed_precision"],
-            **{key: parity[key] for key in ("mean_rel", "p99_rel", "max_rel", "stats", "tolerance")},
-            "network": record.get("facts", {}).get("network"),
-            "size_bytes": manifest["file"]["size_bytes"],
+            "executed_precision": record.executed_precision,
+            **(asdict(parity.measured) if parity.measured is not None else {}),
+            "tolerance": asdict(parity.tolerance),
+            "network": asdict(record.cuda.network) if record.cuda is not None else None,
+            "size_bytes": manifest.file.size_bytes,
         }
     return found
 

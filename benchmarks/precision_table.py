@@ -15,10 +15,15 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+from mvde.artifact import load_engine_artifact
+from mvde.precision import Precision
+from mvde.records import GateRecord
+
+PRECISIONS = tuple(str(precision) for precision in Precision)
 HEAD = (
     "precision",
     "AbsRel change",
@@ -65,17 +70,24 @@ def measure(precision: str, arguments: argparse.Namespace, folder: Path) -> dict
     if done.returncode != 0:
         return {"precision": precision, "refused": done.stderr.strip().splitlines()[-1]}
     (path,) = folder.glob("*/engine.json")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    facts, promised = manifest["engine"]["facts"], manifest.get("precision")
+    manifest = load_engine_artifact(path).manifest
+    lowering, built = manifest.lowering, manifest.engine.cuda
+    assert built is not None, f"{path} says nothing of the network that TensorRT-RTX parsed"
     return {
         "precision": precision,
-        "gate": promised["gate"] if promised else None,
-        "kept": promised.get("kept", []) if promised else [],
-        "network": facts["network"],
-        "plan_bytes": manifest["file"]["size_bytes"],
-        "build_s": facts["build_s"],
-        "library": manifest["engine"]["library_version"],
+        "gate": gate_figures(lowering.gate) if lowering is not None and lowering.gate is not None else None,
+        "kept": [asdict(kept) for kept in lowering.kept] if lowering is not None else [],
+        "network": asdict(built.network),
+        "plan_bytes": manifest.file.size_bytes,
+        "build_s": built.build_s,
+        "library": manifest.engine.library_version,
     }
+
+
+def gate_figures(gate: GateRecord) -> dict[str, Any]:
+    """What the gate allowed, and what it measured on each set of images."""
+    runs = [{**asdict(run), **asdict(run.measured), "abs_rel_change": run.abs_rel_change} for run in gate.runs]
+    return {"tolerance": asdict(gate.tolerance), "runs": runs}
 
 
 def cells(row: dict[str, Any]) -> list[str]:

@@ -64,7 +64,7 @@ class CudaDevice:
     """The first GPU. All methods but :meth:`synchronize` queue work and come back; call :meth:`use` in a new thread."""
 
     def __init__(self) -> None:
-        """Raises :class:`BackendError` without a GPU, :class:`MissingDependencyError` without cuda-core."""
+        """Raise :class:`BackendError` without a GPU, :class:`MissingDependencyError` without cuda-core."""
         require_gpu("running an engine on TensorRT")
         try:
             import cuda.core

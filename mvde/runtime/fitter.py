@@ -35,8 +35,8 @@ class Fitted:
 
 
 @dataclass
-class _Way:
-    """Both ways between frames of one size and the resolution, for one thread at a time."""
+class _PooledResizer:
+    """A resizer between frames of one size and the resolution, with its threads; for one caller at a time."""
 
     source_size: tuple[int, int]
     fit: Fit
@@ -68,7 +68,7 @@ class FrameFitter:
     def __init__(self, resolution: tuple[int, int]) -> None:
         """``resolution`` is the model's (H, W) in pixels."""
         self._resolution = resolution
-        self._idle: deque[_Way] = deque()
+        self._idle: deque[_PooledResizer] = deque()
         self._lock = threading.Lock()
 
     def fit(self, image: NDArray[np.uint8], fit: Fit, out: NDArray[np.uint8], *, parallel: bool = True) -> Fitted:
@@ -81,8 +81,8 @@ class FrameFitter:
         if placement.source_size == self._resolution or not native.is_available():
             out[...] = fit_image(image, placement)
         else:
-            with self._way(placement.source_size, fit) as way:
-                way.resizer.resize(image, out=out, workers=way.workers(parallel))
+            with self._borrowed(placement.source_size, fit) as pooled:
+                pooled.resizer.resize(image, out=out, workers=pooled.workers(parallel))
         return Fitted(placement, fit)
 
     def depth_to_source(
@@ -92,8 +92,8 @@ class FrameFitter:
         placement = fitted.placement
         if placement.source_size == self._resolution or not native.is_available():
             return depth_to_source(depth, placement)
-        with self._way(placement.source_size, fitted.fit) as way:
-            return way.resizer.depth_to_source(depth, workers=way.workers(parallel))
+        with self._borrowed(placement.source_size, fitted.fit) as pooled:
+            return pooled.resizer.depth_to_source(depth, workers=pooled.workers(parallel))
 
     def close(self) -> None:
         """Free the tables of the frame sizes seen so far, and their threads."""
@@ -101,22 +101,24 @@ class FrameFitter:
             self._idle.popleft().close()
 
     @contextlib.contextmanager
-    def _way(self, source_size: tuple[int, int], fit: Fit) -> Iterator[_Way]:
-        """A way that no other thread is on."""
-        way = self._take(source_size, fit) or _Way(source_size, fit, native.Resizer(source_size, self._resolution, fit))
+    def _borrowed(self, source_size: tuple[int, int], fit: Fit) -> Iterator[_PooledResizer]:
+        """A resizer that no other thread has."""
+        pooled = self._take_idle(source_size, fit)
+        if pooled is None:
+            pooled = _PooledResizer(source_size, fit, native.Resizer(source_size, self._resolution, fit))
         try:
-            yield way
+            yield pooled
         finally:
             with self._lock:
-                self._idle.append(way)
+                self._idle.append(pooled)
                 dropped = self._idle.popleft() if len(self._idle) > _MAX_IDLE else None
             if dropped is not None:
                 dropped.close()
 
-    def _take(self, source_size: tuple[int, int], fit: Fit) -> _Way | None:
+    def _take_idle(self, source_size: tuple[int, int], fit: Fit) -> _PooledResizer | None:
         with self._lock:
-            for index, way in enumerate(self._idle):
-                if (way.source_size, way.fit) == (source_size, fit):
+            for index, pooled in enumerate(self._idle):
+                if (pooled.source_size, pooled.fit) == (source_size, fit):
                     del self._idle[index]
-                    return way
+                    return pooled
         return None

@@ -171,7 +171,7 @@ def test_an_unknown_tower_is_refused_with_the_known_names() -> None:
 
 
 def test_weights_that_cannot_be_had_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvde.backbones.hub._ask_hub", _unreachable)
+    monkeypatch.setattr("mvde.backbones.hub._query_hub", _unreachable)
     with pytest.raises(CheckpointError, match=r"google/siglip2-base-patch16-256.*no network.*pretrained=False"):
         pretrained_siglip("google/siglip2-base-patch16-256", (12,))
     with pytest.raises(CheckpointError, match="has no pretrained weights of its own"):

@@ -38,7 +38,7 @@ def assert_same_files(first: Path, second: Path) -> None:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Sends this process SIGINT, as Ctrl-C does, during update number ``step``."""
+    """Send this process SIGINT, as Ctrl-C does, during update number ``step``."""
     update = DepthTrainingPipeline._update
 
     def interrupting(self: DepthTrainingPipeline, *batch: torch.Tensor) -> dict[str, torch.Tensor]:

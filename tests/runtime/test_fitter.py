@@ -18,7 +18,7 @@ SIZES = ((32, 48), (100, 61), (61, 200), (20, 20))  # the first is the model's o
 RESOLUTION = SIZES[0]
 
 
-def there_and_back(fitter, image, depth, fit):
+def fit_and_map_back(fitter, image, depth, fit):
     out = np.full((*RESOLUTION, 3), 255, np.uint8)
     fitted = fitter.fit(image, fit, out)
     return out, fitter.depth_to_source(depth, fitted)
@@ -38,7 +38,7 @@ def test_gives_pillows_bits_with_and_without_the_library(size, fit, library, mon
     monkeypatch.setattr(native, "is_available", lambda: library)
     image, depth = example(size)
     placement = place(size, RESOLUTION, fit)
-    resized, mapped = there_and_back(FrameFitter(RESOLUTION), image, depth, fit)
+    resized, mapped = fit_and_map_back(FrameFitter(RESOLUTION), image, depth, fit)
     np.testing.assert_array_equal(resized, fit_image(image, placement))
     np.testing.assert_array_equal(mapped, depth_to_source(depth, placement))
 
@@ -60,18 +60,18 @@ def test_threads_that_share_a_frame_give_the_same_bits(size, monkeypatch) -> Non
 def test_views_of_a_frame_are_read_as_they_are() -> None:
     image, depth = example((100, 61))
     wide = np.repeat(image, 2, axis=1)
-    expected = there_and_back(FrameFitter(RESOLUTION), image, depth, "stretch")[0]
+    expected = fit_and_map_back(FrameFitter(RESOLUTION), image, depth, "stretch")[0]
     for view in (wide[:, ::2], np.ascontiguousarray(image[::-1])[::-1], np.asfortranarray(image)):
-        np.testing.assert_array_equal(there_and_back(FrameFitter(RESOLUTION), view, depth, "stretch")[0], expected)
+        np.testing.assert_array_equal(fit_and_map_back(FrameFitter(RESOLUTION), view, depth, "stretch")[0], expected)
 
 
 def test_threads_share_one() -> None:
     fitter = FrameFitter(RESOLUTION)
     jobs = [(*example(SIZES[seed % 4], seed), FITS[seed % 3]) for seed in range(48)]
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda job: there_and_back(fitter, *job), jobs))
+        results = list(pool.map(lambda job: fit_and_map_back(fitter, *job), jobs))
     for job, (resized, mapped) in zip(jobs, results, strict=True):
-        alone = there_and_back(FrameFitter(RESOLUTION), *job)
+        alone = fit_and_map_back(FrameFitter(RESOLUTION), *job)
         np.testing.assert_array_equal(resized, alone[0])
         np.testing.assert_array_equal(mapped, alone[1])
 
@@ -88,10 +88,10 @@ def test_a_size_is_prepared_once_and_old_ones_are_forgotten(monkeypatch) -> None
     monkeypatch.setattr(native, "Resizer", counting)
     fitter = FrameFitter(RESOLUTION)
     for _ in range(3):
-        there_and_back(fitter, *example((50, 50)), "stretch")
+        fit_and_map_back(fitter, *example((50, 50)), "stretch")
     assert len(made) == 1
     for side in range(51, 51 + fitting._MAX_IDLE):
-        there_and_back(fitter, *example((side, side)), "stretch")
+        fit_and_map_back(fitter, *example((side, side)), "stretch")
     with pytest.raises(UsageError, match="closed"):
         made[0].handle  # noqa: B018 - the property checks
     fitter.close()
