@@ -36,7 +36,7 @@ def main() -> None:
     lines = [one_operator(size, arguments.seconds) for size in SIZES]
     lines += [network(graph, arguments.seconds) for graph in arguments.graphs]
     if arguments.json:
-        from mvde.bench.machine import describe_machine
+        from mvde.bench.host import describe_machine
 
         with arguments.json.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({**line, "machine": describe_machine()}) + "\n" for line in lines)

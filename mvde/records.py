@@ -7,6 +7,9 @@ from typing import Any
 
 from mvde.precision import Precision
 
+NOT_MEASURED = "not measured: no device when it was built"
+"""What is said of the parity of an engine that has none yet."""
+
 
 @dataclass(frozen=True)
 class ParityReport:

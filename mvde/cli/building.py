@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvde.export.range_method import RangeMethod
+from mvde.records import NOT_MEASURED
 
 if TYPE_CHECKING:
     from mvde.artifact import GraphArtifact
@@ -41,7 +42,7 @@ def build_and_report(request: BuildRequest) -> None:
     warn(report)
     print(f"{report.folder}: {record.id}, computes in {record.executed_precision} on {record.device}")
     if report.parity is None:
-        print(f"  compiled in {report.compile_s:.2f} s; parity not measured: no device")
+        print(f"  compiled in {report.compile_s:.2f} s; parity {NOT_MEASURED}")
         print(f"  it is refused until it was measured where it will run: mvde prove {report.folder}")
         return
     if "attention" in record.rewrites:

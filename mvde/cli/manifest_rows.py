@@ -8,7 +8,7 @@ from typing import Any
 
 from mvde.camera import fov_from_focal
 from mvde.manifest import EngineManifest, GraphManifest, Manifest
-from mvde.records import CudaRecord, EngineParity, EngineRecord, GraphParity, LoweringRecord, ParityReport
+from mvde.records import NOT_MEASURED, CudaRecord, EngineParity, EngineRecord, GraphParity, LoweringRecord, ParityReport
 
 Row = tuple[str, str]
 
@@ -64,7 +64,7 @@ def _graph_parity_rows(parity: GraphParity) -> list[Row]:
 def _engine_parity_rows(parity: EngineParity) -> list[Row]:
     found = [("parity: reference", parity.reference), ("parity: tolerance", _readable(asdict(parity.tolerance)))]
     if parity.measured is None:
-        found.append(("parity", "not measured: no device when it was built"))
+        found.append(("parity", NOT_MEASURED))
     else:
         found += _measured_rows(parity.measured)
     if parity.measured_on is not None:

@@ -22,9 +22,7 @@ from mvde.engines.machine import cpu_features
 from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, MissingDependencyError
 from mvde.manifest import EngineManifest, Manifest
 from mvde.precision import Precision
-
-NOT_MEASURED = "not measured: no device when it was built"
-"""What is said of the parity of an engine that has none yet."""
+from mvde.records import NOT_MEASURED
 
 
 def support(engine_id: EngineId) -> Support:

@@ -21,7 +21,7 @@ from PIL import Image
 import mvde
 from mvde import cli
 from mvde.cuda.gpu import find_gpu
-from mvde.native.abi import Frame
+from mvde.native.abi import CFrame
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "mvde/assets/photos/coffee.jpg"
@@ -122,7 +122,7 @@ def test_frames_in_device_memory_run_on_the_callers_stream(built: Built) -> None
     library.mvde_last_error.restype = ctypes.c_char_p
     library.mvde_infer_device.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     session = ctypes.c_void_p()
-    frame = Frame(data=buffers["image"].address, height=96, width=128)
+    frame = CFrame(data=buffers["image"].address, height=96, width=128)
     outputs = Outputs(buffers["depth"].address, expected.depth.size, buffers["stats"].address, expected.stats.size)
     opened = library.mvde_open(str(built.engine).encode(), None, ctypes.byref(session))
     assert opened == 0, library.mvde_last_error()
