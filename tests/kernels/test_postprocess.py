@@ -49,8 +49,8 @@ def assert_stats_close(got, expected, depth, patch_size, walk_rel=WALK_REL):
     excess = np.abs(got[..., 0].astype(np.float64) - expected[..., 0]) - walk
     np.testing.assert_array_less(excess, 2.4e-7 * np.abs(expected[..., 0]) + 1e-44)
     largest = float(np.nanmax(np.where(np.isfinite(depth), depth, np.nan), initial=0.0))
-    # So does the sum of squares where a few far pixels make it: each of the up to 37 later additions rounds at its size,
-    # 7.7e-7 at most in 147,000 patches of 17 pixels with one such pixel, 7.3e-7 with four of them among 32x32.
+    # So does the sum of squares where a few far pixels make it: each of the up to 37 later additions rounds at its
+    # size, 7.7e-7 at most in 147,000 patches of 17 pixels with one such pixel, 7.3e-7 with four of them among 32x32.
     far = np.maximum(expected[..., 4] - expected[..., 0], expected[..., 0] - expected[..., 3]).astype(np.float64) ** 2
     num_pixels = np.maximum(expected[..., 5] * patch_size**2, 1)
     is_made_by_few = far / num_pixels > expected[..., 1] / 37
