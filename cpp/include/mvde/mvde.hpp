@@ -152,9 +152,13 @@ struct SessionOptions {
 class Session {
 public:
     static Result<Session> open(const std::string &engine_path, const SessionOptions &options = {}) {
-        const mvde_session_options plain{
-            sizeof(mvde_session_options), static_cast<int32_t>(options.format), options.frame.height,
-            options.frame.width,          static_cast<int32_t>(options.fit),    options.num_threads};
+        mvde_session_options plain;
+        mvde_session_defaults(&plain);
+        plain.format = static_cast<int32_t>(options.format);
+        plain.frame_height = options.frame.height;
+        plain.frame_width = options.frame.width;
+        plain.fit = static_cast<int32_t>(options.fit);
+        plain.num_threads = options.num_threads;
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
         return Session(handle);
