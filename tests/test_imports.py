@@ -15,6 +15,7 @@ PACKAGE = Path(mvde.__file__).parent
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "omegaconf", "tensorrt", "tensorrt_rtx")
 GROUND = {
     "errors",
+    "child_process",
     "precision",
     "config",
     "resolution",
@@ -39,6 +40,7 @@ ROBOT = GROUND | {"engines", "runtime", "bench", "cli", "cuda"}
 ALLOWED = {
     "errors": set(),
     "precision": {"errors"},
+    "child_process": set(),
     "config": {"errors", "resolution"},
     "resolution": {"errors"},
     "camera": {"errors"},
@@ -103,6 +105,7 @@ ALLOWED = {
     "model": {"errors", "config", "resolution", "stats", "assets", "backbones", "heads", "checkpoint", "vector_math"},
     "export": {
         "errors",
+        "child_process",
         "precision",
         "config",
         "resolution",

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import traceback
@@ -19,6 +18,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvde.child_process import ChildTraceback, how_it_ended, portable_error
 from mvde.errors import ArtifactError, BackendError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from mvde.artifact import GraphArtifact
     from mvde.cli.shared_options import EngineSelection
+
+_DOING = "builds the engine"
 
 LOCK_FILE = ".build.lock"
 """In the folder of engines. The system releases a lock when its holder ends, however that happens; the file stays."""
@@ -137,7 +139,7 @@ def _build_in_child(missing: MissingEngine, cpus: Sequence[int] | None) -> None:
         error, trace = line.recv()
     except EOFError as ended:
         process.join()
-        raise BackendError(_how_it_ended(process.exitcode)) from ended
+        raise BackendError(how_it_ended(_DOING, process.exitcode, "use a smaller resolution or batch")) from ended
     except BaseException:
         if process.is_alive():
             process.terminate()
@@ -147,7 +149,7 @@ def _build_in_child(missing: MissingEngine, cpus: Sequence[int] | None) -> None:
             process.join()
         line.close()
     if error is not None:
-        raise error from _ChildTraceback(trace)
+        raise error from ChildTraceback(_DOING, trace)
 
 
 @contextlib.contextmanager
@@ -163,19 +165,6 @@ def _ctrl_c_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class _ChildTraceback(Exception):  # noqa: N818 - never raised by itself; it is shown as another error's cause
-    """What the traceback of an error in the child looked like there."""
-
-    def __str__(self) -> str:
-        return f"in the process that builds the engine:\n{self.args[0]}"
-
-
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "the process that builds the engine was killed, as the system does when memory runs out"
-    return f"the process that builds the engine ended without an answer (exit code {exit_code}); see what it printed"
-
-
 def _child(line: Connection, missing: MissingEngine, cpus: Sequence[int] | None) -> None:
     """The child: builds, and says how it went."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -188,22 +177,13 @@ def _child(line: Connection, missing: MissingEngine, cpus: Sequence[int] | None)
         return
     except Exception as error:  # noqa: BLE001 - the parent decides what becomes of it
         with contextlib.suppress(OSError):  # a parent that has gone asks no more
-            line.send((_portable(error), traceback.format_exc()))
+            line.send((portable_error(error), traceback.format_exc()))
 
 
 def _interrupt(number: int, frame: object) -> None:
     """Unwind, so that what is half written is removed; a second signal must not cut that short."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or, where it would not survive the way to the parent, its name and text."""
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - an exception may define any constructor
-        copy = None
-    return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _build_once(missing: MissingEngine) -> None:

@@ -10,13 +10,13 @@ import atexit
 import contextlib
 import multiprocessing
 import os
-import pickle
 import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvde.child_process import ChildTraceback, how_it_ended, portable_error
 from mvde.errors import BackendError
 from mvde.export.exporter import GraphRequest, LocalExporter, ModelFacts, WrittenGraph
 from mvde.export.progress import Progress, no_progress
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mvde.model import DepthModel
 
 _SECONDS_TO_END = 5.0
+_DOING = "traces the model"
 
 
 class SubprocessExporter:
@@ -83,11 +84,11 @@ class _Child:
                     continue
                 self._is_at_work = False
                 if kind == "error":
-                    raise value from _ChildTraceback(trace)
+                    raise value from ChildTraceback(_DOING, trace)
                 return value
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             self._process.join(_SECONDS_TO_END)
-            raise BackendError(_how_it_ended(self._process.exitcode)) from error
+            raise BackendError(how_it_ended(_DOING, self._process.exitcode, "use a smaller --res")) from error
 
     def end(self) -> None:
         """Close the line, which a child that waits takes as its end; one that is at work is asked to stop, or killed.
@@ -101,21 +102,6 @@ class _Child:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-
-
-class _ChildTraceback(Exception):  # noqa: N818 - never raised by itself; it is shown as another error's cause
-    """What the traceback of an error in the child looked like there."""
-
-    def __str__(self) -> str:
-        return f"in the process that traces the model:\n{self.args[0]}"
-
-
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return (
-            "the process that traces the model was killed, as the system does when memory runs out; use a smaller --res"
-        )
-    return f"the process that traces the model ended without an answer (exit code {exit_code}); see what it printed"
 
 
 def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | None) -> None:
@@ -134,21 +120,10 @@ def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | 
         return
     except Exception as error:  # noqa: BLE001 - the parent decides what becomes of it
         with contextlib.suppress(OSError):  # a parent that has gone asks no more
-            line.send(("error", _portable(error), traceback.format_exc()))
+            line.send(("error", portable_error(error), traceback.format_exc()))
 
 
 def _end_at_once(number: int, frame: object) -> None:
     """End the child wherever it is. An exception would not do: one that is raised inside a destructor is swallowed."""
     atexit._run_exitfuncs()  # gives semaphores of the libraries back, of which multiprocessing warns otherwise
     os._exit(1)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or, where it would not survive the way to the parent, its name and text."""
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - an exception may define any constructor
-        copy = None
-    if type(copy) is type(error):
-        return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
