@@ -121,6 +121,8 @@ ALLOWED = {
         "model",
         "checkpoint",
         "engines",
+        "image",
+        "runtime",
     },
     "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
 }

@@ -277,16 +277,3 @@ def test_a_holder_that_was_killed_leaves_no_lock(workspace: Path) -> None:
     with autobuild._locked(workspace / "engines"):
         assert time.monotonic() - started < 5
     assert (workspace / "engines" / autobuild.LOCK_FILE).is_file()
-
-
-def test_a_child_that_ends_without_an_answer_is_explained() -> None:
-    assert "was killed, as the system does when memory runs out" in autobuild._how_it_ended(-signal.SIGKILL)
-    assert "exit code 3" in autobuild._how_it_ended(3)
-
-
-def test_errors_that_cannot_travel_arrive_as_their_text() -> None:
-    class SpiltError(Exception):
-        pass
-
-    assert isinstance(autobuild._portable(ArtifactError("x")), ArtifactError)
-    assert str(autobuild._portable(SpiltError("spilt"))) == "SpiltError: spilt"
