@@ -175,25 +175,6 @@ def find_engines(
     return matches
 
 
-def find_engine(
-    name_or_path: str | Path | None = None,
-    resolution: tuple[int, int] | None = None,
-    engine_id: str | None = None,
-    folder: Path = ENGINE_DIR,
-    batch: int | None = None,
-) -> EngineArtifact:
-    """The one engine that matches (see :func:`find_engines`), its hash verified.
-
-    Raises :class:`ArtifactError` listing what there is when none or several match.
-    """
-    matches = find_engines(name_or_path, resolution, engine_id, folder, batch)
-    wanted = _describe(None, resolution, batch, engine_id)
-    found = _only(
-        matches, matches, f"engine {wanted} for {name_or_path or folder}", "mvde build", "--res, --batch, --engine"
-    )
-    return load_engine_artifact(found.path)
-
-
 def _search_root(name_or_path: str | Path | None, folder: Path) -> tuple[Path, str | None]:
     """Where to look, and for which name: a path that exists is looked at itself."""
     if name_or_path is None:

@@ -76,5 +76,4 @@ class Precision(str, Enum):
                 return 448.0
 
 
-QUANTIZED = tuple(precision for precision in Precision if precision.is_quantized)
 LOWERED = tuple(precision for precision in Precision if precision.is_lowered)

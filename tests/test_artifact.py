@@ -240,22 +240,23 @@ def test_find_onnx_lists_what_there_is(write_graph: Writer, tmp_path: Path) -> N
         artifact.find_onnx(str(tmp_path / "lost.onnx"))
 
 
-def test_find_engine_by_id_and_by_precision(graph: GraphArtifact, tmp_path: Path) -> None:
+def test_engines_are_found_by_id_and_by_precision(graph: GraphArtifact, tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     bf16 = as_engine(graph, folder / "a", "openvino:bf16")
     fp32 = as_engine(graph, folder / "b", "openvino:fp32")
     also_fp32 = as_engine(graph, folder / "c", "onnxruntime:fp32")
-    assert artifact.find_engine("tiny", None, "openvino:bf16", folder).path == bf16
-    assert artifact.find_engine("tiny", (32, 48), "bf16", folder).path == bf16
-    assert [found.path for found in artifact.find_engines("tiny", None, "fp32", folder)] == [fp32, also_fp32]
-    assert artifact.find_engine(folder / "b").path == fp32
-    assert artifact.find_engine(fp32).path == fp32
-    with pytest.raises(ArtifactError, match="several match"):
-        artifact.find_engine("tiny", None, "fp32", folder)
+
+    def found(*what: Any) -> list[Path]:
+        return [one.path for one in artifact.find_engines(*what)]
+
+    assert found("tiny", None, "openvino:bf16", folder) == [bf16]
+    assert found("tiny", (32, 48), "bf16", folder) == [bf16]
+    assert found("tiny", None, "fp32", folder) == [fp32, also_fp32]
+    assert found(folder / "b") == found(fp32) == [fp32]
     with pytest.raises(ArtifactError, match=r"int8.*openvino:bf16.*mvde build --engine int8"):
-        artifact.find_engine("tiny", None, "int8", folder)
+        found("tiny", None, "int8", folder)
     with pytest.raises(ArtifactError, match="kind 'onnx'"):
-        artifact.find_engine(graph.path)
+        found(graph.path)
 
 
 def test_foreign_json_and_hidden_folders_are_passed_over(graph: GraphArtifact) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mvde.errors import UsageError
-from mvde.precision import LOWERED, QUANTIZED, Precision
+from mvde.precision import LOWERED, Precision
 
 FLOAT_TYPES = {
     Precision.FP32: np.float32,
@@ -43,6 +43,7 @@ def test_an_unknown_precision_is_refused_with_the_names_there_are() -> None:
 
 
 def test_quantised_precisions_are_lowered_too() -> None:
-    assert QUANTIZED == (Precision.INT8, Precision.FP8)
-    assert set(QUANTIZED) < set(LOWERED)
+    quantized = {precision for precision in Precision if precision.is_quantized}
+    assert quantized == {Precision.INT8, Precision.FP8}
+    assert quantized < set(LOWERED)
     assert Precision.FP32 not in LOWERED

@@ -30,11 +30,6 @@ class Energy:
 
     joules: dict[str, float]
 
-    @property
-    def total_j(self) -> float | None:
-        """Sum over the counters, or ``None`` without one."""
-        return sum(self.joules.values()) if self.joules else None
-
 
 def counters(root: Path = Path("/")) -> list[Counter]:
     """The counters that this process may read, CPU packages and their memory first, then the GPU's.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,9 @@ from mvde.records import NOT_MEASURED
 
 if TYPE_CHECKING:
     from mvde.artifact import GraphArtifact
-    from mvde.engines.base import BuildOptions, EngineId
+    from mvde.engines.base import BuildOptions, EngineId, Graph
     from mvde.engines.build import BuildReport
+    from mvde.precision import Precision
     from mvde.records import TuningRecord
 
 
@@ -58,16 +61,12 @@ def build_one(request: BuildRequest) -> BuildReport:
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from mvde.engines.build import build_engine, graph_rest
-    from mvde.export.precision import lowerer
-    from mvde.export.precision.images import lower_options
+    from mvde.engines.build import build_engine
     from mvde.image import read_photographs
     from mvde.runtime.placement import Fit, fitted
 
-    source, options = request.source, request.options
-    rest = graph_rest(request.engine_id, options.rest)
-    lowering = lower_options(source.manifest, request.quantization_images, request.method, rest)
-    what = f"building {request.engine_id} from {source.path}"
+    images = fitted(read_photographs(request.images), request.source.manifest.resolution, Fit.CROP)
+    what = f"building {request.engine_id} from {request.source.path}"
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(escape(what), total=None)
@@ -79,13 +78,26 @@ def build_one(request: BuildRequest) -> BuildReport:
             progress.update(task, description=escape(f"{what}: {message}"))
 
         return build_engine(
-            source,
+            request.source,
             request.engine_id,
-            fitted(read_photographs(request.images), source.manifest.resolution, Fit.CROP),
+            images,
             root=request.out,
-            options=dataclasses.replace(options, on_progress=show),
-            lower_graph=lowerer(source, dataclasses.replace(lowering, progress=tell)),
+            options=dataclasses.replace(request.options, on_progress=show),
+            lower_graph=partial(_lowered, request, tell),
         )
+
+
+def _lowered(
+    request: BuildRequest, tell: Callable[[str], None], graph: Graph, precision: Precision, folder: Path
+) -> Graph:
+    """The graph in a lower precision: the typed one beside it, or one that is made now and written to ``folder``."""
+    from mvde.engines.build import graph_rest
+    from mvde.export.precision import lowerer
+    from mvde.export.precision.images import lower_options
+
+    rest = graph_rest(request.engine_id, request.options.rest)
+    options = lower_options(request.source.manifest, request.quantization_images, request.method, rest)
+    return lowerer(request.source, dataclasses.replace(options, progress=tell))(graph, precision, folder)
 
 
 def warn(report: BuildReport) -> None:

@@ -58,11 +58,6 @@ class GraphSelection:
         """(Height, width) in pixels of each, in the order given."""
         return [parse_resolution(text) for text in self.res]
 
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing narrows the choice."""
-        return not (self.name or self.res or self.batch)
-
 
 @dataclass(frozen=True)
 class EngineSelection:
