@@ -125,7 +125,8 @@ def parse_camera(text: str, size: tuple[int, int] | None = None) -> Camera:
         raise UsageError(f"camera {text!r} has {len(numbers)} numbers; give four, fx,fy,cx,cy in pixels, or a file")
     if size is None:
         raise UsageError(f"the numbers {text} are pixels of a frame whose size is not known; give --frame HxW too")
-    return Camera(*numbers, width=size[1], height=size[0])
+    fx, fy, cx, cy = numbers
+    return Camera(fx, fy, cx, cy, width=size[1], height=size[0])
 
 
 def read_camera(path: Path) -> Camera:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mvde.artifact import GraphArtifact
     from mvde.engines.base import BuildOptions, EngineId
     from mvde.engines.build import BuildReport
-    from mvde.manifest import TuningRecord
+    from mvde.records import TuningRecord
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,15 @@ def _list_table(found: list[AnyArtifact]) -> Table:
         manifest = artifact.manifest
         height, width = manifest.resolution
         batch = f" b{manifest.batch}" if manifest.batch != 1 else ""
-        is_engine = isinstance(manifest, EngineManifest)
+        if isinstance(manifest, EngineManifest):
+            computes_in = manifest.engine.executed_precision
+        else:
+            computes_in = f"graph, opset {manifest.opset}"
         measured = manifest.parity.measured
         table.add_row(
             str(artifact.path),
             f"{manifest.name} {height}x{width}{batch}",
-            manifest.engine.executed_precision if is_engine else f"graph, opset {manifest.opset}",
+            computes_in,
             "" if measured is None else f"{measured.max_rel:.1e}",
             f"{manifest.file.size_bytes / 1e6:.1f}",
         )

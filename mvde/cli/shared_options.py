@@ -58,11 +58,6 @@ class GraphSelection:
         """(Height, width) in pixels of each, in the order given."""
         return [parse_resolution(text) for text in self.res]
 
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing narrows the choice."""
-        return not (self.name or self.res or self.batch)
-
 
 @dataclass(frozen=True)
 class EngineSelection:
@@ -97,6 +92,11 @@ class EngineSelection:
     def resolutions(self) -> list[tuple[int, int]]:
         """(Height, width) in pixels of each, in the order given."""
         return [parse_resolution(text) for text in self.res]
+
+    @property
+    def wanted_resolutions(self) -> list[tuple[int, int] | None]:
+        """The same, or ``None`` alone where every resolution will do."""
+        return [*self.resolutions] or [None]
 
 
 @dataclass(frozen=True)
