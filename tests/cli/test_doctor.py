@@ -16,7 +16,7 @@ from mvde.precision import Precision
 def test_every_engine_id_is_listed_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.execute(["doctor", "--json", "-"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert [engine["id"] for engine in facts["engines"]] == [f"{b}:{p}" for b in backend_names() for p in Precision]
+    assert [engine["id"] for engine in facts["engines"]] == [f"{b}:{p}" for b in sorted(backend_names()) for p in Precision]
     assert all(engine["note"] for engine in facts["engines"])
     assert facts["machine"]["memory_bytes"] > 1 << 28
     assert facts["libraries"]["numpy"] == importlib.metadata.version("numpy")

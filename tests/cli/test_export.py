@@ -242,12 +242,12 @@ def test_missing_package_names_the_extra(
 def test_interruption_leaves_nothing(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvde.export import tracer
+    from mvde.export import exporter
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tracer, "traced", interrupt)
+    monkeypatch.setattr(exporter, "traced", interrupt)
     assert execute(["export", "--checkpoint", str(checkpoint), "--res", "32", "--out", str(tmp_path / "export")]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert list((tmp_path / "export").iterdir()) == []
