@@ -54,7 +54,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_graph: Callable[..
     write_graph(folder / "export")
     done = build(folder, *FOR_ADA)
     assert done.returncode == 0, done.stderr
-    assert "parity not measured: no device when it was built" in done.stdout
+    assert "parity not measured: no device" in done.stdout
     assert "mvde prove engines/tiny-32x48-tensorrt-rtx-fp16-" in done.stdout
     return folder
 
