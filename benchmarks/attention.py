@@ -42,20 +42,22 @@ def main() -> None:
 
 def require_kernel(parser: argparse.ArgumentParser) -> None:
     """Ends the program with the reason where the kernel cannot run."""
-    from mvde.engines import openvino, openvino_attention
+    from mvde.engines.openvino.attention import unavailable
+    from mvde.engines.openvino.library import library_version
 
-    if reason := openvino_attention.unavailable(openvino.library_version()):
+    if reason := unavailable(library_version()):
         parser.error(f"mvde's attention cannot run here: {reason}")
 
 
 def one_operator(size: tuple[int, int, int], seconds: float) -> dict[str, Any]:
     """Milliseconds and GFLOP/s of one attention (heads, tokens, depth), by OpenVINO and by mvde."""
-    from mvde.engines import openvino, openvino_attention
+    from mvde.engines.openvino.attention import replace_attention
+    from mvde.engines.openvino.library import shared_core
 
     heads, tokens, depth = size
-    core, options = openvino.shared_core(), {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+    core, options = shared_core(), {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
     theirs, ours = attention_model(*size), attention_model(*size)
-    openvino_attention.replace_attention(core, ours)
+    replace_attention(core, ours)
     inputs = random_inputs((1, tokens, heads * depth))
     compiled = [core.compile_model(model, "CPU", options) for model in (theirs, ours)]
     requests = [model.create_infer_request() for model in compiled]
@@ -97,16 +99,19 @@ def random_inputs(shape: tuple[int, ...]) -> list[Any]:
 
 def network(graph: Path, seconds: float) -> dict[str, Any]:
     """Milliseconds of a whole network with OpenVINO's attention and with mvde's."""
-    from mvde.engines import openvino, openvino_attention
     from mvde.engines.base import BuildOptions, Graph
+    from mvde.engines.openvino import attention
+    from mvde.engines.openvino.compile import compile_graph
+    from mvde.engines.openvino.engine import import_blob
+    from mvde.precision import Precision
 
     with contextlib.ExitStack() as stack:
         models = []
-        for kind in (openvino_attention.LIBRARYS, openvino_attention.OURS):
+        for kind in (attention.LIBRARYS, attention.OURS):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            options = BuildOptions(library={openvino_attention.OPTION: kind})
-            written = openvino.compile_graph(Graph(graph), folder, "bf16", options)
-            models.append(openvino._import(folder / openvino.ENGINE_FILE, written.options))
+            options = BuildOptions(library={attention.OPTION: kind})
+            written = compile_graph(Graph(graph), folder, Precision.BF16, options)
+            models.append(import_blob(folder / written.file_names[0], written.options))
         shape = list(models[0].input(0).shape)
         image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
         requests = [model.create_infer_request() for model in models]
@@ -134,9 +139,10 @@ def in_turns(runs: Sequence[Callable[[], Any]], seconds: float) -> tuple[list[fl
 
 def machine() -> dict[str, Any]:
     """What decides about the figures."""
-    from mvde.engines import machine, openvino
+    from mvde.engines.machine import cpu_name, num_cpus
+    from mvde.engines.openvino.library import library_version
 
-    return {"cpu": machine.cpu_name(), "cpus": machine.num_cpus(), "openvino": openvino.library_version()}
+    return {"cpu": cpu_name(), "cpus": num_cpus(), "openvino": library_version()}
 
 
 if __name__ == "__main__":

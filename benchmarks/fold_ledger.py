@@ -52,7 +52,7 @@ def main() -> None:
             entry |= {**measure(graphs, engine, arguments.rounds), "applied": applied}
             report(entry)
             if arguments.json:
-                from mvde.bench.machine import describe_machine
+                from mvde.bench.host import describe_machine
 
                 with arguments.json.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps({**entry, "machine": describe_machine()}) + "\n")
@@ -154,9 +154,10 @@ def interleaved(frames: Sequence[Frame], num_rounds: int) -> np.ndarray:
 
 def open_openvino(path: Path, precision: str) -> Frame:
     from mvde.engines.base import BuildOptions
-    from mvde.engines.openvino import compile_model
+    from mvde.engines.openvino.compile import compile_model
+    from mvde.precision import Precision
 
-    compiled, _, _ = compile_model(path, precision, BuildOptions())  # as `mvde build` compiles it
+    compiled, _, _ = compile_model(path, Precision(precision), BuildOptions())  # as `mvde build` compiles it
     request, image = compiled.create_infer_request(), _image(compiled.input(0).shape)
     return lambda: request.infer([image], share_inputs=True)
 

@@ -77,7 +77,7 @@ def require_gpu() -> dict[str, Any]:
     gpu = find_gpu()
     if gpu is None:
         sys.exit(f"gpu_acceptance: error: this needs an NVIDIA GPU, but {why_no_gpu()}; nothing was checked")
-    facts: dict[str, Any] = json.loads(mvde("doctor", "--json"))
+    facts: dict[str, Any] = json.loads(mvde("doctor", "--json", "-"))
     return {**facts, "gpu": asdict(gpu)}
 
 

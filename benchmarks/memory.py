@@ -70,9 +70,8 @@ def in_child(folder: Path, stage: str) -> dict[str, int]:
 
 def in_this_process(folder: Path, stage: str) -> dict[str, int]:
     """Bytes of this process: with everything imported, at the end, and the most that there were."""
-    from mvde.bench.machine import peak_memory_bytes, resident_bytes
-
-    from mvde.engines.openvino import shared_core
+    from mvde.bench.host import peak_memory_bytes, resident_bytes
+    from mvde.engines.openvino.library import shared_core
     from mvde.engines.store import load_engine  # noqa: F401 - imported before the first figure
     from mvde.runtime.depth import DepthRuntime  # noqa: F401
 
@@ -112,7 +111,7 @@ def run_runtime(folder: Path) -> Any:
 
 
 def store(path: Path, row: dict[str, Any]) -> None:
-    from mvde.bench.machine import describe_machine
+    from mvde.bench.host import describe_machine
 
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({**row, "machine": describe_machine()}) + "\n")

@@ -179,12 +179,13 @@ def runtime_frame(
 ) -> Frame:
     from mvde import DepthRuntime
     from mvde.artifact import artifact_stem, find_onnx
-    from mvde.cli.options import fitted_photographs
     from mvde.engines.build import build_engine
     from mvde.engines.store import engine_folder
     from mvde.export.onnx import export_onnx
     from mvde.export.precision import lowerer
     from mvde.export.precision.images import lower_options
+    from mvde.image import read_photographs
+    from mvde.runtime.placement import Fit, fitted
 
     graph = folder / "export" / f"{artifact_stem(model.config.name, resolution)}.onnx"
     if not graph.exists():
@@ -192,7 +193,8 @@ def runtime_frame(
     source = find_onnx(graph)
     target = engine_folder(source.manifest, engine_id, folder / "engines")
     if not target.is_dir():
-        images, lowered = fitted_photographs(resolution)[:1], lowerer(source, lower_options(source.manifest))
+        images = fitted(read_photographs()[:1], resolution, Fit.CROP)
+        lowered = lowerer(source, lower_options(source.manifest))
         build_engine(source, engine_id, images, root=folder / "engines", lower_graph=lowered)
     runtime = stack.enter_context(DepthRuntime.load(target))
 
@@ -204,7 +206,7 @@ def runtime_frame(
 
 
 def photographs() -> list[np.ndarray]:
-    from mvde.cli.options import read_photographs
+    from mvde.image import read_photographs
 
     return read_photographs()
 
@@ -249,8 +251,7 @@ def print_table(rows: list[dict[str, Any]], title: str) -> None:
 
 
 def store(path: Path, rows: list[dict[str, Any]], graph: str, num_rounds: int) -> None:
-    from mvde.bench.machine import describe_machine
-
+    from mvde.bench.host import describe_machine
     from mvde.manifest import installed_versions
 
     tools = installed_versions(("torch", "onnxruntime", "openvino", "numpy", "pillow"))

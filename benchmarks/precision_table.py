@@ -57,7 +57,7 @@ def measure(precision: str, arguments: argparse.Namespace, folder: Path) -> dict
     """Figures of one build; ``refused`` is what the build said where it made none."""
     command = [sys.executable, "-m", "mvde", "build", "--engine", f"tensorrt-rtx:{precision}", "--out", str(folder)]
     command += ["--export-dir", arguments.export_dir, "--without-device"]
-    command += ["--compute-capability", arguments.compute_capability]
+    command += ["--set", f"compute_capability={arguments.compute_capability}"]
     for option in ("name", "res"):
         if getattr(arguments, option):
             command += [f"--{option}", getattr(arguments, option)]

@@ -89,7 +89,7 @@ def print_table(rows: Sequence[Row], wall_ms: float, title: str) -> None:
 
 
 def record(arguments: argparse.Namespace, rows: Sequence[Row], wall_ms: float) -> dict[str, Any]:
-    from mvde.bench.machine import describe_machine
+    from mvde.bench.host import describe_machine
 
     ops = [
         {"op": row.op, "how": row.how, "calls": row.calls, "ms": round(row.ms, 3), "gflop": round(row.gflop, 3)}
@@ -108,9 +108,10 @@ def record(arguments: argparse.Namespace, rows: Sequence[Row], wall_ms: float) -
 def openvino_ops(path: Path, precision: str, num_frames: int) -> tuple[list[list[Op]], float]:
     """Operators of each frame that OpenVINO executed, and the median frame in milliseconds."""
     from mvde.engines.base import BuildOptions
-    from mvde.engines.openvino import compile_model
+    from mvde.engines.openvino.compile import compile_model
+    from mvde.precision import Precision
 
-    compiled, _, _ = compile_model(path, precision, BuildOptions(library={"PERF_COUNT": "YES"}))
+    compiled, _, _ = compile_model(path, Precision(precision), BuildOptions(library={"PERF_COUNT": "YES"}))
     attention = attention_flops(path)
     about = {node.friendly_name: _openvino_node(node, attention) for node in compiled.get_runtime_model().get_ops()}
     request, image = compiled.create_infer_request(), _image(compiled.input(0).shape)

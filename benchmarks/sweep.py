@@ -82,7 +82,7 @@ def report(rows: list[dict[str, Any]], title: str, resolutions: list[str]) -> No
 
 
 def store(path: Path, rows: list[dict[str, Any]], name: str, resolutions: list[str], precision: str) -> None:
-    from mvde.bench.machine import describe_machine
+    from mvde.bench.host import describe_machine
 
     machine = describe_machine()
     with path.open("a", encoding="utf-8") as stream:

@@ -8,16 +8,53 @@ two focal lengths (Metric3D, Yin et al., 2023). Only the focal length relative t
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mvde.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_MAX_FILE_BYTES = 1 << 16
+"""Far more than a camera's description takes; a file that is none must not fill the memory."""
+_MAX_PIXELS = 1e9
+"""Beyond every camera; a number that is none must not become a factor of depth."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera: focal lengths and principal point in pixels of a frame of ``height`` x ``width``."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            whole = field.name in ("width", "height")
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                kind = "a whole number of pixels" if whole else "a number of pixels"
+                raise UsageError(f"{field.name} of a camera must be {kind}, but got {value!r}")
+            # The principal point of a cropped frame may lie outside of it, on either side.
+            low = -_MAX_PIXELS if field.name in ("cx", "cy") else 0
+            if not low < value < _MAX_PIXELS:
+                raise UsageError(f"{field.name} of a camera lies between {low:g} and {_MAX_PIXELS:g}, but got {value}")
+
+    @property
+    def relative_focal(self) -> float:
+        """``sqrt(fx / W * fy / H)``."""
+        return relative_focal((self.fx, self.fy), (self.height, self.width))
 
 
 def relative_focal(intrinsics: Sequence[float] | NDArray[np.float32], size: Sequence[int]) -> float:
@@ -66,3 +103,58 @@ def parse_fov(text: str) -> tuple[float, float]:
     fov = float(match[1]), float(match[2])
     focal_from_fov(fov)
     return fov
+
+
+def parse_camera(text: str, size: tuple[int, int] | None = None) -> Camera:
+    """Camera from ``"fx,fy,cx,cy"`` in pixels of a frame of ``size`` (H, W), or from the JSON file of that name.
+
+    Raises UsageError where the text is neither, or the size is missing, or is given beside a file that states it.
+    """
+    parts = text.split(",")
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        if len(parts) == 4 and not Path(text).exists():
+            raise UsageError(f"camera {text!r} is not understood; give four numbers fx,fy,cx,cy in pixels") from None
+        if size is not None:
+            raise UsageError(
+                f"{text} is a file, which states its frame's width and height; leave --frame out"
+            ) from None
+        return read_camera(Path(text))
+    if len(numbers) != 4:
+        raise UsageError(f"camera {text!r} has {len(numbers)} numbers; give four, fx,fy,cx,cy in pixels, or a file")
+    if size is None:
+        raise UsageError(f"the numbers {text} are pixels of a frame whose size is not known; give --frame HxW too")
+    return Camera(*numbers, width=size[1], height=size[0])
+
+
+def read_camera(path: Path) -> Camera:
+    """Camera of a JSON file with the keys fx, fy, cx, cy, width and height, in pixels; other keys are passed over.
+
+    Raises UsageError naming the file and what is wrong with it.
+    """
+    keys = [field.name for field in fields(Camera)]
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file; a camera is a JSON object with {', '.join(keys)}")
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise UsageError(f"{path} is larger than {_MAX_FILE_BYTES} bytes and no description of a camera")
+        plain: Any = json.loads(content)
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the camera {path}: {error.strerror or error}; give a JSON file with {', '.join(keys)}, or "
+            "fx,fy,cx,cy"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path} is not valid JSON: {error}; expected an object with {', '.join(keys)}") from error
+    missing = keys if not isinstance(plain, dict) else [key for key in keys if key not in plain]
+    if missing:
+        raise UsageError(f"{path} lacks {', '.join(missing)}; a camera is a JSON object with {', '.join(keys)}")
+    try:
+        return Camera(**{key: plain[key] for key in keys})
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error

@@ -60,26 +60,39 @@ def staged_write(folder: Path, label: str = "artefact") -> Iterator[Path]:
     """A temporary folder inside ``folder``; its files are moved out together when the block ends without an error.
 
     For artefacts of several files: they carry their final names from the start (an ONNX file names its external data)
-    and can be checked before anybody sees them. Manifests move last, so that a crash between two renames leaves a file
-    that its manifest refuses. Ctrl-C is held back during the renames. Raises :class:`OutputError` as
-    :func:`atomic_write` does.
+    and can be checked before anybody sees them. Raises :class:`OutputError` as :func:`atomic_write` does.
     """
-    staging = folder / f".{label}.{secrets.token_hex(4)}.tmp"
-    try:
-        staging.mkdir(parents=True)
+    with scratch_folder(folder, label) as staging:
         yield staging
-        _publish(staging, folder)
+        publish(staging, folder)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: Path, label: str) -> Iterator[Path]:
+    """A temporary folder inside ``folder``, removed at the end: for what :func:`publish` is to move elsewhere.
+
+    Raises :class:`OutputError` where the block fails to write (:class:`OSError`).
+    """
+    scratch = folder / f".{label}.{secrets.token_hex(4)}.tmp"
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
     except OSError as error:
         raise _output_error(folder / label, error) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _publish(staging: Path, folder: Path) -> None:
-    """Move every staged file into ``folder``, manifests last, with Ctrl-C waiting until all are in place."""
+def publish(staging: Path, folder: Path) -> None:
+    """Move every file of ``staging`` into ``folder``, which is made where it is not there and on the same disk.
+
+    Manifests move last, so that a crash between two renames leaves a file that its manifest refuses. Ctrl-C is held
+    back until all are in place.
+    """
     files = sorted(staging.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
     for path in files:
         _sync(path)
+    folder.mkdir(parents=True, exist_ok=True)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         for path in files:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mvde.camera import camera_factor, focal_from_fov, fov_from_focal, parse_fov, relative_focal
+from mvde.camera import (
+    Camera,
+    camera_factor,
+    focal_from_fov,
+    fov_from_focal,
+    parse_camera,
+    parse_fov,
+    read_camera,
+    relative_focal,
+)
 from mvde.datasets.base import DepthSample
 from mvde.errors import UsageError
 
@@ -54,3 +68,56 @@ def test_the_focal_length_of_a_frame_is_that_of_its_intrinsics() -> None:
 def test_the_factor_of_a_camera_is_the_ratio_of_focal_lengths_or_one() -> None:
     assert camera_factor(1.2, 0.8) == pytest.approx(1.5)
     assert camera_factor(1.2, None) == camera_factor(None, 0.8) == 1
+
+
+def test_a_camera_is_four_numbers_and_a_size_or_a_file(tmp_path: Path) -> None:
+    camera = Camera(256.0, 192.0, 320.5, -1.0, width=640, height=480)
+    assert camera.relative_focal == pytest.approx(0.4)
+    assert parse_camera("256,192, 320.5,-1", (480, 640)) == camera
+    path = tmp_path / "camera.json"
+    path.write_text(json.dumps({**dataclasses.asdict(camera), "distortion": [0, 0]}))
+    assert parse_camera(str(path)) == camera
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "lacks fx, fy, cx, cy, width, height"),
+        ("[1, 2]", "lacks fx, fy"),
+        ("{", "is not valid JSON"),
+        ("\xff", "is not valid JSON"),
+        ("[" * 60_000, "is not valid JSON"),
+        (" " * 70_000, "is larger than 65536 bytes"),
+        (
+            '{"fx": "5", "fy": 5, "cx": 1, "cy": 1, "width": 4, "height": 4}',
+            "fx of a camera must be a number of pixels",
+        ),
+        ('{"fx": NaN, "fy": 5, "cx": 1, "cy": 1, "width": 4, "height": 4}', "fx of a camera lies between 0 and"),
+        ('{"fx": 5, "fy": 5, "cx": 1, "cy": 1e400, "width": 4, "height": 4}', "cy of a camera lies between -1e"),
+        ('{"fx": 5, "fy": 5, "cx": 1, "cy": 1, "width": 4.5, "height": 4}', "width of a camera must be a whole number"),
+        (
+            '{"fx": 5, "fy": 5, "cx": 1, "cy": 1, "width": true, "height": 4}',
+            "width of a camera must be a whole number",
+        ),
+        ('{"fx": 5, "fy": 5, "cx": 1, "cy": 1, "width": 4, "height": 0}', "height of a camera lies between 0 and"),
+    ],
+)
+def test_a_file_that_describes_no_camera_is_refused_with_its_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "camera.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=re.escape(message)) as refused:
+        read_camera(path)
+    assert "camera.json" in str(refused.value)
+
+
+def test_a_camera_whose_file_is_none_or_whose_size_is_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_camera(tmp_path / "nowhere.json")
+    with pytest.raises(UsageError, match="is not a file"):
+        read_camera(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is not a file"):
+        read_camera(tmp_path / "pipe")
+    (tmp_path / "camera.json").write_text("{}")
+    with pytest.raises(UsageError, match="leave --frame out"):
+        parse_camera(str(tmp_path / "camera.json"), (480, 640))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mvde import native
 from mvde.errors import BackendError, UsageError
-from mvde.runtime.image import LETTERBOX_GREY, place
+from mvde.runtime.placement import LETTERBOX_GREY, place
 from mvde.stats import STATS, depth_to_patch_stats, numpy_patch_stats
 
 pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")

@@ -27,12 +27,11 @@ from mvde.engines.base import DeviceEngine
 from mvde.engines.machine import cpu_name
 from mvde.errors import UsageError
 from mvde.runtime.depth import DepthRuntime, Timings
-from mvde.runtime.image import fit_image, place
+from mvde.runtime.placement import Fit, fit_image, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mvde.runtime.image import Fit
 
 MIN_FRAMES = 10
 MIN_WARMUP_FRAMES = 3
@@ -49,7 +48,7 @@ class BenchOptions:
 
     duration_s: float = 5.0
     num_frames: int | None = None
-    fit: Fit = "stretch"
+    fit: Fit = Fit.STRETCH
     paced_fps: float | None = None
     num_threads: int | None = None
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mvde.runtime.image import Fit
+    from mvde.runtime.placement import Fit
 
 Images = Sequence["NDArray[np.uint8]"]
 

@@ -14,7 +14,7 @@ from mvde.errors import BackendError, MvdeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERBS = ("export", "build", "run", "bench", "train", "eval", "data", "info", "doctor")
+VERBS = ("export", "lower", "build", "prove", "triton", "run", "bench", "eval", "train", "data", "info", "doctor")
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 
 
@@ -35,7 +35,7 @@ def make_app() -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Nothing: runs the command line and exits. ``arguments`` default to the process's own."""
+    """Run the command line and exit. ``arguments`` default to the process's own."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug, given = _take_debug(given)
     sys.exit(execute(given, debug=debug))

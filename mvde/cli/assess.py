@@ -1,4 +1,7 @@
-"""What engines are like besides fast: their accuracy on a data set, and their depth of a few pictures."""
+"""What engines are like besides fast: their accuracy on a data set, and their depth of a few pictures.
+
+Here, because `mvde.bench` knows no data sets and `mvde.pipelines` no benchmark: the verb puts the two together.
+"""
 
 from __future__ import annotations
 
@@ -59,35 +62,31 @@ class Assessor:
 
 
 def open_assessor(
-    data: Path | None,
-    data_format: str,
-    depth_scale: float,
+    dataset: DepthDataset | None,
+    where: Path | None,
     max_frames: int,
     photographs: Sequence[NDArray[np.uint8]],
     *,
     with_pictures: bool,
 ) -> Assessor:
-    """Assessor over the data set at ``data``, or without one; its pictures come from there, or else from the
+    """Assessor over the data set that lies at ``where``, or without one; its pictures come from there, or else from the
     photographs.
 
     Raises :class:`DatasetError` for a data set without frames or without ground truth, before anything is measured.
     """
-    if data is None:
+    if dataset is None:
         chosen = [Picture(image) for image in photographs[:_NUM_PICTURES]] if with_pictures else []
         return Assessor(None, max_frames, tuple(chosen))
-    from mvde.datasets.formats import open_dataset
-
-    dataset = open_dataset(data_format, data, depth_scale)
-    _check_ground_truth(dataset, data)
+    _check_ground_truth(dataset, where)
     return Assessor(dataset, max_frames, _pictures_of(dataset) if with_pictures else ())
 
 
-def _check_ground_truth(dataset: DepthDataset, data: Path) -> None:
-    """Nothing, if some frame of a few has depth; a data set without any would be found out after minutes only."""
+def _check_ground_truth(dataset: DepthDataset, where: Path | None) -> None:
+    """Raise DatasetError unless some frame of a few has depth; otherwise that would be found out after minutes."""
     indices = _spread(len(dataset), _NUM_LOOKED_AT)
     if not any(_has_depth(dataset[index].depth_m) for index in indices):
         raise DatasetError(
-            f"{data} has no ground truth: none of the {len(indices)} frames looked at has a pixel of depth > 0; "
+            f"{where} has no ground truth: none of the {len(indices)} frames looked at has a pixel of depth > 0; "
             "leave --data out to measure speed alone"
         )
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+
+from mvde.cli.groups import with_groups
+from mvde.cli.output import STDOUT, write_json, write_text
+from mvde.cli.shared_options import FIT_HELP, IMAGES_HELP, JSON_HELP, DataOptions, EngineSelection
+from mvde.errors import UsageError
+from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,123 +24,144 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.artifact import EngineArtifact
-    from mvde.bench.measure import Measurement, Plan
+    from mvde.bench.measure import BenchOptions, Measurement
     from mvde.bench.report import Report
     from mvde.cli.assess import Assessor
 
 
 def register(app: typer.Typer) -> None:
-    """Nothing; adds the verb to the application."""
-    app.command("bench")(bench)
+    """Add the verb to the application."""
+    app.command("bench")(with_groups(bench))
 
 
-def bench(
-    engine: Annotated[
-        list[str] | None,
-        typer.Option("--engine", "-e", help="Engine id or folder; repeatable. Default: every engine that is built."),
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Model name, where several were built.")] = None,
-    res: Annotated[
-        list[str] | None, typer.Option("--res", help="Resolution, H or HxW, where several were built; repeatable.")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Images per call, where several were built.")
-    ] = None,
-    engine_dir: Annotated[Path, typer.Option("--engine-dir", help="Folder that holds engines.")] = Path("engines"),
-    images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of photographs. Default: those that ship.")
-    ] = None,
-    fit: Annotated[str, typer.Option("--fit", help="stretch, letterbox or crop.")] = "stretch",
-    duration: Annotated[float, typer.Option("--duration", help="Seconds per engine (at least ten frames).")] = 5.0,
-    frames: Annotated[int | None, typer.Option("--frames", help="Frames per engine, instead of --duration.")] = None,
+@dataclass(frozen=True)
+class Timing:
+    """What is measured of each engine; see :class:`mvde.bench.measure.BenchOptions`."""
+
+    fit: Annotated[Fit, typer.Option("--fit", help=FIT_HELP)] = Fit.STRETCH
+    duration: Annotated[float, typer.Option("--duration", help="Seconds per engine (at least ten frames).")] = 5.0
+    frames: Annotated[int | None, typer.Option("--frames", help="Frames per engine, instead of --duration.")] = None
     paced: Annotated[
         float | None,
         typer.Option("--paced", metavar="FPS", help="Also measure at a camera's clock: late frames, age of results."),
-    ] = None,
+    ] = None
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", help="Also measure this many threads that share an engine.")
-    ] = None,
-    cpus: Annotated[str | None, typer.Option("--cpus", help="Run on these CPUs only, such as 0,1 or 0-3.")] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Data set with ground truth: measure the engines' accuracy, too.")
-    ] = None,
-    data_format: Annotated[
-        str, typer.Option("--format", help="folder, synthetic, nyu, kitti, tum, diode or hypersim.")
-    ] = "folder",
-    depth_scale: Annotated[
-        float, typer.Option("--depth-scale", help="Stored value of one metre, for --format folder.")
-    ] = 1000.0,
-    max_frames: Annotated[
-        int, typer.Option("--max-frames", help="Evenly spread frames of --data to take; 0 for all.", min=0)
-    ] = 0,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report, with every frame's time.")] = None,
-    markdown_path: Annotated[Path | None, typer.Option("--markdown", help="Write the table as Markdown.")] = None,
-    html_path: Annotated[
+    ] = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the report goes besides the terminal, and the earlier one that it is compared with."""
+
+    json: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the table as Markdown.")] = None
+    html: Annotated[
         Path | None, typer.Option("--html", help="Write one self-contained page with pictures and charts.")
-    ] = None,
-    old: Annotated[
+    ] = None
+    compare: Annotated[
         Path | None, typer.Option("--compare", help="An earlier --json report: print the ratios of times to it.")
-    ] = None,
+    ] = None
     max_regression: Annotated[
         float | None,
         typer.Option("--max-regression", help="With --compare: exit with 1 past this ratio of medians, such as 1.05."),
-    ] = None,
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.max_regression is None:
+            return
+        if self.compare is None:
+            raise UsageError("--max-regression needs a report to compare with: --compare old.json")
+        if not 0 < self.max_regression < math.inf:
+            raise UsageError(f"--max-regression is a ratio of times, such as 1.05, but got {self.max_regression}")
+
+
+def bench(
+    selection: EngineSelection,
+    data: DataOptions,
+    timing: Timing,
+    outputs: Outputs,
+    images: Annotated[Path | None, typer.Option("--images", help=IMAGES_HELP)] = None,
+    cpus: Annotated[str | None, typer.Option("--cpus", help="Run on these CPUs only, such as 0,1 or 0-3.")] = None,
 ) -> None:
     """Measure whole frames, from camera to statistics.
 
-    Several engines take turns (A B A B), so that a noisy machine does not decide between them. The table says what
-    really ran, how much of the machine's best it reached, and under which conditions.
+    Several engines take turns (A B A B), so that a noisy machine does not decide between them; with none named, every
+    engine that is built does. The table says what really ran, how much of the machine's best it reached, and under
+    which conditions. An engine that is not built yet is built before, from the only graph there is.
     """
-    from mvde.bench.machine import parse_cpus, pin
+    from mvde.bench.host import parse_cpus, pin
 
-    pinned = parse_cpus(cpus) if cpus is not None else None
-    if pinned is not None:
-        pin(pinned)  # before the libraries are loaded, so that their threads are pinned, too
-    from mvde.bench.compare import check_regression
-    from mvde.bench.measure import Plan
+    if cpus is None:
+        _bench(selection, data, timing, outputs, images, Pinning())
+        return
+    pinning = Pinning(parse_cpus(cpus), tuple(os.sched_getaffinity(0)))
+    pin(pinning.pinned or ())  # before the libraries are loaded, so that their threads are pinned, too
+    _bench(selection, data, timing, outputs, images, pinning)
+
+
+class Pinning(NamedTuple):
+    """The CPUs that are measured, ``None`` for all; and those that the process had before."""
+
+    pinned: tuple[int, ...] | None = None
+    before: tuple[int, ...] | None = None
+
+
+def _bench(
+    selection: EngineSelection,
+    data: DataOptions,
+    timing: Timing,
+    outputs: Outputs,
+    images: Path | None,
+    pinning: Pinning,
+) -> None:
+    """Measure, print and write; everything that can be refused is before the first engine is built or loaded."""
+    from mvde.bench.compare import check_regression, check_same_frames
+    from mvde.bench.host import describe_machine
+    from mvde.bench.measure import BenchOptions
     from mvde.bench.report import settings_of
     from mvde.cli.assess import open_assessor
-    from mvde.cli.options import read_photographs
-    from mvde.runtime.image import check_fit
+    from mvde.cli.autobuild import build_missing
+    from mvde.image import read_photographs
 
-    plan = Plan(duration, frames, check_fit(fit), paced, concurrency)
-    plan.check()
-    before = _old_report(old, max_regression)
-    artifacts = _artifacts(engine, name, res, batch, engine_dir)
+    options = BenchOptions(timing.duration, timing.frames, timing.fit, timing.paced, timing.concurrency)
+    old = _old_report(outputs)
     photographs = read_photographs(images)
     assessor = open_assessor(
-        data, data_format, depth_scale, max_frames, photographs, with_pictures=html_path is not None
+        data.open(), data.data, data.max_frames or 0, photographs, with_pictures=bool(outputs.html)
     )
-    settings = settings_of(plan, photographs, pinned, f"{data_format} {data.name}" if data is not None else None)
-    if before is not None:
-        from mvde.bench.compare import check_same_frames
-
-        check_same_frames(before["settings"], settings)
-    report = _measured(artifacts, photographs, plan, assessor, settings)
-    if before is not None:
-        report = _compared(before, report)
-    _print(report)
-    _write(report, assessor, json_path, markdown_path, html_path)
-    if max_regression is not None:
-        check_regression(report.comparisons, max_regression)
+    what = f"{data.format} {data.data.name}" if data.data is not None else None
+    settings = settings_of(options, photographs, pinning.pinned, what)
+    if old is not None:
+        check_same_frames(old["settings"], settings)
+    machine = describe_machine()  # before anything is built: the load average is that of before
+    build_missing(selection, pinning.before)
+    report = _measured(_artifacts(selection), photographs, options, assessor, settings, machine)
+    if old is not None:
+        report = _compared(old, report)
+    if outputs.json != STDOUT:
+        _print(report)
+    _write(report, assessor, outputs)
+    if outputs.max_regression is not None:
+        check_regression(report.comparisons, outputs.max_regression)
 
 
 def _measured(
     artifacts: Sequence[EngineArtifact],
     photographs: Sequence[NDArray[np.uint8]],
-    plan: Plan,
+    options: BenchOptions,
     assessor: Assessor,
     settings: dict[str, Any],
+    machine: dict[str, Any],
 ) -> Report:
     from rich.console import Console
 
     from mvde.bench.conditions import ConditionWatch
-    from mvde.bench.machine import describe_machine, peak_memory_bytes
+    from mvde.bench.host import peak_memory_bytes
     from mvde.bench.measure import measure_engines
     from mvde.bench.peaks import copy_bytes_per_s
     from mvde.bench.report import Report
 
-    machine = describe_machine()  # first: the load average is that of before
     with Console(stderr=True).status("measuring") as status, ConditionWatch() as watch:
         num_done = 0
 
@@ -140,39 +171,31 @@ def _measured(
             status.update(f"measuring, {num_done} frames")
 
         measurements: list[Measurement] = measure_engines(
-            artifacts, photographs, plan, assess=assessor.assess, on_frame=count
+            artifacts, photographs, options, assess=assessor.assess, on_frame=count
         )
     peak_bytes = peak_memory_bytes()
     return Report(measurements, machine, settings, watch.conditions(), copy_bytes_per_s(), peak_bytes)
 
 
-def _old_report(path: Path | None, max_regression: float | None) -> dict[str, Any] | None:
+def _old_report(outputs: Outputs) -> dict[str, Any] | None:
     """The report to compare with, read before minutes of measuring and refused if it is of no use."""
-    import math
-
     from mvde.bench.compare import machine_differences, read_report
-    from mvde.bench.machine import describe_machine
-    from mvde.errors import ReportError, UsageError
+    from mvde.bench.host import describe_machine
+    from mvde.errors import ReportError
 
-    if max_regression is not None and path is None:
-        raise UsageError("--max-regression needs a report to compare with: --compare old.json")
-    if max_regression is not None and not 0 < max_regression < math.inf:
-        raise UsageError(f"--max-regression is a ratio of times, such as 1.05, but got {max_regression}")
-    if path is None:
+    if outputs.compare is None:
         return None
-    report = read_report(path)
+    report = read_report(outputs.compare)
     differences = machine_differences(report["machine"], describe_machine())
-    if differences and max_regression is not None:
+    if differences and outputs.max_regression is not None:
         raise ReportError(
-            f"{path} was measured on another machine ({'; '.join(differences)}), so that --max-regression would judge "
-            "the machines; leave it out to see the ratios"
+            f"{outputs.compare} was measured on another machine ({'; '.join(differences)}), so that --max-regression "
+            "would judge the machines; leave it out to see the ratios"
         )
     return report
 
 
 def _compared(before: dict[str, Any], report: Report) -> Report:
-    import dataclasses
-
     from mvde.bench.compare import compare, machine_differences
 
     plain = report.to_dict()
@@ -199,38 +222,30 @@ def _print(report: Report) -> None:
         Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _write(
-    report: Report, assessor: Assessor, json_path: Path | None, markdown_path: Path | None, html_path: Path | None
-) -> None:
+def _write(report: Report, assessor: Assessor, outputs: Outputs) -> None:
     from mvde.bench.report import markdown
-    from mvde.files import atomic_write
 
-    texts: list[tuple[Path, str]] = []
-    if json_path is not None:
-        texts.append((json_path, report.to_json()))
-    if markdown_path is not None:
-        texts.append((markdown_path, markdown(report)))
-    if html_path is not None:
+    if outputs.json is not None:
+        write_json(outputs.json, report.to_json())
+    if outputs.markdown is not None:
+        write_text(outputs.markdown, markdown(report))
+    if outputs.html is not None:
         from mvde.bench.page import page
 
-        texts.append((html_path, page(report, assessor.pictures)))
-    for path, text in texts:
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(outputs.html, page(report, assessor.pictures))
 
 
-def _artifacts(
-    engines: list[str] | None, name: str | None, res: list[str] | None, batch: int | None, folder: Path
-) -> list[EngineArtifact]:
+def _artifacts(selection: EngineSelection) -> list[EngineArtifact]:
     """The engines that the options name; with none named, every engine there is."""
     from mvde.artifact import find_engines
     from mvde.engines.store import find
-    from mvde.resolution import parse_resolution
 
-    found = []
-    for resolution in [parse_resolution(text) for text in res] if res else [None]:
-        if engines:
-            found += [find(text, name=name, resolution=resolution, batch=batch, root=folder) for text in engines]
+    name, batch, folder = selection.name, selection.batch, selection.engine_dir
+    found: list[EngineArtifact] = []
+    for resolution in selection.resolutions or [None]:
+        if selection.engine:
+            ids = selection.engine
+            found += [find(text, name=name, resolution=resolution, batch=batch, root=folder) for text in ids]
         else:
             found += find_engines(name, resolution, folder=folder, batch=batch)
     return list({artifact.path: artifact for artifact in found}.values())

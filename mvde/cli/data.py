@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from mvde.cli.choices import Split
+from mvde.cli.shared_options import OUT_HELP
+
 
 def register(app: typer.Typer) -> None:
-    """Nothing; adds the verb and its one sub-verb to the application."""
+    """Add the verb and its one sub-verb to the application."""
     data = typer.Typer(no_args_is_help=True, help="Make data sets.", rich_markup_mode=None)
     data.callback()(_data)
     data.command("synth")(synth)
@@ -22,12 +25,12 @@ def _data() -> None:
 
 def synth(
     count: Annotated[int, typer.Option("--count", help="Frames that the folder shall hold.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder; one that a cut-off run left is filled up.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help=f"{OUT_HELP} One that a cut-off run left is filled up.")],
     size: Annotated[str, typer.Option("--size", help="Size of a frame, H or HxW, in pixels.")] = "192x192",
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal frames.")] = 0,
     split: Annotated[
-        str, typer.Option("--split", help="train, val or test: they share no scene, even with equal seeds.")
-    ] = "train",
+        Split, typer.Option("--split", help="Part of the scenes: they share none, even with equal seeds.")
+    ] = Split.TRAIN,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes. Default: one per core.")] = None,
 ) -> None:
     """Render indoor scenes as a robot sees them: RGB, metric depth and intrinsics, on the CPU, without a screen."""
@@ -47,7 +50,7 @@ def synth(
         bar.update(task, completed=done)
 
     try:
-        made = generate(out, count, size=resolution, seed=seed, split=split, num_workers=workers, progress=show)
+        made = generate(out, count, size=resolution, seed=seed, split=str(split), num_workers=workers, progress=show)
     finally:
         if bar.live.is_started:  # stopping one that was not would print an empty line
             bar.stop()

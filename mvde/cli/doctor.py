@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mvde.cli.output import STDOUT, write_json
+from mvde.cli.shared_options import JSON_HELP
+
 _LIBRARIES = (
     "numpy", "pillow", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu12",
     "tensorrt-rtx-cu13", "cuda-core", "cuda-bindings", "torch", "transformers", "onnx", "onnxscript", "av", "moderngl",
@@ -13,11 +16,13 @@ _LIBRARIES = (
 
 
 def register(app: typer.Typer) -> None:
-    """Nothing; adds the verb to the application."""
+    """Add the verb to the application."""
     app.command("doctor")(doctor)
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False) -> None:
+def doctor(
+    json_path: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None,
+) -> None:
     """Show what this machine has and which engines work here.
 
     CPU, memory, GPUs, library versions, and every engine id with what it would compute in, or why it would not work.
@@ -25,7 +30,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
     import json
 
     facts = examine()
-    print(json.dumps(facts, indent=2)) if as_json else _print(facts)
+    if json_path is not None:
+        write_json(json_path, json.dumps(facts, indent=2))
+    if json_path != STDOUT:
+        _print(facts)
 
 
 def examine() -> dict[str, Any]:

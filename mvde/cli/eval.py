@@ -8,36 +8,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mvde.cli.choices import Alignment
+from mvde.cli.groups import with_groups
+from mvde.cli.output import STDOUT, write_json
+from mvde.cli.shared_options import JSON_HELP, RES_HELP, DataOptions, only
+from mvde.errors import UsageError
+
 if TYPE_CHECKING:
     from mvde.datasets.base import DepthDataset
     from mvde.metrics import MetricTotals
+    from mvde.pipelines.eval_depth import DepthSource
 
 
 def register(app: typer.Typer) -> None:
-    """Nothing; adds the verb to the application."""
-    app.command("eval")(evaluate)
+    """Add the verb to the application."""
+    app.command("eval")(with_groups(evaluate))
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option("--data", help="Folder (or file) of the data set.")],
+    data: DataOptions,
     target: Annotated[
         str | None,
         typer.Argument(help="Checkpoint (.safetensors), engine folder or engine id. Default: the model that ships."),
     ] = None,
-    data_format: Annotated[
-        str, typer.Option("--format", help="folder, synthetic, nyu, kitti, tum, diode or hypersim.")
-    ] = "folder",
-    depth_scale: Annotated[
-        float, typer.Option("--depth-scale", help="Stored value of one metre, for --format folder.")
-    ] = 1000.0,
-    res: Annotated[str | None, typer.Option("--res", help="Resolution in pixels, H or HxW. Default: native.")] = None,
+    res: Annotated[list[str] | None, typer.Option("--res", help=f"{RES_HELP} Here one. Default: native.")] = None,
     align: Annotated[
-        list[str] | None,
-        typer.Option("--align", help="none, median, scale or scale_shift (in inverse depth); repeatable."),
+        list[Alignment] | None,
+        typer.Option("--align", help="How depth is fitted to the truth; repeatable. Default: none."),
     ] = None,
-    max_frames: Annotated[
-        int, typer.Option("--max-frames", help="Evenly spread frames to take; 0 for all.", min=0)
-    ] = 0,
     assume_camera: Annotated[
         bool,
         typer.Option(
@@ -45,40 +43,48 @@ def evaluate(
             help="Ignore the frames' intrinsics: take every picture for one of the model's canonical camera.",
         ),
     ] = False,
-    json_: Annotated[
-        Path | None, typer.Option("--json", help="Also write the metrics, per image and overall, to this file.")
-    ] = None,
+    json_path: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None,
 ) -> None:
     """Print AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and delta accuracies; engines and checkpoints alike."""
     from mvde.assets import shipped_checkpoint
-    from mvde.datasets.formats import open_dataset
-    from mvde.files import atomic_write
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
     from mvde.pipelines.eval_depth import open_source
     from mvde.resolution import parse_resolution
 
+    dataset = data.open()
+    if dataset is None:
+        raise UsageError("mvde eval measures on frames with depth; name the data set: --data FOLDER")
+    resolution = only(res or (), "--res", "mvde eval takes one resolution")
     source = target if target is not None else str(shipped_checkpoint())
-    dataset = open_dataset(data_format, data, depth_scale)
-    opened = open_source(source, parse_resolution(res) if res else None)
+    opened = open_source(source, parse_resolution(resolution) if resolution else None)
     camera = _camera(opened.canonical_focal, dataset, assume_camera)
     focal = opened.canonical_focal if camera == "known" else None
     totals = evaluate_predictor(
-        opened.predict, dataset, opened.depth_range_m, align or ["none"], max_frames=max_frames, canonical_focal=focal
+        opened.predict,
+        dataset,
+        opened.depth_range_m,
+        [str(alignment) for alignment in align or (Alignment.NONE,)],
+        max_frames=data.max_frames or 0,
+        canonical_focal=focal,
     )
-    size = opened.resolution
-    title = f"{Path(source).name} at {size[0]}x{size[1]}, {data}" + (f", camera {camera}" if camera else "")
-    _print_table(title, totals)
-    if json_ is not None:
-        plain = {
-            "target": Path(source).name,
-            "resolution": list(size),
-            "depth_range_m": list(opened.depth_range_m),
-            "canonical_focal": opened.canonical_focal,
-            "camera": camera,
-            "alignments": {alignment: total.to_dict() for alignment, total in totals.items()},
-        }
-        with atomic_write(json_) as temporary:
-            temporary.write_text(json.dumps(plain, indent=2) + "\n")
+    if json_path is not None:
+        write_json(json_path, json.dumps(_plain(Path(source).name, opened, camera, totals), indent=2))
+    if json_path != STDOUT:
+        size = opened.resolution
+        title = f"{Path(source).name} at {size[0]}x{size[1]}, {data.data}" + (f", camera {camera}" if camera else "")
+        _print_table(title, totals)
+
+
+def _plain(name: str, source: DepthSource, camera: str | None, totals: dict[str, MetricTotals]) -> dict[str, object]:
+    """The metrics, per image and overall, as JSON types."""
+    return {
+        "target": name,
+        "resolution": list(source.resolution),
+        "depth_range_m": list(source.depth_range_m),
+        "canonical_focal": source.canonical_focal,
+        "camera": camera,
+        "alignments": {alignment: total.to_dict() for alignment, total in totals.items()},
+    }
 
 
 def _camera(canonical_focal: float | None, dataset: DepthDataset, assume: bool) -> str | None:

@@ -8,53 +8,48 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mvde.cli.groups import with_groups
+from mvde.cli.shared_options import FIT_HELP, OUT_HELP, EngineSelection, only
+from mvde.runtime.placement import Fit
+
 if TYPE_CHECKING:
     from mvde.runtime.depth import DepthResult, DepthRuntime
-    from mvde.runtime.image import Fit
     from mvde.runtime.sources import Frame
 
 
 def register(app: typer.Typer) -> None:
-    """Nothing; adds the verb to the application."""
-    app.command("run")(run)
+    """Add the verb to the application."""
+    app.command("run")(with_groups(run))
 
 
 def run(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, quoted patterns, videos.")],
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--engine", "-e", help="Engine id ([backend:]precision) or an engine's folder. Default: the only one."
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("depth"),
-    fit: Annotated[str, typer.Option("--fit", help="stretch, letterbox or crop.")] = "stretch",
-    name: Annotated[str | None, typer.Option("--name", help="Model name, where several were built.")] = None,
-    res: Annotated[str | None, typer.Option("--res", help="Resolution, H or HxW, where several were built.")] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Images per call, where several were built.")
-    ] = None,
-    engine_dir: Annotated[Path, typer.Option("--engine-dir", help="Folder that holds engines.")] = Path("engines"),
+    selection: EngineSelection,
+    out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("depth"),
+    fit: Annotated[Fit, typer.Option("--fit", help=FIT_HELP)] = Fit.STRETCH,
 ) -> None:
     """Write depth, a picture and patch statistics of every frame.
 
     For each frame: NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (a picture with its scale) and NAME.stats.npz
-    (one row per patch). Relative depth has no unit and is written as NAME.depth.npy instead.
+    (one row per patch). Relative depth has no unit and is written as NAME.depth.npy instead. An engine that is not
+    built yet is built first, from the only graph there is.
     """
-    from mvde.resolution import parse_resolution
+    from mvde.cli.autobuild import build_missing
     from mvde.runtime.depth import DepthRuntime
-    from mvde.runtime.image import check_fit
     from mvde.runtime.sources import count_frames, expand_inputs
 
-    how = check_fit(fit)
+    engine = only(selection.engine, "--engine", "mvde run takes one engine")
+    resolution = only(selection.resolutions, "--res", "mvde run takes one resolution")
     paths = expand_inputs(inputs)
-    resolution = parse_resolution(res) if res else None
-    with DepthRuntime.load(engine, name=name, resolution=resolution, batch=batch, engine_dir=engine_dir) as runtime:
+    build_missing(selection)
+    with DepthRuntime.load(
+        engine, name=selection.name, resolution=resolution, batch=selection.batch, engine_dir=selection.engine_dir
+    ) as runtime:
         info = runtime.info
         size = "x".join(map(str, info.resolution))
         print(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
         total_ms, num_frames = 0.0, 0
-        for frame, result in _progress(_results(runtime, paths, how), count_frames(paths)):
+        for frame, result in _progress(_results(runtime, paths, fit), count_frames(paths)):
             _write(out, frame, result, runtime)
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
     print(f"{num_frames} frame{'s' if num_frames != 1 else ''} in {out}/, {total_ms / max(num_frames, 1):.1f} ms each")

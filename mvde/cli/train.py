@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
+from mvde.cli.shared_options import CONFIG_HELP
+
 
 def register(app: typer.Typer) -> None:
-    """Nothing; adds the verb to the application."""
+    """Add the verb to the application."""
     app.command("train")(train)
 
 
 def train(
-    config: Annotated[Path, typer.Option("--config", help="Configuration (.yaml), e.g. configs/nano.yaml.")],
+    config: Annotated[Path, typer.Option("--config", help=f"{CONFIG_HELP} E.g. configs/nano.yaml.")],
     output_dir: Annotated[
         Path,
         typer.Option("--output_dir", "--output-dir", help="Folder of the run; a run found there is resumed."),

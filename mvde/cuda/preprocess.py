@@ -42,7 +42,7 @@ class YuvStandard(Enum):
 
 
 class Box(Protocol):
-    """A rectangle in pixels, such as ``mvde.runtime.image.Box``."""
+    """A rectangle in pixels, such as ``mvde.runtime.placement.Box``."""
 
     @property
     def top(self) -> int: ...
@@ -53,7 +53,7 @@ class Box(Protocol):
 
 
 class Placement(Protocol):
-    """Where a frame goes in the model's input: what ``mvde.runtime.image.place`` gives. Sizes are (height, width)."""
+    """Where a frame goes in the model's input, as ``mvde.runtime.placement.place`` gives it; sizes are (H, W)."""
 
     @property
     def source_size(self) -> tuple[int, int]: ...

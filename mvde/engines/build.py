@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from mvde.engines.proof import LAYERS_FILE, Reference, measured_parity, prove_bu
 from mvde.engines.store import engine_folder, resolve
 from mvde.engines.tune import tuned_options
 from mvde.errors import UsageError
-from mvde.files import file_record, staged_write
+from mvde.files import file_record, publish, scratch_folder
 from mvde.manifest import EngineManifest
 from mvde.precision import Precision
 from mvde.records import ParityReport
@@ -71,18 +70,20 @@ def build_engine(
     warnings = _check(source, engine_id, options, root)
     key = backend(str(engine_id.backend)).content_key(source.manifest, engine_id.precision, options)
     folder = engine_folder(source.manifest, engine_id, root, key)
-    with _staged(folder) as staging, tempfile.TemporaryDirectory(dir=staging) as scratch:
-        # Lowered once, however often it is compiled: that may take minutes.
-        recipe = _recipe(source, engine_id, Path(scratch), lower_graph)
-        manifest, compile_s, options = _compiled(recipe, staging, options, images)
-        reference = Reference.of_graph(source, images)
-        found = None if options.without_device else prove_build(recipe, staging, manifest, options, reference)
+    with scratch_folder(root, "engine") as staging:
+        with tempfile.TemporaryDirectory(dir=staging) as lowered:
+            # Lowered once, however often it is compiled: that may take minutes.
+            recipe = _recipe(source, engine_id, Path(lowered), lower_graph)
+            manifest, compile_s, options = _compiled(recipe, staging, options, images)
+            reference = Reference.of_graph(source, images)
+            proved = None if options.without_device else prove_build(recipe, staging, manifest, options, reference)
         if recipe.backend.proves_per_device:  # so that another machine's GPU can be measured, too
             manifest = _with_companions(manifest, staging, reference.write(staging), LAYERS_FILE)
-        report, load_s = found or (None, None)
+        report, load_s = proved or (None, None)
         record = dataclasses.replace(manifest.engine, known_errors=tuple(warnings))
         manifest = dataclasses.replace(manifest, engine=record, parity=measured_parity(manifest, report))
         write_manifest(manifest, staging / manifest.file.name)
+        publish(staging, folder)
     return BuildReport(folder, manifest, compile_s, load_s, report, tuple(warnings))
 
 
@@ -122,19 +123,6 @@ def _check_rest(engine_id: EngineId, rests: Sequence[Precision], rest: Precision
     if not rests:
         raise UsageError(f"--rest is for engines in int8 and fp8, but this is {engine_id}; leave it out")
     raise UsageError(f"what {engine_id} does not quantise cannot compute in {rest}; use {' or '.join(rests)}")
-
-
-@contextlib.contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A folder whose files are moved to ``folder`` together at the end; after an error no empty folder is left."""
-    existed = folder.is_dir()
-    try:
-        with staged_write(folder, "engine") as staging:
-            yield staging
-    except BaseException:
-        if not existed and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
 
 
 def _recipe(source: GraphArtifact, engine_id: EngineId, folder: Path, lower_graph: LowerGraph | None) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,7 +12,7 @@ from mvde.engines.base import Backend, BuildOptions, Compiled, Engine, EngineId,
 from mvde.engines.machine import cpu_features
 from mvde.engines.tolerances import tolerance_of
 from mvde.files import file_record
-from mvde.manifest import EngineManifest
+from mvde.manifest import EngineManifest, Manifest
 from mvde.records import EngineParity, EngineRecord
 
 REFERENCE = "the exported fp32 graph in ONNX Runtime"
@@ -31,31 +32,17 @@ def compile_engine(recipe: Recipe, folder: Path, options: BuildOptions) -> Engin
     """Manifest, not yet proved and not yet written, of the engine that was compiled into ``folder``."""
     compiled = recipe.backend.compile(recipe.graph, folder, recipe.engine_id.precision, options)
     main, *others = (file_record(folder / name) for name in compiled.file_names)
-    source = recipe.source.manifest
-    record = _record(recipe, compiled)
-    return EngineManifest(
-        name=source.name,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        inputs=source.inputs,
-        outputs=source.outputs,
-        normalization=source.normalization,
-        patch_size=source.patch_size,
-        grid=source.grid,
-        depth_range_m=source.depth_range_m,
-        depth_kind=source.depth_kind,
-        stats=source.stats,
-        opset=source.opset,
-        source=source.source,
-        file=main,
-        tools={**source.tools, record.backend: record.library_version},
-        companions=tuple(others),
-        lowering=recipe.graph.lowering,
-        num_flops=source.num_flops,
-        engine=record,
-        parity=EngineParity(
-            reference=REFERENCE, tolerance=tolerance_of(record.precision), export=source.parity, measured=None
-        ),
-    )
+    source, record = recipe.source.manifest, _record(recipe, compiled)
+    shared = {spec.name: getattr(source, spec.name) for spec in dataclasses.fields(Manifest)}
+    changed = {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "file": main,
+        "companions": tuple(others),
+        "tools": {**source.tools, record.backend: record.library_version},
+        "lowering": recipe.graph.lowering,
+    }
+    unproved = EngineParity(REFERENCE, tolerance_of(record.precision), export=source.parity)
+    return EngineManifest(**{**shared, **changed}, engine=record, parity=unproved)
 
 
 def open_compiled(recipe: Recipe, folder: Path, options: BuildOptions) -> Engine:

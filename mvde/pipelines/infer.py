@@ -11,9 +11,10 @@ import torch
 
 from mvde.errors import UsageError
 from mvde.files import atomic_write
+from mvde.image import read_image
 from mvde.model import DepthModel
 from mvde.resolution import check_resolution
-from mvde.runtime.image import fit_image, place, read_image
+from mvde.runtime.placement import Fit, fitted
 from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
 
 
@@ -46,9 +47,8 @@ def infer_images(
 def _infer_batch(
     model: DepthModel, paths: list[Path], output_dir: Path, size: tuple[int, int], stats: Sequence[str]
 ) -> list[Path]:
-    pictures = [read_image(path) for path in paths]
-    fitted = np.stack([fit_image(p, place((p.shape[0], p.shape[1]), size, "stretch")) for p in pictures])
-    images = torch.from_numpy(fitted).permute(0, 3, 1, 2).to(next(model.parameters()).device)
+    batch = fitted([read_image(path) for path in paths], size, Fit.STRETCH)
+    images = torch.from_numpy(batch).permute(0, 3, 1, 2).to(next(model.parameters()).device)
     depth = model.predict_depth(images).float().cpu().numpy()
     rows = depth_to_patch_stats(depth, model.patch_size, stats)
     grid = (size[0] // model.patch_size, size[1] // model.patch_size)

@@ -15,10 +15,11 @@ from mvde.artifact import ENGINE_DIR
 from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
 from mvde.errors import ImageError, UsageError
+from mvde.image import check_image
 from mvde.manifest import EngineManifest
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter
-from mvde.runtime.image import Fit, check_image, clear_bars, has_bars
+from mvde.runtime.placement import Fit, check_fit, clear_bars, has_bars
 from mvde.runtime.stream import pipeline
 from mvde.stats import depth_to_patch_stats
 
@@ -133,7 +134,7 @@ class DepthRuntime:
         """What the engine was made from and how far it is from it."""
         return self._manifest
 
-    def infer(self, image: NDArray[np.uint8], fit: Fit = "stretch") -> DepthResult:
+    def infer(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> DepthResult:
         """Depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
 
         ``fit`` says how an image of another shape goes into the model: ``"stretch"``, ``"letterbox"`` (bars) or
@@ -148,7 +149,7 @@ class DepthRuntime:
             results += self._finish(self._run(prepared))
         return _stacked(results) if is_batch else results[0]
 
-    def patch_stats(self, image: NDArray[np.uint8], fit: Fit = "stretch") -> NDArray[np.float32]:
+    def patch_stats(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> NDArray[np.float32]:
         """Patch statistics (N, S) of an image, or (B, N, S) of a batch, alone: what :meth:`infer` gives as ``stats``.
 
         On a GPU nothing but these floats is copied back, and depth is not mapped to the image's pixels.
@@ -161,7 +162,7 @@ class DepthRuntime:
         stats = np.concatenate(parts)
         return stats if is_batch else stats[0]
 
-    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit = "stretch") -> DeviceResult:
+    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str = Fit.STRETCH) -> DeviceResult:
         """Depth and statistics of a frame that is in device memory, left there; nothing is awaited.
 
         ``frame`` is RGB (H, W, 3), uint8, of any size (resized on the GPU), or a batch (B, H, W, 3) at the model's
@@ -177,7 +178,7 @@ class DepthRuntime:
         depth, stats = enqueue_frame(engine, self._device_fitter, frame, fit, engine.stream_of(stream))
         return DeviceResult(depth, stats, self._manifest.grid, self._manifest.stats)
 
-    def stream(self, frames: Iterable[NDArray[np.uint8]], fit: Fit = "stretch") -> Iterator[DepthResult]:
+    def stream(self, frames: Iterable[NDArray[np.uint8]], fit: Fit | str = Fit.STRETCH) -> Iterator[DepthResult]:
         """Results of single frames (H, W, 3), in order, one per frame, with resize, inference and post-processing of
         neighbouring frames overlapped in threads.
 
@@ -207,8 +208,8 @@ class DepthRuntime:
     ) -> None:
         self.close()
 
-    def _prepare(self, images: Sequence[NDArray[np.uint8]], fit: Fit, parallel: bool = True) -> _Prepared:
-        started = time.perf_counter()
+    def _prepare(self, images: Sequence[NDArray[np.uint8]], fit: Fit | str, parallel: bool = True) -> _Prepared:
+        started, fit = time.perf_counter(), check_fit(fit)
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]

@@ -11,7 +11,7 @@ import numpy as np
 from mvde.cuda.array import DeviceArray, DeviceView, view_of
 from mvde.cuda.preprocess import DeviceFrame, preprocess_params, resize_tables
 from mvde.errors import ImageError, UsageError
-from mvde.runtime.image import Fit, Placement, check_fit, has_bars, place
+from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 
 if TYPE_CHECKING:
     from mvde.cuda.memory import CudaDevice, DeviceBuffer
@@ -100,13 +100,13 @@ class DeviceFitter:
 
 
 def enqueue_frame(
-    engine: DeviceEngine, fitter: DeviceFitter, frame: Any, fit: Fit, stream: Any
+    engine: DeviceEngine, fitter: DeviceFitter, frame: Any, fit: Fit | str, stream: Any
 ) -> tuple[DeviceArray, DeviceArray | None]:
     """What ``engine.enqueue`` gives for a frame (H, W, 3) of any size or a batch (B, H, W, 3) of the engine's.
 
     ``frame`` has ``__dlpack__`` or ``__cuda_array_interface__``; ``stream`` is a stream of the engine's device.
     """
-    check_fit(fit)
+    fit = check_fit(fit)
     view = view_of(frame, int(stream.handle))
     if len(view.shape) == 4:
         return engine.enqueue(view, stream)
@@ -129,8 +129,8 @@ def _placement(frame: DeviceView, resolution: tuple[int, int], fit: Fit) -> Plac
     placement = place((frame.shape[0], frame.shape[1]), resolution, fit)
     if has_bars(placement):
         raise UsageError(
-            f"fit {fit!r} of {frame.shape[0]}x{frame.shape[1]} into {resolution[0]}x{resolution[1]} leaves bars, whose "
-            "statistics a device call cannot clear; use stretch or crop, or infer with an array of NumPy"
+            f"fit {fit.value!r} of {frame.shape[0]}x{frame.shape[1]} into {resolution[0]}x{resolution[1]} leaves bars, "
+            "whose statistics a device call cannot clear; use stretch or crop, or infer with an array of NumPy"
         )
     return placement
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from mvde import native
 from mvde.engines.machine import num_cpus
-from mvde.runtime.image import Fit, Placement, check_image, depth_to_source, fit_image, place
+from mvde.image import check_image
+from mvde.runtime.placement import Fit, Placement, depth_to_source, fit_image, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvde.errors import ImageError, MissingDependencyError
-from mvde.runtime.image import is_image_path, read_image
+from mvde.image import is_image_path, read_image
 
 if TYPE_CHECKING:
     import numpy as np

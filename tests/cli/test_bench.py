@@ -16,6 +16,7 @@ import pytest
 from mvde import cli
 from mvde.artifact import read_manifest, write_manifest
 from mvde.bench import peaks
+from mvde.manifest import EngineManifest
 
 pytest.importorskip("openvino")
 
@@ -187,12 +188,13 @@ def test_a_report_that_does_not_fit_is_one_line(
         (["--cpus", "all"], 2, "expected CPU numbers"),
         (["--engine", "fp17"], 2, "[BACKEND:]PRECISION"),
         (["--engine", "onnxruntime:fp16"], 1, "mvde build --engine onnxruntime:fp16"),
-        (["--fit", "zoom"], 2, "stretch, letterbox, crop"),
+        (["--fit", "zoom"], 2, "'zoom' is not one of 'stretch', 'letterbox', 'crop'"),
         (["--max-regression", "1.05"], 2, "--compare old.json"),
         (["--compare", "missing.json"], 1, "there is no report missing.json"),
         (["--compare", "missing.json", "--max-regression", "0"], 2, "a ratio of times, such as 1.05"),
         (["--data", "missing"], 1, "missing/rgb is not a folder"),
-        (["--data", "missing", "--format", "unknown"], 2, "data.format must be one of"),
+        (["--data", "missing", "--format", "unknown"], 2, "'unknown' is not one of 'folder', 'synthetic'"),
+        (["--format", "nyu"], 2, "would change nothing: they say how --data is read"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -223,7 +225,7 @@ def test_an_engine_of_another_machine_is_refused(
     shutil.copytree(next(engines.iterdir()), folder)
     blob = folder / "engine.blob"
     manifest = read_manifest(blob)
-    assert manifest.engine is not None
+    assert isinstance(manifest, EngineManifest)
     record = dataclasses.replace(manifest.engine, cpu_features=("quantum",))
     write_manifest(dataclasses.replace(manifest, engine=record), blob)
     assert bench(folder.parent, "--frames", 3) == 1
@@ -238,14 +240,14 @@ def test_a_pinned_run_says_where_it_ran(engines: Path, tmp_path: Path) -> None:
     script = f"""
 import sys
 from mvde import cli
-from mvde.bench import machine
-pin = machine.pin
+from mvde.bench import host
+pin = host.pin
 def pin_and_shorten(cpus):
     assert "numpy" not in sys.modules
     pin(cpus)
     from mvde.bench import peaks
     peaks._SIZES, peaks._SECONDS_PER_SIZE, peaks._COPY_BYTES = (64,), 0.01, 1 << 20
-machine.pin = pin_and_shorten
+host.pin = pin_and_shorten
 sys.exit(cli.execute({arguments!r}))
 """
     subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120, check=True)

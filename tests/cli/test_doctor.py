@@ -13,7 +13,7 @@ from mvde.engines.base import BACKENDS, PRECISIONS
 
 
 def test_every_engine_id_is_listed_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.execute(["doctor", "--json"]) == 0
+    assert cli.execute(["doctor", "--json", "-"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert [engine["id"] for engine in facts["engines"]] == [f"{b}:{p}" for b in BACKENDS for p in PRECISIONS]
     assert all(engine["note"] for engine in facts["engines"])

@@ -32,6 +32,9 @@ from mvde.model import DepthModel
 
 Config = dict[str, object]
 
+WIDE_CAMERA = ("--camera", "256,192,320,240", "--frame", "480x640")
+"""Relative focal length sqrt(256 / 640 * 192 / 480) = 0.4."""
+
 
 @pytest.fixture(scope="module")
 def make_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
@@ -93,10 +96,12 @@ def test_a_graph_for_a_camera_gives_its_metres_and_says_so(
     assert execute([*arguments, "--out", str(tmp_path / "canonical")]) == 0
     fov = 2 * math.degrees(math.atan(0.5 / 1.5))  # of a square picture with three times the focal length
     assert execute([*arguments, "--out", str(tmp_path / "long"), "--fov", f"{fov}x{fov}"]) == 0
-    graphs = [tmp_path / folder / "tiny-32x32.onnx" for folder in ("canonical", "long")]
+    assert execute([*arguments, "--out", str(tmp_path / "wide"), *WIDE_CAMERA]) == 0
+    graphs = [tmp_path / folder / "tiny-32x32.onnx" for folder in ("canonical", "long", "wide")]
     image = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
-    canonical, long = (onnxruntime.InferenceSession(graph).run(None, {"image": image})[0] for graph in graphs)
+    canonical, long, wide = (onnxruntime.InferenceSession(graph).run(None, {"image": image})[0] for graph in graphs)
     assert long == pytest.approx(3 * canonical, rel=1e-4)
+    assert wide == pytest.approx(0.8 * canonical, rel=1e-4)
     manifest = load_artifact(graphs[1]).manifest
     assert manifest.canonical_focal == pytest.approx(1.5)
     assert manifest.depth_range_m == pytest.approx((0.3, 30.0))
@@ -137,6 +142,26 @@ def test_a_camera_that_is_none_or_that_the_model_does_not_know_is_one_clear_line
 ) -> None:
     assert "'wide' is not understood" in fails(2, "--checkpoint", checkpoint, "--fov", "wide")
     assert "without a canonical camera" in fails(2, "--checkpoint", checkpoint, "--fov", "69x42")
+    assert "without a canonical camera" in fails(2, "--checkpoint", checkpoint, *WIDE_CAMERA)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--camera", "500,500,320,240"], "whose size is not known; give --frame HxW"),
+        (["--camera", "500,500"], "has 2 numbers; give four"),
+        (["--camera", "500,500,320,middle", "--frame", "480x640"], "is not understood; give four numbers"),
+        (["--camera", "nowhere.json"], "cannot read the camera nowhere.json: No such file"),
+        (["--camera", "0,500,320,240", "--frame", "480x640"], "fx of a camera lies between 0 and"),
+        (["--camera", "500,500,320,240", "--frame", "tall"], "'tall' is not understood"),
+        (["--frame", "480x640"], "give --camera fx,fy,cx,cy too"),
+        (["--fov", "69x42", "--camera", "500,500,320,240"], "--camera and --fov both say"),
+    ],
+)
+def test_a_camera_that_is_half_given_or_given_twice_is_one_clear_line(
+    fails: Callable[..., str], options: list[str], message: str
+) -> None:
+    assert message in fails(2, *options)
 
 
 def test_resolution_off_the_grid_names_the_nearest(checkpoint: Path, fails: Callable[..., str]) -> None:
@@ -152,9 +177,18 @@ def test_resolution_that_is_no_size(checkpoint: Path, fails: Callable[..., str])
 def test_photographs_that_are_not_rgb(
     mode: str, kind: str, checkpoint: Path, tmp_path: Path, fails: Callable[..., str]
 ) -> None:
-    photo = tmp_path / "photo.png"
+    photo = tmp_path / "photos" / "photo.png"
+    photo.parent.mkdir()
     Image.new(mode, (40, 40)).save(photo)
-    assert f"photo.png is a {kind} image" in fails(1, "--checkpoint", checkpoint, "--res", "32", "--photo", photo)
+    arguments = ["--checkpoint", checkpoint, "--res", "32", "--images", photo.parent]
+    assert f"photo.png is a {kind} image" in fails(1, *arguments)
+
+
+def test_a_folder_without_photographs(checkpoint: Path, tmp_path: Path, fails: Callable[..., str]) -> None:
+    (tmp_path / "empty").mkdir()
+    arguments = ["--checkpoint", checkpoint, "--res", "32", "--images"]
+    assert "holds no image" in fails(1, *arguments, tmp_path / "empty")
+    assert "nowhere" in fails(1, *arguments, tmp_path / "nowhere")
 
 
 def test_missing_checkpoint(tmp_path: Path, fails: Callable[..., str]) -> None:
@@ -177,14 +211,6 @@ def test_checkpoint_of_another_architecture(
     assert "another architecture" in error
 
 
-@pytest.mark.parametrize("options", [("--fov", "69x42"), ("--res", "32"), ("--random-weights", "--name", "other")])
-def test_options_of_tracing_are_not_ignored_beside_a_graph(fails: Callable[..., str], options: tuple[str, ...]) -> None:
-    error = fails(2, "--onnx", "tiny-32x32.onnx", "--precision", "fp16", *options)
-    for option in options:
-        assert not option.startswith("--") or option in error
-    assert "would change nothing" in error
-
-
 def test_configuration_without_weights_is_refused(config_file: Path, fails: Callable[..., str]) -> None:
     assert "holds no weights; give --checkpoint" in fails(2, "--config", config_file)
 
@@ -203,22 +229,6 @@ def test_configuration_with_a_typo_names_the_key(tmp_path: Path, fails: Callable
     assert "c_dek" in fails(2, "--config", typo, "--random-weights")
 
 
-def test_what_typed_graphs_need_is_checked_before_anything_is_traced(
-    checkpoint: Path, tmp_path: Path, fails: Callable[..., str]
-) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    typed = ("--checkpoint", checkpoint, "--precision", "int8")
-    assert "file is not a folder; --calibration takes" in fails(1, *typed, "--calibration", tmp_path / "file")
-    assert "nowhere is not a folder" in fails(1, *typed, "--calibration", tmp_path / "nowhere")
-    assert "nowhere" in fails(1, *typed, "--data", tmp_path / "nowhere")
-    assert "method 'median' is unknown; use auto" in fails(2, *typed, "--method", "median")
-    assert "cannot be 'fp4'" in fails(2, *typed, "--rest", "fp4")
-    assert "expected one of fp16" in fails(2, "--checkpoint", checkpoint, "--precision", "fp4")
-    assert "file is a file; --triton takes the folder" in fails(
-        2, "--checkpoint", checkpoint, "--triton", tmp_path / "file"
-    )
-
-
 def test_missing_package_names_the_extra(
     checkpoint: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,12 +242,12 @@ def test_missing_package_names_the_extra(
 def test_interruption_leaves_nothing(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvde.export import tracer
+    from mvde.export import exporter
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tracer, "traced", interrupt)
+    monkeypatch.setattr(exporter, "traced", interrupt)
     assert execute(["export", "--checkpoint", str(checkpoint), "--res", "32", "--out", str(tmp_path / "export")]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert list((tmp_path / "export").iterdir()) == []

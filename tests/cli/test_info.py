@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mvde.artifact import Artifact, manifest_path
+from mvde.artifact import GraphArtifact, manifest_path
 from mvde.cli import execute
 
-Writer = Callable[..., Artifact]
+Writer = Callable[..., GraphArtifact]
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +48,11 @@ def test_artefact_is_found_by_name(
 
 def test_json_is_the_manifest_itself(write_graph: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     graph = write_graph(tmp_path)
-    assert execute(["info", str(manifest_path(graph.path)), "--json"]) == 0
+    assert execute(["info", str(manifest_path(graph.path)), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(manifest_path(graph.path).read_text())
+    assert execute(["info", str(graph.path), "--json", str(tmp_path / "copy.txt")]) == 0
+    assert json.loads((tmp_path / "copy.txt").read_text()) == json.loads(manifest_path(graph.path).read_text())
+    assert "metric, 0.5 m to 4.5 m" in capsys.readouterr().out
 
 
 def test_several_artefacts_are_listed(write_graph: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +62,7 @@ def test_several_artefacts_are_listed(write_graph: Writer, tmp_path: Path, capsy
     shown = capsys.readouterr().out
     assert "tiny 32x48" in shown
     assert "tiny 64x64" in shown
-    assert execute(["info", str(tmp_path), "--json"]) == 0
+    assert execute(["info", str(tmp_path), "--json", "-"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
 
 
@@ -82,22 +85,22 @@ def test_engine_is_shown_with_what_it_computes_in(engine_folder: Path, capsys: p
     assert "CPU features" in shown
 
 
-def spoil_content(graph: Artifact) -> Path:
+def spoil_content(graph: GraphArtifact) -> Path:
     graph.path.write_bytes(graph.path.read_bytes()[:-1])
     return graph.path
 
 
-def spoil_manifest(graph: Artifact) -> Path:
+def spoil_manifest(graph: GraphArtifact) -> Path:
     manifest_path(graph.path).write_text("{}")
     return graph.path
 
 
-def lose_manifest(graph: Artifact) -> Path:
+def lose_manifest(graph: GraphArtifact) -> Path:
     manifest_path(graph.path).unlink()
     return graph.path
 
 
-def lose_everything(graph: Artifact) -> Path:
+def lose_everything(graph: GraphArtifact) -> Path:
     return graph.path.with_name("lost.onnx")
 
 
@@ -114,7 +117,7 @@ def test_artefact_that_cannot_be_trusted_is_one_line(
     write_graph: Writer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    spoil: Callable[[Artifact], Path],
+    spoil: Callable[[GraphArtifact], Path],
     named: str,
 ) -> None:
     path = spoil(write_graph(tmp_path))

@@ -91,7 +91,8 @@ def test_a_bad_image_is_one_line_and_writes_nothing(
 
 
 def test_wrong_ids_and_options_are_wrong_usage(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for extra in (["--engine", "fp17"], ["--fit", "zoom"], ["--res", "tall"]):
+    twice = (["-e", "fp32", "-e", "bf16"], ["--res", "32x48", "--res", "64"])
+    for extra in (["--engine", "fp17"], ["--fit", "zoom"], ["--res", "tall"], *twice):
         assert cli.execute(["run", "photos/a.png", *extra]) == 2
         _one_error_line(capsys)
 

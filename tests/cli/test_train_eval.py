@@ -169,6 +169,10 @@ def test_eval_refuses_an_unknown_alignment_format_or_checkpoint(
     assert evaluate(config) == 1
     assert "last.safetensors" in capsys.readouterr().err
     assert train(config) == 0
+    assert cli.execute(["eval", str(config.parent / "run" / "last.safetensors")]) == 2
+    assert "name the data set: --data FOLDER" in capsys.readouterr().err
+    assert evaluate(config, "--res", "32", "--res", "64") == 2
+    assert "mvde eval takes one resolution, but --res was given 2 times" in capsys.readouterr().err
     assert evaluate(config, "--align", "mean") == 2
     assert "scale_shift" in capsys.readouterr().err
     assert evaluate(config, "--format", "zip") == 2

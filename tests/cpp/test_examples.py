@@ -20,8 +20,8 @@ from PIL import Image
 
 import mvde
 from mvde import cli
-from mvde.engines import openvino_attention
 from mvde.engines.base import EngineId
+from mvde.engines.openvino import attention
 from mvde.engines.store import support
 from mvde.files import file_record
 
@@ -170,7 +170,7 @@ def test_what_runs_is_read_from_the_executed_graph(
         assert runtime.info.executed_precision == runs
         # With mvde's own attention, where that can run: the same bits, too.
         if runs == "bf16":
-            missing = openvino_attention.unavailable(runtime.info.library_version)
+            missing = attention.unavailable(runtime.info.library_version)
             assert runtime.info.options["MVDE_ATTENTION"] == ("openvino" if missing else "amx")
         result = runtime.infer(photograph())
     np.testing.assert_array_equal(np.fromfile(tmp_path / "depth.f32", np.float32), result.depth.ravel())

@@ -54,10 +54,11 @@ def test_every_name_is_in_the_library_that_is_installed(backend: str) -> None:
 
 
 def _attributes() -> list[ast.Attribute]:
-    """Every attribute that the package asks any object for."""
+    """Every attribute that the package asks any object for, but for mvde's own classes."""
     files = Path(api.__file__).parent.glob("*.py")
     nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
-    return [node for node in nodes if isinstance(node, ast.Attribute)]
+    own = {"Precision", "TensorRtOptions"}
+    return [node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in own]
 
 
 def test_the_list_has_every_name_that_the_package_uses() -> None:

@@ -54,7 +54,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_graph: Callable[..
     write_graph(folder / "export")
     done = build(folder, *FOR_ADA)
     assert done.returncode == 0, done.stderr
-    assert "parity not measured: no device when it was built" in done.stdout
+    assert "parity not measured: no device" in done.stdout
     assert "mvde prove engines/tiny-32x48-tensorrt-rtx-fp16-" in done.stdout
     return folder
 
@@ -213,12 +213,12 @@ def test_a_normal_build_without_a_gpu_names_the_way_out(workspace: Path) -> None
     assert "mvde prove" in message
 
 
-def test_a_config_lists_what_one_command_builds(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> None:
+def test_a_list_names_what_one_command_builds(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> None:
     write_graph(tmp_path / "export")
     write_graph(tmp_path / "export", resolution=(64, 64))
     listed = [{"engine": ["tensorrt-rtx:fp16", "tensorrt-rtx:fp32"], "res": "32x48"}, {"engine": "tensorrt-rtx:fp32"}]
     (tmp_path / "engines.json").write_text(json.dumps(listed))
-    done = mvde(tmp_path, "build", "--config", "engines.json", *FOR_ADA)
+    done = mvde(tmp_path, "build", "--list", "engines.json", *FOR_ADA)
     assert done.returncode == 0, done.stderr
     names = sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "engines").iterdir())
     assert names == [

@@ -20,7 +20,7 @@ from mvde.cuda.postprocess import (
     postprocess_params,
 )
 from mvde.cuda.preprocess import DeviceFrame, preprocess_params, resize_tables
-from mvde.runtime.image import place
+from mvde.runtime.placement import place
 from mvde.stats import STATS, numpy_patch_stats
 
 pytestmark = pytest.mark.gpu

@@ -19,7 +19,7 @@ from mvde.cuda.preprocess import (
     resize_tables,
 )
 from mvde.errors import ImageError, UsageError
-from mvde.runtime.image import LETTERBOX_GREY, place
+from mvde.runtime.placement import LETTERBOX_GREY, place
 
 
 def photograph(height, width, seed=0):

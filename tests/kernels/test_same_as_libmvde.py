@@ -8,7 +8,7 @@ import pytest
 from mvde import native
 from mvde.cuda.postprocess import Conversion, DepthFormat, DepthRange, PostprocessOptions
 from mvde.cuda.preprocess import PixelFormat
-from mvde.runtime.image import place
+from mvde.runtime.placement import place
 from mvde.stats import STATS
 
 

@@ -20,7 +20,7 @@ from mvde.errors import ImageError, UsageError
 from mvde.precision import Precision
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.device_fitter import DeviceFitter, enqueue_frame
-from mvde.runtime.image import fit_image, place
+from mvde.runtime.placement import fit_image, place
 from mvde.stats import numpy_patch_stats
 
 _path = Path(__file__).parents[1] / "engines" / "tensorrt_fakes.py"

@@ -11,7 +11,7 @@ from mvde import native
 from mvde.errors import ImageError, UsageError
 from mvde.runtime import fitter as fitting
 from mvde.runtime.fitter import FrameFitter
-from mvde.runtime.image import depth_to_source, fit_image, place
+from mvde.runtime.placement import depth_to_source, fit_image, place
 
 FITS = ("stretch", "letterbox", "crop")
 SIZES = ((32, 48), (100, 61), (61, 200), (20, 20))  # the first is the model's own

@@ -93,7 +93,7 @@ class TensorRtBackend:
         target = self._target(options)
         decides = [
             manifest.file.sha256,
-            precision.value,
+            str(precision),
             target.api.version,
             *target.capabilities,
             repr(sorted(plan_build.chosen_flags(target.options, target.gpu).items())),

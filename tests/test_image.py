@@ -1,4 +1,4 @@
-"""Reading images safely, and the map into the model's resolution and back."""
+"""Reading images safely, and what an array must be to be one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvde.errors import ImageError, UsageError
-from mvde.runtime.image import check_fit, check_image, clear_bars, depth_to_source, fit_image, place, read_image
-
-FITS = ("stretch", "letterbox", "crop")
+from mvde.errors import DatasetError, ImageError
+from mvde.image import check_image, read_image, read_photographs
 
 
 def _photo(height: int = 40, width: int = 60) -> np.ndarray:
@@ -104,66 +102,20 @@ def test_arrays_that_are_not_rgb_are_refused_with_the_way_out(image: np.ndarray,
         check_image(image)
 
 
-def test_an_unknown_fit_is_wrong_usage() -> None:
-    with pytest.raises(UsageError, match="one of stretch, letterbox, crop"):
-        check_fit("fill")
+def test_photographs_of_a_folder_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    for name, height in (("b.png", 4), ("deeper/c.png", 6), ("a.jpg", 2)):
+        Image.fromarray(_photo(height, 8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert [image.shape[0] for image in read_photographs(tmp_path)] == [2, 4, 6]
 
 
-@pytest.mark.parametrize("fit", FITS)
-def test_an_image_of_the_models_size_is_untouched(fit: str) -> None:
-    image = _photo()
-    placement = place((40, 60), (40, 60), fit)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(fit_image(image, placement), image)
-    depth = np.arange(2400, dtype=np.float32).reshape(40, 60)
-    np.testing.assert_array_equal(depth_to_source(depth, placement), depth)
+def test_without_a_folder_the_photographs_that_ship_are_read() -> None:
+    images = read_photographs()
+    assert len(images) == 6
+    assert all(image.ndim == 3 and image.dtype == np.uint8 for image in images)
 
 
-def test_stretch_is_pillows_antialiased_bilinear() -> None:
-    image = _photo(100, 80)
-    expected = np.asarray(Image.fromarray(image).resize((48, 32), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(fit_image(image, place((100, 80), (32, 48), "stretch")), expected)
-
-
-def test_letterbox_keeps_the_aspect_ratio_and_centres() -> None:
-    placement = place((100, 200), (64, 64), "letterbox")
-    box = placement.target_box
-    assert (box.top, box.left, box.bottom, box.right) == (16, 0, 48, 64)
-    fitted = fit_image(np.full((100, 200, 3), 7, np.uint8), placement)
-    assert (fitted[box.slices] == 7).all()
-    assert (fitted[:16] == 128).all()
-    assert (fitted[48:] == 128).all()
-
-
-def test_crop_takes_the_middle() -> None:
-    placement = place((100, 200), (64, 64), "crop")
-    box = placement.source_box
-    assert (box.top, box.left, box.bottom, box.right) == (0, 50, 100, 150)
-
-
-@pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("source", [(480, 640), (33, 517), (2, 2), (1080, 1920), (64, 48)])
-def test_a_plane_of_depth_comes_back_in_place(fit: str, source: tuple[int, int]) -> None:
-    """Depth that is linear across the model's input is linear across the same pixels of the image."""
-    target = (48, 64)
-    placement = place(source, target, fit)  # type: ignore[arg-type]
-    rows = np.linspace(1.0, 2.0, target[0], dtype=np.float32)[:, None]
-    depth = depth_to_source(rows.repeat(target[1], 1), placement)
-    assert depth.shape == source
-    assert depth.dtype == np.float32
-    box, inner = placement.source_box, placement.target_box
-    outside = np.ones(source, bool)
-    outside[box.slices] = False
-    assert (depth[outside] == 0).all()
-    # Pixel centres: y of the image ↔ (y + ½) · scale − ½ of the input.
-    y = (np.arange(box.size[0]) + 0.5) * inner.size[0] / box.size[0] - 0.5 + inner.top
-    expected = np.interp(y, np.arange(target[0]), rows[:, 0])
-    edge = max(1, round(box.size[0] / inner.size[0]) + 1)  # a border is replicated instead of continued
-    middle = slice(edge, max(box.size[0] - edge, edge))
-    np.testing.assert_allclose(depth[box.slices][middle].mean(1), expected[middle], atol=2e-3)
-
-
-def test_bars_have_no_depth() -> None:
-    placement = place((100, 200), (64, 64), "letterbox")
-    cleared = clear_bars(np.ones((64, 64), np.float32), placement)
-    assert cleared.sum() == 32 * 64
-    assert (cleared[placement.target_box.slices] == 1).all()
+def test_a_folder_without_photographs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"holds no image .*name a folder of photographs"):
+        read_photographs(tmp_path)

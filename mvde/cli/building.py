@@ -1,0 +1,102 @@
+"""One engine of ``mvde build``, and of the verbs that build what is missing: its progress and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvde.export.range_method import RangeMethod
+
+if TYPE_CHECKING:
+    from mvde.artifact import GraphArtifact
+    from mvde.engines.base import BuildOptions, EngineId
+    from mvde.engines.build import BuildReport
+    from mvde.manifest import TuningRecord
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """An engine to build: its graph, its id with the backend, the folder it goes to, and what decides it.
+
+    ``images`` is the folder of photographs that parity is measured on, ``quantization_images`` that of those that
+    decide a lowered graph; ``None`` means those that ship.
+    """
+
+    source: GraphArtifact
+    engine_id: EngineId
+    out: Path
+    options: BuildOptions
+    images: Path | None = None
+    quantization_images: Path | None = None
+    method: RangeMethod = RangeMethod.AUTO
+
+
+def build_and_report(request: BuildRequest) -> None:
+    """Build the engine and print what it is."""
+    report = build_one(request)
+    record = report.manifest.engine
+    warn(report)
+    print(f"{report.folder}: {record.id}, computes in {record.executed_precision} on {record.device}")
+    if report.parity is None:
+        print(f"  compiled in {report.compile_s:.2f} s; parity not measured: no device")
+        print(f"  it is refused until it was measured where it will run: mvde prove {report.folder}")
+        return
+    if "attention" in record.rewrites:
+        print(f"  attention: {record.rewrites['attention']}")
+    if record.tuning is not None:
+        _print_tuning(record.tuning)
+    print(f"  compiled in {report.compile_s:.2f} s, loads in {report.load_s:.2f} s; against fp32 {report.parity}")
+
+
+def build_one(request: BuildRequest) -> BuildReport:
+    """The engine, built; a bar on stderr says what it is at."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from mvde.engines.build import build_engine, graph_rest
+    from mvde.export.precision import lowerer
+    from mvde.export.precision.images import lower_options
+    from mvde.image import read_photographs
+    from mvde.runtime.placement import Fit, fitted
+
+    source, options = request.source, request.options
+    rest = graph_rest(request.engine_id, options.rest)
+    lowering = lower_options(source.manifest, request.quantization_images, request.method, rest)
+    what = f"building {request.engine_id} from {source.path}"
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(escape(what), total=None)
+
+        def show(phase: str, num_done: int, num_steps: int) -> None:
+            progress.update(task, description=escape(f"{what}: {phase}"), completed=num_done, total=num_steps)
+
+        def tell(message: str) -> None:
+            progress.update(task, description=escape(f"{what}: {message}"))
+
+        return build_engine(
+            source,
+            request.engine_id,
+            fitted(read_photographs(request.images), source.manifest.resolution, Fit.CROP),
+            root=request.out,
+            options=dataclasses.replace(options, on_progress=show),
+            lower_graph=lowerer(source, dataclasses.replace(lowering, progress=tell)),
+        )
+
+
+def warn(report: BuildReport) -> None:
+    """Print the known errors of what was built, a line on stderr for each."""
+    for warning in report.warnings:
+        print(f"mvde: warning: {warning}", file=sys.stderr)
+
+
+def _print_tuning(tuning: TuningRecord) -> None:
+    """Print every setting that was measured, the fastest first."""
+    for candidate in sorted(tuning.candidates, key=lambda one: one.median_ms or float("inf")):
+        settings = ", ".join(f"{key}={value}" for key, value in candidate.settings.items()) or "the library's choice"
+        chosen = " (chosen)" if candidate.settings == tuning.chosen else ""
+        measured = "refused" if candidate.median_ms is None else f"{candidate.median_ms:.2f} ms, {candidate.gain:.3f}x"
+        print(f"  {settings}: {measured}{chosen}")

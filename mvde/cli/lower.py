@@ -1,0 +1,90 @@
+"""``mvde lower``: an fp32 graph → the same in a lower precision beside it, compared with it on held-out images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mvde.cli.choices import LoweredTo, Rest
+from mvde.cli.groups import with_groups
+from mvde.cli.shared_options import REST_HELP, DataOptions, QuantizationOptions
+from mvde.precision import Precision
+
+if TYPE_CHECKING:
+    from mvde.artifact import GraphArtifact
+    from mvde.export.precision import LowerOptions
+
+_JUDGING_FRAMES = 64
+"""Frames of a data set that judge a graph where their number is not given; ONNX Runtime computes every one twice."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("lower")(with_groups(lower))
+
+
+def lower(
+    graph: Annotated[Path, typer.Argument(metavar="GRAPH", help="An fp32 graph that `mvde export` wrote.")],
+    to: Annotated[list[LoweredTo], typer.Option("--to", help="Precision of the graph to write; repeatable.")],
+    quantization: QuantizationOptions,
+    data: DataOptions,
+    rest: Annotated[
+        Rest, typer.Option("--rest", help=f"{REST_HELP} Of a graph: fp32 suits CPUs, fp16 TensorRT.")
+    ] = Rest.FP32,
+) -> None:
+    """Write a graph in lower precisions, every dtype explicit; one that differs too far from fp32 is not written.
+
+    Each is compared with the fp32 graph on images that did not decide it, and on frames of --data against their depth.
+    """
+    from mvde.artifact import find_onnx
+    from mvde.export.precision.images import lower_options
+
+    source, dataset = find_onnx(graph), data.open()
+    options = lower_options(
+        source.manifest,
+        quantization.quantization_images,
+        quantization.method,
+        Precision(rest.value),
+        dataset,
+        _JUDGING_FRAMES if data.max_frames is None else data.max_frames or len(dataset or ()),
+        data.data.name if data.data else "",
+    )
+    for precision in dict.fromkeys(to):  # one that is named twice is written once
+        _lower(source, Precision(precision.value), options)
+
+
+def _lower(source: GraphArtifact, precision: Precision, options: LowerOptions) -> None:
+    """Write the typed graph beside the fp32 one, and print what it is."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from mvde.export.precision import write_typed
+
+    what = f"lowering {source.path} to {precision}"
+    with Console(stderr=True).status(escape(what)) as status:
+        told = replace(options, progress=lambda message: status.update(escape(f"{what}: {message}")))
+        typed = write_typed(source, precision, told)
+    for line in _description(typed):
+        print(line)
+
+
+def _description(typed: GraphArtifact) -> list[str]:
+    """Lines that say what a typed graph is and what its gate measured."""
+    record = typed.manifest.lowering
+    if record is None:
+        return []
+    nodes = ", ".join(f"{count} in {dtype}" for dtype, count in record.num_by_dtype.items())
+    lines = [f"{typed.path}: nodes {nodes}; {typed.manifest.file.size_bytes / 1e6:.1f} MB"]
+    lines += [f"  {item.group} stays in {item.dtype}: {item.reason}" for item in record.kept]
+    balanced = record.calibration.balanced if record.calibration else {}
+    lines += [f"  {kind}: {what}" for kind, what in balanced.items()]
+    for run in record.gate.runs if record.gate else ():
+        truth = "" if run.truth != "ground truth" else f"AbsRel {run.abs_rel_change:+.2%} of the fp32 graph's, "
+        lines.append(
+            f"  on {run.num_images} images ({run.images}; against {run.truth}): {truth}"
+            f"|Δdepth|/depth mean {run.measured.mean_rel:.1e}, p99 {run.measured.p99_rel:.1e}"
+        )
+    return lines

@@ -1,0 +1,119 @@
+"""A manifest in words: the rows that `mvde info` shows of an artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mvde.camera import fov_from_focal
+from mvde.manifest import EngineManifest, GraphManifest, Manifest
+from mvde.records import CudaRecord, EngineParity, EngineRecord, GraphParity, LoweringRecord, ParityReport
+
+Row = tuple[str, str]
+
+
+def rows(manifest: GraphManifest | EngineManifest) -> list[Row]:
+    """Label and readable value of everything a user of the artefact needs to know."""
+    match manifest:
+        case GraphManifest():
+            return [*_common_rows(manifest), *_graph_parity_rows(manifest.parity)]
+        case EngineManifest():
+            parity = _engine_parity_rows(manifest.parity)
+            return [*_common_rows(manifest), *parity, *_engine_rows(manifest.engine, manifest.lowering)]
+
+
+def _common_rows(manifest: Manifest) -> list[Row]:
+    low, high = manifest.depth_range_m
+    found = [("kind", manifest.kind), ("name", manifest.name), ("created", manifest.created)]
+    found += [("input", f"{x.name}: {x.dtype} {list(x.shape)} {x.layout}, {x.colour}") for x in manifest.inputs]
+    found += [("output", f"{x.name}: {x.dtype} {list(x.shape)}, {_unit(x.unit)}") for x in manifest.outputs]
+    file, normalization = manifest.file, manifest.normalization
+    where = "inside the graph" if normalization.folded else "left to the caller"
+    return [
+        *found,
+        ("depth", f"{manifest.depth_kind}, {low:g} m to {high:g} m"),
+        *_camera_rows(manifest.canonical_focal),
+        ("patches", f"{manifest.grid[0]} rows x {manifest.grid[1]} columns of {manifest.patch_size} px"),
+        ("statistics", ", ".join(manifest.stats)),
+        ("normalisation", f"mean {_numbers(normalization.mean)}, std {_numbers(normalization.std)}, {where}"),
+        ("opset", str(manifest.opset)),
+        ("file", f"{file.name}, {file.size_bytes / 1e6:.2f} MB, SHA-256 {file.sha256} (verified)"),
+        ("made from", f"weights with SHA-256 {manifest.source.checkpoint_sha256}"),
+        ("tools", ", ".join(f"{package} {version}" for package, version in manifest.tools.items())),
+    ]
+
+
+def _camera_rows(focal: float | None) -> list[Row]:
+    """The camera that metres are for, by the field of view of a square picture."""
+    if focal is None:
+        return []
+    return [("camera", f"relative focal length {focal:.4g}; a square picture shows {fov_from_focal(focal):.1f}°")]
+
+
+def _graph_parity_rows(parity: GraphParity) -> list[Row]:
+    return [
+        ("parity: reference", parity.reference),
+        ("parity: candidate", parity.candidate),
+        ("parity: tolerance", f"max_rel {parity.tolerance_max_rel:g}"),
+        ("parity: photos", ", ".join(parity.photos)),
+        *_measured_rows(parity.measured),
+    ]
+
+
+def _engine_parity_rows(parity: EngineParity) -> list[Row]:
+    found = [("parity: reference", parity.reference), ("parity: tolerance", _readable(asdict(parity.tolerance)))]
+    if parity.measured is None:
+        found.append(("parity", "not measured: no device when it was built"))
+    else:
+        found += _measured_rows(parity.measured)
+    if parity.measured_on is not None:
+        found.append(("parity: measured on", _readable(asdict(parity.measured_on))))
+    return [*found, ("parity: export", _readable(asdict(parity.export)))]
+
+
+def _measured_rows(measured: ParityReport) -> list[Row]:
+    return [(f"parity: {key}", _readable(value)) for key, value in asdict(measured).items()]
+
+
+def _engine_rows(engine: EngineRecord, lowering: LoweringRecord | None) -> list[Row]:
+    return [
+        ("engine", engine.id),
+        ("computes in", f"{engine.executed_precision} on {engine.device}"),
+        ("library", f"{engine.backend} {engine.library_version}"),
+        *([("CPU features", ", ".join(engine.cpu_features))] if engine.cpu_features else []),
+        ("options", _readable(engine.options)),
+        *((part.replace("_", " "), what) for part, what in sorted(engine.rewrites.items(), reverse=True)),
+        ("graph", f"SHA-256 {engine.onnx_sha256}"),
+        *(("known error", text) for text in engine.known_errors),
+        *([] if engine.cuda is None else _cuda_rows(engine.cuda, lowering)),
+    ]
+
+
+def _cuda_rows(cuda: CudaRecord, promised: LoweringRecord | None) -> list[Row]:
+    """What TensorRT built for, and what it made of the graph."""
+    network = cuda.network
+    nodes = network.num_by_dtype
+    attentions = f"{network.num_attention} attentions" + (f" of {promised.num_attention}" if promised else "")
+    return [
+        ("built for", f"compute capability {', '.join(cuda.compute_capabilities)}"),
+        ("nodes", ", ".join(f"{100 * network.share(key):.0f} % of the nodes compute in {key}" for key in nodes)),
+        ("products", ", ".join(f"{count} in {key}" for key, count in network.products_by_dtype.items())),
+        ("recognised", f"{attentions}, {network.num_layer_norm} layer normalisations"),
+    ]
+
+
+def _unit(unit: str) -> str:
+    return {"m": "metres"}.get(unit, unit)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_readable(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_readable(item) for item in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

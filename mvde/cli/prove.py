@@ -1,0 +1,32 @@
+"""``mvde prove``: an engine that was built without its device, measured where it will run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("prove")(prove)
+
+
+def prove(
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Folder of an engine that `mvde build` wrote.")],
+) -> None:
+    """Measure an engine on this machine against the reference beside it, and stamp it.
+
+    An engine that was built without its device, or measured on another GPU, is refused until then.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from mvde.engines.proof import prove_engine
+
+    with Console(stderr=True).status(escape(f"measuring {engine}")):
+        proof = prove_engine(engine)
+    device = proof.manifest.parity.measured_on
+    where = f"{device.gpu}, {device.compute_capability}, {device.driver_cuda}" if device else "this machine's CPU"
+    print(f"{proof.folder}: measured on {where}; loads in {proof.load_s:.2f} s; against fp32 {proof.parity}")

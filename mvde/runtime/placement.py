@@ -1,0 +1,166 @@
+"""Where an image goes in the model's input, and depth on the way back to the image's own pixels.
+
+NumPy and Pillow are imported where they are used: the command line lists :class:`Fit` without them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from mvde.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+LETTERBOX_GREY = 128  # the middle of SigLIP's normalised range, which is what its padding would be
+
+
+class Fit(str, Enum):
+    """How an image of another shape goes into the model's input."""
+
+    STRETCH = "stretch"
+    """Fills the input and changes the aspect ratio."""
+    LETTERBOX = "letterbox"
+    """Keeps the whole image and leaves bars."""
+    CROP = "crop"
+    """Fills the input with the middle of the image."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels; ``bottom`` and ``right`` are exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the rectangle in an (H, W) array."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image went: ``source_box`` of the image was resized onto ``target_box`` of the model's input."""
+
+    source_size: tuple[int, int]
+    source_box: Box
+    target_size: tuple[int, int]
+    target_box: Box
+
+
+def check_fit(text: Fit | str) -> Fit:
+    """The text as a :class:`Fit`. Raises :class:`UsageError` where it is none."""
+    try:
+        return Fit(text)
+    except ValueError as error:
+        raise UsageError(f"fit {text!r} is not known; expected one of {', '.join(Fit)}") from error
+
+
+def place(source_size: tuple[int, int], target_size: tuple[int, int], fit: Fit | str) -> Placement:
+    """Where an image of ``source_size`` (H, W) goes in an input of ``target_size``.
+
+    Raises :class:`UsageError` for a text that is no :class:`Fit`.
+    """
+    whole_source, whole_target = _whole(source_size), _whole(target_size)
+    ratios = [target / source for target, source in zip(target_size, source_size, strict=True)]
+    match check_fit(fit):
+        case Fit.STRETCH:
+            return Placement(source_size, whole_source, target_size, whole_target)
+        case Fit.LETTERBOX:
+            scale = min(ratios)
+            inner = _centred(target_size, [side * scale for side in source_size])
+            return Placement(source_size, whole_source, target_size, inner)
+        case Fit.CROP:
+            scale = max(ratios)
+            inner = _centred(source_size, [side / scale for side in target_size])
+            return Placement(source_size, inner, target_size, whole_target)
+
+
+def fit_image(image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    """The image (H, W, 3), uint8 RGB, at the model's resolution; bilinear, anti-aliased where it shrinks."""
+    import numpy as np
+    from PIL import Image
+
+    box, (height, width) = placement.source_box, placement.target_box.size
+    if placement.source_size == placement.target_size == (height, width) and box == _whole(placement.source_size):
+        return np.ascontiguousarray(image)
+    # Across first, as libmvde and the CUDA kernel do: Pillow alone chooses the order by the sizes and its version, and
+    # each pass rounds to bytes.
+    across = Image.fromarray(image[box.slices]).resize((width, box.size[0]), Image.Resampling.BILINEAR)
+    resized = across.resize((width, height), Image.Resampling.BILINEAR)
+    if not has_bars(placement):
+        return np.asarray(resized)
+    canvas = np.full((*placement.target_size, 3), LETTERBOX_GREY, np.uint8)
+    canvas[placement.target_box.slices] = np.asarray(resized)
+    return canvas
+
+
+def fitted(images: Sequence[NDArray[np.uint8]], resolution: tuple[int, int], fit: Fit | str) -> NDArray[np.uint8]:
+    """Images (H, W, 3), uint8 RGB, at the model's ``resolution`` (H, W), as one array (K, H, W, 3), uint8."""
+    import numpy as np
+
+    return np.stack([fit_image(image, place((image.shape[0], image.shape[1]), resolution, fit)) for image in images])
+
+
+def has_bars(placement: Placement) -> bool:
+    """Whether the image leaves bars in the model's input."""
+    return placement.target_box != _whole(placement.target_size)
+
+
+def clear_bars(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
+    """Depth (H, W) at the model's resolution with 0 (invalid) outside the image, so that bars have no statistics."""
+    import numpy as np
+
+    if not has_bars(placement):
+        return depth
+    cleared = np.zeros_like(depth)
+    cleared[placement.target_box.slices] = depth[placement.target_box.slices]
+    return cleared
+
+
+def depth_to_source(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
+    """Depth (H, W), float32, at the image's own pixels, bilinear; 0 (invalid) where the model did not see the image."""
+    import numpy as np
+    from PIL import Image
+
+    inner, box = depth[placement.target_box.slices], placement.source_box
+    if inner.shape == box.size:
+        resized = np.array(inner, dtype=np.float32)
+    else:
+        height, width = box.size
+        # Pillow clips nothing in mode F, and bilinear weights are a convex combination: depths stay in their range.
+        source = Image.fromarray(np.ascontiguousarray(inner, dtype=np.float32))
+        resized = np.array(source.resize((width, height), Image.Resampling.BILINEAR))
+    if box == _whole(placement.source_size):
+        return resized
+    whole = np.zeros(placement.source_size, np.float32)
+    whole[box.slices] = resized
+    return whole
+
+
+def _whole(size: tuple[int, int]) -> Box:
+    return Box(0, 0, *size)
+
+
+def _centred(outer: tuple[int, int], inner: list[float]) -> Box:
+    """Box of about ``inner`` size in the middle of ``outer``, in whole pixels, at least one."""
+    height, width = (min(max(round(side), 1), most) for side, most in zip(inner, outer, strict=True))
+    top, left = math.floor((outer[0] - height) / 2), math.floor((outer[1] - width) / 2)
+    return Box(top, left, top + height, left + width)

@@ -1,0 +1,144 @@
+"""The options of all verbs together: how many a verb has, and that one name means one thing in each of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from mvde import cli
+from mvde.cli import choices, shared_options
+from mvde.cli.groups import groups_of, names_of, option_of
+
+MOST_OPTIONS = 14
+"""Of a verb, a shared group counted as one."""
+
+RESERVED = {"--calibration", "--depth-range", "--pixel-range"}
+"""For what comes: a file of calibration, and ranges of depth and of pixels."""
+
+SHARED_GROUPS = [
+    shared_options.GraphSelection,
+    shared_options.EngineSelection,
+    shared_options.DataOptions,
+    shared_options.CameraOptions,
+    shared_options.QuantizationOptions,
+]
+
+
+def verbs(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and function of every verb, as it was registered."""
+    for command in app.registered_commands:
+        yield f"{prefix}{command.name}", command.callback
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        yield from verbs(group.typer_instance, f"{prefix}{group.name} ")
+
+
+VERBS = dict(verbs(cli.make_app()))
+
+
+def options(verb: Any) -> list[inspect.Parameter]:
+    """The options of a verb; its arguments are left out."""
+    parameters = inspect.signature(verb, eval_str=True).parameters.values()
+    return [parameter for parameter in parameters if names_of(parameter)]
+
+
+def number_of_options(verb: Any) -> int:
+    """A shared group counts as one, and so does an option outside of them; a verb's own groups are only spelling."""
+    shared = [
+        fields
+        for fields in groups_of(verb).values()
+        if any(fields == tuple(group.__dataclass_fields__) for group in SHARED_GROUPS)
+    ]
+    return len(options(verb)) - sum(len(fields) - 1 for fields in shared)
+
+
+def test_every_verb_is_there() -> None:
+    assert {name.split()[0] for name in VERBS} == set(cli.VERBS)
+    assert set(VERBS) == {
+        "export", "lower", "build", "prove", "triton", "run", "bench", "eval", "train", "data synth", "info", "doctor",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_no_verb_has_more_options_than_one_can_read(name: str) -> None:
+    assert number_of_options(VERBS[name]) <= MOST_OPTIONS
+
+
+def test_every_shared_group_belongs_to_a_verb_and_explains_its_fields() -> None:
+    taken = {fields for verb in VERBS.values() for fields in groups_of(verb).values()}
+    for group in SHARED_GROUPS:
+        assert tuple(group.__dataclass_fields__) in taken
+        assert group.__doc__
+        assert not group.__doc__.startswith(f"{group.__name__}(")  # what a dataclass without one gets
+
+
+def meaning(parameter: inspect.Parameter) -> tuple[Any, ...]:
+    """What must be the same wherever an option of that name is; the last is the first sentence of its help."""
+    option = option_of(parameter.annotation)
+    assert option is not None
+    assert option.help
+    kind, repeatable = _kind(get_args(parameter.annotation)[0])
+    stem = option.help.split(". ")[0].rstrip(".")
+    return names_of(parameter), kind, repeatable, option.min, option.metavar, stem
+
+
+def _kind(annotation: Any) -> tuple[Any, bool]:
+    """Type of one value, and whether there may be several; ``None`` is a default, no type."""
+    inner = [part for part in get_args(annotation) if part is not type(None)] or [annotation]
+    if getattr(inner[0], "__origin__", None) is list or getattr(annotation, "__origin__", None) is list:
+        listed = annotation if getattr(annotation, "__origin__", None) is list else inner[0]
+        return get_args(listed)[0], True
+    return inner[0], False
+
+
+def test_one_name_means_one_thing_in_every_verb() -> None:
+    meanings: dict[str, dict[tuple[Any, ...], list[str]]] = {}
+    for name, verb in VERBS.items():
+        for parameter in options(verb):
+            for spelled in names_of(parameter):
+                meanings.setdefault(spelled, {}).setdefault(meaning(parameter), []).append(name)
+    assert {spelled: found for spelled, found in meanings.items() if len(found) > 1} == {}
+    assert not RESERVED & set(meanings)
+    assert {"--camera", "--fov", "--frame", "--quantization-images", "--no-build", "--set"} <= set(meanings)
+
+
+def test_a_difference_of_meaning_is_noticed() -> None:
+    def one(res: Any = None) -> None: ...
+    def other(res: Any = None) -> None: ...
+
+    from typing import Annotated
+
+    one.__annotations__ = {"res": Annotated[list[str] | None, typer.Option("--res", help="Size. One.")]}
+    other.__annotations__ = {"res": Annotated[str | None, typer.Option("--res", help="Size. Another.")]}
+    first, second = (meaning(options(verb)[0]) for verb in (one, other))
+    assert first != second
+    assert first[-1] == second[-1] == "Size"
+
+
+def test_what_the_command_line_lists_is_what_the_parts_accept() -> None:
+    from mvde.datasets.formats import FORMATS
+    from mvde.datasets.synthetic import SPLITS
+    from mvde.metrics import ALIGNMENTS
+    from mvde.precision import LOWERED, Precision
+
+    assert tuple(map(str, choices.DataFormat)) == FORMATS
+    assert tuple(map(str, choices.Split)) == SPLITS
+    assert tuple(map(str, choices.Alignment)) == ALIGNMENTS
+    assert tuple(map(str, choices.LoweredTo)) == tuple(map(str, LOWERED))
+    floats = [str(precision) for precision in Precision if not precision.is_quantized]
+    assert [str(rest) for rest in choices.Rest] == floats
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_choice_is_its_text(name: str) -> None:
+    from enum import Enum
+
+    for parameter in options(VERBS[name]):
+        kind, _ = _kind(get_args(parameter.annotation)[0])
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            assert [str(choice) for choice in kind] == [choice.value for choice in kind]
+            assert issubclass(kind, str)
