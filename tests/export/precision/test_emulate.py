@@ -10,7 +10,7 @@ ir = pytest.importorskip("onnx_ir")
 ml_dtypes = pytest.importorskip("ml_dtypes")
 pytest.importorskip("onnxruntime")
 
-from mvde.export.graph.run import GraphSession, split_by_bytes  # noqa: E402
+from mvde.export.graph.run import GraphSession  # noqa: E402
 from mvde.export.precision.cast import cast_nodes  # noqa: E402
 from mvde.export.precision.emulate import emulated  # noqa: E402
 from mvde.export.precision.groups import node_groups  # noqa: E402
@@ -76,8 +76,3 @@ def test_every_computing_node_is_in_one_group(affine: ir.Model) -> None:
     (group,) = node_groups(affine.graph)
     assert group.nodes == ("cast", "mul", "add", "reshape")
     assert group.num_computing == 3
-
-
-def test_large_tensors_are_fetched_in_several_runs(affine: ir.Model) -> None:
-    assert split_by_bytes(affine, ["x", "y", "z"], limit=2 * 48 * 4) == [["x", "y"], ["z"]]
-    assert split_by_bytes(affine, ["x", "y", "z"], limit=1) == [["x"], ["y"], ["z"]]
