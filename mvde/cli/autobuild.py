@@ -71,7 +71,7 @@ def build_missing(selection: EngineSelection, cpus: Sequence[int] | None = None)
 def _missing(selection: EngineSelection) -> Iterator[MissingEngine]:
     from mvde.engines.base import EngineId
 
-    for resolution in selection.resolutions or (None,):
+    for resolution in selection.wanted_resolutions:
         for text in selection.engine or (None,):
             if text is not None and not EngineId.matches_grammar(text):
                 continue  # a folder

@@ -242,7 +242,7 @@ def _artifacts(selection: EngineSelection) -> list[EngineArtifact]:
 
     name, batch, folder = selection.name, selection.batch, selection.engine_dir
     found: list[EngineArtifact] = []
-    for resolution in selection.resolutions or (None,):
+    for resolution in selection.wanted_resolutions:
         if selection.engine:
             ids = selection.engine
             found += [find(text, name=name, resolution=resolution, batch=batch, root=folder) for text in ids]

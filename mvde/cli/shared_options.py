@@ -93,6 +93,11 @@ class EngineSelection:
         """(Height, width) in pixels of each, in the order given."""
         return [parse_resolution(text) for text in self.res]
 
+    @property
+    def wanted_resolutions(self) -> list[tuple[int, int] | None]:
+        """The same, or ``None`` alone where every resolution will do."""
+        return [*self.resolutions] or [None]
+
 
 @dataclass(frozen=True)
 class DataOptions:

@@ -94,7 +94,7 @@ def check_combination(about: Combination, accepted: bool) -> list[str]:
         listed = "; ".join(map(str, refusing))
         raise BackendError(
             f"{about.backend} {about.version} is known to give wrong results here: {listed}. To build all the same, "
-            "add --accept-known-bad; the engine is still measured against its graph"
+            "give `mvde build` --accept-known-bad; the engine is still measured against its graph"
         )
     return [str(entry) for entry in found]
 
