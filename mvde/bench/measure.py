@@ -75,8 +75,8 @@ class Assessment:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Arithmetic per call (see :func:`mvde.export.graph.flops.count_flops`), per second of the median inference, and matrix
-    products of the same precision on this machine (``None`` where those could not be measured)."""
+    """Arithmetic per call (see :func:`mvde.export.graph.flops.count_flops`), per second of the median inference, and
+    matrix products of the same precision on this machine (``None`` where those could not be measured)."""
 
     num_flops: int
     flops_per_s: float
