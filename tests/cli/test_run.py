@@ -74,8 +74,7 @@ def test_relative_depth_is_not_called_millimetres(robot: Path) -> None:
     [
         (None, "there is no image"),
         (lambda path: path.write_bytes(b"\x89PNG"), "cannot read the image"),
-        (lambda path: Image.new("L", (9, 9)).save(path), "is a grey image"),
-        (lambda path: Image.new("RGBA", (9, 9)).save(path), "is a RGBA image"),
+        (lambda path: Image.new("RGBA", (9, 9)).save(path), "is partly transparent (RGBA)"),
         (lambda path: Image.new("I;16", (9, 9)).save(path), "is a 16-bit grey image"),
         (lambda path: Image.new("RGB", (1, 1)).save(path), "1x1 pixels"),
     ],

@@ -47,6 +47,35 @@ def test_one_file_of_intrinsics_serves_all_frames(root: Path) -> None:
     assert FolderDataset(root)[1].intrinsics.tolist() == [500, 501, 320, 240]
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_the_picture_is_upright_like_its_depth(
+    tmp_path: Path, picture: np.ndarray, write_png: Writer, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored, upright = {3: (picture[::-1, ::-1], picture), 6: (np.rot90(picture), picture)}[orientation]
+    (tmp_path / "rgb").mkdir()
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "rgb" / "a.png", exif=exif)
+    write_png(tmp_path / "depth" / "a.png", np.full((6, 8), 1500, np.uint16))
+    np.testing.assert_array_equal(FolderDataset(tmp_path)[0].rgb, upright)
+    write_png(tmp_path / "depth" / "a.png", np.full((8, 6), 1500, np.uint16))
+    with pytest.raises(DatasetError, match=r"a\.png is \(8, 6\).*orientation tag \(EXIF\)"):
+        FolderDataset(tmp_path)[0]
+
+
+def test_pictures_of_16_bits_are_refused_as_everywhere(root: Path) -> None:
+    Image.fromarray(np.full((6, 8), 40000, np.uint16)).save(root / "rgb" / "b.png")
+    with pytest.raises(DatasetError, match=r"b\.png is a 16-bit grey image.*convert it first: python -c"):
+        FolderDataset(root)[1]
+
+
+def test_a_depth_map_is_a_png_whatever_its_name(root: Path) -> None:
+    Image.fromarray(np.full((6, 8), 1500, np.uint16)).save(root / "depth" / "b.tif")
+    (root / "depth" / "b.tif").rename(root / "depth" / "b.png")
+    with pytest.raises(DatasetError, match=r"depth.b\.png is not a readable PNG"):
+        FolderDataset(root)[1]
+
+
 def _remove_depth(root: Path) -> None:
     (root / "depth" / "b.png").unlink()
 
@@ -78,7 +107,7 @@ def _three_numbers(root: Path) -> None:
         (_remove_depth, r"b\.png has no depth"),
         (_rgb_as_depth, r"depth.b\.png is not a 16-bit grey PNG"),
         (_other_size, r"a\.npy is \(5, 8\)"),
-        (_truncated, r"rgb.b\.png is not a readable picture"),
+        (_truncated, r"cannot read the image .*rgb.b\.png"),
         (_pickled, r"a\.npy is not a readable"),
         (_three_numbers, r"intrinsics\.txt holds 3 numbers"),
     ],
