@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mvde.datasets.folder import FolderDataset
-from mvde.errors import DatasetError
+from mvde.errors import DatasetError, UsageError
 
 Writer = Callable[[Path, np.ndarray], None]
 
@@ -42,9 +43,43 @@ def test_the_scale_is_the_stored_value_of_a_metre(root: Path) -> None:
     assert dataset[1].depth_m[0, 0] == np.float32(1500 / 256)
 
 
+def test_the_scale_holds_for_floating_point_too_where_it_is_given(root: Path) -> None:
+    assert FolderDataset(root, depth_scale=10)[0].depth_m[0, 0] == np.float32(0.225)
+    assert FolderDataset(root)[0].depth_m[0, 0] == 2.25
+    for scale in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(UsageError, match="stored value of one metre is a positive number"):
+            FolderDataset(root, depth_scale=scale)
+
+
 def test_one_file_of_intrinsics_serves_all_frames(root: Path) -> None:
     (root / "intrinsics.txt").write_text("500 501\n320 240\n")
     assert FolderDataset(root)[1].intrinsics.tolist() == [500, 501, 320, 240]
+
+
+def _half_size(root: Path) -> None:
+    Image.new("RGB", (4, 3)).save(root / "rgb" / "b.png")
+    Image.fromarray(np.full((3, 4), 1500, np.uint16)).save(root / "depth" / "b.png")
+
+
+def test_intrinsics_of_one_size_are_not_used_for_another(root: Path) -> None:
+    _half_size(root)
+    (root / "intrinsics.txt").write_text("500 501 320 240")
+    with pytest.raises(
+        DatasetError, match=r"pictures of 6x8 pixels as the first one, but .*b\.png has 3x4.*width height"
+    ):
+        FolderDataset(root)[1]
+    assert FolderDataset(root)[0].intrinsics.tolist() == [500, 501, 320, 240]
+
+
+def test_intrinsics_of_a_stated_size_are_scaled(root: Path) -> None:
+    _half_size(root)
+    (root / "intrinsics.txt").write_text("8 6 3.5 2.5 8 6")
+    first, second = (FolderDataset(root)[index] for index in range(2))
+    assert first.intrinsics.tolist() == [8, 6, 3.5, 2.5]
+    assert second.intrinsics.tolist() == [4, 3, 1.5, 1]
+    assert first.focal == second.focal == 1
+    (root / "intrinsics.txt").write_text("8 6 3.5 2.5 8 8")  # these pictures are crops of such ones
+    assert FolderDataset(root)[0].focal is None
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
@@ -101,6 +136,10 @@ def _three_numbers(root: Path) -> None:
     (root / "intrinsics.txt").write_text("1 2 3")
 
 
+def _negative_focal_length(root: Path) -> None:
+    (root / "intrinsics.txt").write_text("-1 2 3 4")
+
+
 @pytest.mark.parametrize(
     ("harm", "text"),
     [
@@ -110,6 +149,7 @@ def _three_numbers(root: Path) -> None:
         (_truncated, r"cannot read the image .*rgb.b\.png"),
         (_pickled, r"a\.npy is not a readable"),
         (_three_numbers, r"intrinsics\.txt holds 3 numbers"),
+        (_negative_focal_length, r"intrinsics\.txt: focal lengths .* must be positive"),
     ],
 )
 def test_a_fault_names_its_file(root: Path, harm: Callable[[Path], None], text: str) -> None:
