@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mvde.datasets.folder import FolderDataset
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError, UsageError
 
 Writer = Callable[[Path, np.ndarray], None]
@@ -165,3 +166,10 @@ def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "depth").mkdir()
     with pytest.raises(DatasetError, match="holds no picture"):
         FolderDataset(tmp_path)
+
+
+def test_masked_depth_is_unknown_depth() -> None:
+    depth = np.ma.masked_greater(np.array([[1, 2], [3, 4]], np.float32), 2)
+    sample = DepthSample(np.zeros((2, 2, 3), np.uint8), depth, None, "a")
+    assert not isinstance(sample.depth_m, np.ma.MaskedArray)
+    assert sample.depth_m.tolist() == [[1, 2], [0, 0]]
