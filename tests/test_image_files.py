@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from mvde import image as image_module
 from mvde.errors import ImageError
@@ -170,9 +170,10 @@ def test_animations_and_pages_are_refused_with_a_command_that_takes_them_apart(t
 
 
 def test_a_smaller_copy_inside_a_tiff_file_is_no_second_page(tmp_path: Path) -> None:
-    small = Image.fromarray(_photo(20, 30))
-    small.encoderinfo = {"tiffinfo": {254: 1}}
-    Image.fromarray(_photo()).save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    with TiffImagePlugin.AppendingTiffWriter(tmp_path / "a.tif", True) as file:
+        Image.fromarray(_photo()).save(file, "TIFF")
+        file.newFrame()
+        Image.fromarray(_photo(20, 30)).save(file, "TIFF", tiffinfo={254: 1})
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), _photo())
 
 
@@ -224,6 +225,26 @@ def test_cmyk_is_converted_by_the_stated_rule_without_a_profile(
     got = read_image(tmp_path / "a.jpg")[8, 8].astype(int)
     assert np.abs(got - [0, 204, 163]).max() <= 3  # (255 - ink) (255 - black) / 255
     assert "CMYK without a usable colour profile" in caplog.text
+
+
+def _cmyk_profile() -> bytes:
+    """A colour profile (ICC 2.4) of inks that are all grey: L* falls by a quarter of 100 for each one at full."""
+    corners = [[255 - 255 * sum(inks) // 4, 128, 128] for inks in np.ndindex(2, 2, 2, 2)]
+    table = bytes(range(256))
+    lookup = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + struct.pack(">9i", *(np.eye(3, dtype=int) << 16).ravel())
+    lookup += table * 4 + bytes(np.ravel(corners).tolist()) + table * 3
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s", 144 + len(lookup), bytes(4), 0x02400000, b"prtr", b"CMYK", b"Lab ", b"", b"acsp"
+    )
+    header = header.ljust(68, b"\0") + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    return header.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", 144, len(lookup)) + lookup
+
+
+def test_cmyk_is_converted_by_its_profile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / "a.jpg", quality=100, icc_profile=_cmyk_profile())
+    got = read_image(tmp_path / "a.jpg")[8, 8].astype(int)
+    assert np.abs(got - 185).max() <= 4  # L* = 75 in sRGB; by the rule without a profile, this is cyan
+    assert "converted to sRGB by the colour profile inside it" in caplog.text
 
 
 def test_cmyk_with_a_profile_of_another_colour_space_falls_back(
