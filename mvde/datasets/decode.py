@@ -49,10 +49,10 @@ def read_depth_png(path: Path, units_per_metre: float) -> NDArray[np.float32]:
 def read_array(path: Path) -> NDArray[Any]:
     """Array of an ``.npy`` file; pickled objects are refused."""
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing") from None
-    except (OSError, ValueError, EOFError) as error:
+        array: NDArray[Any] = np.load(require_file(path, "an .npy array"), allow_pickle=False)
+    except DatasetError:
+        raise
+    except Exception as error:  # a damaged header may ask for any amount of memory, or be an archive
         raise DatasetError(f"{path} is not a readable .npy array: {error}") from error
     if not isinstance(array, np.ndarray):
         raise DatasetError(f"{path} is an archive of arrays; expected a single .npy array")

@@ -33,6 +33,8 @@ class NyuDataset:
         for name, dimensions in (("images", 4), ("depths", 3)):
             if name not in file or file[name].ndim != dimensions:
                 raise DatasetError(f"{self._path} has no {dimensions}-dimensional array '{name}'; is it {FILE_NAME}?")
+        if file["images"].dtype != np.uint8:
+            raise DatasetError(f"{self._path}: images are {file['images'].dtype}; expected uint8, as published")
         images, depths = file["images"].shape, file["depths"].shape
         if images[0] == 0 or images[1] != 3 or (images[0], *images[2:]) != depths:
             raise DatasetError(

@@ -32,10 +32,12 @@ def num_declared_frames(path: Path) -> int | None:
     Raises :class:`MissingDependencyError` without PyAV.
     """
     av = _library()
+    if not path.is_file():
+        return None
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             return _stated_count(container, container.streams.video[0])
-    except (av.FFmpegError, OSError, IndexError):
+    except (av.FFmpegError, OSError, IndexError, ValueError):
         return None  # reading it says why
 
 
@@ -55,7 +57,7 @@ def read_video(path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
             stream = container.streams.video[0]
             yield from _decode(container, stream, count, path)
             missing = count.num_missing(container, stream)
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
         raise _unreadable(path, error) from error
     if count.num_good == 0:
         reason = f"{missing} frames are missing or damaged" if missing else "it holds no frame"
@@ -69,10 +71,15 @@ def read_video(path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
 @dataclass
 class _Count:
-    """What came out of a video. ``num_steady`` counts the frames that come one interval of the rate after another."""
+    """What came out of a video.
+
+    ``num_hidden`` counts frames that the container has, but says not to show (before the start of a cut);
+    ``num_steady`` those that come one interval of the rate after another.
+    """
 
     num_good: int = 0
     num_damaged: int = 0
+    num_hidden: int = 0
     num_steady: int = 0
     last_s: float | None = None
 
@@ -88,7 +95,7 @@ class _Count:
         stated = _stated_count(container, stream)
         if stated is None and self.num_steady >= _STEADY_SHARE * (self.num_good - 1):
             stated = _count_by_length(container, stream)
-        return max((stated or 0) - self.num_good, self.num_damaged)
+        return max((stated or 0) - self.num_hidden - self.num_good, self.num_damaged)
 
 
 def _decode(container: Any, stream: Any, count: _Count, path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -105,6 +112,7 @@ def _decode(container: Any, stream: Any, count: _Count, path: Path) -> Iterator[
             return
         if packet is None:
             return
+        count.num_hidden += packet.is_discard
         try:
             frames = packet.decode()
         except av.FFmpegError:

@@ -105,6 +105,19 @@ def test_pictures_of_16_bits_are_refused_as_everywhere(root: Path) -> None:
         FolderDataset(root)[1]
 
 
+def test_a_damaged_array_is_named(root: Path) -> None:
+    path = root / "depth" / "a.npy"
+    for content in (b"\x93NUMPY\x01\x00" + bytes(20), b"PK\x03\x04 no archive", path.read_bytes()[:-8]):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=r"a\.npy is not a readable"):
+            FolderDataset(root)[0]
+    with path.open("wb") as file:
+        shape = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40, 1 << 20)}
+        np.lib.format.write_array_header_1_0(file, shape)
+    with pytest.raises(DatasetError, match=r"a\.npy is not a readable"):
+        FolderDataset(root)[0]
+
+
 def test_a_depth_map_is_a_png_whatever_its_name(root: Path) -> None:
     Image.fromarray(np.full((6, 8), 1500, np.uint16)).save(root / "depth" / "b.tif")
     (root / "depth" / "b.tif").rename(root / "depth" / "b.png")

@@ -42,6 +42,15 @@ class TestNyu:
         assert dataset[1].depth_m[2, 3] == np.float32((48 + 2 * 8 + 3) / 10)
         assert dataset[0].focal == pytest.approx(math.sqrt(518.8579 / 640 * 519.46961 / 480))
 
+    def test_pictures_of_another_type_are_refused_instead_of_cut(self, root: Path) -> None:
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(root / "nyu_depth_v2_labeled.mat", "a") as file:
+            images = file["images"][:].astype(np.uint16) * 257
+            del file["images"]
+            file["images"] = images
+        with pytest.raises(DatasetError, match=r"images are uint16; expected uint8"):
+            NyuDataset(root)
+
     def test_a_worker_process_gets_its_own_handle(self, root: Path) -> None:
         dataset = NyuDataset(root / "nyu_depth_v2_labeled.mat")
         copy = pickle.loads(pickle.dumps(dataset))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,24 @@ def test_whole_cut_and_holed_videos(tmp_path: Path, name: str, codec: str, optio
             assert f"{len(numbers)} of {NUM_FRAMES} frames could be read, {num_missing} are missing" in message
         else:
             assert f"{num_missing} frames are missing or damaged" in message
+
+
+@pytest.mark.skipif("libx264" not in av.codecs_available, reason="this PyAV cannot write H.264")
+def test_frames_that_a_cut_hides_are_not_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for seed in range(NUM_FRAMES):
+            frame = av.VideoFrame.from_ndarray(_blocks(seed), format="rgb24")
+            frame.pts, frame.time_base = seed - 4, Fraction(1, 10)  # what is shown starts at 0
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    images = []
+    for _, image in read_video(path):
+        images.append(image.astype(int))
+    assert len(images) == NUM_FRAMES - 4
+    assert np.abs(images[0] - _blocks(4)).mean() < 20
 
 
 def test_a_video_without_its_index_is_named() -> None:
