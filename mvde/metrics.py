@@ -86,7 +86,7 @@ def _valid_pixels(pred_m: ArrayLike, target_m: ArrayLike, valid: ArrayLike | Non
     pred, target = _filled(pred_m), _filled(target_m)
     mask = np.isfinite(target) & (target > 0)
     if valid is not None:
-        given = np.ma.filled(np.ma.asarray(valid, bool), False)
+        given: NDArray[np.bool_] = np.ma.filled(np.ma.asarray(valid, bool), False)
         if given.shape != target.shape:
             raise UsageError(f"valid has shape {given.shape}, but target_m has {target.shape}; they must be equal")
         mask &= given
