@@ -130,6 +130,22 @@ def test_a_broken_video_keeps_its_good_frames(robot: Path, capsys: pytest.Captur
     assert f"clip.mp4: {num_written} of 6 frames could be read" in _one_error_line(capsys)
 
 
+def test_as_many_results_as_announced_or_a_named_input(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av")
+    data = Path(__file__).parents[1] / "data"
+    names = ["crash_0.jpg", "srat_m1_0.jpg", "float_tag.jpg", "avif_named_png.png", "upright.png", "rot.mp4", "cut.mp4"]
+    assert cli.execute(["run", *(str(data / name) for name in names)]) == 1
+    printed = capsys.readouterr()
+    assert "7 frames in depth/" in printed.out
+    assert "2 of 7 inputs could not be read" in printed.err.splitlines()[-1]
+    sizes = {}
+    for path in (robot / "depth").glob("*.depth.png"):
+        with Image.open(path) as depth:
+            sizes[path.name.removesuffix(".depth.png")] = depth.size
+    upright = {"crash_0": (48, 64), "srat_m1_0": (48, 64), "float_tag": (48, 64), "upright": (320, 240)}
+    assert sizes == {**upright, **{f"rot-00000{index}": (320, 240) for index in range(3)}}
+
+
 def test_wrong_ids_and_options_are_wrong_usage(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     twice = (["-e", "fp32", "-e", "bf16"], ["--res", "32x48", "--res", "64"])
     for extra in (["--engine", "fp17"], ["--fit", "zoom"], ["--res", "tall"], *twice):
