@@ -171,10 +171,11 @@ class DataConfig:
     format: str = "folder"
     train: str = "data/train"
     val: str | None = None
-    depth_scale: float = 1000.0
+    depth_scale: float | None = None
 
     def __post_init__(self) -> None:
-        _check_positive(self, "depth_scale")
+        if self.depth_scale is not None:
+            _check_positive(self, "depth_scale")
 
 
 @dataclass(frozen=True)

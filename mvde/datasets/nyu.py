@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from mvde.datasets.decode import open_hdf5
+from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 FILE_NAME = "nyu_depth_v2_labeled.mat"
 # Of the colour camera, from the toolbox's camera_params.m; the depth maps are projected onto it.
-INTRINSICS = np.array([518.8579, 519.46961, 325.58245, 253.73617], dtype=np.float32)
+INTRINSICS, SIZE = (518.8579, 519.46961, 325.58245, 253.73617), (480, 640)
 
 
 class NyuDataset:
@@ -32,6 +33,8 @@ class NyuDataset:
         for name, dimensions in (("images", 4), ("depths", 3)):
             if name not in file or file[name].ndim != dimensions:
                 raise DatasetError(f"{self._path} has no {dimensions}-dimensional array '{name}'; is it {FILE_NAME}?")
+        if file["images"].dtype != np.uint8:
+            raise DatasetError(f"{self._path}: images are {file['images'].dtype}; expected uint8, as published")
         images, depths = file["images"].shape, file["depths"].shape
         if images[0] == 0 or images[1] != 3 or (images[0], *images[2:]) != depths:
             raise DatasetError(
@@ -51,7 +54,7 @@ class NyuDataset:
             depth_m = np.ascontiguousarray(file["depths"][index].T, dtype=np.float32)
         except OSError as error:
             raise DatasetError(f"{self._path}: frame {index} cannot be read: {error}") from error
-        return DepthSample(rgb, depth_m, INTRINSICS, f"{self._path.name}:{index}")
+        return DepthSample(rgb, depth_m, intrinsics_at(INTRINSICS, SIZE, depth_m.shape), f"{self._path.name}:{index}")
 
     def _open(self) -> Any:
         # An HDF5 handle must not be used after a fork, so each worker process opens its own.
