@@ -8,6 +8,7 @@ from typing import Any
 
 from mvde.engines.base import Support
 from mvde.engines.machine import cpu_name
+from mvde.engines.process import ProcessGuard
 from mvde.errors import MissingDependencyError
 from mvde.precision import Precision
 
@@ -35,15 +36,29 @@ def openvino_library() -> Any:
     return openvino
 
 
-@lru_cache(maxsize=1)
+class _SharedCore:
+    """The library's core, and the process whose threads it uses."""
+
+    def __init__(self) -> None:
+        self.core: Any = openvino_library().Core()
+        self.process = ProcessGuard(self, "OpenVINO")
+
+
+_only_core = lru_cache(maxsize=1)(_SharedCore)
+
+
 def shared_core() -> Any:
     """The one ``openvino.Core`` of this process, which is never destroyed.
+
+    Raises :class:`BackendError` in a fork of the process that made it.
 
     Each one made for the CPU puts a signal stack of its own in the place of the thread's, and puts the former back at
     its end; two that end in another order than the reverse leave the thread an unmapped one, and the next signal kills
     the process.
     """
-    return openvino_library().Core()
+    only = _only_core()
+    only.process.check("the library of openvino engines")
+    return only.core
 
 
 def library_version() -> str:
