@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from mvde.engines.base import Support
 from mvde.engines.machine import cpu_name
@@ -24,16 +29,45 @@ _PRODUCTS = {  # of its own graph
 }
 _COMPUTES = {"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate", "Reference"}  # Reference: mvde's attention
 _PRECISION_BY_NAME = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
+_TELEMETRY, _ABSENT = "openvino_telemetry", cast(ModuleType, object())
+_importing = threading.Lock()
 _FLOATS = ("f32", "bf16", "f16")
 
 
 def openvino_library() -> Any:
-    """The module ``openvino``. Raises :class:`MissingDependencyError` without one."""
+    """The module ``openvino``. Raises :class:`MissingDependencyError` without one.
+
+    Everything of mvde that needs it asks here before it imports a part of it.
+    """
     try:
-        import openvino
+        with _without_telemetry():
+            import openvino
     except ImportError as error:
         raise MissingDependencyError.for_extra("openvino", "openvino", "an openvino engine") from error
     return openvino
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Import of OpenVINO that reports nothing: without this, it does so in a process of its own.
+
+    It takes a missing answer for consent, writes files in HOME, and knows no switch that mvde could set without writing
+    such an answer for the user. Where its package for reporting is not installed, it has a stand-in that does nothing:
+    the name is hidden while OpenVINO is imported, so that the stand-in is what it finds.
+    """
+    if "openvino" in sys.modules:
+        yield
+        return
+    with _importing:
+        hidden = sys.modules.get(_TELEMETRY, _ABSENT)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # which makes an import of it an ImportError
+        try:
+            yield
+        finally:
+            if hidden is _ABSENT:
+                del sys.modules[_TELEMETRY]
+            else:
+                sys.modules[_TELEMETRY] = hidden
 
 
 class _SharedCore:
