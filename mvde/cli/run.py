@@ -10,6 +10,7 @@ import typer
 
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import FIT_HELP, OUT_HELP, EngineSelection, only
+from mvde.cli.terminal import console, say
 from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ def run(
     ) as runtime:
         info = runtime.info
         size = "x".join(map(str, info.resolution))
-        print(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
+        say(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
         total_ms, num_frames = 0.0, 0
         for frame, result in _progress(_results(runtime, paths, fit), count_frames(paths)):
             _write(out, frame, result, runtime)
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
-    print(f"{num_frames} frame{'s' if num_frames != 1 else ''} in {out}/, {total_ms / max(num_frames, 1):.1f} ms each")
+    say(f"{num_frames} frame{'s' if num_frames != 1 else ''} in {out}/, {total_ms / max(num_frames, 1):.1f} ms each")
 
 
 def _results(runtime: DepthRuntime, paths: list[Path], fit: Fit) -> Iterator[tuple[Frame, DepthResult]]:
@@ -73,10 +74,9 @@ def _results(runtime: DepthRuntime, paths: list[Path], fit: Fit) -> Iterator[tup
 
 
 def _progress(results: Iterator[tuple[Frame, DepthResult]], total: int | None) -> Iterator[tuple[Frame, DepthResult]]:
-    from rich.console import Console
     from rich.progress import track
 
-    yield from track(results, description="depth", total=total, console=Console(stderr=True), disable=total == 1)
+    yield from track(results, description="depth", total=total, console=console(stderr=True), disable=total == 1)
 
 
 def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntime) -> None:
