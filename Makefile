@@ -49,7 +49,7 @@ mvde/lib/libmvde.so: $(BUILD)/.built
 # With the tests' packages the backend can be built, too: built again when they come.
 $(BUILD)/.built: $(VENV)/.build $(CPP_SOURCES) $(wildcard $(VENV)/.test)
 	$(CMAKE) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON \
-	    -DMVDE_BUILD_EXAMPLES=ON $(if $(OPENVINO_DIR),-DMVDE_BUILD_OPENVINO=ON -DOpenVINO_DIR=$(OPENVINO_DIR))
+	    -DMVDE_VERSIONED_SONAME=OFF -DMVDE_BUILD_EXAMPLES=ON $(if $(OPENVINO_DIR),-DMVDE_BUILD_OPENVINO=ON -DOpenVINO_DIR=$(OPENVINO_DIR))
 	$(BIN)/cmake --build $(BUILD)
 	touch $@
 

@@ -76,7 +76,9 @@ def one_operator(size: tuple[int, int, int], seconds: float) -> dict[str, Any]:
 
 def attention_model(heads: int, tokens: int, depth: int) -> Any:
     """An attention between bf16 tensors (1, tokens, heads * depth), as the exporter writes it."""
-    import openvino
+    from mvde.engines.openvino.library import openvino_library
+
+    openvino = openvino_library()
     from openvino import opset13 as operators
 
     shape = openvino.Shape([1, tokens, heads * depth])
@@ -92,8 +94,9 @@ def attention_model(heads: int, tokens: int, depth: int) -> Any:
 
 def random_inputs(shape: tuple[int, ...]) -> list[Any]:
     """Three bf16 tensors of normal numbers."""
-    import openvino
+    from mvde.engines.openvino.library import openvino_library
 
+    openvino = openvino_library()
     rng = np.random.default_rng(0)
     halves = [(rng.standard_normal(shape, np.float32).view(np.uint32) >> 16).astype(np.uint16) for _ in range(3)]
     return [openvino.Tensor(half, openvino.Shape(shape), openvino.Type.bf16) for half in halves]

@@ -168,9 +168,9 @@ def plain_onnxruntime(path: Path, resolution: tuple[int, int]) -> Frame:
 
 def plain_openvino(path: Path, resolution: tuple[int, int]) -> Frame:
     """OpenVINO with its defaults, which are bf16 where the CPU has it."""
-    import openvino
+    from mvde.engines.openvino.library import openvino_library
 
-    compiled = openvino.compile_model(str(path), "CPU")
+    compiled = openvino_library().compile_model(str(path), "CPU")
     return partial(numpy_frame, lambda pixels: compiled(pixels)[0], resolution)
 
 

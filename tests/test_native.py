@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,3 +303,25 @@ def test_frames_of_another_size_are_refused():
         native.Resizer((5, 8), (4, 4), pixel_format="nv12")
     with pytest.raises(UsageError, match="0x4"):
         native.Resizer((6, 8), (0, 4))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler")
+def test_a_program_that_was_linked_with_the_library_where_it_lies_runs(tmp_path: Path) -> None:
+    source = tmp_path / "program.c"
+    source.write_text("#include <mvde/mvde.h>\nint main(void) { return mvde_version() != MVDE_VERSION; }\n")
+    library = native.library_path()
+    assert library is not None
+    include, folder = Path(__file__).parents[1] / "cpp/include", library.parent.resolve()
+    command = [
+        "cc",
+        source,
+        f"-I{include}",
+        f"-L{folder}",
+        "-lmvde",
+        f"-Wl,-rpath,{folder}",
+        "-o",
+        tmp_path / "program",
+    ]
+    subprocess.run(command, check=True)
+    ran = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, f"{ran.stderr}: its SONAME is the name of no file; `make native` builds one that is"

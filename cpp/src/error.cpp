@@ -50,6 +50,7 @@ const char *mvde_strerror(int32_t status) {
         case MVDE_ERROR_CLOSED: return "the handle was closed, or is none";
         case MVDE_ERROR_NO_DEVICE: return "the engine needs a GPU, and there is none that works";
         case MVDE_ERROR_UNSUPPORTED: return "this engine's backend cannot do it";
+        case MVDE_ERROR_FORKED: return "the inference library was used before this process was forked";
         default: return "not a status of libmvde";
     }
 }

@@ -79,6 +79,13 @@ public:
         return true;
     }
 
+    // For a child after a fork, where calls that other threads were inside of will never come back.
+    void drop_holds() {
+        for (Slot &slot : slots_)
+            if (const std::uint64_t state = slot.state.load(); state % kGeneration)
+                slot.state.store(state - state % kGeneration);
+    }
+
 private:
     static std::uint64_t generation_of(const Opaque *handle) { return reinterpret_cast<std::uint64_t>(handle) / kCapacity; }
     Slot &slot_of(const Opaque *handle) { return slots_[reinterpret_cast<std::uint64_t>(handle) % kCapacity]; }

@@ -9,12 +9,12 @@
 
 namespace mvde::internal {
 
-void Workers::start(int num_threads) {
+void Crew::start(int num_threads) {
     threads_.reserve(static_cast<std::size_t>(num_threads - 1));
     for (int i = 1; i < num_threads; ++i) threads_.emplace_back([this] { serve(); });
 }
 
-Workers::~Workers() {
+Crew::~Crew() {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         stops_ = true;
@@ -23,7 +23,7 @@ Workers::~Workers() {
     for (std::thread &thread : threads_) thread.join();
 }
 
-void Workers::run(Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
+void Crew::run(Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         function_ = function;
@@ -42,7 +42,7 @@ void Workers::run(Function function, void *data, std::int64_t num_units, std::in
     }
 }
 
-void Workers::take_chunks() {
+void Crew::take_chunks() {
     for (;;) {
         const std::int64_t first = next_.fetch_add(chunk_, std::memory_order_relaxed);
         if (first >= num_units_) return;
@@ -50,7 +50,7 @@ void Workers::take_chunks() {
     }
 }
 
-void Workers::serve() {
+void Crew::serve() {
     std::uint64_t seen = 0;
     for (;;) {
         {
@@ -65,12 +65,25 @@ void Workers::serve() {
     }
 }
 
+bool Workers::is_inherited() const { return forks_ != num_forks(); }
+
+Workers::~Workers() {
+    if (is_inherited()) static_cast<void>(crew_.release());
+}
+
+void Workers::run(Function function, void *data, std::int64_t num_units, std::int64_t chunk) {
+    if (is_inherited()) function(data, 0, num_units);
+    else crew_->run(function, data, num_units, chunk);
+}
+
 namespace {
 
 using AllWorkers = Handles<Workers, mvde_workers, 1024>;
 
 AllWorkers &all_workers() {
     static AllWorkers &all = *new AllWorkers;  // never destroyed: nobody waits for threads when the process ends
+    static const bool watches = (at_fork([] { all.drop_holds(); }), true);
+    static_cast<void>(watches);
     return all;
 }
 

@@ -1,23 +1,25 @@
 // A fixed set of threads that share the units of one call with the calling thread.
 #pragma once
 
+#include "forks.hpp"
 #include "mvde/mvde.h"
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace mvde::internal {
 
-class Workers {
+// The threads, and what they and the callers wait on.
+class Crew {
 public:
-    // Handles units [first, last); `data` is the call's own.
     using Function = void (*)(void *data, std::int64_t first, std::int64_t last);
 
-    ~Workers();
+    ~Crew();
     void start(int num_threads);  // counts the caller; throws what std::thread throws
 
     // Runs all units, in chunks of `chunk`, and returns when the last one is done. One call at a time.
@@ -39,6 +41,24 @@ private:
     void *data_ = nullptr;
     std::int64_t num_units_ = 0, chunk_ = 1;
     std::atomic<std::int64_t> next_{0};
+};
+
+// A crew that belongs to the process that started it. In a child of that process the caller works alone, with the same
+// results, and the end leaves the crew where it is: its threads are not there to be joined.
+class Workers {
+public:
+    // Handles units [first, last); `data` is the call's own.
+    using Function = Crew::Function;
+
+    ~Workers();
+    void start(int num_threads) { crew_->start(num_threads); }
+    void run(Function function, void *data, std::int64_t num_units, std::int64_t chunk);
+
+private:
+    bool is_inherited() const;
+
+    std::unique_ptr<Crew> crew_ = std::make_unique<Crew>();
+    const unsigned forks_ = num_forks();
 };
 
 // Workers::run with those behind the handle, or on the calling thread alone where it is NULL. A mvde_status, with its

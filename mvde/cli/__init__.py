@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mvde.cli.terminal import say
 from mvde.errors import BackendError, MvdeError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _report(error: Exception, debug: bool) -> int:
         context = getattr(error, "ctx", None)
         message, status = f"{error.format_message()} See `{context.command_path if context else 'mvde'} --help`.", 2
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message(), file=sys.stderr)
+            say(error.format_message(), file=sys.stderr)
             return status
     elif isinstance(error, OSError):
         message, status = f"{error.filename or 'input or output'}: {error.strerror or error}", 1
@@ -73,7 +74,7 @@ def _report(error: Exception, debug: bool) -> int:
     else:
         hint = "" if debug else "; run it again with --debug for the traceback"
         message, status = f"unexpected {type(error).__name__}: {error}{hint}", 1
-    print(f"mvde: error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"mvde: error: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

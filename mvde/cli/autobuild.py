@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvde.child_process import ChildTraceback, how_it_ended, portable_error
+from mvde.cli.terminal import say
 from mvde.errors import ArtifactError, BackendError
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def _build_once(missing: MissingEngine) -> None:
         wanted = EngineId.parse(missing.engine_id) if missing.engine_id else best_engine_id()
         engine_id = resolve(wanted)
         source = load_graph(missing.graph)
-        print(f"mvde: building {engine_id} from {missing.graph}, which was not built yet", file=sys.stderr, flush=True)
+        say(f"mvde: building {engine_id} from {missing.graph}, which was not built yet", file=sys.stderr)
         warn(build_one(BuildRequest(source, engine_id, missing.engine_dir, BuildOptions())))
 
 
@@ -211,6 +212,6 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"mvde: waiting for another process that builds in {folder}/", file=sys.stderr, flush=True)
+            say(f"mvde: waiting for another process that builds in {folder}/", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

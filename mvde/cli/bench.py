@@ -14,6 +14,7 @@ import typer
 from mvde.cli.groups import with_groups
 from mvde.cli.output import STDOUT, write_json, write_text
 from mvde.cli.shared_options import FIT_HELP, IMAGES_HELP, JSON_HELP, DataOptions, EngineSelection
+from mvde.cli.terminal import console, say
 from mvde.errors import UsageError
 from mvde.runtime.placement import Fit
 
@@ -154,7 +155,6 @@ def _measured(
     settings: dict[str, Any],
     machine: dict[str, Any],
 ) -> Report:
-    from rich.console import Console
 
     from mvde.bench.conditions import ConditionWatch
     from mvde.bench.host import peak_memory_bytes
@@ -162,7 +162,7 @@ def _measured(
     from mvde.bench.peaks import copy_bytes_per_s
     from mvde.bench.report import Report
 
-    with Console(stderr=True).status("measuring") as status, ConditionWatch() as watch:
+    with console(stderr=True).status("measuring") as status, ConditionWatch() as watch:
         num_done = 0
 
         def count() -> None:
@@ -205,21 +205,20 @@ def _compared(before: dict[str, Any], report: Report) -> Report:
 
 
 def _print(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from mvde.bench.report import machine_line, table
 
-    console = Console()
-    console.print(table(report.measurements))
-    print(machine_line(report))
+    shown = console()
+    shown.print(table(report.measurements))
+    say(machine_line(report))
     if report.comparisons:
         ratios = Table("new / old (95 % interval)", "median", "mean", "p99")
         for one in report.comparisons:
             ratios.add_row(one.engine, str(one.p50), str(one.mean), str(one.p99))
-        console.print(ratios)
+        shown.print(ratios)
     for warning in report.warnings:
-        Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _write(report: Report, assessor: Assessor, outputs: Outputs) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvde.cli.terminal import console, say
 from mvde.export.range_method import RangeMethod
 from mvde.records import NOT_MEASURED
 
@@ -43,21 +44,20 @@ def build_and_report(request: BuildRequest) -> None:
     report = build_one(request)
     record = report.manifest.engine
     warn(report)
-    print(f"{report.folder}: {record.id}, computes in {record.executed_precision} on {record.device}")
+    say(f"{report.folder}: {record.id}, computes in {record.executed_precision} on {record.device}")
     if report.parity is None:
-        print(f"  compiled in {report.compile_s:.2f} s; parity {NOT_MEASURED}")
-        print(f"  it is refused until it was measured where it will run: mvde prove {report.folder}")
+        say(f"  compiled in {report.compile_s:.2f} s; parity {NOT_MEASURED}")
+        say(f"  it is refused until it was measured where it will run: mvde prove {report.folder}")
         return
     if "attention" in record.rewrites:
-        print(f"  attention: {record.rewrites['attention']}")
+        say(f"  attention: {record.rewrites['attention']}")
     if record.tuning is not None:
         _print_tuning(record.tuning)
-    print(f"  compiled in {report.compile_s:.2f} s, loads in {report.load_s:.2f} s; against fp32 {report.parity}")
+    say(f"  compiled in {report.compile_s:.2f} s, loads in {report.load_s:.2f} s; against fp32 {report.parity}")
 
 
 def build_one(request: BuildRequest) -> BuildReport:
     """The engine, built; a bar on stderr says what it is at."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -68,7 +68,7 @@ def build_one(request: BuildRequest) -> BuildReport:
     images = fitted(read_photographs(request.images), request.source.manifest.resolution, Fit.CROP)
     what = f"building {request.engine_id} from {request.source.path}"
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task(escape(what), total=None)
 
         def show(phase: str, num_done: int, num_steps: int) -> None:
@@ -103,7 +103,7 @@ def _lowered(
 def warn(report: BuildReport) -> None:
     """Print the known errors of what was built, a line on stderr for each."""
     for warning in report.warnings:
-        print(f"mvde: warning: {warning}", file=sys.stderr)
+        say(f"mvde: warning: {warning}", file=sys.stderr)
 
 
 def _print_tuning(tuning: TuningRecord) -> None:
@@ -112,4 +112,4 @@ def _print_tuning(tuning: TuningRecord) -> None:
         settings = ", ".join(f"{key}={value}" for key, value in candidate.settings.items()) or "the library's choice"
         chosen = " (chosen)" if candidate.settings == tuning.chosen else ""
         measured = "refused" if candidate.median_ms is None else f"{candidate.median_ms:.2f} ms, {candidate.gain:.3f}x"
-        print(f"  {settings}: {measured}{chosen}")
+        say(f"  {settings}: {measured}{chosen}")

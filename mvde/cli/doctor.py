@@ -8,6 +8,7 @@ import typer
 
 from mvde.cli.output import STDOUT, write_json
 from mvde.cli.shared_options import JSON_HELP
+from mvde.cli.terminal import console
 
 _LIBRARIES = (
     "numpy", "pillow", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu12",
@@ -132,24 +133,23 @@ def _native() -> str:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console, machine = Console(), facts["machine"]
-    console.print(f"mvde {facts['mvde']}, Python {machine['python']}, {machine['system']}", highlight=False)
-    console.print(
+    shown, machine = console(), facts["machine"]
+    shown.print(f"mvde {facts['mvde']}, Python {machine['python']}, {machine['system']}", highlight=False)
+    shown.print(
         f"CPU     {machine['cpu']}, {machine['num_cpus']} cores, {' '.join(machine['cpu_features'])}", highlight=False
     )
-    console.print(f"Memory  {machine['memory_bytes'] / 2**30:.1f} GiB", highlight=False)
-    console.print(f"GPU     {'; '.join(machine['gpus']) or 'no NVIDIA GPU'}", highlight=False)
+    shown.print(f"Memory  {machine['memory_bytes'] / 2**30:.1f} GiB", highlight=False)
+    shown.print(f"GPU     {'; '.join(machine['gpus']) or 'no NVIDIA GPU'}", highlight=False)
     if machine["jetson"]:
-        console.print(f"Jetson  {machine['jetson']}", highlight=False)
-    console.print(f"Native  {facts['native']}", highlight=False)
+        shown.print(f"Jetson  {machine['jetson']}", highlight=False)
+    shown.print(f"Native  {facts['native']}", highlight=False)
     versions = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
-    console.print(f"Python packages  {versions}", highlight=False)
+    shown.print(f"Python packages  {versions}", highlight=False)
     table = Table("engine id", "works here", "what it computes in, or why not")
     for engine in facts["engines"]:
         table.add_row(engine["id"], "yes" if engine["works"] else "no", engine["note"].replace("[", r"\["))
-    console.print(table)
+    shown.print(table)
     for warning in facts["warnings"]:
-        console.print(f"warning: {warning}", markup=False, highlight=False)
+        shown.print(f"warning: {warning}", markup=False, highlight=False)

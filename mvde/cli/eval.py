@@ -12,6 +12,7 @@ from mvde.alignment import Alignment
 from mvde.cli.groups import with_groups
 from mvde.cli.output import STDOUT, write_json
 from mvde.cli.shared_options import JSON_HELP, RES_HELP, DataOptions, only
+from mvde.cli.terminal import console
 from mvde.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +101,6 @@ def _camera(canonical_focal: float | None, dataset: DepthDataset, assume: bool) 
 
 
 def _print_table(title: str, totals: dict[Alignment, MetricTotals]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     rows = {alignment: total.overall() for alignment, total in totals.items()}
@@ -111,4 +111,4 @@ def _print_table(title: str, totals: dict[Alignment, MetricTotals]) -> None:
         table.add_column(f"aligned: {alignment}", justify="right")
     for name in next(iter(rows.values())):
         table.add_row(name, *(f"{metrics[name]:.4f}" for metrics in rows.values()))
-    Console().print(table)
+    console().print(table)

@@ -11,6 +11,7 @@ import typer
 
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import BATCH_HELP, CONFIG_HELP, IMAGES_HELP, NAME_HELP, OUT_HELP, RES_HELP, CameraOptions
+from mvde.cli.terminal import console, say
 from mvde.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,6 @@ def export(
     A model of metric depth is for a canonical camera; --camera or --fov makes the graph for another one. Lower the
     graph with `mvde lower`, or compile it with `mvde build`.
     """
-    from rich.console import Console
 
     from mvde.resolution import parse_resolution
 
@@ -79,7 +79,7 @@ def export(
     focal = camera.relative_focal
     if focal is not None:
         load = partial(_for_camera, load, focal)
-    with Console(stderr=True).status("loading the model") as status:
+    with console(stderr=True).status("loading the model") as status:
         from mvde.export.onnx import export_onnx
 
         exporter = _exporter(load, source)
@@ -169,7 +169,7 @@ def _report(path: Path) -> None:
 
     manifest = load_graph(path).manifest
     photos, measured = manifest.parity.photos, manifest.parity.measured
-    print(
+    say(
         f"{path}: opset {manifest.opset}, {manifest.file.size_bytes / 1e6:.1f} MB; against PyTorch on "
         f"{len(photos)} photographs |Δdepth|/depth max {measured.max_rel:.1e}, mean {measured.mean_rel:.1e}"
     )

@@ -9,6 +9,7 @@ import typer
 
 from mvde.cli.output import STDOUT, write_json
 from mvde.cli.shared_options import ENGINE_DIR_HELP, EXPORT_DIR_HELP, JSON_HELP
+from mvde.cli.terminal import console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,14 +38,12 @@ def info(
     """
     import json
 
-    from rich.console import Console
-
     found = _find(what, [export_dir, engine_dir])
     if json_path is not None:
         plain = [artifact.manifest.to_dict() for artifact in found]
         write_json(json_path, json.dumps(plain[0] if len(plain) == 1 else plain, indent=2, ensure_ascii=False))
     if json_path != STDOUT:
-        Console().print(_manifest_table(found[0]) if len(found) == 1 else _list_table(found))
+        console().print(_manifest_table(found[0]) if len(found) == 1 else _list_table(found))
 
 
 def _find(what: str | None, folders: list[Path]) -> list[AnyArtifact]:

@@ -11,6 +11,7 @@ import typer
 from mvde.cli.choices import LoweredTo, Rest
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import REST_HELP, DataOptions, QuantizationOptions
+from mvde.cli.terminal import console, printable, say
 from mvde.precision import Precision
 
 if TYPE_CHECKING:
@@ -58,17 +59,16 @@ def lower(
 
 def _lower(source: GraphArtifact, precision: Precision, options: LowerOptions) -> None:
     """Write the typed graph beside the fp32 one, and print what it is."""
-    from rich.console import Console
     from rich.markup import escape
 
     from mvde.export.precision import write_typed
 
     what = f"lowering {source.path} to {precision}"
-    with Console(stderr=True).status(escape(what)) as status:
+    with console(stderr=True).status(printable(escape(what))) as status:
         told = replace(options, progress=lambda message: status.update(escape(f"{what}: {message}")))
         typed = write_typed(source, precision, told)
     for line in _description(typed):
-        print(line)
+        say(line)
 
 
 def _description(typed: GraphArtifact) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mvde.cli.terminal import console, printable, say
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
@@ -20,13 +22,12 @@ def prove(
 
     An engine that was built without its device, or measured on another GPU, is refused until then.
     """
-    from rich.console import Console
     from rich.markup import escape
 
     from mvde.engines.proof import prove_engine
 
-    with Console(stderr=True).status(escape(f"measuring {engine}")):
+    with console(stderr=True).status(printable(escape(f"measuring {engine}"))):
         proof = prove_engine(engine)
     device = proof.manifest.parity.measured_on
     where = f"{device.gpu}, {device.compute_capability}, {device.driver_cuda}" if device else "this machine's CPU"
-    print(f"{proof.folder}: measured on {where}; loads in {proof.load_s:.2f} s; against fp32 {proof.parity}")
+    say(f"{proof.folder}: measured on {where}; loads in {proof.load_s:.2f} s; against fp32 {proof.parity}")

@@ -11,6 +11,7 @@ import typer
 
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import FIT_HELP, OUT_HELP, EngineSelection, only
+from mvde.cli.terminal import console, say
 from mvde.errors import ImageError
 from mvde.runtime.placement import Fit
 
@@ -53,13 +54,13 @@ def run(
     ) as runtime:
         info = runtime.info
         size = "x".join(map(str, info.resolution))
-        print(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
+        say(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
         total_ms, num_frames, skipped = 0.0, 0, _Skipped(len(paths))
         for frame, result in _progress(_results(runtime, paths, fit, skipped.add), count_frames(paths)):
             _write(out, frame, result, runtime)
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
     if num_frames:
-        print(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}/, {total_ms / num_frames:.1f} ms each")
+        say(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}/, {total_ms / num_frames:.1f} ms each")
     skipped.check()
 
 
@@ -110,10 +111,9 @@ def _results(
 
 
 def _progress(results: Iterator[tuple[Frame, DepthResult]], total: int | None) -> Iterator[tuple[Frame, DepthResult]]:
-    from rich.console import Console
     from rich.progress import track
 
-    yield from track(results, description="depth", total=total, console=Console(stderr=True), disable=total == 1)
+    yield from track(results, description="depth", total=total, console=console(stderr=True), disable=total == 1)
 
 
 def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntime) -> None:

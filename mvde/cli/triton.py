@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mvde.cli.shared_options import OUT_HELP
+from mvde.cli.terminal import say
 
 
 def register(app: typer.Typer) -> None:
@@ -31,4 +32,4 @@ def triton(
     loaded = load_artifact(artefact / "engine.json" if artefact.is_dir() else artefact)
     folder = write_repository(loaded, out)[-1]
     image, depth = loaded.manifest.inputs[0], loaded.manifest.outputs[0]
-    print(f"{folder}: {image.name} {list(image.shape)} {image.dtype} -> {depth.name} {list(depth.shape)}, stats")
+    say(f"{folder}: {image.name} {list(image.shape)} {image.dtype} -> {depth.name} {list(depth.shape)}, stats")

@@ -10,6 +10,7 @@ import numpy as np
 
 from mvde.cuda.array import DeviceArray, DeviceView, view_of
 from mvde.cuda.preprocess import DeviceFrame, preprocess_params, resize_tables
+from mvde.engines.process import ProcessGuard
 from mvde.errors import ImageError, UsageError
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 
@@ -49,6 +50,7 @@ class DeviceFitter:
         self._kernels = kernels
         self._tables: dict[tuple[tuple[int, int], Fit], _Tables] = {}
         self._lock = threading.Lock()
+        self._process = ProcessGuard(self, "CUDA")
 
     def fit(self, frame: DeviceView, fit: Fit, stream: Any) -> tuple[DeviceView, DeviceBuffer]:
         """The frame (H, W, 3), uint8, RGB, as (1, height, width, 3) at the model's resolution, and the memory of it.
@@ -70,7 +72,9 @@ class DeviceFitter:
         return DeviceView(target.address, (1, height, width, 3), None, "uint8"), target
 
     def close(self) -> None:
-        """Free the tables."""
+        """Free the tables; in a fork of the process that made them, leave them alone."""
+        if self._process.is_inherited:
+            return
         with self._lock:
             for tables in self._tables.values():
                 tables.columns.close()

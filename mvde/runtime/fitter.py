@@ -6,6 +6,7 @@ Both give the same bits (a test holds them to it); libmvde is faster, and writes
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -58,6 +59,15 @@ class _PooledResizer:
             self.threads.close()
 
 
+class _Pool:
+    """The resizers that nobody uses now, in the process that made them."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.idle: deque[_PooledResizer] = deque()
+        self.lock = threading.Lock()
+
+
 class FrameFitter:
     """Both ways between frames of any size and one resolution. Safe to share between threads.
 
@@ -68,8 +78,7 @@ class FrameFitter:
     def __init__(self, resolution: tuple[int, int]) -> None:
         """``resolution`` is the model's (H, W) in pixels."""
         self._resolution = resolution
-        self._idle: deque[_PooledResizer] = deque()
-        self._lock = threading.Lock()
+        self._pool = _Pool()
 
     def fit(self, image: NDArray[np.uint8], fit: Fit, out: NDArray[np.uint8], *, parallel: bool = True) -> Fitted:
         """How the RGB image (H, W, 3), uint8, was put into ``out``, of the model's resolution and contiguous.
@@ -97,8 +106,9 @@ class FrameFitter:
 
     def close(self) -> None:
         """Free the tables of the frame sizes seen so far, and their threads."""
-        while self._idle:
-            self._idle.popleft().close()
+        idle = self._own_pool().idle
+        while idle:
+            idle.popleft().close()
 
     @contextlib.contextmanager
     def _borrowed(self, source_size: tuple[int, int], fit: Fit) -> Iterator[_PooledResizer]:
@@ -109,16 +119,24 @@ class FrameFitter:
         try:
             yield pooled
         finally:
-            with self._lock:
-                self._idle.append(pooled)
-                dropped = self._idle.popleft() if len(self._idle) > _MAX_IDLE else None
+            pool = self._own_pool()
+            with pool.lock:
+                pool.idle.append(pooled)
+                dropped = pool.idle.popleft() if len(pool.idle) > _MAX_IDLE else None
             if dropped is not None:
                 dropped.close()
 
     def _take_idle(self, source_size: tuple[int, int], fit: Fit) -> _PooledResizer | None:
-        with self._lock:
-            for index, pooled in enumerate(self._idle):
+        pool = self._own_pool()
+        with pool.lock:
+            for index, pooled in enumerate(pool.idle):
                 if (pooled.source_size, pooled.fit) == (source_size, fit):
-                    del self._idle[index]
+                    del pool.idle[index]
                     return pooled
         return None
+
+    def _own_pool(self) -> _Pool:
+        """The pool of this process: in a fork, a thread that is not there may hold the parent's lock for ever."""
+        if self._pool.process != os.getpid():
+            self._pool = _Pool()
+        return self._pool

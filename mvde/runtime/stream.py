@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from mvde.errors import UsageError
 
 _CAPACITY = (
     2  # one item being made and one waiting: enough to overlap, and a result is never more than a few frames old
@@ -29,8 +32,10 @@ def pipeline(
     """Items of ``finish(run(prepare(item)))`` for each item of ``source``, in order; each stage has its own thread.
 
     ``source`` is iterated in the first thread. Closing the iterator early stops the threads after the item they are at;
-    a source that blocks forever is left behind in a daemon thread.
+    a source that blocks forever is left behind in a daemon thread. The threads are not there in a fork of the process:
+    going on there is a :class:`UsageError`.
     """
+    process = os.getpid()
     stop = threading.Event()
     prepared, ran, finished = (queue.Queue[Any](_CAPACITY) for _ in range(3))
     stages = [
@@ -42,14 +47,26 @@ def pipeline(
         stage.start()
     try:
         while not isinstance(item := finished.get(), _End):
-            yield from item
+            for one in item:
+                yield one
+                if os.getpid() != process:
+                    raise UsageError(
+                        "this stream began before the process was forked, and its threads are not in the child: "
+                        "begin a stream in the process that iterates it"
+                    )
         if item.error is not None:
             raise item.error
     finally:
-        stop.set()
-        for stage in stages[1:]:
-            stage.join()
-        stages[0].join(timeout=1.0)
+        if os.getpid() == process:
+            _end(stages, stop)
+
+
+def _end(stages: list[threading.Thread], stop: threading.Event) -> None:
+    """Stop the threads after the item they are at, but for a source that blocks."""
+    stop.set()
+    for stage in stages[1:]:
+        stage.join()
+    stages[0].join(timeout=1.0)
 
 
 def _feed(source: Iterable[Any], work: Callable[[Any], Any], target: queue.Queue[Any], stop: threading.Event) -> None:

@@ -10,6 +10,9 @@
  *     (mvde_session_query is never in the way). Consecutive calls may come from different threads.
  *   - A handle that was destroyed, or is none, is recognised: calls with it give MVDE_ERROR_CLOSED, destroying it does
  *     nothing. 1024 workers, 4096 resizers and 1024 sessions can be open at once.
+ *   - In a child after fork(), workers and resizers of the parent go on (on the calling thread alone, with the same
+ *     results). Sessions do not, nor can new ones be opened with an inference library that the parent has used: calls
+ *     give MVDE_ERROR_FORKED. Destroying and closing work and wait for nobody.
  *   - Depth is in metres, except 16-bit output, which is in millimetres with 0 for "no depth" (ROS REP 118).
  */
 #ifndef MVDE_MVDE_H
@@ -63,7 +66,8 @@ typedef enum mvde_status {
     MVDE_ERROR_IDLE = -16,         /* there is nothing to wait for or to run */
     MVDE_ERROR_CLOSED = -17,       /* the handle was closed, or is none */
     MVDE_ERROR_NO_DEVICE = -18,    /* the engine needs a GPU, and there is none that works */
-    MVDE_ERROR_UNSUPPORTED = -19   /* this engine's backend cannot do it */
+    MVDE_ERROR_UNSUPPORTED = -19,  /* this engine's backend cannot do it */
+    MVDE_ERROR_FORKED = -20        /* the inference library was used before this process was forked */
 } mvde_status;
 
 /* Room for the longest message, its end included; a longer one is cut. */

@@ -1,6 +1,7 @@
 // mvde_resize and mvde_depth_to_source: along x into an intermediate image, then along y.
 #include "kernel/dispatch.hpp"
 #include "error.hpp"
+#include "forks.hpp"
 #include "image/filter.hpp"
 #include "image/frame.hpp"
 #include "handles.hpp"
@@ -96,6 +97,8 @@ using Resizers = Handles<Resizer, mvde_resizer, 4096>;
 
 Resizers &resizers() {
     static Resizers &all = *new Resizers;
+    static const bool watches = (at_fork([] { all.drop_holds(); }), true);
+    static_cast<void>(watches);
     return all;
 }
 

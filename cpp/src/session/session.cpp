@@ -6,6 +6,7 @@
 #include "image/resizer.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cinttypes>
 #include <cstring>
 #include <limits>
@@ -80,6 +81,7 @@ Session::Session(const char *path, const mvde_session_options &options) : artifa
     backend_ = &find_backend(artifact_.manifest.engine.backend.c_str());
     library_version_ = backend_->library_version();
     check_library(artifact_, *backend_);
+    require_unforked();
     if (backend_->device) find_device();
     check_graph(artifact_);
     check_proved(artifact_, backend_->device ? &device_ : nullptr);
@@ -87,6 +89,22 @@ Session::Session(const char *path, const mvde_session_options &options) : artifa
     for (const std::string &name : artifact_.manifest.stats) stats_.push_back(stat_of(name));
     create_resizer(options);
     load_engine(options);
+}
+
+// A library that was used before a fork waits for its threads for ever in the child.
+void Session::require_unforked() const {
+    static std::atomic<unsigned> first_use[3];  // of each backend: the forks at its first use, plus 1
+    static std::atomic<const mvde_backend *> backends[3];
+    for (int i = 0; i < 3; ++i) {
+        const mvde_backend *none = nullptr;
+        if (!backends[i].compare_exchange_strong(none, backend_) && none != backend_) continue;
+        unsigned unused = 0;
+        if (first_use[i].compare_exchange_strong(unused, num_forks() + 1) || unused == num_forks() + 1) return;
+        throw Refused(MVDE_ERROR_FORKED,
+                      "cannot open " + artifact_.path + ": " + backend_->title +
+                          " was used before this process was forked, and its threads do not survive that: start the "
+                          "child by exec (in Python: spawn), or open sessions in children only");
+    }
 }
 
 void Session::find_device() {
@@ -97,7 +115,9 @@ void Session::find_device() {
     check_device(artifact_, device_);
 }
 
-Session::~Session() { backend_->close(engine_.engine); }
+Session::~Session() {
+    if (!is_inherited()) backend_->close(engine_.engine);  // awaits the library's threads
+}
 
 void Session::create_resizer(const mvde_session_options &options) {
     const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();

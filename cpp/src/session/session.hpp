@@ -1,6 +1,7 @@
 // A session: a camera frame -> the model's input -> the engine -> depth at the frame's pixels and patch statistics.
 #pragma once
 
+#include "forks.hpp"
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
 
@@ -27,9 +28,14 @@ public:
     std::int32_t infer_device(void *stream);
     void describe(mvde_session_info &info) const;
 
+    // Whether another process opened it, of which this one is a fork; it can only be closed then.
+    bool is_inherited() const { return forks_ != num_forks(); }
+    const char *library() const { return backend_->title; }
+
     char last_error[MVDE_ERROR_BYTES] = "";
 
 private:
+    void require_unforked() const;
     void find_device();
     void create_resizer(const mvde_session_options &options);
     void load_engine(const mvde_session_options &options);
@@ -58,6 +64,7 @@ private:
     mvde_box seen_{};                  // of the model's input, where the frame is
     std::vector<std::int32_t> stats_;  // mvde_stat
     mvde_backend_engine engine_{};     // and its buffers; depth is in metres
+    const unsigned forks_ = num_forks();
     bool is_in_flight_ = false;
     bool is_bound_ = false;
 };

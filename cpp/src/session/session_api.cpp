@@ -1,5 +1,6 @@
 // The C functions of sessions: handles, arguments, and no exception beyond here.
 #include "error.hpp"
+#include "forks.hpp"
 #include "handles.hpp"
 #include "session/session.hpp"
 
@@ -16,6 +17,8 @@ using Sessions = Handles<Session, mvde_session, 1024>;
 // Never destroyed: a session that is open when the process ends must not outlive its inference library.
 Sessions &sessions() {
     static Sessions &all = *new Sessions;
+    static const bool watches = (at_fork([] { all.drop_holds(); }), true);
+    static_cast<void>(watches);
     return all;
 }
 
@@ -25,13 +28,20 @@ std::int32_t refuse(Sessions::Access access) {
     return fail(MVDE_ERROR_CLOSED, "the session was closed, or did not come from mvde_open");
 }
 
+std::int32_t refuse_inherited(const Session &session) {
+    return fail(MVDE_ERROR_FORKED,
+                "the session was opened before this process was forked, and the threads of %s do not survive that: "
+                "start the child by exec (in Python: spawn), or open sessions in children only",
+                session.library());
+}
+
 // Runs a call that changes the session, and remembers in the handle why it failed.
 template <class Call>
 std::int32_t with(mvde_session *handle, Call call) {
     if (!handle) return fail(MVDE_ERROR_ARGUMENT, "session is NULL: open one with mvde_open");
     const Sessions::Hold session = sessions().change(handle);
     if (session.access() != Sessions::Access::granted) return refuse(session.access());
-    const std::int32_t status = call(*session);
+    const std::int32_t status = session->is_inherited() ? refuse_inherited(*session) : call(*session);
     if (status) std::snprintf(session->last_error, sizeof session->last_error, "%s", mvde_last_error());
     return status;
 }

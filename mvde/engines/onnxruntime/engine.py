@@ -10,6 +10,7 @@ from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
 from mvde.engines.machine import cpu_name
 from mvde.engines.onnxruntime.providers import Provider, available_providers, provider_options
 from mvde.engines.onnxruntime.session import SessionSettings, library_version, open_session
+from mvde.engines.process import ProcessGuard
 from mvde.errors import BackendError, IncompatibleEngineError
 from mvde.precision import Precision
 
@@ -27,6 +28,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, session: Any, info: EngineInfo) -> None:
         self._session = session
+        self._process = ProcessGuard(self, "ONNX Runtime")
         self._info = info
         self._input = session.get_inputs()[0].name
         self._output = session.get_outputs()[0].name
@@ -38,6 +40,7 @@ class OnnxRuntimeEngine:
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth (B, H, W), float32, of RGB images (B, H, W, 3), uint8; see :class:`~mvde.engines.base.Engine`."""
+        self._process.check(f"engine {self._info.id}")
         session = self._session
         if session is None:
             raise closed_error(self._info)
@@ -53,8 +56,9 @@ class OnnxRuntimeEngine:
         return ""
 
     def close(self) -> None:
-        """Free the session."""
-        self._session = None
+        """Free the session; in a fork of the process that loaded it, leave it alone."""
+        if not self._process.is_inherited:
+            self._session = None
 
 
 def load(path: Path, manifest: EngineManifest) -> OnnxRuntimeEngine:

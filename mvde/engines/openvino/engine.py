@@ -13,6 +13,7 @@ from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
 from mvde.engines.machine import cpu_name
 from mvde.engines.openvino import attention
 from mvde.engines.openvino.library import DEVICE, executed_precision, library_version, openvino_library, shared_core
+from mvde.engines.process import ProcessGuard
 from mvde.errors import BackendError, IncompatibleEngineError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class OpenVinoEngine:
         self._compiled = compiled
         self._blob = compiled.blob  # closing the engine must not take it from a call that is inside
         self._info = info
+        self._process = ProcessGuard(self, "OpenVINO")
         self._lock = threading.Lock()
         self._idle: list[Any] = []
 
@@ -38,6 +40,7 @@ class OpenVinoEngine:
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth (B, H, W), float32, of RGB images (B, H, W, 3), uint8; see :class:`~mvde.engines.base.Engine`."""
+        self._process.check(f"engine {self._info.id}")
         check_images(images, self._info)
         request = self._take()
         try:
@@ -55,7 +58,9 @@ class OpenVinoEngine:
         return ""
 
     def close(self) -> None:
-        """Free the compiled model and its requests."""
+        """Free the compiled model and its requests; in a fork of the process that loaded it, leave them alone."""
+        if self._process.is_inherited:
+            return
         with self._lock:
             self._idle.clear()
             self._compiled = None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from mvde.engines.base import Support
 from mvde.engines.machine import cpu_name
+from mvde.engines.process import ProcessGuard
 from mvde.errors import MissingDependencyError
 from mvde.precision import Precision
 
@@ -23,27 +29,70 @@ _PRODUCTS = {  # of its own graph
 }
 _COMPUTES = {"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate", "Reference"}  # Reference: mvde's attention
 _PRECISION_BY_NAME = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
+_TELEMETRY, _ABSENT = "openvino_telemetry", cast(ModuleType, object())
+_importing = threading.Lock()
 _FLOATS = ("f32", "bf16", "f16")
 
 
 def openvino_library() -> Any:
-    """The module ``openvino``. Raises :class:`MissingDependencyError` without one."""
+    """The module ``openvino``. Raises :class:`MissingDependencyError` without one.
+
+    Everything of mvde that needs it asks here before it imports a part of it.
+    """
     try:
-        import openvino
+        with _without_telemetry():
+            import openvino
     except ImportError as error:
         raise MissingDependencyError.for_extra("openvino", "openvino", "an openvino engine") from error
     return openvino
 
 
-@lru_cache(maxsize=1)
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Import of OpenVINO that reports nothing: without this, it does so in a process of its own.
+
+    It takes a missing answer for consent, writes files in HOME, and knows no switch that mvde could set without writing
+    such an answer for the user. Where its package for reporting is not installed, it has a stand-in that does nothing:
+    the name is hidden while OpenVINO is imported, so that the stand-in is what it finds.
+    """
+    if "openvino" in sys.modules:
+        yield
+        return
+    with _importing:
+        hidden = sys.modules.get(_TELEMETRY, _ABSENT)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # which makes an import of it an ImportError
+        try:
+            yield
+        finally:
+            if hidden is _ABSENT:
+                del sys.modules[_TELEMETRY]
+            else:
+                sys.modules[_TELEMETRY] = hidden
+
+
+class _SharedCore:
+    """The library's core, and the process whose threads it uses."""
+
+    def __init__(self) -> None:
+        self.core: Any = openvino_library().Core()
+        self.process = ProcessGuard(self, "OpenVINO")
+
+
+_only_core = lru_cache(maxsize=1)(_SharedCore)
+
+
 def shared_core() -> Any:
     """The one ``openvino.Core`` of this process, which is never destroyed.
+
+    Raises :class:`BackendError` in a fork of the process that made it.
 
     Each one made for the CPU puts a signal stack of its own in the place of the thread's, and puts the former back at
     its end; two that end in another order than the reverse leave the thread an unmapped one, and the next signal kills
     the process.
     """
-    return openvino_library().Core()
+    only = _only_core()
+    only.process.check("the library of openvino engines")
+    return only.core
 
 
 def library_version() -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 from mvde.cuda.array import DeviceArray, DeviceView, check_dense
 from mvde.cuda.postprocess import DeviceMap, PostprocessOptions, postprocess_params
 from mvde.engines.base import EngineInfo, check_images, closed_error
+from mvde.engines.process import ProcessGuard
 from mvde.engines.tensorrt.loaded_plan import LoadedPlan, load_plan
 from mvde.errors import BackendError, MissingDependencyError, UsageError
 
@@ -62,6 +64,7 @@ class TensorRtEngine:
         self._kernel = kernel
         self._manifest = manifest
         self._stats_shape = (info.batch, manifest.grid[0] * manifest.grid[1], len(manifest.stats))
+        self._process = ProcessGuard(self, "CUDA")
         self._lock = threading.Lock()
         self._stream = device.create_stream()
         self._last: Any = None
@@ -82,6 +85,7 @@ class TensorRtEngine:
 
     def stream_of(self, caller: Any = None) -> Any:
         """The caller's stream as one of the device, the engine's own where there is none; see ``CudaDevice``."""
+        self._process.check(f"engine {self._info.id}")
         self._device.use()
         return self._stream if caller is None else self._device.stream_of(caller)
 
@@ -110,8 +114,7 @@ class TensorRtEngine:
         :meth:`stream_of` gives. Raises :class:`UsageError` for other images.
         """
         self._check_view(images)
-        with self._lock:
-            self._check_open()
+        with self._entered():
             self._device.use()
             self._follow(on)
             self._device.copy(self._buffers.images.address, images.address, self._buffers.images.size_bytes, on)
@@ -127,16 +130,14 @@ class TensorRtEngine:
 
     def layers(self) -> str:
         """The engine inspector's report, JSON: the layers as they were fused, with their dtypes and tactics."""
-        with self._lock:
-            self._check_open()
+        with self._entered():
             assert self._plan is not None
             return self._plan.layers()
 
     def device_times_ms(self, images: NDArray[np.uint8], count: int) -> list[float]:
         """Milliseconds of each of ``count`` runs on the GPU alone, engine and statistics, by CUDA's events."""
         self.infer(images)  # puts the images where the runs read them
-        with self._lock:
-            self._check_open()
+        with self._entered():
             self._device.use()
             marks = [self._device.time_mark(self._stream)]
             for _ in range(count):
@@ -150,7 +151,9 @@ class TensorRtEngine:
         return self._memory_bytes
 
     def close(self) -> None:
-        """Free the plan and its memory."""
+        """Free the plan and its memory; in a fork of the process that loaded it, leave them alone."""
+        if self._process.is_inherited:
+            return
         with self._lock:
             if self._plan is None:
                 return
@@ -196,8 +199,7 @@ class TensorRtEngine:
     ) -> list[NDArray[np.float32]]:
         """Copies of what is wanted of one batch; only that is brought back from the device."""
         check_images(images, self._info)
-        with self._lock:
-            self._check_open()
+        with self._entered():
             self._device.use()
             buffers, stream = self._buffers, self._stream
             self._follow(stream)
@@ -255,6 +257,14 @@ class TensorRtEngine:
             int(stream.handle),
             make_wait=lambda handle: device.wait(device.stream_of(handle), done),
         )
+
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[None]:
+        """One call's turn. Raises where the engine is closed, or belongs to the process that this is a fork of."""
+        self._process.check(f"engine {self._info.id}")
+        with self._lock:
+            self._check_open()
+            yield
 
     def _check_open(self) -> None:
         if self._plan is None:

@@ -1,0 +1,45 @@
+"""What reaches the terminal: texts of manifests, files and libraries with no character that would command it."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LAYOUT = "\n\t"
+_COMMANDS = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, direction of writing, half a character, ends of lines
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters in their escaped form, such as ``\x1b``; tabs and ends of lines stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(one if one in _LAYOUT or not _is_command(one) else _escaped(one) for one in text)
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print a line, at once, on standard output or ``file``."""
+    print(printable(str(text)), file=sys.stdout if file is None else file, flush=True)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Rich console on standard output or standard error, whose texts and tables are :func:`printable`."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class PrintableConsole(Console):
+        def render_str(self, text: str, **options: object) -> Text:  # type: ignore[override]
+            return super().render_str(printable(text), **options)  # type: ignore[arg-type]
+
+    return PrintableConsole(stderr=stderr)
+
+
+def _is_command(character: str) -> bool:
+    return unicodedata.category(character) in _COMMANDS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
