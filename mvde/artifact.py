@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, Union
@@ -100,13 +100,23 @@ def load_artifact(path: Path) -> AnyArtifact:
     Raises :class:`ManifestError` if the manifest is missing or malformed, :class:`HashMismatchError` if a file is
     missing or is not the one described.
     """
+    artifact = read_artifact(path)
+    for record in (artifact.manifest.file, *artifact.manifest.companions):
+        _verify(artifact.path.with_name(record.name), record, artifact.manifest)
+    return artifact
+
+
+def read_artifact(path: Path) -> AnyArtifact:
+    """Artefact at ``path`` (its file or its manifest); what its files contain is not looked at.
+
+    Raises :class:`ManifestError` if the manifest is missing or malformed, :class:`HashMismatchError` if it describes
+    another file.
+    """
     if not path.exists() and path.suffix != ".json":
         raise ArtifactError(f"there is no file {path}; `mvde export` writes ONNX files and `mvde build` writes engines")
     artifact = _unverified(path)
     if path.suffix != ".json" and path.name != artifact.path.name:
         raise HashMismatchError(f"{manifest_path(path)} describes {artifact.path.name}, not {path.name}")
-    for record in (artifact.manifest.file, *artifact.manifest.companions):
-        _verify(artifact.path.with_name(record.name), record, artifact.manifest)
     return artifact
 
 
@@ -278,18 +288,32 @@ def _unverified(path: Path) -> AnyArtifact:
 
 
 def _verify(path: Path, record: FileRecord, manifest: Manifest) -> None:
-    command = _COMMANDS[type(manifest)]
+    check_is_there(path, manifest)
+    check_content(path, record, manifest, path.stat().st_size, lambda: sha256_file(path))
+
+
+def check_is_there(path: Path, manifest: Manifest) -> None:
+    """Raise :class:`HashMismatchError` unless a regular file, which ``manifest`` describes, lies at ``path``."""
     if not path.is_file():
         raise HashMismatchError(
-            f"{path}, which its manifest describes, is missing; copy it too or run `{command}` again"
+            f"{path}, which its manifest describes, is missing; copy it too or run `{_COMMANDS[type(manifest)]}` again"
         )
-    size_bytes = path.stat().st_size
+
+
+def check_content(
+    path: Path, record: FileRecord, manifest: Manifest, size_bytes: int, sha256: str | Callable[[], str]
+) -> None:
+    """Raise :class:`HashMismatchError` unless size and hash of the file at ``path`` are those of its record.
+
+    A hash that has yet to be computed is, where the size is right.
+    """
+    command = _COMMANDS[type(manifest)]
     if size_bytes != record.size_bytes:
         raise HashMismatchError(
             f"{path} has {size_bytes} bytes, but its manifest states {record.size_bytes} (truncated, or replaced?); "
             f"copy it again or run `{command}` again"
         )
-    actual = sha256_file(path)
+    actual = sha256 if isinstance(sha256, str) else sha256()
     if actual != record.sha256:
         raise HashMismatchError(
             f"{path} has SHA-256 {actual[:12]}…, but its manifest states {record.sha256[:12]}…: it is not the file "
