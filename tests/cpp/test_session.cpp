@@ -103,8 +103,9 @@ TEST(files_that_are_missing_or_replaced_are_refused) {
     EXPECT_REFUSED(path, MVDE_ERROR_MANIFEST, "there is no manifest");
     folder.write("engine.json", "{\"schema");
     EXPECT_REFUSED(path, MVDE_ERROR_MANIFEST, "engine.json is not valid JSON: Unterminated string");
-    folder.write("engine.json", std::string(5 << 20, ' '));
-    EXPECT_REFUSED(path, MVDE_ERROR_MANIFEST, "too large to be a manifest");
+    folder.write("engine.json", std::string(17 << 20, ' '));
+    EXPECT_REFUSED(path, MVDE_ERROR_MANIFEST,
+                   "cannot read the manifest " + path + "/engine.json: it has more than 16777216 bytes");
 }
 
 TEST(a_graph_that_was_exported_since_is_noticed) {

@@ -31,7 +31,6 @@ ov::Core &shared_core() {
 }
 
 struct Engine {
-    ov::Tensor blob;  // a map of the file, which holds the weights of the compiled model
     ov::CompiledModel compiled;
     ov::Tensor images, depth;
     ov::InferRequest request;
@@ -108,8 +107,9 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     for (std::size_t i = 0; i < request.num_options; ++i)
         if (std::string(request.options[i].name) == "MVDE_ATTENTION") add_attention(request.options[i].value);
         else options[request.options[i].name] = std::string(request.options[i].value);
-    engine->blob = ov::read_tensor_data(request.path);
-    engine->compiled = shared_core().import_model(engine->blob, kDevice, options);
+    // The compiled model uses weights where they lie in the blob. The library takes no tensor that it could not write.
+    const ov::Tensor blob(ov::element::u8, {request.size_bytes}, const_cast<std::uint8_t *>(request.content));
+    engine->compiled = shared_core().import_model(blob, kDevice, options);
     engine->executed_precision = executed_precision(engine->compiled);
     if (engine->compiled.inputs().size() != 1 || engine->compiled.outputs().empty())
         throw std::runtime_error("it has not one input and an output");
@@ -138,7 +138,8 @@ std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *load
     try {
         Engine *engine = load_engine(*request).release();
         *loaded = {engine,  engine->images.data<std::uint8_t>(), engine->depth.data<float>(),
-                   nullptr, engine->executed_precision.c_str(),  "OpenVINO request on the CPU"};
+                   nullptr, engine->executed_precision.c_str(),  "OpenVINO request on the CPU",
+                   1};
         return MVDE_OK;
     } catch (const std::exception &error) {
         return fail(MVDE_ERROR_INCOMPATIBLE, error.what(), message);
