@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,3 +192,24 @@ def test_an_engine_that_was_measured_on_another_gpu_is_refused(
     measured_on(gpu="Orin", compute_capability="8.7")
     with pytest.raises(IncompatibleEngineError, match=r"measured on Orin, 8\.7, .* NVIDIA L4, 8\.9; .*mvde prove"):
         store.load_engine(engine_copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CACHE_DIR", "{folder}/cache"),
+        ("NUM_STREAMS", "{folder}"),
+        ("NUM_STREAMS", True),
+        ("NUM_STREAMS", ["1"]),
+        ("PERFORMANCE_HINT", "LATENCY\n"),
+        ("linear_layers", "products"),
+    ],
+)
+def test_options_that_mvde_does_not_set_never_reach_the_library(
+    engine_copy: Path, tmp_path: Path, name: str, value: Any
+) -> None:
+    given = value.format(folder=tmp_path) if isinstance(value, str) else value
+    _rewrite(engine_copy, options={**load_engine_artifact(engine_copy).manifest.engine.options, name: given})
+    with pytest.raises(IncompatibleEngineError, match=f"its manifest states the option '?{name}"):
+        store.load_engine(engine_copy)
+    assert not (tmp_path / "cache").exists()

@@ -10,6 +10,7 @@ from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
 from mvde.engines.machine import cpu_name
 from mvde.engines.onnxruntime.providers import Provider, available_providers, provider_options
 from mvde.engines.onnxruntime.session import SessionSettings, library_version, open_session
+from mvde.engines.stored_options import check_stored
 from mvde.errors import BackendError, IncompatibleEngineError
 from mvde.precision import Precision
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from mvde.manifest import EngineManifest
 
 NAME = "onnxruntime"
+
+
+_OPTIONS = {
+    "provider": "|".join(Provider),
+    "num_threads": "[0-9]{1,4}",
+    "allow_spinning": "0|1",
+    "mem_pattern": "0|1",
+    "optimization": "basic|extended|all",
+}
+"""What a build and its tuning set, with the values."""
 
 
 class OnnxRuntimeEngine:
@@ -60,6 +71,7 @@ class OnnxRuntimeEngine:
 def load(path: Path, manifest: EngineManifest) -> OnnxRuntimeEngine:
     """The engine at ``path``, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
     record = manifest.engine
+    check_stored(record.options, _OPTIONS, str(path))
     provider = _provider_name(record.options)
     if provider not in available_providers():
         raise IncompatibleEngineError(
