@@ -7,8 +7,8 @@ states what the file is, how to feed it, what it was made from and how far it wa
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,13 @@ from typing import Generic, TypeVar, Union
 
 from mvde.errors import ArtifactError, HashMismatchError, ManifestError
 from mvde.files import atomic_write, sha256_file
-from mvde.manifest import EngineManifest, FileRecord, GraphManifest, Manifest, manifest_from_dict
+from mvde.manifest import EngineManifest, FileRecord, GraphManifest, Manifest, manifest_from_bytes, with_digest
 
 EXPORT_DIR = Path("export")
 ENGINE_DIR = Path("engines")
+
+_MAX_MANIFEST_BYTES = 16 << 20
+"""Manifests have some 10 kB, and 1 MB with every candidate of a long tuning; what is larger was never one."""
 
 M = TypeVar("M", bound=Manifest)
 M_co = TypeVar("M_co", bound=Manifest, covariant=True)
@@ -73,25 +76,47 @@ def write_manifest(manifest: Manifest, path: Path) -> Path:
 def read_manifest(path: Path) -> GraphManifest | EngineManifest:
     """Manifest of an artefact, given the artefact or the manifest; the artefact's content is not looked at.
 
-    Raises :class:`ManifestError` if it is missing or malformed.
+    Raises :class:`ManifestError` if it is missing, malformed or damaged, or cannot be read.
     """
     where = path if path.suffix == ".json" else manifest_path(path)
     try:
-        text = where.read_text(encoding="utf-8")
+        content = _read_small(where)
     except FileNotFoundError as error:
         raise ManifestError(
             f"there is no manifest {where}; an artefact is a file and its manifest: copy both, or write them with "
             "`mvde export` or `mvde build`"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"cannot read the manifest {where}: {error}") from error
+    except OSError as error:
+        raise ManifestError(f"cannot read the manifest {where}: {error.strerror or error}") from error
+    return manifest_from_bytes(content, str(where))
+
+
+def rewrite_digest(path: Path) -> GraphManifest | EngineManifest:
+    """The manifest at ``path`` after its digest was written anew, as is due after an edit by hand.
+
+    Raises :class:`ManifestError`, and leaves the file as it is, where more than the digest is wrong.
+    """
+    where = path if path.suffix == ".json" else manifest_path(path)
     try:
-        plain = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{where} is not valid JSON: {error}; export or build the artefact again") from error
-    except RecursionError as error:
-        raise ManifestError(f"{where} is nested too deeply to be a manifest") from error
-    return manifest_from_dict(plain, where=str(where))
+        text = with_digest(_read_small(where).decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"cannot read the manifest {where}: {getattr(error, 'strerror', None) or error}") from error
+    manifest = manifest_from_bytes(text.encode("utf-8"), str(where))
+    with atomic_write(where) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return manifest
+
+
+def _read_small(path: Path) -> bytes:
+    """Content of a regular file, or one that a link leads to. Raises :class:`OSError`, and never waits for a writer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:  # noqa: PTH123 - of a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is not a regular file")
+        content = stream.read(_MAX_MANIFEST_BYTES + 1)
+    if len(content) > _MAX_MANIFEST_BYTES:
+        raise OSError(f"it has more than {_MAX_MANIFEST_BYTES} bytes")
+    return content
 
 
 def load_artifact(path: Path) -> AnyArtifact:
@@ -112,7 +137,7 @@ def read_artifact(path: Path) -> AnyArtifact:
     Raises :class:`ManifestError` if the manifest is missing or malformed, :class:`HashMismatchError` if it describes
     another file.
     """
-    if not path.exists() and path.suffix != ".json":
+    if path.suffix != ".json" and not _is_there(path):
         raise ArtifactError(f"there is no file {path}; `mvde export` writes ONNX files and `mvde build` writes engines")
     artifact = _unverified(path)
     if path.suffix != ".json" and path.name != artifact.path.name:
@@ -209,6 +234,7 @@ def _search_root(name_or_path: str | Path | None, folder: Path) -> tuple[Path, s
     if name_or_path is None:
         return folder, None
     path = Path(name_or_path)
+    _is_there(path)  # raises where that cannot be told
     if path.is_file() or (path.is_dir() and (isinstance(name_or_path, Path) or os.sep in name_or_path)):
         return path, None
     if isinstance(name_or_path, Path) or os.sep in name_or_path or path.suffix in {".onnx", ".json", ".xml", ".blob"}:
@@ -244,6 +270,14 @@ def _matching(
 def _has_id(artifact: EngineArtifact, engine_id: str | None) -> bool:
     engine = artifact.manifest.engine
     return engine_id is None or engine_id in {engine.id, engine.precision.value}
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something lies at ``path``. Raises :class:`ArtifactError` where permissions or the disk do not tell."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _of_kind(artifact: AnyArtifact, kind: type[M]) -> Artifact[M]:
@@ -294,7 +328,7 @@ def _verify(path: Path, record: FileRecord, manifest: Manifest) -> None:
 
 def check_is_there(path: Path, manifest: Manifest) -> None:
     """Raise :class:`HashMismatchError` unless a regular file, which ``manifest`` describes, lies at ``path``."""
-    if not path.is_file():
+    if not _is_there(path) or not path.is_file():
         raise HashMismatchError(
             f"{path}, which its manifest describes, is missing; copy it too or run `{_COMMANDS[type(manifest)]}` again"
         )

@@ -12,14 +12,13 @@ from mvde.artifact import (
     EngineArtifact,
     artifact_stem,
     find_engines,
-    manifest_path,
     read_manifest,
 )
 from mvde.engines.backends import backend, backend_names
 from mvde.engines.base import Engine, EngineId, Support
 from mvde.engines.machine import cpu_features
 from mvde.engines.opened import OpenedEngine, open_verified
-from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, MissingDependencyError
+from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, ManifestError, MissingDependencyError
 from mvde.manifest import EngineManifest, Manifest
 from mvde.precision import Precision
 
@@ -135,13 +134,15 @@ def check_graph(manifest: EngineManifest, folder: Path) -> None:
     """Raise :class:`IncompatibleEngineError` for an engine in ``folder`` whose model was exported anew since.
 
     The graph is looked for in ``export/`` beside ``engines/``. A robot carries engines without graphs; there is nothing
-    to compare then.
+    to compare then, nor where what lies there is no manifest.
     """
     stem = artifact_stem(manifest.name, manifest.resolution, manifest.batch)
     graph = folder.resolve().parent.parent / EXPORT_DIR / f"{stem}.onnx"
-    if not manifest_path(graph).is_file():
+    try:
+        found = read_manifest(graph)
+    except ManifestError:
         return
-    if read_manifest(graph).file.sha256 != manifest.engine.onnx_sha256:
+    if found.file.sha256 != manifest.engine.onnx_sha256:
         raise IncompatibleEngineError(
             f"{folder} was built from another graph than {graph}, which was exported since; "
             f"build it again: {build_command(manifest)}"

@@ -1,7 +1,8 @@
 // A backend for tests of the session: it stands beside the test's program as libmvde_openvino.so, says that it is 1.2.3,
 // computes in fp32, and its depth is 0.5 m + the mean of the colours / 64, and 1 m more for each "+" that its blob contains
 // while a frame runs: it keeps the blob as a real library does. Of a blob that begins with "broken" it says so,
-// and one that begins with "homeless" finds no device. A frame whose first byte is 255 fails; one whose second byte is 255
+// and one that begins with "homeless" finds no device. It refuses to load where
+// numbers are not written as in C. A frame whose first byte is 255 fails; one whose second byte is 255
 // takes 200 ms. Frames run in a thread of the engine's own, as with a real library.
 #include "session/backend.hpp"
 
@@ -95,6 +96,12 @@ std::int32_t fail(mvde_status status, const char *text, mvde_backend_message *me
 const char *library_version() { return "1.2.3"; }
 
 std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
+    std::ostringstream number;
+    number << 2026 << ' ' << 0.5;  // as OpenVINO writes its version into a blob
+    char in_c[16];
+    std::snprintf(in_c, sizeof in_c, "%.1f", 0.5);
+    if (number.str() != "2026 0.5" || std::string(in_c) != "0.5")
+        return fail(MVDE_ERROR_INCOMPATIBLE, "numbers are grouped", message);
     std::istringstream words(std::string(reinterpret_cast<const char *>(request->content), request->size_bytes));
     std::string content;
     words >> content;

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <locale>
 #include <memory>
 #include <set>
 #include <string>
@@ -96,6 +97,7 @@ void add_attention(const std::string &kind) {
 void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::element::Type type, const ov::Shape &shape) {
     if (port.get_element_type() == type && port.get_partial_shape() == ov::PartialShape(shape)) return;
     std::ostringstream message;
+    message.imbue(std::locale::classic());
     message << "its " << what << " is " << port.get_element_type() << " " << port.get_partial_shape()
             << ", but its manifest states " << type << " " << shape;
     throw std::runtime_error(message.str());

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -117,8 +118,14 @@ bool is_version(const std::string &version, const std::string &recorded) {
 // The numbers of a version, as far as it has some.
 std::vector<int> numbers_of(const std::string &version) {
     std::vector<int> numbers;
-    std::istringstream words(version);
-    for (int number; words >> number; words.get()) numbers.push_back(number);
+    const char *at = version.data(), *const end = at + version.size();
+    for (int number = 0; at < end; ++at) {
+        const auto read = std::from_chars(at, end, number);
+        if (read.ec != std::errc()) break;
+        numbers.push_back(number);
+        at = read.ptr;
+        if (at == end) break;
+    }
     return numbers;
 }
 

@@ -10,6 +10,7 @@ from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
 from mvde.engines.machine import cpu_name
 from mvde.engines.onnxruntime.providers import Provider, available_providers, provider_options
 from mvde.engines.onnxruntime.session import SessionSettings, library_version, open_in_memory, open_session
+from mvde.engines.stored_options import check_stored
 from mvde.errors import BackendError, IncompatibleEngineError
 from mvde.precision import Precision
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from mvde.engines.opened import OpenedEngine
 
 NAME = "onnxruntime"
+
+
+_OPTIONS = {
+    "provider": "|".join(Provider),
+    "num_threads": "[0-9]{1,4}",
+    "allow_spinning": "0|1",
+    "mem_pattern": "0|1",
+    "optimization": "basic|extended|all",
+}
+"""What a build and its tuning set, with the values."""
 
 
 class OnnxRuntimeEngine:
@@ -61,6 +72,7 @@ def load(opened: OpenedEngine) -> OnnxRuntimeEngine:
     """The engine that was opened, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
     path, manifest = opened.path, opened.manifest
     record = manifest.engine
+    check_stored(record.options, _OPTIONS, str(path))
     provider = _provider_name(record.options)
     if provider not in available_providers():
         raise IncompatibleEngineError(

@@ -14,12 +14,30 @@ from mvde.engines.machine import cpu_name
 from mvde.engines.openvino import attention
 from mvde.engines.openvino.library import DEVICE, executed_precision, library_version, openvino_library, shared_core
 from mvde.engines.sealed import SealedFile
+from mvde.engines.stored_options import check_stored
 from mvde.errors import BackendError, IncompatibleEngineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.engines.opened import OpenedEngine
+
+
+_SWITCH, _COUNT, _WORD = "YES|NO", "[0-9]{1,4}", "[A-Za-z0-9_]{1,32}"
+
+_OPTIONS = {
+    "PERFORMANCE_HINT": "LATENCY|THROUGHPUT",
+    "INFERENCE_PRECISION_HINT": _WORD,
+    "INFERENCE_NUM_THREADS": _COUNT,
+    "NUM_STREAMS": _COUNT,
+    "TBB_PARTITIONER": "STATIC|AUTO",
+    "ENABLE_CPU_PINNING": _SWITCH,
+    "ENABLE_HYPER_THREADING": _SWITCH,
+    "CPU_DENORMALS_OPTIMIZATION": _SWITCH,
+    "SNIPPETS_MODE": _WORD,
+    attention.OPTION: f"{attention.OURS}|{attention.LIBRARYS}",
+}
+"""What a build and its tuning set: everything that the library is given of a manifest, with its values."""
 
 
 class OpenVinoEngine:
@@ -77,8 +95,9 @@ def load(opened: OpenedEngine) -> OpenVinoEngine:
     """
     path, manifest = opened.path, opened.manifest
     record = manifest.engine
+    options = checked_options(record.options, path)
     attention.require(shared_core(), record, library_version(), path)
-    compiled = import_blob(path, record.options, opened.content)
+    compiled = import_blob(path, options, opened.content)
     executed = executed_precision(compiled)
     if executed != record.executed_precision:
         raise IncompatibleEngineError(
@@ -86,6 +105,15 @@ def load(opened: OpenedEngine) -> OpenVinoEngine:
             f"build it again: mvde build --engine {record.id}"
         )
     return OpenVinoEngine(compiled, EngineInfo.of(manifest, device=cpu_name(), library_version=library_version()))
+
+
+def checked_options(options: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """The options of a manifest for the engine at ``where``, each one that mvde sets.
+
+    Raises :class:`IncompatibleEngineError` for another one: ``CACHE_DIR``, say, makes the library write files.
+    """
+    check_stored(options, _OPTIONS, str(where))
+    return dict(options)
 
 
 def import_blob(path: Path, options: Mapping[str, Any], content: SealedFile | None = None) -> Any:
