@@ -7,19 +7,22 @@ states what the file is, how to feed it, what it was made from and how far it wa
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, Union
 
 from mvde.errors import ArtifactError, HashMismatchError, ManifestError
 from mvde.files import atomic_write, sha256_file
-from mvde.manifest import EngineManifest, FileRecord, GraphManifest, Manifest, manifest_from_dict
+from mvde.manifest import EngineManifest, FileRecord, GraphManifest, Manifest, manifest_from_bytes, with_digest
 
 EXPORT_DIR = Path("export")
 ENGINE_DIR = Path("engines")
+
+_MAX_MANIFEST_BYTES = 16 << 20
+"""Manifests have some 10 kB, and 1 MB with every candidate of a long tuning; what is larger was never one."""
 
 M = TypeVar("M", bound=Manifest)
 M_co = TypeVar("M_co", bound=Manifest, covariant=True)
@@ -73,25 +76,47 @@ def write_manifest(manifest: Manifest, path: Path) -> Path:
 def read_manifest(path: Path) -> GraphManifest | EngineManifest:
     """Manifest of an artefact, given the artefact or the manifest; the artefact's content is not looked at.
 
-    Raises :class:`ManifestError` if it is missing or malformed.
+    Raises :class:`ManifestError` if it is missing, malformed or damaged, or cannot be read.
     """
     where = path if path.suffix == ".json" else manifest_path(path)
     try:
-        text = where.read_text(encoding="utf-8")
+        content = _read_small(where)
     except FileNotFoundError as error:
         raise ManifestError(
             f"there is no manifest {where}; an artefact is a file and its manifest: copy both, or write them with "
             "`mvde export` or `mvde build`"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"cannot read the manifest {where}: {error}") from error
+    except OSError as error:
+        raise ManifestError(f"cannot read the manifest {where}: {error.strerror or error}") from error
+    return manifest_from_bytes(content, str(where))
+
+
+def rewrite_digest(path: Path) -> GraphManifest | EngineManifest:
+    """The manifest at ``path`` after its digest was written anew, as is due after an edit by hand.
+
+    Raises :class:`ManifestError`, and leaves the file as it is, where more than the digest is wrong.
+    """
+    where = path if path.suffix == ".json" else manifest_path(path)
     try:
-        plain = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{where} is not valid JSON: {error}; export or build the artefact again") from error
-    except RecursionError as error:
-        raise ManifestError(f"{where} is nested too deeply to be a manifest") from error
-    return manifest_from_dict(plain, where=str(where))
+        text = with_digest(_read_small(where).decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"cannot read the manifest {where}: {getattr(error, 'strerror', None) or error}") from error
+    manifest = manifest_from_bytes(text.encode("utf-8"), str(where))
+    with atomic_write(where) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return manifest
+
+
+def _read_small(path: Path) -> bytes:
+    """Content of a regular file, or one that a link leads to. Raises :class:`OSError`, and never waits for a writer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:  # noqa: PTH123 - of a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is not a regular file")
+        content = stream.read(_MAX_MANIFEST_BYTES + 1)
+    if len(content) > _MAX_MANIFEST_BYTES:
+        raise OSError(f"it has more than {_MAX_MANIFEST_BYTES} bytes")
+    return content
 
 
 def load_artifact(path: Path) -> AnyArtifact:
@@ -100,13 +125,23 @@ def load_artifact(path: Path) -> AnyArtifact:
     Raises :class:`ManifestError` if the manifest is missing or malformed, :class:`HashMismatchError` if a file is
     missing or is not the one described.
     """
-    if not path.exists() and path.suffix != ".json":
+    artifact = read_artifact(path)
+    for record in (artifact.manifest.file, *artifact.manifest.companions):
+        _verify(artifact.path.with_name(record.name), record, artifact.manifest)
+    return artifact
+
+
+def read_artifact(path: Path) -> AnyArtifact:
+    """Artefact at ``path`` (its file or its manifest); what its files contain is not looked at.
+
+    Raises :class:`ManifestError` if the manifest is missing or malformed, :class:`HashMismatchError` if it describes
+    another file.
+    """
+    if path.suffix != ".json" and not _is_there(path):
         raise ArtifactError(f"there is no file {path}; `mvde export` writes ONNX files and `mvde build` writes engines")
     artifact = _unverified(path)
     if path.suffix != ".json" and path.name != artifact.path.name:
         raise HashMismatchError(f"{manifest_path(path)} describes {artifact.path.name}, not {path.name}")
-    for record in (artifact.manifest.file, *artifact.manifest.companions):
-        _verify(artifact.path.with_name(record.name), record, artifact.manifest)
     return artifact
 
 
@@ -180,6 +215,7 @@ def _search_root(name_or_path: str | Path | None, folder: Path) -> tuple[Path, s
     if name_or_path is None:
         return folder, None
     path = Path(name_or_path)
+    _is_there(path)  # raises where that cannot be told
     if path.is_file() or (path.is_dir() and (isinstance(name_or_path, Path) or os.sep in name_or_path)):
         return path, None
     if isinstance(name_or_path, Path) or os.sep in name_or_path or path.suffix in {".onnx", ".json", ".xml", ".blob"}:
@@ -215,6 +251,14 @@ def _matching(
 def _has_id(artifact: EngineArtifact, engine_id: str | None) -> bool:
     engine = artifact.manifest.engine
     return engine_id is None or engine_id in {engine.id, engine.precision.value}
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something lies at ``path``. Raises :class:`ArtifactError` where permissions or the disk do not tell."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _of_kind(artifact: AnyArtifact, kind: type[M]) -> Artifact[M]:
@@ -259,18 +303,32 @@ def _unverified(path: Path) -> AnyArtifact:
 
 
 def _verify(path: Path, record: FileRecord, manifest: Manifest) -> None:
-    command = _COMMANDS[type(manifest)]
-    if not path.is_file():
+    check_is_there(path, manifest)
+    check_content(path, record, manifest, path.stat().st_size, lambda: sha256_file(path))
+
+
+def check_is_there(path: Path, manifest: Manifest) -> None:
+    """Raise :class:`HashMismatchError` unless a regular file, which ``manifest`` describes, lies at ``path``."""
+    if not _is_there(path) or not path.is_file():
         raise HashMismatchError(
-            f"{path}, which its manifest describes, is missing; copy it too or run `{command}` again"
+            f"{path}, which its manifest describes, is missing; copy it too or run `{_COMMANDS[type(manifest)]}` again"
         )
-    size_bytes = path.stat().st_size
+
+
+def check_content(
+    path: Path, record: FileRecord, manifest: Manifest, size_bytes: int, sha256: str | Callable[[], str]
+) -> None:
+    """Raise :class:`HashMismatchError` unless size and hash of the file at ``path`` are those of its record.
+
+    A hash that has yet to be computed is, where the size is right.
+    """
+    command = _COMMANDS[type(manifest)]
     if size_bytes != record.size_bytes:
         raise HashMismatchError(
             f"{path} has {size_bytes} bytes, but its manifest states {record.size_bytes} (truncated, or replaced?); "
             f"copy it again or run `{command}` again"
         )
-    actual = sha256_file(path)
+    actual = sha256 if isinstance(sha256, str) else sha256()
     if actual != record.sha256:
         raise HashMismatchError(
             f"{path} has SHA-256 {actual[:12]}…, but its manifest states {record.sha256[:12]}…: it is not the file "

@@ -1,13 +1,20 @@
 """The manifest: what a JSON file beside every ONNX graph and engine says.
 
 A graph's manifest is a :class:`GraphManifest`, an engine's an :class:`EngineManifest`; what both have is
-:class:`Manifest`. ``schema_version`` and ``kind`` are the first two keys of the file.
+:class:`Manifest`. ``schema_version`` and ``kind`` are the first two keys of the file, ``digest`` is the last one.
+
+The digest is the SHA-256 of the whole file, to its last byte, with the digest's own 64 digits as zeros, in lower-case
+hexadecimal digits. Only JSON's white space may stand between it and the brace that closes the file. It detects
+accidents (a flipped bit, an edit by hand, a file cut off), not attackers: whoever changes a manifest on purpose can
+compute it anew.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,10 +22,25 @@ from typing import Any, ClassVar
 
 from mvde.errors import ManifestError
 from mvde.records import EngineParity, EngineRecord, GraphParity, LoweringRecord
-from mvde.schema import expect, read_record, to_json_types
+from mvde.schema import expect, is_name, parse_json, read_record, to_json_types
+from mvde.stats import STATS
 
 SCHEMA_VERSION = 2
 DEPTH_KINDS = ("metric", "relative")
+UNITS = {"metric": "m", "relative": "relative"}
+"""The unit of an output by the kind of depth."""
+
+MAX_NAME_LENGTH = 128
+"""Of a model or tensor, in characters: with size, precision and suffix it still is the name of a file."""
+
+NAME_RULE = f"letters, digits, '.', '-' and '_', at most {MAX_NAME_LENGTH}"
+
+_MAX_FILE_NAME_LENGTH = 255
+_MAX_SIDE, _MAX_PIXELS = 1 << 16, 1 << 30  # so that no product of sizes overflows anywhere
+_MAX_DEPTH = 1e9
+
+_ZEROS = "0" * 64
+_DIGEST = re.compile(rb'("digest"[ \t\r\n]*:[ \t\r\n]*")([0-9a-f]{64})("[ \t\r\n]*\}[ \t\r\n]*)\Z')
 
 
 @dataclass(frozen=True)
@@ -60,9 +82,8 @@ class FileRecord:
     size_bytes: int
 
     def __post_init__(self) -> None:
-        is_bare = bool(self.name) and self.name not in {".", ".."} and not re.search(r"[/\\\0]", self.name)
         is_hash = bool(re.fullmatch("[0-9a-f]{64}", self.sha256))
-        expect(is_bare, "file.name", self.name, "a bare file name")
+        expect(is_name(self.name, _MAX_FILE_NAME_LENGTH), "file.name", self.name, "a bare file name")
         expect(is_hash, "file.sha256", self.sha256, "64 hexadecimal digits")
         expect(self.size_bytes >= 0, "file.size_bytes", self.size_bytes, "a size in bytes")
 
@@ -106,18 +127,43 @@ class Manifest:
     num_flops: int | None = None
 
     def __post_init__(self) -> None:
-        low_m, high_m = self.depth_range_m
-        shapes = [spec.shape for spec in self.inputs] + [spec.shape for spec in self.outputs]
         expect(self.depth_kind in DEPTH_KINDS, "depth_kind", self.depth_kind, f"one of {', '.join(DEPTH_KINDS)}")
+        _check_name("name", self.name)
+        self._check_tensors()
+        self._check_values()
+
+    def _check_tensors(self) -> None:
+        shapes = [spec.shape for spec in self.inputs] + [spec.shape for spec in self.outputs]
         expect(len(self.inputs) == 1, "inputs", len(self.inputs), "one image input")
         expect(len(self.outputs) >= 1, "outputs", len(self.outputs), "at least one output")
         expect(all(side > 0 for shape in shapes for side in shape), "shape", shapes, "positive sizes")
-        expect(len(shapes[0]) == 4 and shapes[0][3] == 3, "inputs[0].shape", shapes[0], "[B, H, W, 3]")
+        image, batch_shape = self.inputs[0], shapes[0][:3]
+        expect(len(image.shape) == 4 and image.shape[3] == 3, "inputs[0].shape", image.shape, "[B, H, W, 3]")
+        is_bounded = max(batch_shape) <= _MAX_SIDE and math.prod(batch_shape) <= _MAX_PIXELS
+        limits = f"sides up to {_MAX_SIDE} and at most {_MAX_PIXELS} pixels in a call"
+        expect(is_bounded, "inputs[0].shape", image.shape, limits)
+        _check_name("inputs[0].name", image.name)
+        expect(image.dtype == "uint8", "inputs[0].dtype", image.dtype, "uint8")
+        expect(image.layout == "BHWC", "inputs[0].layout", image.layout, "BHWC")
+        expect(image.colour == "RGB", "inputs[0].colour", image.colour, "RGB")
+        for number, output in enumerate(self.outputs):
+            key, unit = f"outputs[{number}]", UNITS[self.depth_kind]
+            _check_name(f"{key}.name", output.name)
+            expect(output.dtype == "float32", f"{key}.dtype", output.dtype, "float32")
+            expected = f"{batch_shape}, batch, height and width of the input"
+            expect(output.shape == batch_shape, f"{key}.shape", output.shape, expected)
+            expect(output.unit == unit, f"{key}.unit", output.unit, unit)
+
+    def _check_values(self) -> None:
+        low_m, high_m = self.depth_range_m
         expect(self.patch_size > 0, "patch_size", self.patch_size, "a positive size in pixels")
         grid = tuple(side / self.patch_size for side in self.resolution)
         expect(grid == self.grid, "grid", self.grid, f"{grid}, the input's size divided by patch_size")
+        are_known = 0 < len(self.stats) == len(set(self.stats)) and set(self.stats) <= set(STATS)
+        expect(are_known, "stats", self.stats, f"some of {', '.join(STATS)}, each once")
         expect(self.num_flops is None or self.num_flops > 0, "num_flops", self.num_flops, "a positive number")
         expect(0 <= low_m < high_m, "depth_range_m", self.depth_range_m, "0 <= min < max")
+        expect(high_m <= _MAX_DEPTH, "depth_range_m", self.depth_range_m, f"at most {_MAX_DEPTH:g}")
 
     @property
     def batch(self) -> int:
@@ -137,12 +183,12 @@ class Manifest:
         return float(focal) if isinstance(focal, int | float) and focal > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dict of JSON types; fields that hold their default are left out."""
+        """Nested dict of JSON types, without the digest; fields that hold their default are left out."""
         return {"schema_version": SCHEMA_VERSION, "kind": self.kind, **to_json_types(self)}
 
     def to_json(self) -> str:
-        """Indented JSON text with a final newline."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        """Indented JSON text with a final newline, the digest in it."""
+        return _digested(self.to_dict())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,16 +210,57 @@ class EngineManifest(Manifest):
     parity: EngineParity
 
 
+def manifest_from_bytes(content: bytes, where: str) -> GraphManifest | EngineManifest:
+    """Manifest from the bytes of its file, whose digest is checked; ``where`` is its path.
+
+    Raises :class:`ManifestError` with what is wrong and what to do.
+    """
+    try:
+        plain = parse_json(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ManifestError(f"{where} is nested too deeply to be a manifest") from error
+    except ValueError as error:  # of the text's encoding, too
+        raise ManifestError(f"{where} is not valid JSON: {error}; export or build the artefact again") from error
+    return _manifest(plain, where, content)
+
+
 def manifest_from_dict(plain: Any, where: str = "manifest") -> GraphManifest | EngineManifest:
-    """Manifest from parsed JSON. Raises :class:`ManifestError` naming the key that is missing, unknown or wrong."""
+    """Manifest from parsed JSON, whose digest, if there is one, is passed over.
+
+    Raises :class:`ManifestError` naming the key that is missing, unknown or wrong.
+    """
+    return _manifest(plain, where, None)
+
+
+def with_digest(text: str) -> str:
+    """A manifest's text after an edit by hand: its digest computed anew, or added where it lacks one.
+
+    Raises :class:`ManifestError` for a text that is not JSON.
+    """
+    content = text.encode("utf-8")
+    if _DIGEST.search(content) is not None:
+        return _stamped(content)
+    try:
+        plain = parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"the manifest is not valid JSON: {error}; export or build the artefact again") from error
+    if not isinstance(plain, dict):
+        raise ManifestError(f"a manifest is an object, but got {type(plain).__name__}")
+    return _digested(plain)
+
+
+def _manifest(plain: Any, where: str, content: bytes | None) -> GraphManifest | EngineManifest:
     if not isinstance(plain, dict) or "schema_version" not in plain:
         raise ManifestError(f"{where} is not a manifest of mvde: it has no schema_version")
     rest = dict(plain)
-    if (version := rest.pop("schema_version")) != SCHEMA_VERSION:
+    if (version := rest.pop("schema_version")) != SCHEMA_VERSION or type(version) is not int:
         raise ManifestError(
             f"{where} has schema_version {version!r}, but this mvde reads {SCHEMA_VERSION}; "
             "upgrade mvde, or export or build the artefact again"
         )
+    if content is not None:
+        _check_digest(content, rest, where)
+    rest.pop("digest", None)
     if "kind" not in rest:
         raise ManifestError(f"{where}: the key kind is missing; export or build the artefact again")
     match rest.pop("kind"):
@@ -184,6 +271,45 @@ def manifest_from_dict(plain: Any, where: str = "manifest") -> GraphManifest | E
         case other:
             kinds = f"{GraphManifest.kind}, {EngineManifest.kind}"
             raise ManifestError(f"{where}: kind is {other!r}, but expected one of {kinds}")
+
+
+def _check_digest(content: bytes, plain: dict[str, Any], where: str) -> None:
+    rewrite = f"`mvde info --rewrite-digest {where}`"
+    if "digest" not in plain:
+        raise ManifestError(
+            f"{where}: the key digest is missing; export or build the artefact again, or after an edit by hand run "
+            f"{rewrite}"
+        )
+    if _DIGEST.search(content) is None or _stamped(content).encode("utf-8") != content:
+        raise ManifestError(
+            f"{where}: its digest does not fit its content: it was damaged, or edited by hand; copy it again, or after "
+            f"an edit run {rewrite}"
+        )
+
+
+def _digested(plain: dict[str, Any]) -> str:
+    """JSON text of a manifest with its digest as the last key."""
+    rest = {key: value for key, value in plain.items() if key != "digest"}
+    text = json.dumps({**rest, "digest": _ZEROS}, indent=2, ensure_ascii=False) + "\n"
+    try:
+        return _stamped(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise ManifestError(f"a text of the manifest is not Unicode: {error.object[error.start :][:20]!r}") from error
+
+
+def _stamped(content: bytes) -> str:
+    """A manifest's text that ends with a digest, with the digest that its content has."""
+    zeroed = _DIGEST.sub(rb"\g<1>" + _ZEROS.encode() + rb"\g<3>", content)
+    return _DIGEST.sub(rb"\g<1>" + hashlib.sha256(zeroed).hexdigest().encode() + rb"\g<3>", zeroed).decode("utf-8")
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a model or a tensor may have that name, which becomes part of paths and of other programs' files."""
+    return is_name(name, MAX_NAME_LENGTH)
+
+
+def _check_name(key: str, name: str) -> None:
+    expect(is_model_name(name), key, name, NAME_RULE)
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Dataclasses from JSON, strictly: exactly the annotated keys and types, with the place of what is wrong in the error.
 
 A dataclass checks its own values in ``__post_init__`` and raises :class:`ManifestError`; readers rely on that and do
-not check again.
+not check again. JSON itself is read as strictly: see :func:`parse_json`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,71 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from mvde.errors import ManifestError
 
 T = TypeVar("T")
+
+_MAX_NESTING = 64  # of objects and lists; kMaxNesting of cpp/src/session/json.cpp
+_MAX_INTEGER = 2**63
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says, by the standard alone: no NaN or Infinity, no key twice, no half of a surrogate pair.
+
+    Integers are of 64 bits and other numbers in float64's range, neither infinite nor rounded to 0. Raises
+    :class:`ValueError` with the reason, :class:`RecursionError` where objects and lists lie more than 64 deep.
+    """
+    plain = json.loads(
+        text,
+        object_pairs_hook=_object,
+        parse_int=_integer,
+        parse_float=_real,
+        parse_constant=_no_constant,
+    )
+    _check_texts(plain, 0)
+    return plain
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain = dict(pairs)
+    if len(plain) < len(pairs):
+        raise ValueError("Duplicate property name")
+    return plain
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -_MAX_INTEGER <= (value := int(digits)) < _MAX_INTEGER:
+        raise ValueError("Number out of range")
+    return value
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    is_zero = re.fullmatch("-?[0.]+", re.split("[eE]", digits)[0]) is not None
+    if abs(value) == float("inf") or (value == 0 and not is_zero):
+        raise ValueError("Number out of range")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON's")
+
+
+def _check_texts(plain: Any, depth: int) -> None:
+    """Raise unless every text is whole Unicode, and nothing lies too deep."""
+    if depth > _MAX_NESTING:
+        raise RecursionError
+    if isinstance(plain, str) and re.search("[\ud800-\udfff]", plain):
+        raise ValueError("Unpaired surrogate")
+    if isinstance(plain, dict | list):
+        for item in (*plain, *plain.values()) if isinstance(plain, dict) else plain:
+            _check_texts(item, depth + 1)
 
 
 def read_record(kind: type[T], plain: Any, where: str, prefix: str = "") -> T:
@@ -57,6 +114,14 @@ def expect(holds: bool, key: str, got: object, expected: str) -> None:
     """Raise :class:`ManifestError` naming the key, what it is and what it should be, unless the condition holds."""
     if not holds:
         raise ManifestError(f"{key} is {got!r}, but expected {expected}")
+
+
+def is_name(text: str, max_length: int) -> bool:
+    """Whether a text may be part of a path, of a command line and of another program's configuration as it is.
+
+    It begins with a letter or a digit; '.', '-' and '_' may follow. So it is neither ``..`` nor has a separator.
+    """
+    return len(text) <= max_length and re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*", text) is not None
 
 
 def _plain(value: Any) -> Any:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mvde.artifact import GraphArtifact, artifact_stem, load_graph, write_manifest
 from mvde.files import file_record
-from mvde.manifest import GraphManifest, InputSpec, Normalization, OutputSpec, SourceRecord
+from mvde.manifest import GraphManifest, InputSpec, Normalization, OutputSpec, SourceRecord, with_digest
 from mvde.records import GraphParity, ParityReport
 
 # Tests import OpenVINO before mvde does, and must report no more than mvde: see mvde.engines.openvino.library.
@@ -89,6 +91,29 @@ def write_graph() -> Callable[..., GraphArtifact]:
         return load_graph(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_plain() -> Callable[[Path, Any], None]:
+    """Writer of a manifest's plain JSON, right or wrong, under a digest that fits."""
+    return lambda path, plain: _write_plain(path, plain)
+
+
+@pytest.fixture(scope="session")
+def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
+    """Changes a manifest by hand, as plain JSON, and writes it under a digest that fits."""
+
+    def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        change(plain)
+        _write_plain(path, plain)
+
+    return edit
+
+
+def _write_plain(path: Path, plain: Any) -> None:
+    text = json.dumps(plain)
+    path.write_text(with_digest(text) if isinstance(plain, dict) else text, encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ ALLOWED = {
     "image": {"errors", "assets"},
     "schema": {"errors"},
     "records": {"precision"},
-    "manifest": {"errors", "records", "schema"},
+    "manifest": {"errors", "records", "schema", "stats"},
     "files": {"errors", "manifest"},
     "artifact": {"errors", "files", "manifest"},
     "alignment": {"errors"},

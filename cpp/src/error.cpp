@@ -1,5 +1,7 @@
 #include "error.hpp"
 
+#include "session/classic_numbers.hpp"
+
 #include <cstdarg>
 #include <cstdio>
 
@@ -13,6 +15,7 @@ thread_local char last_error[MVDE_ERROR_BYTES] = "";
 int fail(mvde_status status, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
+    const ClassicCNumbers classic;
     std::vsnprintf(last_error, sizeof last_error, format, arguments);
     va_end(arguments);
     return status;

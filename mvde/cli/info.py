@@ -31,16 +31,30 @@ def info(
     export_dir: Annotated[Path, typer.Option("--export-dir", help=EXPORT_DIR_HELP)] = Path("export"),
     engine_dir: Annotated[Path, typer.Option("--engine-dir", help=ENGINE_DIR_HELP)] = Path("engines"),
     json_path: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None,
+    rewrite_digest: Annotated[
+        Path | None,
+        typer.Option(
+            "--rewrite-digest",
+            metavar="FILE",
+            help="Write the digest of a manifest that was edited by hand anew, and end.",
+        ),
+    ] = None,
 ) -> None:
     """Show the manifest of an artefact after checking its hash, or list the artefacts that match.
 
     With --json it is the manifest itself, or a list of them, if several match.
     """
+    if rewrite_digest is not None:
+        from mvde import artifact
+
+        artifact.rewrite_digest(rewrite_digest)
+        print(f"{rewrite_digest}: its digest fits its content now")
+        return
     import json
 
     found = _find(what, [export_dir, engine_dir])
     if json_path is not None:
-        plain = [artifact.manifest.to_dict() for artifact in found]
+        plain = [json.loads(artifact.manifest.to_json()) for artifact in found]
         write_json(json_path, json.dumps(plain[0] if len(plain) == 1 else plain, indent=2, ensure_ascii=False))
     if json_path != STDOUT:
         console().print(_manifest_table(found[0]) if len(found) == 1 else _list_table(found))

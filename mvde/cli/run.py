@@ -75,7 +75,7 @@ class _Skipped:
         """Tell and keep an input's error; the only input's is raised by :meth:`check` instead."""
         self._errors.append((path, error))
         if self._num_inputs > 1:
-            print(f"skipped: {error}", file=sys.stderr)
+            say(f"skipped: {error}", sys.stderr)
 
     def check(self) -> None:
         """Raise :class:`ImageError` if there are any."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mvde.cuda.array import DeviceArray, DeviceView
     from mvde.cuda.memory import CudaDevice
+    from mvde.engines.opened import OpenedEngine
     from mvde.engines.settings import Setting
     from mvde.manifest import EngineManifest, Manifest
     from mvde.records import CudaRecord, DeviceRecord, EngineRecord, LoweringRecord
@@ -340,8 +341,10 @@ class Backend(Protocol):
         """
         ...
 
-    def load(self, path: Path, manifest: EngineManifest) -> Engine:
-        """The engine at ``path``, which the store has checked against this machine.
+    def load(self, opened: OpenedEngine) -> Engine:
+        """The engine over the bytes that were opened, and which the store has checked against this machine.
+
+        Its file is not read again: it may have been replaced since.
 
         Raises :class:`IncompatibleEngineError` where the library cannot load it.
         """

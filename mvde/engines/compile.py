@@ -10,6 +10,7 @@ from pathlib import Path
 from mvde.artifact import GraphArtifact
 from mvde.engines.base import Backend, BuildOptions, Compiled, Engine, EngineId, Graph
 from mvde.engines.machine import cpu_features
+from mvde.engines.opened import opened
 from mvde.engines.tolerances import tolerance_of
 from mvde.files import file_record
 from mvde.manifest import EngineManifest, Manifest
@@ -48,7 +49,7 @@ def compile_engine(recipe: Recipe, folder: Path, options: BuildOptions) -> Engin
 def open_compiled(recipe: Recipe, folder: Path, options: BuildOptions) -> Engine:
     """The engine that these options make, compiled into ``folder`` and loaded as it would be in the end."""
     manifest = compile_engine(recipe, folder, options)
-    return recipe.backend.load(folder / manifest.file.name, manifest)
+    return recipe.backend.load(opened(folder / manifest.file.name, manifest))
 
 
 def _record(recipe: Recipe, compiled: Compiled) -> EngineRecord:

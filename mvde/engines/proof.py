@@ -17,6 +17,7 @@ from mvde.engines.backends import backend
 from mvde.engines.base import Backend, BuildOptions, Engine
 from mvde.engines.compile import Recipe, open_compiled
 from mvde.engines.onnxruntime.engine import open_onnx
+from mvde.engines.opened import opened
 from mvde.engines.store import check_machine
 from mvde.engines.tolerances import check_tolerance
 from mvde.errors import ArtifactError, UsageError
@@ -171,5 +172,5 @@ def _rebuilt_depth(recipe: Recipe, folder: Path, options: BuildOptions, referenc
 def _loaded(served_by: Backend, folder: Path, manifest: EngineManifest) -> tuple[Engine, float]:
     """The engine in ``folder``, and the seconds it took to load."""
     started = time.perf_counter()
-    engine = served_by.load(folder / manifest.file.name, manifest)
+    engine = served_by.load(opened(folder / manifest.file.name, manifest))
     return engine, time.perf_counter() - started

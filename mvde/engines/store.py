@@ -12,14 +12,13 @@ from mvde.artifact import (
     EngineArtifact,
     artifact_stem,
     find_engines,
-    load_artifact,
-    manifest_path,
     read_manifest,
 )
 from mvde.engines.backends import backend, backend_names
 from mvde.engines.base import Engine, EngineId, Support
 from mvde.engines.machine import cpu_features
-from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, MissingDependencyError
+from mvde.engines.opened import OpenedEngine, open_verified
+from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, ManifestError, MissingDependencyError
 from mvde.manifest import EngineManifest, Manifest
 from mvde.precision import Precision
 from mvde.records import NOT_MEASURED
@@ -97,19 +96,20 @@ def find(
     return _only(_for_this_machine(find_engines(name, resolution, folder=root, batch=batch)), "any")
 
 
-def load_engine(source: str | Path | EngineArtifact) -> tuple[Engine, EngineManifest]:
+def load_engine(source: str | Path | EngineArtifact | OpenedEngine) -> tuple[Engine, EngineManifest]:
     """Engine and its manifest, after comparing hashes, library version, CPU and graph with what it was built for.
+
+    The bytes that were hashed are those that run: what becomes of the files afterwards does not matter. An engine that
+    :func:`~mvde.engines.opened.open_verified` opened in another process is not read again.
 
     Raises :class:`HashMismatchError` or :class:`IncompatibleEngineError` with the reason and the command that mends it.
     """
-    artifact = load_artifact(Path(source) if isinstance(source, (str, Path)) else source.path)
-    manifest, path = artifact.manifest, artifact.path
-    if not isinstance(manifest, EngineManifest):
-        raise ArtifactError(f"{path} is an ONNX graph, not an engine; build one: mvde build {path}")
-    check_machine(manifest, str(path.parent))
-    check_graph(manifest, path.parent)
-    check_proved(manifest, path.parent)
-    return backend(manifest.engine.backend).load(path, manifest), manifest
+    opened = source if isinstance(source, OpenedEngine) else open_verified(_path_of(source))
+    manifest, folder = opened.manifest, opened.path.parent
+    check_machine(manifest, str(folder))
+    check_graph(manifest, folder)
+    check_proved(manifest, folder)
+    return backend(manifest.engine.backend).load(opened), manifest
 
 
 def check_machine(manifest: EngineManifest, where: str) -> None:
@@ -132,13 +132,15 @@ def check_graph(manifest: EngineManifest, folder: Path) -> None:
     """Raise :class:`IncompatibleEngineError` for an engine in ``folder`` whose model was exported anew since.
 
     The graph is looked for in ``export/`` beside ``engines/``. A robot carries engines without graphs; there is nothing
-    to compare then.
+    to compare then, nor where what lies there is no manifest.
     """
     stem = artifact_stem(manifest.name, manifest.resolution, manifest.batch)
     graph = folder.resolve().parent.parent / EXPORT_DIR / f"{stem}.onnx"
-    if not manifest_path(graph).is_file():
+    try:
+        found = read_manifest(graph)
+    except ManifestError:
         return
-    if read_manifest(graph).file.sha256 != manifest.engine.onnx_sha256:
+    if found.file.sha256 != manifest.engine.onnx_sha256:
         raise IncompatibleEngineError(
             f"{folder} was built from another graph than {graph}, which was exported since; "
             f"build it again: {build_command(manifest)}"
@@ -219,6 +221,10 @@ def _only(matches: Sequence[EngineArtifact], wanted: str) -> EngineArtifact:
     raise ArtifactError(
         f"several engines match {wanted!r}: {listed}; say which with --res, --batch, --name, an engine id or a path"
     )
+
+
+def _path_of(source: str | Path | EngineArtifact) -> Path:
+    return Path(source) if isinstance(source, (str, Path)) else source.path
 
 
 def _looks_like_id(text: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,7 +18,16 @@ from mvde.export.exporter import Exporter, GraphRequest, LocalExporter, ModelFac
 from mvde.export.progress import Progress, no_progress
 from mvde.export.torch_graph import DEFAULT_OPSET, import_export_packages
 from mvde.files import staged_write
-from mvde.manifest import GraphManifest, InputSpec, OutputSpec, SourceRecord, installed_versions
+from mvde.manifest import (
+    NAME_RULE,
+    UNITS,
+    GraphManifest,
+    InputSpec,
+    OutputSpec,
+    SourceRecord,
+    installed_versions,
+    is_model_name,
+)
 from mvde.parity import check, compare_depth, merge_reports
 from mvde.records import GraphParity
 from mvde.resolution import check_resolution
@@ -60,8 +68,8 @@ class _ExportRun:
             raise UsageError(f"opset {self.opset} cannot be exported; use one of {', '.join(map(str, OPSETS))}")
         if self.batch < 1:
             raise UsageError(f"the batch must be at least 1, but got {self.batch}")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise UsageError(f"the name {self.name!r} cannot be a file name; use letters, digits, '.', '-' and '_'")
+        if not is_model_name(self.name):
+            raise UsageError(f"the name {self.name!r} cannot be a file name; use {NAME_RULE}")
         if self.photos is not None and not self.photos:
             raise UsageError("no photograph was given for the parity check; leave the argument out to use the samples")
 
@@ -179,12 +187,11 @@ def _manifest(
     run: _ExportRun, resolution: tuple[int, int], written: WrittenGraph, parity: GraphParity
 ) -> GraphManifest:
     decoder = run.facts.config.decoder
-    unit = "m" if run.depth_kind == "metric" else "relative"
     return GraphManifest(
         name=run.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         inputs=(InputSpec("image", (run.batch, *resolution, 3), "uint8", "BHWC", "RGB"),),
-        outputs=(OutputSpec("depth", (run.batch, *resolution), "float32", unit),),
+        outputs=(OutputSpec("depth", (run.batch, *resolution), "float32", UNITS[run.depth_kind]),),
         normalization=run.facts.normalization,
         patch_size=run.facts.patch_size,
         grid=run.grid(resolution),

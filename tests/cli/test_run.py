@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,9 +61,11 @@ def test_a_folder_gives_a_set_of_files_per_photograph(robot: Path) -> None:
     assert len(list((robot / "results").iterdir())) == 6
 
 
-def test_relative_depth_is_not_called_millimetres(robot: Path) -> None:
-    manifest = next((robot / "engines").rglob("engine.json"))
-    manifest.write_text(manifest.read_text().replace('"depth_kind": "metric"', '"depth_kind": "relative"'))
+def test_relative_depth_is_not_called_millimetres(robot: Path, edit_manifest: Callable[..., None]) -> None:
+    def make_relative(plain: dict[str, Any]) -> None:
+        plain["depth_kind"], plain["outputs"][0]["unit"] = "relative", "relative"
+
+    edit_manifest(next((robot / "engines").rglob("engine.json")), make_relative)
     assert cli.execute(["run", "photos/a.png"]) == 0
     assert sorted(path.name for path in (robot / "depth").iterdir()) == ["a.depth.jpg", "a.depth.npy", "a.stats.npz"]
     expected = DepthRuntime.load("fp32").infer(np.asarray(Image.open("photos/a.png"))).depth

@@ -1,6 +1,7 @@
 // An engine's folder made for a test: a manifest and a file that agree, until the test spoils one of them.
 #pragma once
 
+#include "session/digest.hpp"
 #include "session/sha256.hpp"
 
 #include <cstdlib>
@@ -22,6 +23,14 @@ inline std::string with(std::string text, const std::string &from, const std::st
     if (at == std::string::npos || text.find(from, at + 1) != std::string::npos) std::abort();
     return text.replace(at, from.size(), to);
 }
+
+// The text with the digest that it should state, if it ends in one.
+inline std::string stamped(std::string text) {
+    const std::size_t at = mvde::internal::digest_at(text);
+    return at == std::string::npos ? text : text.replace(at, 64, mvde::internal::digest_of(text, at));
+}
+
+constexpr const char *kDigestKey = R"(, "digest": "0000000000000000000000000000000000000000000000000000000000000000"})";
 
 // What a manifest says of an engine that was measured, and of one that was not.
 constexpr const char *kMeasured =
@@ -49,17 +58,17 @@ inline std::string common_keys(const std::string &kind, const std::string &file,
 }
 
 inline std::string graph_manifest(const std::string &content) {
-    return common_keys("onnx", "tiny-32x48.onnx", content) + R"(, "parity": )" + kGraphParity + "}\n";
+    return stamped(common_keys("onnx", "tiny-32x48.onnx", content) + R"(, "parity": )" + kGraphParity + kDigestKey + "\n");
 }
 
 inline std::string manifest(const std::string &content) {
-    return common_keys("engine", "engine.blob", content) + R"(, "parity": {"reference": "the fp32 graph",
+    return stamped(common_keys("engine", "engine.blob", content) + R"(, "parity": {"reference": "the fp32 graph",
     "tolerance": {"mean_rel": 0.001, "p99_rel": 0.01, "patch_mean": 0.001}, "export": )" +
-           kGraphParity + ", " + kMeasured + R"(},
+                   kGraphParity + ", " + kMeasured + R"(},
   "engine": {"id": "openvino:fp32", "backend": "openvino", "precision": "fp32", "executed_precision": "fp32",
     "device": "a CPU", "library_version": "1.2.3", "cpu_features": [], "options": {"INFERENCE_NUM_THREADS": 1},
-    "onnx_sha256": ""}
-})";
+    "onnx_sha256": ""})" +
+                   kDigestKey);
 }
 
 // A folder ROOT/engines/tiny under the system's temporary files, removed at the end.
@@ -78,8 +87,10 @@ public:
     Folder(const Folder &) = delete;
     Folder &operator=(const Folder &) = delete;
 
+    // Gives a manifest the digest that fits it.
     void write(const std::string &name, const std::string &text) const {
-        std::ofstream(path / name, std::ios::binary) << text;
+        std::ofstream(path / name, std::ios::binary)
+            << (std::filesystem::path(name).extension() == ".json" ? stamped(text) : text);
     }
     void spoil(const std::string &from, const std::string &to) const {
         write("engine.json", with(manifest(content), from, to));

@@ -1,16 +1,20 @@
 // A backend for tests of the session: it stands beside the test's program as libmvde_openvino.so, says that it is 1.2.3,
-// computes in fp32, and its depth is 0.5 m + the mean of the colours / 64. Of a blob that begins with "broken" it says so,
-// and one that begins with "homeless" finds no device. A frame whose first byte is 255 fails; one whose second byte is 255
+// computes in fp32, and its depth is 0.5 m + the mean of the colours / 64, and 1 m more for each "+" that its blob contains
+// while a frame runs: it keeps the blob as a real library does. Of a blob that begins with "broken" it says so,
+// and one that begins with "homeless" finds no device. It refuses to load where
+// numbers are not written as in C. A frame whose first byte is 255 fails; one whose second byte is 255
 // takes 200 ms. Frames run in a thread of the engine's own, as with a real library.
 #include "session/backend.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -19,7 +23,8 @@ namespace {
 class Engine {
 public:
     explicit Engine(const mvde_backend_request &request)
-        : images(static_cast<std::size_t>(request.height * request.width * 3)),
+        : content_(reinterpret_cast<const char *>(request.content), request.size_bytes),
+          images(static_cast<std::size_t>(request.height * request.width * 3)),
           depth(static_cast<std::size_t>(request.height * request.width)), thread_([this] { serve(); }) {}
 
     ~Engine() {
@@ -71,10 +76,12 @@ private:
 
     void run() {
         if (images[1] == 255) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        const auto num_more = static_cast<float>(std::count(content_.begin(), content_.end(), '+'));
         for (std::size_t i = 0; i < depth.size(); ++i)
-            depth[i] = 0.5F + static_cast<float>(images[3 * i] + images[3 * i + 1] + images[3 * i + 2]) / 192.0F;
+            depth[i] = 0.5F + num_more + static_cast<float>(images[3 * i] + images[3 * i + 1] + images[3 * i + 2]) / 192.0F;
     }
 
+    const std::string_view content_;
     std::mutex mutex_;
     std::condition_variable changed_;
     State state_ = State::idle;
@@ -89,12 +96,19 @@ std::int32_t fail(mvde_status status, const char *text, mvde_backend_message *me
 const char *library_version() { return "1.2.3"; }
 
 std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
+    std::ostringstream number;
+    number << 2026 << ' ' << 0.5;  // as OpenVINO writes its version into a blob
+    char in_c[16];
+    std::snprintf(in_c, sizeof in_c, "%.1f", 0.5);
+    if (number.str() != "2026 0.5" || std::string(in_c) != "0.5")
+        return fail(MVDE_ERROR_INCOMPATIBLE, "numbers are grouped", message);
+    std::istringstream words(std::string(reinterpret_cast<const char *>(request->content), request->size_bytes));
     std::string content;
-    std::ifstream(request->path) >> content;
+    words >> content;
     if (content == "broken") return fail(MVDE_ERROR_INCOMPATIBLE, "the blob is broken", message);
     if (content == "homeless") return fail(MVDE_ERROR_NO_DEVICE, "there is no device", message);
     auto *engine = new Engine(*request);
-    *loaded = {engine, engine->images.data(), engine->depth.data(), nullptr, "fp32", "a thread"};
+    *loaded = {engine, engine->images.data(), engine->depth.data(), nullptr, "fp32", "a thread", 1};
     return MVDE_OK;
 }
 

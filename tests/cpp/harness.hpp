@@ -1,7 +1,10 @@
 // A test is a function that registers itself; an executable runs all of its own and says which check failed where.
 #pragma once
 
+#include <clocale>
 #include <cstdio>
+#include <locale>
+#include <string>
 #include <vector>
 
 namespace harness {
@@ -32,6 +35,21 @@ inline int run_all() {
         std::printf("%s %s\n", num_failures() == before ? "ok    " : "FAILED", test.name);
     }
     return num_failures() ? 1 : 0;
+}
+
+// Numbers as German programs write them, 2.026,5; no locale of the system's is needed.
+struct GermanNumbers : std::numpunct<char> {
+    char do_thousands_sep() const override { return '.'; }
+    char do_decimal_point() const override { return ','; }
+    std::string do_grouping() const override { return "\3"; }
+};
+
+// All tests, and once more in a program with German numbers, which must see the same.
+inline int run_all_and_in_german() {
+    const int in_c = run_all();
+    std::locale::global(std::locale(std::locale(), new GermanNumbers));
+    std::setlocale(LC_ALL, "de_DE.UTF-8");  // where the system has it
+    return run_all() | in_c;
 }
 
 }  // namespace harness

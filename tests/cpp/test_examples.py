@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,10 +191,18 @@ def test_the_example_in_c_gives_pythons_bits(examples: Path, engine: Path, tmp_p
     assert refused.stderr.startswith(b"infer_c: there is no manifest ")
 
 
+def turn_shapes(told: dict[str, Any]) -> None:
+    """Height and width exchanged throughout a manifest."""
+    told["inputs"][0]["shape"], told["outputs"][0]["shape"] = [1, 128, 96, 3], [1, 128, 96]
+    told["grid"].reverse()
+
+
 @pytest.mark.parametrize(
     "damage", ["truncated", "one bit", "foreign blob", "lying shapes", "foreign manifest", "no manifest"]
 )
-def test_a_damaged_engine_is_refused_in_one_line(examples: Path, engine: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_engine_is_refused_in_one_line(
+    examples: Path, engine: Path, tmp_path: Path, damage: str, edit_manifest: Callable[..., None]
+) -> None:
     copy = Path(shutil.copytree(engine, tmp_path / engine.name))
     blob, manifest = copy / "engine.blob", copy / "engine.json"
     content = bytearray(blob.read_bytes())
@@ -205,11 +213,9 @@ def test_a_damaged_engine_is_refused_in_one_line(examples: Path, engine: Path, t
         blob.write_bytes(content)
     elif damage == "foreign blob":
         blob.write_bytes(b"<?xml" + bytes(4096))
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "file": vars(file_record(blob))}))
+        edit_manifest(manifest, lambda told: told.update(file=vars(file_record(blob))))
     elif damage == "lying shapes":
-        told = json.loads(manifest.read_text())
-        told["inputs"][0]["shape"], told["outputs"][0]["shape"] = [1, 128, 96, 3], [1, 128, 96]
-        manifest.write_text(json.dumps({**told, "grid": told["grid"][::-1]}))
+        edit_manifest(manifest, turn_shapes)
     elif damage == "foreign manifest":
         manifest.write_text('{"kind": "something else"}')
     else:

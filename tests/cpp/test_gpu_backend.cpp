@@ -170,4 +170,4 @@ TEST(a_version_compatible_plan_runs_in_later_versions_of_its_major) {
     }
 }
 
-int main() { return harness::run_all(); }
+int main() { return harness::run_all_and_in_german(); }

@@ -18,7 +18,7 @@ const std::string kGood = engine_folder::manifest("content");
 // The message that refuses the text, or "" where it is accepted.
 std::string refusal(const std::string &text) {
     try {
-        parse_manifest(text, "engine.json");
+        parse_manifest(engine_folder::stamped(text), "engine.json");
         return "";
     } catch (const Refused &error) {
         CHECK(error.status == MVDE_ERROR_MANIFEST);
@@ -32,7 +32,9 @@ void expect(const std::string &text, const std::string &words, int line) {
 }
 
 // The engine's manifest, which must be a good one.
-EngineManifest read(const std::string &text) { return std::get<EngineManifest>(parse_manifest(text, "engine.json")); }
+EngineManifest read(const std::string &text) {
+    return std::get<EngineManifest>(parse_manifest(engine_folder::stamped(text), "engine.json"));
+}
 
 #define EXPECT(text, words) expect(text, words, __LINE__)
 
@@ -158,6 +160,47 @@ TEST(escapes_are_read) {
     CHECK(repr(value) == "['\xc3\xa9\xf0\x9f\x98\x80\\n\"', -5.0, 12, True, None]");
 }
 
+TEST(a_manifest_ends_in_its_digest) {
+    const auto refusal_as_it_is = [](const std::string &text) -> std::string {
+        try {
+            return parse_manifest(text, "engine.json"), "";
+        } catch (const Refused &error) {
+            return error.what();
+        }
+    };
+    const std::string digest = kGood.substr(digest_at(kGood), 64), wrong = "its digest does not fit its content";
+    CHECK(refusal_as_it_is(kGood).empty());
+    const auto expect_in = [&](const std::string &text, const std::string &words, int line) {
+        const std::string message = refusal_as_it_is(text);
+        CHECK(message.find(words) != std::string::npos, "line %d: %s", line, message.c_str());
+    };
+    expect_in(with(kGood, "\"opset\": 20", "\"opset\": 21"), wrong, __LINE__);
+    expect_in(with(kGood, ", \"digest\": \"" + digest + "\"", ""), "the key digest is missing; export or build", __LINE__);
+    expect_in(with(kGood, digest, std::string(64, 'A')), wrong, __LINE__);
+    expect_in(with(kGood, "\"" + digest + "\"", "1"), wrong, __LINE__);
+    expect_in(kGood + "\n", wrong, __LINE__);
+    for (std::size_t i = 0; i < kGood.size(); ++i) {
+        std::string text = kGood;
+        text[i] = static_cast<char>(text[i] ^ 1 << i % 8);
+        CHECK(!refusal_as_it_is(text).empty(), "byte %zu", i);
+    }
+}
+
+TEST(names_are_no_paths_and_sizes_have_bounds) {
+    for (const char *name : {"../x", "a b", ".x", "-x", "a/b", "a\\\"", "", "\u00e9"})
+        EXPECT(with(kGood, "\"tiny\"", std::string("\"") + name + "\""),
+               "but expected letters, digits, '.', '-' and '_', at");
+    EXPECT(with(kGood, "\"tiny\"", "\"" + std::string(129, 'a') + "\""), "at most 128");
+    CHECK(refusal(with(kGood, "\"tiny\"", "\"" + std::string(128, 'a') + "\"")).empty());
+    EXPECT(with(kGood, "\"depth\"", "\"a b\""), "outputs[0].name is 'a b', but expected letters");
+    EXPECT(with(kGood, "\"BHWC\"", "\"BCHW\""), "inputs[0].layout is 'BCHW', but expected BHWC");
+    EXPECT(with(kGood, "\"RGB\"", "\"BGR\""), "inputs[0].colour is 'BGR', but expected RGB");
+    EXPECT(with(kGood, "\"unit\": \"m\"", "\"unit\": \"mm\""), "outputs[0].unit is 'mm', but expected m");
+    EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 65537, 48, 3]"), "sides up to 65536 and at most 1073741824 pixels in a call");
+    EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 65536, 65536, 3]"), "at most 1073741824 pixels in a call");
+    EXPECT(with(kGood, "[0.5, 4]", "[0.5, 1e30]"), "depth_range_m is (0.5, 1e+30), but expected at most 1e+09");
+}
+
 TEST(foreign_and_newer_files_are_refused) {
     EXPECT("{}", "is not a manifest of mvde: it has no schema_version");
     EXPECT("[1]", "is not a manifest of mvde");
@@ -208,4 +251,4 @@ TEST(every_truncation_and_every_changed_byte_is_survived) {
         }
 }
 
-int main() { return harness::run_all(); }
+int main() { return harness::run_all_and_in_german(); }

@@ -14,7 +14,7 @@ import pytest
 from mvde import native
 from mvde.artifact import read_manifest
 from mvde.errors import ManifestError
-from mvde.manifest import EngineManifest
+from mvde.manifest import EngineManifest, with_digest
 from mvde.precision import Precision
 from mvde.records import (
     CalibrationRecord,
@@ -35,6 +35,7 @@ from mvde.schema import to_json_types
 pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")
 
 MANIFEST_ERROR = -11  # MVDE_ERROR_MANIFEST
+CASES = json.loads((Path(__file__).parents[1] / "data" / "manifest_cases.json").read_text(encoding="utf-8"))
 WRONG_VALUES = [None, True, -1, 2.5, "text", ["text"], {"text": 1}]
 
 REPORT = ParityReport(0.1, 0.001, 0.01, 0.2, 3, {"mean": 0.1})
@@ -77,16 +78,18 @@ def full(tmp_path_factory: pytest.TempPathFactory, write_engine: Callable[..., E
 
 
 @pytest.fixture
-def refusals(tmp_path: Path, write_engine: Callable[..., EngineManifest]) -> Callable[[Any], tuple[str, str]]:
-    """The words that refuse a manifest, of Python and of libmvde; empty where it is read."""
+def refusals_of_bytes(
+    tmp_path: Path, write_engine: Callable[..., EngineManifest]
+) -> Callable[[bytes], tuple[str, str]]:
+    """The words that refuse the content of a manifest, of Python and of libmvde; empty where it is read."""
     folder = tmp_path / "engine"
     write_engine(folder)
     (folder / "more").write_bytes((folder / "engine.plan").read_bytes())
     library = ctypes.CDLL(str(native.library_path()))
     library.mvde_last_error.restype = ctypes.c_char_p
 
-    def refuse(plain: Any) -> tuple[str, str]:
-        (folder / "engine.json").write_text(json.dumps(plain))
+    def refuse(content: bytes) -> tuple[str, str]:
+        (folder / "engine.json").write_bytes(content)
         try:
             read_manifest(folder / "engine.json")
             python = ""
@@ -97,6 +100,12 @@ def refusals(tmp_path: Path, write_engine: Callable[..., EngineManifest]) -> Cal
         return python, library.mvde_last_error().decode() if status == MANIFEST_ERROR else ""
 
     return refuse
+
+
+@pytest.fixture
+def refusals(refusals_of_bytes: Callable[[bytes], tuple[str, str]]) -> Callable[[Any], tuple[str, str]]:
+    """The same of plain JSON, whose digest fits."""
+    return lambda plain: refusals_of_bytes(with_digest(json.dumps(plain)).encode())
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -152,3 +161,45 @@ def test_both_refuse_the_same_manifests_of_graphs_with_the_same_words(full, refu
     graph = as_graph(full)
     small = {key: value for key, value in graph.items() if key != "lowering"}
     assert check_refusals(graph, spoiled(small), refusals) > 200
+
+
+def as_changed(text: str, case: dict[str, Any]) -> bytes:
+    """A manifest's content after the change that a case names, under a digest that fits where there can be one."""
+    if "set" in case:
+        plain, ((*parents, key), value) = json.loads(text), case["set"]
+        inside(plain, tuple(parents))[key] = value
+        return with_digest(json.dumps(plain, ensure_ascii=False)).encode()
+    replaced = text.replace(*case["replace"])
+    try:
+        return with_digest(replaced).encode()
+    except ManifestError:  # not even JSON
+        return replaced.encode()
+
+
+def test_both_have_the_same_verdict_on_hostile_and_odd_manifests(write_engine, refusals_of_bytes, tmp_path):
+    text = write_engine(tmp_path / "engine").to_json()
+    for case in CASES:
+        python, libmvde = refusals_of_bytes(as_changed(text, case))
+        assert (bool(python), bool(libmvde)) == (case["verdict"] == "refused",) * 2, (case["name"], python, libmvde)
+
+
+def test_both_refuse_a_manifest_without_a_digest_or_with_a_wrong_one_in_the_same_words(
+    write_engine, refusals_of_bytes, tmp_path
+):
+    text = write_engine(tmp_path / "engine").to_json()
+    plain = json.loads(text)
+    digest = plain.pop("digest")
+    wrong = [json.dumps(plain), json.dumps({"digest": digest, **plain}), json.dumps({**plain, "digest": 1})]
+    wrong += [text.replace("tiny", "tinx"), text.replace(digest, digest.upper()), text + " "]
+    for content in wrong:
+        python, libmvde = refusals_of_bytes(content.encode())
+        assert "digest" in python
+        assert libmvde == python
+
+
+def test_no_flipped_bit_is_read_by_libmvde(write_engine, refusals_of_bytes, tmp_path):
+    content = write_engine(tmp_path / "engine").to_json().encode()
+    assert refusals_of_bytes(content) == ("", "")
+    for at in range(len(content)):
+        damaged = content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :]
+        assert all(refusals_of_bytes(damaged)), (at, content[at - 20 : at + 20])

@@ -97,7 +97,7 @@ def test_a_failed_build_leaves_the_older_engine(
     build.build_engine(source, FP32, images, root=tmp_path / "engines")
     before = _snapshot(tmp_path / "engines")
 
-    def fail(backend: OpenVinoBackend, path: Path, manifest: Any) -> Any:
+    def fail(backend: OpenVinoBackend, opened: Any) -> Any:
         raise failure
 
     monkeypatch.setattr(OpenVinoBackend, "load", fail)

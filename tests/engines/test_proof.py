@@ -13,6 +13,7 @@ import pytest
 from mvde.artifact import GraphArtifact, load_engine_artifact, write_manifest
 from mvde.engines import build, proof
 from mvde.engines.base import BuildOptions, EngineId, Graph
+from mvde.engines.opened import OpenedEngine
 from mvde.engines.openvino.backend import OpenVinoBackend
 from mvde.engines.openvino.engine import OpenVinoEngine
 from mvde.engines.store import load_engine
@@ -123,8 +124,8 @@ def test_a_rebuild_that_drifts_keeps_none(
 ) -> None:
     load, gains = OpenVinoBackend.load, _gains(1.0, 1.0, 1.01)
 
-    def drifting(backend: OpenVinoBackend, path: Path, manifest: object) -> object:
-        engine, gain = load(backend, path, manifest), next(gains)
+    def drifting(backend: OpenVinoBackend, opened: OpenedEngine) -> object:
+        engine, gain = load(backend, opened), next(gains)
         infer = engine.infer
         engine.infer = lambda images: infer(images) * np.float32(gain)
         return engine

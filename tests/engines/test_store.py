@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,14 +72,17 @@ def test_an_engine_that_would_compute_in_another_precision_is_refused(engine_cop
         store.load_engine(engine_copy)
 
 
-def test_an_engine_of_an_older_export_is_refused(tmp_path: Path, build_tiny: Callable[..., Path]) -> None:
+def test_an_engine_of_an_older_export_is_refused(
+    tmp_path: Path, build_tiny: Callable[..., Path], edit_manifest: Callable[..., None]
+) -> None:
     blob = build_tiny(tmp_path) / "engine.blob"
     store.load_engine(blob)
     graph = tmp_path / "export" / "tiny-32x48.json"
-    content = graph.read_text().replace(read_manifest(graph).file.sha256, "1" * 64)
-    graph.write_text(content)
+    edit_manifest(graph, lambda plain: plain["file"].update(sha256="1" * 64))
     with pytest.raises(IncompatibleEngineError, match="was built from another graph"):
         store.load_engine(blob)
+    graph.write_text('{"a": 1}')
+    store.load_engine(blob)  # what is no manifest says nothing of the graph
     graph.unlink()
     store.load_engine(blob)  # a robot carries the engine alone
 
@@ -188,3 +192,24 @@ def test_an_engine_that_was_measured_on_another_gpu_is_refused(
     measured_on(gpu="Orin", compute_capability="8.7")
     with pytest.raises(IncompatibleEngineError, match=r"measured on Orin, 8\.7, .* NVIDIA L4, 8\.9; .*mvde prove"):
         store.load_engine(engine_copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CACHE_DIR", "{folder}/cache"),
+        ("NUM_STREAMS", "{folder}"),
+        ("NUM_STREAMS", True),
+        ("NUM_STREAMS", ["1"]),
+        ("PERFORMANCE_HINT", "LATENCY\n"),
+        ("linear_layers", "products"),
+    ],
+)
+def test_options_that_mvde_does_not_set_never_reach_the_library(
+    engine_copy: Path, tmp_path: Path, name: str, value: Any
+) -> None:
+    given = value.format(folder=tmp_path) if isinstance(value, str) else value
+    _rewrite(engine_copy, options={**load_engine_artifact(engine_copy).manifest.engine.options, name: given})
+    with pytest.raises(IncompatibleEngineError, match=f"its manifest states the option '?{name}"):
+        store.load_engine(engine_copy)
+    assert not (tmp_path / "cache").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 from mvde import cli
-from mvde.artifact import GraphArtifact, load_engine_artifact
-from mvde.errors import OutputError, UsageError
+from mvde.artifact import GraphArtifact, load_engine_artifact, manifest_path
+from mvde.errors import ManifestError, OutputError, UsageError
 from mvde.export.triton import write_repository
 from mvde.stats import depth_to_patch_stats
 
@@ -116,3 +117,18 @@ def test_the_command_line_writes_one(source: GraphArtifact, tmp_path: Path, caps
     assert cli.execute(["triton", str(source.path), "--out", str(tmp_path / "models")]) == 0
     assert "models/tiny: image" in capsys.readouterr().out
     assert (tmp_path / "models" / "tiny" / "config.pbtxt").is_file()
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", 'x" }', "a/b", "", "x\n"])
+def test_a_name_that_is_a_path_or_breaks_the_configuration_is_refused(
+    source: GraphArtifact, tmp_path: Path, name: str, edit_manifest: Callable[..., None]
+) -> None:
+    outside = tmp_path / "x" / "kept"
+    outside.parent.mkdir()
+    outside.write_text("another folder's")
+    edit_manifest(manifest_path(source.path), lambda plain: plain.update(name=name))
+    assert cli.execute(["triton", str(source.path), "--out", str(tmp_path / "in" / "models")]) == 1
+    assert outside.read_text() == "another folder's"
+    assert not (tmp_path / "in").exists()
+    with pytest.raises(ManifestError, match=r"name is .*, but expected letters, digits"):
+        dataclasses.replace(source.manifest, name=name)

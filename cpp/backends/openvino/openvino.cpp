@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <locale>
 #include <memory>
 #include <set>
 #include <string>
@@ -31,7 +32,6 @@ ov::Core &shared_core() {
 }
 
 struct Engine {
-    ov::Tensor blob;  // a map of the file, which holds the weights of the compiled model
     ov::CompiledModel compiled;
     ov::Tensor images, depth;
     ov::InferRequest request;
@@ -97,6 +97,7 @@ void add_attention(const std::string &kind) {
 void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::element::Type type, const ov::Shape &shape) {
     if (port.get_element_type() == type && port.get_partial_shape() == ov::PartialShape(shape)) return;
     std::ostringstream message;
+    message.imbue(std::locale::classic());
     message << "its " << what << " is " << port.get_element_type() << " " << port.get_partial_shape()
             << ", but its manifest states " << type << " " << shape;
     throw std::runtime_error(message.str());
@@ -108,8 +109,9 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     for (std::size_t i = 0; i < request.num_options; ++i)
         if (std::string(request.options[i].name) == "MVDE_ATTENTION") add_attention(request.options[i].value);
         else options[request.options[i].name] = std::string(request.options[i].value);
-    engine->blob = ov::read_tensor_data(request.path);
-    engine->compiled = shared_core().import_model(engine->blob, kDevice, options);
+    // The compiled model uses weights where they lie in the blob. The library takes no tensor that it could not write.
+    const ov::Tensor blob(ov::element::u8, {request.size_bytes}, const_cast<std::uint8_t *>(request.content));
+    engine->compiled = shared_core().import_model(blob, kDevice, options);
     engine->executed_precision = executed_precision(engine->compiled);
     if (engine->compiled.inputs().size() != 1 || engine->compiled.outputs().empty())
         throw std::runtime_error("it has not one input and an output");
@@ -138,7 +140,8 @@ std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *load
     try {
         Engine *engine = load_engine(*request).release();
         *loaded = {engine,  engine->images.data<std::uint8_t>(), engine->depth.data<float>(),
-                   nullptr, engine->executed_precision.c_str(),  "OpenVINO request on the CPU"};
+                   nullptr, engine->executed_precision.c_str(),  "OpenVINO request on the CPU",
+                   1};
         return MVDE_OK;
     } catch (const std::exception &error) {
         return fail(MVDE_ERROR_INCOMPATIBLE, error.what(), message);

@@ -24,6 +24,8 @@ std::size_t num_stats(const mvde_backend_request &request) {
 mvde_backend_request kept(mvde_backend_request request, const std::vector<std::int32_t> &stats) {
     request.path = request.input_name = request.output_name = nullptr;
     request.options = nullptr;
+    request.content = nullptr;
+    request.size_bytes = 0;
     request.num_options = 0;
     request.columns = request.rows = {};
     request.stats = stats.data();
@@ -92,7 +94,7 @@ void Engine::infer_device(cudaStream_t stream) {
 }
 
 mvde_backend_engine Engine::view() {
-    return {this, images_.host(), depth_.host(), patch_stats_.host(), nullptr, execution_.c_str()};
+    return {this, images_.host(), depth_.host(), patch_stats_.host(), nullptr, execution_.c_str(), 0};
 }
 
 void Engine::run_engine(cudaStream_t stream) {

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -49,15 +48,6 @@ bool has_option(const mvde_backend_request &request, const char *name) {
     return false;
 }
 
-std::vector<char> read_file(const char *path) {
-    std::ifstream stream(path, std::ios::binary | std::ios::ate);
-    std::vector<char> content(stream ? static_cast<std::size_t>(stream.tellg()) : 0);
-    stream.seekg(0);
-    stream.read(content.data(), static_cast<std::streamsize>(content.size()));
-    if (!stream) throw Failure(MVDE_ERROR_ARTIFACT, "it cannot be read");
-    return content;
-}
-
 }  // namespace
 
 struct Plan::Library {
@@ -75,8 +65,7 @@ struct Plan::Library {
         if (!runtime) refuse("no runtime can be made");
         // A version-compatible plan carries code of the library that wrote it; its hash has been compared.
         if (has_option(request, "version_compatible")) runtime->setEngineHostCodeAllowed(true);
-        const std::vector<char> plan = read_file(request.path);
-        engine.reset(runtime->deserializeCudaEngine(plan.data(), plan.size()));
+        engine.reset(runtime->deserializeCudaEngine(request.content, request.size_bytes));
         if (!engine) refuse("the plan cannot be read");
         context.reset(engine->createExecutionContext());
         if (!context) refuse("no execution context can be made");

@@ -259,7 +259,8 @@ MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* `engine_path` is the engine's folder, its file or its manifest. The manifest is read strictly, every file is compared
  * with its SHA-256, and an engine for another CPU, library version or graph is refused, with Python's words in
- * mvde_last_error(). `options` may be NULL. */
+ * mvde_last_error(). What was hashed is what runs: the files are read once, and what becomes of them afterwards does not
+ * matter. `options` may be NULL. A program whose global C++ locale groups digits has a classic one while the call lasts. */
 MVDE_API int32_t mvde_open(const char *engine_path, const mvde_session_options *options, mvde_session **session);
 
 /* Awaits a call that is inside and a frame that is in flight, whose results are lost. NULL is allowed. */

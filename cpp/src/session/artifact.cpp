@@ -1,13 +1,18 @@
 #include "session/artifact.hpp"
 
-#include "session/sha256.hpp"
+#include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <charconv>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
+#include <system_error>
+#include <thread>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace mvde::internal {
@@ -15,54 +20,78 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uintmax_t kMaxManifestBytes = 1 << 22;
+constexpr std::size_t kMaxManifestBytes = 1 << 24;
+constexpr int kMaxTries = 20;
+constexpr std::chrono::milliseconds kPatience(500), kPause(3);
 
 std::string read_text(const fs::path &path) {
-    std::error_code error;
-    const std::uintmax_t size = fs::file_size(path, error);
-    std::ifstream stream(path, std::ios::binary);
-    if (error || !stream) {
-        if (!fs::exists(path))
-            throw Refused(MVDE_ERROR_MANIFEST, "there is no manifest " + path.string() +
+    const std::string where = path.string();
+    try {
+        return read_small(where, kMaxManifestBytes);
+    } catch (const std::system_error &error) {
+        if (error.code() == std::errc::no_such_file_or_directory)
+            throw Refused(MVDE_ERROR_MANIFEST, "there is no manifest " + where +
                                                    "; an artefact is a file and its manifest: copy both, or write them with "
                                                    "`mvde export` or `mvde build`");
-        throw Refused(MVDE_ERROR_MANIFEST, "cannot read the manifest " + path.string());
+        throw Refused(MVDE_ERROR_MANIFEST, "cannot read the manifest " + where + ": " + error.code().message());
+    } catch (const std::runtime_error &error) {
+        throw Refused(MVDE_ERROR_MANIFEST, "cannot read the manifest " + where + ": " + error.what());
     }
-    if (size > kMaxManifestBytes)
-        throw Refused(MVDE_ERROR_MANIFEST,
-                      path.string() + " has " + std::to_string(size) + " bytes: too large to be a manifest");
-    std::ostringstream text;
-    text << stream.rdbuf();
-    return text.str();
 }
 
 AnyManifest read_manifest(const fs::path &path) { return parse_manifest(read_text(path), path.string()); }
 
-std::string sha256_file(const fs::path &path) {
-    std::ifstream stream(path, std::ios::binary);
-    std::vector<char> chunk(1 << 20);
-    Sha256 digest;
-    while (stream) {
-        stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
-        digest.update(chunk.data(), static_cast<std::size_t>(stream.gcount()));
-    }
-    if (!stream.eof()) throw Refused(MVDE_ERROR_ARTIFACT, "cannot read " + path.string() + ": " + std::strerror(errno));
-    return digest.hexadecimal();
-}
-
-void verify(const fs::path &path, const FileRecord &record, const std::string &command) {
+// The file's content, which is the one that the record describes.
+std::shared_ptr<const SealedFile> verified(const fs::path &path, const FileRecord &record, const std::string &command) {
     const auto refuse = [&](const std::string &message) { throw Refused(MVDE_ERROR_HASH, path.string() + message); };
-    if (!fs::is_regular_file(path))
-        refuse(", which its manifest describes, is missing; copy it too or run `" + command + "` again");
-    const auto size_bytes = static_cast<std::int64_t>(fs::file_size(path));
+    const auto check_is_there = [&] {
+        std::error_code error;
+        if (!fs::is_regular_file(path, error) && (!error || error == std::errc::no_such_file_or_directory))
+            refuse(", which its manifest describes, is missing; copy it too or run `" + command + "` again");
+    };
+    check_is_there();
+    std::shared_ptr<const SealedFile> content;
+    try {
+        content = sealed_file(path.string());
+    } catch (const Refused &) {
+        check_is_there();  // it may have been replaced by one of another name just now
+        throw;
+    }
+    const auto size_bytes = static_cast<std::int64_t>(content->size_bytes());
     if (size_bytes != record.size_bytes)
         refuse(" has " + std::to_string(size_bytes) + " bytes, but its manifest states " +
                std::to_string(record.size_bytes) + " (truncated, or replaced?); copy it again or run `" + command +
                "` again");
-    const std::string actual = sha256_file(path);
+    const std::string &actual = content->sha256();
     if (actual != record.sha256)
         refuse(" has SHA-256 " + actual.substr(0, 12) + "…, but its manifest states " + record.sha256.substr(0, 12) +
                "…: it is not the file that was measured; copy it again or run `" + command + "` again");
+    return content;
+}
+
+// What tells one state of a folder's files from the next; hidden ones are a writer's that is not done.
+using Stamps = std::map<std::string, std::tuple<ino_t, std::int64_t, std::int64_t, off_t>>;
+
+Stamps stamps_of(const fs::path &folder) {
+    Stamps stamps;
+    std::error_code error;
+    for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+        const std::string name = entry->path().filename().string();
+        struct stat about;
+        if (name[0] != '.' && ::stat(entry->path().c_str(), &about) == 0)
+            stamps[name] = {about.st_ino, about.st_mtim.tv_sec, about.st_mtim.tv_nsec, about.st_size};
+    }
+    return stamps;
+}
+
+// Whether the files are others than before; waits a moment for a writer that is half way through.
+bool has_changed(const fs::path &folder, const Stamps &before) {
+    const auto until = std::chrono::steady_clock::now() + kPatience;
+    while (stamps_of(folder) == before) {
+        if (std::chrono::steady_clock::now() >= until) return false;
+        std::this_thread::sleep_for(kPause);
+    }
+    return true;
 }
 
 // The features that this CPU's description in /proc/cpuinfo lists (x86 and Arm name the line differently).
@@ -89,8 +118,14 @@ bool is_version(const std::string &version, const std::string &recorded) {
 // The numbers of a version, as far as it has some.
 std::vector<int> numbers_of(const std::string &version) {
     std::vector<int> numbers;
-    std::istringstream words(version);
-    for (int number; words >> number; words.get()) numbers.push_back(number);
+    const char *at = version.data(), *const end = at + version.size();
+    for (int number = 0; at < end; ++at) {
+        const auto read = std::from_chars(at, end, number);
+        if (read.ec != std::errc()) break;
+        numbers.push_back(number);
+        at = read.ptr;
+        if (at == end) break;
+    }
     return numbers;
 }
 
@@ -114,29 +149,48 @@ std::string joined(const std::vector<std::string> &texts) {
     return all;
 }
 
-}  // namespace
-
-Artifact load_artifact(const std::string &path) {
+// The engine, by what manifest and files are now.
+Artifact load_once(const std::string &path, const fs::path &where) {
     const fs::path given(path);
-    if (!fs::exists(given))
-        throw Refused(MVDE_ERROR_ARTIFACT, "there is no engine at " + path + "; `mvde build` writes engines to engines/");
-    const bool is_folder = fs::is_directory(given);
-    fs::path where = is_folder ? given / "engine.json" : given;
-    where.replace_extension(".json");
     const AnyManifest any = read_manifest(where);
     const Manifest &manifest = common(any);
     const auto *engine = std::get_if<EngineManifest>(&any);
     const fs::path file = where.parent_path() / manifest.file.name;
-    if (!is_folder && given.extension() != ".json" && given.filename() != manifest.file.name)
+    if (!fs::is_directory(given) && given.extension() != ".json" && given.filename() != manifest.file.name)
         throw Refused(MVDE_ERROR_HASH,
                       where.string() + " describes " + manifest.file.name + ", not " + given.filename().string());
     const std::string command = engine ? "mvde build" : "mvde export";
-    verify(file, manifest.file, command);
-    for (const FileRecord &record : manifest.companions) verify(where.parent_path() / record.name, record, command);
+    auto content = verified(file, manifest.file, command);
+    for (const FileRecord &record : manifest.companions) verified(where.parent_path() / record.name, record, command);
     if (!engine)
         throw Refused(MVDE_ERROR_ARTIFACT,
                       file.string() + " is an ONNX graph, not an engine; build one: mvde build " + file.string());
-    return {file.string(), where.parent_path().string(), *engine};
+    return {file.string(), where.parent_path().string(), *engine, std::move(content)};
+}
+
+}  // namespace
+
+Artifact load_artifact(const std::string &path) {
+    const fs::path given(path);
+    std::error_code error;
+    const fs::file_status status = fs::status(given, error);
+    if (!fs::exists(status)) {
+        if (status.type() == fs::file_type::none)
+            throw Refused(MVDE_ERROR_ARTIFACT, "cannot read " + path + ": " + error.message());
+        throw Refused(MVDE_ERROR_ARTIFACT, "there is no engine at " + path + "; `mvde build` writes engines to engines/");
+    }
+    fs::path where = fs::is_directory(status) ? given / "engine.json" : given;
+    where.replace_extension(".json");
+    const fs::path folder = where.has_parent_path() ? where.parent_path() : fs::path(".");
+    for (int i = 1; i < kMaxTries; ++i) {
+        const Stamps before = stamps_of(folder);
+        try {
+            return load_once(path, where);
+        } catch (const Refused &refused) {
+            if (refused.status != MVDE_ERROR_HASH || !has_changed(folder, before)) throw;
+        }
+    }
+    return load_once(path, where);
 }
 
 void check_cpu(const Artifact &artifact) {

@@ -3,7 +3,9 @@
 
 #include "session/backend.hpp"
 #include "session/manifest.hpp"
+#include "session/sealed_file.hpp"
 
+#include <memory>
 #include <string>
 
 namespace mvde::internal {
@@ -12,9 +14,11 @@ struct Artifact {
     std::string path;    // of the engine's file
     std::string folder;  // that it lies in, without a slash at the end
     EngineManifest manifest;
+    std::shared_ptr<const SealedFile> content;  // of the engine's file, which is not read again
 };
 
-// The engine at `path` (its folder, file or manifest) after comparing every file with its manifest. Throws Refused.
+// The engine at `path` (its folder, file or manifest) after comparing every file with its manifest. Where they differ and
+// somebody is replacing the engine meanwhile, manifest and files are read again. Throws Refused.
 Artifact load_artifact(const std::string &path);
 
 // Throws Refused where this CPU lacks what the engine was built for, or its graph was exported anew since.

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define MVDE_BACKEND_VERSION 2
+#define MVDE_BACKEND_VERSION 3
 #define MVDE_BACKEND_ENTRY "mvde_backend_entry"
 
 extern "C" {
@@ -17,9 +17,12 @@ struct mvde_backend_option {
     const char *name, *value;
 };
 
-// An engine to load, and what a session does around it. Pointers are valid during the call.
+// An engine to load, and what a session does around it. Pointers are valid during the call, `content` as long as the
+// engine that keeps it.
 struct mvde_backend_request {
-    const char *path;
+    const char *path;  // what errors call it; it is not read again, since it may have been replaced
+    const std::uint8_t *content;  // its bytes, which were compared with the manifest's hash
+    std::size_t size_bytes;
     const mvde_backend_option *options;
     std::size_t num_options;
     const char *input_name, *output_name;
@@ -42,6 +45,7 @@ struct mvde_backend_engine {
     const float *stats;  // [batch, patches, num_stats] of the depth inside `target`; NULL: libmvde computes them
     const char *executed_precision;  // what the library says it computes in; NULL: it was fixed when the engine was built
     const char *execution;  // how a frame runs, in a few words
+    std::int32_t keeps_content;  // 1: it needs the request's `content` until `close`
 };
 
 // The GPU that engines run on.

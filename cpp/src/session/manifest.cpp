@@ -1,5 +1,6 @@
 #include "session/manifest.hpp"
 
+#include "session/digest.hpp"
 #include "session/records.hpp"
 
 namespace mvde::internal {
@@ -105,6 +106,19 @@ std::optional<Json> taken(Json &object, std::string_view key) {
     return std::nullopt;
 }
 
+void check_digest(const std::optional<Json> &stated, std::string_view text, const std::string &where) {
+    const std::string rewrite = "run `mvde info --rewrite-digest " + where + "`";
+    if (!stated)
+        refuse(where + ": the key digest is missing; export or build the artefact again, or after an edit by hand " +
+               rewrite);
+    const std::size_t at = digest_at(text);
+    if (at == std::string_view::npos || stated->text != digest_of(text, at))
+        refuse(where +
+               ": its digest does not fit its content: it was damaged, or edited by hand; copy it again, or after an "
+               "edit " +
+               rewrite);
+}
+
 }  // namespace
 
 std::string Manifest::stem() const {
@@ -129,6 +143,7 @@ AnyManifest parse_manifest(std::string_view text, const std::string &where) {
     if (version->kind != Json::Kind::integer || version->integer != kSchemaVersion)
         refuse(where + " has schema_version " + repr(*version) + ", but this mvde reads " + std::to_string(kSchemaVersion) +
                "; upgrade mvde, or export or build the artefact again");
+    check_digest(taken(plain, "digest"), text, where);
     const std::optional<Json> kind = taken(plain, "kind");
     if (!kind) refuse(where + ": the key kind is missing; export or build the artefact again");
     if (kind->text == "onnx") {

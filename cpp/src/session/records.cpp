@@ -2,10 +2,15 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <set>
+#include <string>
 #include <string_view>
 
 namespace mvde::internal {
 namespace {
+
+constexpr std::int64_t kMaxSide = 1 << 16, kMaxPixels = 1 << 30;  // so that no product of sizes overflows anywhere
+constexpr double kMaxDepth = 1e9;
 
 // ---- whether the values of a record fit together: its __post_init__ in Python
 
@@ -21,13 +26,22 @@ std::string tuple(const std::vector<std::int64_t> &sizes) {
     return out + (sizes.size() == 1 ? ",)" : ")");
 }
 
+// Whether a text may be part of a path, of a command line and of another program's configuration as it is.
+bool is_name(const std::string &text, std::size_t max_length) {
+    constexpr const char *kLettersAndDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_";
+    return !text.empty() && text.size() <= max_length && std::string_view(".-_").find(text[0]) == std::string_view::npos &&
+           text.find_first_not_of(kLettersAndDigits) == std::string::npos;
+}
+
+void check_name(const std::string &name, const std::string &where, const std::string &key) {
+    expect(is_name(name, 128), where, key.c_str(), repr(name), "letters, digits, '.', '-' and '_', at most 128");
+}
+
 void check_file(const Json &value, const std::string &where) {
     const std::string &name = value.find("name")->text, &sha256 = value.find("sha256")->text;
     const std::int64_t size_bytes = value.find("size_bytes")->integer;
-    const bool is_bare = !name.empty() && name != "." && name != ".." &&
-                         name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
     const bool is_hash = sha256.size() == 64 && sha256.find_first_not_of("0123456789abcdef") == std::string::npos;
-    expect(is_bare, where, "file.name", repr(name), "a bare file name");
+    expect(is_name(name, 255), where, "file.name", repr(name), "a bare file name");
     expect(is_hash, where, "file.sha256", repr(sha256), "64 hexadecimal digits");
     expect(size_bytes >= 0, where, "file.size_bytes", std::to_string(size_bytes), "a size in bytes");
 }
@@ -47,6 +61,47 @@ void check_shapes(const Json &manifest, const std::string &where) {
     expect(is_positive, where, "shape", shapes + "]", "positive sizes");
     const std::vector<std::int64_t> shape = shape_of(manifest.find("inputs")->items[0]);
     expect(shape.size() == 4 && shape[3] == 3, where, "inputs[0].shape", tuple(shape), "[B, H, W, 3]");
+    const bool has_sides = std::all_of(shape.begin(), shape.end(), [](std::int64_t side) { return side <= kMaxSide; });
+    expect(has_sides && shape[0] * shape[1] * shape[2] <= kMaxPixels, where, "inputs[0].shape", tuple(shape),
+           "sides up to 65536 and at most 1073741824 pixels in a call");
+}
+
+void expect_text(const Json &record, const std::string &prefix, const char *key, const char *expected,
+                 const std::string &where) {
+    const std::string &text = record.find(key)->text;
+    expect(text == expected, where, (prefix + key).c_str(), repr(text), expected);
+}
+
+void check_tensors(const Json &manifest, const std::string &where) {
+    const Json &input = manifest.find("inputs")->items[0];
+    check_name(input.find("name")->text, where, "inputs[0].name");
+    expect_text(input, "inputs[0].", "dtype", "uint8", where);
+    expect_text(input, "inputs[0].", "layout", "BHWC", where);
+    expect_text(input, "inputs[0].", "colour", "RGB", where);
+    const std::vector<std::int64_t> shape = shape_of(input), wanted(shape.begin(), shape.begin() + 3);
+    const char *unit = manifest.find("depth_kind")->text == "metric" ? "m" : "relative";
+    const auto &outputs = manifest.find("outputs")->items;
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+        const std::string prefix = "outputs[" + std::to_string(i) + "].";
+        check_name(outputs[i].find("name")->text, where, prefix + "name");
+        expect_text(outputs[i], prefix, "dtype", "float32", where);
+        expect(shape_of(outputs[i]) == wanted, where, (prefix + "shape").c_str(), tuple(shape_of(outputs[i])),
+               tuple(wanted) + ", batch, height and width of the input");
+        expect_text(outputs[i], prefix, "unit", unit, where);
+    }
+}
+
+void check_stats(const Json &manifest, const std::string &where) {
+    const std::set<std::string> known{"mean", "var", "grad", "min", "max", "valid"};
+    std::set<std::string> named;
+    std::string all = "(";
+    bool are_known = !manifest.find("stats")->items.empty();
+    for (const Json &item : manifest.find("stats")->items) {
+        are_known = are_known && known.count(item.text) && named.insert(item.text).second;
+        all += (all.size() > 1 ? ", " : "") + repr(item.text);
+    }
+    all += manifest.find("stats")->items.size() == 1 ? ",)" : ")";
+    expect(are_known, where, "stats", all, "some of mean, var, grad, min, max, valid, each once");
 }
 
 void check_grid(const Json &manifest, const std::string &where) {
@@ -66,15 +121,19 @@ void check_manifest(const Json &value, const std::string &where) {
     const std::string &depth_kind = value.find("depth_kind")->text;
     expect(depth_kind == "metric" || depth_kind == "relative", where, "depth_kind", repr(depth_kind),
            "one of metric, relative");
+    check_name(value.find("name")->text, where, "name");
     check_shapes(value, where);
+    check_tensors(value, where);
     check_grid(value, where);
+    check_stats(value, where);
     const Json *num_flops = value.find("num_flops");
     if (num_flops && num_flops->kind == Json::Kind::integer)
         expect(num_flops->integer > 0, where, "num_flops", std::to_string(num_flops->integer), "a positive number");
     const auto &range = value.find("depth_range_m")->items;
     const double low_m = range[0].number(), high_m = range[1].number();
-    expect(0.0 <= low_m && low_m < high_m, where, "depth_range_m", "(" + repr(low_m) + ", " + repr(high_m) + ")",
-           "0 <= min < max");
+    const std::string stated = "(" + repr(low_m) + ", " + repr(high_m) + ")";
+    expect(0.0 <= low_m && low_m < high_m, where, "depth_range_m", stated, "0 <= min < max");
+    expect(high_m <= kMaxDepth, where, "depth_range_m", stated, "at most 1e+09");
 }
 
 // ---- the records

@@ -141,6 +141,8 @@ void Session::load_engine(const mvde_session_options &session) {
     for (const auto &[name, value] : record.options) options.push_back({name.c_str(), value.c_str()});
     const ResizePlan plan = plan_of(resizer_.get());
     const mvde_backend_request request{artifact_.path.c_str(),
+                                       artifact_.content->data(),
+                                       artifact_.content->size_bytes(),
                                        options.data(),
                                        options.size(),
                                        manifest.input.name.c_str(),
@@ -176,6 +178,7 @@ void Session::load_engine(const mvde_session_options &session) {
                                                    " here; build it again: " + "mvde build --engine " + record.id);
     }
     engine_ = loaded;
+    if (!engine_.keeps_content) artifact_.content.reset();
 }
 
 std::int64_t Session::num_stats() const {

@@ -2,6 +2,7 @@
 #include "error.hpp"
 #include "forks.hpp"
 #include "handles.hpp"
+#include "session/classic_numbers.hpp"
 #include "session/session.hpp"
 
 #include <cstdio>
@@ -76,6 +77,7 @@ int32_t mvde_open(const char *engine_path, const mvde_session_options *options, 
     if (options) chosen = *options;
     if (const int32_t status = check_options(chosen)) return status;
     try {
+        const ClassicNumbers classic;
         *session = sessions().add(std::make_unique<Session>(engine_path, chosen));
         return *session ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "1024 sessions are open: close one first");
     } catch (const Refused &error) {

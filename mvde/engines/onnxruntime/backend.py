@@ -14,7 +14,8 @@ from mvde.errors import MissingDependencyError
 from mvde.precision import Precision
 
 if TYPE_CHECKING:
-    from mvde.manifest import EngineManifest, Manifest
+    from mvde.engines.opened import OpenedEngine
+    from mvde.manifest import Manifest
     from mvde.records import DeviceRecord, EngineRecord
 
 _SETTINGS = (Setting("provider", "cpu, cuda or tensorrt; the best there is by default"),)
@@ -98,11 +99,11 @@ class OnnxRuntimeBackend:
         """None: what its products reach says less of the CPU than OpenVINO's."""
         return None
 
-    def load(self, path: Path, manifest: EngineManifest) -> Engine:
-        """The engine at ``path``."""
+    def load(self, opened: OpenedEngine) -> Engine:
+        """The engine over the bytes that were opened."""
         from mvde.engines.onnxruntime.engine import load
 
-        return load(path, manifest)
+        return load(opened)
 
 
 ONNXRUNTIME: Backend = OnnxRuntimeBackend()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
 from mvde.engines.machine import cpu_name
 from mvde.engines.onnxruntime.providers import Provider, available_providers, provider_options
-from mvde.engines.onnxruntime.session import SessionSettings, library_version, open_session
+from mvde.engines.onnxruntime.session import SessionSettings, library_version, open_in_memory, open_session
 from mvde.engines.process import ProcessGuard
+from mvde.engines.stored_options import check_stored
 from mvde.errors import BackendError, IncompatibleEngineError
 from mvde.precision import Precision
 
@@ -18,9 +19,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mvde.manifest import EngineManifest
+    from mvde.engines.opened import OpenedEngine
 
 NAME = "onnxruntime"
+
+
+_OPTIONS = {
+    "provider": "|".join(Provider),
+    "num_threads": "[0-9]{1,4}",
+    "allow_spinning": "0|1",
+    "mem_pattern": "0|1",
+    "optimization": "basic|extended|all",
+}
+"""What a build and its tuning set, with the values."""
 
 
 class OnnxRuntimeEngine:
@@ -61,16 +72,19 @@ class OnnxRuntimeEngine:
             self._session = None
 
 
-def load(path: Path, manifest: EngineManifest) -> OnnxRuntimeEngine:
-    """The engine at ``path``, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
+def load(opened: OpenedEngine) -> OnnxRuntimeEngine:
+    """The engine that was opened, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
+    path, manifest = opened.path, opened.manifest
     record = manifest.engine
+    check_stored(record.options, _OPTIONS, str(path))
     provider = _provider_name(record.options)
     if provider not in available_providers():
         raise IncompatibleEngineError(
             f"{path} was built for ONNX Runtime's {provider} provider, which the installed package lacks; "
             f"install 'mvde[onnxruntime-gpu]' or build it again: mvde build --engine {record.id}"
         )
-    session = open_graph(path, record.options, record.precision)
+    settings = _settings(path, record.options, record.precision, graph_sha256=opened.content.sha256)
+    session = open_in_memory(path, opened.content, opened.companions, settings)
     return OnnxRuntimeEngine(session, EngineInfo.of(manifest, device=record.device, library_version=library_version()))
 
 
@@ -96,12 +110,23 @@ def open_onnx(path: str | Path, num_threads: int | None = None) -> OnnxRuntimeEn
 
 
 def open_graph(path: Path, options: Mapping[str, Any], precision: Precision, profile_prefix: str | None = None) -> Any:
-    """Session of an engine's graph with the options of its manifest, among them those that tuning chose."""
+    """Session of a graph in a file with the options of an engine's manifest, among them those that tuning chose."""
+    return open_session(path, _settings(path, options, precision, profile_prefix))
+
+
+def _settings(
+    path: Path,
+    options: Mapping[str, Any],
+    precision: Precision,
+    profile_prefix: str | None = None,
+    graph_sha256: str | None = None,
+) -> SessionSettings:
+    """What the options say; the graph's file is hashed where the provider keeps a cache and the hash is not given."""
     provider = Provider(_provider_name(options))
     spinning, memory = options.get("allow_spinning"), options.get("mem_pattern")
-    settings = SessionSettings(
+    return SessionSettings(
         provider=provider.library_name,
-        provider_options=provider_options(provider, precision, path, library_version()),
+        provider_options=provider_options(provider, precision, path, library_version(), graph_sha256),
         num_threads=int(options["num_threads"]) if "num_threads" in options else None,
         optimization=options.get("optimization"),
         is_spinning=None if spinning is None else str(spinning) != "0",
@@ -109,7 +134,6 @@ def open_graph(path: Path, options: Mapping[str, Any], precision: Precision, pro
         takes_signed_int8=True,
         profile_prefix=profile_prefix,
     )
-    return open_session(path, settings)
 
 
 def _provider_name(options: Mapping[str, Any]) -> str:

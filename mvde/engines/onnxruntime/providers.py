@@ -49,11 +49,14 @@ def default_provider() -> Provider:
     return Provider.CUDA if Provider.CUDA in available_providers() and nvidia_gpus() else Provider.CPU
 
 
-def provider_options(provider: Provider, precision: Precision, graph: Path, version: str) -> dict[str, str]:
+def provider_options(
+    provider: Provider, precision: Precision, graph: Path, version: str, graph_sha256: str | None = None
+) -> dict[str, str]:
     """Options of a provider for a typed graph, in ONNX Runtime's own words; none for the CPU.
 
     TF32 is off for fp32, as in mvde's own engines. TensorRT may use the precisions that the graph has, and keeps what
     it built in a folder for this graph and this version of ONNX Runtime (the library itself compares GPU and TensorRT).
+    The file is hashed for it where ``graph_sha256`` is not given.
     """
     match provider:
         case Provider.CPU:
@@ -61,7 +64,7 @@ def provider_options(provider: Provider, precision: Precision, graph: Path, vers
         case Provider.CUDA:
             return {"use_tf32": "0"} if precision is Precision.FP32 else {}
         case Provider.TENSORRT:
-            folder = str(cache_folder(graph, version))
+            folder = str(cache_folder(graph_sha256 or sha256_file(graph), version))
             return {
                 **{f"trt_{name}_enable": "1" for name in _tensorrt_arithmetic(precision)},
                 "trt_engine_cache_enable": "1",
@@ -71,9 +74,9 @@ def provider_options(provider: Provider, precision: Precision, graph: Path, vers
             }
 
 
-def cache_folder(graph: Path, version: str) -> Path:
+def cache_folder(graph_sha256: str, version: str) -> Path:
     """Where TensorRT's engines of a graph are kept, made if it is not there; in the user's cache folder."""
-    digest = hashlib.sha256(f"{version} {sha256_file(graph)}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{version} {graph_sha256}".encode()).hexdigest()[:16]
     folder = tensorrt_cache_dir() / "onnxruntime" / digest
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mvde.engines.base import one_line
 from mvde.errors import BackendError, MissingDependencyError
 
+if TYPE_CHECKING:
+    from mvde.engines.sealed import SealedFile
+
 CPU_PROVIDER = "CPUExecutionProvider"
+_TENSORRT_PROVIDER = "TensorrtExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,16 @@ def open_session(
     model: Path | bytes,
     settings: SessionSettings = SessionSettings(),
     *,
+    external_data: Mapping[str, memoryview] | None = None,
     what: str = "",
     extra: str = "onnxruntime",
     purpose: str = "an onnxruntime engine",
 ) -> Any:
     """Session of a graph in a file or in memory, in ``onnxruntime``.
 
-    ``what`` is how errors call the graph (its path, unless something else is given), ``extra`` and ``purpose`` are what
-    a missing library is to be installed by and for.
+    ``external_data`` is what the files contain that a graph in memory names. ``what`` is how errors call the graph (its
+    path, unless something else is given), ``extra`` and ``purpose`` are what a missing library is to be installed by
+    and for.
 
     Raises :class:`BackendError` where the library refuses the graph or does not start the provider,
     :class:`MissingDependencyError` where it is not installed.
@@ -70,8 +77,12 @@ def open_session(
     named = what or str(model if isinstance(model, Path) else "a graph in memory")
     given = model if isinstance(model, bytes) else str(model)
     providers = [(settings.provider, dict(settings.provider_options))]
+    options = _session_options(library, settings)
     try:
-        session = library.InferenceSession(given, _session_options(library, settings), providers=providers)
+        if external_data:
+            names, contents = list(external_data), list(external_data.values())
+            options.add_external_initializers_from_files_in_memory(names, contents, [len(each) for each in contents])
+        session = library.InferenceSession(given, options, providers=providers)
     except Exception as error:  # the library's exceptions share no public base class
         raise BackendError(f"ONNX Runtime cannot load {named}: {one_line(error)}") from error
     running: list[str] = session.get_providers()
@@ -80,6 +91,24 @@ def open_session(
             f"ONNX Runtime could not start {settings.provider} for {named}; it offers {', '.join(running)} instead"
         )
     return session
+
+
+def open_in_memory(
+    path: Path, graph: SealedFile, external_data: Mapping[str, SealedFile], settings: SessionSettings
+) -> Any:
+    """Session of a graph and its external data as they were read from ``path``, of which nothing is read again.
+
+    Raises as :func:`open_session` does.
+    """
+    takes_memory = hasattr(onnxruntime_library().SessionOptions, "add_external_initializers_from_files_in_memory")
+    if not external_data or (takes_memory and settings.provider != _TENSORRT_PROVIDER):
+        files = {name: content.view() for name, content in external_data.items()}
+        return open_session(bytes(graph.view()), settings, external_data=files, what=str(path))
+    # Older libraries, and TensorRT's provider, read external data from files alone: from copies that are nobody else's.
+    with tempfile.TemporaryDirectory() as private:
+        for name, content in {path.name: graph, **external_data}.items():
+            (Path(private) / name).write_bytes(content.view())
+        return open_session(Path(private) / path.name, settings, what=str(path))
 
 
 def onnxruntime_library(extra: str = "onnxruntime", purpose: str = "an onnxruntime engine") -> Any:

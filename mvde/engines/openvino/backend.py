@@ -14,7 +14,8 @@ from mvde.errors import BackendError
 from mvde.precision import Precision
 
 if TYPE_CHECKING:
-    from mvde.manifest import EngineManifest, Manifest
+    from mvde.engines.opened import OpenedEngine
+    from mvde.manifest import Manifest
     from mvde.records import DeviceRecord, EngineRecord
 
 
@@ -92,11 +93,11 @@ class OpenVinoBackend:
 
         return product_chain(precision, size, count)
 
-    def load(self, path: Path, manifest: EngineManifest) -> Engine:
-        """The engine at ``path``."""
+    def load(self, opened: OpenedEngine) -> Engine:
+        """The engine over the bytes that were opened."""
         from mvde.engines.openvino.engine import load
 
-        return load(path, manifest)
+        return load(opened)
 
 
 OPENVINO: Backend = OpenVinoBackend()

@@ -14,12 +14,31 @@ from mvde.engines.machine import cpu_name
 from mvde.engines.openvino import attention
 from mvde.engines.openvino.library import DEVICE, executed_precision, library_version, openvino_library, shared_core
 from mvde.engines.process import ProcessGuard
+from mvde.engines.sealed import SealedFile
+from mvde.engines.stored_options import check_stored
 from mvde.errors import BackendError, IncompatibleEngineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mvde.manifest import EngineManifest
+    from mvde.engines.opened import OpenedEngine
+
+
+_SWITCH, _COUNT, _WORD = "YES|NO", "[0-9]{1,4}", "[A-Za-z0-9_]{1,32}"
+
+_OPTIONS = {
+    "PERFORMANCE_HINT": "LATENCY|THROUGHPUT",
+    "INFERENCE_PRECISION_HINT": _WORD,
+    "INFERENCE_NUM_THREADS": _COUNT,
+    "NUM_STREAMS": _COUNT,
+    "TBB_PARTITIONER": "STATIC|AUTO",
+    "ENABLE_CPU_PINNING": _SWITCH,
+    "ENABLE_HYPER_THREADING": _SWITCH,
+    "CPU_DENORMALS_OPTIMIZATION": _SWITCH,
+    "SNIPPETS_MODE": _WORD,
+    attention.OPTION: f"{attention.OURS}|{attention.LIBRARYS}",
+}
+"""What a build and its tuning set: everything that the library is given of a manifest, with its values."""
 
 
 class OpenVinoEngine:
@@ -74,14 +93,16 @@ class OpenVinoEngine:
             return self._compiled.create_infer_request()
 
 
-def load(path: Path, manifest: EngineManifest) -> OpenVinoEngine:
-    """The engine at ``path``, which :func:`mvde.engines.store.load_engine` has checked against this machine.
+def load(opened: OpenedEngine) -> OpenVinoEngine:
+    """The engine that was opened, which :func:`mvde.engines.store.load_engine` has checked against this machine.
 
     Raises :class:`IncompatibleEngineError` where the library refuses it, or computes in another precision than it did.
     """
+    path, manifest = opened.path, opened.manifest
     record = manifest.engine
+    options = checked_options(record.options, path)
     attention.require(shared_core(), record, library_version(), path)
-    compiled = import_blob(path, record.options)
+    compiled = import_blob(path, options, opened.content)
     executed = executed_precision(compiled)
     if executed != record.executed_precision:
         raise IncompatibleEngineError(
@@ -91,14 +112,24 @@ def load(path: Path, manifest: EngineManifest) -> OpenVinoEngine:
     return OpenVinoEngine(compiled, EngineInfo.of(manifest, device=cpu_name(), library_version=library_version()))
 
 
-def import_blob(path: Path, options: Mapping[str, Any]) -> Any:
-    """Compiled model that reads its weights from a memory map of the blob, so that they are not held twice.
+def checked_options(options: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """The options of a manifest for the engine at ``where``, each one that mvde sets.
 
-    The map is its ``blob``, which has to live as long as it does, and is private to the process instead of read-only,
-    since OpenVINO shares no array that cannot be written: base would take twice the time to load, and 385 MiB more.
+    Raises :class:`IncompatibleEngineError` for another one: ``CACHE_DIR``, say, makes the library write files.
+    """
+    check_stored(options, _OPTIONS, str(where))
+    return dict(options)
+
+
+def import_blob(path: Path, options: Mapping[str, Any], content: SealedFile | None = None) -> Any:
+    """Compiled model that reads its weights from a map of the blob's sealed content, so that they are not held twice.
+
+    Without ``content`` the file at ``path`` is read. The map is the model's ``blob``, which has to live as long as it
+    does, and is private to the process instead of read-only, since OpenVINO shares no array that cannot be written:
+    base would take twice the time to load, and 385 MiB more.
     """
     try:
-        blob = np.memmap(path, dtype=np.uint8, mode="c")
+        blob = (SealedFile(path) if content is None else content).array
         tensor = openvino_library().Tensor(blob, shared_memory=True)
         compiled = shared_core().import_model(tensor, DEVICE, attention.library_options(options))
         compiled.blob = blob

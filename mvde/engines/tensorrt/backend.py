@@ -23,7 +23,8 @@ from mvde.precision import LOWERED, Precision
 from mvde.records import DeviceRecord
 
 if TYPE_CHECKING:
-    from mvde.manifest import EngineManifest, Manifest
+    from mvde.engines.opened import OpenedEngine
+    from mvde.manifest import Manifest
     from mvde.records import EngineRecord
 
 ENGINE_FILE = "engine.plan"
@@ -146,12 +147,12 @@ class TensorRtBackend:
         """None: what a GPU reaches is not measured."""
         return None
 
-    def load(self, path: Path, manifest: EngineManifest) -> Engine:
-        """The plan at ``path`` on this machine's GPU."""
+    def load(self, opened: OpenedEngine) -> Engine:
+        """The plan on this machine's GPU."""
         from mvde.engines.tensorrt.engine import load
 
         api = load_api(self.name)
-        return load(api, checks.check_here(api, manifest.engine, path), path, manifest)
+        return load(api, checks.check_here(api, opened.manifest.engine, opened.path), opened)
 
     def _target(self, options: BuildOptions) -> _Target:
         """What a build is for. Raises what :mod:`~mvde.engines.tensorrt.checks` does for what cannot be."""

@@ -7,7 +7,6 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
 
     from mvde.cuda.gpu import Gpu
     from mvde.cuda.memory import CapturedGraph, CudaDevice, DeviceBuffer, PinnedArray
+    from mvde.engines.opened import OpenedEngine
     from mvde.engines.tensorrt.api import Api
-    from mvde.manifest import EngineManifest, Manifest
+    from mvde.manifest import Manifest
 
 
 class StatsKernel(Protocol):
@@ -280,15 +280,16 @@ class TensorRtEngine:
         check_dense(images)
 
 
-def load(api: Api, gpu: Gpu, path: Path, manifest: EngineManifest) -> TensorRtEngine:
-    """The plan at ``path`` on this machine's GPU.
+def load(api: Api, gpu: Gpu, opened: OpenedEngine) -> TensorRtEngine:
+    """The plan that was opened, on this machine's GPU.
 
     Raises :class:`IncompatibleEngineError` where the library refuses it, :class:`BackendError` where the GPU fails.
     """
     from mvde.cuda.memory import CudaDevice
 
     device = CudaDevice()
-    plan = load_plan(api, device, path, manifest)
+    manifest = opened.manifest
+    plan = load_plan(api, device, opened)
     kernel = _stats_kernel(device)
     statistics = "on the CPU: NVRTC is not installed" if kernel is None else "on the GPU"
     info = EngineInfo.of(manifest, device=str(gpu), library_version=api.version, options={"statistics": statistics})

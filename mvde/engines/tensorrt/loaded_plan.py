@@ -13,8 +13,9 @@ from mvde.files import atomic_write
 
 if TYPE_CHECKING:
     from mvde.cuda.memory import CudaDevice
+    from mvde.engines.opened import OpenedEngine
     from mvde.engines.tensorrt.api import Api
-    from mvde.manifest import EngineManifest, Manifest
+    from mvde.manifest import Manifest
 
 RUNTIME_CACHE_SUFFIX = ".runtime-cache"
 _DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
@@ -77,12 +78,16 @@ class LoadedPlan:
         self._runtime = None
 
 
-def load_plan(api: Api, device: CudaDevice, path: Path, manifest: EngineManifest) -> LoadedPlan:
-    """The plan at ``path``. Raises :class:`IncompatibleEngineError` with the library's reason where it is refused."""
+def load_plan(api: Api, device: CudaDevice, opened: OpenedEngine) -> LoadedPlan:
+    """The plan that was opened.
+
+    Raises :class:`IncompatibleEngineError` with the library's reason where it is refused.
+    """
     runtime = api.runtime()
+    path, manifest = opened.path, opened.manifest
     if manifest.engine.options.get("version_compatible"):
         runtime.engine_host_code_allowed = True  # such plans carry a small runtime of their own, as code
-    content = path.read_bytes()
+    content = bytes(opened.content.view())
     free_bytes = device.free_bytes()
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
