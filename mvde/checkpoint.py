@@ -71,8 +71,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
+    head: list[bytes | memoryview] = [struct.pack("<Q", len(text)), text]
+    parts = itertools.chain(head, (_bytes_of(tensors[name]) for name in names))
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
-        for part in itertools.chain([struct.pack("<Q", len(text)), text], (_bytes_of(tensors[name]) for name in names)):
+        for part in parts:
             digest.update(part)
             stream.write(part)
         stream.seek(8 + text.index(_ZEROS.encode(), text.index(f'"{_CHECKSUM}":"{_ZEROS}"'.encode())))
@@ -159,7 +161,7 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     import torch
 
     plain = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(plain.view(torch.uint8).numpy())
+    return plain.view(torch.uint8).numpy().data
 
 
 def _shape(tensors: Mapping[str, Tensor], key: str) -> str:

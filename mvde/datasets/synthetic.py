@@ -108,7 +108,7 @@ def shard_paths(root: Path, shard: int) -> tuple[Path, Path, Path, Path]:
 
 def frame_checksums(*parts: npt.NDArray[Any]) -> tuple[int, ...]:
     """CRC-32 of one frame's RGB, depth and intrinsics as they are stored: one flipped bit always changes it."""
-    return tuple(zlib.crc32(np.ascontiguousarray(part)) for part in parts)
+    return tuple(zlib.crc32(np.ascontiguousarray(part).data) for part in parts)
 
 
 def _shard_shapes(index: SyntheticIndex, shard: int) -> tuple[tuple[int, ...], ...]:
