@@ -143,7 +143,8 @@ def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | 
 def _end_with_the_parent() -> None:
     """Let the kernel kill this process as soon as its parent has ended, however that was, and do so now if it has.
 
-    The parent's end is the end of the line as well, but a child that traces does not look at it for minutes.
+    The parent's end is the end of the line as well, but a child that traces does not look at it for minutes. To the
+    kernel the parent is the thread that started this process: it has to stay until the graph is written.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux's; absent elsewhere
     if prctl is not None:
