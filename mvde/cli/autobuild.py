@@ -18,7 +18,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvde.child_process import ChildTraceback, how_it_ended, portable_error
+from mvde.child_process import ChildTraceback, end_with_the_parent, how_it_ended, portable_error
 from mvde.cli.terminal import say
 from mvde.errors import ArtifactError, BackendError
 
@@ -169,6 +169,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
 def _child(line: Connection, missing: MissingEngine, cpus: Sequence[int] | None) -> None:
     """The child: builds, and says how it went."""
     signal.signal(signal.SIGTERM, _interrupt)
+    end_with_the_parent()
     if cpus is not None:
         os.sched_setaffinity(0, cpus)
     try:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.child_process import ChildTraceback, how_it_ended, portable_error
+from mvde.child_process import ChildTraceback, end_with_the_parent, how_it_ended, portable_error
 from mvde.errors import BackendError
 from mvde.export.exporter import GraphRequest, LocalExporter, ModelFacts, WrittenGraph
 from mvde.export.progress import Progress, no_progress
@@ -108,6 +108,7 @@ def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | 
     """Answer, in the child, until the parent hangs up or an error has been passed on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which cleans up and ends this process
     signal.signal(signal.SIGTERM, _end_at_once)
+    end_with_the_parent()
     exporter = LocalExporter(load, checkpoint)
     try:
         while True:
