@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, Union
 
 from mvde.errors import ArtifactError, HashMismatchError, ManifestError
-from mvde.files import atomic_write, sha256_file
-from mvde.manifest import EngineManifest, FileRecord, GraphManifest, Manifest, manifest_from_bytes, with_digest
+from mvde.files import atomic_write, read_small, sha256_file
+from mvde.manifest import (
+    MAX_MANIFEST_BYTES,
+    EngineManifest,
+    FileRecord,
+    GraphManifest,
+    Manifest,
+    manifest_from_bytes,
+    with_digest,
+)
+from mvde.publish import content_name
 
 EXPORT_DIR = Path("export")
 ENGINE_DIR = Path("engines")
-
-_MAX_MANIFEST_BYTES = 16 << 20
-"""Manifests have some 10 kB, and 1 MB with every candidate of a long tuning; what is larger was never one."""
 
 M = TypeVar("M", bound=Manifest)
 M_co = TypeVar("M_co", bound=Manifest, covariant=True)
@@ -80,7 +85,7 @@ def read_manifest(path: Path) -> GraphManifest | EngineManifest:
     """
     where = path if path.suffix == ".json" else manifest_path(path)
     try:
-        content = _read_small(where)
+        content = read_small(where, MAX_MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise ManifestError(
             f"there is no manifest {where}; an artefact is a file and its manifest: copy both, or write them with "
@@ -98,25 +103,13 @@ def rewrite_digest(path: Path) -> GraphManifest | EngineManifest:
     """
     where = path if path.suffix == ".json" else manifest_path(path)
     try:
-        text = with_digest(_read_small(where).decode("utf-8"))
+        text = with_digest(read_small(where, MAX_MANIFEST_BYTES).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"cannot read the manifest {where}: {getattr(error, 'strerror', None) or error}") from error
     manifest = manifest_from_bytes(text.encode("utf-8"), str(where))
     with atomic_write(where) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return manifest
-
-
-def _read_small(path: Path) -> bytes:
-    """Content of a regular file, or one that a link leads to. Raises :class:`OSError`, and never waits for a writer."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:  # noqa: PTH123 - of a descriptor
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is not a regular file")
-        content = stream.read(_MAX_MANIFEST_BYTES + 1)
-    if len(content) > _MAX_MANIFEST_BYTES:
-        raise OSError(f"it has more than {_MAX_MANIFEST_BYTES} bytes")
-    return content
 
 
 def load_artifact(path: Path) -> AnyArtifact:
@@ -140,7 +133,9 @@ def read_artifact(path: Path) -> AnyArtifact:
     if path.suffix != ".json" and not _is_there(path):
         raise ArtifactError(f"there is no file {path}; `mvde export` writes ONNX files and `mvde build` writes engines")
     artifact = _unverified(path)
-    if path.suffix != ".json" and path.name != artifact.path.name:
+    file = artifact.manifest.file
+    names = {path.name, content_name(path.name, path.stem, file.sha256)}  # the latter where a replacement was cut off
+    if path.suffix != ".json" and file.name not in names:
         raise HashMismatchError(f"{manifest_path(path)} describes {artifact.path.name}, not {path.name}")
     return artifact
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
+import re
+import struct
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 METADATA_KEY = "mvde"
+
+_METADATA, _CHECKSUM = "__metadata__", "sha256"
+_ZEROS = "0" * 64
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,21 +51,53 @@ def write_checkpoint(path: Path, header: CheckpointHeader, tensors: Mapping[str,
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write contiguous ``tensors`` as they are to a safetensors file, all or nothing.
+    """Write ``tensors`` as they are to a safetensors file, all or nothing; equal ones give equal bytes.
 
-    Raises :class:`OutputError` where the file cannot be written, and leaves what stood there.
+    The metadata gets a key more, ``sha256``: that of the file with its own 64 digits as zeros. Raises
+    :class:`OutputError` where the file cannot be written, and leaves what stood there.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    # The library writes metadata in an order of its own for each process, and knows no checksum.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that every one is aligned
+    header: dict[str, Any] = {_METADATA: dict(sorted({**metadata, _CHECKSUM: _ZEROS}.items()))}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _dtype_name(tensor.dtype),
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    head: list[bytes | memoryview] = [struct.pack("<Q", len(text)), text]
+    parts = itertools.chain(head, (_bytes_of(tensors[name]) for name in names))
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        for part in parts:
+            digest.update(part)
+            stream.write(part)
+        stream.seek(8 + text.index(_ZEROS.encode(), text.index(f'"{_CHECKSUM}":"{_ZEROS}"'.encode())))
+        stream.write(digest.hexdigest().encode())
 
-    with atomic_write(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # safetensors makes files that only their owner can read
-        try:
-            save_file(dict(tensors), temporary, metadata=dict(metadata))
-        except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(str(error)) from error
-        temporary.chmod(mode)
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors that :func:`write_tensors` wrote, after comparing the file with its checksum.
+
+    Raises :class:`CheckpointError` for a file that cannot be read, is not whole, has no checksum or another one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+        _check_checksum(path, metadata)
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or save it again") from error
+    return metadata, tensors
 
 
 def read_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
@@ -65,18 +105,11 @@ def read_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
 
     Raises :class:`CheckpointError` for a file that is missing, truncated, or was not written by mvde.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; give a .safetensors file that mvde train wrote")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = _read_header(path, (file.metadata() or {}).get(METADATA_KEY))
-            return header, {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  (not a dict)
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or save it again") from error
+    metadata, tensors = read_tensors(path)
+    header = _read_header(path, metadata.get(METADATA_KEY))
+    return header, {key: tensor.float() for key, tensor in tensors.items()}
 
 
 def check_architecture(path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -91,6 +124,44 @@ def check_architecture(path: Path, stored: Mapping[str, Tensor], expected: Mappi
                 f"{path} is of another architecture: {key} is {there} in the file, but {here} in the model; "
                 f"use the configuration that the checkpoint was trained with"
             )
+
+
+def _check_checksum(path: Path, metadata: Mapping[str, str]) -> None:
+    """Raise :class:`CheckpointError` unless the file's content has the checksum that its metadata states."""
+    if _CHECKSUM not in metadata:
+        raise CheckpointError(
+            f"{path} states no checksum: another program wrote it, or an mvde from before there were checksums; "
+            "give a file that mvde train or DepthModel.save wrote"
+        )
+    stated = metadata[_CHECKSUM].encode()
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        length = stream.read(8)
+        header = stream.read(*struct.unpack("<Q", length))
+        key = f'"{_CHECKSUM}":"'.encode()
+        for part in (length, header.replace(key + stated, key + _ZEROS.encode(), 1)):
+            digest.update(part)
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    if digest.hexdigest().encode() != stated:
+        raise CheckpointError(
+            f"{path} has SHA-256 {digest.hexdigest()[:12]}…, but states {stated[:12].decode()}…: it was damaged "
+            "after it was written; copy it again, or go back to an older one"
+        )
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    """What safetensors calls a type: ``BF16`` for bfloat16."""
+    kind, bits = re.fullmatch("([a-z]+?)([0-9]*)", str(dtype).removeprefix("torch.")).groups()  # type: ignore[union-attr]
+    letters = {"float": "F", "bfloat": "BF", "int": "I", "uint": "U", "bool": "BOOL"}
+    return f"{letters[kind]}{bits}"
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    import torch
+
+    plain = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return plain.view(torch.uint8).numpy().data
 
 
 def _shape(tensors: Mapping[str, Tensor], key: str) -> str:

@@ -30,6 +30,9 @@ DEPTH_KINDS = ("metric", "relative")
 UNITS = {"metric": "m", "relative": "relative"}
 """The unit of an output by the kind of depth."""
 
+MAX_MANIFEST_BYTES = 16 << 20
+"""Manifests have some 10 kB, and 1 MB with every candidate of a long tuning; what is larger was never one."""
+
 MAX_NAME_LENGTH = 128
 """Of a model or tensor, in characters: with size, precision and suffix it still is the name of a file."""
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import os
+import shutil
+import signal
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mvde.artifact import GraphArtifact, artifact_stem, load_graph, write_manifest
+from mvde.artifact import AnyArtifact, GraphArtifact, artifact_stem, load_artifact, load_graph, write_manifest
 from mvde.files import file_record
 from mvde.manifest import GraphManifest, InputSpec, Normalization, OutputSpec, SourceRecord, with_digest
+from mvde.publish import publish
 from mvde.records import GraphParity, ParityReport
 
 OFFSET_M, GAIN_M = 0.5, 4.0
@@ -111,6 +118,75 @@ def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], object]], None
 def _write_plain(path: Path, plain: Any) -> None:
     text = json.dumps(plain)
     path.write_text(with_digest(text) if isinstance(plain, dict) else text, encoding="utf-8")
+
+
+@pytest.fixture
+def kill_when_publishing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], object]], list[int]]:
+    """Arms the next publication: it is killed before each of its steps in turn, and done in the end.
+
+    Each time a child process is killed in it, the check is called with the folder, which is put back afterwards. The
+    list that comes back fills with the numbers of those steps.
+    """
+
+    def arm(check: Callable[[Path], object]) -> list[int]:
+        import mvde.engines.build  # noqa: F401  (which takes the name over: before it is replaced)
+
+        killed: list[int] = []
+
+        def publish_and_die(staging: Path, folder: Path) -> None:
+            kept = staging.with_name(f"{staging.name}.kept")
+            for source, name in ((staging, "staging"), (folder, "folder")):
+                shutil.copytree(source, kept / name, ignore=shutil.ignore_patterns("*.tmp", "*.tmp.*"))
+            while not _publish_killed_before(len(killed) + 1, staging, folder):
+                killed.append(len(killed) + 1)
+                check(folder)
+                for target, name in ((staging, "staging"), (folder, "folder")):
+                    for path in target.iterdir():
+                        if path.is_file():
+                            path.unlink()
+                    shutil.copytree(kept / name, target, dirs_exist_ok=True)
+            shutil.rmtree(kept)
+
+        for module in ("mvde.publish", "mvde.engines.build"):
+            monkeypatch.setattr(f"{module}.publish", publish_and_die)
+        return killed
+
+    return arm
+
+
+def _publish_killed_before(step: int, staging: Path, folder: Path) -> bool:
+    """Whether a child process came to the end of a publication instead of being killed before that step of it."""
+    child = os.fork()
+    if child == 0:
+        steps = itertools.count(1)
+
+        def counted(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+            if next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        for name in ("replace", "rename", "link", "unlink"):
+            setattr(os, name, partial(counted, getattr(os, name)))
+        try:
+            publish(staging, folder)
+        finally:
+            os._exit(0 if sys.exc_info()[0] is None else 1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return status == 0
+
+
+@pytest.fixture(scope="session")
+def make_old() -> Callable[[Path], AnyArtifact]:
+    """Turns an artefact into a whole one of another content, as an older version may have been."""
+
+    def make(path: Path) -> AnyArtifact:
+        manifest = load_artifact(path).manifest
+        path.write_bytes(b"an older version")
+        write_manifest(dataclasses.replace(manifest, file=file_record(path), created="long ago"), path)
+        return load_artifact(path)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,10 @@ import pytest
 from mvde import artifact
 from mvde.artifact import GraphArtifact
 from mvde.errors import ArtifactError, HashMismatchError, ManifestError, OutputError
-from mvde.files import atomic_write, file_record, sha256_file, staged_write
+from mvde.files import atomic_write, file_record, sha256_file
 from mvde.manifest import EngineManifest, GraphManifest, Manifest, manifest_from_dict
 from mvde.precision import Precision
+from mvde.publish import staged_write
 from mvde.records import (
     CalibrationRecord,
     EngineParity,

@@ -17,6 +17,8 @@ from omegaconf import OmegaConf  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from mvde import checkpoint  # noqa: E402
+from mvde.checkpoint import write_tensors  # noqa: E402
 from mvde.config import Config, DecoderConfig, VitConfig, load_config  # noqa: E402
 from mvde.errors import (  # noqa: E402
     CheckpointError,
@@ -283,13 +285,25 @@ def test_pretrained_weights_are_those_of_the_directory(make: Callable[..., Depth
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "not a whole safetensors file"),
         (lambda path: path.write_bytes(b""), "not a whole safetensors file"),
         (lambda path: path.write_bytes(b"PK\x03\x04 a pickle in a zip"), "not a whole safetensors file"),
-        (lambda path: save_file(load_file(path), path), "holds no configuration of mvde"),
-        (lambda path: save_file(load_file(path), path, metadata={"mvde": "{"}), "not valid JSON"),
-        (lambda path: save_file(load_file(path), path, metadata={"mvde": "{}"}), "lacks config, tower, mean, std"),
+        (lambda path: save_file(load_file(path), path), "states no checksum"),
+        (lambda path: write_tensors(path, load_file(path), {}), "holds no configuration of mvde"),
+        (lambda path: write_tensors(path, load_file(path), {"mvde": "{"}), "not valid JSON"),
+        (lambda path: write_tensors(path, load_file(path), {"mvde": "{}"}), "lacks config, tower, mean, std"),
         (lambda path: _reconfigure(path, config={"vit": {"nmae": "x"}}), r"cannot use.*vit\.nmae"),
         (lambda path: _reconfigure(path, tower={}), "cannot use.*num_hidden_layers"),
     ],
-    ids=["missing", "truncated", "empty", "pickle", "foreign", "bad JSON", "empty metadata", "bad key", "no sizes"],
+    ids=[
+        "missing",
+        "truncated",
+        "empty",
+        "pickle",
+        "foreign",
+        "no configuration",
+        "bad JSON",
+        "empty metadata",
+        "bad key",
+        "no sizes",
+    ],
 )
 def test_a_damaged_checkpoint_is_refused(
     make: Callable[..., DepthModel], tmp_path: Path, damage: Callable[[Path], object], message: str
@@ -305,7 +319,7 @@ def test_a_damaged_checkpoint_is_refused(
 def _reconfigure(path: Path, **changed: object) -> None:
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["mvde"])
-    save_file(load_file(path), path, metadata={"mvde": json.dumps({**about, **changed})})
+    write_tensors(path, load_file(path), {"mvde": json.dumps({**about, **changed})})
 
 
 def test_weights_of_another_architecture_are_refused_by_name_and_shape(
@@ -331,7 +345,7 @@ def test_a_checkpoint_whose_tensors_are_not_those_of_its_configuration_is_refuse
         metadata = file.metadata()
     tensors = load_file(path)
     del tensors["backbone.layers.0.mlp.fc1.bias"]
-    save_file(tensors, path, metadata=metadata)
+    write_tensors(path, tensors, metadata)
     with pytest.raises(CheckpointError, match=r"backbone.layers.0.mlp.fc1.bias is absent in the file, but \(48,\)"):
         DepthModel.load(path)
 
@@ -355,11 +369,10 @@ def test_a_failed_write_leaves_the_old_checkpoint(
     model.save(path)
     before = path.read_bytes()
 
-    def full_disk(tensors: object, filename: Path, metadata: object) -> None:
-        filename.write_bytes(b"half")
+    def full_disk(tensor: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
+    monkeypatch.setattr(checkpoint, "_bytes_of", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         model.save(path)
     assert path.read_bytes() == before

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERBS = ("export", "lower", "build", "prove", "triton", "run", "bench", "eval", "train", "data", "info", "doctor")
-INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT or SIGTERM, as shells expect
+
+_received: list[int] = []
+"""Signals that asked this process to end."""
 
 
 def make_app() -> typer.Typer:
@@ -38,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit. ``arguments`` default to the process's own."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug, given = _take_debug(given)
+    _end_on_sigterm()
     sys.exit(execute(given, debug=debug))
 
 
@@ -77,9 +84,32 @@ def _report(error: Exception, debug: bool) -> int:
     return status
 
 
+def _end_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, so that what is half written is removed.
+
+    A process that was forked from this one is ended by it as if nothing had been said.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals belong to that one
+        return
+    leader = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() != leader:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        signal.signal(number, signal.SIG_IGN)  # a second one must not cut off the cleaning up
+        _received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def _interrupted() -> int:
-    print("mvde: interrupted; nothing was left half written", file=sys.stderr)
-    return INTERRUPTED
+    is_terminated = signal.SIGTERM in _received
+    what = "terminated" if is_terminated else "interrupted"
+    print(f"mvde: {what}; nothing was left half written", file=sys.stderr)
+    return TERMINATED if is_terminated else INTERRUPTED
 
 
 def _take_debug(arguments: list[str]) -> tuple[bool, list[str]]:

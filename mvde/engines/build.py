@@ -19,9 +19,10 @@ from mvde.engines.proof import LAYERS_FILE, Reference, measured_parity, prove_bu
 from mvde.engines.store import engine_folder, resolve
 from mvde.engines.tune import tuned_options
 from mvde.errors import UsageError
-from mvde.files import file_record, publish, scratch_folder
+from mvde.files import file_record, scratch_folder
 from mvde.manifest import EngineManifest
 from mvde.precision import Precision
+from mvde.publish import publish
 from mvde.records import ParityReport
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from mvde.export import verify
 from mvde.export.exporter import Exporter, GraphRequest, LocalExporter, ModelFacts, WrittenGraph
 from mvde.export.progress import Progress, no_progress
 from mvde.export.torch_graph import DEFAULT_OPSET, import_export_packages
-from mvde.files import staged_write
 from mvde.manifest import (
     NAME_RULE,
     UNITS,
@@ -29,6 +28,7 @@ from mvde.manifest import (
     is_model_name,
 )
 from mvde.parity import check, compare_depth, merge_reports
+from mvde.publish import staged_write
 from mvde.records import GraphParity
 from mvde.resolution import check_resolution
 from mvde.stats import DEFAULT_STATS

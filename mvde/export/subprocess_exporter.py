@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mvde.model import DepthModel
 
 _SECONDS_TO_END = 5.0
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 class SubprocessExporter:
@@ -122,6 +124,7 @@ def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | 
     """Answer, in the child, until the parent hangs up or an error has been passed on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which cleans up and ends this process
     signal.signal(signal.SIGTERM, _end_at_once)
+    _end_with_the_parent()
     exporter = LocalExporter(load, checkpoint)
     try:
         while True:
@@ -135,6 +138,19 @@ def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | 
     except Exception as error:  # noqa: BLE001 - the parent decides what becomes of it
         with contextlib.suppress(OSError):  # a parent that has gone asks no more
             line.send(("error", _portable(error), traceback.format_exc()))
+
+
+def _end_with_the_parent() -> None:
+    """Let the kernel kill this process as soon as its parent has ended, however that was, and do so now if it has.
+
+    The parent's end is the end of the line as well, but a child that traces does not look at it for minutes.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux's; absent elsewhere
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)
 
 
 def _end_at_once(number: int, frame: object) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mvde.artifact import EngineArtifact, GraphArtifact
 from mvde.errors import OutputError, UsageError
-from mvde.files import staged_write
 from mvde.manifest import EngineManifest, InputSpec, Manifest, OutputSpec
+from mvde.publish import staged_write
 
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}

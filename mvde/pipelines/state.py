@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from mvde.checkpoint import write_tensors
+from mvde.checkpoint import read_tensors, write_tensors
 from mvde.errors import CheckpointError
 from mvde.pipelines.optim import MovingAverage
 
@@ -89,10 +88,9 @@ def load_state(
 
 def _read(path: Path) -> tuple[_Header, dict[str, Tensor]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["mvde"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        metadata, tensors = read_tensors(path)
+        header = json.loads(metadata["mvde"])
+    except (CheckpointError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable training state: {error}; remove it to start afresh") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has the format {header.get('format')!r}; this version reads {FORMAT!r}")

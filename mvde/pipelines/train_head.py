@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from mvde.checkpoint import read_tensors, write_tensors
 from mvde.errors import CheckpointError, DatasetError, UsageError
-from mvde.files import atomic_write
 from mvde.heads.mlp import PatchStatsProjector
 from mvde.pipelines.optim import rate_factor_cosine
 
@@ -85,19 +83,17 @@ def save_head(head: PatchStatsProjector, path: Path) -> None:
     """Write the head as safetensors with its sizes in the metadata."""
     hidden, width = head.layers[0].out_features, head.layers[2].out_features
     sizes = {"num_stats": head.mean.shape[0], "token_width": width, "hidden_width": hidden}
-    with atomic_write(path) as temporary:
-        save_file(head.state_dict(), temporary, metadata={"mvde_head": json.dumps(sizes)})
+    write_tensors(path, head.state_dict(), {"mvde_head": json.dumps(sizes)})
 
 
 def load_head(path: str | Path) -> PatchStatsProjector:
     """The head that :func:`save_head` wrote; CheckpointError where the file is missing, damaged or another kind."""
     try:
-        with safe_open(path, framework="pt") as file:
-            sizes: dict[str, Any] = json.loads((file.metadata() or {})["mvde_head"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        metadata, tensors = read_tensors(Path(path))
+        sizes: dict[str, Any] = json.loads(metadata["mvde_head"])
         head = PatchStatsProjector(**sizes)
         head.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (CheckpointError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a head saved by mvde: {' '.join(str(error).split())}") from error
     return head.eval()
 

@@ -295,6 +295,30 @@ def test_a_real_ctrl_c_while_tracing_leaves_nothing(
         assert time.monotonic() < deadline, left
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_export_that_is_terminated_or_killed_while_tracing_leaves_no_process(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: int
+) -> None:
+    process = start()
+    while not (tmp_path / "export").exists():  # made when the child is asked for the graph
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (143 if number == signal.SIGTERM else -number)
+    if number == signal.SIGTERM:
+        assert err == "mvde: terminated; nothing was left half written\n"
+        assert list((tmp_path / "export").iterdir()) == []
+    deadline = time.monotonic() + 2
+    while left := [command for command in _group(process.pid) if "resource_tracker" not in command]:
+        assert time.monotonic() < deadline, left
+    if number == signal.SIGKILL:
+        again = start()
+        _, err = again.communicate(timeout=120)
+        assert again.returncode == 0, err
+        assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["tiny-32x32.json", "tiny-32x32.onnx"]
+
+
 def test_a_fresh_process_exports_without_loading_pytorch_itself(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

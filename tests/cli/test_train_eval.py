@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mvde import cli
-from mvde.datasets.synthetic import GENERATOR_VERSION
+from mvde.datasets.synthetic import GENERATOR_VERSION, frame_checksums, shard_paths
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
@@ -102,9 +102,11 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
     rgb = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
     depth_m = model.predict_depth(torch.from_numpy(rgb).permute(0, 3, 1, 2)).numpy()
     frames = tmp_path / "data"
-    np.save(frames / "rgb-00000.npy", rgb)
-    np.save(frames / "depth-00000.npy", np.round(2000 * depth_m).astype(np.uint16))  # twice as far, as f says
-    np.save(frames / "intrinsics-00000.npy", np.array([[32, 32, 16, 16]], np.float32))
+    depth_mm = np.round(2000 * depth_m).astype(np.uint16)  # twice as far, as f says
+    parts = (rgb, depth_mm, np.array([[32, 32, 16, 16]], np.float32))
+    checksums = np.array([frame_checksums(*(part[0] for part in parts))], np.uint32)
+    for path, values in zip(shard_paths(frames, 0), (*parts, checksums), strict=True):
+        np.save(path, values)
     index = {"seed": 0, "split": "train", "size": [32, 32], "count": 1, "shard_frames": 1024}
     (frames / "index.json").write_text(json.dumps({**index, "generator_version": GENERATOR_VERSION, "done": [1]}))
     found = []

@@ -18,7 +18,7 @@ import pytest
 from mvde import cli
 from mvde.datasets import synthetic
 from mvde.datasets.splits import Split
-from mvde.datasets.synthetic import SyntheticFrames, SyntheticIndex, generate, shard_paths
+from mvde.datasets.synthetic import SyntheticFrames, SyntheticIndex, frame_checksums, generate, shard_paths
 from mvde.errors import DatasetError, MissingDependencyError, OutputError, UsageError
 
 SIZE = (32, 48)
@@ -49,15 +49,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_folder(root: Path, count: int = 3, done: int = 3) -> Path:
     """Write a small folder in the format, without a renderer."""
     root.mkdir()
-    for path, values in zip(
-        shard_paths(root, 0),
-        (
-            np.zeros((count, 8, 6, 3), np.uint8),
-            np.full((count, 8, 6), 1234, np.uint16),
-            np.ones((count, 4), np.float32),
-        ),
-        strict=True,
-    ):
+    parts = (
+        np.zeros((count, 8, 6, 3), np.uint8),
+        np.full((count, 8, 6), 1234, np.uint16),
+        np.ones((count, 4), np.float32),
+    )
+    checksums = np.array([frame_checksums(*frame) for frame in zip(*parts, strict=True)], np.uint32)
+    for path, values in zip(shard_paths(root, 0), (*parts, checksums), strict=True):
         np.save(path, values)
     SyntheticIndex(seed=0, split=Split.TRAIN, size=(8, 6), count=count, done=[done]).write(root)
     return root
@@ -387,3 +385,22 @@ def test_the_command_refuses_wrong_usage_in_one_line(
     assert error.startswith("mvde: error: ")
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_no_flipped_bit_of_a_frame_is_read(tmp_path: Path, which: int) -> None:
+    root = write_folder(tmp_path / "d")
+    path = shard_paths(root, 0)[which]
+    content = path.read_bytes()
+    for at in range(128, len(content)):  # behind the header, whose values are compared with the index
+        path.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
+        frames = SyntheticFrames(root)
+        with pytest.raises(DatasetError, match=r"-00000\.npy is damaged: frame .* of it has CRC-32 .*copy it again"):
+            [frames.frame(number) for number in range(3)]
+
+
+def test_a_folder_without_checksums_is_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    shard_paths(root, 0)[3].unlink()
+    with pytest.raises(DatasetError, match=r"checksums-00000\.npy is missing"):
+        SyntheticFrames(root)

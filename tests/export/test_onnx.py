@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import resource
 import site
 import subprocess
@@ -210,8 +211,9 @@ def test_large_weights_go_into_a_companion_that_is_hashed(
 ) -> None:
     monkeypatch.setattr(save, "MAX_INLINE_BYTES", 10_000)
     (path,) = export_onnx(tiny_model, [RESOLUTION], tmp_path)
-    assert sorted(files(tmp_path)) == ["tiny-48x80.data", "tiny-48x80.json", "tiny-48x80.onnx"]
-    assert [record.name for record in load_graph(path).manifest.companions] == ["tiny-48x80.data"]
+    (companion,) = load_graph(path).manifest.companions
+    assert re.fullmatch(r"tiny-48x80\.[0-9a-f]{8}\.data", companion.name)
+    assert sorted(files(tmp_path)) == sorted([companion.name, "tiny-48x80.json", "tiny-48x80.onnx"])
     image = random_image()
     assert_same_depth(run_onnxruntime(path, image), torch_depth(tiny_model, image))
 
@@ -332,3 +334,22 @@ def test_traced_graph_keeps_no_hold_on_the_model(make_tiny_model: Callable[..., 
     del model
     gc.collect()
     assert [array().shape for array in memory if array() is not None] == []
+
+
+@pytest.mark.usefixtures("without_tracing")
+def test_an_export_killed_anywhere_leaves_the_old_or_the_new_graph(
+    tiny_model: DepthModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_old: Callable[[Path], object],
+    kill_when_publishing: Callable[..., list[int]],
+) -> None:
+    monkeypatch.setattr(save, "MAX_INLINE_BYTES", 10_000)  # with a companion that the graph names
+    (path,) = export_onnx(tiny_model, [RESOLUTION], tmp_path)
+    make_old(path)
+    found: list[str] = []
+    kill_when_publishing(lambda folder: found.append(load_graph(path).manifest.created))
+    export_onnx(tiny_model, [RESOLUTION], tmp_path)
+    assert found[0] == "long ago"
+    assert found[-1] != "long ago"
+    assert len(files(tmp_path)) == 3

@@ -135,6 +135,11 @@ def test_a_state_of_another_architecture_or_optimiser_is_refused(tiny_config: Ma
     with pytest.raises(CheckpointError, match="optimiser"):
         DepthTrainingPipeline(tiny_config(steps=2, optimizer="muon")).train(tmp_path)
     state = tmp_path / "state.safetensors"
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"not a readable training state: .* it was damaged"):
+        DepthTrainingPipeline(tiny_config(steps=2)).train(tmp_path)
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="not a readable training state"):
         DepthTrainingPipeline(tiny_config(steps=2)).train(tmp_path)

@@ -6,6 +6,7 @@ serialisation's. Here large tensors are streamed one by one into the place where
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from mvde.errors import BackendError
 from mvde.files import file_record
 from mvde.manifest import FileRecord
+from mvde.publish import content_name
 
 if TYPE_CHECKING:
     import onnx
@@ -38,13 +40,21 @@ def save_model(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> list
     model.producer_name = "mvde"
     model.producer_version = metadata.get("mvde.version", "")
     model.graph.name = "mvde"
-    weights = path.with_suffix(".data")
+    weights = None
     if sum(tensor.nbytes for tensor in _tensors(model)) > MAX_INLINE_BYTES:
+        weights = path.with_name(content_name(f"{path.stem}.data", path.stem, _sha256(model)))  # the graph names it
         ir.save(model, path, external_data=weights.name, size_threshold_bytes=_STREAMED_BYTES)
         _check(str(path), path)
     else:
         _save_inline(model, path)
-    return [file_record(file) for file in (path, weights) if file.exists()]
+    return [file_record(file) for file in (path, weights) if file is not None]
+
+
+def _sha256(model: ir.Model) -> str:
+    digest = hashlib.sha256()
+    for tensor in _tensors(model):
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
 
 
 def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:

@@ -62,7 +62,7 @@ def lower_graph(graph: Graph, precision: Precision, folder: Path, options: Lower
         tolerance = targets.gate_tolerance(precision)
         check(runs, tolerance, f"the {precision} graph {target.name}", partial(_advice, lowered))
     except BaseException:
-        for path in (target, target.with_suffix(".data")):
+        for path in (target, *target.parent.glob(f"{target.stem}.*.data")):
             path.unlink(missing_ok=True)
         raise
     record = replace(

@@ -12,9 +12,10 @@ from mvde.engines.base import Graph
 from mvde.errors import ManifestError, UsageError
 from mvde.export.precision.lower import lower_graph, typed_path
 from mvde.export.precision.lowering_options import LowerOptions
-from mvde.files import file_record, staged_write
+from mvde.files import file_record
 from mvde.manifest import installed_versions
 from mvde.precision import Precision
+from mvde.publish import staged_write
 
 _TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_weights_past_the_limit_go_into_a_second_file(tmp_path: Path, monkeypatc
     x = np.random.default_rng(1).normal(size=(2, 64)).astype(np.float32)
     expected = onnx.reference.ReferenceEvaluator(model).run(None, {"x": x})[0]
     records = save.save_model(ir.from_proto(model), tmp_path / "a.onnx", {})
-    assert [record.name for record in records] == ["a.onnx", "a.data"]
+    assert [re.sub(r"\.[0-9a-f]{8}\.", ".*.", record.name) for record in records] == ["a.onnx", "a.*.data"]
     assert records[0].size_bytes < 10_000 < 3 * 64 * 64 * 4 <= records[1].size_bytes
     session = ort.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-4)
