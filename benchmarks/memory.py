@@ -9,6 +9,11 @@ the resident size after the first frames of the engine alone, without a runtime:
 so that it counts what loading needs for a moment, the photographs' depths and the buffers of the resizer. `ratio` is
 peak / engine. Resident size holds the pages of the engine's file that were read, which the system can take back when it
 needs them; `own` is what the runtime keeps without them (anonymous memory). Linux only.
+
+An engine runs from sealed memory that was hashed, not from its file. What that costs is measured against the former
+way, a map of the file, hashed before: `load` is the best of five loads in milliseconds, `kept` the memory that the
+system cannot take back (anonymous and sealed), each as "sealed / mapped = ratio". `more` is what another process
+costs that is handed the opened engine: its anonymous memory, since sealed memory is shared. OpenVINO only.
 """
 
 from __future__ import annotations
@@ -17,8 +22,11 @@ import argparse
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
@@ -31,16 +39,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engines", nargs="+", type=Path, help="folders of built engines")
     parser.add_argument("--json", type=Path, help="append the results to this file, a line per engine")
-    parser.add_argument("--child", choices=sorted(_STAGES), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=sorted({**_STAGES, **_LOADS}), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(in_this_process(arguments.engines[0], arguments.child)))
         return
-    print("| engine | engine alone, MiB | runtime's peak, MiB | ratio | own, MiB |\n|---|---|---|---|---|")
+    print("| engine | engine alone, MiB | runtime's peak, MiB | ratio | own, MiB | load, ms | kept, MiB | more, MiB |")
+    print("|---|---|---|---|---|---|---|---|")
     for folder in arguments.engines:
         row = measure(folder)
         sizes = f"{row['engine_mib']:.0f} | {row['peak_mib']:.0f} | {row['ratio']:.2f} | {row['own_mib']:.0f}"
-        print(f"| {row['engine']} | {sizes} |", flush=True)
+        load = f"{row['load_ms']:.0f} / {row['mapped_load_ms']:.0f} = {row['load_ratio']:.2f}"
+        kept = f"{row['kept_mib']:.0f} / {row['mapped_kept_mib']:.0f} = {row['kept_ratio']:.2f}"
+        print(f"| {row['engine']} | {sizes} | {load} | {kept} | {row['more_mib']:.0f} |", flush=True)
         if arguments.json:
             store(arguments.json, row)
 
@@ -58,6 +69,22 @@ def measure(folder: Path) -> dict[str, Any]:
         "peak_mib": round(peak_bytes / 2**20, 1),
         "own_mib": round(whole["own"] / 2**20, 1),
         "ratio": round(peak_bytes / engine_bytes, 3),
+        **cost_of_sealing(folder),
+    }
+
+
+def cost_of_sealing(folder: Path) -> dict[str, Any]:
+    """Load time, memory that the system cannot take back, and what one more process costs."""
+    sealed, mapped = (in_child(folder, stage) for stage in ("engine", "mapped"))
+    load_ms, mapped_load_ms = (in_child(folder, how)["load_us"] / 1e3 for how in _LOADS)
+    return {
+        "load_ms": round(load_ms, 1),
+        "mapped_load_ms": round(mapped_load_ms, 1),
+        "load_ratio": round(load_ms / mapped_load_ms, 3),
+        "kept_mib": round(sealed["kept"] / 2**20, 1),
+        "mapped_kept_mib": round(mapped["kept"] / 2**20, 1),
+        "kept_ratio": round(sealed["kept"] / mapped["kept"], 3),
+        "more_mib": round(sealed["own"] / 2**20, 1),
     }
 
 
@@ -76,24 +103,50 @@ def in_this_process(folder: Path, stage: str) -> dict[str, int]:
     from mvde.runtime.depth import DepthRuntime  # noqa: F401
 
     shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # loads the plugin
-    imported, own = resident_bytes(), anonymous_bytes()
+    imported, own, shared = resident_bytes(), bytes_of("RssAnon"), bytes_of("RssShmem")
+    if stage in _LOADS:
+        return {"load_us": round(min(seconds_of(_LOADS[stage], folder) for _ in range(1 + NUM_FRAMES)) * 1e6)}
     kept = _STAGES[stage](folder)  # alive until it is weighed
     sizes = {"imported": imported, "resident": resident_bytes(), "peak": peak_memory_bytes()}
-    sizes["own"] = anonymous_bytes() - own
+    sizes["own"] = bytes_of("RssAnon") - own
+    sizes["kept"] = sizes["own"] + bytes_of("RssShmem") - shared
     del kept
     return sizes
 
 
-def anonymous_bytes() -> int:
-    """Resident memory of this process that no file stands for."""
+def seconds_of(load: Callable[[Path], Any], folder: Path) -> float:
+    started = time.perf_counter()
+    engine = load(folder)
+    seconds = time.perf_counter() - started
+    engine.close()
+    return seconds
+
+
+def bytes_of(kind: str) -> int:
+    """Resident memory of this process of one kind: RssAnon has no file behind it, RssShmem is shared or sealed."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) * 1024
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(kind))) * 1024
 
 
-def run_engine(folder: Path) -> Any:
+def load_sealed(folder: Path) -> Any:
     from mvde.engines.store import load_engine
 
-    engine, _ = load_engine(folder / "engine.json")
+    return load_engine(folder / "engine.json")[0]
+
+
+def load_mapped(folder: Path) -> Any:
+    """The engine as it was loaded before: the file hashed, then mapped."""
+    from mvde.artifact import load_engine_artifact
+    from mvde.engines.opened import OpenedEngine
+    from mvde.engines.store import load_engine
+
+    artifact = load_engine_artifact(folder / "engine.json")
+    content = SimpleNamespace(array=np.memmap(artifact.path, dtype=np.uint8, mode="c"))
+    return load_engine(OpenedEngine(artifact.path, artifact.manifest, cast(Any, content)))[0]
+
+
+def run_engine(folder: Path, load: Callable[[Path], Any] = load_sealed) -> Any:
+    engine = load(folder)
     image = np.zeros((engine.info.batch, *engine.info.resolution, 3), np.uint8)
     for _ in range(NUM_FRAMES):
         engine.infer(image)
@@ -117,7 +170,12 @@ def store(path: Path, row: dict[str, Any]) -> None:
         stream.write(json.dumps({**row, "machine": describe_machine()}) + "\n")
 
 
-_STAGES = {"engine": run_engine, "runtime": run_runtime}
+_LOADS = {"sealed load": load_sealed, "mapped load": load_mapped}
+_STAGES: dict[str, Callable[[Path], Any]] = {
+    "engine": run_engine,
+    "runtime": run_runtime,
+    "mapped": lambda folder: run_engine(folder, load_mapped),
+}
 
 if __name__ == "__main__":
     main()

@@ -142,6 +142,11 @@ TEST(files_that_are_missing_or_replaced_are_refused) {
     EXPECT_REFUSED(path + "/other.blob", MVDE_ERROR_MANIFEST, "there is no manifest " + path + "/other.json");
     folder.write("other.json", engine_folder::manifest(folder.content));
     EXPECT_REFUSED(path + "/other.blob", MVDE_ERROR_HASH, "other.json describes engine.blob, not other.blob");
+    const std::string renamed = "engine." + engine_folder::hash(folder.content).substr(0, 8) + ".blob";
+    folder.write(renamed, folder.content);  // a replacement was cut off before its last rename
+    folder.spoil("engine.blob", renamed);
+    CHECK(mvde::Session::open(path) && mvde::Session::open(path + "/engine.blob"));
+    folder.spoil("engine.blob", "engine.blob");
     std::filesystem::remove(folder.path / "engine.blob");
     EXPECT_REFUSED(path, MVDE_ERROR_HASH, "which its manifest describes, is missing; copy it too or run `mvde build` again");
     std::filesystem::remove(folder.path / "engine.json");

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -15,14 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvde.artifact import GraphArtifact, load_graph, read_manifest, write_manifest
-from mvde.engines.base import EngineId
-from mvde.engines.build import build_engine
+from mvde.artifact import read_manifest
 from mvde.engines.opened import OpenedEngine, open_verified
 from mvde.engines.store import load_engine
 from mvde.errors import HashMismatchError
-from mvde.export.precision import lower_graph
-from mvde.files import file_record
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnx")
@@ -45,33 +40,6 @@ for path in folder.iterdir():
 assert (engine.infer(images) == before).all(), "cut off"
 print("went on")
 """
-
-
-@pytest.fixture(scope="module")
-def build_offset(write_graph: Callable[..., GraphArtifact], random_images: Callable[..., np.ndarray]) -> Callable:
-    """Builder of an engine whose depth is ``metres`` more than the tiny graph's, by a constant as large as the image.
-
-    OpenVINO uses such a constant, as it does a network's weights, where it lies in the blob.
-    """
-    from onnx import helper, load, numpy_helper, save
-
-    def build(root: Path, metres: float, engine_id: str = "openvino:fp32", *, is_external: bool = False) -> Path:
-        graph = write_graph(root / "export", resolution=(256, 384))
-        model = load(str(graph.path))
-        model.graph.node[1].input[0] = "brighter"
-        model.graph.node.insert(1, helper.make_node("Add", ["pixels", "levels"], ["brighter"]))
-        levels = (metres + np.linspace(0, 0.5, 3 * 256 * 384).reshape(1, 256, 384, 3)) * 255 / 4
-        model.graph.initializer.append(numpy_helper.from_array(levels.astype(np.float32), "levels"))
-        external = "weights.data" if is_external else None
-        save(model, str(graph.path), save_as_external_data=is_external, location=external, size_threshold=1024)
-        companions = (file_record(graph.path.with_name("weights.data")),) if is_external else ()
-        manifest = dataclasses.replace(graph.manifest, file=file_record(graph.path), companions=companions)
-        write_manifest(manifest, graph.path)
-        source, images = load_graph(graph.path), random_images(1, 256, 384, 3)
-        parsed = EngineId.parse(engine_id)
-        return build_engine(source, parsed, images, root=root / "engines", lower_graph=lower_graph).folder
-
-    return build
 
 
 @pytest.mark.parametrize(

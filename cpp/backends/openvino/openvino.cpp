@@ -13,6 +13,7 @@
 #include <exception>
 #include <locale>
 #include <memory>
+#include <regex>
 #include <set>
 #include <string>
 #include <utility>
@@ -103,12 +104,42 @@ void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::el
     throw std::runtime_error(message.str());
 }
 
+// What a build and its tuning set, and what matches the values: the table of mvde/engines/openvino/engine.py. A library
+// takes options that write files (CACHE_DIR), so a manifest that came from elsewhere must not choose them.
+const std::pair<const char *, const char *> kOptions[] = {
+    {"CPU_DENORMALS_OPTIMIZATION", "YES|NO"},
+    {"ENABLE_CPU_PINNING", "YES|NO"},
+    {"ENABLE_HYPER_THREADING", "YES|NO"},
+    {"INFERENCE_NUM_THREADS", "[0-9]{1,4}"},
+    {"INFERENCE_PRECISION_HINT", "[A-Za-z0-9_]{1,32}"},
+    {"MVDE_ATTENTION", "amx|openvino"},
+    {"NUM_STREAMS", "[0-9]{1,4}"},
+    {"PERFORMANCE_HINT", "LATENCY|THROUGHPUT"},
+    {"SNIPPETS_MODE", "[A-Za-z0-9_]{1,32}"},
+    {"TBB_PARTITIONER", "STATIC|AUTO"},
+};
+
+void check_option(const mvde_backend_option &option) {
+    const std::string name = option.name, value = option.value;
+    std::string known;
+    for (const auto &[known_name, values] : kOptions) {
+        known += (known.empty() ? "" : ", ") + std::string(known_name);
+        if (name != known_name) continue;
+        if (std::regex_match(value, std::regex(values))) return;
+        throw std::runtime_error("its manifest states the option " + name + " as '" + value +
+                                 "', but mvde sets what matches '" + values + "'");
+    }
+    throw std::runtime_error("its manifest states the option '" + name + "', which mvde does not set; it sets " + known);
+}
+
 std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     auto engine = std::make_unique<Engine>();
     ov::AnyMap options;
-    for (std::size_t i = 0; i < request.num_options; ++i)
+    for (std::size_t i = 0; i < request.num_options; ++i) {
+        check_option(request.options[i]);
         if (std::string(request.options[i].name) == "MVDE_ATTENTION") add_attention(request.options[i].value);
         else options[request.options[i].name] = std::string(request.options[i].value);
+    }
     // The compiled model uses weights where they lie in the blob. The library takes no tensor that it could not write.
     const ov::Tensor blob(ov::element::u8, {request.size_bytes}, const_cast<std::uint8_t *>(request.content));
     engine->compiled = shared_core().import_model(blob, kDevice, options);

@@ -149,6 +149,13 @@ std::string joined(const std::vector<std::string> &texts) {
     return all;
 }
 
+// Whether the record is that of the file `given`, or of its content while an older file had its name: a replacement that
+// was cut off leaves engine.1a2b3c4d.blob of engine.blob, as mvde/publish.py writes it.
+bool is_named(const FileRecord &record, const fs::path &given) {
+    const std::string name = given.filename().string(), stem = given.stem().string();
+    return record.name == name || record.name == stem + "." + record.sha256.substr(0, 8) + name.substr(stem.size());
+}
+
 // The engine, by what manifest and files are now.
 Artifact load_once(const std::string &path, const fs::path &where) {
     const fs::path given(path);
@@ -156,7 +163,7 @@ Artifact load_once(const std::string &path, const fs::path &where) {
     const Manifest &manifest = common(any);
     const auto *engine = std::get_if<EngineManifest>(&any);
     const fs::path file = where.parent_path() / manifest.file.name;
-    if (!fs::is_directory(given) && given.extension() != ".json" && given.filename() != manifest.file.name)
+    if (!fs::is_directory(given) && given.extension() != ".json" && !is_named(manifest.file, given))
         throw Refused(MVDE_ERROR_HASH,
                       where.string() + " describes " + manifest.file.name + ", not " + given.filename().string());
     const std::string command = engine ? "mvde build" : "mvde export";
