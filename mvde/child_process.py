@@ -42,8 +42,8 @@ def how_it_ended(doing: str, exit_code: int | None, when_out_of_memory: str) -> 
 def end_with_the_parent() -> None:
     """Let the kernel kill this process as soon as its parent has ended, however that was, and do so now if it has.
 
-    The parent's end is the end of the pipe as well, but a child at work does not look at that for minutes. To the kernel
-    the parent is the thread that started this process: it has to stay until the work is done.
+    The parent's end is the end of the pipe as well, but a child at work does not look at that for minutes. To the
+    kernel the parent is the thread that started this process: it has to stay until the work is done.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux's; absent elsewhere
     if prctl is not None:

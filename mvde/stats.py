@@ -88,19 +88,24 @@ def depth_to_patch_stats(
     statistic, another rank or dtype, or bounds that leave no depth.
     """
     _check_stats(stats)
-    _check_patch_grid(depth, patch_size)
     if isinstance(depth, np.ma.MaskedArray):
         depth = depth.filled(0)
     torch_module = sys.modules.get("torch")
     if torch_module is not None and isinstance(depth, torch_module.Tensor):
-        if not depth.dtype.is_floating_point:
-            raise _wrong_dtype(depth.dtype)
+        _check_tensor(depth)
+        _check_patch_grid(depth, patch_size)
         info = torch_module.finfo(depth.dtype)
         limits = torch_module.tensor(
             _check_bounds(min_depth, max_depth), dtype=torch_module.float64, device="cpu"
         ).clamp(0.0, info.max)
         bounds = _Bounds(*limits.to(depth.dtype).tolist())
         return _torch_patch_stats(depth, patch_size, stats, bounds).to(torch_module.float32)
+    _check_patch_grid(depth, patch_size)
+    if not isinstance(depth, np.ndarray):
+        raise UsageError(
+            f"depth is a {type(depth).__name__}: expected an array of NumPy or a tensor of torch; "
+            "use np.asarray(depth), or np.from_dlpack(depth) or torch.from_dlpack(depth)"
+        )
     if depth.dtype not in (np.float16, np.float32, np.float64):
         raise _wrong_dtype(depth.dtype)
     limits = _check_bounds(min_depth, max_depth)
@@ -243,7 +248,8 @@ def _torch_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:
     """(B, H, W) → (B, N, p·p)."""
     batch, height, width = image.shape
     grid = image.reshape(batch, height // patch_size, patch_size, width // patch_size, patch_size)
-    return grid.transpose(2, 3).reshape(batch, -1, patch_size * patch_size)
+    num_patches = (height // patch_size) * (width // patch_size)  # -1 would be ambiguous in an empty batch
+    return grid.transpose(2, 3).reshape(batch, num_patches, patch_size * patch_size)
 
 
 def _torch_gradient_magnitude(depth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -261,10 +267,25 @@ def _torch_gradient_magnitude(depth: torch.Tensor, valid: torch.Tensor) -> torch
 
 
 def _check_stats(stats: Sequence[str]) -> None:
-    unknown = [name for name in stats if name not in STATS]
-    if isinstance(stats, str) or unknown or not stats:
-        got = repr(stats) if isinstance(stats, str) or not stats else ", ".join(map(repr, unknown))
-        raise UsageError(f"stats has {got}: expected a sequence of names out of {', '.join(STATS)}")
+    is_sequence = isinstance(stats, Sequence) and not isinstance(stats, str)
+    unknown = [name for name in stats if name not in STATS] if is_sequence else []
+    if not is_sequence or unknown or not stats:
+        got = ", ".join(map(repr, unknown)) or repr(stats)
+        raise UsageError(
+            f"stats has {got}: expected a sequence of names out of {', '.join(STATS)}; leave it out for "
+            f"{', '.join(DEFAULT_STATS)}"
+        )
+
+
+def _check_tensor(depth: torch.Tensor) -> None:
+    import torch
+
+    if depth.is_nested or depth.layout is not torch.strided:
+        kind = "nested" if depth.is_nested else str(depth.layout).removeprefix("torch.")
+        way_out = "torch.stack of its maps" if depth.is_nested else "depth.to_dense()"
+        raise UsageError(f"depth is a {kind} tensor: expected a dense one (B, H, W); use {way_out}")
+    if depth.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise _wrong_dtype(depth.dtype)
 
 
 def _check_patch_grid(depth: Any, patch_size: int) -> None:
@@ -293,8 +314,11 @@ def _nearest(size: int, patch_size: int) -> str:
 
 
 def _check_bounds(min_depth: float | None, max_depth: float | None) -> tuple[float, float]:
-    lower = 0.0 if min_depth is None else float(min_depth)
-    upper = float("inf") if max_depth is None else float(max_depth)
+    try:
+        lower = 0.0 if min_depth is None else float(min_depth)
+        upper = float("inf") if max_depth is None else float(max_depth)
+    except (TypeError, ValueError):
+        lower, upper = float("nan"), float("nan")
     if not 0.0 <= lower < upper:  # also refuses NaN
         raise UsageError(
             f"min_depth {min_depth} and max_depth {max_depth}: expected 0 <= min_depth < max_depth, in metres"
@@ -304,6 +328,6 @@ def _check_bounds(min_depth: float | None, max_depth: float | None) -> tuple[flo
 
 def _wrong_dtype(dtype: object) -> UsageError:
     return UsageError(
-        f"depth has dtype {dtype}: expected floating-point metres; "
-        "for integer millimetres use depth.astype('float32') / 1000"
+        f"depth has dtype {dtype}: expected floating-point metres in float16, float32 or float64 (torch: bfloat16 too)"
+        "; use depth.astype('float32') (torch: depth.float()), and divide integer millimetres by 1000"
     )

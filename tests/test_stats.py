@@ -237,3 +237,63 @@ def test_an_integer_tensor_is_refused():
     torch = pytest.importorskip("torch")
     with pytest.raises(UsageError, match="int32"):
         depth_to_patch_stats(torch.ones(1, 4, 4, dtype=torch.int32), 4)
+
+
+class Exchanged:
+    """Another library's array: shape, dtype and DLPack."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.ndim = array, array.shape, array.dtype, array.ndim
+
+    def __dlpack__(self, **arguments):
+        return self.array.__dlpack__(**arguments)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+@pytest.mark.parametrize(
+    ("depth", "options", "message"),
+    [
+        (Exchanged(np.ones((1, 4, 4), np.float32)), {}, r"a Exchanged: expected an array of NumPy.*np\.from_dlpack"),
+        (np.ones((1, 4, 4)), {"stats": None}, "stats has None: expected a sequence.*leave it out for mean, var, grad"),
+        (np.ones((1, 4, 4)), {"stats": 3}, "stats has 3: expected a sequence"),
+        (np.ones((1, 4, 4)), {"stats": [["mean"]]}, r"stats has \['mean'\]: expected a sequence"),
+        (np.ones((1, 4, 4)), {"min_depth": "near"}, "min_depth near"),
+        (np.ones((1, 4, 4)), {"max_depth": np.ones(2)}, r"max_depth \[1. 1.\]"),
+    ],
+)
+def test_input_of_another_kind_is_one_sentence(depth, options, message):
+    with pytest.raises(UsageError, match=message):
+        depth_to_patch_stats(depth, 4, **options)
+
+
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        ("to_sparse", r"a sparse_coo tensor: expected a dense one.*to_dense\(\)"),
+        ("float8_e4m3fn", r"float8_e4m3fn: expected floating-point metres in float16.*depth\.float\(\)"),
+        ("complex64", "complex64: expected floating-point"),
+        ("nested", "a nested tensor: expected a dense one"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_tensor_of_another_kind_is_one_sentence(convert, message):
+    torch = pytest.importorskip("torch")
+    depth = torch.ones(1, 4, 4)
+    if convert == "nested":
+        depth = torch.nested.nested_tensor([depth[0]])
+    else:
+        depth = depth.to_sparse() if convert == "to_sparse" else depth.to(getattr(torch, convert))
+    with pytest.raises(UsageError, match=message):
+        depth_to_patch_stats(depth, 4)
+
+
+def test_an_empty_batch_has_no_rows_in_torch_either():
+    torch = pytest.importorskip("torch")
+    assert depth_to_patch_stats(np.ones((0, 8, 4), np.float32), 4).shape == (0, 2, 3)
+    depth = torch.ones(0, 8, 4, requires_grad=True)
+    stats = depth_to_patch_stats(depth, 4, STATS)
+    assert stats.shape == (0, 2, 6)
+    stats.sum().backward()
+    assert depth.grad.shape == (0, 8, 4)

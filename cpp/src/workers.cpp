@@ -1,6 +1,7 @@
 #include "workers.hpp"
 
 #include "error.hpp"
+#include "float_environment.hpp"
 #include "handles.hpp"
 
 #include <memory>
@@ -51,6 +52,7 @@ void Crew::take_chunks() {
 }
 
 void Crew::serve() {
+    const FloatEnvironment environment;  // not that of whoever created the workers
     std::uint64_t seen = 0;
     for (;;) {
         {

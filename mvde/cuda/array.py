@@ -89,7 +89,7 @@ def view_of(array: Any, stream_handle: int) -> DeviceView:
         )
     try:
         found = _views().from_any_interface(array, stream_ptr=stream_handle)
-    except (BufferError, RuntimeError, ValueError) as error:
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(f"cannot use the {type(array).__name__} as a device array: {error}") from error
     if not found.is_device_accessible:
         raise UsageError(f"the {type(array).__name__} is not in device memory; use infer, or move it to the GPU")

@@ -18,7 +18,7 @@ from mvde.errors import ImageError, UsageError
 from mvde.image import check_image
 from mvde.manifest import EngineManifest
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
-from mvde.runtime.fitter import Fitted, FrameFitter
+from mvde.runtime.fitter import Fitted, FrameFitter, check_array
 from mvde.runtime.placement import Fit, check_fit, clear_bars, has_bars
 from mvde.runtime.stream import pipeline
 from mvde.stats import depth_to_patch_stats
@@ -261,6 +261,7 @@ class DepthRuntime:
 
 def _as_batch(image: Any) -> tuple[Sequence[NDArray[np.uint8]], bool]:
     """Images to run one by one, and whether the caller gave a batch."""
+    check_array(image)
     if getattr(image, "ndim", None) != 4:
         check_image(image)
         return [image], False

@@ -11,12 +11,13 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mvde import native
 from mvde.engines.machine import num_cpus
+from mvde.errors import ImageError
 from mvde.image import check_image
 from mvde.runtime.placement import Fit, Placement, depth_to_source, fit_image, place
 
@@ -59,6 +60,16 @@ class _PooledResizer:
             self.threads.close()
 
 
+def check_array(image: Any) -> None:
+    """Raise :class:`ImageError` unless the image is an array of NumPy, and not another library's."""
+    if isinstance(image, np.ndarray) or not hasattr(image, "__dlpack__"):
+        return  # what has no array in it is for check_image to name
+    raise ImageError(
+        f"an image is an array of NumPy, (H, W, 3) or (B, H, W, 3) of dtype uint8, but got a {type(image).__name__}; "
+        "use np.from_dlpack(image) (from a GPU: image.cpu(), or infer_device)"
+    )
+
+
 class _Pool:
     """The resizers that nobody uses now, in the process that made them."""
 
@@ -85,6 +96,7 @@ class FrameFitter:
 
         Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit``.
         """
+        check_array(image)
         check_image(image)
         placement = place((image.shape[0], image.shape[1]), self._resolution, fit)
         if placement.source_size == self._resolution or not native.is_available():

@@ -10,6 +10,8 @@
  *     (mvde_session_query is never in the way). Consecutive calls may come from different threads.
  *   - A handle that was destroyed, or is none, is recognised: calls with it give MVDE_ERROR_CLOSED, destroying it does
  *     nothing. 1024 workers, 4096 resizers and 1024 sessions can be open at once.
+ *   - Results do not depend on the floating-point environment of the caller (rounding, traps, flushing of denormals), which
+ *     every function leaves as it was.
  *   - In a child after fork(), workers and resizers of the parent go on (on the calling thread alone, with the same
  *     results). Sessions do not, nor can new ones be opened with an inference library that the parent has used: calls
  *     give MVDE_ERROR_FORKED. Destroying and closing work and wait for nobody.

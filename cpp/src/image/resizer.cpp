@@ -1,6 +1,7 @@
 // mvde_resize and mvde_depth_to_source: along x into an intermediate image, then along y.
 #include "kernel/dispatch.hpp"
 #include "error.hpp"
+#include "float_environment.hpp"
 #include "forks.hpp"
 #include "image/filter.hpp"
 #include "image/frame.hpp"
@@ -240,6 +241,7 @@ int32_t mvde_resizer_create(int32_t format, int64_t source_height, int64_t sourc
                             int64_t target_width, int32_t fit, mvde_resizer **resizer) {
     if (!resizer) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL: expected the address of a handle");
     *resizer = nullptr;
+    const FloatEnvironment environment;
     if (const int status = check_frame_size(format, source_height, source_width)) return status;
     if (const int status = check_target(target_height, target_width, fit)) return status;
     try {
@@ -268,6 +270,7 @@ int32_t mvde_resizer_boxes(const mvde_resizer *handle, mvde_box *source, mvde_bo
 int32_t mvde_resize(mvde_resizer *handle, const mvde_frame *frame, uint8_t *rgb, int64_t rgb_row_stride,
                     mvde_workers *workers) {
     if (!handle || !frame) return fail(MVDE_ERROR_ARGUMENT, "resizer or frame is NULL");
+    const FloatEnvironment environment;
     const Resizers::Hold resizer = resizers().change(handle);
     if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
     const Kernel *kernel = active_kernel();
@@ -286,6 +289,7 @@ int32_t mvde_resize(mvde_resizer *handle, const mvde_frame *frame, uint8_t *rgb,
 int32_t mvde_depth_to_source(mvde_resizer *handle, const float *depth_m, int64_t depth_row_stride, float *source_m,
                              int64_t source_row_stride, mvde_workers *workers) {
     if (!handle) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL");
+    const FloatEnvironment environment;
     const Resizers::Hold resizer = resizers().change(handle);
     if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
     const Kernel *kernel = active_kernel();

@@ -1,6 +1,7 @@
 // mvde_postprocess and mvde_patch_stats: checks, then whole rows of patches handed to the kernel in force.
 #include "kernel/dispatch.hpp"
 #include "error.hpp"
+#include "float_environment.hpp"
 #include "kernel/map.hpp"
 #include "workers.hpp"
 
@@ -159,6 +160,7 @@ int64_t mvde_num_patch_stats(int64_t batch, int64_t height, int64_t width, int32
 
 int32_t mvde_postprocess(const mvde_map *raw, const mvde_postprocess_options *options, const mvde_map *depth,
                          const mvde_stats_request *request, mvde_workers *workers) {
+    const FloatEnvironment environment;
     mvde_postprocess_options defaults;
     mvde_postprocess_defaults(&defaults);
     PostprocessJob job;
@@ -178,6 +180,7 @@ int32_t mvde_postprocess(const mvde_map *raw, const mvde_postprocess_options *op
 
 int32_t mvde_patch_stats(const mvde_map *depth, float min_depth_m, float max_depth_m, const mvde_stats_request *request,
                          mvde_workers *workers) {
+    const FloatEnvironment environment;
     PostprocessJob job;
     Extent depth_extent, stats_extent;
     if (const int status = set_raw(depth, "depth", job, depth_extent)) return status;

@@ -1,5 +1,6 @@
 // The C functions of sessions: handles, arguments, and no exception beyond here.
 #include "error.hpp"
+#include "float_environment.hpp"
 #include "forks.hpp"
 #include "handles.hpp"
 #include "session/classic_numbers.hpp"
@@ -42,6 +43,7 @@ std::int32_t with(mvde_session *handle, Call call) {
     if (!handle) return fail(MVDE_ERROR_ARGUMENT, "session is NULL: open one with mvde_open");
     const Sessions::Hold session = sessions().change(handle);
     if (session.access() != Sessions::Access::granted) return refuse(session.access());
+    const FloatEnvironment environment;
     const std::int32_t status = session->is_inherited() ? refuse_inherited(*session) : call(*session);
     if (status) std::snprintf(session->last_error, sizeof session->last_error, "%s", mvde_last_error());
     return status;
@@ -72,6 +74,7 @@ int32_t mvde_open(const char *engine_path, const mvde_session_options *options, 
     if (!session) return fail(MVDE_ERROR_ARGUMENT, "session is NULL: expected the address of a handle");
     *session = nullptr;
     if (!engine_path || !*engine_path) return fail(MVDE_ERROR_ARGUMENT, "engine_path is NULL or empty");
+    const FloatEnvironment environment;
     mvde_session_options chosen;
     mvde_session_defaults(&chosen);
     if (options) chosen = *options;
@@ -134,6 +137,7 @@ int32_t mvde_session_query(const mvde_session *session, mvde_session_info *info)
         return fail(MVDE_ERROR_ARGUMENT, "info.struct_size is %u: expected sizeof(mvde_session_info)", info->struct_size);
     const Sessions::Hold open = sessions().read(session);
     if (open.access() != Sessions::Access::granted) return refuse(open.access());
+    const FloatEnvironment environment;
     open->describe(*info);
     return MVDE_OK;
 }
