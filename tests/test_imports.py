@@ -15,6 +15,7 @@ PACKAGE = Path(mvde.__file__).parent
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "omegaconf", "tensorrt", "tensorrt_rtx")
 GROUND = {
     "errors",
+    "value_checks",
     "child_process",
     "precision",
     "config",
@@ -41,7 +42,8 @@ ALLOWED = {
     "errors": set(),
     "precision": {"errors"},
     "child_process": set(),
-    "config": {"errors", "resolution"},
+    "value_checks": {"errors"},
+    "config": {"errors", "resolution", "value_checks"},
     "resolution": {"errors"},
     "camera": {"errors"},
     "image": {"errors", "assets"},

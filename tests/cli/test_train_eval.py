@@ -123,6 +123,7 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
         ("train.learning=1", "learning"),
         ("train.lr", "is not an assignment"),
         ("train.lr=fast", "train.lr"),
+        ("train.lr=.inf", "train.lr must be positive, but got inf; give a finite number"),
         ("train.optimizer=sgd", "adamw, muon"),
         ("data.format=zip", "data.format"),
     ],
@@ -135,6 +136,23 @@ def test_a_wrong_override_is_one_clear_line(
     assert text in error
     assert error.count("\n") == 1
     assert not (config.parent / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["train.lr=1e30", "train.steps=4"], "training diverged at step 2, the values are not finite"),
+        (["data.depth_scale=1"], "had no pixel with depth of 0.1 to 10 m"),
+    ],
+)
+def test_a_training_that_fails_is_one_line_and_leaves_no_checkpoint(
+    config: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], text: str
+) -> None:
+    assert train(config, *overrides) == 1
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert list((config.parent / "run").glob("*.safetensors")) == []
 
 
 def test_a_missing_configuration_or_data_set_is_one_clear_line(
