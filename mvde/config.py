@@ -188,7 +188,7 @@ class DataConfig:
     format: str = "folder"
     train: str = "data/train"
     val: str | None = None
-    depth_scale: float = 1000.0
+    depth_scale: float | None = None
 
     def __post_init__(self) -> None:
         check_positive(self, "depth_scale")

@@ -1,8 +1,15 @@
-"""Pictures: reading files safely, and what an image in memory must be."""
+"""Pictures: the one reader of picture files, and what an image in memory must be."""
 
 from __future__ import annotations
 
+import json
+import logging
+import shlex
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,35 +24,36 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; beyond that a file is a decompression bomb until proven otherwise
 MIN_SIDE = 2  # a central difference needs two pixels
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+"""What Pillow may take a file for, whatever its name; JPEG includes MPO, a JPEG file that holds further pictures."""
+_FORMAT_NAMES = "JPEG, PNG, BMP, WebP, TIFF or PPM"
+
+_ORIENTATION_TAG, _BITS_TAG, _SUBFILE_TAG = 0x0112, 258, 254
+_REDUCED_OR_MASK = 1 | 4  # bits of a TIFF page's NewSubfileType: a smaller copy, a transparency mask
+
+_LOG = logging.getLogger("mvde.image")
+_said: set[str] = set()
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """RGB image (H, W, 3), uint8, from a file, turned upright by its EXIF orientation.
+    """RGB image (H, W, 3), uint8, from a JPEG, PNG, BMP, WebP, TIFF or PPM file, turned upright by its orientation tag.
 
-    Raises :class:`ImageError` if the file is missing, truncated, no image, larger than ``max_pixels`` or not
-    8-bit RGB.
+    Grey, palette and CMYK pictures and opaque alpha channels are converted, and the first picture of a file of several
+    cameras (MPO) is taken; each is said once, as a warning of the logger ``mvde.image``. Raises :class:`ImageError`,
+    with the command that converts the file where there is one, if it is missing, truncated, no picture, larger than
+    ``max_pixels``, animated, of several pages, transparent or of more than 8 bits.
     """
-    from PIL import Image, ImageOps
-
     path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # bounded below, before any decoding
-            with Image.open(path) as opened:
-                _check_file(opened, path, max_pixels)
-                upright = ImageOps.exif_transpose(opened)
-                image = np.array(upright.convert("RGB"))
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no image {path}") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{path} has more than the allowed {max_pixels} pixels; if it is what it claims to be, shrink it first"
-        ) from error
-    except ImageError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises for damaged files
-        reason = "it is not an image of a known format" if "cannot identify" in str(error) else str(error)
-        raise ImageError(f"cannot read the image {path}: {' '.join(reason.split())}; is it complete?") from error
+    with _errors_that_name(path, max_pixels), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged tags; the size is bounded below, before decoding
+        from PIL import Image
+
+        with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as opened:
+            _check_size(opened, path, max_pixels)
+            _check_depth(opened, stream, path)
+            _check_single(opened, path)
+            opened.load()
+            image = np.array(_upright(_rgb(opened, path), _orientation(opened, path)))
     if min(image.shape[:2]) < MIN_SIDE:
         height, width = image.shape[:2]
         raise ImageError(f"{path} has {height}x{width} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed")
@@ -76,6 +84,11 @@ def check_image(image: Any) -> None:
     shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
     if shape is None or dtype is None:
         raise ImageError(f"an image is a NumPy array (H, W, 3) of dtype uint8, but got {type(image).__name__}")
+    if isinstance(image, np.ma.MaskedArray):
+        raise ImageError(
+            "the image is a masked array, but a network sees every pixel; say what stands in the masked ones, e.g. "
+            "image.filled(0)"
+        )
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
         raise ImageError(
             f"the image is grey (shape {shape}), but RGB (H, W, 3) is expected; "
@@ -92,17 +105,221 @@ def check_image(image: Any) -> None:
         raise ImageError(f"the image has {shape[0]}x{shape[1]} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed")
 
 
-def _check_file(opened: Any, path: Path, max_pixels: int) -> None:
+@contextmanager
+def _errors_that_name(path: Path, max_pixels: int) -> Iterator[None]:
+    """Turn whatever reading the file raises into an :class:`ImageError` that names it."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise ImageError(f"cannot read the image {path}: it is not a regular file; name a picture's file")
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no image {path}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"cannot read the image {path}: its content is not a {_FORMAT_NAMES} picture; is it complete? If it is of "
+            "another format, convert it first"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, f"more than the allowed {max_pixels} pixels") from error
+    except Exception as error:  # a damaged file makes Pillow raise anything
+        strerror = error.strerror if isinstance(error, OSError) and error.errno else None
+        reason = strerror or f"{' '.join(str(error).split()) or type(error).__name__}; is it complete?"
+        raise ImageError(f"cannot read the image {path}: {reason}") from error
+
+
+def _too_large(path: Path, size: str) -> ImageError:
+    return ImageError(f"{path} has {size}; if it is what it claims to be, shrink it first")
+
+
+def _check_size(opened: Any, path: Path, max_pixels: int) -> None:
     width, height = opened.size
     if width * height > max_pixels:
-        raise ImageError(
-            f"{path} has {height}x{width} pixels, more than the allowed {max_pixels}; "
-            "if it is what it claims to be, shrink it first"
+        raise _too_large(path, f"{height}x{width} pixels, more than the allowed {max_pixels}")
+
+
+def _check_depth(opened: Any, stream: Any, path: Path) -> None:
+    """Raise :class:`ImageError` for more than 8 bits a channel, which Pillow cuts to 8 in colour pictures."""
+    bits = _bits(opened, stream)
+    if opened.mode == "F":
+        kind, how = "floating-point", "convert it first (this takes values of 0 to 1)"
+        pixels = "Image.fromarray((np.asarray(im).clip(0, 1) * 255).round().astype(np.uint8))"
+    elif opened.mode == "I" and opened.format == "TIFF":
+        raise ImageError(f"{path} is a 32-bit integer image, but 8-bit RGB is expected; scale it to 8 bits first")
+    elif opened.mode.startswith("I"):
+        kind, how = "16-bit grey", "convert it first"
+        pixels = "Image.fromarray((np.asarray(im) / 257).round().astype(np.uint8))"
+    elif bits > 8:
+        kind, how, pixels = f"{bits}-bit {opened.mode}", "take the upper 8 bits of each channel first", "im"
+    else:
+        return
+    code = (
+        f"import numpy as np; {_opening(path)}; {pixels}.convert({_quoted('RGB')}).save({_beside(path, '-8bit.png')})"
+    )
+    raise ImageError(f"{path} is a {kind} image, but 8-bit RGB is expected; {how}: {_python(code)}")
+
+
+def _opening(path: Path) -> str:
+    return f"from PIL import Image, ImageOps; im = ImageOps.exif_transpose(Image.open({_quoted(str(path))}))"
+
+
+def _beside(path: Path, ending: str) -> str:
+    return _quoted(str(path.with_name(f"{path.stem}{ending}")))
+
+
+def _quoted(text: str) -> str:
+    """Python literal of the text in double quotes, which single quotes of a shell leave readable."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _python(code: str) -> str:
+    """Command line that runs ``code``, for a POSIX shell."""
+    return f"python -c {shlex.quote(code)}"
+
+
+def _bits(opened: Any, stream: Any) -> int:
+    """Number of bits of a channel, as the file states it; Pillow's mode does not."""
+    if opened.format == "TIFF":
+        return max(map(int, opened.tag_v2.get(_BITS_TAG, (8,))))
+    place = stream.tell()
+    try:
+        stream.seek(0)
+        head: bytes = stream.read(1024)
+    finally:
+        stream.seek(place)
+    if opened.format == "PNG":
+        if head[12:16] != b"IHDR":
+            raise ValueError("its first chunk is not the header")
+        return int(head[24])
+    if opened.format == "PPM" and head[:2] in (b"P3", b"P6"):
+        words = [word for line in head.split(b"\n") for word in line.split(b"#")[0].split()]
+        return int(words[3]).bit_length()
+    return 8
+
+
+def _check_single(opened: Any, path: Path) -> None:
+    """Raise :class:`ImageError` for an animation or several pages: no one of them is the picture."""
+    if opened.format == "MPO":
+        _say_once(path, "holds several pictures (MPO); the first one of such a file is read")
+        return
+    if not _has_more(opened):
+        return
+    frames = "pages" if opened.format == "TIFF" else "frames of an animation"
+    stem = str(path.with_suffix("")).replace("{", "{{").replace("}", "}}")
+    code = (
+        f"from PIL import Image, ImageSequence; im = Image.open({_quoted(str(path))}); "
+        f"[frame.convert({_quoted('RGB')}).save(f{_quoted(stem + '-{i:04d}.png')}) "
+        "for i, frame in enumerate(ImageSequence.Iterator(im))]"
+    )
+    raise ImageError(
+        f"{path} holds several {frames}, but one picture is expected; write each to a file of its own first: "
+        f"{_python(code)}"
+    )
+
+
+def _has_more(opened: Any) -> bool:
+    """Whether the file holds more pictures than the first; smaller copies and masks of a TIFF file are none."""
+    if opened.format != "TIFF":
+        return int(getattr(opened, "n_frames", 1)) > 1
+    page = 0
+    try:
+        while True:
+            page += 1
+            opened.seek(page)
+            if not int(opened.tag_v2.get(_SUBFILE_TAG, 0)) & _REDUCED_OR_MASK:
+                return True
+    except EOFError:
+        return False
+    finally:
+        opened.seek(0)
+
+
+def _orientation(opened: Any, path: Path) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none, it is out of range, or the tags cannot be read."""
+    try:
+        value = opened.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001 - damaged tags make Pillow raise anything
+        _say_once(path, "has tags (EXIF) that cannot be read; such a picture is taken as it is stored")
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(image: Any, orientation: int) -> Any:
+    """The picture as it is to be seen."""
+    from PIL.Image import Transpose
+
+    method = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _rgb(opened: Any, path: Path) -> Any:
+    """The picture in RGB, converted where that is unambiguous."""
+    mode: str = opened.mode
+    if "transparency" in opened.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return _without_alpha(opened, path)
+    match mode:
+        case "RGB":
+            return opened
+        case "L" | "1":
+            _say_once(path, "is grey; the three channels of such a picture are equal")
+        case "P":
+            _say_once(path, "has a palette; such a picture is read in the colours of its palette")
+        case "CMYK":
+            return _from_cmyk(opened, path)
+        case "RGBX" | "YCbCr":
+            pass
+        case _:
+            raise ImageError(f"{path} is a {mode} image, but 8-bit RGB is expected; convert it to sRGB first")
+    return opened.convert("RGB")
+
+
+def _without_alpha(opened: Any, path: Path) -> Any:
+    rgba = opened.convert("RGBA")
+    if rgba.getextrema()[3][0] < 255:
+        code = (
+            f"{_opening(path)}.convert({_quoted('RGBA')}); white = Image.new(im.mode, im.size, {_quoted('white')}); "
+            f"Image.alpha_composite(white, im).convert({_quoted('RGB')}).save({_beside(path, '-rgb.png')})"
         )
-    if opened.mode != "RGB":
-        kinds = {"L": "grey", "LA": "grey with alpha", "RGBA": "RGBA", "P": "palette", "1": "black and white"}
-        kind = "16-bit grey" if opened.mode.startswith("I") else kinds.get(opened.mode, opened.mode)
         raise ImageError(
-            f"{path} is a {kind} image, but 8-bit RGB is expected; convert it first, e.g. "
-            f"python -c \"from PIL import Image; Image.open('{path}').convert('RGB').save('rgb.png')\""
+            f"{path} is partly transparent ({opened.mode}), but 8-bit RGB is expected; put it on a background first, "
+            f"e.g. a white one: {_python(code)}"
         )
+    if opened.mode != "RGB":  # else a transparent colour that no pixel has
+        _say_once(path, "has an alpha channel that is opaque throughout; such a channel is left out")
+    return rgba.convert("RGB")
+
+
+def _from_cmyk(opened: Any, path: Path) -> Any:
+    """RGB by the picture's colour profile, or as (255 - C) (255 - K) / 255 and so on."""
+    from PIL import ImageCms
+
+    profile = opened.info.get("icc_profile")
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            converted = ImageCms.profileToProfile(opened, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        except (ImportError, OSError, ValueError, TypeError, ImageCms.PyCMSError):
+            pass  # Pillow without LittleCMS, or a profile that is damaged or of another colour space
+        else:
+            _say_once(path, "is CMYK; such a picture is converted to sRGB by the colour profile inside it")
+            return converted
+    _say_once(path, "is CMYK without a usable colour profile; such a picture is read as R = (255 - C)(255 - K)/255, …")
+    return opened.convert("RGB")
+
+
+def _say_once(path: Path, what: str) -> None:
+    """Log a warning about the first picture of its kind; those after it are read in the same way without a word."""
+    if what not in _said:
+        _said.add(what)
+        _LOG.warning("%s %s", path, what)

@@ -26,9 +26,10 @@ def depth_metrics(
     """Metrics by name over the valid pixels of one image (or of several as one set of pixels).
 
     ``pred_m`` and ``target_m`` are depths in metres of one shape; ``valid`` is a mask of that shape, by default where
-    the target is finite and > 0. ``abs_rel``, ``rmse_log`` and ``log10`` have no unit, ``sq_rel`` and ``rmse`` are in
-    metres, ``silog`` is 100 * sqrt(var(ln pred - ln target)) as on the KITTI benchmark, and ``deltaK`` is the fraction
-    of pixels with max(pred / target, target / pred) < 1.25^K (Eigen et al., 2014).
+    the target is finite and > 0. Masked pixels of a masked array are not valid. ``abs_rel``, ``rmse_log`` and ``log10``
+    have no unit, ``sq_rel`` and ``rmse`` are in metres, ``silog`` is 100 * sqrt(var(ln pred - ln target)) as on the
+    KITTI benchmark, and ``deltaK`` is the fraction of pixels with max(pred / target, target / pred) < 1.25^K (Eigen et
+    al., 2014).
 
     Raises :class:`UsageError` for shapes that differ, an unknown alignment, no valid pixel, or a prediction that is
     not finite at a valid pixel.
@@ -75,11 +76,17 @@ class MetricTotals:
         return {"overall": self.overall(), "num_images": len(self.per_image), "per_image": self.per_image}
 
 
+def _filled(depth_m: ArrayLike) -> Floats:
+    """The depth with NaN where it is masked."""
+    filled: Floats = np.ma.filled(np.ma.asarray(depth_m, np.float64), np.nan)
+    return filled
+
+
 def _valid_pixels(pred_m: ArrayLike, target_m: ArrayLike, valid: ArrayLike | None) -> tuple[Floats, Floats]:
-    pred, target = np.asarray(pred_m, np.float64), np.asarray(target_m, np.float64)
+    pred, target = _filled(pred_m), _filled(target_m)
     mask = np.isfinite(target) & (target > 0)
     if valid is not None:
-        given = np.asarray(valid, bool)
+        given = np.ma.filled(np.ma.asarray(valid, bool), False)
         if given.shape != target.shape:
             raise UsageError(f"valid has shape {given.shape}, but target_m has {target.shape}; they must be equal")
         mask &= given

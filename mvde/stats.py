@@ -82,13 +82,15 @@ def depth_to_patch_stats(
 
     ``depth`` is (B, H, W), float16, float32 or float64 (torch: bfloat16 too), in metres; H and W are multiples of
     ``patch_size``. Patches come in row-major order, the order of the backbone's tokens. A torch tensor gives a tensor
-    on the same device, with gradients; an array gives an array.
+    on the same device, with gradients; an array gives an array. Masked pixels of a masked array are invalid.
 
     Raises :class:`ResolutionError` when the image does not divide into patches, :class:`UsageError` for an unknown
     statistic, another rank or dtype, or bounds that leave no depth.
     """
     _check_stats(stats)
     _check_patch_grid(depth, patch_size)
+    if isinstance(depth, np.ma.MaskedArray):
+        depth = depth.filled(0)
     torch_module = sys.modules.get("torch")
     if torch_module is not None and isinstance(depth, torch_module.Tensor):
         if not depth.dtype.is_floating_point:

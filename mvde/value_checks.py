@@ -9,9 +9,14 @@ from mvde.errors import ConfigError
 
 
 def check_positive(section: Any, *names: str) -> None:
-    """Raise :class:`ConfigError`, naming the value, unless all are finite and above 0; of a size, both sides are."""
+    """Raise :class:`ConfigError`, naming the value, unless all are finite and above 0; of a size, both sides are.
+
+    A value that is left open (``None``) is not checked.
+    """
     for name in names:
         value = getattr(section, name)
+        if value is None:
+            continue
         sides = value if isinstance(value, tuple) else (value,)
         if not all(0 < side < math.inf for side in sides):
             raise ConfigError(f"{name} must be positive, but got {value}" + _hint(*sides))

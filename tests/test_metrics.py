@@ -101,6 +101,17 @@ def test_bad_input_is_refused(arguments: tuple[np.ndarray, ...], options: dict[s
         depth_metrics(*arguments, **options)
 
 
+def test_masked_pixels_are_not_valid(depths: tuple[np.ndarray, np.ndarray]) -> None:
+    pred, target = depths
+    mask = np.arange(target.size).reshape(target.shape) % 3 == 0
+    expected = depth_metrics(pred, target, ~mask)
+    assert depth_metrics(pred, np.ma.masked_array(target, mask)) == expected
+    assert depth_metrics(pred, target, np.ma.masked_array(np.ones_like(mask), mask)) == expected
+    assert depth_metrics(np.ma.masked_array(pred, mask), target, ~mask) == expected
+    with pytest.raises(UsageError, match="not finite"):
+        depth_metrics(np.ma.masked_array(pred, mask), target)
+
+
 def test_totals_average_images_with_equal_weight() -> None:
     totals = MetricTotals()
     totals.add("a", {"abs_rel": 0.1, "rmse": 1.0})

@@ -156,6 +156,17 @@ def test_a_view_gives_the_same_as_its_copy():
     np.testing.assert_array_equal(depth_to_patch_stats(depth, 8, STATS), depth_to_patch_stats(depth.copy(), 8, STATS))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_masked_pixels_are_invalid(dtype):
+    depth = np.arange(1, 65, dtype=dtype).reshape(1, 8, 8)
+    mask = np.arange(64).reshape(1, 8, 8) % 5 == 0
+    expected = depth_to_patch_stats(np.where(mask, 0, depth), 4, STATS)
+    masked = np.ma.masked_array(depth, mask)
+    np.testing.assert_array_equal(depth_to_patch_stats(masked, 4, STATS), expected)
+    assert masked.mask.sum() == mask.sum()
+    assert not np.array_equal(depth_to_patch_stats(depth, 4, STATS), expected)
+
+
 def test_the_input_is_left_alone():
     depth = np.full((1, 4, 4), np.nan, np.float32)
     depth_to_patch_stats(depth, 4)

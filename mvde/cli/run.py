@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,15 @@ import typer
 
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import FIT_HELP, OUT_HELP, EngineSelection, only
+from mvde.errors import ImageError
 from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
     from mvde.runtime.depth import DepthResult, DepthRuntime
     from mvde.runtime.sources import Frame
+
+_MOST_NAMES = 10
+"""Inputs that the last line names; each has had a line of its own."""
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +37,8 @@ def run(
 
     For each frame: NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (a picture with its scale) and NAME.stats.npz
     (one row per patch). Relative depth has no unit and is written as NAME.depth.npy instead. An engine that is not
-    built yet is built first, from the only graph there is.
+    built yet is built first, from the only graph there is. An input that cannot be read is skipped and named, those
+    after it follow, and the exit status is 1.
     """
     from mvde.cli.autobuild import build_missing
     from mvde.runtime.depth import DepthRuntime
@@ -48,14 +54,45 @@ def run(
         info = runtime.info
         size = "x".join(map(str, info.resolution))
         print(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
-        total_ms, num_frames = 0.0, 0
-        for frame, result in _progress(_results(runtime, paths, fit), count_frames(paths)):
+        total_ms, num_frames, skipped = 0.0, 0, _Skipped(len(paths))
+        for frame, result in _progress(_results(runtime, paths, fit, skipped.add), count_frames(paths)):
             _write(out, frame, result, runtime)
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
-    print(f"{num_frames} frame{'s' if num_frames != 1 else ''} in {out}/, {total_ms / max(num_frames, 1):.1f} ms each")
+    if num_frames:
+        print(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}/, {total_ms / num_frames:.1f} ms each")
+    skipped.check()
 
 
-def _results(runtime: DepthRuntime, paths: list[Path], fit: Fit) -> Iterator[tuple[Frame, DepthResult]]:
+class _Skipped:
+    """Inputs that could not be read, or only in part; each is told on stderr when it is met."""
+
+    def __init__(self, num_inputs: int) -> None:
+        self._num_inputs = num_inputs
+        self._errors: list[tuple[Path, ImageError]] = []
+
+    def add(self, path: Path, error: ImageError) -> None:
+        """Tell and keep an input's error; the only input's is raised by :meth:`check` instead."""
+        self._errors.append((path, error))
+        if self._num_inputs > 1:
+            print(f"skipped: {error}", file=sys.stderr)
+
+    def check(self) -> None:
+        """Raise :class:`ImageError` if there are any."""
+        if not self._errors:
+            return
+        if self._num_inputs == 1:
+            raise self._errors[0][1]
+        names = [str(path) for path, _ in self._errors]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        raise ImageError(
+            f"{len(names)} of {self._num_inputs} inputs could not be read, or only in part: "
+            f"{', '.join(names[:_MOST_NAMES])}{more}; the results of all others are written"
+        )
+
+
+def _results(
+    runtime: DepthRuntime, paths: list[Path], fit: Fit, on_error: Callable[[Path, ImageError], None]
+) -> Iterator[tuple[Frame, DepthResult]]:
     """Frames with their results; the frames in flight are kept until their result comes out."""
     from collections import deque
 
@@ -64,7 +101,7 @@ def _results(runtime: DepthRuntime, paths: list[Path], fit: Fit) -> Iterator[tup
     waiting: deque[Frame] = deque()
 
     def images() -> Iterator[object]:
-        for frame in read_frames(paths):
+        for frame in read_frames(paths, on_error):
             waiting.append(frame)
             yield frame.image
 

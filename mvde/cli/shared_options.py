@@ -110,8 +110,12 @@ class DataOptions:
     data: Annotated[Path | None, typer.Option("--data", help="Data set with depth, a folder or a file.")] = None
     format: Annotated[DataFormat, typer.Option("--format", help="Format of --data.")] = DataFormat.FOLDER
     depth_scale: Annotated[
-        float, typer.Option("--depth-scale", help="Stored value of one metre, for --format folder.")
-    ] = 1000.0
+        float | None,
+        typer.Option(
+            "--depth-scale",
+            help="Stored value of one metre, for --format folder. Default: 1000, and 1 in a floating-point .npy.",
+        ),
+    ] = None
     max_frames: Annotated[
         int | None,
         typer.Option(

@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from mvde.errors import DatasetError, MissingDependencyError
+from mvde.errors import DatasetError, ImageError, MissingDependencyError
+from mvde.image import read_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_IMAGE_ERRORS = (
-    OSError,
-    SyntaxError,
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 
 
 def require_directory(path: Path, what: str) -> Path:
@@ -37,13 +31,16 @@ def require_file(path: Path, what: str) -> Path:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Picture (H, W, 3) uint8 RGB; grey and palette pictures are expanded."""
-    return np.asarray(_open_image(path).convert("RGB"))
+    """Picture (H, W, 3) uint8 RGB, upright, by the rules of :func:`mvde.image.read_image`; else DatasetError."""
+    try:
+        return read_image(path)
+    except ImageError as error:
+        raise DatasetError(str(error)) from error
 
 
 def read_depth_png(path: Path, units_per_metre: float) -> NDArray[np.float32]:
-    """Depth (H, W) float32 metres of a 16-bit grey PNG; 0 where it holds 0."""
-    image = _open_image(path)
+    """Depth (H, W) float32 metres of a 16-bit grey PNG, as it is stored; 0 where it holds 0."""
+    image = _open_png(path)
     if image.mode not in ("I;16", "I;16B", "I"):
         raise DatasetError(f"{path} is not a 16-bit grey PNG (mode {image.mode}), so it cannot hold depth")
     return np.asarray(image).astype(np.float32) / np.float32(units_per_metre)
@@ -78,17 +75,21 @@ def open_hdf5(path: Path) -> Any:
 def check_same_size(rgb: NDArray[np.uint8], depth_m: NDArray[np.float32], rgb_name: object, depth_name: object) -> None:
     """Raise :class:`DatasetError`, naming both, unless picture and depth have the same height and width."""
     if rgb.shape[:2] != depth_m.shape:
-        raise DatasetError(f"{depth_name} is {depth_m.shape} (H, W), but its picture {rgb_name} is {rgb.shape[:2]}")
+        is_turned = rgb.shape[1::-1] == depth_m.shape
+        hint = "; if its orientation tag (EXIF) is wrong for this depth, remove the tag" if is_turned else ""
+        raise DatasetError(
+            f"{depth_name} is {depth_m.shape} (H, W), but its picture {rgb_name} is {rgb.shape[:2]}{hint}"
+        )
 
 
-def _open_image(path: Path) -> Image.Image:
+def _open_png(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(require_file(path, "a depth map"), formats=("PNG",)) as image:
                 image.load()
                 return image
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing") from None
-    except _IMAGE_ERRORS as error:
-        raise DatasetError(f"{path} is not a readable picture: {error}") from error
+    except (DatasetError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise anything
+        raise DatasetError(f"{path} is not a readable PNG: {error}") from error

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvde.datasets.decode import check_same_size, read_array, read_rgb, require_directory, require_file
+from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
-# Of the 768 x 1024 pictures, from the development kit.
-INTRINSICS = np.array([886.81, 927.06, 512.0, 384.0], dtype=np.float32)
+# From the development kit.
+INTRINSICS, SIZE = (886.81, 927.06, 512.0, 384.0), (768, 1024)
 
 
 class DiodeDataset:
@@ -37,7 +38,8 @@ class DiodeDataset:
         check_same_size(rgb, depth_m, rgb_path, path)
         check_same_size(rgb, mask, rgb_path, mask_path)
         name = rgb_path.relative_to(self._root).as_posix()
-        return DepthSample(rgb, np.where(mask > 0, depth_m, np.float32(0)), INTRINSICS, name)
+        intrinsics = intrinsics_at(INTRINSICS, SIZE, depth_m.shape)
+        return DepthSample(rgb, np.where(mask > 0, depth_m, np.float32(0)), intrinsics, name)
 
 
 def _plane(path: Path) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,28 @@ from mvde.datasets.decode import (
     read_rgb,
     require_directory,
 )
+from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
-from mvde.errors import DatasetError
+from mvde.errors import DatasetError, UsageError
+
+MILLIMETRES = 1000.0
+_FORM = "fx fy cx cy in pixels, or fx fy cx cy width height"
 
 
 class FolderDataset:
     """Samples of a generic folder, in the order of their names.
 
-    A 16-bit PNG holds depth times ``depth_scale`` (1000: millimetres), and so does an integer ``.npy``; a floating
-    ``.npy`` holds metres. ``intrinsics.txt`` holds ``fx fy cx cy`` in pixels for all pictures.
+    ``depth_scale`` is the stored value of one metre, in every depth map; without it, that is 1000 (millimetres) in a
+    16-bit PNG or an integer ``.npy``, and 1 in a floating ``.npy``. ``intrinsics.txt`` holds ``fx fy cx cy`` in pixels
+    and, if the pictures are of several sizes, the width and height that they hold for; without those two numbers, they
+    hold for pictures of the first one's size.
     """
 
-    def __init__(self, root: Path, depth_scale: float = 1000.0) -> None:
+    def __init__(self, root: Path, depth_scale: float | None = None) -> None:
         require_directory(root / "rgb", "pictures")
         require_directory(root / "depth", "depth maps (16-bit .png, or .npy)")
+        if depth_scale is not None and not 0 < depth_scale < math.inf:
+            raise UsageError(f"the stored value of one metre is a positive number, but got {depth_scale}")
         self._scale = depth_scale
         self._pairs = [
             (path, _depth_of(path, root / "depth"))
@@ -37,7 +46,9 @@ class FolderDataset:
         ]
         if not self._pairs:
             raise DatasetError(f"{root / 'rgb'} holds no picture ({', '.join(IMAGE_SUFFIXES)})")
-        self._intrinsics = _intrinsics(root / "intrinsics.txt")
+        self._intrinsics_path = root / "intrinsics.txt"
+        self._camera = _camera(self._intrinsics_path)
+        self._own_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -45,10 +56,33 @@ class FolderDataset:
     def __getitem__(self, index: int) -> DepthSample:
         rgb_path, depth_path = self._pairs[index]
         rgb = read_rgb(rgb_path)
-        depth = _array_depth(depth_path, self._scale) if depth_path.suffix == ".npy" else None
-        depth_m = depth if depth is not None else read_depth_png(depth_path, self._scale)
+        if depth_path.suffix == ".npy":
+            depth_m = _array_depth(depth_path, self._scale)
+        else:
+            depth_m = read_depth_png(depth_path, self._scale or MILLIMETRES)
         check_same_size(rgb, depth_m, rgb_path, depth_path)
-        return DepthSample(rgb, depth_m, self._intrinsics, rgb_path.name)
+        return DepthSample(rgb, depth_m, self._intrinsics_of(rgb_path, rgb.shape[:2]), rgb_path.name)
+
+    def _intrinsics_of(self, path: Path, size: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """Intrinsics of a picture of ``size``; ``None`` where they are not known, or it is a crop."""
+        if self._camera is None:
+            return None
+        if len(self._camera) == 6:
+            width, height = (round(value) for value in self._camera[4:])
+            return intrinsics_at(self._camera[:4], (height, width), size)
+        if self._own_size is None:
+            height, width = size if path == self._pairs[0][0] else read_rgb(self._pairs[0][0]).shape[:2]
+            self._own_size = height, width
+        if size != self._own_size:
+            raise DatasetError(
+                f"{self._intrinsics_path} holds four numbers, for pictures of {_text(self._own_size)} as the first "
+                f"one, but {path} has {_text(size)}; write {_FORM}"
+            )
+        return np.array(self._camera, dtype=np.float32)
+
+
+def _text(size: tuple[int, ...]) -> str:
+    return f"{size[0]}x{size[1]} pixels"
 
 
 def _depth_of(rgb_path: Path, folder: Path) -> Path:
@@ -58,20 +92,24 @@ def _depth_of(rgb_path: Path, folder: Path) -> Path:
     raise DatasetError(f"{rgb_path} has no depth: expected {folder / rgb_path.stem}.png or .npy")
 
 
-def _array_depth(path: Path, scale: float) -> NDArray[np.float32]:
+def _array_depth(path: Path, scale: float | None) -> NDArray[np.float32]:
     array = read_array(path)
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise DatasetError(f"{path} has shape {array.shape} and type {array.dtype}; expected numbers (H, W)")
-    return array.astype(np.float32) / np.float32(1.0 if array.dtype.kind == "f" else scale)
+    of_type = 1.0 if array.dtype.kind == "f" else MILLIMETRES
+    return array.astype(np.float32) / np.float32(of_type if scale is None else scale)
 
 
-def _intrinsics(path: Path) -> NDArray[np.float32] | None:
+def _camera(path: Path) -> list[float] | None:
+    """The four or six numbers of the file."""
     if not path.exists():
         return None
     try:
         values = np.array(path.read_text().split(), dtype=np.float32)
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} must hold four numbers, fx fy cx cy in pixels: {error}") from error
-    if values.shape != (4,):
-        raise DatasetError(f"{path} holds {values.size} numbers; expected four, fx fy cx cy in pixels")
-    return values
+        raise DatasetError(f"{path} must hold numbers, {_FORM}: {error}") from error
+    if values.shape not in ((4,), (6,)):
+        raise DatasetError(f"{path} holds {values.size} numbers; expected {_FORM}")
+    if not np.isfinite(values).all() or min(values[:2]) <= 0 or (len(values) == 6 and min(values[4:]) < 1):
+        raise DatasetError(f"{path}: focal lengths and sizes must be positive numbers of pixels, but got {values}")
+    return [float(value) for value in values]

@@ -35,10 +35,11 @@ def check_format(text: DataFormat | str) -> DataFormat:
         raise ConfigError(f"data.format must be one of {', '.join(DataFormat)}, but got {text!r}") from error
 
 
-def open_dataset(data_format: DataFormat | str, root: str | Path, depth_scale: float = 1000.0) -> DepthDataset:
+def open_dataset(data_format: DataFormat | str, root: str | Path, depth_scale: float | None = None) -> DepthDataset:
     """The data set of that format under ``root``.
 
-    ``depth_scale`` is the stored value of one metre and matters to ``folder`` alone: the others define their unit.
+    ``depth_scale`` is the stored value of one metre and matters to ``folder`` alone (see
+    :class:`mvde.datasets.folder.FolderDataset`): the others define their unit.
     Raises ConfigError for an unknown format, DatasetError for a missing or malformed file, MissingDependencyError
     where a reader needs a package that is not installed.
     """

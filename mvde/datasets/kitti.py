@@ -8,10 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvde.datasets.decode import check_same_size, read_depth_png, read_rgb, require_directory
+from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 UNITS_PER_METRE = 256.0
+SELECTION_SIZE = (352, 1216)
+"""Height and width to which the selection's pictures were cropped, and for which its intrinsics hold."""
+
+_Calibration = tuple[NDArray[np.float32], tuple[int, int]]
+"""Intrinsics, and the height and width of the pictures that they hold for."""
 
 
 class KittiDataset:
@@ -39,17 +45,18 @@ class KittiDataset:
 
     def __getitem__(self, index: int) -> DepthSample:
         path = self._depths[index]
-        rgb_path, intrinsics = self._selection_frame(path) if self._is_selection else self._annotated_frame(path)
+        rgb_path, camera = self._selection_frame(path) if self._is_selection else self._annotated_frame(path)
         rgb, depth_m = read_rgb(rgb_path), read_depth_png(path, UNITS_PER_METRE)
         check_same_size(rgb, depth_m, rgb_path, path)
+        intrinsics = None if camera is None else intrinsics_at(*camera, depth_m.shape)
         return DepthSample(rgb, depth_m, intrinsics, path.relative_to(self._root).as_posix())
 
-    def _selection_frame(self, path: Path) -> tuple[Path, NDArray[np.float32] | None]:
+    def _selection_frame(self, path: Path) -> tuple[Path, _Calibration | None]:
         name = path.name.replace("groundtruth_depth", "image")
         matrix = self._root / "intrinsics" / f"{Path(name).stem}.txt"
-        return self._root / "image" / name, _from_matrix(matrix) if matrix.exists() else None
+        return self._root / "image" / name, (_from_matrix(matrix), SELECTION_SIZE) if matrix.exists() else None
 
-    def _annotated_frame(self, path: Path) -> tuple[Path, NDArray[np.float32] | None]:
+    def _annotated_frame(self, path: Path) -> tuple[Path, _Calibration | None]:
         camera, drive_folder = path.parent.name, path.parents[3]
         drive = drive_folder.name
         date = drive[:10]
@@ -68,15 +75,22 @@ def _from_matrix(path: Path) -> NDArray[np.float32]:
     return _numbers_at(path, path.read_text().split(), 9, (0, 4, 2, 5))
 
 
-def _from_calibration(path: Path, camera: str) -> NDArray[np.float32] | None:
-    """Intrinsics of the rectified camera (the 3x4 matrix ``P_rect_0X``)."""
+def _from_calibration(path: Path, camera: str) -> _Calibration | None:
+    """Intrinsics of the rectified camera (of the 3x4 matrix ``P_rect_0X``) and the size of its pictures.
+
+    ``None`` where there is no such file, or it does not state the size (``S_rect_0X``).
+    """
     if not path.exists():
         return None
-    key = f"P_rect_{camera[-2:]}:"
-    for line in path.read_text().splitlines():
-        if line.startswith(key):
-            return _numbers_at(path, line[len(key) :].split(), 12, (0, 5, 2, 6))
-    raise DatasetError(f"{path} has no line {key}")
+    lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+    matrix, size = (lines.get(f"{kind}_rect_{camera[-2:]}") for kind in ("P", "S"))
+    if matrix is None:
+        raise DatasetError(f"{path} has no line P_rect_{camera[-2:]}:")
+    intrinsics = _numbers_at(path, matrix.split(), 12, (0, 5, 2, 6))
+    if size is None:
+        return None
+    width, height = _numbers_at(path, size.split(), 2, (0, 1))
+    return intrinsics, (round(float(height)), round(float(width)))
 
 
 def _numbers_at(path: Path, words: list[str], count: int, places: tuple[int, ...]) -> NDArray[np.float32]:
@@ -85,5 +99,5 @@ def _numbers_at(path: Path, words: list[str], count: int, places: tuple[int, ...
     except ValueError as error:
         raise DatasetError(f"{path} holds something other than numbers: {error}") from error
     if values.size != count:
-        raise DatasetError(f"{path} holds {values.size} numbers; expected a matrix of {count}")
+        raise DatasetError(f"{path} holds {values.size} numbers; expected {count}")
     return values[list(places)]

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from mvde.datasets.decode import open_hdf5
+from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
 FILE_NAME = "nyu_depth_v2_labeled.mat"
 # Of the colour camera, from the toolbox's camera_params.m; the depth maps are projected onto it.
-INTRINSICS = np.array([518.8579, 519.46961, 325.58245, 253.73617], dtype=np.float32)
+INTRINSICS, SIZE = (518.8579, 519.46961, 325.58245, 253.73617), (480, 640)
 
 
 class NyuDataset:
@@ -51,7 +52,7 @@ class NyuDataset:
             depth_m = np.ascontiguousarray(file["depths"][index].T, dtype=np.float32)
         except OSError as error:
             raise DatasetError(f"{self._path}: frame {index} cannot be read: {error}") from error
-        return DepthSample(rgb, depth_m, INTRINSICS, f"{self._path.name}:{index}")
+        return DepthSample(rgb, depth_m, intrinsics_at(INTRINSICS, SIZE, depth_m.shape), f"{self._path.name}:{index}")
 
     def _open(self) -> Any:
         # An HDF5 handle must not be used after a fork, so each worker process opens its own.

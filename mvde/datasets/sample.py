@@ -15,7 +15,8 @@ from mvde.camera import relative_focal
 class DepthSample:
     """One frame.
 
-    ``rgb`` (H, W, 3) uint8 RGB; ``depth_m`` (H, W) float32 planar depth in metres, 0 or NaN where unknown;
+    ``rgb`` (H, W, 3) uint8 RGB; ``depth_m`` (H, W) float32 planar depth in metres, 0 or NaN where unknown (masked
+    pixels of a masked array become 0);
     ``intrinsics`` (4,) float32 (fx, fy, cx, cy) in pixels of this frame, or None; ``name`` says where it came from.
     """
 
@@ -23,6 +24,10 @@ class DepthSample:
     depth_m: NDArray[np.float32]
     intrinsics: NDArray[np.float32] | None
     name: str
+
+    def __post_init__(self) -> None:
+        if isinstance(self.depth_m, np.ma.MaskedArray):
+            object.__setattr__(self, "depth_m", self.depth_m.filled(0))
 
     @property
     def focal(self) -> float | None:

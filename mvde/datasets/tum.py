@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from mvde.datasets.decode import check_same_size, read_depth_png, read_rgb, require_file
+from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
@@ -18,19 +20,22 @@ INTRINSICS = {
     "freiburg2": (520.9, 521.0, 325.1, 249.7),
     "freiburg3": (535.4, 539.2, 320.1, 247.6),
 }
-ROS_DEFAULT = (525.0, 525.0, 319.5, 239.5)
+SIZE = (480, 640)
+"""Height and width of the pictures that the intrinsics are of."""
 
 
 class TumDataset:
-    """Samples of one sequence: pictures with the depth map nearest in time, as ``associate.py`` pairs them."""
+    """Samples of one sequence: pictures with the depth map nearest in time, as ``associate.py`` pairs them.
+
+    The camera is known where a folder of the path names it (freiburg1 to freiburg3, or fr1 to fr3).
+    """
 
     def __init__(self, root: Path) -> None:
         colour, depth = _read_list(root / "rgb.txt"), _read_list(root / "depth.txt")
         self._pairs = [(root / colour[a], root / depth[b]) for a, b in associate(list(colour), list(depth))]
         if not self._pairs:
             raise DatasetError(f"{root / 'rgb.txt'} and {root / 'depth.txt'} share no time to within {LARGEST_GAP_S} s")
-        key = next((key for key in INTRINSICS if key in root.resolve().name), None)
-        self._intrinsics = np.array(INTRINSICS[key] if key else ROS_DEFAULT, dtype=np.float32)
+        self._intrinsics = _intrinsics_of(root)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -39,7 +44,9 @@ class TumDataset:
         rgb_path, depth_path = self._pairs[index]
         rgb, depth_m = read_rgb(rgb_path), read_depth_png(depth_path, UNITS_PER_METRE)
         check_same_size(rgb, depth_m, rgb_path, depth_path)
-        return DepthSample(rgb, depth_m, self._intrinsics, rgb_path.name)
+        known = self._intrinsics
+        intrinsics = None if known is None else intrinsics_at(known, SIZE, depth_m.shape)
+        return DepthSample(rgb, depth_m, intrinsics, rgb_path.name)
 
 
 def associate(
@@ -63,6 +70,14 @@ def associate(
             right.remove(b)
             pairs.append((a, float(b)))
     return sorted(pairs)
+
+
+def _intrinsics_of(root: Path) -> tuple[float, float, float, float] | None:
+    """Intrinsics of the camera that the innermost folder with a camera's name names."""
+    for name in reversed(root.resolve().parts):
+        if found := re.search(r"(?:freiburg|(?<![a-z0-9])fr)([123])(?!\d)", name.lower()):
+            return INTRINSICS[f"freiburg{found[1]}"]
+    return None
 
 
 def _read_list(path: Path) -> dict[float, str]:

@@ -266,7 +266,7 @@ class DepthTrainingPipeline:
                     raise DatasetError(
                         f"{self.config.data.val} (data.val, format {self.config.data.format}) holds no frame with "
                         f"depth of {depth_range_m[0]:g} to {depth_range_m[1]:g} m to validate on; check "
-                        f"data.depth_scale ({self.config.data.depth_scale:g})"
+                        "data.depth_scale"
                     )
                 metrics = totals[Alignment.NONE].overall()
                 better = (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best)

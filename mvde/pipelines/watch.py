@@ -88,12 +88,12 @@ class TrainingWatch:
         )
 
     def _blank(self, depth_m: Tensor, data: str) -> DatasetError:
-        decoder, scale = self._config.decoder, self._config.data.depth_scale
+        decoder = self._config.decoder
         known = depth_m[torch.isfinite(depth_m) & (depth_m > 0)]
         held = f"depth of {float(known.min()):g} to {float(known.max()):g} m" if known.numel() else "no depth at all"
         return DatasetError(
             f"{self._num_blank} step{'s' * (self._num_blank != 1)} in a row had no pixel with depth of "
             f"{decoder.min_depth:g} to {decoder.max_depth:g} m, so there is nothing to learn from: the last frames of "
-            f"{data} (format {self._config.data.format}) hold {held}; check data.depth_scale ({scale:g}), "
-            "decoder.min_depth and decoder.max_depth"
+            f"{data} (format {self._config.data.format}) hold {held}; check data.depth_scale "
+            f"({self._config.data.depth_scale or 'by default'}), decoder.min_depth and decoder.max_depth"
         )

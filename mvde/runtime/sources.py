@@ -1,21 +1,24 @@
-"""Where frames come from: image files, folders, globs, and videos through PyAV."""
+"""Where frames come from: image files, folders, patterns and videos; and what their results are called."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mvde.errors import ImageError, MissingDependencyError
+from mvde.errors import ImageError
 from mvde.image import is_image_path, read_image
+from mvde.runtime.video import VIDEO_SUFFIXES, is_video_path, num_declared_frames, read_video
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+_FRAME_DIGITS = 6  # at least, of a frame's number behind its video's stem
 
 
 @dataclass(frozen=True)
@@ -42,34 +45,103 @@ def expand_inputs(inputs: Iterable[str]) -> list[Path]:
 
 
 def count_frames(paths: Iterable[Path]) -> int | None:
-    """Number of frames in the files, or ``None`` where a video does not tell."""
+    """Number of frames that the files state, or ``None`` where a video does not tell.
+
+    Raises :class:`MissingDependencyError` for a video without PyAV.
+    """
     total = 0
     for path in paths:
-        num_frames = _num_video_frames(path) if is_video_path(path) else 1
-        if num_frames == 0:
+        num_frames = num_declared_frames(path) if is_video_path(path) else 1
+        if num_frames is None:
             return None
         total += num_frames
     return total
 
 
-def read_frames(paths: Iterable[Path]) -> Iterator[Frame]:
-    """Frames of the files, in order; a video's are named ``STEM-000000`` and so on.
+def read_frames(paths: Iterable[Path], on_error: Callable[[Path, ImageError], None] | None = None) -> Iterator[Frame]:
+    """Frames of the files, in order, each with a stem of its own; a video's are named ``STEM-000000`` and so on.
 
-    Raises :class:`ImageError` for a file that cannot be read, :class:`MissingDependencyError` for a video without PyAV.
+    A file that cannot be read, or only in part, is told to ``on_error`` after the frames that it gave, and those after
+    it follow; without ``on_error``, its :class:`ImageError` is raised. Raises :class:`MissingDependencyError` for a
+    video without PyAV.
     """
     paths = list(paths)
-    names = _unique_stems(paths)
-    for path, stem in zip(paths, names, strict=True):
-        if is_video_path(path):
-            for index, image in enumerate(_read_video(path)):
-                yield Frame(f"{stem}-{index:06d}", image)
-        else:
-            yield Frame(stem, read_image(path))
+    for path, stem in zip(paths, result_stems(paths), strict=True):
+        try:
+            if is_video_path(path):
+                for index, image in read_video(path):
+                    yield Frame(f"{stem}-{index:0{_FRAME_DIGITS}d}", image)
+            else:
+                yield Frame(stem, read_image(path))
+        except ImageError as error:
+            if on_error is None:
+                raise
+            on_error(path, error)
 
 
-def is_video_path(path: Path) -> bool:
-    """Whether a file's suffix says that it is a video."""
-    return path.suffix.lower() in _VIDEO_SUFFIXES
+def result_stems(paths: Sequence[Path]) -> list[str]:
+    """Stems for the results of the files, in order, each different, none like that of a frame of a video among them.
+
+    A file's own stem where no other file has it, else with its folder before it, else with its suffix too, else with a
+    number. Equal paths in equal order get equal stems.
+    """
+    files = [_split(path) for path in paths]
+    num_by_stem = Counter(stem for _, stem, _ in files)
+    num_by_place = Counter((folder, stem) for folder, stem, _ in files)
+    are_videos = [f".{suffix.lower()}" in VIDEO_SUFFIXES for _, _, suffix in files]
+    names = _Names()
+    stems: dict[int, str] = {}
+    for index in sorted(range(len(files)), key=are_videos.__getitem__, reverse=True):
+        stem = files[index][1]
+        if num_by_stem[stem] == 1:
+            stems[index] = names.take(stem, are_videos[index])
+    for index, (folder, stem, suffix) in enumerate(files):
+        if index not in stems:
+            wanted = stem if num_by_place[folder, stem] == 1 else f"{stem}-{suffix}"
+            wanted = f"{folder}-{wanted}" if folder not in ("", "..") else wanted
+            stems[index] = names.take(wanted, are_videos[index])
+    return [stems[index] for index in range(len(files))]
+
+
+def _split(path: Path) -> tuple[str, str, str]:
+    """Names of a file's folder, of the file, and its suffix, without dots; pathlib takes ten times as long."""
+    folder, name = os.path.split(path)
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122
+    return os.path.basename(folder), stem, suffix[1:]  # noqa: PTH119
+
+
+class _Names:
+    """Stems given out so far."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._videos: set[str] = set()  # whose frames are STEM-000000, …
+        self._framed: set[str] = set()  # STEM of names that look like a frame of a video STEM
+        self._next: dict[str, int] = {}  # the number to try after a name
+
+    def take(self, wanted: str, is_video: bool) -> str:
+        """The name wanted, if it is free, else with the first number behind it that makes it so."""
+        name, number = wanted, self._next.get(wanted, 2)
+        while not self._is_free(name, is_video):
+            name, number = f"{wanted}-{number}", number + 1
+        if number > 2:
+            self._next[wanted] = number
+        self._taken.add(name)
+        self._framed.add(_video_of_frame(name))
+        if is_video:
+            self._videos.add(name)
+        return name
+
+    def _is_free(self, name: str, is_video: bool) -> bool:
+        if name in self._taken or (is_video and name in self._framed):
+            return False
+        return not self._videos or _video_of_frame(name) not in self._videos
+
+
+def _video_of_frame(name: str) -> str:
+    """Stem of the video that a frame of this name would be of; empty where no frame is called so."""
+    stem, _, number = name.rpartition("-")
+    return stem if len(number) >= _FRAME_DIGITS and number.isdecimal() else ""
 
 
 def _expand(text: str) -> list[Path]:
@@ -81,49 +153,3 @@ def _expand(text: str) -> list[Path]:
     # Path.glob does not take absolute patterns.
     matches = glob.glob(text, recursive=True)  # noqa: PTH207
     return sorted(path for path in map(Path, matches) if path.is_file())
-
-
-def _unique_stems(paths: list[Path]) -> list[str]:
-    """Stems of the files; the parent's name is put before those that would overwrite each other, then a number."""
-    stems = [path.stem for path in paths]
-    for index, path in enumerate(paths):
-        if [other.stem for other in paths].count(path.stem) > 1:
-            stems[index] = f"{path.parent.name}-{path.stem}" if path.parent.name else path.stem
-    seen: dict[str, int] = {}
-    for index, stem in enumerate(stems):
-        seen[stem] = seen.get(stem, 0) + 1
-        if seen[stem] > 1:
-            stems[index] = f"{stem}-{seen[stem]}"
-    return stems
-
-
-def _library() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("av", "video", "reading a video") from error
-    return av
-
-
-def _num_video_frames(path: Path) -> int:
-    av = _library()
-    try:
-        with av.open(str(path)) as container:
-            return int(container.streams.video[0].frames)
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_video(path: Path) -> Iterator[NDArray[np.uint8]]:
-    av = _library()
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> ImageError:
-    reason = "it has no video stream" if isinstance(error, IndexError) else " ".join(str(error).split())
-    return ImageError(f"cannot read the video {path}: {reason}")

@@ -74,8 +74,7 @@ def test_relative_depth_is_not_called_millimetres(robot: Path) -> None:
     [
         (None, "there is no image"),
         (lambda path: path.write_bytes(b"\x89PNG"), "cannot read the image"),
-        (lambda path: Image.new("L", (9, 9)).save(path), "is a grey image"),
-        (lambda path: Image.new("RGBA", (9, 9)).save(path), "is a RGBA image"),
+        (lambda path: Image.new("RGBA", (9, 9)).save(path), "is partly transparent (RGBA)"),
         (lambda path: Image.new("I;16", (9, 9)).save(path), "is a 16-bit grey image"),
         (lambda path: Image.new("RGB", (1, 1)).save(path), "1x1 pixels"),
     ],
@@ -88,6 +87,47 @@ def test_a_bad_image_is_one_line_and_writes_nothing(
     assert cli.execute(["run", "bad.png"]) == 1
     assert message in _one_error_line(capsys)
     assert not (robot / "depth").exists()
+
+
+def test_a_run_goes_on_past_bad_inputs_and_counts_them(
+    robot: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvde.image._said", set())
+    Image.new("L", (9, 9), 70).save(robot / "photos" / "grey.png")
+    Image.new("I;16", (9, 9)).save(robot / "photos" / "deep.png")
+    (robot / "photos" / "aa.png").write_bytes(b"\x89PNG")
+    shutil.copy(robot / "photos" / "a.png", robot / "photos" / "a.bmp.png")
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(robot / "photos" / "b.jpg")
+    assert cli.execute(["run", "photos", "missing.png"]) == 1
+    printed = capsys.readouterr()
+    assert "5 frames in depth/" in printed.out
+    stems = {path.name.split(".depth")[0] for path in (robot / "depth").glob("*.depth.png")}
+    assert stems == {"a", "a.bmp", "grey", "photos-b-jpg", "photos-b-png"}
+    assert [line.split(";")[0] for line in printed.err.splitlines() if line.startswith("skipped: ")] == [
+        "skipped: cannot read the image photos/aa.png: its content is not a JPEG, PNG, BMP, WebP, TIFF or PPM picture",
+        "skipped: photos/deep.png is a 16-bit grey image, but 8-bit RGB is expected",
+        "skipped: there is no image missing.png",
+    ]
+    last = printed.err.splitlines()[-1]
+    assert "3 of 8 inputs could not be read" in last
+    assert "photos/aa.png, photos/deep.png, missing.png" in last
+
+
+def test_a_broken_video_keeps_its_good_frames(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    av = pytest.importorskip("av")
+    with av.open("clip.mp4", "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 1
+        for seed in range(6):
+            pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    content = Path("clip.mp4").read_bytes()
+    Path("clip.mp4").write_bytes(content[: int(len(content) * 0.7)])
+    assert cli.execute(["run", "clip.mp4"]) == 1
+    num_written = len(list((robot / "depth").glob("clip-*.depth.png")))
+    assert 0 < num_written < 6
+    assert f"clip.mp4: {num_written} of 6 frames could be read" in _one_error_line(capsys)
 
 
 def test_wrong_ids_and_options_are_wrong_usage(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:

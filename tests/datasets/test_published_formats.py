@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ class TestNyu:
         assert np.array_equal(dataset[1].rgb, picture[::-1])
         assert dataset[1].depth_m.dtype == np.float32
         assert dataset[1].depth_m[2, 3] == np.float32((48 + 2 * 8 + 3) / 10)
-        assert dataset[0].intrinsics is not None
+        assert dataset[0].focal == pytest.approx(math.sqrt(518.8579 / 640 * 519.46961 / 480))
 
     def test_a_worker_process_gets_its_own_handle(self, root: Path) -> None:
         dataset = NyuDataset(root / "nyu_depth_v2_labeled.mat")
@@ -72,7 +73,12 @@ class TestKitti:
         sample = KittiDataset(tmp_path)[0]
         assert sample.depth_m[1, 2] == 7.5
         assert np.count_nonzero(sample.depth_m) == 1
-        assert sample.intrinsics.tolist() == pytest.approx([721.5, 721.6, 609.6, 172.9])
+        assert sample.intrinsics is None  # they hold for 352x1216, and this picture is not of that shape
+        write_png(tmp_path / "image" / f"{stem.format('image')}.png", np.zeros((352, 1216, 3), np.uint8))
+        write_png(
+            tmp_path / "groundtruth_depth" / f"{stem.format('groundtruth_depth')}.png", np.ones((352, 1216), np.uint16)
+        )
+        assert KittiDataset(tmp_path)[0].intrinsics.tolist() == pytest.approx([721.5, 721.6, 609.6, 172.9])
 
     def test_annotated_drives_find_their_raw_pictures(
         self, tmp_path: Path, picture: np.ndarray, write_png: Writer
@@ -83,7 +89,12 @@ class TestKitti:
         raw = tmp_path / "raw" / "2011_09_26"
         write_png(raw / drive / "image_03/data" / name, picture)
         row = "P_rect_03: 7.2e+02 0 6.0e+02 -3.3e+02 0 7.3e+02 1.7e+02 2.1 0 0 1 0\n"
-        (raw / "calib_cam_to_cam.txt").write_text("calib_time: x\nP_rect_02: 1 1 1 1 1 1 1 1 1 1 1 1\n" + row)
+        head = "calib_time: x\nP_rect_02: 1 1 1 1 1 1 1 1 1 1 1 1\n"
+        (raw / "calib_cam_to_cam.txt").write_text(head + row)
+        assert KittiDataset(tmp_path)[0].focal is None  # of a size that is not stated
+        (raw / "calib_cam_to_cam.txt").write_text(head + "S_rect_03: 1.6e+01 1.2e+01\n" + row)
+        assert KittiDataset(tmp_path)[0].intrinsics.tolist() == pytest.approx([360, 365, 299.75, 84.75])
+        (raw / "calib_cam_to_cam.txt").write_text(head + "S_rect_03: 8.0e+00 6.0e+00\n" + row)
         sample = KittiDataset(tmp_path)[0]
         assert np.array_equal(sample.rgb, picture)
         assert (sample.depth_m == 2).all()
@@ -116,7 +127,27 @@ class TestTum:
         assert len(dataset) == 2
         assert [float(dataset[i].depth_m[0, 0]) for i in range(2)] == [1.0, 1.5]
         assert np.array_equal(dataset[1].rgb, np.roll(picture, 1, axis=0))
-        assert dataset[0].intrinsics.tolist() == pytest.approx([517.3, 516.5, 318.6, 255.3])
+        scaled = [517.3 / 80, 516.5 / 80, 319.1 / 80 - 0.5, 255.8 / 80 - 0.5]  # from 480x640 to 6x8
+        assert dataset[0].intrinsics.tolist() == pytest.approx(scaled)
+        assert dataset[0].focal == pytest.approx(math.sqrt(517.3 / 640 * 516.5 / 480))
+
+    @pytest.mark.parametrize(
+        ("folder", "fx"),
+        [("rgbd_dataset_freiburg2_desk", 520.9), ("fr3_office", 535.4), ("freiburg1/desk", 517.3)],
+    )
+    def test_the_path_names_the_camera(self, root: Path, folder: str, fx: float) -> None:
+        moved = root.parent / "freiburg9" / folder
+        moved.parent.mkdir(parents=True)
+        root.rename(moved)
+        assert TumDataset(moved)[0].intrinsics[0] == pytest.approx(fx / 80)
+
+    def test_another_camera_or_a_crop_is_unknown(self, root: Path) -> None:
+        for path in [*root.glob("rgb/*.png"), *root.glob("depth/*.png")]:
+            with Image.open(path) as opened:
+                opened.crop((0, 0, 8, 4)).save(path)
+        assert TumDataset(root)[0].focal is None
+        moved = root.rename(root.parent / "my_own_frames")
+        assert TumDataset(moved)[0].intrinsics is None
 
     def test_a_pair_closer_in_time_wins(self) -> None:
         # 1.010 is within reach of both depths; 1.000 is nearer to 1.001 and takes it first.
@@ -148,6 +179,7 @@ class TestDiode:
         assert np.array_equal(sample.rgb, picture)
         assert (sample.depth_m[0] == 0).all()
         assert (sample.depth_m[1:] == 3.5).all()
+        assert sample.focal == pytest.approx(math.sqrt(886.81 / 1024 * 927.06 / 768))
 
     def test_faults_name_the_file(self, root: Path) -> None:
         next(root.glob("**/*_mask.npy")).unlink()
@@ -156,6 +188,12 @@ class TestDiode:
         next(root.glob("**/*_depth.npy")).unlink()
         with pytest.raises(DatasetError, match=r"holds no .*_depth\.npy"):
             DiodeDataset(root)
+
+
+def _write_hdf5(path: Path, distance_m: np.ndarray) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file["dataset"] = distance_m
 
 
 class TestHypersim:
@@ -180,7 +218,42 @@ class TestHypersim:
         assert np.isnan(sample.depth_m[0, 0])
         # float16, as the data set stores it, has 11 bits.
         assert np.nanmax(np.abs(sample.depth_m - 2.0)) < 2.0 * 2**-11
-        assert sample.intrinsics.tolist() == pytest.approx([886.81 / 16, 886.81 / 16, 32, 24])
+        assert sample.intrinsics is None  # 60 degrees are what most scenes have; nobody says that this one does
+
+    def test_the_scene_s_camera_is_read_from_the_file_beside_it(
+        self, root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = next(root.glob("**/*.depth_meters.hdf5"))
+        height, width = 48, 64
+        fx, fy, cx, cy = 40.0, 45.0, 30.5, 25.5
+        right, above = (width / 2 - 0.5 - cx) / fx, -(height / 2 - 0.5 - cy) / fy  # the ray of the picture's middle
+        camera = [width / 2 / fx, 0, right, 0, height / 2 / fy, above, 0, 0, -1]
+        v, u = np.mgrid[0:height, 0:width]
+        distance = 2.0 * np.sqrt(((u - cx) / fx) ** 2 + ((v - cy) / fy) ** 2 + 1)
+        _write_hdf5(path, distance)
+        names = ["scene_name", *(f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3))]
+        table = [names, ["ai_001_001", *map(str, camera)], ["ai_001_002", *"100010002"]]
+        for folder in (root / "ai_001_001", root, root.parent):
+            file = folder / "metadata_camera_parameters.csv"
+            file.write_text("\n".join(",".join(row) for row in table))
+            sample = HypersimDataset(root)[0]
+            assert np.abs(sample.depth_m - 2.0).max() < 1e-5
+            assert sample.intrinsics.tolist() == pytest.approx([fx, fy, cx, cy])
+            file.unlink()
+        assert not caplog.records
+        HypersimDataset(root)[0]
+        assert "counts as unknown" in caplog.text
+
+    def test_a_tilted_image_plane_has_depth_but_no_intrinsics(self, root: Path) -> None:
+        names = ["scene_name", *(f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3))]
+        row = ["ai_001_001", "0.577", "0", "0", "0", "0.433", "0", "0", "0.1", "-1"]
+        (root / "metadata_camera_parameters.csv").write_text(f"{','.join(names)}\n{','.join(row)}\n")
+        sample = HypersimDataset(root)[0]
+        assert sample.focal is None
+        assert np.nanmin(sample.depth_m) > 1
+        (root / "metadata_camera_parameters.csv").write_text("scene_name,fov\nai_001_001,60\n")
+        with pytest.raises(DatasetError, match=r"metadata_camera_parameters\.csv does not have the columns"):
+            HypersimDataset(root)[0]
 
     def test_faults_name_the_file(self, root: Path) -> None:
         next(root.glob("**/*.jpg")).unlink()
