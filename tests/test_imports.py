@@ -29,6 +29,7 @@ GROUND = {
     "artifact",
     "parity",
     "alignment",
+    "protocols",
     "metrics",
     "native",
     "stats",
@@ -53,7 +54,8 @@ ALLOWED = {
     "files": {"errors", "manifest"},
     "artifact": {"errors", "files", "manifest"},
     "alignment": {"errors"},
-    "metrics": {"errors", "alignment"},
+    "protocols": {"errors"},
+    "metrics": {"errors", "alignment", "protocols"},
     "native": {"errors"},
     "vector_math": set(),
     "stats": {"errors", "native", "vector_math"},
@@ -118,6 +120,7 @@ ALLOWED = {
         "artifact",
         "parity",
         "metrics",
+        "protocols",
         "stats",
         "assets",
         "model",
@@ -201,7 +204,13 @@ def test_importing_mvde_and_asking_for_help_load_nothing_heavy() -> None:
 
 
 def test_choices_of_the_command_line_load_nothing_heavy() -> None:
-    modules = ("mvde.alignment", "mvde.datasets.formats", "mvde.datasets.splits", "mvde.runtime.placement")
+    modules = (
+        "mvde.alignment",
+        "mvde.protocols",
+        "mvde.datasets.formats",
+        "mvde.datasets.splits",
+        "mvde.runtime.placement",
+    )
     light = (*HEAVY, "numpy", "PIL")
     script = f"import sys, {', '.join(modules)}\nprint([name for name in {light!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)

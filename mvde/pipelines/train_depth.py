@@ -26,7 +26,7 @@ from mvde.losses import depth_loss, valid_mask
 from mvde.model import DepthModel
 from mvde.pipelines.augment import Transform, transform_sample
 from mvde.pipelines.batches import Share, StepBatches, batches_from
-from mvde.pipelines.eval_depth import evaluate, torch_predictor
+from mvde.pipelines.eval_depth import default_protocol, evaluate, torch_predictor
 from mvde.pipelines.initialization import initialize_structured
 from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
 from mvde.pipelines.state import STATE_FILE, TrainProgress, load_state, save_state
@@ -255,17 +255,17 @@ class DepthTrainingPipeline:
         metrics: dict[str, float] = {}
         if self._accelerator.is_main_process and self._validation is not None:
             number, stage = self._stage(self.progress.step - 1)
-            size, decoder = parse_resolution(stage.res[0]), self.config.decoder
+            size = parse_resolution(stage.res[0])
             head = self._head if stage.supervise == "tokens" else None
             predict = self._watch.finite(torch_predictor(head or self.model, size), self.progress.step)
             self._average.swap(self._trained)
             try:
-                depth_range_m, focal = (decoder.min_depth, decoder.max_depth), decoder.canonical_focal
-                totals = evaluate(predict, self._validation, depth_range_m, canonical_focal=focal)
+                protocol, focal = default_protocol(self._validation), self.config.decoder.canonical_focal
+                totals = evaluate(predict, self._validation, protocol, canonical_focal=focal)
                 if not totals[Alignment.NONE].per_image:
                     raise DatasetError(
                         f"{self.config.data.val} (data.val, format {self.config.data.format}) holds no frame with "
-                        f"depth of {depth_range_m[0]:g} to {depth_range_m[1]:g} m to validate on; check "
+                        f"depth of {protocol.range_m[0]:g} to {protocol.range_m[1]:g} m to validate on; check "
                         "data.depth_scale"
                     )
                 metrics = totals[Alignment.NONE].overall()
