@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mvde.errors import ConfigError, MissingDependencyError
 from mvde.resolution import parse_resolution
+from mvde.value_checks import check_choice, check_not_negative, check_positive, check_share, check_within
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,8 +35,8 @@ class VitConfig:
     pretrained: bool = True
 
     def __post_init__(self) -> None:
-        _check_positive(self, "image_size")
-        _check_choice(self, "select_feature", "patch")
+        check_positive(self, "image_size")
+        check_choice(self, "select_feature", "patch")
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ class DecoderConfig:
     canonical_focal: float | None = None
 
     def __post_init__(self) -> None:
-        _check_positive(self, "c_dec", "min_depth")
+        check_positive(self, "c_dec", "min_depth", "max_depth")
         if not self.min_depth < self.max_depth:
             raise ConfigError(f"min_depth must be below max_depth: got {self.min_depth} and {self.max_depth} metres")
         if self.canonical_focal is None:
             return
-        _check_positive(self, "canonical_focal")
+        check_positive(self, "canonical_focal")
         if self.scale_invariant:
             raise ConfigError(
                 f"canonical_focal is {self.canonical_focal}, but a scale-invariant model has no metres to bring to a "
@@ -76,6 +77,11 @@ class AugmentConfig:
     crop_min_scale: float = 0.7
     colour_jitter: float = 0.3
 
+    def __post_init__(self) -> None:
+        check_within(self, 0, 1, "flip", "colour_jitter")
+        check_positive(self, "crop_min_scale")
+        check_within(self, 0, 1, "crop_min_scale")
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -88,6 +94,14 @@ class LossConfig:
     berhu: float = 0.0
     gradient: float = 0.5
     gradient_scales: int = 4
+
+    def __post_init__(self) -> None:
+        weights = ("silog", "log_l1", "l1", "berhu", "gradient")
+        check_not_negative(self, *weights)
+        check_within(self, 0, 1, "silog_lambda")
+        check_positive(self, "gradient_scales")
+        if not any(getattr(self, name) for name in weights):
+            raise ConfigError(f"{', '.join(weights)}: every weight is 0, so there is nothing to learn from; set one")
 
 
 @dataclass(frozen=True)
@@ -106,8 +120,8 @@ class StageConfig:
     supervise: str = "depth"
 
     def __post_init__(self) -> None:
-        _check_positive(self, "steps", "batch_size")
-        _check_choice(self, "supervise", "depth", "tokens")
+        check_positive(self, "steps", "batch_size")
+        check_choice(self, "supervise", "depth", "tokens")
         for size in self.res:
             if not isinstance(size, str):  # OmegaConf lets a list within the list pass
                 raise ConfigError(f"res must list sizes like 192x256, but got {size!r}")
@@ -151,12 +165,15 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        _check_positive(self, "lr", "batch_size", "steps", "res")
-        _check_choice(self, "optimizer", "adamw", "muon")
-        _check_choice(self, "schedule", "cosine", "linear", "constant")
-        _check_choice(self, "autocast", "bf16", "none")
-        _check_choice(self, "start", "random", "structured")
-        _check_choice(self, "tracker", "tensorboard", "wandb", "none")
+        check_positive(self, "lr", "batch_size", "steps", "res", "clip_grad_norm", "log_every")
+        check_not_negative(self, "backbone_lr_scale", "weight_decay", "freeze_backbone_steps", "warmup_steps")
+        check_not_negative(self, "decay_steps", "num_workers", "validate_every", "checkpoint_every", "seed")
+        check_share(self, "beta2", "ema_decay")
+        check_choice(self, "optimizer", "adamw", "muon")
+        check_choice(self, "schedule", "cosine", "linear", "constant")
+        check_choice(self, "autocast", "bf16", "none")
+        check_choice(self, "start", "random", "structured")
+        check_choice(self, "tracker", "tensorboard", "wandb", "none")
 
     def all_stages(self) -> tuple[StageConfig, ...]:
         """The stages in order; without ``stages``, the one that ``res``, ``batch_size`` and ``steps`` describe."""
@@ -174,8 +191,7 @@ class DataConfig:
     depth_scale: float | None = None
 
     def __post_init__(self) -> None:
-        if self.depth_scale is not None:
-            _check_positive(self, "depth_scale")
+        check_positive(self, "depth_scale")
 
 
 @dataclass(frozen=True)
@@ -382,18 +398,3 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 def _names(kind: Any) -> str:
     return ", ".join(spec.name for spec in dataclasses.fields(kind))
-
-
-def _check_positive(section: Any, *names: str) -> None:
-    """Raise :class:`ConfigError`, naming the value, unless all of them are above 0; of a size, both sides are."""
-    for name in names:
-        value = getattr(section, name)
-        if not (min(value) if isinstance(value, tuple) else value) > 0:
-            raise ConfigError(f"{name} must be positive, but got {value}")
-
-
-def _check_choice(section: Any, name: str, *allowed: str) -> None:
-    """Raise :class:`ConfigError`, listing the choices, unless the value is one of them."""
-    choice = getattr(section, name)
-    if choice not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, but got {choice!r}")

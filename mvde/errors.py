@@ -9,6 +9,7 @@
     │   └── EngineIdError           an engine id is not in the grammar, or names an unknown backend
     ├── ImageError                  an image is missing, truncated, too large or of the wrong kind
     ├── DatasetError                a dataset's file is missing or malformed, or the dataset is empty
+    ├── TrainingError               a training cannot go on: its loss or a gradient is not finite
     ├── CheckpointError             weights are missing, damaged, or of another architecture
     ├── ArtifactError               an artefact (ONNX file, engine, manifest) cannot be used
     │   ├── ManifestError           the manifest is missing or malformed
@@ -58,6 +59,10 @@ class ImageError(MvdeError):
 
 class DatasetError(MvdeError):
     """A dataset's file is missing or malformed, or the dataset is empty; the message names the file."""
+
+
+class TrainingError(MvdeError):
+    """A training cannot go on: a loss, a gradient or a weight is not finite; what was saved before is untouched."""
 
 
 class CheckpointError(MvdeError):

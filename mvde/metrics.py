@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mvde.alignment import SMALLEST_DEPTH_M, Alignment, align_depth
 from mvde.errors import UsageError
+from mvde.protocols import Averaging
 
 Floats = NDArray[np.float64]
 
@@ -22,6 +23,7 @@ def depth_metrics(
     valid: ArrayLike | None = None,
     *,
     alignment: Alignment | str = Alignment.NONE,
+    range_m: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Metrics by name over the valid pixels of one image (or of several as one set of pixels).
 
@@ -31,11 +33,37 @@ def depth_metrics(
     KITTI benchmark, and ``deltaK`` is the fraction of pixels with max(pred / target, target / pred) < 1.25^K (Eigen et
     al., 2014).
 
+    Where ``range_m`` (nearest, farthest) is given, predictions are clamped to it after the alignment, as the code of
+    published evaluations does.
+
     Raises :class:`UsageError` for shapes that differ, an unknown alignment, no valid pixel, or a prediction that is
     not finite at a valid pixel.
     """
+    return depth_errors(pred_m, target_m, valid, alignment=alignment, range_m=range_m).metrics
+
+
+@dataclass(frozen=True)
+class DepthErrors:
+    """The metrics of one set of pixels, their number, and the mean of ln pred - ln target over them."""
+
+    metrics: dict[str, float]
+    num_pixels: int
+    mean_log_difference: float
+
+
+def depth_errors(
+    pred_m: ArrayLike,
+    target_m: ArrayLike,
+    valid: ArrayLike | None = None,
+    *,
+    alignment: Alignment | str = Alignment.NONE,
+    range_m: tuple[float, float] | None = None,
+) -> DepthErrors:
+    """What :func:`depth_metrics` gives, with what it takes to pool several images pixel by pixel."""
     pred, target = _valid_pixels(pred_m, target_m, valid)
     pred = np.maximum(align_depth(pred, target, alignment), SMALLEST_DEPTH_M)
+    if range_m is not None:
+        pred = np.clip(pred, max(range_m[0], SMALLEST_DEPTH_M), range_m[1])
     difference, log_difference = pred - target, np.log(pred) - np.log(target)
     ratio = np.maximum(pred / target, target / pred)
     values = {
@@ -49,31 +77,81 @@ def depth_metrics(
         "delta2": np.mean(ratio < 1.25**2),
         "delta3": np.mean(ratio < 1.25**3),
     }
-    return {name: float(value) for name, value in values.items()}
+    metrics = {name: float(value) for name, value in values.items()}
+    return DepthErrors(metrics, len(target), float(np.mean(log_difference)))
 
 
 @dataclass
 class MetricTotals:
-    """Metrics of many images: kept per image, and averaged over images with equal weight."""
+    """Metrics of many images: kept per image, and averaged over images or over pixels.
+
+    ``num_known`` and ``num_counted`` are pixels with ground truth, and those of them that were counted.
+    """
 
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
+    num_known: int = 0
+    num_counted: int = 0
+    _errors: list[DepthErrors] = field(default_factory=list)
 
-    def add(self, name: str, metrics: Mapping[str, float]) -> None:
+    def add(self, name: str, metrics: Mapping[str, float] | DepthErrors) -> None:
         """Keep the metrics of one image; raise UsageError where the name was there before."""
         if name in self.per_image:
             raise UsageError(f"metrics of {name!r} were added before; image names must differ")
+        if isinstance(metrics, DepthErrors):
+            self._errors.append(metrics)
+            metrics = metrics.metrics
         self.per_image[name] = dict(metrics)
 
-    def overall(self) -> dict[str, float]:
-        """Mean of each metric over the images; raises UsageError where none was added."""
+    def count(self, num_known: int, num_counted: int) -> None:
+        """Add the pixels of one image that have ground truth, and those of them that were counted."""
+        self.num_known += num_known
+        self.num_counted += num_counted
+
+    @property
+    def share_counted(self) -> float:
+        """Share (0 to 1) of the ground truth that was counted."""
+        return self.num_counted / self.num_known if self.num_known else 0.0
+
+    def overall(self, averaging: Averaging = Averaging.IMAGES) -> dict[str, float]:
+        """Mean of each metric over the images, or the metrics of all counted pixels as one set.
+
+        Raises UsageError where no image was added.
+        """
         if not self.per_image:
             raise UsageError("no image was evaluated, so there are no metrics; check the data set and the depth range")
-        rows = list(self.per_image.values())
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        match averaging:
+            case Averaging.IMAGES:
+                rows = list(self.per_image.values())
+                return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+            case Averaging.PIXELS:
+                return _pooled(self._errors)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form: ``overall``, ``num_images`` and ``per_image``."""
-        return {"overall": self.overall(), "num_images": len(self.per_image), "per_image": self.per_image}
+    def to_dict(self, averaging: Averaging = Averaging.IMAGES) -> dict[str, Any]:
+        """JSON form: ``overall`` as ``averaging`` says, both averages, the share of ground truth, and each image."""
+        plain: dict[str, Any] = {"overall": self.overall(averaging), "num_images": len(self.per_image)}
+        if self._errors:
+            plain["averages"] = {str(kind): self.overall(kind) for kind in Averaging}
+            plain["ground_truth_counted"] = self.share_counted
+        return {**plain, "per_image": self.per_image}
+
+
+def _pooled(errors: Sequence[DepthErrors]) -> dict[str, float]:
+    """Metrics of all pixels of several sets as one: means pool by the number of pixels, roots by their squares."""
+    weights = np.array([one.num_pixels for one in errors], np.float64)
+    weights /= weights.sum()
+
+    def mean(values: Iterable[float]) -> float:
+        return float(weights @ np.fromiter(values, np.float64, len(errors)))
+
+    rows = [one.metrics for one in errors]
+    pooled = {name: mean(row[name] for row in rows) for name in rows[0]}
+    for name in ("rmse", "rmse_log"):
+        pooled[name] = math.sqrt(mean(row[name] ** 2 for row in rows))
+    mean_log = mean(one.mean_log_difference for one in errors)
+    inside = mean((one.metrics["silog"] / 100) ** 2 for one in errors)
+    between = mean((one.mean_log_difference - mean_log) ** 2 for one in errors)
+    pooled["silog"] = 100 * math.sqrt(inside + between)
+    return pooled
 
 
 def _filled(depth_m: ArrayLike) -> Floats:

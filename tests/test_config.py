@@ -127,6 +127,72 @@ def test_what_is_wrong_is_named(given: dict[str, Any], key: str) -> None:
     assert "$" not in message
 
 
+OUT_OF_RANGE = {
+    "decoder.min_depth": (0.0, -1.0),
+    "decoder.max_depth": (0.0, -1.0),
+    "decoder.canonical_focal": (0.0, -1.0),
+    "train.lr": (0.0, -1e-3),
+    "train.backbone_lr_scale": (-0.1,),
+    "train.weight_decay": (-0.1,),
+    "train.beta2": (-0.1, 1.0),
+    "train.clip_grad_norm": (0.0, -1.0),
+    "train.ema_decay": (-0.1, 1.0),
+    "train.loss.silog": (-1.0,),
+    "train.loss.silog_lambda": (-0.1, 1.1),
+    "train.loss.log_l1": (-1.0,),
+    "train.loss.l1": (-1.0,),
+    "train.loss.berhu": (-1.0,),
+    "train.loss.gradient": (-1.0,),
+    "train.augment.flip": (-0.1, 1.1),
+    "train.augment.crop_min_scale": (0.0, 1.1),
+    "train.augment.colour_jitter": (-0.1, 50.0),
+    "data.depth_scale": (0.0, -1.0),
+}  # fmt: skip
+"""Of every number that is not whole; infinity and NaN are wrong for each."""
+
+WHOLE_NUMBERS_OUT_OF_RANGE = {
+    "train.freeze_backbone_steps": -1, "train.warmup_steps": -1, "train.decay_steps": -1, "train.num_workers": -1,
+    "train.validate_every": -1, "train.checkpoint_every": -1, "train.log_every": 0, "train.seed": -1,
+    "train.loss.gradient_scales": 0,
+}  # fmt: skip
+
+
+def _floats(section: type, prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for spec in dataclasses.fields(section):
+        factory: Any = spec.default_factory
+        if dataclasses.is_dataclass(factory):
+            found |= _floats(factory, f"{prefix}{spec.name}.")
+        elif "float" in str(spec.type):
+            found.add(f"{prefix}{spec.name}")
+    return found
+
+
+def test_the_table_of_wrong_numbers_is_whole() -> None:
+    assert set(OUT_OF_RANGE) == _floats(Config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, text) for key in OUT_OF_RANGE for text in (".inf", "-.inf", ".nan")),
+        *((key, str(value)) for key, values in OUT_OF_RANGE.items() for value in values),
+        *((key, str(value)) for key, value in WHOLE_NUMBERS_OUT_OF_RANGE.items()),
+    ],
+)
+def test_a_number_out_of_range_is_a_wrong_value(tmp_path: Path, key: str, value: str) -> None:
+    path = _written(tmp_path, "name: x")
+    with pytest.raises(ConfigError) as caught:
+        override_config(path, [f"{key}={value}"])
+    assert key.split(".")[-1] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_losses_that_are_all_left_out_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.loss\.silog.*every weight is 0"):
+        load_config({"train": {"loss": {"silog": 0.0, "gradient": 0.0}}})
+
+
 def test_values_are_checked_however_a_configuration_is_made() -> None:
     with pytest.raises(ConfigError, match="lr must be positive, but got 0"):
         TrainConfig(lr=0.0)

@@ -15,6 +15,7 @@ PACKAGE = Path(mvde.__file__).parent
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "omegaconf", "tensorrt", "tensorrt_rtx")
 GROUND = {
     "errors",
+    "value_checks",
     "child_process",
     "precision",
     "config",
@@ -29,6 +30,7 @@ GROUND = {
     "artifact",
     "parity",
     "alignment",
+    "protocols",
     "metrics",
     "native",
     "stats",
@@ -42,7 +44,8 @@ ALLOWED = {
     "errors": set(),
     "precision": {"errors"},
     "child_process": set(),
-    "config": {"errors", "resolution"},
+    "value_checks": {"errors"},
+    "config": {"errors", "resolution", "value_checks"},
     "resolution": {"errors"},
     "camera": {"errors"},
     "image": {"errors", "assets"},
@@ -53,7 +56,8 @@ ALLOWED = {
     "publish": {"errors", "files", "manifest"},
     "artifact": {"errors", "files", "manifest", "publish"},
     "alignment": {"errors"},
-    "metrics": {"errors", "alignment"},
+    "protocols": {"errors"},
+    "metrics": {"errors", "alignment", "protocols"},
     "native": {"errors"},
     "vector_math": set(),
     "stats": {"errors", "native", "vector_math"},
@@ -121,6 +125,7 @@ ALLOWED = {
         "artifact",
         "parity",
         "metrics",
+        "protocols",
         "stats",
         "assets",
         "model",
@@ -205,7 +210,13 @@ def test_importing_mvde_and_asking_for_help_load_nothing_heavy() -> None:
 
 
 def test_choices_of_the_command_line_load_nothing_heavy() -> None:
-    modules = ("mvde.alignment", "mvde.datasets.formats", "mvde.datasets.splits", "mvde.runtime.placement")
+    modules = (
+        "mvde.alignment",
+        "mvde.protocols",
+        "mvde.datasets.formats",
+        "mvde.datasets.splits",
+        "mvde.runtime.placement",
+    )
     light = (*HEAVY, "numpy", "PIL")
     script = f"import sys, {', '.join(modules)}\nprint([name for name in {light!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)

@@ -17,6 +17,7 @@ from mvde.bench.measure import Assessment
 from mvde.bench.pictures import Picture
 from mvde.camera import camera_factor
 from mvde.errors import DatasetError
+from mvde.protocols import EvaluationProtocol
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,11 +31,15 @@ _NUM_LOOKED_AT = 16
 
 @dataclass(frozen=True)
 class Assessor:
-    """Assesses engines that were timed: over ``dataset``, where there is one, and on ``pictures``."""
+    """Assesses engines that were timed: over ``dataset``, where there is one, and on ``pictures``.
+
+    ``protocol`` is how accuracy is taken; by default, over all frames in the range of the data set.
+    """
 
     dataset: DepthDataset | None
     max_frames: int
     pictures: tuple[Picture, ...]
+    protocol: EvaluationProtocol | None = None
 
     def assess(self, runtime: DepthRuntime) -> Assessment:
         """Metrics by name over the data set (depth as it is for metric models, scaled to the median for relative ones)
@@ -47,19 +52,21 @@ class Assessor:
         return Assessment(None if self.dataset is None else self._accuracy(self.dataset, runtime), depths)
 
     def _accuracy(self, dataset: DepthDataset, runtime: DepthRuntime) -> dict[str, float]:
-        from mvde.pipelines.eval_depth import evaluate, runtime_predictor
+        from mvde.pipelines.eval_depth import default_protocol, evaluate, runtime_predictor
 
         manifest = runtime.manifest
+        protocol = self.protocol or default_protocol(dataset)
         alignment = Alignment.NONE if manifest.depth_kind == "metric" else Alignment.MEDIAN
         totals = evaluate(
             runtime_predictor(runtime),
             dataset,
-            manifest.depth_range_m,
+            protocol,
             [alignment],
             max_frames=self.max_frames,
             canonical_focal=manifest.canonical_focal,
         )[alignment]
-        return {**totals.overall(), "num_images": len(totals.per_image)}
+        shares = {"num_images": len(totals.per_image), "ground_truth_counted": totals.share_counted}
+        return {**totals.overall(protocol.averaging), **shares}
 
 
 def open_assessor(
@@ -69,6 +76,7 @@ def open_assessor(
     photographs: Sequence[NDArray[np.uint8]],
     *,
     with_pictures: bool,
+    protocol: EvaluationProtocol | None = None,
 ) -> Assessor:
     """Assessor over the data set that lies at ``where``, or without one; its pictures come from there, or else from the
     photographs.
@@ -78,22 +86,19 @@ def open_assessor(
     if dataset is None:
         chosen = [Picture(image) for image in photographs[:_NUM_PICTURES]] if with_pictures else []
         return Assessor(None, max_frames, tuple(chosen))
-    _check_ground_truth(dataset, where)
-    return Assessor(dataset, max_frames, _pictures_of(dataset) if with_pictures else ())
+    protocol = protocol or EvaluationProtocol(dataset.depth_range_m)
+    _check_ground_truth(dataset, where, protocol)
+    return Assessor(dataset, max_frames, _pictures_of(dataset) if with_pictures else (), protocol)
 
 
-def _check_ground_truth(dataset: DepthDataset, where: Path | None) -> None:
+def _check_ground_truth(dataset: DepthDataset, where: Path | None, protocol: EvaluationProtocol) -> None:
     """Raise DatasetError unless some frame of a few has depth; otherwise that would be found out after minutes."""
     indices = _spread(len(dataset), _NUM_LOOKED_AT)
-    if not any(_has_depth(dataset[index].depth_m) for index in indices):
+    if not any(protocol.counted(dataset[index].depth_m).any() for index in indices):
         raise DatasetError(
-            f"{where} has no ground truth: none of the {len(indices)} frames looked at has a pixel of depth > 0; "
-            "leave --data out to measure speed alone"
+            f"{where} has no ground truth: none of the {len(indices)} frames looked at has a pixel of depth that counts "
+            f"({protocol.describe()}); leave --data out to measure speed alone"
         )
-
-
-def _has_depth(depth_m: NDArray[np.float32]) -> bool:
-    return bool((np.isfinite(depth_m) & (depth_m > 0)).any())
 
 
 def _pictures_of(dataset: DepthDataset) -> tuple[Picture, ...]:

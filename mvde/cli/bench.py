@@ -128,10 +128,13 @@ def _bench(
     options = BenchOptions(timing.duration, timing.frames, timing.fit, timing.paced, timing.concurrency)
     old = _old_report(outputs)
     photographs = read_photographs(images)
+    dataset = data.open()
+    protocol = None if dataset is None else data.evaluation(dataset)
+    with_pictures = bool(outputs.html)
     assessor = open_assessor(
-        data.open(), data.data, data.max_frames or 0, photographs, with_pictures=bool(outputs.html)
+        dataset, data.data, data.max_frames or 0, photographs, with_pictures=with_pictures, protocol=protocol
     )
-    what = f"{data.format} {data.data.name}" if data.data is not None else None
+    what = f"{data.format} {data.data.name}: {protocol.describe()}" if data.data and protocol else None
     settings = settings_of(options, photographs, pinning.pinned, what)
     if old is not None:
         check_same_frames(old["settings"], settings)

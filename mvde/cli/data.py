@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mvde.cli.shared_options import OUT_HELP
+from mvde.cli.shared_options import OUT_HELP, SPLIT_HELP
 from mvde.datasets.splits import Split
 
 
@@ -29,7 +29,7 @@ def synth(
     size: Annotated[str, typer.Option("--size", help="Size of a frame, H or HxW, in pixels.")] = "192x192",
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal frames.")] = 0,
     split: Annotated[
-        Split, typer.Option("--split", help="Part of the scenes: they share none, even with equal seeds.")
+        Split, typer.Option("--split", help=f"{SPLIT_HELP} Parts share no scene, even with equal seeds.")
     ] = Split.TRAIN,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes. Default: one per core.")] = None,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,9 @@ from mvde.alignment import Alignment
 from mvde.cli.groups import with_groups
 from mvde.cli.output import STDOUT, write_json
 from mvde.cli.shared_options import JSON_HELP, RES_HELP, DataOptions, only
-from mvde.cli.terminal import console
+from mvde.cli.terminal import console, say
 from mvde.errors import UsageError
+from mvde.protocols import Averaging, EvaluationProtocol
 
 if TYPE_CHECKING:
     from mvde.datasets.sample import DepthDataset
@@ -44,9 +46,19 @@ def evaluate(
             help="Ignore the frames' intrinsics: take every picture for one of the model's canonical camera.",
         ),
     ] = False,
+    averaging: Annotated[
+        Averaging | None,
+        typer.Option(
+            "--averaging", help="What has equal weight in the mean. Default: images, or as the protocol says."
+        ),
+    ] = None,
     json_path: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None,
 ) -> None:
-    """Print AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and delta accuracies; engines and checkpoints alike."""
+    """Print AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and delta accuracies; engines and checkpoints alike.
+
+    Ground truth in the range of the data set is counted, whatever the model's own range is; predictions are clamped to
+    it after the alignment. --protocol takes range, crop, split and averaging of a published evaluation.
+    """
     from mvde.assets import shipped_checkpoint
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
     from mvde.pipelines.eval_depth import open_source
@@ -60,33 +72,44 @@ def evaluate(
     opened = open_source(source, parse_resolution(resolution) if resolution else None)
     camera = _camera(opened.canonical_focal, dataset, assume_camera)
     focal = opened.canonical_focal if camera == "known" else None
+    protocol = data.evaluation(dataset)
+    protocol = protocol if averaging is None else replace(protocol, averaging=averaging)
     totals = evaluate_predictor(
         opened.predict,
         dataset,
-        opened.depth_range_m,
+        protocol,
         align or [Alignment.NONE],
         max_frames=data.max_frames or 0,
         canonical_focal=focal,
     )
     if json_path is not None:
-        write_json(json_path, json.dumps(_plain(Path(source).name, opened, camera, totals), indent=2))
+        write_json(json_path, json.dumps(_plain(Path(source).name, opened, camera, protocol, totals), indent=2))
     if json_path != STDOUT:
         size = opened.resolution
         title = f"{Path(source).name} at {size[0]}x{size[1]}, {data.data}" + (f", camera {camera}" if camera else "")
-        _print_table(title, totals)
+        _print_table(title, protocol, totals)
 
 
 def _plain(
-    name: str, source: DepthSource, camera: str | None, totals: dict[Alignment, MetricTotals]
+    name: str,
+    source: DepthSource,
+    camera: str | None,
+    protocol: EvaluationProtocol,
+    totals: dict[Alignment, MetricTotals],
 ) -> dict[str, object]:
-    """The metrics, per image and overall, as JSON types."""
+    """The metrics, per image and overall, and how they were taken, as JSON types.
+
+    ``depth_range_m`` is what the model can say; the range of the ground truth that counts is the protocol's.
+    """
     return {
         "target": name,
         "resolution": list(source.resolution),
         "depth_range_m": list(source.depth_range_m),
         "canonical_focal": source.canonical_focal,
         "camera": camera,
-        "alignments": {alignment: total.to_dict() for alignment, total in totals.items()},
+        "protocol": protocol.to_dict(),
+        "ground_truth_counted": next(iter(totals.values())).share_counted,
+        "alignments": {alignment: total.to_dict(protocol.averaging) for alignment, total in totals.items()},
     }
 
 
@@ -100,10 +123,10 @@ def _camera(canonical_focal: float | None, dataset: DepthDataset, assume: bool) 
     return "assumed" if assume or len(dataset) == 0 or dataset[0].focal is None else "known"
 
 
-def _print_table(title: str, totals: dict[Alignment, MetricTotals]) -> None:
+def _print_table(title: str, protocol: EvaluationProtocol, totals: dict[Alignment, MetricTotals]) -> None:
     from rich.table import Table
 
-    rows = {alignment: total.overall() for alignment, total in totals.items()}
+    rows = {alignment: total.overall(protocol.averaging) for alignment, total in totals.items()}
     count = len(next(iter(totals.values())).per_image)
     table = Table(title=f"{title}, {count} images", title_justify="left")
     table.add_column("metric")  # a row each: a terminal of 80 columns would cut ten columns of them off
@@ -112,3 +135,5 @@ def _print_table(title: str, totals: dict[Alignment, MetricTotals]) -> None:
     for name in next(iter(rows.values())):
         table.add_row(name, *(f"{metrics[name]:.4f}" for metrics in rows.values()))
     console().print(table)
+    share = next(iter(totals.values())).share_counted
+    say(f"{protocol.describe()}; {share:.1%} of the ground truth counted")

@@ -52,6 +52,7 @@ def lower(
         dataset,
         _JUDGING_FRAMES if data.max_frames is None else data.max_frames or len(dataset or ()),
         data.data.name if data.data else "",
+        None if dataset is None else data.evaluation(dataset),
     )
     for lowered_to in dict.fromkeys(to):  # one that is named twice is written once
         _lower(source, lowered_to.precision, options)

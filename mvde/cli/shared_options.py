@@ -6,6 +6,7 @@ each other. Reserved for what comes: ``--calibration FILE``, ``--depth-range`` a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,8 +16,10 @@ import typer
 
 from mvde.camera import Camera, focal_from_fov, parse_camera, parse_fov
 from mvde.datasets.formats import DataFormat
+from mvde.datasets.splits import Split
 from mvde.errors import UsageError
 from mvde.export.range_method import RangeMethod
+from mvde.protocols import EvaluationProtocol, ProtocolName, parse_range, protocol_named
 from mvde.resolution import parse_resolution
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ CONFIG_HELP = "Configuration of a model (.yaml)."
 ENGINE_HELP = "Engine id, [backend:]precision, e.g. fp16 or openvino:bf16; repeatable."
 FIT_HELP = "How a picture of another shape goes into the engine's input."
 REST_HELP = "What an int8 or fp8 graph does not quantise computes in this."
+SPLIT_HELP = "Part of the data set."
 JSON_HELP = "Write JSON to this file; - prints it instead of the table."
 EXPORT_DIR_HELP = "Folder of exported graphs."
 ENGINE_DIR_HELP = "Folder of engines."
@@ -104,7 +108,8 @@ class DataOptions:
     """A data set with depth: its folder or file ``data``, its ``format``, and how many of its frames are taken.
 
     ``depth_scale`` is the stored value of one metre, for the format ``folder``. ``max_frames`` are evenly spread; 0
-    means all.
+    means all. ``split`` is the part of it that is read. ``protocol`` says which ground truth is counted and how, by the
+    name of a published one; ``range`` is (nearest, farthest) in metres as text, the data set's own by default.
     """
 
     data: Annotated[Path | None, typer.Option("--data", help="Data set with depth, a folder or a file.")] = None
@@ -125,17 +130,57 @@ class DataOptions:
         ),
     ] = None
 
+    split: Annotated[
+        Split | None, typer.Option("--split", help=f"{SPLIT_HELP} Default: every frame there, or the protocol's.")
+    ] = None
+    protocol: Annotated[
+        ProtocolName | None,
+        typer.Option("--protocol", help="Published protocol that sets range, crop, split and averaging."),
+    ] = None
+    range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            metavar="MIN,MAX",
+            help="Ground truth that counts, in metres. Default: what the data set's sensor, renderer or protocol says.",
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
         changed = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
         if self.data is None and changed:
             options = " and ".join(f"--{name.replace('_', '-')}" for name in changed)
             raise UsageError(f"{options} would change nothing: they say how --data is read; give --data too")
+        if self.depth_scale is not None and not 0 < self.depth_scale < math.inf:
+            raise UsageError(f"--depth-scale is a positive number, such as 1000, but got {self.depth_scale:g}")
+        if self.range is not None:
+            parse_range(self.range)
+        if self.protocol is None:
+            return
+        named = protocol_named(self.protocol)
+        if self.format != named.data_format:
+            raise UsageError(f"--protocol {self.protocol} is for --format {named.data_format}, not {self.format}")
+        if self.split is not None and self.split != named.split:
+            raise UsageError(
+                f"--protocol {self.protocol} is of the split {named.split}; leave --split {self.split} out"
+            )
 
     def open(self) -> DepthDataset | None:
         """The data set, or ``None`` where none was named. Raises DatasetError where it cannot be read."""
         from mvde.datasets.formats import open_dataset
 
-        return None if self.data is None else open_dataset(self.format, self.data, self.depth_scale)
+        if self.data is None:
+            return None
+        split = self.split if self.protocol is None else protocol_named(self.protocol).split
+        return open_dataset(self.format, self.data, self.depth_scale, split)
+
+    def evaluation(self, dataset: DepthDataset) -> EvaluationProtocol:
+        """How metrics on ``dataset``, which :meth:`open` gave, are taken."""
+        split = None if self.split is None else str(self.split)
+        named = EvaluationProtocol(dataset.depth_range_m, split=split)
+        if self.protocol is not None:
+            named = protocol_named(self.protocol)
+        return named if self.range is None else named.with_range(parse_range(self.range))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,14 @@ from mvde.errors import DatasetError
 
 # From the development kit.
 INTRINSICS, SIZE = (886.81, 927.06, 512.0, 384.0), (768, 1024)
+DEPTH_RANGE_M = (0.6, 350.0)
+"""Of its laser scanner, a FARO Focus S350, by its data sheet."""
 
 
 class DiodeDataset:
     """Samples of a split: ``[indoors|outdoor/]scene_XXXXX/scan_XXXXX/NAME.png``; masked-out pixels are 0."""
+
+    depth_range_m = DEPTH_RANGE_M
 
     def __init__(self, root: Path) -> None:
         require_directory(root, "DIODE's scene_XXXXX/scan_XXXXX folders")

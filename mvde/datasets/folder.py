@@ -22,6 +22,8 @@ from mvde.errors import DatasetError, UsageError
 
 MILLIMETRES = 1000.0
 _FORM = "fx fy cx cy in pixels, or fx fy cx cy width height"
+DEPTH_RANGE_M = (1e-3, 1000.0)
+"""Wide, as its sensor is not known: everything that any sensor calls depth; ``--range`` narrows it."""
 
 
 class FolderDataset:
@@ -32,6 +34,8 @@ class FolderDataset:
     and, if the pictures are of several sizes, the width and height that they hold for; without those two numbers, they
     hold for pictures of the first one's size.
     """
+
+    depth_range_m = DEPTH_RANGE_M
 
     def __init__(self, root: Path, depth_scale: float | None = None) -> None:
         require_directory(root / "rgb", "pictures")

@@ -20,6 +20,8 @@ _USUAL_HALF_ANGLE = math.radians(30)
 _MAX_FILE_BYTES = 16 << 20
 
 _LOG = logging.getLogger("mvde.datasets.hypersim")
+DEPTH_RANGE_M = (1e-3, 80.0)
+"""The renderer has no limit; what lies farther is the sky and the view through windows, not the room."""
 
 
 class HypersimDataset:
@@ -29,6 +31,8 @@ class HypersimDataset:
     in the scene's folder, in ``root`` or in its parent. Without it the camera is unknown, and distances are turned into
     depth as for most scenes' cameras, which is said once.
     """
+
+    depth_range_m = DEPTH_RANGE_M
 
     def __init__(self, root: Path) -> None:
         require_directory(root, "Hypersim's ai_VVV_NNN folders")

@@ -7,17 +7,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.datasets.decode import check_same_size, read_depth_png, read_rgb, require_directory
+from mvde.datasets.decode import check_same_size, read_depth_png, read_rgb, require_directory, require_file
 from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
+from mvde.datasets.splits import Split
 from mvde.errors import DatasetError
 
 UNITS_PER_METRE = 256.0
+TEST_FILES = "test_files.txt"
+TEST_FILES_URL = "https://github.com/nianticlabs/monodepth2/blob/master/splits/eigen/test_files.txt"
 SELECTION_SIZE = (352, 1216)
 """Height and width to which the selection's pictures were cropped, and for which its intrinsics hold."""
 
 _Calibration = tuple[NDArray[np.float32], tuple[int, int]]
 """Intrinsics, and the height and width of the pictures that they hold for."""
+DEPTH_RANGE_M = (1e-3, 80.0)
+"""The protocol of Eigen et al., 2014: the lidar's returns are dense enough up to 80 m."""
 
 
 class KittiDataset:
@@ -26,9 +31,14 @@ class KittiDataset:
     - the selection (``val_selection_cropped``): ``image/``, ``groundtruth_depth/``, ``intrinsics/`` side by side;
     - the annotated drives: ``[train|val/]DRIVE/proj_depth/groundtruth/image_02/N.png``, with the raw pictures in
       ``DRIVE/image_02/data/N.png`` or under ``DATE/DRIVE/image_02/data/N.png``, and ``DATE/calib_cam_to_cam.txt``.
+
+    ``split`` takes a part of the latter: its folder ``train`` or ``val``, or for the test the frames of Eigen et al.
+    that ``test_files.txt`` beside them lists, as monodepth2 and BTS do; 652 of their 697 have improved ground truth.
     """
 
-    def __init__(self, root: Path) -> None:
+    depth_range_m = DEPTH_RANGE_M
+
+    def __init__(self, root: Path, split: Split | None = None) -> None:
         require_directory(root, "KITTI's depth_selection or annotated drives")
         self._root = root
         self._depths = sorted((root / "groundtruth_depth").glob("*.png"))
@@ -39,6 +49,23 @@ class KittiDataset:
             raise DatasetError(
                 f"{root} holds neither groundtruth_depth/*.png nor DRIVE/proj_depth/groundtruth/image_0[23]/*.png"
             )
+        if split is not None:
+            self._depths = self._part(split)
+
+    def _part(self, split: Split) -> list[Path]:
+        """The depth maps of a part; DatasetError where there are none."""
+        if self._is_selection:
+            raise DatasetError(f"{self._root} is KITTI's selection, which has no parts; name the annotated drives")
+        if split is not Split.TEST:
+            found = [path for path in self._depths if path.relative_to(self._root).parts[0] == split]
+            if not found:
+                raise DatasetError(f"{self._root / split} holds no annotated drives")
+            return found
+        listed = _read_test_files(require_file(self._root / TEST_FILES, f"Eigen's test frames, from {TEST_FILES_URL},"))
+        found = [path for path in self._depths if (path.parents[3].name, path.parent.name, path.stem) in listed]
+        if not found:
+            raise DatasetError(f"{self._root} has the depth of none of the {len(listed)} frames of {TEST_FILES}")
+        return found
 
     def __len__(self) -> int:
         return len(self._depths)
@@ -68,6 +95,23 @@ class KittiDataset:
                 return picture, _from_calibration(folder.parent / "calib_cam_to_cam.txt", camera)
         tried = ", ".join(str(folder / camera / "data") for folder in candidates)
         raise DatasetError(f"{path} has no raw picture {path.name}; looked in {tried}")
+
+
+def _read_test_files(path: Path) -> set[tuple[str, str, str]]:
+    """(Drive, camera, frame) of each line: ``DATE/DRIVE FRAME l|r``, or a path to the raw picture as its first word."""
+    frames = set()
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        parts = words[0].split("/")
+        if len(words) == 3 and len(parts) == 2 and words[1].isdigit() and words[2] in ("l", "r"):
+            frames.add((parts[1], "image_02" if words[2] == "l" else "image_03", f"{int(words[1]):010d}"))
+        elif len(parts) == 5:
+            frames.add((parts[1], parts[2], Path(parts[4]).stem))
+        else:
+            raise DatasetError(f"{path}, line {number}: expected 'DATE/DRIVE FRAME l', but got {line!r}")
+    return frames
 
 
 def _from_matrix(path: Path) -> NDArray[np.float32]:

@@ -8,24 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from mvde.datasets.decode import open_hdf5
+from mvde.datasets.decode import open_hdf5, require_file
 from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
-from mvde.errors import DatasetError
+from mvde.datasets.splits import Split
+from mvde.errors import DatasetError, MissingDependencyError, UsageError
 
-FILE_NAME = "nyu_depth_v2_labeled.mat"
+FILE_NAME, SPLITS_NAME = "nyu_depth_v2_labeled.mat", "splits.mat"
+SPLITS_URL = "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat"
 # Of the colour camera, from the toolbox's camera_params.m; the depth maps are projected onto it.
 INTRINSICS, SIZE = (518.8579, 519.46961, 325.58245, 253.73617), (480, 640)
+DEPTH_RANGE_M = (1e-3, 10.0)
+"""The protocol of Eigen et al., 2014: beyond 10 m the Kinect has no depth, and the in-painted map none to trust."""
 
 
 class NyuDataset:
     """Samples of the labelled set; ``root`` is the file or its folder.
 
-    Depth is the in-painted ``depths`` in metres, as in the usual evaluation; the usual crop is not applied. MATLAB
+    ``split`` takes the 795 frames for training or the 654 for the test of ``splits.mat``, which lies beside the file.
+    Depth is the in-painted ``depths`` in metres, as in the usual evaluation; crops are a protocol's. MATLAB
     stores columns first, so HDF5 shows ``images`` as (N, 3, W, H) and ``depths`` as (N, W, H).
     """
 
-    def __init__(self, root: Path) -> None:
+    depth_range_m = DEPTH_RANGE_M
+
+    def __init__(self, root: Path, split: Split | None = None) -> None:
         self._path = root / FILE_NAME if root.is_dir() else root
         self._file: Any = None
         self._owner = 0
@@ -40,14 +47,16 @@ class NyuDataset:
             raise DatasetError(
                 f"{self._path}: images {images} and depths {depths} do not fit (N, 3, W, H) and (N, W, H)"
             )
-        self._length = int(images[0])
+        count = int(images[0])
+        self._frames = list(range(count)) if split is None else _frames_of(split, self._path, count)
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._frames)
 
     def __getitem__(self, index: int) -> DepthSample:
-        if not 0 <= index < self._length:
-            raise IndexError(f"frame {index} of {self._length}")
+        if not 0 <= index < len(self._frames):
+            raise IndexError(f"frame {index} of {len(self._frames)}")
+        index = self._frames[index]
         file = self._open()
         try:
             rgb = np.ascontiguousarray(file["images"][index].transpose(2, 1, 0), dtype=np.uint8)
@@ -64,3 +73,23 @@ class NyuDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
+
+
+def _frames_of(split: Split, labelled: Path, count: int) -> list[int]:
+    """Numbers (from 0, ascending) of the frames of a part, out of ``splits.mat`` beside the labelled set."""
+    keys = {Split.TRAIN: "trainNdxs", Split.TEST: "testNdxs"}
+    if split not in keys:
+        raise UsageError(f"NYU's splits.mat has the parts train and test, not {split}")
+    try:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("scipy", "train", "reading NYU's splits.mat") from error
+    path = require_file(labelled.with_name(SPLITS_NAME), f"the list of NYU's parts, from {SPLITS_URL},")
+    try:
+        numbers = np.asarray(loadmat(path)[keys[split]]).ravel().astype(np.int64)
+    except (MatReadError, OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise DatasetError(f"{path} has no readable list {keys[split]}: {error}; get it from {SPLITS_URL}") from error
+    if len(numbers) == 0 or numbers.min() < 1 or numbers.max() > count:
+        raise DatasetError(f"{path} lists frames that {labelled} with its {count} frames has not; are both of one set?")
+    return sorted(int(number) - 1 for number in numbers)

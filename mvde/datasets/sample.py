@@ -38,6 +38,11 @@ class DepthSample:
 class DepthDataset(Protocol):
     """A finite sequence of samples; reading one is independent of the others, so workers may share it."""
 
+    @property
+    def depth_range_m(self) -> tuple[float, float]:
+        """(Nearest, farthest) depth in metres that its sensor or renderer, or its protocol, calls ground truth."""
+        ...
+
     def __len__(self) -> int:
         """Number of frames."""
         ...

@@ -1,4 +1,4 @@
-"""The splits of the synthetic data set."""
+"""The parts of data sets, for training, validation and test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mvde.errors import UsageError
 
 
 class Split(str, Enum):
-    """Parts of the synthetic data set; they share no scene, even with equal seeds."""
+    """Part of a data set. Those of the synthetic one share no scene, even with equal seeds."""
 
     TRAIN = "train"
     VAL = "val"

@@ -43,6 +43,8 @@ _DTYPES = ("u1", "<u2", "<f4", "<u4")  # RGB, depth in millimetres, intrinsics, 
 _MAX_SIDE = 4096
 
 ProgressCallback = Callable[[int], None]
+DEPTH_RANGE_M = (0.05, 30.0)
+"""Of the renderer's near and far planes (:mod:`mvde.datasets.synth.renderer`)."""
 
 
 @dataclass
@@ -352,8 +354,13 @@ class SyntheticFrames:
 class SyntheticDataset:
     """Samples of a folder that ``mvde data synth`` filled."""
 
-    def __init__(self, root: Path) -> None:
+    depth_range_m = DEPTH_RANGE_M
+
+    def __init__(self, root: Path, split: Split | None = None) -> None:
+        """Open ``root``; DatasetError where it is a part other than ``split``."""
         self._frames = SyntheticFrames(root)
+        if split is not None and split != self._frames.index.split:
+            raise DatasetError(f"{root} holds the part {self._frames.index.split}, not {split}; name another folder")
 
     def __len__(self) -> int:
         return len(self._frames)

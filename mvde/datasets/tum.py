@@ -22,6 +22,8 @@ INTRINSICS = {
 }
 SIZE = (480, 640)
 """Height and width of the pictures that the intrinsics are of."""
+DEPTH_RANGE_M = (1e-3, 10.0)
+"""Of its Kinect, whose steps of depth are wider than 0.2 m beyond 10 m."""
 
 
 class TumDataset:
@@ -29,6 +31,8 @@ class TumDataset:
 
     The camera is known where a folder of the path names it (freiburg1 to freiburg3, or fr1 to fr3).
     """
+
+    depth_range_m = DEPTH_RANGE_M
 
     def __init__(self, root: Path) -> None:
         colour, depth = _read_list(root / "rgb.txt"), _read_list(root / "depth.txt")

@@ -14,7 +14,8 @@ from mvde.alignment import Alignment, check_alignment
 from mvde.camera import camera_factor
 from mvde.datasets.sample import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
-from mvde.metrics import MetricTotals, depth_metrics
+from mvde.metrics import MetricTotals, depth_errors
+from mvde.protocols import EvaluationProtocol
 from mvde.resolution import check_resolution
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ Predictor = Callable[[list[NDArray[np.uint8]]], list[NDArray[np.float32]]]
 class DepthSource:
     """What is evaluated: ``predict`` and what its depth means.
 
-    ``depth_range_m`` is (nearest, farthest) in metres, ``resolution`` (H, W), and ``canonical_focal`` the relative
-    focal length of the camera that the depth is for, if it is for one (see :mod:`mvde.camera`).
+    ``depth_range_m`` is what it can say, (nearest, farthest) in metres, ``resolution`` (H, W), and ``canonical_focal``
+    the relative focal length of the camera that the depth is for, if it is for one (see :mod:`mvde.camera`).
     """
 
     predict: Predictor
@@ -79,13 +80,15 @@ def runtime_predictor(runtime: DepthRuntime) -> Predictor:
 def evaluate(
     predict: Predictor,
     dataset: DepthDataset,
-    depth_range_m: tuple[float, float],
+    protocol: EvaluationProtocol,
     alignments: Iterable[Alignment | str] = (Alignment.NONE,),
     batch_size: int = 16,
     max_frames: int = 0,
     canonical_focal: float | None = None,
 ) -> dict[Alignment, MetricTotals]:
-    """Metrics by alignment over the data set's pixels inside ``depth_range_m`` = (nearest, farthest).
+    """Metrics by alignment over the data set's pixels that ``protocol`` counts.
+
+    The range is the data set's, never the model's: what the model cannot say is its error.
 
     Where predictions are for the camera of ``canonical_focal``, they are brought to that of each frame by its
     intrinsics; those of a frame without stay as they are.
@@ -103,23 +106,29 @@ def evaluate(
         depths = predict([sample.rgb for sample in samples])
         for sample, pred_m in zip(samples, depths, strict=True):
             factor = np.float32(camera_factor(sample.focal, canonical_focal))
-            _accumulate(totals, sample, pred_m * factor, depth_range_m)
+            _accumulate(totals, sample, pred_m * factor, protocol)
     return totals
+
+
+def default_protocol(dataset: DepthDataset) -> EvaluationProtocol:
+    """All frames and pixels in the range of the data set's own sensor or renderer, averaged over images."""
+    return EvaluationProtocol(dataset.depth_range_m)
 
 
 def _accumulate(
     totals: dict[Alignment, MetricTotals],
     sample: DepthSample,
     pred_m: NDArray[np.float32],
-    depth_range_m: tuple[float, float],
+    protocol: EvaluationProtocol,
 ) -> None:
     target = sample.depth_m
-    with np.errstate(invalid="ignore"):
-        valid = (target >= depth_range_m[0]) & (target <= depth_range_m[1])
-    if not valid.any():
-        return
+    valid = protocol.counted(target)
+    num_known, num_counted = int((np.isfinite(target) & (target > 0)).sum()), int(valid.sum())
     for alignment, total in totals.items():
-        total.add(sample.name, depth_metrics(pred_m, target, valid, alignment=alignment))
+        total.count(num_known, num_counted)
+        if num_counted:
+            errors = depth_errors(pred_m, target, valid, alignment=alignment, range_m=protocol.range_m)
+            total.add(sample.name, errors)
 
 
 def open_source(target: str | Path, resolution: tuple[int, int] | None = None) -> DepthSource:

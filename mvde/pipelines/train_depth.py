@@ -21,16 +21,17 @@ from mvde.alignment import Alignment
 from mvde.config import Config, StageConfig, load_config
 from mvde.datasets.formats import open_dataset
 from mvde.datasets.sample import DepthDataset
-from mvde.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UsageError
+from mvde.errors import CheckpointError, ConfigError, DatasetError, MissingDependencyError, OutputError, UsageError
 from mvde.losses import depth_loss, valid_mask
 from mvde.model import DepthModel
 from mvde.pipelines.augment import Transform, transform_sample
 from mvde.pipelines.batches import Share, StepBatches, batches_from
-from mvde.pipelines.eval_depth import evaluate, torch_predictor
+from mvde.pipelines.eval_depth import default_protocol, evaluate, torch_predictor
 from mvde.pipelines.initialization import initialize_structured
 from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
 from mvde.pipelines.state import STATE_FILE, TrainProgress, load_state, save_state
 from mvde.pipelines.token_head import TokenSupervised, depth_at_cells
+from mvde.pipelines.watch import TrainingWatch
 from mvde.resolution import parse_resolution
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class DepthTrainingPipeline:
         Writes ``last.safetensors`` and ``best.safetensors`` (averaged weights with the configuration inside),
         ``state.safetensors`` (for the resume) and the tracker's logs. On SIGINT or SIGTERM the step is finished, the
         state is written, and the result says ``interrupted``; a second signal stops at once. Raises
-        :class:`OutputError` where the disk is full; the last saved state is whole then.
+        :class:`OutputError` where the disk is full, :class:`TrainingError` where a loss, a gradient or a weight is not
+        finite, and :class:`DatasetError` where the data has no depth to learn from; the last saved state is whole then.
         """
         output_dir = Path(output_dir)
         with _report_full_disk(output_dir):
@@ -130,9 +132,11 @@ class DepthTrainingPipeline:
         self._optimizers = build_optimizers(backbone, rest, self._train)
         self._average = MovingAverage(self._trained, self._train.ema_decay)
         self.progress = TrainProgress()
+        self._watch = TrainingWatch(self.config, self._accelerator, output_dir)
         state = output_dir / STATE_FILE
         if state.exists():
             self.progress, before = load_state(state, self._trained, self._average, self._optimizers)
+            self._watch.saved(self.progress.step)
             self._print(f"resuming {output_dir} after step {self.progress.step}{_changed_keys(before, self.config)}")
         elif self._train.start == "structured":
             self._initialize_structured(opened[self._stages[0].data or data.train])
@@ -159,10 +163,14 @@ class DepthTrainingPipeline:
             if done % self._train.log_every == 0 or done == self.num_steps:
                 self._log(since_log, done, (time.perf_counter() - started) / (done - first))
                 since_log = []
-            if self._validation is not None and self._is_due(self._train.validate_every):
-                metrics = self._validate(output_dir)
+            validates = self._validation is not None and self._is_due(self._train.validate_every)
             stop = self._should_stop()
-            if stop or self._is_due(self._train.checkpoint_every):
+            saves = stop or self._is_due(self._train.checkpoint_every)
+            if validates or saves:
+                self._check_weights(images, depth)
+            if validates:
+                metrics = self._validate(output_dir)
+            if saves:
                 self._save(output_dir)
             if stop:
                 break
@@ -170,28 +178,42 @@ class DepthTrainingPipeline:
 
     def _update(self, images: Tensor, depth_m: Tensor) -> dict[str, Tensor]:
         """One step; losses by name, averaged over processes."""
-        step, device = self.progress.step, self._accelerator.device
+        step = self.progress.step
         self._freeze_or_unfreeze(step)
         set_rates(self._optimizers, step, self.num_steps, self._train)
-        images, depth_m = images.to(device), depth_m.to(device)
-        decoder = self.config.decoder
-        # Accelerate's own autocast is a setting of the whole process: a second run with another one would be refused.
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._train.autocast == "bf16"):
-            if self._head is None:
-                pred = self._wrapped(images)
-            else:
-                pred = self._wrapped(images, self._stage(step)[1].supervise)
-                depth_m = depth_at_cells(depth_m, (int(pred.shape[1]), int(pred.shape[2])))
-        valid = valid_mask(depth_m, decoder.min_depth, decoder.max_depth)
-        loss, parts = depth_loss(pred.float(), depth_m, valid, self._train.loss)
+        loss, parts, valid = self._loss(self._wrapped, images, depth_m, step)
         self._accelerator.backward(loss)
         norm = self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self._train.clip_grad_norm)
+        self._watch.check_step(step, loss, norm, valid, depth_m, self._data_of(step))
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self._average.update(self._trained, step)
         self.progress.step += 1
         return {"loss": loss.detach(), **parts, "grad_norm": norm}
+
+    def _loss(
+        self, model: torch.nn.Module, images: Tensor, depth_m: Tensor, step: int
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss of a batch, its terms by name, and the pixels (or cells) that count (B, H, W)."""
+        device, decoder = self._accelerator.device, self.config.decoder
+        images, depth_m = images.to(device), depth_m.to(device)
+        # Accelerate's own autocast is a setting of the whole process: a second run with another one would be refused.
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._train.autocast == "bf16"):
+            if self._head is None:
+                pred = model(images)
+            else:
+                pred = model(images, self._stage(step)[1].supervise)
+                depth_m = depth_at_cells(depth_m, (int(pred.shape[1]), int(pred.shape[2])))
+        valid = valid_mask(depth_m, decoder.min_depth, decoder.max_depth)
+        return *depth_loss(pred.float(), depth_m, valid, self._train.loss), valid
+
+    def _check_weights(self, images: Tensor, depth_m: Tensor) -> None:
+        """Raise :class:`TrainingError` or DatasetError unless the weights are worth saving, by the last batch."""
+        step = self.progress.step
+        with torch.no_grad():
+            loss, _, _ = self._loss(self._trained, images, depth_m, step - 1)
+        self._watch.check_before_saving(step, loss, self._trained.parameters(), depth_m, self._data_of(step - 1))
 
     def _freeze_or_unfreeze(self, step: int) -> None:
         trainable = step >= self._train.freeze_backbone_steps
@@ -202,6 +224,9 @@ class DepthTrainingPipeline:
         """Number and configuration of the stage that update ``step`` belongs to."""
         number = bisect.bisect_right(self._ends, step)
         return number, self._stages[number]
+
+    def _data_of(self, step: int) -> str:
+        return self._stage(step)[1].data or self.config.data.train
 
     def _is_due(self, every: int) -> bool:
         done = self.progress.step
@@ -230,13 +255,19 @@ class DepthTrainingPipeline:
         metrics: dict[str, float] = {}
         if self._accelerator.is_main_process and self._validation is not None:
             number, stage = self._stage(self.progress.step - 1)
-            size, decoder = parse_resolution(stage.res[0]), self.config.decoder
+            size = parse_resolution(stage.res[0])
             head = self._head if stage.supervise == "tokens" else None
-            predict = torch_predictor(head or self.model, size)
+            predict = self._watch.finite(torch_predictor(head or self.model, size), self.progress.step)
             self._average.swap(self._trained)
             try:
-                depth_range_m, focal = (decoder.min_depth, decoder.max_depth), decoder.canonical_focal
-                totals = evaluate(predict, self._validation, depth_range_m, canonical_focal=focal)
+                protocol, focal = default_protocol(self._validation), self.config.decoder.canonical_focal
+                totals = evaluate(predict, self._validation, protocol, canonical_focal=focal)
+                if not totals[Alignment.NONE].per_image:
+                    raise DatasetError(
+                        f"{self.config.data.val} (data.val, format {self.config.data.format}) holds no frame with "
+                        f"depth of {protocol.range_m[0]:g} to {protocol.range_m[1]:g} m to validate on; check "
+                        "data.depth_scale"
+                    )
                 metrics = totals[Alignment.NONE].overall()
                 better = (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best)
                 if better and head is None:  # the decoder does not fit a tower that is trained without it
@@ -259,6 +290,7 @@ class DepthTrainingPipeline:
                 self.model.save(output_dir / LAST_FILE)
             finally:
                 self._average.swap(self._trained)
+        self._watch.saved(self.progress.step)
         self._accelerator.wait_for_everyone()
 
     def _catch_signals(self) -> dict[int, Any]:

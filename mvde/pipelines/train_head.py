@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvde.checkpoint import read_tensors, write_tensors
-from mvde.errors import CheckpointError, DatasetError, UsageError
+from mvde.errors import CheckpointError, DatasetError, TrainingError, UsageError
 from mvde.heads.mlp import PatchStatsProjector
 from mvde.pipelines.optim import rate_factor_cosine
 
@@ -41,10 +42,13 @@ def train_head(
     """Train on ``pairs_dir``'s ``.npz`` files and write the head to ``output`` (safetensors with its sizes inside).
 
     Each file holds ``stats`` (N, S) and the teacher's ``tokens`` (N, D) of one image, row by row. The loss is the mean
-    squared error over patches. Raises DatasetError naming a file that is malformed or does not fit the others.
+    squared error over patches. Raises DatasetError naming a file that is malformed or does not fit the others,
+    TrainingError where the error is not finite at the end; nothing is written then.
     """
-    if steps < 1 or batch_size < 1 or not lr > 0:
-        raise UsageError(f"steps, batch_size and lr must be positive, but got {steps}, {batch_size} and {lr}")
+    if steps < 1 or batch_size < 1 or not 0 < lr < math.inf:
+        raise UsageError(
+            f"steps, batch_size and lr must be positive and finite, but got {steps}, {batch_size} and {lr}"
+        )
     stats, tokens = read_pairs(Path(pairs_dir))
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(stats), generator=generator)
@@ -57,6 +61,8 @@ def train_head(
     with torch.no_grad():
         error = F.mse_loss(head(stats[test][None])[0], tokens[test]).item()
         error_of_mean = F.mse_loss(tokens[train].mean(dim=0).expand_as(tokens[test]), tokens[test]).item()
+    if not math.isfinite(error):
+        raise TrainingError(f"the head's error is {error:g}, not finite, after {steps} steps; lower lr ({lr:g})")
     save_head(head, Path(output))
     return HeadResult(error, error_of_mean, Path(output))
 

@@ -15,6 +15,8 @@ from mvde.datasets.sample import DepthSample
 class OneFrame:
     """Two metres, by a camera of twice the canonical focal length."""
 
+    depth_range_m = (1e-3, 80.0)
+
     def __len__(self) -> int:
         return 1
 

@@ -125,6 +125,7 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
         ("train.learning=1", "learning"),
         ("train.lr", "is not an assignment"),
         ("train.lr=fast", "train.lr"),
+        ("train.lr=.inf", "train.lr must be positive, but got inf; give a finite number"),
         ("train.optimizer=sgd", "adamw, muon"),
         ("data.format=zip", "data.format"),
     ],
@@ -137,6 +138,23 @@ def test_a_wrong_override_is_one_clear_line(
     assert text in error
     assert error.count("\n") == 1
     assert not (config.parent / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["train.lr=1e30", "train.steps=4"], "training diverged at step 2, the values are not finite"),
+        (["data.depth_scale=1"], "had no pixel with depth of 0.1 to 10 m"),
+    ],
+)
+def test_a_training_that_fails_is_one_line_and_leaves_no_checkpoint(
+    config: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], text: str
+) -> None:
+    assert train(config, *overrides) == 1
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert list((config.parent / "run").glob("*.safetensors")) == []
 
 
 def test_a_missing_configuration_or_data_set_is_one_clear_line(
@@ -179,3 +197,49 @@ def test_eval_refuses_an_unknown_alignment_format_or_checkpoint(
     assert "scale_shift" in capsys.readouterr().err
     assert evaluate(config, "--format", "zip") == 2
     assert evaluate(config, "--res", "20") == 2
+
+
+def test_eval_says_how_it_counts_and_counts_what_the_model_cannot_say(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mvde.model import DepthModel
+
+    settings = json.loads(config.read_text())
+    settings["decoder"] |= {"max_depth": 1.0}  # as configurations of relative models say
+    (config.parent / "run").mkdir()
+    DepthModel(settings).save(config.parent / "run" / "last.safetensors")
+    report = tmp_path / "metrics.json"
+    assert evaluate(config, "--json", str(report)) == 0  # the truth is 1 to 2.5 m
+    assert "range 0.001-1000 m, crop none, split all frames there, averaged over images; 100.0% of the" in (
+        capsys.readouterr().out
+    )
+    metrics = json.loads(report.read_text())
+    assert (metrics["protocol"]["range_m"], metrics["depth_range_m"]) == ([1e-3, 1000.0], [0.1, 1.0])
+    assert metrics["ground_truth_counted"] == 1
+    assert metrics["alignments"]["none"]["num_images"] == 4
+    assert evaluate(config, "--range", "0.5,1.7", "--averaging", "pixels", "--json", str(report)) == 0
+    assert "range 0.5-1.7 m" in (shown := capsys.readouterr().out)
+    assert "averaged over pixels; 50.0% of the ground truth counted" in shown
+    assert set(json.loads(report.read_text())["alignments"]["none"]["averages"]) == {"images", "pixels"}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--range", "5"], "--range is MIN,MAX in metres"),
+        (["--range", "5,1"], "0 <= MIN < MAX"),
+        (["--protocol", "nyu-eigen"], "--protocol nyu-eigen is for --format nyu, not folder"),
+        (
+            ["--protocol", "kitti-garg", "--format", "kitti", "--split", "val"],
+            "is of the split test; leave --split val out",
+        ),
+        (["--split", "test"], "format folder does not say which frames are for test"),
+        (["--depth-scale", "inf"], "--depth-scale is a positive number"),
+        (["--protocol", "kitti"], "kitti-garg"),
+    ],
+)
+def test_eval_refuses_what_does_not_go_together(
+    config: Path, capsys: pytest.CaptureFixture[str], options: list[str], text: str
+) -> None:
+    assert evaluate(config, *options) == 2
+    assert text in " ".join(capsys.readouterr().err.split())

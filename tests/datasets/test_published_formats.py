@@ -16,8 +16,9 @@ from mvde.datasets.formats import DataFormat, open_dataset
 from mvde.datasets.hypersim import HypersimDataset
 from mvde.datasets.kitti import KittiDataset
 from mvde.datasets.nyu import NyuDataset
+from mvde.datasets.splits import Split
 from mvde.datasets.tum import TumDataset, associate
-from mvde.errors import ConfigError, DatasetError
+from mvde.errors import ConfigError, DatasetError, UsageError
 
 Writer = Callable[[Path, np.ndarray], None]
 
@@ -50,6 +51,25 @@ class TestNyu:
             file["images"] = images
         with pytest.raises(DatasetError, match=r"images are uint16; expected uint8"):
             NyuDataset(root)
+
+    def test_a_split_is_read_from_splits_mat(self, root: Path, picture: np.ndarray) -> None:
+        savemat = pytest.importorskip("scipy.io").savemat
+        with pytest.raises(DatasetError, match=r"splits\.mat is missing.*horatio"):
+            NyuDataset(root, Split.TEST)
+        savemat(root / "splits.mat", {"trainNdxs": np.array([[1]]), "testNdxs": np.array([[2]], np.uint16)})
+        test = open_dataset("nyu", root, split="test")
+        assert len(test) == 1
+        assert test[0].name.endswith(":1")
+        assert np.array_equal(test[0].rgb, picture[::-1])
+        assert np.array_equal(NyuDataset(root, Split.TRAIN)[0].rgb, picture)
+        with pytest.raises(UsageError, match="train and test, not val"):
+            NyuDataset(root, Split.VAL)
+        savemat(root / "splits.mat", {"testNdxs": np.array([[3]])})
+        with pytest.raises(DatasetError, match="lists frames that"):
+            NyuDataset(root, Split.TEST)
+        (root / "splits.mat").write_bytes(b"no matrix")
+        with pytest.raises(DatasetError, match="no readable list testNdxs"):
+            NyuDataset(root, Split.TEST)
 
     def test_a_worker_process_gets_its_own_handle(self, root: Path) -> None:
         dataset = NyuDataset(root / "nyu_depth_v2_labeled.mat")
@@ -111,6 +131,28 @@ class TestKitti:
         (raw / drive / "image_03/data" / name).unlink()
         with pytest.raises(DatasetError, match=r"0000000005\.png has no raw picture"):
             KittiDataset(tmp_path)[0]
+
+    def test_a_split_is_a_folder_or_the_list_of_eigen_s_test_frames(
+        self, tmp_path: Path, picture: np.ndarray, write_png: Writer
+    ) -> None:
+        for part, drive, camera in (("train", "01", "02"), ("val", "02", "02"), ("val", "02", "03")):
+            folder = tmp_path / part / f"2011_09_26_drive_00{drive}_sync" / "proj_depth/groundtruth" / f"image_{camera}"
+            for frame in (5, 6):
+                write_png(folder / f"{frame:010d}.png", np.full((6, 8), 512, np.uint16))
+        assert [len(KittiDataset(tmp_path, split)) for split in (None, Split.TRAIN, Split.VAL)] == [6, 2, 4]
+        with pytest.raises(DatasetError, match=r"test_files\.txt is missing.*monodepth2"):
+            KittiDataset(tmp_path, Split.TEST)
+        drive = "2011_09_26_drive_0002_sync"
+        lines = [f"2011_09_26/{drive} 5 l", f"2011_09_26/{drive}/image_03/data/0000000006.png None 721.5", ""]
+        (tmp_path / "test_files.txt").write_text(
+            "\n".join([*lines, "2011_09_26/2011_09_26_drive_0099_sync 0000000001 l"])
+        )
+        names = [path.relative_to(tmp_path).as_posix() for path in KittiDataset(tmp_path, Split.TEST)._depths]
+        folder_name = f"val/{drive}/proj_depth/groundtruth"
+        assert names == [f"{folder_name}/image_02/0000000005.png", f"{folder_name}/image_03/0000000006.png"]
+        (tmp_path / "test_files.txt").write_text("what is this\n")
+        with pytest.raises(DatasetError, match="line 1: expected"):
+            KittiDataset(tmp_path, Split.TEST)
 
     def test_an_empty_folder_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="holds neither"):
@@ -275,6 +317,20 @@ def test_every_format_refuses_a_folder_that_is_not_there(name: DataFormat, tmp_p
     for given in (name, str(name)):
         with pytest.raises(DatasetError, match="absent"):
             open_dataset(given, tmp_path / "absent")
+
+
+def test_a_part_of_a_format_without_parts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="format tum does not say which frames are for test"):
+        open_dataset("tum", tmp_path, split="test")
+
+
+def test_the_synthetic_range_is_the_renderer_s() -> None:
+    from mvde.datasets.synth import renderer
+    from mvde.datasets.synthetic import SyntheticDataset
+
+    assert SyntheticDataset.depth_range_m == (renderer.NEAR_M, renderer.FAR_M)
+    assert KittiDataset.depth_range_m == (1e-3, 80.0)
+    assert NyuDataset.depth_range_m == (1e-3, 10.0)
 
 
 def test_an_unknown_format_is_a_configuration_error(tmp_path: Path) -> None:

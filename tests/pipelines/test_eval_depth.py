@@ -13,13 +13,16 @@ from mvde.datasets.folder import FolderDataset
 from mvde.datasets.sample import DepthSample
 from mvde.errors import CheckpointError, DatasetError, MvdeError, ResolutionError
 from mvde.metrics import depth_metrics
-from mvde.pipelines.eval_depth import evaluate, open_source
+from mvde.pipelines.eval_depth import default_protocol, evaluate, open_source
+from mvde.protocols import EvaluationProtocol
 
 torch = pytest.importorskip("torch")
 
 
 class ThreeFrames:
     """Depths 1, 2 and 20 m; the third frame has also a nearer row."""
+
+    depth_range_m = (0.1, 10.0)
 
     def __len__(self) -> int:
         return 3
@@ -32,7 +35,7 @@ class ThreeFrames:
 
 def test_pixels_outside_the_range_do_not_count() -> None:
     predict = lambda images: [np.full((8, 8), 2.0, np.float32) for _ in images]  # noqa: E731
-    totals = evaluate(predict, ThreeFrames(), (0.1, 10.0), ("none", "median"), batch_size=2)
+    totals = evaluate(predict, ThreeFrames(), EvaluationProtocol((0.1, 10.0)), ("none", "median"), batch_size=2)
     assert [row["abs_rel"] for row in totals["none"].per_image.values()] == pytest.approx([1.0, 0.0, 0.5])
     assert totals["none"].overall()["abs_rel"] == pytest.approx(0.5)
     assert totals["median"].overall()["abs_rel"] == pytest.approx(0)
@@ -40,8 +43,11 @@ def test_pixels_outside_the_range_do_not_count() -> None:
 
 def test_frames_without_valid_pixels_are_left_out_and_frames_can_be_limited() -> None:
     predict = lambda images: [np.ones((8, 8), np.float32) for _ in images]  # noqa: E731
-    assert len(evaluate(predict, ThreeFrames(), (0.1, 3.0))["none"].per_image) == 2
-    assert list(evaluate(predict, ThreeFrames(), (0.1, 30.0), max_frames=2)["none"].per_image) == ["frame 0", "frame 2"]
+    assert len(evaluate(predict, ThreeFrames(), EvaluationProtocol((0.1, 3.0)))["none"].per_image) == 2
+    assert list(evaluate(predict, ThreeFrames(), EvaluationProtocol((0.1, 30.0)), max_frames=2)["none"].per_image) == [
+        "frame 0",
+        "frame 2",
+    ]
 
 
 def test_depth_of_the_canonical_camera_is_brought_to_that_of_each_frame() -> None:
@@ -52,9 +58,9 @@ def test_depth_of_the_canonical_camera_is_brought_to_that_of_each_frame() -> Non
             return DepthSample(sample.rgb, sample.depth_m, intrinsics, sample.name)
 
     predict = lambda images: [np.ones((8, 8), np.float32) for _ in images]  # noqa: E731
-    known = evaluate(predict, Zoomed(), (0.1, 10.0), canonical_focal=1.0)["none"].per_image
+    known = evaluate(predict, Zoomed(), EvaluationProtocol((0.1, 10.0)), canonical_focal=1.0)["none"].per_image
     assert [row["abs_rel"] for row in known.values()] == pytest.approx([0, 0, 0.75])
-    assumed = evaluate(predict, Zoomed(), (0.1, 10.0))["none"].per_image
+    assumed = evaluate(predict, Zoomed(), EvaluationProtocol((0.1, 10.0)))["none"].per_image
     assert [row["abs_rel"] for row in assumed.values()] == pytest.approx([0, 0.5, 0.75])
 
 
@@ -64,7 +70,7 @@ def test_nothing_to_evaluate_is_an_error() -> None:
             return 0
 
     with pytest.raises(DatasetError, match="no frames"):
-        evaluate(lambda images: [], Empty(), (0.1, 10.0))
+        evaluate(lambda images: [], Empty(), EvaluationProtocol((0.1, 10.0)))
 
 
 @pytest.fixture
@@ -82,7 +88,7 @@ def test_a_checkpoint_is_evaluated_at_its_native_resolution(checkpoint: Path, fr
     dataset = FolderDataset(frames_dir)
     source = open_source(checkpoint)
     assert (source.depth_range_m, source.resolution, source.canonical_focal) == ((0.1, 10.0), (32, 32), None)
-    totals = evaluate(source.predict, dataset, source.depth_range_m)["none"]
+    totals = evaluate(source.predict, dataset, default_protocol(dataset))["none"]
     sample = dataset[3]
     image = torch.from_numpy(sample.rgb.copy()).permute(2, 0, 1)[None]
     small = torch.nn.functional.interpolate(image, size=(32, 32), mode="bilinear", antialias=True)
@@ -105,7 +111,7 @@ def test_an_engine_is_evaluated_with_the_same_code(
     dataset = FolderDataset(frames_dir)
     source = open_source(engine_folder)
     assert (source.depth_range_m, source.resolution, source.canonical_focal) == ((0.5, 4.5), (32, 48), None)
-    totals = evaluate(source.predict, dataset, source.depth_range_m)["none"]
+    totals = evaluate(source.predict, dataset, default_protocol(dataset))["none"]
     sample = dataset[0]
     exact = depth_metrics(closed_form_depth(sample.rgb), sample.depth_m)
     # The engine sees 36 x 48 pixels stretched to 32 x 48, which blurs the borders of the squares.

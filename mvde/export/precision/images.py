@@ -17,6 +17,7 @@ from mvde.export.precision.lowering_options import HeldOut, LowerOptions
 from mvde.export.range_method import RangeMethod
 from mvde.image import read_image, read_photographs
 from mvde.precision import Precision
+from mvde.protocols import EvaluationProtocol
 from mvde.runtime.placement import Fit, fitted
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def lower_options(
     dataset: DepthDataset | None = None,
     max_frames: int = 64,
     dataset_name: str = "",
+    protocol: EvaluationProtocol | None = None,
 ) -> LowerOptions:
     """Options for lowering a graph: images of a folder, and frames with ground truth of a data set.
 
@@ -56,7 +58,7 @@ def lower_options(
         decides, held_out = quantization_images(images_folder, manifest.resolution)
         judges.append(held_out)
     if dataset is not None:
-        judges.append(judging_frames(dataset, manifest, max_frames, dataset_name))
+        judges.append(judging_frames(dataset, manifest, max_frames, dataset_name, protocol))
     return LowerOptions(decides, tuple(judges), method, rest, manifest.patch_size)
 
 
@@ -78,11 +80,17 @@ def quantization_images(folder: Path, resolution: tuple[int, int]) -> tuple[Imag
     return images[~judges], HeldOut(images[judges], f"every fourth image of {folder.name}")
 
 
-def judging_frames(dataset: DepthDataset, manifest: GraphManifest, max_frames: int, name: str) -> HeldOut:
+def judging_frames(
+    dataset: DepthDataset,
+    manifest: GraphManifest,
+    max_frames: int,
+    name: str,
+    protocol: EvaluationProtocol | None = None,
+) -> HeldOut:
     """Evenly spread frames of a data set, stretched to the graph's resolution; depth is that of the nearest pixel.
 
-    Depth is in the metres of the graph's own camera, and 0 outside of its range. Raises :class:`DatasetError` for an
-    empty data set.
+    Depth is in the metres of the graph's own camera, and 0 where ``protocol`` does not count it: by default, outside of
+    the range of the data set, never that of the graph. Raises :class:`DatasetError` for an empty data set.
     """
     if len(dataset) == 0:
         raise DatasetError("the data set holds no frames; there is nothing to judge with")
@@ -90,10 +98,13 @@ def judging_frames(dataset: DepthDataset, manifest: GraphManifest, max_frames: i
     samples = [dataset[int(index)] for index in indices]
     resolution = manifest.resolution
     images = fitted([item.rgb for item in samples], resolution, Fit.STRETCH)
-    low_m, high_m = manifest.depth_range_m
+    judged_by = protocol or EvaluationProtocol(dataset.depth_range_m)
     canonical = manifest.canonical_focal
-    depths_m = [_nearest(item.depth_m, resolution) / camera_factor(item.focal, canonical) for item in samples]
-    known = [np.where((depth_m >= low_m) & (depth_m <= high_m), depth_m, 0) for depth_m in depths_m]
+    counted = [np.where(judged_by.counted(item.depth_m), item.depth_m, np.float32(0)) for item in samples]
+    known = [
+        _nearest(depth_m, resolution) / camera_factor(item.focal, canonical)
+        for depth_m, item in zip(counted, samples, strict=True)
+    ]
     return HeldOut(images, f"{len(samples)} frames of {name}", np.stack(known).astype(np.float32))
 
 
