@@ -96,8 +96,8 @@ def _check_ground_truth(dataset: DepthDataset, where: Path | None, protocol: Eva
     indices = _spread(len(dataset), _NUM_LOOKED_AT)
     if not any(protocol.counted(dataset[index].depth_m).any() for index in indices):
         raise DatasetError(
-            f"{where} has no ground truth: none of the {len(indices)} frames looked at has a pixel of depth that "
-            f"counts ({protocol.describe()}); leave --data out to measure speed alone"
+            f"{where} has no ground truth: none of the {len(indices)} frames looked at has a pixel of depth "
+            f"that counts ({protocol.describe()}); leave --data out to measure speed alone"
         )
 
 

@@ -231,7 +231,7 @@ def test_eval_says_how_it_counts_and_counts_what_the_model_cannot_say(
         (["--protocol", "nyu-eigen"], "--protocol nyu-eigen is for --format nyu, not folder"),
         (
             ["--protocol", "kitti-garg", "--format", "kitti", "--split", "val"],
-            "is of the split test; leave --split val out",
+            "the split test; leave --split val out",
         ),
         (["--split", "test"], "format folder does not say which frames are for test"),
         (["--depth-scale", "inf"], "--depth-scale is a positive number"),
