@@ -31,7 +31,7 @@ def console(*, stderr: bool = False) -> Console:
     from rich.text import Text
 
     class PrintableConsole(Console):
-        def render_str(self, text: str, **options: object) -> Text:  # type: ignore[override]
+        def render_str(self, text: str, **options: object) -> Text:
             return super().render_str(printable(text), **options)  # type: ignore[arg-type]
 
     return PrintableConsole(stderr=stderr)
