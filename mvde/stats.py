@@ -1,7 +1,7 @@
 """Per-patch depth statistics: the specification (NumPy, float64), a torch version with gradients, and the fast path.
 
-A pixel is valid when it is finite, > 0 and inside ``[min_depth, max_depth]``. Bounds are rounded to the depth's own
-dtype first, so that a depth that was clamped to a bound stays inside it.
+A pixel is valid when it is finite, > 0, at most :data:`LARGEST_DEPTH_M` and inside ``[min_depth, max_depth]``. Bounds
+are rounded to the depth's own dtype first, so that a depth that was clamped to a bound stays inside it.
 
 ========  =======  ====================================================================================================
 column    unit     over the valid pixels of a patch
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 STATS = ("mean", "var", "grad", "min", "max", "valid")
 DEFAULT_STATS = ("mean", "var", "grad")
+
+LARGEST_DEPTH_M = 1e16
+"""What is farther, or larger in another unit, is not valid: its squares, summed over a patch, would overflow float32.
+
+With it, sums are finite for patches of up to 1800 pixels a side in every implementation; a light year is 0.95e16 m.
+"""
 
 # Rows of the image that one step of the NumPy version works on: its float64 temporaries then stay in the L2 cache,
 # which is twice as fast as whole-image temporaries.
@@ -130,7 +136,7 @@ def numpy_patch_stats(
     rows, columns = height // patch_size, width // patch_size
     band_rows = max(1, _BAND_ROWS // patch_size)
     out = np.empty((batch, rows, columns, len(stats)), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # depths past 1e19 m overflow float32's m²: the result is inf
+    with np.errstate(invalid="ignore"):  # NaN and infinite pixels, before they are left out
         for image, image_out in zip(depth, out, strict=True):
             for row in range(0, rows, band_rows):
                 stop = min(row + band_rows, rows)
@@ -319,9 +325,11 @@ def _check_bounds(min_depth: float | None, max_depth: float | None) -> tuple[flo
         upper = float("inf") if max_depth is None else float(max_depth)
     except (TypeError, ValueError):
         lower, upper = float("nan"), float("nan")
-    if not 0.0 <= lower < upper:  # also refuses NaN
+    upper = min(upper, LARGEST_DEPTH_M)  # of NaN this is NaN, which is refused
+    if not 0.0 <= lower < upper:
         raise UsageError(
-            f"min_depth {min_depth} and max_depth {max_depth}: expected 0 <= min_depth < max_depth, in metres"
+            f"min_depth {min_depth} and max_depth {max_depth}: expected 0 <= min_depth < max_depth, in metres, with "
+            f"min_depth below {LARGEST_DEPTH_M:g}"
         )
     return lower, upper
 

@@ -297,3 +297,27 @@ def test_an_empty_batch_has_no_rows_in_torch_either():
     assert stats.shape == (0, 2, 6)
     stats.sum().backward()
     assert depth.grad.shape == (0, 8, 4)
+
+
+@pytest.mark.parametrize("implementation", ["numpy", "libmvde", "torch"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_depths_whose_squares_overflow_are_invalid_and_the_largest_are_finite(implementation, dtype):
+    depth = np.full((1, 32, 16), 1e16, dtype)
+    depth[0, :16, ::2], depth[0, :4] = 1.0, 1e38
+    depth[0, 16:] = np.nextafter(depth[0, 16:], np.inf)
+    match implementation:
+        case "numpy":
+            stats = numpy_patch_stats(depth, 16, STATS)
+        case "libmvde":
+            stats = depth_to_patch_stats(depth, 16, STATS)
+        case "torch":
+            torch = pytest.importorskip("torch")
+            stats = depth_to_patch_stats(torch.from_numpy(depth), 16, STATS).numpy()
+    assert np.isfinite(stats).all()
+    np.testing.assert_allclose(stats[0, 0, [0, 1, 3, 4, 5]], [5e15, 2.5e31, 1.0, 1e16, 0.75], rtol=1e-6)
+    np.testing.assert_array_equal(stats[0, 1], np.zeros(6))
+
+
+def test_a_bound_beyond_the_largest_depth_leaves_none():
+    with pytest.raises(UsageError, match=r"min_depth 1e\+17.*below 1e\+16"):
+        depth_to_patch_stats(np.ones((1, 4, 4), np.float32), 4, min_depth=1e17)

@@ -6,6 +6,8 @@
 
 namespace mvde_cuda {
 
+constexpr float kLargestDepth = 1e16f;  // MVDE_LARGEST_DEPTH of mvde.h, which a run-time compiler does not see
+
 // Depths in metres from raw values, in place; 0 where invalid (no valid depth is 0, so one float says both). Everything
 // is float32, whatever the network's precision: half precision ends at 65504 and cannot hold a sum over a patch.
 //
@@ -30,7 +32,7 @@ __device__ __forceinline__ void depths_from_raw(const PostprocessParams &p, floa
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
         const bool has_depth = values[i] > 0.0f && values[i] <= 3.402823466e38f;  // false for NaN
-        const float bounded = fminf(fmaxf(values[i], p.min_depth_m), p.max_depth_m);
+        const float bounded = fminf(fmaxf(values[i], p.min_depth_m), fminf(p.max_depth_m, kLargestDepth));
         values[i] = has_depth && (clamps || bounded == values[i]) ? bounded : 0.0f;
     }
 }

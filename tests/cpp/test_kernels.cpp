@@ -172,6 +172,28 @@ TEST(half_precision_maps_are_read_exactly) {
             }
 }
 
+TEST(depths_whose_squares_overflow_are_invalid_and_the_largest_are_finite) {
+    for (const char *kernel : {"scalar", "avx2", "avx512", "neon"}) {
+        if (!mvde_kernel_is_available(kernel)) continue;
+        CHECK(mvde_set_kernel(kernel) == MVDE_OK);
+        for (const float far : {1e38F, std::nextafter(MVDE_LARGEST_DEPTH, kInfinity), MVDE_LARGEST_DEPTH})
+            for (const int patch : {14, 16, 64}) {
+                Random random(6);
+                Case c = make_case(random, MVDE_FLOAT32, patch, 1.0F, 0, 0);
+                c.pixel_gap = c.row_gap = 0;
+                for (std::size_t i = 0; i < c.buffer.size(); ++i) c.buffer[i] = i % 2 ? 1.0F : far;
+                const std::vector<float> out = stats_of(c, 0.0F, kInfinity);
+                const bool is_valid = far <= MVDE_LARGEST_DEPTH;
+                for (std::size_t i = 0; i < out.size(); i += 6) {
+                    CHECK(std::isfinite(out[i]) && std::isfinite(out[i + 1]) && std::isfinite(out[i + 2]), "%s", kernel);
+                    CHECK(out[i + 4] == (is_valid ? far : 1.0F) && std::abs(out[i + 5] - (is_valid ? 1.0F : 0.5F)) < 1e-6F,
+                          "%s, %g m", kernel, static_cast<double>(far));
+                }
+            }
+    }
+    mvde_set_kernel(nullptr);
+}
+
 TEST(millimetres_survive_an_offset_of_ten_kilometres) {
     Random random(3);
     for (const int patch : {14, 16, 64}) {

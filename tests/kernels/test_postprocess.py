@@ -332,3 +332,16 @@ def test_raw_values_of_another_dtype_are_refused():
     params = postprocess_params(DeviceMap(16), (1, 16, 16), PostprocessOptions(), stats_address=16, patch_size=16)
     with pytest.raises(UsageError, match="float64"):
         plan_postprocess(params, "float64")
+
+
+@pytest.mark.parametrize("depth_range", list(DepthRange))
+def test_depths_whose_squares_overflow_are_out_of_range(postprocess_shim, depth_range):
+    raw = np.full((1, 16, 16), 1.0, np.float32)
+    raw[0, :, ::2] = 1e38
+    options = PostprocessOptions(range=depth_range)
+    depth, stats = postprocess_shim.run(raw, 16, options=options, dtype="float32", depth_format=DepthFormat.METRES)
+    is_clamped = depth_range is DepthRange.CLAMP
+    far = np.float32(1e16 if is_clamped else math.nan)
+    np.testing.assert_array_equal(depth, np.where(raw > 1, far, raw))
+    assert np.isfinite(stats).all()
+    np.testing.assert_allclose(stats[0, 0, 5], 1.0 if is_clamped else 0.5)

@@ -54,7 +54,7 @@ def test_threads_that_share_a_frame_give_the_same_bits(size, monkeypatch) -> Non
     np.testing.assert_array_equal(out[0], out[1])
     alone, shared = (fitter.depth_to_source(depth, fitted[index], parallel=bool(index)) for index in range(2))
     np.testing.assert_array_equal(alone, shared)
-    assert all(way.threads is not None for way in fitter._idle)  # they did share
+    assert all(way.threads is not None for way in fitter._pool.idle)  # they did share
 
 
 def test_views_of_a_frame_are_read_as_they_are() -> None:

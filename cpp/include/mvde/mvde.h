@@ -154,6 +154,10 @@ typedef struct mvde_postprocess_options {
 
 MVDE_API void mvde_postprocess_defaults(mvde_postprocess_options *options);
 
+/* A pixel is valid if it is finite, > 0, inside the bounds that are given, and at most this; the squares of larger ones,
+ * summed over a patch, would overflow. In metres or the model's own unit. */
+#define MVDE_LARGEST_DEPTH 1e16f
+
 typedef enum mvde_stat {
     MVDE_MEAN = 0,  /* m */
     MVDE_VAR = 1,   /* m^2, population variance */

@@ -15,10 +15,15 @@ namespace {
 
 thread_local const char *last_kernel = "";
 
+// Of valid depths. The squares of larger ones, summed over a patch, would overflow.
+constexpr float kLargestDepth = MVDE_LARGEST_DEPTH;
+
+float limited(float max_depth_m) { return max_depth_m < kLargestDepth ? max_depth_m : kLargestDepth; }
+
 int check_bounds(float min_depth_m, float max_depth_m) {
-    if (min_depth_m >= 0.0F && min_depth_m < max_depth_m) return MVDE_OK;  // NaN is refused too
-    return fail(MVDE_ERROR_ARGUMENT, "bounds are [%g, %g] m: expected 0 <= min_depth_m < max_depth_m",
-                static_cast<double>(min_depth_m), static_cast<double>(max_depth_m));
+    if (min_depth_m >= 0.0F && min_depth_m < max_depth_m && min_depth_m < kLargestDepth) return MVDE_OK;  // nor NaN
+    return fail(MVDE_ERROR_ARGUMENT, "bounds are [%g, %g] m: expected 0 <= min_depth_m < max_depth_m, and below %g",
+                static_cast<double>(min_depth_m), static_cast<double>(max_depth_m), static_cast<double>(kLargestDepth));
 }
 
 // The kernels compare bit patterns, so open bounds become the smallest and the largest float.
@@ -51,7 +56,7 @@ int set_options(const mvde_postprocess_options &options, PostprocessJob &job) {
     job.scale = options.scale;
     job.shift = options.shift;
     job.invalid_m = options.invalid_m;
-    set_bounds(job, options.min_depth_m, options.max_depth_m);
+    set_bounds(job, options.min_depth_m, limited(options.max_depth_m));
     return MVDE_OK;
 }
 
@@ -185,7 +190,7 @@ int32_t mvde_patch_stats(const mvde_map *depth, float min_depth_m, float max_dep
     Extent depth_extent, stats_extent;
     if (const int status = set_raw(depth, "depth", job, depth_extent)) return status;
     if (const int status = check_bounds(min_depth_m, max_depth_m)) return status;
-    set_bounds(job, rounded_to(depth->dtype, min_depth_m), rounded_to(depth->dtype, max_depth_m));
+    set_bounds(job, rounded_to(depth->dtype, min_depth_m), rounded_to(depth->dtype, limited(max_depth_m)));
     if (!request) return fail(MVDE_ERROR_ARGUMENT, "request is NULL");
     if (const int status = set_request(*request, job, stats_extent)) return status;
     if (overlaps(depth_extent, stats_extent))
