@@ -68,7 +68,9 @@ def build_one(request: BuildRequest) -> BuildReport:
     images = fitted(read_photographs(request.images), request.source.manifest.resolution, Fit.CROP)
     what = f"building {request.engine_id} from {request.source.path}"
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+    shown = console(stderr=True)
+    # Where nobody watches, a bar that is taken away again would still leave an empty line.
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as progress:
         task = progress.add_task(escape(what), total=None)
 
         def show(phase: str, num_done: int, num_steps: int) -> None:
