@@ -8,7 +8,6 @@ two focal lengths (Metric3D, Yin et al., 2023). Only the focal length relative t
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -134,6 +133,8 @@ def read_camera(path: Path) -> Camera:
 
     Raises UsageError naming the file and what is wrong with it.
     """
+    import json
+
     keys = [field.name for field in fields(Camera)]
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a file; a camera is a JSON object with {', '.join(keys)}")

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 import mvde
+import mvde.native  # before a test takes the package apart
 from mvde import cli
 from mvde.errors import ConfigError, ImageError, MvdeError
 
