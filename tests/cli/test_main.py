@@ -124,7 +124,7 @@ def test_help_and_import_are_fast() -> None:
     """The promise is 0.3 s and 0.1 s; machines differ by more than that, so typer's own start is the measure.
 
     CPU time counts, and the best of three: `mvde --help` took 2.1 times what importing typer does (0.29 s and 0.15 s on
-    a busy AMD EPYC); importing NumPy or rich, or a backend's library, takes it past 3.
+    a busy AMD EPYC); importing NumPy as well takes it past 3.
     """
     bare, typer_s, help_s, import_s = (
         min(_cpu_seconds(*arguments) for _ in range(3))
