@@ -173,15 +173,15 @@ def test_resolution_that_is_no_size(checkpoint: Path, fails: Callable[..., str])
     assert "'large' is not understood" in fails(2, "--checkpoint", checkpoint, "--res", "large")
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("L", "grey"), ("RGBA", "RGBA"), ("I;16", "16-bit grey")])
-def test_photographs_that_are_not_rgb(
+@pytest.mark.parametrize(("mode", "kind"), [("RGBA", "partly transparent"), ("I;16", "a 16-bit grey image")])
+def test_photographs_that_cannot_be_taken_for_rgb(
     mode: str, kind: str, checkpoint: Path, tmp_path: Path, fails: Callable[..., str]
 ) -> None:
     photo = tmp_path / "photos" / "photo.png"
     photo.parent.mkdir()
     Image.new(mode, (40, 40)).save(photo)
     arguments = ["--checkpoint", checkpoint, "--res", "32", "--images", photo.parent]
-    assert f"photo.png is a {kind} image" in fails(1, *arguments)
+    assert f"photo.png is {kind}" in fails(1, *arguments)
 
 
 def test_a_folder_without_photographs(checkpoint: Path, tmp_path: Path, fails: Callable[..., str]) -> None:

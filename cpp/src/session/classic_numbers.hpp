@@ -27,38 +27,52 @@ private:
 
 // For C++ streams, too, those of inference libraries: OpenVINO writes its own version through one, and then takes an
 // engine for another version's. Streams take the process's locale, so a program that writes other numbers has its own
-// one replaced while this lives, and gets it back.
+// one replaced while any thread is inside, and gets it back when the last one has left.
 class ClassicNumbers {
 public:
     ClassicNumbers() {
-        if (are_classic(std::locale())) return;
-        alone_ = std::unique_lock<std::mutex>(mutex());
-        before_ = std::locale();
-        if (const char *name = std::setlocale(LC_ALL, nullptr)) c_before_ = name;
-        std::locale::global(std::locale(before_, new std::numpunct<char>));  // without a name: C's locale stays
+        Replaced &replaced = process();
+        const std::lock_guard<std::mutex> lock(replaced.mutex);
+        if (replaced.num_inside == 0) {
+            if (are_classic(std::locale())) return;
+            replaced.before = std::locale();
+            if (const char *name = std::setlocale(LC_ALL, nullptr)) replaced.c_before = name;
+            // Without a name: C's locale stays.
+            std::locale::global(std::locale(replaced.before, new std::numpunct<char>));
+        }
+        ++replaced.num_inside;
+        is_inside_ = true;
     }
     ~ClassicNumbers() {
-        if (!alone_) return;
-        std::locale::global(before_);
-        std::setlocale(LC_ALL, c_before_.c_str());  // the line before sets it, too, where the locale has a name
+        if (!is_inside_) return;
+        Replaced &replaced = process();
+        const std::lock_guard<std::mutex> lock(replaced.mutex);
+        if (--replaced.num_inside > 0) return;
+        std::locale::global(replaced.before);
+        std::setlocale(LC_ALL, replaced.c_before.c_str());  // the line before sets it, too, where the locale has a name
     }
     ClassicNumbers(const ClassicNumbers &) = delete;
     ClassicNumbers &operator=(const ClassicNumbers &) = delete;
 
 private:
+    // The process's own locale, while `num_inside` threads have the classic one in its place.
+    struct Replaced {
+        std::mutex mutex;
+        int num_inside = 0;
+        std::locale before;
+        std::string c_before;
+    };
+    static Replaced &process() {
+        static Replaced &one = *new Replaced;  // never freed: a thread may be inside when the program ends
+        return one;
+    }
     static bool are_classic(const std::locale &locale) {
         const auto &numbers = std::use_facet<std::numpunct<char>>(locale);
         return numbers.grouping().empty() && numbers.decimal_point() == '.';
     }
-    static std::mutex &mutex() {
-        static std::mutex one;
-        return one;
-    }
 
     const ClassicCNumbers c_;
-    std::unique_lock<std::mutex> alone_;
-    std::locale before_;
-    std::string c_before_;
+    bool is_inside_ = false;
 };
 
 }  // namespace mvde::internal
