@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ from mvde.engines.base import (
     closed_error,
 )
 from mvde.engines.build import build_engine, graph_rest
+from mvde.engines.opened import OpenedEngine
 from mvde.engines.settings import Setting, check_names, yes_or_no
 from mvde.errors import EngineIdError, IncompatibleEngineError, ParityError, UsageError
-from mvde.manifest import EngineManifest, Manifest
+from mvde.manifest import Manifest
 from mvde.precision import Precision
 from mvde.records import DeviceRecord, EngineRecord
 from mvde.runtime.depth import DepthRuntime
@@ -116,9 +118,9 @@ class NumPyBackend:
     def products(self, precision: Precision, size: int, count: int) -> Callable[[], object] | None:
         return None
 
-    def load(self, path: Path, manifest: EngineManifest) -> Engine:
-        offset_m, gain_m = np.load(path)
-        info = EngineInfo.of(manifest, device="NumPy", library_version=np.__version__)
+    def load(self, opened: OpenedEngine) -> Engine:
+        offset_m, gain_m = np.load(io.BytesIO(opened.content.array.tobytes()))
+        info = EngineInfo.of(opened.manifest, device="NumPy", library_version=np.__version__)
         return NumPyEngine(float(offset_m), float(gain_m), info)
 
 

@@ -94,8 +94,9 @@ def test_an_engine_that_is_being_replaced_is_one_or_the_other(
     writer = subprocess.Popen([sys.executable, "-c", REPLACED_FOR_EVER, str(folder), *map(str, others)])
     found: list[float] = []
     try:
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
+        started = time.monotonic()
+        # Three seconds, or as many more as a busy machine needs to see both.
+        while (passed_s := time.monotonic() - started) < 3 or (len(set(found)) < 2 and passed_s < 30):
             engine, manifest = load_engine(folder / "engine.json")
             depth = round(float(engine.infer(np.zeros((1, 256, 384, 3), np.uint8))[0, 0, 0]), 3)
             assert depth == metres[manifest.engine.onnx_sha256]
