@@ -93,11 +93,16 @@ def test_an_engine_that_is_being_replaced_is_one_or_the_other(
     folder = Path(shutil.copytree(others[0], tmp_path / "robot" / "engines" / "live"))
     writer = subprocess.Popen([sys.executable, "-c", REPLACED_FOR_EVER, str(folder), *map(str, others)])
     found: list[float] = []
+    num_refused = 0
     try:
         started = time.monotonic()
         # Three seconds, or as many more as a busy machine needs to see both.
         while (passed_s := time.monotonic() - started) < 3 or (len(set(found)) < 2 and passed_s < 30):
-            engine, manifest = load_engine(folder / "engine.json")
+            try:
+                engine, manifest = load_engine(folder / "engine.json")
+            except HashMismatchError:  # the writer had no CPU for half a second, with one of its two files in place
+                num_refused += 1
+                continue
             depth = round(float(engine.infer(np.zeros((1, 256, 384, 3), np.uint8))[0, 0, 0]), 3)
             assert depth == metres[manifest.engine.onnx_sha256]
             found.append(depth)
@@ -105,6 +110,7 @@ def test_an_engine_that_is_being_replaced_is_one_or_the_other(
         writer.kill()
         writer.wait()
     assert set(found) == {1.5, 2.5}
+    assert num_refused <= len(found) / 10
 
 
 def test_a_file_that_stays_wrong_is_refused_in_a_moment(engine_folder: Path, tmp_path: Path) -> None:
