@@ -70,9 +70,9 @@ def merge_reports(reports: Sequence[ParityReport]) -> ParityReport:
 
 
 def check(report: ParityReport, tolerance: float, what: str = "the candidate") -> None:
-    """Nothing, if the largest relative depth difference is at most ``tolerance``.
+    """Raise :class:`ParityError` with the measured differences unless the largest relative one is within ``tolerance``.
 
-    Raises :class:`ParityError` with the measured differences otherwise (NaN never passes).
+    NaN never passes.
     """
     if not report.max_rel <= tolerance:
         raise ParityError(
