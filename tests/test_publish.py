@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,12 @@ cli.make_app = lambda: None
 cli.typer.main.get_command = lambda app: type("Command", (), {{"main": staticmethod(lambda *a, **k: wait(a))}})
 cli.main(["run"])
 """)
-    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    )
     while not list((tmp_path / "out").glob(".a.*")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,13 @@ def mvde(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     """The command line in a process of its own, which leads a group as under a shell."""
     command = [sys.executable, "-m", "mvde", *arguments]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, start_new_session=True, env={**os.environ, **environment}, **streams)
+    return subprocess.Popen(
+        command,
+        start_new_session=True,
+        env={**os.environ, **environment},
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+        **streams,
+    )
 
 
 def error_of(capfd: pytest.CaptureFixture[str]) -> str:

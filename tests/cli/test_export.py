@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -260,7 +261,12 @@ def start(checkpoint: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[st
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mvde", "export", "--checkpoint", str(checkpoint), "--res", "32", *arguments]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([*command, "--out", str(tmp_path / "export")], start_new_session=True, **streams)
+        return subprocess.Popen(
+            [*command, "--out", str(tmp_path / "export")],
+            start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+            **streams,
+        )
 
     return start
 
