@@ -13,7 +13,9 @@ from mvde.engines.sealed import SealedFile
 from mvde.errors import ArtifactError, HashMismatchError
 from mvde.manifest import EngineManifest
 
-_MAX_TRIES = 20
+_LONGEST_S = 5.0
+"""How long an engine that is replaced again and again is read anew: a writer without a pause leaves a few milliseconds
+in which manifest and files agree, so that tens of tries may fail."""
 _PATIENCE_S, _PAUSE_S = 0.5, 0.003
 
 
@@ -46,7 +48,8 @@ def open_verified(path: Path) -> OpenedEngine:
     Where they differ and somebody is replacing the engine meanwhile, manifest and files are read again.
     Raises as :func:`mvde.artifact.load_artifact` does, and :class:`ArtifactError` for a graph.
     """
-    for _ in range(_MAX_TRIES - 1):
+    until = time.monotonic() + _LONGEST_S
+    while time.monotonic() < until:
         before = _stamps(path.parent)
         try:
             return _sealed(_engine_at(path))
