@@ -21,7 +21,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxManifestBytes = 1 << 24;
-constexpr int kMaxTries = 20;
+// How long an engine that is replaced again and again is read anew: a writer without a pause leaves a few milliseconds in
+// which manifest and files agree, so that tens of tries may fail.
+constexpr std::chrono::seconds kLongest(5);
 constexpr std::chrono::milliseconds kPatience(500), kPause(3);
 
 std::string read_text(const fs::path &path) {
@@ -189,7 +191,8 @@ Artifact load_artifact(const std::string &path) {
     fs::path where = fs::is_directory(status) ? given / "engine.json" : given;
     where.replace_extension(".json");
     const fs::path folder = where.has_parent_path() ? where.parent_path() : fs::path(".");
-    for (int i = 1; i < kMaxTries; ++i) {
+    const auto until = std::chrono::steady_clock::now() + kLongest;
+    while (std::chrono::steady_clock::now() < until) {
         const Stamps before = stamps_of(folder);
         try {
             return load_once(path, where);
