@@ -20,15 +20,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mvde.contract import DepthKind, FocalConvention, OutputRole, PreprocessRecord, check_focal
 from mvde.errors import ManifestError
 from mvde.records import EngineParity, EngineRecord, GraphParity, LoweringRecord
 from mvde.schema import expect, is_name, parse_json, read_record, to_json_types
 from mvde.stats import STATS
 
 SCHEMA_VERSION = 2
-DEPTH_KINDS = ("metric", "relative")
-UNITS = {"metric": "m", "relative": "relative"}
-"""The unit of an output by the kind of depth."""
+SOURCE_KINDS = ("mvde", "transformers", "onnx")
+"""Where the network of an artefact came from: a checkpoint of mvde, a model of transformers, somebody's ONNX file."""
 
 MAX_MANIFEST_BYTES = 16 << 20
 """Manifests have some 10 kB, and 1 MB with every candidate of a long tuning; what is larger was never one."""
@@ -59,21 +59,13 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """An output tensor; ``unit`` is ``"m"`` for metric depth and ``"relative"`` for scale-invariant depth."""
+    """An output tensor; ``threshold`` is that of a mask (see :class:`OutputRole`)."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    unit: str
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Per-channel mean and standard deviation on the [0, 1] scale; ``folded`` says the graph applies them itself."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    folded: bool
+    role: OutputRole
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,20 +85,36 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """What an artefact was made from: the weights' SHA-256 and the whole configuration."""
+    """What an artefact was made from.
 
-    checkpoint_sha256: str
+    ``kind`` is one of ``SOURCE_KINDS``, ``name`` a hub name or a bare file or folder name (never a local path),
+    ``revision`` the hub's, ``licence`` as the model's page states it, ``sha256`` that of the weights or the ONNX file,
+    ``config`` the model's own configuration.
+    """
+
+    kind: str
+    name: str
+    sha256: str
     config: dict[str, Any]
+    revision: str | None = None
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.kind in SOURCE_KINDS, "source.kind", self.kind, f"one of {', '.join(SOURCE_KINDS)}")
+        is_local = self.name.startswith(("/", ".", "~")) or "\\" in self.name or self.name.count("/") > 1
+        expect(bool(self.name) and not is_local, "source.name", self.name, "a hub name or a bare name, not a path")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What graphs and engines both state: everything needed to feed an artefact and to trust it.
 
-    ``grid`` is (rows, columns) of patches, ``depth_range_m`` (min, max) in metres, ``stats`` the default columns,
-    ``companions`` further files that the artefact needs (ONNX external data, OpenVINO weights); ``lowering`` is there
-    for typed graphs and the engines that were built from one. ``num_flops`` are the floating-point operations of the
-    exported graph's products in one call (``None`` where it was exported before they were counted).
+    ``depth_kind`` and ``unit`` say what the map's numbers are, ``valid_range`` (min, max) what the network can say, in
+    that unit and before any focal factor; ``canonical_focal`` is the focal length that the map's metres are for, in
+    ``focal_convention``. ``grid`` is (rows, columns) of patches of ``stats_patch`` pixels, ``stats`` the default
+    columns, ``companions`` further files that the artefact needs (ONNX external data, OpenVINO weights); ``lowering``
+    is there for typed graphs and the engines that were built from one. ``num_flops`` are the floating-point operations
+    of the exported graph's products in one call (``None`` where they were not counted).
     """
 
     kind: ClassVar[str]
@@ -115,23 +123,27 @@ class Manifest:
     created: str
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
-    normalization: Normalization
-    patch_size: int
+    depth_kind: DepthKind
+    unit: str
+    valid_range: tuple[float, float]
+    preprocess: PreprocessRecord
+    stats_patch: int
     grid: tuple[int, int]
-    depth_range_m: tuple[float, float]
-    depth_kind: str
     stats: tuple[str, ...]
     opset: int
     source: SourceRecord
     file: FileRecord
     tools: dict[str, str]
+    canonical_focal: float | None = None
+    focal_convention: FocalConvention | None = None
     companions: tuple[FileRecord, ...] = ()
     lowering: LoweringRecord | None = None
     num_flops: int | None = None
 
     def __post_init__(self) -> None:
-        expect(self.depth_kind in DEPTH_KINDS, "depth_kind", self.depth_kind, f"one of {', '.join(DEPTH_KINDS)}")
         _check_name("name", self.name)
+        expect(self.unit == self.depth_kind.unit, "unit", self.unit, f"{self.depth_kind.unit} of {self.depth_kind}")
+        check_focal(self.depth_kind, self.canonical_focal, self.focal_convention)
         self._check_tensors()
         self._check_values()
 
@@ -150,23 +162,33 @@ class Manifest:
         expect(image.layout == "BHWC", "inputs[0].layout", image.layout, "BHWC")
         expect(image.colour == "RGB", "inputs[0].colour", image.colour, "RGB")
         for number, output in enumerate(self.outputs):
-            key, unit = f"outputs[{number}]", UNITS[self.depth_kind]
+            key = f"outputs[{number}]"
             _check_name(f"{key}.name", output.name)
             expect(output.dtype == "float32", f"{key}.dtype", output.dtype, "float32")
             expected = f"{batch_shape}, batch, height and width of the input"
             expect(output.shape == batch_shape, f"{key}.shape", output.shape, expected)
-            expect(output.unit == unit, f"{key}.unit", output.unit, unit)
+            has_threshold = output.threshold is not None and math.isfinite(output.threshold)
+            needs = "a finite number" if output.role.has_threshold else f"none for {output.role}"
+            expect(
+                has_threshold if output.role.has_threshold else output.threshold is None,
+                f"{key}.threshold",
+                output.threshold,
+                needs,
+            )
+        roles = [output.role for output in self.outputs]
+        expect(roles[0] is OutputRole.DEPTH, "outputs[0].role", roles[0].value, OutputRole.DEPTH.value)
+        expect(len(set(roles)) == len(roles), "outputs", [role.value for role in roles], "each role once")
 
     def _check_values(self) -> None:
-        low_m, high_m = self.depth_range_m
-        expect(self.patch_size > 0, "patch_size", self.patch_size, "a positive size in pixels")
-        grid = tuple(side / self.patch_size for side in self.resolution)
-        expect(grid == self.grid, "grid", self.grid, f"{grid}, the input's size divided by patch_size")
+        low, high = self.valid_range
+        expect(self.stats_patch > 0, "stats_patch", self.stats_patch, "a positive size in pixels")
+        grid = tuple(side / self.stats_patch for side in self.resolution)
+        expect(grid == self.grid, "grid", self.grid, f"{grid}, the input's size divided by stats_patch")
         are_known = 0 < len(self.stats) == len(set(self.stats)) and set(self.stats) <= set(STATS)
         expect(are_known, "stats", self.stats, f"some of {', '.join(STATS)}, each once")
         expect(self.num_flops is None or self.num_flops > 0, "num_flops", self.num_flops, "a positive number")
-        expect(0 <= low_m < high_m, "depth_range_m", self.depth_range_m, "0 <= min < max")
-        expect(high_m <= _MAX_DEPTH, "depth_range_m", self.depth_range_m, f"at most {_MAX_DEPTH:g}")
+        expect(0 <= low < high, "valid_range", self.valid_range, "0 <= min < max")
+        expect(high <= _MAX_DEPTH, "valid_range", self.valid_range, f"at most {_MAX_DEPTH:g}")
 
     @property
     def batch(self) -> int:
@@ -177,13 +199,6 @@ class Manifest:
     def resolution(self) -> tuple[int, int]:
         """(height, width) of the input in pixels."""
         return self.inputs[0].shape[1], self.inputs[0].shape[2]
-
-    @property
-    def canonical_focal(self) -> float | None:
-        """Relative focal length of the camera that metres are for (see :mod:`mvde.camera`), where there is one."""
-        decoder = self.source.config.get("decoder")
-        focal = decoder.get("canonical_focal") if isinstance(decoder, dict) else None
-        return float(focal) if isinstance(focal, int | float) and focal > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of JSON types, without the digest; fields that hold their default are left out."""

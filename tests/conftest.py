@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from mvde.artifact import AnyArtifact, GraphArtifact, artifact_stem, load_artifact, load_graph, write_manifest
+from mvde.contract import DepthKind, OutputRole, stretched
 from mvde.files import file_record
-from mvde.manifest import GraphManifest, InputSpec, Normalization, OutputSpec, SourceRecord, with_digest
+from mvde.manifest import GraphManifest, InputSpec, OutputSpec, SourceRecord, with_digest
 from mvde.publish import publish
 from mvde.records import GraphParity, ParityReport
 
@@ -81,15 +82,16 @@ def write_graph() -> Callable[..., GraphArtifact]:
             name=name,
             created="2026-01-01T00:00:00+00:00",
             inputs=(InputSpec("image", (batch, height, width, 3), "uint8", "BHWC", "RGB"),),
-            outputs=(OutputSpec("depth", (batch, height, width), "float32", "m"),),
-            normalization=Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), True),
-            patch_size=patch_size,
+            outputs=(OutputSpec("depth", (batch, height, width), "float32", OutputRole.DEPTH),),
+            preprocess=stretched((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            stats_patch=patch_size,
             grid=(height // patch_size, width // patch_size),
-            depth_range_m=(OFFSET_M, OFFSET_M + GAIN_M),
-            depth_kind="metric",
+            valid_range=(OFFSET_M, OFFSET_M + GAIN_M),
+            depth_kind=DepthKind.METRIC,
+            unit="m",
             stats=("mean", "var", "grad"),
             opset=20,
-            source=SourceRecord("0" * 64, {}),
+            source=SourceRecord("mvde", "tiny", "0" * 64, {}),
             file=file_record(path),
             tools={},
             parity=GraphParity("pytorch:fp32", "onnxruntime:fp32", 1e-4, (), ParityReport(0.0, 0.0, 0.0, 0.0, 1)),

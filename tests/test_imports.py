@@ -23,6 +23,7 @@ GROUND = {
     "camera",
     "image",
     "schema",
+    "contract",
     "records",
     "manifest",
     "files",
@@ -50,8 +51,9 @@ ALLOWED = {
     "camera": {"errors"},
     "image": {"errors", "assets"},
     "schema": {"errors"},
+    "contract": {"schema"},
     "records": {"precision"},
-    "manifest": {"errors", "records", "schema", "stats"},
+    "manifest": {"errors", "contract", "records", "schema", "stats"},
     "files": {"errors", "manifest"},
     "publish": {"errors", "files", "manifest"},
     "artifact": {"errors", "files", "manifest", "publish"},
@@ -66,6 +68,7 @@ ALLOWED = {
     "assets": {"errors"},
     "engines": {
         "errors",
+        "contract",
         "precision",
         "config",
         "records",
@@ -80,6 +83,7 @@ ALLOWED = {
     },
     "runtime": {
         "errors",
+        "contract",
         "precision",
         "files",
         "config",
@@ -112,6 +116,7 @@ ALLOWED = {
     "model": {"errors", "config", "resolution", "stats", "assets", "backbones", "heads", "checkpoint", "vector_math"},
     "export": {
         "errors",
+        "contract",
         "child_process",
         "precision",
         "config",

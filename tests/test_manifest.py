@@ -89,8 +89,12 @@ def test_a_digest_is_added_where_an_edit_lost_it(path: Path) -> None:
 
 
 def test_no_digest_is_written_for_what_is_no_manifest(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = path.read_text().replace('"patch_size": 16', '"patch_size": "16"')
-    for wrong, reason in ((text, "patch_size must be int"), ("{", "not valid JSON"), ("[]", "a manifest is an object")):
+    text = path.read_text().replace('"stats_patch": 16', '"stats_patch": "16"')
+    for wrong, reason in (
+        (text, "stats_patch must be int"),
+        ("{", "not valid JSON"),
+        ("[]", "a manifest is an object"),
+    ):
         path.write_text(wrong)
         assert cli.execute(["info", "--rewrite-digest", str(path)]) == 1
         assert reason in capsys.readouterr().err

@@ -56,7 +56,7 @@ class Assessor:
 
         manifest = runtime.manifest
         protocol = self.protocol or default_protocol(dataset)
-        alignment = Alignment.NONE if manifest.depth_kind == "metric" else Alignment.MEDIAN
+        alignment = Alignment.NONE if manifest.unit == "m" else Alignment.MEDIAN
         totals = evaluate(
             runtime_predictor(runtime),
             dataset,

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from mvde.camera import fov_from_focal
-from mvde.manifest import EngineManifest, GraphManifest, Manifest
+from mvde.contract import FocalConvention, Interpolation, PreprocessRecord
+from mvde.manifest import EngineManifest, GraphManifest, Manifest, OutputSpec
 from mvde.records import NOT_MEASURED, CudaRecord, EngineParity, EngineRecord, GraphParity, LoweringRecord, ParityReport
 
 Row = tuple[str, str]
@@ -24,31 +25,54 @@ def rows(manifest: GraphManifest | EngineManifest) -> list[Row]:
 
 
 def _common_rows(manifest: Manifest) -> list[Row]:
-    low, high = manifest.depth_range_m
+    low, high = manifest.valid_range
     found = [("kind", manifest.kind), ("name", manifest.name), ("created", manifest.created)]
     found += [("input", f"{x.name}: {x.dtype} {list(x.shape)} {x.layout}, {x.colour}") for x in manifest.inputs]
-    found += [("output", f"{x.name}: {x.dtype} {list(x.shape)}, {_unit(x.unit)}") for x in manifest.outputs]
-    file, normalization = manifest.file, manifest.normalization
-    where = "inside the graph" if normalization.folded else "left to the caller"
+    found += [("output", f"{x.name}: {x.dtype} {list(x.shape)}, {_role(x)}") for x in manifest.outputs]
+    file, source = manifest.file, manifest.source
+    made_from = [source.kind, source.name, *(text for text in (source.revision, source.licence) if text)]
     return [
         *found,
-        ("depth", f"{manifest.depth_kind}, {low:g} m to {high:g} m"),
-        *_camera_rows(manifest.canonical_focal),
-        ("patches", f"{manifest.grid[0]} rows x {manifest.grid[1]} columns of {manifest.patch_size} px"),
+        ("depth", f"{manifest.depth_kind}, {low:g} to {high:g} {_unit(manifest.unit)}"),
+        *_camera_rows(manifest.canonical_focal, manifest.focal_convention),
+        ("patches", f"{manifest.grid[0]} rows x {manifest.grid[1]} columns of {manifest.stats_patch} px"),
         ("statistics", ", ".join(manifest.stats)),
-        ("normalisation", f"mean {_numbers(normalization.mean)}, std {_numbers(normalization.std)}, {where}"),
+        *_preprocess_rows(manifest.preprocess),
         ("opset", str(manifest.opset)),
         ("file", f"{file.name}, {file.size_bytes / 1e6:.2f} MB, SHA-256 {file.sha256} (verified)"),
-        ("made from", f"weights with SHA-256 {manifest.source.checkpoint_sha256}"),
+        ("made from", f"{', '.join(made_from)}, SHA-256 {source.sha256}"),
         ("tools", ", ".join(f"{package} {version}" for package, version in manifest.tools.items())),
     ]
 
 
-def _camera_rows(focal: float | None) -> list[Row]:
-    """The camera that metres are for, by the field of view of a square picture."""
-    if focal is None:
-        return []
-    return [("camera", f"relative focal length {focal:.4g}; a square picture shows {fov_from_focal(focal):.1f}°")]
+def _camera_rows(focal: float | None, convention: FocalConvention | None) -> list[Row]:
+    """The camera that metres are for, by the field of view of a square picture where that follows."""
+    match convention:
+        case None:
+            return []
+        case FocalConvention.PIXELS:
+            return [("camera", f"focal length {focal:.4g} px of the network's input")]
+        case FocalConvention.GEOMETRIC | FocalConvention.HORIZONTAL:
+            shown = fov_from_focal(focal or 0.0)
+            return [
+                ("camera", f"relative focal length {focal:.4g} ({convention}); a square picture shows {shown:.1f}°")
+            ]
+
+
+def _preprocess_rows(record: PreprocessRecord) -> list[Row]:
+    """How a frame enters the network."""
+    shape = record.fit if record.multiple == 1 else f"{record.fit} to multiples of {record.multiple} px"
+    kernel = str(record.interpolation)
+    if record.interpolation is Interpolation.BICUBIC:
+        kernel += f" ({record.bicubic_coefficient:g})"
+    resized = f"{shape}, {kernel}, {'with' if record.antialias else 'without'} antialiasing"
+    if record.align_corners:
+        resized += ", corners aligned"
+    if record.fit == "letterbox":
+        resized += f", padded with {record.padding}"
+    scaled = f"{record.colour} from 0 to {record.pixel_range:g}"
+    values = f"mean {_numbers(record.mean)}, std {_numbers(record.std)} of {scaled}, inside the graph"
+    return [("preprocessing", resized), ("normalisation", values)]
 
 
 def _graph_parity_rows(parity: GraphParity) -> list[Row]:
@@ -103,8 +127,12 @@ def _cuda_rows(cuda: CudaRecord, promised: LoweringRecord | None) -> list[Row]:
     ]
 
 
+def _role(output: OutputSpec) -> str:
+    return output.role.value if output.threshold is None else f"{output.role} from {output.threshold:g} on"
+
+
 def _unit(unit: str) -> str:
-    return {"m": "metres"}.get(unit, unit)
+    return {"m": "m", "1": "(no unit)"}.get(unit, unit)
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -125,7 +125,7 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
     from mvde.runtime.render import depth_picture, millimetres
 
     manifest = runtime.manifest
-    relative = manifest.depth_kind == "relative"
+    relative = manifest.unit != "m"
     if relative:  # millimetres would be a lie
         with atomic_write(folder / f"{frame.stem}.depth.npy") as path:
             np.save(path, result.depth)
@@ -140,6 +140,6 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
             stats=result.stats,
             columns=np.array(result.stat_names),
             grid=np.array(result.grid),
-            patch_size=manifest.patch_size,
+            patch_size=manifest.stats_patch,
             engine=runtime.info.id,
         )

@@ -94,11 +94,11 @@ def prove_build(
         if layers := engine.layers():
             (staging / LAYERS_FILE).write_text(layers, encoding="utf-8")
         depth = infer_batches(engine.infer, reference.images, manifest.batch)
-    report = compare_each(depth, reference.depth, manifest.patch_size)
+    report = compare_each(depth, reference.depth, manifest.stats_patch)
     check_parity(report, manifest)
     for number in range(2, options.num_builds + 1):
         rebuilt = _rebuilt_depth(recipe, staging, options, reference)
-        drift = compare_each(rebuilt, depth, manifest.patch_size)
+        drift = compare_each(rebuilt, depth, manifest.stats_patch)
         what = f"build {number} of {options.num_builds} of {recipe.engine_id} (against build 1)"
         check_parity(drift, manifest, what)
     return report, load_s
@@ -106,7 +106,7 @@ def prove_build(
 
 def check_parity(report: ParityReport, manifest: EngineManifest, what: str = "") -> None:
     """Raise :class:`ParityError` unless the report is inside the tolerance of the engine's precision."""
-    low, high = manifest.depth_range_m
+    low, high = manifest.valid_range
     check_tolerance(report, manifest.parity.tolerance, high - low, what or f"engine {manifest.engine.id}")
 
 
@@ -140,7 +140,7 @@ def prove_engine(path: Path) -> Proof:
     engine, load_s = _loaded(backend(manifest.engine.backend), folder, manifest)
     with contextlib.closing(engine):
         depth = infer_batches(engine.infer, reference.images, manifest.batch)
-    report = compare_each(depth, reference.depth, manifest.patch_size)
+    report = compare_each(depth, reference.depth, manifest.stats_patch)
     check_parity(report, manifest)
     proved = dataclasses.replace(manifest, parity=measured_parity(manifest, report))
     write_manifest(proved, artifact.path)

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mvde.config import Config
+from mvde.contract import PreprocessRecord, stretched
 from mvde.export import verify
 from mvde.export.graph.flops import count_flops
 from mvde.export.graph.save import save_model
 from mvde.export.progress import Progress
 from mvde.export.torch_graph import import_export_packages, traced
 from mvde.files import sha256_file
-from mvde.manifest import FileRecord, Normalization
+from mvde.manifest import FileRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,7 @@ class ModelFacts:
 
     config: Config
     patch_size: int
-    normalization: Normalization
+    preprocess: PreprocessRecord
     num_backbone_weights: int
     weights_sha256: str
 
@@ -99,7 +100,7 @@ class LocalExporter:
         return ModelFacts(
             config=model.config,
             patch_size=model.patch_size,
-            normalization=Normalization(_floats(model.mean), _floats(model.std), folded=True),
+            preprocess=stretched(_channels(model.mean), _channels(model.std)),
             num_backbone_weights=sum(parameter.numel() for parameter in model.backbone.parameters()),
             weights_sha256=_weights_sha256(model) if self._checkpoint is None else sha256_file(self._checkpoint),
         )
@@ -138,8 +139,9 @@ def _write(model: DepthModel, request: GraphRequest, progress: Progress) -> Writ
     return WrittenGraph(records, num_flops, reference)
 
 
-def _floats(tensor: torch.Tensor) -> tuple[float, ...]:
-    return tuple(float(f"{value:.7g}") for value in tensor.flatten().tolist())
+def _channels(tensor: torch.Tensor) -> tuple[float, float, float]:
+    red, green, blue = (float(f"{value:.7g}") for value in tensor.flatten().tolist())
+    return red, green, blue
 
 
 def _weights_sha256(model: DepthModel) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mvde import __version__
 from mvde.artifact import EXPORT_DIR, artifact_stem, write_manifest
 from mvde.assets import sample_photos
+from mvde.contract import DepthKind, FocalConvention, OutputRole
 from mvde.errors import UsageError
 from mvde.export import verify
 from mvde.export.exporter import Exporter, GraphRequest, LocalExporter, ModelFacts, WrittenGraph
@@ -19,7 +20,6 @@ from mvde.export.progress import Progress, no_progress
 from mvde.export.torch_graph import DEFAULT_OPSET, import_export_packages
 from mvde.manifest import (
     NAME_RULE,
-    UNITS,
     GraphManifest,
     InputSpec,
     OutputSpec,
@@ -74,8 +74,11 @@ class _ExportRun:
             raise UsageError("no photograph was given for the parity check; leave the argument out to use the samples")
 
     @property
-    def depth_kind(self) -> str:
-        return "relative" if self.facts.config.decoder.scale_invariant else "metric"
+    def depth_kind(self) -> DepthKind:
+        decoder = self.facts.config.decoder
+        if decoder.scale_invariant:
+            return DepthKind.SCALE_INVARIANT
+        return DepthKind.METRIC if decoder.canonical_focal is None else DepthKind.METRIC_FOCAL
 
     def grid(self, resolution: tuple[int, int]) -> tuple[int, int]:
         return resolution[0] // self.facts.patch_size, resolution[1] // self.facts.patch_size
@@ -153,11 +156,12 @@ def _metadata(run: _ExportRun, resolution: tuple[int, int]) -> dict[str, str]:
     return {
         "mvde.version": __version__,
         "mvde.name": run.name,
-        "mvde.patch_size": str(run.facts.patch_size),
+        "mvde.stats_patch": str(run.facts.patch_size),
         "mvde.grid": "x".join(map(str, run.grid(resolution))),
-        "mvde.depth_kind": run.depth_kind,
-        "mvde.depth_range_m": f"{decoder.min_depth:g}..{decoder.max_depth:g}",
-        "mvde.checkpoint_sha256": run.facts.weights_sha256,
+        "mvde.depth_kind": run.depth_kind.value,
+        "mvde.unit": run.depth_kind.unit,
+        "mvde.valid_range": f"{decoder.min_depth:g}..{decoder.max_depth:g}",
+        "mvde.source_sha256": run.facts.weights_sha256,
     }
 
 
@@ -186,20 +190,23 @@ def _num_photos(run: _ExportRun, resolution: tuple[int, int]) -> int:
 def _manifest(
     run: _ExportRun, resolution: tuple[int, int], written: WrittenGraph, parity: GraphParity
 ) -> GraphManifest:
-    decoder = run.facts.config.decoder
+    decoder, kind = run.facts.config.decoder, run.depth_kind
     return GraphManifest(
         name=run.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         inputs=(InputSpec("image", (run.batch, *resolution, 3), "uint8", "BHWC", "RGB"),),
-        outputs=(OutputSpec("depth", (run.batch, *resolution), "float32", UNITS[run.depth_kind]),),
-        normalization=run.facts.normalization,
-        patch_size=run.facts.patch_size,
+        outputs=(OutputSpec("depth", (run.batch, *resolution), "float32", OutputRole.DEPTH),),
+        preprocess=run.facts.preprocess,
+        stats_patch=run.facts.patch_size,
         grid=run.grid(resolution),
-        depth_range_m=(decoder.min_depth, decoder.max_depth),
-        depth_kind=run.depth_kind,
+        depth_kind=kind,
+        unit=kind.unit,
+        valid_range=(decoder.min_depth, decoder.max_depth),
+        canonical_focal=decoder.canonical_focal if kind.has_canonical_camera else None,
+        focal_convention=FocalConvention.GEOMETRIC if kind.has_canonical_camera else None,
         stats=DEFAULT_STATS,
         opset=run.opset,
-        source=SourceRecord(run.facts.weights_sha256, run.facts.config.to_dict()),
+        source=SourceRecord("mvde", run.facts.config.name, run.facts.weights_sha256, run.facts.config.to_dict()),
         file=written.records[0],
         tools=installed_versions(_TOOLS),
         parity=parity,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mvde.artifact import EngineArtifact, GraphArtifact
 from mvde.errors import OutputError, UsageError
@@ -44,6 +45,14 @@ class TritonPythonModel:
         stats = depth_to_patch_stats(depth, self.patch_size, self.stats).astype(np.float32)
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("stats", stats)])
 '''
+
+
+class _Tensor(NamedTuple):
+    """What a configuration says of a tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> list[Path]:
@@ -105,7 +114,7 @@ def _depth_config(name: str, manifest: Manifest, backend: str) -> str:
 
 
 def _stats_config(name: str, manifest: Manifest) -> str:
-    parameters = {"patch_size": str(manifest.patch_size), "stats": ",".join(manifest.stats)}
+    parameters = {"patch_size": str(manifest.stats_patch), "stats": ",".join(manifest.stats)}
     head = f'name: "{name}"\nbackend: "python"\nmax_batch_size: 0\n'
     groups = "instance_group [ { count: 1 kind: KIND_CPU } ]\n"
     settings = "".join(
@@ -132,12 +141,12 @@ def _step(model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> 
     return f'  step {{ model_name: "{model}" model_version: -1{maps} }}\n'
 
 
-def _stats_spec(manifest: Manifest) -> OutputSpec:
+def _stats_spec(manifest: Manifest) -> _Tensor:
     shape = (manifest.batch, manifest.grid[0] * manifest.grid[1], len(manifest.stats))
-    return OutputSpec("stats", shape, "float32", "m")
+    return _Tensor("stats", shape, "float32")
 
 
-def _tensors(kind: str, specs: Sequence[InputSpec | OutputSpec]) -> str:
+def _tensors(kind: str, specs: Sequence[InputSpec | OutputSpec | _Tensor]) -> str:
     return "".join(
         f'{kind} [ {{ name: "{spec.name}" data_type: {_TYPES[spec.dtype]} dims: {list(spec.shape)} }} ]\n'
         for spec in specs

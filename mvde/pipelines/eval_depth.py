@@ -169,4 +169,4 @@ def _engine_source(target: str | Path, resolution: tuple[int, int] | None) -> De
             "leave the resolution out, or build an engine of that resolution"
         )
     manifest = runtime.manifest
-    return DepthSource(runtime_predictor(runtime), manifest.depth_range_m, own, manifest.canonical_focal)
+    return DepthSource(runtime_predictor(runtime), manifest.valid_range, own, manifest.canonical_focal)

@@ -241,7 +241,7 @@ class DepthRuntime:
         """Statistics (B, N, S) on the CPU, with the bars of a letterbox left out."""
         if any(has_bars(one.placement) for one in fitted):
             depth = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
-        return depth_to_patch_stats(depth, self._manifest.patch_size, self._manifest.stats)
+        return depth_to_patch_stats(depth, self._manifest.stats_patch, self._manifest.stats)
 
     def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
         """One result per image; each has its share of the batch's times."""

@@ -27,7 +27,7 @@ class OneFrame:
 
 @pytest.mark.parametrize(("canonical", "abs_rel"), [(1.0, 0.0), (None, 0.5)])
 def test_an_engine_is_held_against_the_depth_of_each_frames_camera(canonical: float | None, abs_rel: float) -> None:
-    manifest = SimpleNamespace(canonical_focal=canonical, depth_kind="metric", depth_range_m=(0.1, 10.0))
+    manifest = SimpleNamespace(canonical_focal=canonical, unit="m", valid_range=(0.1, 10.0))
     runtime = SimpleNamespace(
         manifest=manifest, infer=lambda image: SimpleNamespace(depth=np.ones(image.shape[:2], np.float32))
     )

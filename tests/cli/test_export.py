@@ -77,7 +77,7 @@ def test_checkpoint_alone_is_enough(checkpoint: Path, tmp_path: Path, capsys: py
     ]
     assert "|Δdepth|/depth max" in printed[0]
     manifest = load_artifact(tmp_path / "tiny-32x64.onnx").manifest
-    assert manifest.source.checkpoint_sha256 == sha256_file(checkpoint)
+    assert manifest.source.sha256 == sha256_file(checkpoint)
     assert manifest.resolution == (32, 64)
     assert len(list(tmp_path.iterdir())) == 4
 
@@ -105,7 +105,7 @@ def test_a_graph_for_a_camera_gives_its_metres_and_says_so(
     assert wide == pytest.approx(0.8 * canonical, rel=1e-4)
     manifest = load_artifact(graphs[1]).manifest
     assert manifest.canonical_focal == pytest.approx(1.5)
-    assert manifest.depth_range_m == pytest.approx((0.3, 30.0))
+    assert manifest.valid_range == pytest.approx((0.3, 30.0))
     capsys.readouterr()
     assert execute(["info", str(graphs[1])]) == 0
     assert "a square picture shows 36.9°" in capsys.readouterr().out

@@ -63,7 +63,7 @@ def test_a_folder_gives_a_set_of_files_per_photograph(robot: Path) -> None:
 
 def test_relative_depth_is_not_called_millimetres(robot: Path, edit_manifest: Callable[..., None]) -> None:
     def make_relative(plain: dict[str, Any]) -> None:
-        plain["depth_kind"], plain["outputs"][0]["unit"] = "relative", "relative"
+        plain["depth_kind"], plain["unit"] = "scale_invariant", "1"
 
     edit_manifest(next((robot / "engines").rglob("engine.json")), make_relative)
     assert cli.execute(["run", "photos/a.png"]) == 0

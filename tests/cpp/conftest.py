@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mvde.artifact import write_manifest
+from mvde.contract import DepthKind, OutputRole, stretched
 from mvde.files import file_record
-from mvde.manifest import EngineManifest, InputSpec, Normalization, OutputSpec, SourceRecord
+from mvde.manifest import EngineManifest, InputSpec, OutputSpec, SourceRecord
 from mvde.precision import Precision
 from mvde.records import EngineParity, EngineRecord, GraphParity, ParityReport, Tolerance
 
@@ -41,15 +42,16 @@ def write_engine() -> Callable[..., EngineManifest]:
             name="tiny",
             created="2026-01-01T00:00:00+00:00",
             inputs=(InputSpec("image", (1, 32, 48, 3), "uint8", "BHWC", "RGB"),),
-            outputs=(OutputSpec("depth", (1, 32, 48), "float32", "m"),),
-            normalization=Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), folded=True),
-            patch_size=16,
+            outputs=(OutputSpec("depth", (1, 32, 48), "float32", OutputRole.DEPTH),),
+            preprocess=stretched((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            stats_patch=16,
             grid=(2, 3),
-            depth_range_m=(0.5, 10.0),
-            depth_kind="metric",
+            valid_range=(0.5, 10.0),
+            depth_kind=DepthKind.METRIC,
+            unit="m",
             stats=("mean", "var", "grad"),
             opset=20,
-            source=SourceRecord("", {}),
+            source=SourceRecord("mvde", "tiny", "", {}),
             file=file_record(plan),
             tools={"mvde": "0.1.0"},
             engine=dataclasses.replace(record, **engine),

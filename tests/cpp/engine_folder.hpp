@@ -48,10 +48,12 @@ inline std::string common_keys(const std::string &kind, const std::string &file,
   "schema_version": 2, "kind": ")" +
            kind + R"(", "name": "tiny", "created": "2026-01-01T00:00:00+00:00",
   "inputs": [{"name": "image", "shape": [1, 32, 48, 3], "dtype": "uint8", "layout": "BHWC", "colour": "RGB"}],
-  "outputs": [{"name": "depth", "shape": [1, 32, 48], "dtype": "float32", "unit": "m"}],
-  "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "folded": true},
-  "patch_size": 16, "grid": [2, 3], "depth_range_m": [0.5, 4], "depth_kind": "metric",
-  "stats": ["mean", "var", "grad"], "opset": 20, "source": {"checkpoint_sha256": "", "config": {"a": [1, null]}},
+  "outputs": [{"name": "depth", "shape": [1, 32, 48], "dtype": "float32", "role": "depth"}],
+  "depth_kind": "metric", "unit": "m", "valid_range": [0.5, 4],
+  "preprocess": {"fit": "stretch", "multiple": 1, "interpolation": "bilinear", "antialias": true, "padding": 128,
+    "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "pixel_range": 1, "colour": "RGB"},
+  "stats_patch": 16, "grid": [2, 3],
+  "stats": ["mean", "var", "grad"], "opset": 20, "source": {"kind": "mvde", "name": "shipped", "sha256": "", "config": {"a": [1, null]}},
   "file": {"name": ")" +
            file + R"(", "sha256": ")" + hash(content) + R"(", "size_bytes": )" + std::to_string(content.size()) +
            R"(}, "tools": {"mvde": "0.1.0"})";

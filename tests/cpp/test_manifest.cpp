@@ -192,13 +192,14 @@ TEST(names_are_no_paths_and_sizes_have_bounds) {
                "but expected letters, digits, '.', '-' and '_', at");
     EXPECT(with(kGood, "\"tiny\"", "\"" + std::string(129, 'a') + "\""), "at most 128");
     CHECK(refusal(with(kGood, "\"tiny\"", "\"" + std::string(128, 'a') + "\"")).empty());
-    EXPECT(with(kGood, "\"depth\"", "\"a b\""), "outputs[0].name is 'a b', but expected letters");
+    EXPECT(with(kGood, "\"name\": \"depth\"", "\"name\": \"a b\""), "outputs[0].name is 'a b', but expected letters");
     EXPECT(with(kGood, "\"BHWC\"", "\"BCHW\""), "inputs[0].layout is 'BCHW', but expected BHWC");
-    EXPECT(with(kGood, "\"RGB\"", "\"BGR\""), "inputs[0].colour is 'BGR', but expected RGB");
-    EXPECT(with(kGood, "\"unit\": \"m\"", "\"unit\": \"mm\""), "outputs[0].unit is 'mm', but expected m");
+    EXPECT(with(kGood, "\"BHWC\", \"colour\": \"RGB\"", "\"BHWC\", \"colour\": \"BGR\""),
+           "inputs[0].colour is 'BGR', but expected RGB");
+    EXPECT(with(kGood, "\"unit\": \"m\"", "\"unit\": \"mm\""), "unit is 'mm', but expected m of metric");
     EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 65537, 48, 3]"), "sides up to 65536 and at most 1073741824 pixels in a call");
     EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 65536, 65536, 3]"), "at most 1073741824 pixels in a call");
-    EXPECT(with(kGood, "[0.5, 4]", "[0.5, 1e30]"), "depth_range_m is (0.5, 1e+30), but expected at most 1e+09");
+    EXPECT(with(kGood, "[0.5, 4]", "[0.5, 1e30]"), "valid_range is (0.5, 1e+30), but expected at most 1e+09");
 }
 
 TEST(foreign_and_newer_files_are_refused) {
@@ -212,26 +213,26 @@ TEST(keys_and_types_are_checked) {
     EXPECT(with(kGood, "\"opset\": 20", "\"opsets\": 20"), "unknown key opsets; known keys: name, created, inputs");
     EXPECT(with(kGood, "\"opset\": 20,", ""), "the key opset is missing; export or build the artefact again");
     EXPECT(with(kGood, "\"opset\": 20", "\"opset\": 20.0"), "opset must be int, but got float 20.0");
-    EXPECT(with(kGood, "\"folded\": true", "\"folded\": 1"), "normalization.folded must be bool, but got int 1");
+    EXPECT(with(kGood, "\"antialias\": true", "\"antialias\": 1"), "preprocess.antialias must be bool, but got int 1");
     EXPECT(with(kGood, "[2, 3]", "[2]"), "grid must be a list of 2, but got [2]");
     EXPECT(with(kGood, "\"0.1.0\"", "1"), "tools.mvde must be str, but got int 1");
     EXPECT(with(kGood, "{\"a\": [1, null]}", "[]"), "source.config must be dict, but got list []");
     EXPECT(with(kGood, "\"kind\": \"engine\",", ""), "the key kind is missing; export or build the artefact again");
     EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 32, \"48\", 3]"), "inputs[0].shape[2] must be int, but got str '48'");
-    EXPECT(with(kGood, "\"normalization\": {", "\"normalization\": 3, \"x\": {"), "unknown key x");
+    EXPECT(with(kGood, "\"preprocess\": {", "\"preprocess\": 3, \"x\": {"), "unknown key x");
 }
 
 TEST(values_that_do_not_fit_together_are_refused) {
     EXPECT(with(kGood, "\"kind\": \"engine\"", "\"kind\": \"plan\""), "kind is 'plan', but expected one of onnx, engine");
-    EXPECT(with(kGood, "\"metric\"", "\"exact\""), "depth_kind is 'exact', but expected one of metric, relative");
+    EXPECT(with(kGood, "\"metric\"", "\"exact\""), "depth_kind is 'exact', but expected one of metric, metric_focal");
     EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, -32, 48, 3]"),
            "shape is [(1, -32, 48, 3), (1, 32, 48)], but expected positive");
     EXPECT(with(kGood, "[1, 32, 48, 3]", "[1, 32, 48]"), "inputs[0].shape is (1, 32, 48), but expected [B, H, W, 3]");
-    EXPECT(with(kGood, "\"patch_size\": 16", "\"patch_size\": 0"),
-           "patch_size is 0, but expected a positive size in pixels");
-    EXPECT(with(kGood, "\"patch_size\": 16", "\"patch_size\": -16"), "patch_size is -16");
+    EXPECT(with(kGood, "\"stats_patch\": 16", "\"stats_patch\": 0"),
+           "stats_patch is 0, but expected a positive size in pixels");
+    EXPECT(with(kGood, "\"stats_patch\": 16", "\"stats_patch\": -16"), "stats_patch is -16");
     EXPECT(with(kGood, "[2, 3]", "[2, 4]"), "grid is (2, 4), but expected (2.0, 3.0), the input's size divided");
-    EXPECT(with(kGood, "[0.5, 4]", "[4, 0.5]"), "depth_range_m is (4.0, 0.5), but expected 0 <= min < max");
+    EXPECT(with(kGood, "[0.5, 4]", "[4, 0.5]"), "valid_range is (4.0, 0.5), but expected 0 <= min < max");
     EXPECT(with(kGood, "engine.blob", "../engine.blob"), "file.name is '../engine.blob', but expected a bare file name");
     EXPECT(with(kGood, "engine.blob", "engine.\\u0000blob"), "but expected a bare file name");
     EXPECT(with(kGood, engine_folder::hash("content"), "abc"), "file.sha256 is 'abc', but expected 64 hexadecimal digits");

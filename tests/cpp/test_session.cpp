@@ -68,7 +68,7 @@ TEST(an_artefact_that_does_not_fit_is_refused) {
            "outputs[0].shape is (1, 32, 32), but expected (1, 32, 48), batch, height and width of the input", __LINE__);
     expect("\"uint8\"", "\"float32\"", MVDE_ERROR_MANIFEST, "inputs[0].dtype is 'float32', but expected uint8", __LINE__);
     expect("\"grad\"", "\"median\"", MVDE_ERROR_MANIFEST, "stats is ('mean', 'var', 'median'), but expected", __LINE__);
-    expect("\"patch_size\": 16, \"grid\": [2, 3]", "\"patch_size\": 16, \"grid\": [3, 2]", MVDE_ERROR_MANIFEST,
+    expect("\"stats_patch\": 16, \"grid\": [2, 3]", "\"stats_patch\": 16, \"grid\": [3, 2]", MVDE_ERROR_MANIFEST,
            "grid is (3, 2)", __LINE__);
 }
 

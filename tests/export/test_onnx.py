@@ -20,6 +20,7 @@ import pytest
 
 import mvde
 from mvde.artifact import load_graph
+from mvde.contract import DepthKind, stretched
 from mvde.engines.openvino.library import shared_core
 from mvde.errors import ImageError, OutputError, ParityError, ResolutionError, UsageError
 from mvde.files import sha256_file
@@ -131,9 +132,9 @@ def test_file_contains_no_paths_of_the_machine(exported: Exported) -> None:
 
 def test_metadata_names_patch_and_grid(exported: Exported) -> None:
     metadata = {entry.key: entry.value for entry in onnx.load(str(exported[0])).metadata_props}
-    assert metadata["mvde.patch_size"] == "16"
+    assert metadata["mvde.stats_patch"] == "16"
     assert metadata["mvde.grid"] == "3x5"
-    assert metadata["mvde.depth_range_m"] == "0.1..10"
+    assert metadata["mvde.valid_range"] == "0.1..10"
 
 
 def test_onnxruntime_agrees_with_pytorch(exported: Exported, tiny_model: DepthModel) -> None:
@@ -172,11 +173,9 @@ def test_manifest_describes_the_file(exported: Exported, tiny_model: DepthModel)
     manifest = load_graph(exported[0]).manifest
     assert manifest.file.sha256 == sha256_file(exported[0])
     assert (manifest.name, manifest.kind, manifest.opset) == ("tiny", "onnx", exported[1])
-    assert manifest.normalization.mean == (0.4, 0.5, 0.6)
-    assert manifest.normalization.std == (0.2, 0.3, 0.5)
-    assert manifest.normalization.folded
-    assert (manifest.grid, manifest.patch_size) == ((3, 5), 16)
-    assert manifest.depth_range_m == (0.1, 10.0)
+    assert manifest.preprocess == stretched((0.4, 0.5, 0.6), (0.2, 0.3, 0.5))
+    assert (manifest.grid, manifest.stats_patch) == ((3, 5), 16)
+    assert manifest.valid_range == (0.1, 10.0)
     assert manifest.source.config == tiny_model.config.to_dict()
     assert manifest.tools["torch"] == torch.__version__
     assert manifest.tools["mvde"] == mvde.__version__
@@ -200,7 +199,7 @@ def test_relative_model_is_exported_as_relative_with_a_batch(
     assert model.training, "export leaves the model in the mode that it found"
     assert path.name == "other-32x48-b2.onnx"
     manifest = load_graph(path).manifest
-    assert (manifest.depth_kind, manifest.outputs[0].unit) == ("relative", "relative")
+    assert (manifest.depth_kind, manifest.unit) == (DepthKind.SCALE_INVARIANT, "1")
     image = random_image(2, (32, 48))
     assert_same_depth(run_onnxruntime(path, image), torch_depth(model, image))
 

@@ -9,9 +9,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size
         const mvde::internal::AnyManifest any = mvde::internal::parse_manifest({reinterpret_cast<const char *>(data), size},
                                                                                "engine.json");
         const mvde::internal::Manifest &manifest = common(any);
-        const bool is_sound = manifest.input.shape.size() == 4 && manifest.patch_size > 0 && !manifest.outputs.empty() &&
-                              manifest.grid_rows * manifest.patch_size == manifest.height() &&
-                              manifest.grid_columns * manifest.patch_size == manifest.width() &&
+        const bool is_sound = manifest.input.shape.size() == 4 && manifest.stats_patch > 0 && !manifest.outputs.empty() &&
+                              manifest.grid_rows * manifest.stats_patch == manifest.height() &&
+                              manifest.grid_columns * manifest.stats_patch == manifest.width() &&
                               manifest.min_depth_m < manifest.max_depth_m && !manifest.stem().empty() &&
                               manifest.file.name.find('/') == std::string::npos;
         if (!is_sound) std::abort();

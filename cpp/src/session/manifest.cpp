@@ -18,6 +18,13 @@ const Json *record_in(const Json &value, const char *key) {
     return record && record->kind == Json::Kind::object ? record : nullptr;
 }
 
+// An optional number.
+std::optional<double> real_in(const Json &value, const char *key) {
+    const Json *number = value.find(key);
+    if (!number || number->kind == Json::Kind::null) return std::nullopt;
+    return number->number();
+}
+
 std::vector<std::string> texts_of(const Json &value) {
     std::vector<std::string> texts;
     for (const Json &item : value.items) texts.push_back(item.text);
@@ -34,7 +41,8 @@ TensorSpec tensor_of(const Json &value) {
     spec.dtype = text_of(value, "dtype");
     if (const Json *layout = value.find("layout")) spec.layout = layout->text;
     if (const Json *colour = value.find("colour")) spec.colour = colour->text;
-    if (const Json *unit = value.find("unit")) spec.unit = unit->text;
+    if (const Json *role = value.find("role")) spec.role = role->text;
+    spec.threshold = real_in(value, "threshold");
     for (const Json &side : value.find("shape")->items) spec.shape.push_back(side.integer);
     return spec;
 }
@@ -66,17 +74,33 @@ EngineParity parity_of(const Json &value) {
     return parity;
 }
 
+Preprocess preprocess_of(const Json &value) {
+    Preprocess preprocess;
+    preprocess.fit = text_of(value, "fit");
+    preprocess.multiple = value.find("multiple")->integer;
+    preprocess.interpolation = text_of(value, "interpolation");
+    preprocess.bicubic_coefficient = real_in(value, "bicubic_coefficient");
+    preprocess.antialias = value.find("antialias")->flag;
+    if (const Json *aligned = value.find("align_corners")) preprocess.align_corners = aligned->flag;
+    preprocess.padding = value.find("padding")->integer;
+    return preprocess;
+}
+
 void read_common(const Json &plain, Manifest &manifest) {
     manifest.name = text_of(plain, "name");
     manifest.depth_kind = text_of(plain, "depth_kind");
+    manifest.unit = text_of(plain, "unit");
+    manifest.preprocess = preprocess_of(*plain.find("preprocess"));
+    manifest.canonical_focal = real_in(plain, "canonical_focal");
+    if (manifest.canonical_focal) manifest.focal_convention = text_of(plain, "focal_convention");
     manifest.input = tensor_of(plain.find("inputs")->items[0]);
     for (const Json &item : plain.find("outputs")->items) manifest.outputs.push_back(tensor_of(item));
-    manifest.patch_size = plain.find("patch_size")->integer;
-    const Json &grid = *plain.find("grid"), &range = *plain.find("depth_range_m");
+    manifest.stats_patch = plain.find("stats_patch")->integer;
+    const Json &grid = *plain.find("grid"), &range = *plain.find("valid_range");
     manifest.grid_rows = grid.items[0].integer;
     manifest.grid_columns = grid.items[1].integer;
-    manifest.min_depth_m = range.items[0].number();
-    manifest.max_depth_m = range.items[1].number();
+    manifest.min_valid = range.items[0].number();
+    manifest.max_valid = range.items[1].number();
     manifest.stats = texts_of(*plain.find("stats"));
     manifest.file = file_of(*plain.find("file"));
     if (const Json *companions = plain.find("companions"))

@@ -19,17 +19,29 @@ struct FileRecord {
 };
 
 struct TensorSpec {
-    std::string name, dtype, layout, colour, unit;
+    std::string name, dtype, layout, colour, role;
+    std::optional<double> threshold;
     std::vector<std::int64_t> shape;
+};
+
+// How a frame enters the network; see PreprocessRecord in mvde/contract.py.
+struct Preprocess {
+    std::string fit, interpolation;
+    std::int64_t multiple = 1, padding = 0;
+    std::optional<double> bicubic_coefficient;
+    bool antialias = true, align_corners = false;
 };
 
 // What graphs and engines both state.
 struct Manifest {
-    std::string name, depth_kind;
+    std::string name, depth_kind, unit;
+    Preprocess preprocess;
+    std::optional<double> canonical_focal;
+    std::string focal_convention;  // "" where there is no canonical camera
     TensorSpec input;
     std::vector<TensorSpec> outputs;
-    std::int64_t patch_size = 0, grid_rows = 0, grid_columns = 0;
-    double min_depth_m = 0.0, max_depth_m = 0.0;
+    std::int64_t stats_patch = 0, grid_rows = 0, grid_columns = 0;
+    double min_valid = 0.0, max_valid = 0.0;  // in the map's unit
     std::vector<std::string> stats;
     FileRecord file;
     std::vector<FileRecord> companions;

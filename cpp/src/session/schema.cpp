@@ -35,7 +35,7 @@ void check_element(const Json &value, const Type &type, const std::string &where
 }
 
 void check(const Json &value, const Type &type, const std::string &where, const std::string &key) {
-    const bool is_pair = type.container == Type::Container::pair;
+    const std::size_t size = type.container == Type::Container::pair ? 2 : type.container == Type::Container::triple ? 3 : 0;
     if (type.may_be_null && value.kind == Json::Kind::null) return;
     switch (type.container) {
         case Type::Container::none: return check_element(value, type, where, key);
@@ -46,8 +46,10 @@ void check(const Json &value, const Type &type, const std::string &where, const 
             return;
         case Type::Container::list:
         case Type::Container::pair:
-            if (value.kind != Json::Kind::list || (is_pair && value.items.size() != 2))
-                refuse(where + ": " + key + " must be " + (is_pair ? "a list of 2" : "a list") + ", but got " + repr(value));
+        case Type::Container::triple:
+            if (value.kind != Json::Kind::list || (size && value.items.size() != size))
+                refuse(where + ": " + key + " must be a list" + (size ? " of " + std::to_string(size) : "") + ", but got " +
+                       repr(value));
             for (std::size_t i = 0; i < value.items.size(); ++i)
                 check_element(value.items[i], type, where, key + "[" + std::to_string(i) + "]");
     }

@@ -13,7 +13,7 @@ struct Record;
 // What a key's value must be, as the dataclass in Python annotates it.
 struct Type {
     enum class Element { anything, text, integer, real, flag, choice, record };
-    enum class Container { none, list, pair, by_name };
+    enum class Container { none, list, pair, triple, by_name };
 
     Element element;
     Container container = Container::none;
@@ -31,6 +31,7 @@ constexpr Type inside(Type element, Type::Container container) {
 }
 constexpr Type list_of(Type element) { return inside(element, Type::Container::list); }
 constexpr Type pair_of(Type element) { return inside(element, Type::Container::pair); }
+constexpr Type triple_of(Type element) { return inside(element, Type::Container::triple); }
 constexpr Type by_name(Type element) { return inside(element, Type::Container::by_name); }
 constexpr Type nullable(Type type) {
     type.may_be_null = true;

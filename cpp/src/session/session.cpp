@@ -150,7 +150,7 @@ void Session::load_engine(const mvde_session_options &session) {
                                        1,
                                        manifest.height(),
                                        manifest.width(),
-                                       static_cast<std::int32_t>(manifest.patch_size),
+                                       static_cast<std::int32_t>(manifest.stats_patch),
                                        static_cast<std::int32_t>(stats_.size()),
                                        stats_.data(),
                                        session.format,
@@ -257,13 +257,13 @@ void Session::describe(mvde_session_info &info) const {
     info.model_width = manifest.width();
     info.grid_rows = manifest.grid_rows;
     info.grid_columns = manifest.grid_columns;
-    info.patch_size = static_cast<std::int32_t>(manifest.patch_size);
+    info.patch_size = static_cast<std::int32_t>(manifest.stats_patch);
     for (std::size_t i = 0; i < 6; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
-    info.is_metric = manifest.depth_kind == "metric";
+    info.is_metric = manifest.unit == "m";
     info.min_depth_m = static_cast<float>(manifest.min_depth_m);
     info.max_depth_m = static_cast<float>(manifest.max_depth_m);
     info.name = manifest.name.c_str();
-    info.unit = manifest.outputs[0].unit.c_str();
+    info.unit = manifest.unit.c_str();
     info.engine_id = manifest.engine.id.c_str();
     info.backend = manifest.engine.backend.c_str();
     info.library_version = library_version_.c_str();
@@ -304,7 +304,7 @@ std::int32_t Session::write_stats(float *out) {
     clear_bars();
     const Manifest &manifest = artifact_.manifest;
     const mvde_map map{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
-    const mvde_stats_request request{static_cast<std::int32_t>(manifest.patch_size),
+    const mvde_stats_request request{static_cast<std::int32_t>(manifest.stats_patch),
                                      static_cast<std::int32_t>(stats_.size()), stats_.data(), out, num_stats()};
     return mvde_patch_stats(&map, 0.0F, std::numeric_limits<float>::infinity(), &request, workers_.get());
 }

@@ -237,7 +237,7 @@ class TensorRtEngine:
             shape,
             PostprocessOptions(),
             stats_address=self._buffers.stats.address,
-            patch_size=self._manifest.patch_size,
+            patch_size=self._manifest.stats_patch,
             stats=self._manifest.stats,
         )
         self._kernel.enqueue(params, "float32", stream)

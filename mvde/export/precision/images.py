@@ -59,7 +59,7 @@ def lower_options(
         judges.append(held_out)
     if dataset is not None:
         judges.append(judging_frames(dataset, manifest, max_frames, dataset_name, protocol))
-    return LowerOptions(decides, tuple(judges), method, rest, manifest.patch_size)
+    return LowerOptions(decides, tuple(judges), method, rest, manifest.stats_patch)
 
 
 def quantization_images(folder: Path, resolution: tuple[int, int]) -> tuple[ImageArray, HeldOut]:
