@@ -50,7 +50,7 @@ TEST(sha256_gives_the_published_digests) {
 TEST(a_good_manifest_is_read) {
     const EngineManifest manifest = read(kGood);
     CHECK(manifest.name == "tiny" && manifest.stem() == "tiny-32x48" && manifest.grid_columns == 3);
-    CHECK(manifest.max_depth_m == 4.0 && manifest.stats.size() == 3 && manifest.engine.library_version == "1.2.3");
+    CHECK(manifest.max_valid == 4.0 && manifest.stats.size() == 3 && manifest.engine.library_version == "1.2.3");
     CHECK(manifest.engine.options[0].first == "INFERENCE_NUM_THREADS" && manifest.engine.options[0].second == "1");
     CHECK(manifest.parity.is_measured && !manifest.parity.measured_on);
 }

@@ -260,8 +260,8 @@ void Session::describe(mvde_session_info &info) const {
     info.patch_size = static_cast<std::int32_t>(manifest.stats_patch);
     for (std::size_t i = 0; i < 6; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
     info.is_metric = manifest.unit == "m";
-    info.min_depth_m = static_cast<float>(manifest.min_depth_m);
-    info.max_depth_m = static_cast<float>(manifest.max_depth_m);
+    info.min_depth_m = static_cast<float>(manifest.min_valid);
+    info.max_depth_m = static_cast<float>(manifest.max_valid);
     info.name = manifest.name.c_str();
     info.unit = manifest.unit.c_str();
     info.engine_id = manifest.engine.id.c_str();
