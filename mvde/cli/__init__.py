@@ -109,7 +109,7 @@ def _end_on_sigterm() -> None:
 def _interrupted() -> int:
     is_terminated = signal.SIGTERM in _received
     what = "terminated" if is_terminated else "interrupted"
-    print(f"mvde: {what}; nothing was left half written", file=sys.stderr)
+    print(f"mvde: {what}; no partial file was left", file=sys.stderr)
     return TERMINATED if is_terminated else INTERRUPTED
 
 

@@ -269,7 +269,7 @@ def test_ctrl_c_while_waiting_ends_everything(workspace: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         out, error = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert error == "mvde: interrupted; nothing was left half written\n"
+    assert error == "mvde: interrupted; no partial file was left\n"
     assert cli.execute([*RUN, *FP32]) == 0
 
 

@@ -294,7 +294,7 @@ def test_a_real_ctrl_c_while_tracing_leaves_nothing(
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err == "mvde: interrupted; nothing was left half written\n"
+    assert err == "mvde: interrupted; no partial file was left\n"
     assert list((tmp_path / "export").iterdir()) == []
     deadline = time.monotonic() + 10
     while left := _group(process.pid):  # multiprocessing's own helper ends by itself, a moment later
@@ -313,7 +313,7 @@ def test_an_export_that_is_terminated_or_killed_while_tracing_leaves_no_process(
     _, err = process.communicate(timeout=60)
     assert process.returncode == (143 if number == signal.SIGTERM else -number)
     if number == signal.SIGTERM:
-        assert err == "mvde: terminated; nothing was left half written\n"
+        assert err == "mvde: terminated; no partial file was left\n"
         assert list((tmp_path / "export").iterdir()) == []
     deadline = time.monotonic() + 2
     while left := [command for command in _group(process.pid) if "resource_tracker" not in command]:

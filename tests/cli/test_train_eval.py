@@ -210,7 +210,7 @@ def test_eval_says_how_it_counts_and_counts_what_the_model_cannot_say(
     DepthModel(settings).save(config.parent / "run" / "last.safetensors")
     report = tmp_path / "metrics.json"
     assert evaluate(config, "--json", str(report)) == 0  # the truth is 1 to 2.5 m
-    assert "range 0.001-1000 m, crop none, split all frames there, averaged over images; 100.0% of the" in (
+    assert "range 0.001-1000 m, crop none, split all frames, averaged over images; 100.0% of the" in (
         capsys.readouterr().out
     )
     metrics = json.loads(report.read_text())
