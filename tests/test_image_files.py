@@ -244,7 +244,7 @@ def test_cmyk_is_converted_by_its_profile(tmp_path: Path, caplog: pytest.LogCapt
     Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / "a.jpg", quality=100, icc_profile=_cmyk_profile())
     got = read_image(tmp_path / "a.jpg")[8, 8].astype(int)
     assert np.abs(got - 185).max() <= 4  # L* = 75 in sRGB; by the rule without a profile, this is cyan
-    assert "converted to sRGB by the colour profile inside it" in caplog.text
+    assert "converted to sRGB by its embedded colour profile" in caplog.text
 
 
 def test_cmyk_with_a_profile_of_another_colour_space_falls_back(

@@ -1,4 +1,4 @@
-"""A manifest in words: the rows that `mvde info` shows of an artefact."""
+"""Human-readable rows of a manifest, as shown by `mvde info`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = tuple[str, str]
 
 
 def rows(manifest: GraphManifest | EngineManifest) -> list[Row]:
-    """Label and readable value of everything a user of the artefact needs to know."""
+    """Label and formatted value of each relevant field."""
     match manifest:
         case GraphManifest():
             return [*_common_rows(manifest), *_graph_parity_rows(manifest.parity)]
@@ -45,10 +45,12 @@ def _common_rows(manifest: Manifest) -> list[Row]:
 
 
 def _camera_rows(focal: float | None) -> list[Row]:
-    """The camera that metres are for, by the field of view of a square picture."""
+    """Camera that metric depth refers to, with the field of view of a square image."""
     if focal is None:
         return []
-    return [("camera", f"relative focal length {focal:.4g}; a square picture shows {fov_from_focal(focal):.1f}°")]
+    return [
+        ("camera", f"relative focal length {focal:.4g}; field of view of a square image {fov_from_focal(focal):.1f}°")
+    ]
 
 
 def _graph_parity_rows(parity: GraphParity) -> list[Row]:
@@ -91,7 +93,7 @@ def _engine_rows(engine: EngineRecord, lowering: LoweringRecord | None) -> list[
 
 
 def _cuda_rows(cuda: CudaRecord, promised: LoweringRecord | None) -> list[Row]:
-    """What TensorRT built for, and what it made of the graph."""
+    """Target of a TensorRT plan and statistics of the parsed network."""
     network = cuda.network
     nodes = network.num_by_dtype
     attentions = f"{network.num_attention} attentions" + (f" of {promised.num_attention}" if promised else "")
