@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 __all__ = ["DepthResult", "DepthRuntime", "MvdeError", "__version__", "depth_to_patch_stats", "load_config"]
 
-# Resolved on first use, so that `import mvde` (and `mvde --help`) loads neither NumPy nor any inference library.
+# Imported lazily: `import mvde` (and `mvde --help`) loads neither NumPy nor any inference library.
 _HOMES = {
     "DepthResult": "mvde.runtime.depth",
     "DepthRuntime": "mvde.runtime.depth",

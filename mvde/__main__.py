@@ -1,4 +1,4 @@
-"""``python -m mvde``: the command line."""
+"""Entry point of ``python -m mvde``."""
 
 from mvde.cli import main
 

@@ -1,6 +1,6 @@
-"""Bringing a predicted depth to the scale of the truth before both are compared.
+"""Alignment of predicted depth to the scale of the ground truth.
 
-NumPy is imported where it is used: the command line lists :class:`Alignment` without it.
+NumPy is imported lazily: the command line lists :class:`Alignment` without it.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# Aligned depth can come out zero or negative; it is held here so that logarithms and ratios stay finite.
+# Lower bound on aligned depth, which can be zero or negative; keeps logarithms and ratios finite.
 SMALLEST_DEPTH_M = 1e-3
 
 
 class Alignment(str, Enum):
-    """What is fitted to the truth of an image before its metrics are taken."""
+    """How a prediction is fitted to an image's ground truth before computing metrics."""
 
     NONE = "none"
     MEDIAN = "median"
-    """Multiplies by the ratio of medians."""
+    """Multiply by the ratio of medians."""
     SCALE = "scale"
-    """Multiplies by the least-squares factor."""
+    """Multiply by the least-squares factor."""
     SCALE_SHIFT = "scale_shift"
-    """Fits scale and shift in inverse depth by least squares (Ranftl et al., 2020)."""
+    """Fit scale and shift in inverse depth by least squares (Ranftl et al., 2020)."""
 
     def __str__(self) -> str:
         return self.value
 
 
 def check_alignment(text: Alignment | str) -> Alignment:
-    """The text as an :class:`Alignment`. Raises :class:`UsageError` where it is none."""
+    """Parse an :class:`Alignment`; raises :class:`UsageError` for an unknown name."""
     try:
         return Alignment(text)
     except ValueError as error:
@@ -44,9 +44,9 @@ def check_alignment(text: Alignment | str) -> Alignment:
 
 
 def align_depth(pred: Floats, target: Floats, alignment: Alignment | str) -> Floats:
-    """``pred`` (n,) in metres after the alignment to ``target`` (n,).
+    """Return ``pred`` (n,) in metres, aligned to ``target`` (n,).
 
-    What ``scale_shift`` sends to infinity becomes the target's largest depth.
+    ``scale_shift`` clamps to the target's largest depth, which also replaces infinities.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""Artefacts: reading, verifying and finding graphs in ``export/`` and engines in ``engines/``.
+"""Artefacts: read, verify and find graphs in ``export/`` and engines in ``engines/``.
 
-An artefact is a file (an ONNX graph or an engine) and a manifest, the JSON of the same stem beside it. The manifest
-states what the file is, how to feed it, what it was made from and how far it was measured to be from the stage before.
+An artefact is a file (an ONNX graph or an engine) with a JSON manifest of the same stem beside it. The manifest
+describes the file, its inputs and outputs, its source, and its measured parity with the previous stage.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _COMMANDS = {GraphManifest: "mvde export", EngineManifest: "mvde build"}
 
 @dataclass(frozen=True)
 class Artifact(Generic[M_co]):
-    """A file whose manifest was read: ``path`` is the ONNX graph or engine, ``manifest`` describes it."""
+    """An ONNX graph or engine at ``path``, and its manifest."""
 
     path: Path
     manifest: M_co
 
     @property
     def companions(self) -> tuple[Path, ...]:
-        """Further files that it needs, in its folder."""
+        """Additional files that it needs, in the same folder."""
         return tuple(self.path.with_name(record.name) for record in self.manifest.companions)
 
     def __str__(self) -> str:
@@ -61,17 +61,17 @@ AnyArtifact = Union[GraphArtifact, EngineArtifact]  # noqa: UP007 - evaluated wh
 
 
 def artifact_stem(name: str, resolution: tuple[int, int], batch: int = 1) -> str:
-    """File stem of an artefact: ``nano-224x224``, or ``nano-224x224-b4`` for a batch of four."""
+    """File stem of an artefact: ``nano-224x224``, or ``nano-224x224-b4`` for batch size 4."""
     return f"{name}-{resolution[0]}x{resolution[1]}" + (f"-b{batch}" if batch != 1 else "")
 
 
 def manifest_path(path: Path) -> Path:
-    """Where the manifest of the artefact ``path`` lies: the same stem with the suffix ``.json``."""
+    """Path of an artefact's manifest: the same stem with the suffix ``.json``."""
     return path.with_suffix(".json")
 
 
 def write_manifest(manifest: Manifest, path: Path) -> Path:
-    """Path of the manifest written (atomically) beside the artefact ``path``."""
+    """Write the manifest atomically beside the artefact ``path`` and return its path."""
     target = manifest_path(path)
     with atomic_write(target) as temporary:
         temporary.write_text(manifest.to_json(), encoding="utf-8")
@@ -79,9 +79,9 @@ def write_manifest(manifest: Manifest, path: Path) -> Path:
 
 
 def read_manifest(path: Path) -> GraphManifest | EngineManifest:
-    """Manifest of an artefact, given the artefact or the manifest; the artefact's content is not looked at.
+    """Read an artefact's manifest, given either path, without reading the artefact itself.
 
-    Raises :class:`ManifestError` if it is missing, malformed or damaged, or cannot be read.
+    Raises :class:`ManifestError` if it is missing, unreadable, malformed or corrupted.
     """
     where = path if path.suffix == ".json" else manifest_path(path)
     try:
@@ -97,9 +97,9 @@ def read_manifest(path: Path) -> GraphManifest | EngineManifest:
 
 
 def rewrite_digest(path: Path) -> GraphManifest | EngineManifest:
-    """The manifest at ``path`` after its digest was written anew, as is due after an edit by hand.
+    """Recompute the digest of a manifest that was edited by hand, and return the manifest.
 
-    Raises :class:`ManifestError`, and leaves the file as it is, where more than the digest is wrong.
+    Raises :class:`ManifestError` and leaves the file unchanged if anything but the digest is wrong.
     """
     where = path if path.suffix == ".json" else manifest_path(path)
     try:
@@ -113,10 +113,10 @@ def rewrite_digest(path: Path) -> GraphManifest | EngineManifest:
 
 
 def load_artifact(path: Path) -> AnyArtifact:
-    """Artefact at ``path`` (its file or its manifest) after comparing every file with the hash in the manifest.
+    """Load the artefact at ``path`` (its file or its manifest), verifying the hash of every file.
 
     Raises :class:`ManifestError` if the manifest is missing or malformed, :class:`HashMismatchError` if a file is
-    missing or is not the one described.
+    missing or does not match its hash.
     """
     artifact = read_artifact(path)
     for record in (artifact.manifest.file, *artifact.manifest.companions):
@@ -125,38 +125,38 @@ def load_artifact(path: Path) -> AnyArtifact:
 
 
 def read_artifact(path: Path) -> AnyArtifact:
-    """Artefact at ``path`` (its file or its manifest); what its files contain is not looked at.
+    """Load the artefact at ``path`` (its file or its manifest) without verifying file contents.
 
     Raises :class:`ManifestError` if the manifest is missing or malformed, :class:`HashMismatchError` if it describes
-    another file.
+    a different file.
     """
     if path.suffix != ".json" and not _is_there(path):
         raise ArtifactError(f"there is no file {path}; `mvde export` writes ONNX files and `mvde build` writes engines")
     artifact = _unverified(path)
     file = artifact.manifest.file
-    names = {path.name, content_name(path.name, path.stem, file.sha256)}  # the latter where a replacement was cut off
+    names = {path.name, content_name(path.name, path.stem, file.sha256)}  # the latter after an interrupted replacement
     if path.suffix != ".json" and file.name not in names:
         raise HashMismatchError(f"{manifest_path(path)} describes {artifact.path.name}, not {path.name}")
     return artifact
 
 
 def load_graph(path: Path) -> GraphArtifact:
-    """Graph at ``path``, verified as :func:`load_artifact` does. Raises :class:`ArtifactError` for an engine."""
+    """Load and verify a graph as :func:`load_artifact` does; raises :class:`ArtifactError` for an engine."""
     return _of_kind(load_artifact(path), GraphManifest)
 
 
 def load_engine_artifact(path: Path) -> EngineArtifact:
-    """Engine at ``path``, verified as :func:`load_artifact` does. Raises :class:`ArtifactError` for a graph."""
+    """Load and verify an engine as :func:`load_artifact` does; raises :class:`ArtifactError` for a graph."""
     return _of_kind(load_artifact(path), EngineManifest)
 
 
 def list_graphs(folder: Path) -> list[GraphArtifact]:
-    """Graphs under ``folder``, by path; files are not hashed. JSON files that are no manifests are passed over."""
+    """List graphs under ``folder``, sorted by path, without hashing files; other JSON files are ignored."""
     return _list(folder, GraphManifest)
 
 
 def list_engines(folder: Path) -> list[EngineArtifact]:
-    """Engines under ``folder``, by path; files are not hashed. JSON files that are no manifests are passed over."""
+    """List engines under ``folder``, sorted by path, without hashing files; other JSON files are ignored."""
     return _list(folder, EngineManifest)
 
 
@@ -166,9 +166,9 @@ def find_onnx(
     folder: Path = EXPORT_DIR,
     batch: int | None = None,
 ) -> GraphArtifact:
-    """The exported graph with that name (and resolution in pixels, H, W), or at that path, its hash verified.
+    """Find one exported graph by path, or by name and resolution (H, W) in pixels, and verify its hash.
 
-    Raises :class:`ArtifactError` listing what there is when none or several match.
+    Raises :class:`ArtifactError`, listing what exists, if none or several match.
     """
     root, name = _search_root(name_or_path, folder)
     if root.is_file():
@@ -176,7 +176,7 @@ def find_onnx(
     there = list_graphs(root)
     wanted = _describe(name, resolution, batch, None)
     matches = _matching(there, name, resolution, batch)
-    # A typed graph is meant only where its file is named: by its model's name one asks for the fp32 graph.
+    # A model's name selects its fp32 graph; a typed graph has to be named by its file stem.
     matches = [found for found in matches if found.manifest.lowering is None or name != found.manifest.name]
     found = _only(matches, there, f"exported graph {wanted} in {root}", "mvde export", "--res H[xW], --batch N")
     return load_graph(found.path)
@@ -292,7 +292,7 @@ def _describe(name: str | None, resolution: tuple[int, int] | None, batch: int |
 def _unverified(path: Path) -> AnyArtifact:
     manifest = read_manifest(path)
     where = path.with_name(manifest.file.name)
-    if isinstance(manifest, GraphManifest):  # one line for each type: mypy takes the two for one union otherwise
+    if isinstance(manifest, GraphManifest):  # one branch per type: mypy would infer a union otherwise
         return Artifact(where, manifest)
     return Artifact(where, manifest)
 
@@ -303,7 +303,7 @@ def _verify(path: Path, record: FileRecord, manifest: Manifest) -> None:
 
 
 def check_is_there(path: Path, manifest: Manifest) -> None:
-    """Raise :class:`HashMismatchError` unless a regular file, which ``manifest`` describes, lies at ``path``."""
+    """Raise :class:`HashMismatchError` unless ``path``, described by ``manifest``, is a regular file."""
     if not _is_there(path) or not path.is_file():
         raise HashMismatchError(
             f"{path}, which its manifest describes, is missing; copy it too or run `{_COMMANDS[type(manifest)]}` again"
@@ -313,9 +313,9 @@ def check_is_there(path: Path, manifest: Manifest) -> None:
 def check_content(
     path: Path, record: FileRecord, manifest: Manifest, size_bytes: int, sha256: str | Callable[[], str]
 ) -> None:
-    """Raise :class:`HashMismatchError` unless size and hash of the file at ``path`` are those of its record.
+    """Raise :class:`HashMismatchError` unless the file at ``path`` has the size and hash of its record.
 
-    A hash that has yet to be computed is, where the size is right.
+    A callable ``sha256`` is only evaluated if the size matches.
     """
     command = _COMMANDS[type(manifest)]
     if size_bytes != record.size_bytes:

@@ -1,9 +1,9 @@
-"""Cameras by their focal length relative to the picture: what a metric model has to know of one.
+"""Camera intrinsics and the relative focal length that metric models depend on.
 
-A picture taken with a longer lens shows everything larger, as if it were nearer; how near it was is not in the picture.
-A model is therefore trained for one *canonical* camera, and depth for another one is that depth times the ratio of the
-two focal lengths (Metric3D, Yin et al., 2023). Only the focal length relative to the picture's size matters:
-``sqrt(fx / W * fy / H)``, which resizing does not change, be it to another aspect.
+A longer lens magnifies the scene just as moving closer does, and a single image cannot tell the two apart. A model is
+therefore trained for one *canonical* camera; depth for another camera is scaled by the ratio of the focal lengths
+(Metric3D, Yin et al., 2023). Only the focal length relative to the image size matters, ``sqrt(fx / W * fy / H)``,
+which is invariant to resizing, including changes of aspect ratio.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_FILE_BYTES = 1 << 16
-"""Far more than a camera's description takes; a file that is none must not fill the memory."""
+"""Size limit of a camera file; far larger than any valid one."""
 _MAX_PIXELS = 1e9
-"""Beyond every camera; a number that is none must not become a factor of depth."""
+"""Sanity limit on intrinsics, so that a bogus number does not scale the depth."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,21 @@ class Camera:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 kind = "a whole number of pixels" if whole else "a number of pixels"
                 raise UsageError(f"{field.name} of a camera must be {kind}, but got {value!r}")
-            # The principal point of a cropped frame may lie outside of it, on either side.
+            # The principal point of a cropped frame may lie outside the frame.
             low = -_MAX_PIXELS if field.name in ("cx", "cy") else 0
             if not low < value < _MAX_PIXELS:
                 raise UsageError(f"{field.name} of a camera lies between {low:g} and {_MAX_PIXELS:g}, but got {value}")
 
     @property
     def relative_focal(self) -> float:
-        """``sqrt(fx / W * fy / H)``."""
+        """Relative focal length, ``sqrt(fx / W * fy / H)``."""
         return relative_focal((self.fx, self.fy), (self.height, self.width))
 
 
 def relative_focal(intrinsics: Sequence[float] | NDArray[np.float32], size: Sequence[int]) -> float:
-    """``sqrt(fx / W * fy / H)`` of ``intrinsics`` (fx, fy, cx, cy) in pixels and ``size`` (H, W).
+    """Relative focal length of ``intrinsics`` (fx, fy, cx, cy) in pixels and image ``size`` (H, W).
 
-    Raises UsageError where a focal length is not a positive number.
+    Raises UsageError unless both focal lengths are positive and finite.
     """
     fx, fy = float(intrinsics[0]), float(intrinsics[1])
     if not (fx > 0 and fy > 0 and math.isfinite(fx * fy)):
@@ -68,9 +68,9 @@ def relative_focal(intrinsics: Sequence[float] | NDArray[np.float32], size: Sequ
 
 
 def camera_factor(focal: float | None, canonical_focal: float | None) -> float:
-    """What depth for a camera of relative focal length ``canonical_focal`` is multiplied by for one of ``focal``.
+    """Depth scale factor from the canonical camera to one of relative focal length ``focal``.
 
-    1 where there is no canonical camera, or where it is not known how this one differs.
+    1 if either focal length is unknown.
     """
     return 1.0 if focal is None or canonical_focal is None else focal / canonical_focal
 
@@ -78,7 +78,7 @@ def camera_factor(focal: float | None, canonical_focal: float | None) -> float:
 def focal_from_fov(fov: tuple[float, float]) -> float:
     """Relative focal length of a field of view (horizontal, vertical) in degrees.
 
-    Raises UsageError for angles outside 1 to 170 degrees: no pinhole camera sees more.
+    Raises UsageError for angles outside 1 to 170 degrees, the limit of the pinhole model.
     """
     if not all(1.0 <= angle <= 170.0 for angle in fov):
         raise UsageError(f"a field of view lies between 1 and 170 degrees, but got {fov[0]:g} x {fov[1]:g}")
@@ -86,14 +86,14 @@ def focal_from_fov(fov: tuple[float, float]) -> float:
 
 
 def fov_from_focal(focal: float) -> float:
-    """Field of view in degrees, in both directions, of a square picture of this relative focal length."""
+    """Field of view in degrees, in both directions, of a square image with this relative focal length."""
     return 2 * math.degrees(math.atan(0.5 / focal))
 
 
 def parse_fov(text: str) -> tuple[float, float]:
-    """Field of view (horizontal, vertical) in degrees from ``"69x42"``, as data sheets of cameras give it.
+    """Parse a field of view (horizontal, vertical) in degrees from data-sheet notation, e.g. ``"69x42"``.
 
-    Raises UsageError where the text is not two numbers, or an angle is out of range.
+    Raises UsageError unless the text is two numbers and both angles are in range.
     """
     number = r"(\d+(?:\.\d*)?)"
     match = re.fullmatch(rf"\s*{number}\s*[x×]\s*{number}\s*", text)
@@ -105,9 +105,9 @@ def parse_fov(text: str) -> tuple[float, float]:
 
 
 def parse_camera(text: str, size: tuple[int, int] | None = None) -> Camera:
-    """Camera from ``"fx,fy,cx,cy"`` in pixels of a frame of ``size`` (H, W), or from the JSON file of that name.
+    """Parse a camera from ``"fx,fy,cx,cy"`` in pixels and a frame ``size`` (H, W), or read it from a JSON file.
 
-    Raises UsageError where the text is neither, or the size is missing, or is given beside a file that states it.
+    Raises UsageError if the text is neither, if four numbers come without a size, or if a file comes with one.
     """
     parts = text.split(",")
     try:
@@ -117,21 +117,21 @@ def parse_camera(text: str, size: tuple[int, int] | None = None) -> Camera:
             raise UsageError(f"camera {text!r} is not understood; give four numbers fx,fy,cx,cy in pixels") from None
         if size is not None:
             raise UsageError(
-                f"{text} is a file, which states its frame's width and height; leave --frame out"
+                f"{text} is a file, which states the frame's width and height; leave --frame out"
             ) from None
         return read_camera(Path(text))
     if len(numbers) != 4:
         raise UsageError(f"camera {text!r} has {len(numbers)} numbers; give four, fx,fy,cx,cy in pixels, or a file")
     if size is None:
-        raise UsageError(f"the numbers {text} are pixels of a frame whose size is not known; give --frame HxW too")
+        raise UsageError(f"{text} is in pixels of a frame of unknown size; give --frame HxW too")
     fx, fy, cx, cy = numbers
     return Camera(fx, fy, cx, cy, width=size[1], height=size[0])
 
 
 def read_camera(path: Path) -> Camera:
-    """Camera of a JSON file with the keys fx, fy, cx, cy, width and height, in pixels; other keys are passed over.
+    """Read a camera from a JSON file with the keys fx, fy, cx, cy, width and height in pixels; others are ignored.
 
-    Raises UsageError naming the file and what is wrong with it.
+    Raises UsageError naming the file and the problem.
     """
     import json
 
@@ -142,7 +142,7 @@ def read_camera(path: Path) -> Camera:
         with path.open("rb") as stream:
             content = stream.read(_MAX_FILE_BYTES + 1)
         if len(content) > _MAX_FILE_BYTES:
-            raise UsageError(f"{path} is larger than {_MAX_FILE_BYTES} bytes and no description of a camera")
+            raise UsageError(f"{path} is larger than {_MAX_FILE_BYTES} bytes, too large for a camera file")
         plain: Any = json.loads(content)
     except OSError as error:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Checkpoints of depth models: safetensors, with the configuration as JSON in the metadata."""
+"""Checkpoints of depth models: safetensors with the configuration as JSON in the metadata."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What a checkpoint says of its model: configuration, tower, taps, and the normalisation of its pixels.
+    """Model metadata in a checkpoint: configuration, tower, taps and pixel normalisation.
 
-    ``taps`` is ``None`` in files that were written before they were stored; then they are the configuration's.
+    ``taps`` is ``None`` in older files; the configuration's taps apply then.
     """
 
     config: Mapping[str, Any]
@@ -42,22 +42,22 @@ class CheckpointHeader:
 
 
 def write_checkpoint(path: Path, header: CheckpointHeader, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Write ``tensors`` as ``dtype`` to ``path``, with ``header`` in the metadata, all or nothing.
+    """Write ``tensors`` as ``dtype`` to ``path`` atomically, with ``header`` in the metadata.
 
-    Raises :class:`OutputError` where the file cannot be written, and leaves what stood there.
+    Raises :class:`OutputError` on failure and leaves any existing file untouched.
     """
     stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
     write_tensors(path, stored, {"format": "pt", METADATA_KEY: json.dumps(asdict(header))})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write ``tensors`` as they are to a safetensors file, all or nothing; equal ones give equal bytes.
+    """Write ``tensors`` unconverted to a safetensors file, atomically; equal tensors give identical bytes.
 
-    The metadata gets a key more, ``sha256``: that of the file with its own 64 digits as zeros. Raises
-    :class:`OutputError` where the file cannot be written, and leaves what stood there.
+    Adds the metadata key ``sha256``: the checksum of the file with these 64 digits set to zero. Raises
+    :class:`OutputError` on failure and leaves any existing file untouched.
     """
-    # The library writes metadata in an order of its own for each process, and knows no checksum.
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that every one is aligned
+    # The safetensors library orders metadata differently in each process, and writes no checksum.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # keeps every tensor aligned
     header: dict[str, Any] = {_METADATA: dict(sorted({**metadata, _CHECKSUM: _ZEROS}.items()))}
     end = 0
     for name in names:
@@ -82,9 +82,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors that :func:`write_tensors` wrote, after comparing the file with its checksum.
+    """Read metadata and tensors written by :func:`write_tensors`, verifying the checksum.
 
-    Raises :class:`CheckpointError` for a file that cannot be read, is not whole, has no checksum or another one.
+    Raises :class:`CheckpointError` if the file is unreadable or truncated, or its checksum is missing or wrong.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -101,9 +101,9 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def read_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
-    """What :func:`write_checkpoint` wrote: the header, and the tensors in float32.
+    """Read the header and the float32 tensors written by :func:`write_checkpoint`.
 
-    Raises :class:`CheckpointError` for a file that is missing, truncated, or was not written by mvde.
+    Raises :class:`CheckpointError` if the file is missing, truncated, or not an mvde checkpoint.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; give a .safetensors file that mvde train wrote")
@@ -113,24 +113,24 @@ def read_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
 
 
 def check_architecture(path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise :class:`CheckpointError` unless both hold tensors of the same names and shapes.
+    """Raise :class:`CheckpointError` unless both have the same tensor names and shapes.
 
-    The error names the first that differs, with both shapes.
+    The error names the first mismatch, with both shapes.
     """
     for key in sorted(stored.keys() | expected.keys()):
         there, here = (_shape(tensors, key) for tensors in (stored, expected))
         if there != here:
             raise CheckpointError(
-                f"{path} is of another architecture: {key} is {there} in the file, but {here} in the model; "
+                f"{path} has another architecture: {key} is {there} in the file, but {here} in the model; "
                 f"use the configuration that the checkpoint was trained with"
             )
 
 
 def _check_checksum(path: Path, metadata: Mapping[str, str]) -> None:
-    """Raise :class:`CheckpointError` unless the file's content has the checksum that its metadata states."""
+    """Raise :class:`CheckpointError` unless the file matches the checksum in its metadata."""
     if _CHECKSUM not in metadata:
         raise CheckpointError(
-            f"{path} states no checksum: another program wrote it, or an mvde from before there were checksums; "
+            f"{path} has no checksum: it was written by another program or by an older mvde; "
             "give a file that mvde train or DepthModel.save wrote"
         )
     stated = metadata[_CHECKSUM].encode()
@@ -146,12 +146,12 @@ def _check_checksum(path: Path, metadata: Mapping[str, str]) -> None:
     if digest.hexdigest().encode() != stated:
         raise CheckpointError(
             f"{path} has SHA-256 {digest.hexdigest()[:12]}…, but states {stated[:12].decode()}…: it was damaged "
-            "after it was written; copy it again, or go back to an older one"
+            "after it was written; copy it again or use an older checkpoint"
         )
 
 
 def _dtype_name(dtype: torch.dtype) -> str:
-    """What safetensors calls a type: ``BF16`` for bfloat16."""
+    """Name of a dtype in safetensors, e.g. ``BF16`` for bfloat16."""
     kind, bits = re.fullmatch("([a-z]+?)([0-9]*)", str(dtype).removeprefix("torch.")).groups()  # type: ignore[union-attr]
     letters = {"float": "F", "bfloat": "BF", "int": "I", "uint": "U", "bool": "BOOL"}
     return f"{letters[kind]}{bits}"
@@ -170,9 +170,7 @@ def _shape(tensors: Mapping[str, Tensor], key: str) -> str:
 
 def _read_header(path: Path, text: str | None) -> CheckpointHeader:
     if text is None:
-        raise CheckpointError(
-            f"{path} holds no configuration of mvde; give a file that mvde train or DepthModel.save wrote"
-        )
+        raise CheckpointError(f"{path} has no mvde configuration; give a file that mvde train or DepthModel.save wrote")
     try:
         plain = json.loads(text)
     except ValueError as error:

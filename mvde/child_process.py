@@ -1,4 +1,4 @@
-"""What verbs that work in a child process share: errors that come back from it, and how it ended."""
+"""Child processes: passing errors to the parent, describing exit codes, and exiting with the parent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 import pickle
 import signal
 
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class ChildTraceback(Exception):  # noqa: N818 - never raised by itself; it is shown as another error's cause
-    """What the traceback of an error in a child process looked like there; ``doing`` is what the child was for."""
+class ChildTraceback(Exception):  # noqa: N818 - only used as the cause of another error
+    """Formatted traceback from a child process; ``doing`` is the child's task."""
 
     def __init__(self, doing: str, trace: str) -> None:
         super().__init__(doing, trace)
@@ -24,7 +24,7 @@ class ChildTraceback(Exception):  # noqa: N818 - never raised by itself; it is s
 
 
 def portable_error(error: Exception) -> Exception:
-    """The error, or, where it would not survive the way to another process, its name and text."""
+    """Return the error if it survives pickling, else a RuntimeError with its type and text."""
     try:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - an exception may define any constructor
@@ -33,19 +33,19 @@ def portable_error(error: Exception) -> Exception:
 
 
 def how_it_ended(doing: str, exit_code: int | None, when_out_of_memory: str) -> str:
-    """A sentence on a child that ended without an answer; ``when_out_of_memory`` is what to do if it was killed."""
+    """Error message for a child that ended without a result; ``when_out_of_memory`` is the advice if it was killed."""
     if exit_code == -signal.SIGKILL:
         return f"the process that {doing} was killed, as the system does when memory runs out; {when_out_of_memory}"
-    return f"the process that {doing} ended without an answer (exit code {exit_code}); see what it printed"
+    return f"the process that {doing} ended without a result (exit code {exit_code}); see its output"
 
 
 def end_with_the_parent() -> None:
-    """Let the kernel kill this process as soon as its parent has ended, however that was, and do so now if it has.
+    """Have the kernel kill this process when its parent ends for any reason; exit now if it already has.
 
-    The parent's end is the end of the pipe as well, but a child at work does not look at that for minutes. To the
-    kernel the parent is the thread that started this process: it has to stay until the work is done.
+    The pipe's EOF is not enough: a busy child does not read it for minutes. The kernel takes the thread that started
+    this process for the parent, so that thread has to outlive the work.
     """
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux's; absent elsewhere
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     parent = multiprocessing.parent_process()

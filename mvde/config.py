@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses, read from YAML through OmegaConf; unknown or ill-typed keys are errors."""
+"""Configuration: frozen dataclasses loaded from YAML through OmegaConf; unknown or ill-typed keys are errors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DEFAULT_TAPS = (-18, -12, -6, -2)
 
 @dataclass(frozen=True)
 class VitConfig:
-    """The backbone: a vision tower and where it is tapped.
+    """The backbone: a vision tower and its taps.
 
     ``name`` is a hub name, a local directory, or one of the towers in ``mvde.backbones.sizes``. ``tap_layers`` index
-    the tower's hidden states; negative ones count from the end. ``select_feature`` is ``"patch"``: SigLIP has no class
-    token, so every token is a patch. ``image_size`` is the native resolution, ``[H, W]`` or one number for both.
+    the tower's hidden states; negative indices count from the end. ``select_feature`` is ``"patch"``: SigLIP has no
+    class token, so every token is a patch. ``image_size`` is the native resolution, ``[H, W]`` or one number for both.
     """
 
     name: str = "google/siglip-base-patch16-384"
@@ -43,9 +43,9 @@ class VitConfig:
 class DecoderConfig:
     """The DPT decoder. ``c_dec`` is its width, ``blocks`` the number of fusion blocks; depths are in metres.
 
-    ``canonical_focal`` is the relative focal length (see :mod:`mvde.camera`) of the camera that depth is for. Labels of
-    frames taken with others are brought to it in training, and predictions from it in evaluation. ``None``: depth as
-    it is labelled, whatever the camera.
+    ``canonical_focal`` is the relative focal length (see :mod:`mvde.camera`) that the depth output refers to. Labels
+    from other cameras are converted to it in training, and predictions are converted back in evaluation. With ``None``
+    labels are used as they are.
     """
 
     c_dec: int = 256
@@ -64,14 +64,14 @@ class DecoderConfig:
         check_positive(self, "canonical_focal")
         if self.scale_invariant:
             raise ConfigError(
-                f"canonical_focal is {self.canonical_focal}, but a scale-invariant model has no metres to bring to a "
-                "camera; set it to null"
+                f"canonical_focal is {self.canonical_focal}, but the depth of a scale-invariant model is not in "
+                "metres; set it to null"
             )
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Training augmentation; each keeps the depth right for the new image."""
+    """Training augmentation; depth is transformed together with the image."""
 
     flip: float = 0.5
     crop_min_scale: float = 0.7
@@ -85,7 +85,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the losses; a weight of 0 leaves a term out."""
+    """Loss weights; a weight of 0 disables the term."""
 
     silog: float = 1.0
     silog_lambda: float = 0.85
@@ -106,11 +106,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """A part of a run with its own resolutions, e.g. small pictures first.
+    """A training stage with its own resolutions, e.g. small images first.
 
-    Each step draws one of ``res`` (``"224"``, ``"192x256"``). ``data`` stands in for ``data.train`` where it is given.
-    ``supervise: tokens`` trains the tower alone, by a linear head on its last tokens; the decoder fits it again after
-    some hundred steps of ``depth``, which trains the whole model.
+    Each step draws one of ``res`` (``"224"``, ``"192x256"``). ``data`` overrides ``data.train``. ``supervise: tokens``
+    trains only the tower, through a linear head on its last tokens; ``depth`` trains the whole model, and the decoder
+    adapts to the tower again within a few hundred steps.
     """
 
     steps: int = 1000
@@ -123,18 +123,18 @@ class StageConfig:
         check_positive(self, "steps", "batch_size")
         check_choice(self, "supervise", "depth", "tokens")
         for size in self.res:
-            if not isinstance(size, str):  # OmegaConf lets a list within the list pass
+            if not isinstance(size, str):  # OmegaConf accepts a nested list
                 raise ConfigError(f"res must list sizes like 192x256, but got {size!r}")
             parse_resolution(size)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation. ``res`` is the training resolution; rates are those of the decoder.
+    """Optimisation. ``res`` is the training resolution; ``lr`` is the decoder's learning rate.
 
-    ``batch_size`` is the global one, shared out over all processes. Where ``stages`` are given, they take the place of
-    ``res``, ``batch_size`` and ``steps``. The rate rises over ``warmup_steps`` and falls, by ``schedule``, over the
-    last ``decay_steps`` (0: from the end of the warm-up on).
+    ``batch_size`` is global, divided among all processes. ``stages``, if given, replace ``res``, ``batch_size`` and
+    ``steps``. The learning rate rises over ``warmup_steps`` and decays by ``schedule`` over the last ``decay_steps``
+    (0: from the end of the warm-up).
     """
 
     res: tuple[int, int] = (896, 896)
@@ -176,14 +176,14 @@ class TrainConfig:
         check_choice(self, "tracker", "tensorboard", "wandb", "none")
 
     def all_stages(self) -> tuple[StageConfig, ...]:
-        """The stages in order; without ``stages``, the one that ``res``, ``batch_size`` and ``steps`` describe."""
+        """Stages in order; without ``stages``, a single one from ``res``, ``batch_size`` and ``steps``."""
         res = f"{self.res[0]}x{self.res[1]}"
         return self.stages or (StageConfig(steps=self.steps, res=(res,), batch_size=self.batch_size),)
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where training and validation frames lie. ``format`` is a name that ``mvde train --help`` lists."""
+    """Paths of training and validation frames. ``mvde train --help`` lists the values of ``format``."""
 
     format: str = "folder"
     train: str = "data/train"
@@ -196,7 +196,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration; the name is also the name of the artefacts made from it."""
+    """Complete configuration; ``name`` also names the artefacts made from it."""
 
     name: str = "base"
     vit: VitConfig = field(default_factory=VitConfig)
@@ -212,16 +212,16 @@ class Config:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dict of JSON types, with every key present."""
+        """Nested dict of JSON types with every key present."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
 
 def load_config(source: Config | DictConfig | Mapping[str, Any] | str | Path) -> Config:
-    """Validated :class:`Config` from a YAML file, an OmegaConf object, a mapping, or a Config (handed back as it is).
+    """Load a validated :class:`Config` from a YAML file, an OmegaConf object, a mapping or a Config (returned as is).
 
     Missing keys take their defaults. Raises :class:`ConfigError` naming the key that is unknown, ill-typed or out of
-    range, or the file that cannot be read.
+    range, or the unreadable file.
     """
     if isinstance(source, Config):
         return source
@@ -231,7 +231,7 @@ def load_config(source: Config | DictConfig | Mapping[str, Any] | str | Path) ->
 
 
 def _validated(given: Any, where: str) -> Config:
-    """Config of an OmegaConf object; ``where`` is what errors call it."""
+    """Validate an OmegaConf object; ``where`` names it in errors."""
     oc = _omegaconf()
     schema = oc.structured(Config)
     oc.set_readonly(schema, None)
@@ -250,10 +250,10 @@ def _validated(given: Any, where: str) -> Config:
 
 
 def override_config(source: str | Path, assignments: Sequence[str]) -> Config:
-    """Validated :class:`Config` of a YAML file after assignments such as ``train.lr=1e-3`` (values are YAML).
+    """Load a YAML configuration and apply assignments such as ``train.lr=1e-3`` (values are YAML).
 
-    Elements of lists are reached by number: ``train.stages.0.steps=100``. Raises :class:`ConfigError` as
-    :func:`load_config` does, and for text that is not an assignment.
+    List elements are addressed by index: ``train.stages.0.steps=100``. Raises :class:`ConfigError` as
+    :func:`load_config` does, and for malformed assignments.
     """
     import yaml
 
@@ -316,7 +316,7 @@ def _sections(schema: Any) -> list[Any]:
 
 
 def _expand_square_sizes(given: Any, where: str) -> None:
-    """One number for a size means a square."""
+    """Expand a size given as one number to a square."""
     for section, key in (("vit", "image_size"), ("train", "res")):
         node = given.get(section)
         size: Any = node.get(key) if _omegaconf().is_dict(node) else None
@@ -327,7 +327,7 @@ def _expand_square_sizes(given: Any, where: str) -> None:
 
 
 def _merge_stages(given: Any, where: str) -> None:
-    """Each stage is checked by itself: OmegaConf does not merge the elements of a list with their schema."""
+    """Validate each stage separately, because OmegaConf does not merge list elements with their schema."""
     oc = _omegaconf()
     stages: Any = oc.select(given, "train.stages")
     if oc.is_list(stages):
@@ -346,7 +346,7 @@ def _merged_stage(stage: Any, number: int) -> Any:
 
 
 def _instantiate(kind: type[Any], plain: Mapping[str, Any], prefix: str = "") -> Any:
-    """Dataclass of that kind; ``prefix`` is the key of its section, which errors begin with."""
+    """Build a dataclass of type ``kind``; ``prefix`` is the key of its section in errors."""
     values: dict[str, Any] = {}
     for spec in dataclasses.fields(kind):
         value, key = plain[spec.name], f"{prefix}{spec.name}"
@@ -365,7 +365,7 @@ def _instantiate(kind: type[Any], plain: Mapping[str, Any], prefix: str = "") ->
 def _explain(error: Exception, where: str, schema: Any, given: Any) -> str:
     reason = (getattr(error, "msg", None) or str(error) or type(error).__name__).splitlines()[0]
     key = getattr(error, "full_key", None)
-    if not key:  # OmegaConf does not say for elements of a list, nor for a value in place of a section
+    if not key:  # OmegaConf gives no key for list elements, nor for a scalar in place of a section
         key, value = next((leaf for leaf in _leaves(given) if not _merges(schema, *leaf)), ("a value", None))
         reason = reason.replace("$VALUE_TYPE", type(value).__name__).replace("$VALUE", str(value))
     owner = getattr(error, "object_type", None)
@@ -374,7 +374,7 @@ def _explain(error: Exception, where: str, schema: Any, given: Any) -> str:
 
 
 def _leaves(given: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and plain value of everything that is not a mapping."""
+    """Iterate over dotted keys and plain values of all leaves."""
     for key, value in _omegaconf().to_container(given).items() if not prefix else given.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")

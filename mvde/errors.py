@@ -1,4 +1,4 @@
-"""The exception tree: every error that mvde raises for a reason a user can mend.
+"""Exception hierarchy: every error that a user can fix.
 
 ::
 
@@ -9,8 +9,8 @@
     │   └── EngineIdError           an engine id is not in the grammar, or names an unknown backend
     ├── ImageError                  an image is missing, truncated, too large or of the wrong kind
     ├── DatasetError                a dataset's file is missing or malformed, or the dataset is empty
-    ├── TrainingError               a training cannot go on: its loss or a gradient is not finite
-    ├── CheckpointError             weights are missing, damaged, or of another architecture
+    ├── TrainingError               training diverged: a loss, gradient or weight is not finite
+    ├── CheckpointError             weights are missing, corrupted, or of another architecture
     ├── ArtifactError               an artefact (ONNX file, engine, manifest) cannot be used
     │   ├── ManifestError           the manifest is missing or malformed
     │   ├── HashMismatchError       a file is not the one its manifest describes
@@ -18,11 +18,11 @@
     ├── ParityError                 two stages disagree by more than the stated tolerance
     ├── BackendError                an inference library failed
     ├── MissingDependencyError (ImportError)  an optional package is not installed
-    ├── ReportError                 a benchmark's report cannot be read, or not be compared with
-    ├── RegressionError             a benchmark is slower than an earlier one by more than was allowed
+    ├── ReportError                 a benchmark report cannot be read or compared with
+    ├── RegressionError             a benchmark regressed by more than the allowed ratio
     └── OutputError                 a result could not be written
 
-Each message says what was given, what was expected, and what to do. The command line prints it as one line and exits
+Each message states what was given, what was expected and what to do. The command line prints it as one line and exits
 with :attr:`MvdeError.exit_code`.
 """
 
@@ -30,7 +30,7 @@ from __future__ import annotations
 
 
 class MvdeError(Exception):
-    """Base of all errors of mvde. ``exit_code`` is the command line's exit status."""
+    """Base class of mvde's errors. ``exit_code`` is the command line's exit status."""
 
     exit_code = 1
 
@@ -62,11 +62,11 @@ class DatasetError(MvdeError):
 
 
 class TrainingError(MvdeError):
-    """A training cannot go on: a loss, a gradient or a weight is not finite; what was saved before is untouched."""
+    """Training diverged: a loss, gradient or weight is not finite; saved checkpoints are untouched."""
 
 
 class CheckpointError(MvdeError):
-    """Weights are missing, damaged, or belong to another architecture."""
+    """Weights are missing, corrupted, or of another architecture."""
 
 
 class ArtifactError(MvdeError):
@@ -78,7 +78,7 @@ class ManifestError(ArtifactError):
 
 
 class HashMismatchError(ArtifactError):
-    """A file's SHA-256 is not the one that its manifest states."""
+    """A file's SHA-256 differs from its manifest."""
 
 
 class IncompatibleEngineError(ArtifactError):
@@ -94,21 +94,21 @@ class BackendError(MvdeError):
 
 
 class MissingDependencyError(MvdeError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that installs it."""
 
     @classmethod
     def for_extra(cls, package: str, extra: str, purpose: str) -> MissingDependencyError:
-        """Error for a missing ``package``, naming the extra that installs it and what it is needed for."""
+        """Build the error for a missing ``package``, naming the extra that installs it and its purpose."""
         return cls(f"{purpose} needs the package '{package}', which is not installed: pip install 'mvde[{extra}]'")
 
 
 class ReportError(MvdeError):
-    """A benchmark's report is missing or malformed, or describes another machine or other frames."""
+    """A benchmark report is missing or malformed, or describes another machine or other frames."""
 
 
 class RegressionError(MvdeError):
-    """A benchmark is slower than the one that it was compared with, by more than was allowed."""
+    """A benchmark is slower than its baseline by more than the allowed ratio."""
 
 
 class OutputError(MvdeError):
-    """A result could not be written; whatever stood there before is untouched."""
+    """A result could not be written; any existing file is untouched."""

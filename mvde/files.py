@@ -1,7 +1,7 @@
-"""Files: content hashes, and writing that is never half done.
+"""Files: content hashes, bounded reads and atomic writes.
 
-What is being written lies under a hidden name that carries its owner: the process and when that started. A process that
-was killed leaves it behind; the next one that writes to the same folder removes what belongs to nobody alive.
+Temporary files have hidden names that identify their owner by process id and start time. If a process is killed, the
+next one to write to the same folder removes its leftovers.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mvde.manifest import FileRecord
 
 _CHUNK_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp(\..*)?")
-_MAX_LABEL_BYTES = 100  # of a file's own name in its temporary's, which may have 255 in all
-_FOREIGN_SECONDS = 24 * 3600.0  # after which what another machine or container was writing counts as left behind
+_MAX_LABEL_BYTES = 100  # of the target's name within the temporary name, which is limited to 255 bytes
+_FOREIGN_SECONDS = 24 * 3600.0  # age at which temporaries of other machines and containers count as abandoned
 
 _swept: set[Path] = set()
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content as 64 hexadecimal digits. Raises :class:`ArtifactError` if it cannot be read."""
+    """SHA-256 of a file as 64 hexadecimal digits. Raises :class:`ArtifactError` if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
@@ -42,17 +42,17 @@ def sha256_file(path: Path) -> str:
 
 
 def file_record(path: Path) -> FileRecord:
-    """Name, SHA-256 and size in bytes of a file, as its manifest states them."""
+    """Manifest record of a file: name, SHA-256 and size in bytes."""
     return FileRecord(name=path.name, sha256=sha256_file(path), size_bytes=path.stat().st_size)
 
 
 def read_small(path: Path, max_bytes: int) -> bytes:
-    """Content of a regular file, or of one that a link leads to. Raises :class:`OSError`, and never waits for a writer.
+    """Read a regular file of at most ``max_bytes``, following links, without ever blocking.
 
-    That holds for a FIFO, a device, a folder and what is larger than ``max_bytes``, too.
+    Raises :class:`OSError`, also for a FIFO, a device, a directory or a larger file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:  # noqa: PTH123 - of a descriptor
+    with open(descriptor, "rb") as stream:  # noqa: PTH123 - a file descriptor
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError("it is not a regular file")
         content = stream.read(max_bytes + 1)
@@ -63,15 +63,15 @@ def read_small(path: Path, max_bytes: int) -> bytes:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path``, renamed to it when the block ends without an error.
+    """Yield a temporary path beside ``path``, atomically renamed to it if the block succeeds.
 
-    On any error, Ctrl-C included, the temporary file is removed and what stood at ``path`` is untouched. Raises
-    :class:`OutputError` where the block or the rename fails to write (:class:`OSError`).
+    On any error, Ctrl-C included, the temporary file is removed and an existing ``path`` is untouched. An
+    :class:`OSError` in the block or the rename is raised as :class:`OutputError`.
     """
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent not in _swept:  # once: a run may write ten thousand files to a folder
+        if path.parent not in _swept:  # only once: a run may write ten thousand files to a folder
             sweep(path.parent)
         yield temporary
         sync(temporary)
@@ -80,15 +80,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
-        with contextlib.suppress(OSError):  # a parent that is a file has been reported above
+        with contextlib.suppress(OSError):  # a parent that is not a directory was reported above
             temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def scratch_folder(folder: Path, label: str) -> Iterator[Path]:
-    """A temporary folder inside ``folder``, removed at the end: for what is to be published elsewhere.
+    """Yield a temporary directory inside ``folder``, removed on exit.
 
-    Raises :class:`OutputError` where the block fails to write (:class:`OSError`).
+    An :class:`OSError` in the block is raised as :class:`OutputError`.
     """
     scratch = temporary_path(folder / label)
     try:
@@ -102,7 +102,7 @@ def scratch_folder(folder: Path, label: str) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """A free hidden path beside ``path``, with the suffix that it has, whose name says that this process owns it."""
+    """Unused hidden path beside ``path``, with the same suffix and this process as its owner."""
     host, pid = _host(), os.getpid()
     label = path.stem.encode("utf-8", "surrogateescape")[:_MAX_LABEL_BYTES].decode("utf-8", "ignore")
     owner = f"{host}-{pid}-{_start_of(pid) or 0}"
@@ -110,7 +110,7 @@ def temporary_path(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that have ended were writing in ``folder``."""
+    """Remove temporaries in ``folder`` whose owners have exited."""
     _swept.add(folder)
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
@@ -122,7 +122,7 @@ def sweep(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force a file (or a folder's entries) to the disk, so that a rename never outlives the content."""
+    """Fsync a file or directory, so that a rename is never durable before the content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -131,14 +131,14 @@ def sync(path: Path) -> None:
 
 
 def _is_left_behind(path: Path, name: re.Match[str]) -> bool:
-    """Whether the owner of a temporary has ended; of another machine's process nothing is known but the file's age."""
+    """Whether a temporary's owner has exited; decided by the file's age for other machines and containers."""
     if name["host"] != _host():
         return time.time() - path.lstat().st_mtime > _FOREIGN_SECONDS
     return _start_of(os.getpid()) is not None and _start_of(int(name["pid"])) != int(name["start"])
 
 
 def _start_of(pid: int) -> int | None:
-    """When a process started, in the kernel's ticks; None where there is none."""
+    """Start time of a process in clock ticks since boot; None if it does not exist."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
@@ -147,7 +147,7 @@ def _start_of(pid: int) -> int | None:
 
 @lru_cache(maxsize=1)
 def _host() -> str:
-    """Eight digits for whoever can see the same processes: this boot of this machine, and this container."""
+    """Eight hexadecimal digits that identify the boot and the PID namespace."""
     try:
         space = bytes(Path("/proc/self/ns/pid").readlink())
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
@@ -158,6 +158,5 @@ def _host() -> str:
 
 def _output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"cannot write {path}: {error.strerror or error}; nothing was left half written and what stood there before is "
-        "untouched"
+        f"cannot write {path}: {error.strerror or error}; no partial file was left and any existing file is unchanged"
     )

@@ -1,4 +1,4 @@
-"""Pictures: the one reader of picture files, and what an image in memory must be."""
+"""Images: the only reader of image files, and validation of images in memory."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from mvde.errors import DatasetError, ImageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_PIXELS = 100_000_000  # a 100-megapixel camera; beyond that a file is a decompression bomb until proven otherwise
+MAX_PIXELS = 100_000_000  # a 100-megapixel camera; anything larger is treated as a decompression bomb
 MIN_SIDE = 2  # a central difference needs two pixels
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
-"""What Pillow may take a file for, whatever its name; JPEG includes MPO, a JPEG file that holds further pictures."""
+"""Formats that Pillow may detect, regardless of the suffix; JPEG includes MPO, a JPEG with further images."""
 _FORMAT_NAMES = "JPEG, PNG, BMP, WebP, TIFF or PPM"
 
 _ORIENTATION_TAG, _BITS_TAG, _SUBFILE_TAG = 0x0112, 258, 254
-_REDUCED_OR_MASK = 1 | 4  # bits of a TIFF page's NewSubfileType: a smaller copy, a transparency mask
+_REDUCED_OR_MASK = 1 | 4  # bits of TIFF's NewSubfileType: reduced-resolution copy, transparency mask
 
 _LOG = logging.getLogger("mvde.image")
 _said: set[str] = set()
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """RGB image (H, W, 3), uint8, from a JPEG, PNG, BMP, WebP, TIFF or PPM file, turned upright by its orientation tag.
+    """Read an RGB image (H, W, 3), uint8, from a JPEG, PNG, BMP, WebP, TIFF or PPM file, applying EXIF orientation.
 
-    Grey, palette and CMYK pictures and opaque alpha channels are converted, and the first picture of a file of several
-    cameras (MPO) is taken; each is said once, as a warning of the logger ``mvde.image``. Raises :class:`ImageError`,
-    with the command that converts the file where there is one, if it is missing, truncated, no picture, larger than
-    ``max_pixels``, animated, of several pages, transparent or of more than 8 bits.
+    Greyscale, palette and CMYK images and opaque alpha channels are converted, and of a multi-camera file (MPO) the
+    first image is read; each kind logs one warning to ``mvde.image``. Raises :class:`ImageError`, with a conversion
+    command where possible, if the file is missing, truncated, not an image, larger than ``max_pixels``, animated,
+    multi-page, transparent, or has more than 8 bits per channel.
     """
     path = Path(path)
     with _errors_that_name(path, max_pixels), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged tags; the size is bounded below, before decoding
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # corrupt tags; the size is checked before decoding
         from PIL import Image
 
         with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as opened:
@@ -61,9 +61,9 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
 
 
 def read_photographs(folder: Path | None = None) -> list[NDArray[np.uint8]]:
-    """RGB images (H, W, 3), uint8: the photographs under ``folder`` by name, by default those that ship.
+    """Read all photographs under ``folder`` in order of path, by default the bundled ones, as RGB (H, W, 3) uint8.
 
-    Raises :class:`DatasetError` where the folder has no image, :class:`ImageError` for one that cannot be read.
+    Raises :class:`DatasetError` if the folder has no image, :class:`ImageError` for an unreadable one.
     """
     paths = sample_photos() if folder is None else sorted(path for path in folder.rglob("*") if is_image_path(path))
     if not paths:
@@ -72,22 +72,21 @@ def read_photographs(folder: Path | None = None) -> list[NDArray[np.uint8]]:
 
 
 def is_image_path(path: Path) -> bool:
-    """Whether a file's suffix says that it is an image."""
+    """Whether a path has the suffix of an image file."""
     return path.suffix.lower() in _SUFFIXES
 
 
 def check_image(image: Any) -> None:
     """Raise :class:`ImageError` unless ``image`` is an RGB array (H, W, 3), uint8, of at least 2×2 pixels.
 
-    The error says how to convert what was given.
+    The error says how to convert the input.
     """
     shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
     if shape is None or dtype is None:
         raise ImageError(f"an image is a NumPy array (H, W, 3) of dtype uint8, but got {type(image).__name__}")
     if isinstance(image, np.ma.MaskedArray):
         raise ImageError(
-            "the image is a masked array, but a network sees every pixel; say what stands in the masked ones, e.g. "
-            "image.filled(0)"
+            "the image is a masked array, but the network needs every pixel; fill the masked ones, e.g. image.filled(0)"
         )
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
         raise ImageError(
@@ -107,12 +106,12 @@ def check_image(image: Any) -> None:
 
 @contextmanager
 def _errors_that_name(path: Path, max_pixels: int) -> Iterator[None]:
-    """Turn whatever reading the file raises into an :class:`ImageError` that names it."""
+    """Convert any error from reading the file to an :class:`ImageError` that names it."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
-            raise ImageError(f"cannot read the image {path}: it is not a regular file; name a picture's file")
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
+            raise ImageError(f"cannot read the image {path}: it is not a regular file; give an image file")
         yield
     except (ImageError, MemoryError):
         raise
@@ -120,19 +119,19 @@ def _errors_that_name(path: Path, max_pixels: int) -> Iterator[None]:
         raise ImageError(f"there is no image {path}") from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"cannot read the image {path}: its content is not a {_FORMAT_NAMES} picture; is it complete? If it is of "
+            f"cannot read the image {path}: its content is not a {_FORMAT_NAMES} image; is it complete? If it has "
             "another format, convert it first"
         ) from error
     except Image.DecompressionBombError as error:
         raise _too_large(path, f"more than the allowed {max_pixels} pixels") from error
-    except Exception as error:  # a damaged file makes Pillow raise anything
+    except Exception as error:  # Pillow raises arbitrary exceptions for corrupt files
         strerror = error.strerror if isinstance(error, OSError) and error.errno else None
         reason = strerror or f"{' '.join(str(error).split()) or type(error).__name__}; is it complete?"
         raise ImageError(f"cannot read the image {path}: {reason}") from error
 
 
 def _too_large(path: Path, size: str) -> ImageError:
-    return ImageError(f"{path} has {size}; if it is what it claims to be, shrink it first")
+    return ImageError(f"{path} has {size}; if that is its real size, shrink it first")
 
 
 def _check_size(opened: Any, path: Path, max_pixels: int) -> None:
@@ -142,7 +141,7 @@ def _check_size(opened: Any, path: Path, max_pixels: int) -> None:
 
 
 def _check_depth(opened: Any, stream: Any, path: Path) -> None:
-    """Raise :class:`ImageError` for more than 8 bits a channel, which Pillow cuts to 8 in colour pictures."""
+    """Raise :class:`ImageError` for more than 8 bits per channel, which Pillow truncates to 8 in colour images."""
     bits = _bits(opened, stream)
     if opened.mode == "F":
         kind, how = "floating-point", "convert it first (this takes values of 0 to 1)"
@@ -171,7 +170,7 @@ def _beside(path: Path, ending: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Python literal of the text in double quotes, which single quotes of a shell leave readable."""
+    """Python literal of the text in double quotes, readable within single shell quotes."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -181,7 +180,7 @@ def _python(code: str) -> str:
 
 
 def _bits(opened: Any, stream: Any) -> int:
-    """Number of bits of a channel, as the file states it; Pillow's mode does not."""
+    """Bits per channel from the file header; Pillow's mode does not tell."""
     if opened.format == "TIFF":
         return max(map(int, opened.tag_v2.get(_BITS_TAG, (8,))))
     place = stream.tell()
@@ -201,9 +200,9 @@ def _bits(opened: Any, stream: Any) -> int:
 
 
 def _check_single(opened: Any, path: Path) -> None:
-    """Raise :class:`ImageError` for an animation or several pages: no one of them is the picture."""
+    """Raise :class:`ImageError` for an animation or several pages, where the choice would be ambiguous."""
     if opened.format == "MPO":
-        _say_once(path, "holds several pictures (MPO); the first one of such a file is read")
+        _say_once(path, "holds several images (MPO); only the first is read")
         return
     if not _has_more(opened):
         return
@@ -215,13 +214,12 @@ def _check_single(opened: Any, path: Path) -> None:
         "for i, frame in enumerate(ImageSequence.Iterator(im))]"
     )
     raise ImageError(
-        f"{path} holds several {frames}, but one picture is expected; write each to a file of its own first: "
-        f"{_python(code)}"
+        f"{path} holds several {frames}, but one image is expected; split it into files first: {_python(code)}"
     )
 
 
 def _has_more(opened: Any) -> bool:
-    """Whether the file holds more pictures than the first; smaller copies and masks of a TIFF file are none."""
+    """Whether the file holds further images, not counting reduced copies and masks of a TIFF file."""
     if opened.format != "TIFF":
         return int(getattr(opened, "n_frames", 1)) > 1
     page = 0
@@ -238,17 +236,17 @@ def _has_more(opened: Any) -> bool:
 
 
 def _orientation(opened: Any, path: Path) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none, it is out of range, or the tags cannot be read."""
+    """EXIF orientation, 1 to 8; 1 if it is absent, out of range or unreadable."""
     try:
         value = opened.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001 - damaged tags make Pillow raise anything
-        _say_once(path, "has tags (EXIF) that cannot be read; such a picture is taken as it is stored")
+    except Exception:  # noqa: BLE001 - Pillow raises arbitrary exceptions for corrupt tags
+        _say_once(path, "has unreadable EXIF tags; the orientation is ignored")
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _upright(image: Any, orientation: int) -> Any:
-    """The picture as it is to be seen."""
+    """Apply the EXIF orientation."""
     from PIL.Image import Transpose
 
     method = {
@@ -264,7 +262,7 @@ def _upright(image: Any, orientation: int) -> Any:
 
 
 def _rgb(opened: Any, path: Path) -> Any:
-    """The picture in RGB, converted where that is unambiguous."""
+    """Convert to RGB where that is unambiguous."""
     mode: str = opened.mode
     if "transparency" in opened.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         return _without_alpha(opened, path)
@@ -272,9 +270,9 @@ def _rgb(opened: Any, path: Path) -> Any:
         case "RGB":
             return opened
         case "L" | "1":
-            _say_once(path, "is grey; the three channels of such a picture are equal")
+            _say_once(path, "is greyscale; its channel is repeated to RGB")
         case "P":
-            _say_once(path, "has a palette; such a picture is read in the colours of its palette")
+            _say_once(path, "has a palette; its colours are converted to RGB")
         case "CMYK":
             return _from_cmyk(opened, path)
         case "RGBX" | "YCbCr":
@@ -293,15 +291,15 @@ def _without_alpha(opened: Any, path: Path) -> Any:
         )
         raise ImageError(
             f"{path} is partly transparent ({opened.mode}), but 8-bit RGB is expected; put it on a background first, "
-            f"e.g. a white one: {_python(code)}"
+            f"e.g. white: {_python(code)}"
         )
-    if opened.mode != "RGB":  # else a transparent colour that no pixel has
-        _say_once(path, "has an alpha channel that is opaque throughout; such a channel is left out")
+    if opened.mode != "RGB":  # otherwise a transparent colour that no pixel uses
+        _say_once(path, "has a fully opaque alpha channel, which is dropped")
     return rgba.convert("RGB")
 
 
 def _from_cmyk(opened: Any, path: Path) -> Any:
-    """RGB by the picture's colour profile, or as (255 - C) (255 - K) / 255 and so on."""
+    """Convert to RGB by the embedded colour profile, or else as (255 - C) (255 - K) / 255 and so on."""
     from PIL import ImageCms
 
     profile = opened.info.get("icc_profile")
@@ -310,16 +308,16 @@ def _from_cmyk(opened: Any, path: Path) -> Any:
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
             converted = ImageCms.profileToProfile(opened, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImportError, OSError, ValueError, TypeError, ImageCms.PyCMSError):
-            pass  # Pillow without LittleCMS, or a profile that is damaged or of another colour space
+            pass  # Pillow without LittleCMS, or a profile that is corrupt or of another colour space
         else:
-            _say_once(path, "is CMYK; such a picture is converted to sRGB by the colour profile inside it")
+            _say_once(path, "is CMYK; it is converted to sRGB by its embedded colour profile")
             return converted
-    _say_once(path, "is CMYK without a usable colour profile; such a picture is read as R = (255 - C)(255 - K)/255, …")
+    _say_once(path, "is CMYK without a usable colour profile; it is read as R = (255 - C)(255 - K)/255, …")
     return opened.convert("RGB")
 
 
 def _say_once(path: Path, what: str) -> None:
-    """Log a warning about the first picture of its kind; those after it are read in the same way without a word."""
+    """Log a warning for the first image of a kind; later ones are silent."""
     if what not in _said:
         _said.add(what)
         _LOG.warning("%s %s", path, what)

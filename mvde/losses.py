@@ -1,8 +1,8 @@
 """Losses on depth: scale-invariant log, L1 in metres and in log depth, BerHu, multi-scale gradient matching.
 
-Every function takes ``pred`` and ``target`` (B, H, W) in metres and ``valid`` (B, H, W) bool, averages over the valid
-pixels of each image and then over the images. Averaging per image first keeps the mean over processes equal to the
-mean over the global batch, however unevenly valid pixels are spread. An image without a valid pixel contributes 0.
+Every function takes ``pred`` and ``target`` (B, H, W) in metres and ``valid`` (B, H, W) bool, and averages over the
+valid pixels of each image, then over images. Averaging per image first makes the mean over processes equal to the mean
+over the global batch, even if images differ in valid pixels. An image without a valid pixel contributes 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SMALLEST_DEPTH_M = 1e-3
 
 
 def valid_mask(target: Tensor, min_depth: float, max_depth: float) -> Tensor:
-    """Bool mask like ``target``: finite, and inside ``[min_depth, max_depth]`` metres."""
+    """Bool mask shaped like ``target``: finite and within ``[min_depth, max_depth]`` metres."""
     return torch.isfinite(target) & (target >= min_depth) & (target <= max_depth)
 
 
@@ -39,8 +39,8 @@ def berhu_loss(pred: Tensor, target: Tensor, valid: Tensor, threshold_fraction: 
 
 
 def depth_loss(pred: Tensor, target: Tensor, valid: Tensor, weights: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum (scalar), and each term by name before its weight; terms of weight 0 are not computed."""
-    log_error = _LogError(pred, target, valid)  # three terms are of it, and it costs as much as they do
+    """Weighted sum (scalar) and the unweighted terms by name; terms of weight 0 are skipped."""
+    log_error = _LogError(pred, target, valid)  # shared by three terms: it costs as much as they do
     terms: dict[str, Callable[[], Tensor]] = {
         "silog": lambda: log_error.silog(weights.silog_lambda),
         "log_l1": log_error.l1,
@@ -56,7 +56,7 @@ def depth_loss(pred: Tensor, target: Tensor, valid: Tensor, weights: LossConfig)
 
 
 class _LogError:
-    """ln pred - ln target (B, H, W), 0 where invalid, and the losses of it. Taken of the arguments when first used."""
+    """Losses on ln pred - ln target (B, H, W), 0 where invalid; the difference is computed lazily."""
 
     def __init__(self, pred: Tensor, target: Tensor, valid: Tensor) -> None:
         self._arguments = pred, target, valid
@@ -64,7 +64,7 @@ class _LogError:
     @cached_property
     def _difference(self) -> Tensor:
         pred, target, valid = self._arguments
-        # Invalid pixels are replaced before the logarithm: 0 * inf would put NaN into the gradient.
+        # Replace invalid pixels before the logarithm: 0 * inf would give NaN gradients.
         log_target = torch.where(valid, target, 1.0).clamp_min(SMALLEST_DEPTH_M).log()
         return torch.where(valid, pred, 1.0).clamp_min(SMALLEST_DEPTH_M).log() - log_target
 
@@ -92,8 +92,8 @@ class _LogError:
     def gradient(self, num_scales: int) -> Tensor:
         """Scalar mean |dx| + |dy| of the log-depth difference, summed over scales of every 2^k-th pixel.
 
-        Li and Snavely, 2018 (MegaDepth), eq. 4; as in MiDaS the scales are subsampled and a difference counts where
-        both its pixels are valid. Scales at which a side has fewer than two pixels are left out.
+        Li and Snavely, 2018 (MegaDepth), eq. 4; as in MiDaS, scales are subsampled and a difference counts if both
+        pixels are valid. Scales with fewer than two pixels on a side are skipped.
         """
         total = self._difference.new_zeros(())
         for scale in range(num_scales):

@@ -1,12 +1,11 @@
-"""The manifest: what a JSON file beside every ONNX graph and engine says.
+"""Manifests: the JSON file beside every ONNX graph and engine.
 
-A graph's manifest is a :class:`GraphManifest`, an engine's an :class:`EngineManifest`; what both have is
-:class:`Manifest`. ``schema_version`` and ``kind`` are the first two keys of the file, ``digest`` is the last one.
+A graph has a :class:`GraphManifest`, an engine an :class:`EngineManifest`; :class:`Manifest` is their common base.
+``schema_version`` and ``kind`` are the first two keys of the file, ``digest`` is the last.
 
-The digest is the SHA-256 of the whole file, to its last byte, with the digest's own 64 digits as zeros, in lower-case
-hexadecimal digits. Only JSON's white space may stand between it and the brace that closes the file. It detects
-accidents (a flipped bit, an edit by hand, a file cut off), not attackers: whoever changes a manifest on purpose can
-compute it anew.
+The digest is the SHA-256 of the entire file with the digest's own 64 digits set to zero, in lower-case hexadecimal.
+Only JSON whitespace may stand between it and the closing brace. It detects accidental changes (a flipped bit, a manual
+edit, truncation), not attacks: anyone can recompute it.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ SOURCE_KINDS = ("mvde", "transformers", "onnx")
 """Where the network of an artefact came from: a checkpoint of mvde, a model of transformers, somebody's ONNX file."""
 
 MAX_MANIFEST_BYTES = 16 << 20
-"""Manifests have some 10 kB, and 1 MB with every candidate of a long tuning; what is larger was never one."""
+"""Size limit. Manifests have about 10 kB, or 1 MB with all candidates of a long tuning run."""
 
 MAX_NAME_LENGTH = 128
-"""Of a model or tensor, in characters: with size, precision and suffix it still is the name of a file."""
+"""Longest name of a model or tensor, in characters: leaves room for size, precision and suffix in a file name."""
 
 NAME_RULE = f"letters, digits, '.', '-' and '_', at most {MAX_NAME_LENGTH}"
 
 _MAX_FILE_NAME_LENGTH = 255
-_MAX_SIDE, _MAX_PIXELS = 1 << 16, 1 << 30  # so that no product of sizes overflows anywhere
+_MAX_SIDE, _MAX_PIXELS = 1 << 16, 1 << 30  # products of sizes must not overflow
 _MAX_DEPTH = 1e9
 
 _ZEROS = "0" * 64
@@ -48,7 +47,7 @@ _DIGEST = re.compile(rb'("digest"[ \t\r\n]*:[ \t\r\n]*")([0-9a-f]{64})("[ \t\r\n
 
 @dataclass(frozen=True)
 class InputSpec:
-    """An input tensor: ``shape`` in the order of ``layout`` (``"BHWC"``), ``colour`` is ``"RGB"``."""
+    """An input tensor: ``shape`` in ``layout`` order (``"BHWC"``), ``colour`` is ``"RGB"``."""
 
     name: str
     shape: tuple[int, ...]
@@ -70,7 +69,7 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file in the manifest's folder: bare name, SHA-256 (64 hexadecimal digits), size in bytes."""
+    """A file beside the manifest: bare name, SHA-256 (64 hexadecimal digits), size in bytes."""
 
     name: str
     sha256: str
@@ -107,7 +106,7 @@ class SourceRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What graphs and engines both state: everything needed to feed an artefact and to trust it.
+    """Fields common to graphs and engines: inputs, outputs and provenance.
 
     ``depth_kind`` and ``unit`` say what the map's numbers are, ``valid_range`` (min, max) what the network can say, in
     that unit and before any focal factor; ``canonical_focal`` is the focal length that the map's metres are for, in
@@ -201,17 +200,17 @@ class Manifest:
         return self.inputs[0].shape[1], self.inputs[0].shape[2]
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dict of JSON types, without the digest; fields that hold their default are left out."""
+        """Nested dict of JSON types without the digest; fields with default values are omitted."""
         return {"schema_version": SCHEMA_VERSION, "kind": self.kind, **to_json_types(self)}
 
     def to_json(self) -> str:
-        """Indented JSON text with a final newline, the digest in it."""
+        """Indented JSON text with the digest and a final newline."""
         return _digested(self.to_dict())
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphManifest(Manifest):
-    """The manifest of an ONNX graph; ``parity`` is the fp32 graph's, for typed graphs too."""
+    """Manifest of an ONNX graph; ``parity`` is that of the fp32 graph, also for typed graphs."""
 
     kind: ClassVar[str] = "onnx"
 
@@ -220,7 +219,7 @@ class GraphManifest(Manifest):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineManifest(Manifest):
-    """The manifest of an engine."""
+    """Manifest of an engine."""
 
     kind: ClassVar[str] = "engine"
 
@@ -229,31 +228,31 @@ class EngineManifest(Manifest):
 
 
 def manifest_from_bytes(content: bytes, where: str) -> GraphManifest | EngineManifest:
-    """Manifest from the bytes of its file, whose digest is checked; ``where`` is its path.
+    """Parse a manifest file and verify its digest; ``where`` is its path in errors.
 
-    Raises :class:`ManifestError` with what is wrong and what to do.
+    Raises :class:`ManifestError` with the problem and its remedy.
     """
     try:
         plain = parse_json(content.decode("utf-8"))
     except RecursionError as error:
         raise ManifestError(f"{where} is nested too deeply to be a manifest") from error
-    except ValueError as error:  # of the text's encoding, too
+    except ValueError as error:  # includes UnicodeDecodeError
         raise ManifestError(f"{where} is not valid JSON: {error}; export or build the artefact again") from error
     return _manifest(plain, where, content)
 
 
 def manifest_from_dict(plain: Any, where: str = "manifest") -> GraphManifest | EngineManifest:
-    """Manifest from parsed JSON, whose digest, if there is one, is passed over.
+    """Build a manifest from parsed JSON, ignoring any digest.
 
-    Raises :class:`ManifestError` naming the key that is missing, unknown or wrong.
+    Raises :class:`ManifestError` naming the key that is missing, unknown or invalid.
     """
     return _manifest(plain, where, None)
 
 
 def with_digest(text: str) -> str:
-    """A manifest's text after an edit by hand: its digest computed anew, or added where it lacks one.
+    """Recompute, or add, the digest of a manually edited manifest and return the text.
 
-    Raises :class:`ManifestError` for a text that is not JSON.
+    Raises :class:`ManifestError` if the text is not JSON.
     """
     content = text.encode("utf-8")
     if _DIGEST.search(content) is not None:
@@ -306,7 +305,7 @@ def _check_digest(content: bytes, plain: dict[str, Any], where: str) -> None:
 
 
 def _digested(plain: dict[str, Any]) -> str:
-    """JSON text of a manifest with its digest as the last key."""
+    """Serialise a manifest to JSON with its digest as the last key."""
     rest = {key: value for key, value in plain.items() if key != "digest"}
     text = json.dumps({**rest, "digest": _ZEROS}, indent=2, ensure_ascii=False) + "\n"
     try:
@@ -316,13 +315,13 @@ def _digested(plain: dict[str, Any]) -> str:
 
 
 def _stamped(content: bytes) -> str:
-    """A manifest's text that ends with a digest, with the digest that its content has."""
+    """Replace the digest at the end of a manifest's text by the actual one."""
     zeroed = _DIGEST.sub(rb"\g<1>" + _ZEROS.encode() + rb"\g<3>", content)
     return _DIGEST.sub(rb"\g<1>" + hashlib.sha256(zeroed).hexdigest().encode() + rb"\g<3>", zeroed).decode("utf-8")
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a model or a tensor may have that name, which becomes part of paths and of other programs' files."""
+    """Whether ``name`` is valid for a model or tensor: it becomes part of paths and of other programs' files."""
     return is_name(name, MAX_NAME_LENGTH)
 
 
@@ -331,7 +330,7 @@ def _check_name(key: str, name: str) -> None:
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Version of mvde and of each distribution that is installed, for ``tools``; others are left out."""
+    """Versions of mvde and of the given distributions, for ``tools``; those not installed are omitted."""
     from importlib.metadata import PackageNotFoundError, version
 
     from mvde import __version__

@@ -25,26 +25,26 @@ def depth_metrics(
     alignment: Alignment | str = Alignment.NONE,
     range_m: tuple[float, float] | None = None,
 ) -> dict[str, float]:
-    """Metrics by name over the valid pixels of one image (or of several as one set of pixels).
+    """Compute metrics by name over the valid pixels of one image, or of several images as one set.
 
-    ``pred_m`` and ``target_m`` are depths in metres of one shape; ``valid`` is a mask of that shape, by default where
-    the target is finite and > 0. Masked pixels of a masked array are not valid. ``abs_rel``, ``rmse_log`` and ``log10``
-    have no unit, ``sq_rel`` and ``rmse`` are in metres, ``silog`` is 100 * sqrt(var(ln pred - ln target)) as on the
-    KITTI benchmark, and ``deltaK`` is the fraction of pixels with max(pred / target, target / pred) < 1.25^K (Eigen et
-    al., 2014).
+    ``pred_m`` and ``target_m`` are depths in metres of the same shape; ``valid`` is a mask of that shape, by default
+    where the target is finite and > 0. Masked pixels of a masked array are invalid. ``abs_rel``, ``rmse_log`` and
+    ``log10`` are dimensionless, ``sq_rel`` and ``rmse`` are in metres, ``silog`` is 100 * sqrt(var(ln pred -
+    ln target)) as on the KITTI benchmark, and ``deltaK`` is the fraction of pixels with max(pred / target,
+    target / pred) < 1.25^K (Eigen et al., 2014).
 
-    Where ``range_m`` (nearest, farthest) is given, predictions are clamped to it after the alignment, as the code of
-    published evaluations does.
+    Predictions are clamped to ``range_m`` (nearest, farthest), if given, after alignment, as in published evaluation
+    code.
 
-    Raises :class:`UsageError` for shapes that differ, an unknown alignment, no valid pixel, or a prediction that is
-    not finite at a valid pixel.
+    Raises :class:`UsageError` for mismatched shapes, an unknown alignment, no valid pixel, or a prediction that is not
+    finite at a valid pixel.
     """
     return depth_errors(pred_m, target_m, valid, alignment=alignment, range_m=range_m).metrics
 
 
 @dataclass(frozen=True)
 class DepthErrors:
-    """The metrics of one set of pixels, their number, and the mean of ln pred - ln target over them."""
+    """Metrics of one set of pixels, the number of pixels, and the mean of ln pred - ln target."""
 
     metrics: dict[str, float]
     num_pixels: int
@@ -59,7 +59,7 @@ def depth_errors(
     alignment: Alignment | str = Alignment.NONE,
     range_m: tuple[float, float] | None = None,
 ) -> DepthErrors:
-    """What :func:`depth_metrics` gives, with what it takes to pool several images pixel by pixel."""
+    """Compute :func:`depth_metrics` plus the values needed to pool images by pixel."""
     pred, target = _valid_pixels(pred_m, target_m, valid)
     pred = np.maximum(align_depth(pred, target, alignment), SMALLEST_DEPTH_M)
     if range_m is not None:
@@ -83,9 +83,9 @@ def depth_errors(
 
 @dataclass
 class MetricTotals:
-    """Metrics of many images: kept per image, and averaged over images or over pixels.
+    """Metrics of many images, per image and averaged over images or pixels.
 
-    ``num_known`` and ``num_counted`` are pixels with ground truth, and those of them that were counted.
+    ``num_known`` is the number of pixels with ground truth, ``num_counted`` the number of those evaluated.
     """
 
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class MetricTotals:
     _errors: list[DepthErrors] = field(default_factory=list)
 
     def add(self, name: str, metrics: Mapping[str, float] | DepthErrors) -> None:
-        """Keep the metrics of one image; raise UsageError where the name was there before."""
+        """Add the metrics of one image; raise UsageError for a duplicate name."""
         if name in self.per_image:
             raise UsageError(f"metrics of {name!r} were added before; image names must differ")
         if isinstance(metrics, DepthErrors):
@@ -103,19 +103,19 @@ class MetricTotals:
         self.per_image[name] = dict(metrics)
 
     def count(self, num_known: int, num_counted: int) -> None:
-        """Add the pixels of one image that have ground truth, and those of them that were counted."""
+        """Add one image's numbers of pixels with ground truth and of pixels evaluated."""
         self.num_known += num_known
         self.num_counted += num_counted
 
     @property
     def share_counted(self) -> float:
-        """Share (0 to 1) of the ground truth that was counted."""
+        """Fraction (0 to 1) of the ground truth that was evaluated."""
         return self.num_counted / self.num_known if self.num_known else 0.0
 
     def overall(self, averaging: Averaging = Averaging.IMAGES) -> dict[str, float]:
-        """Mean of each metric over the images, or the metrics of all counted pixels as one set.
+        """Mean of each metric over images, or the metrics of all evaluated pixels as one set.
 
-        Raises UsageError where no image was added.
+        Raises UsageError if no image was added.
         """
         if not self.per_image:
             raise UsageError("no image was evaluated, so there are no metrics; check the data set and the depth range")
@@ -127,7 +127,7 @@ class MetricTotals:
                 return _pooled(self._errors)
 
     def to_dict(self, averaging: Averaging = Averaging.IMAGES) -> dict[str, Any]:
-        """JSON form: ``overall`` as ``averaging`` says, both averages, the share of ground truth, and each image."""
+        """JSON form: ``overall`` by ``averaging``, both averages, the fraction evaluated, and each image."""
         plain: dict[str, Any] = {"overall": self.overall(averaging), "num_images": len(self.per_image)}
         if self._errors:
             plain["averages"] = {str(kind): self.overall(kind) for kind in Averaging}
@@ -136,7 +136,7 @@ class MetricTotals:
 
 
 def _pooled(errors: Sequence[DepthErrors]) -> dict[str, float]:
-    """Metrics of all pixels of several sets as one: means pool by the number of pixels, roots by their squares."""
+    """Pool the metrics of several pixel sets: means weighted by pixel count, RMS values by their squares."""
     weights = np.array([one.num_pixels for one in errors], np.float64)
     weights /= weights.sum()
 
@@ -155,7 +155,7 @@ def _pooled(errors: Sequence[DepthErrors]) -> dict[str, float]:
 
 
 def _filled(depth_m: ArrayLike) -> Floats:
-    """The depth with NaN where it is masked."""
+    """Replace masked pixels by NaN."""
     filled: Floats = np.ma.filled(np.ma.asarray(depth_m, np.float64), np.nan)
     return filled
 
@@ -174,5 +174,5 @@ def _valid_pixels(pred_m: ArrayLike, target_m: ArrayLike, valid: ArrayLike | Non
         raise UsageError("the target has no valid pixel (finite and > 0 inside the mask); leave this image out")
     pred, target = pred[mask], target[mask]
     if not np.isfinite(pred).all():
-        raise UsageError("the prediction is not finite at some valid pixels; metrics of it would mean nothing")
+        raise UsageError("the prediction is not finite at some valid pixels; its metrics would be meaningless")
     return pred, target

@@ -1,4 +1,4 @@
-"""Depth models: RGB images in, depth out, normalisation and the unit of the depth being the model's business."""
+"""Depth models: RGB images in, depth out; normalisation and output activation are part of the model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from mvde.vector_math import resolve_vector_math
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-resolve_vector_math()  # before a model can make the first call on several threads
+resolve_vector_math()  # before a model makes its first multi-threaded call
 
-_RANGE_SLACK = 1e-2  # bicubic resampling of a float image overshoots [0, 1] by this much; a 0..255 image by far more
+_RANGE_SLACK = 1e-2  # bicubic resampling overshoots [0, 1] by this much; a 0..255 image by far more
 
 
 class ImageDepthModel(nn.Module, ABC):
-    """What every depth model shares: checked images in, normalisation, prediction, patch statistics."""
+    """Base class of depth models: input checks, normalisation, prediction and patch statistics."""
 
     config: Config
     mean: Tensor
@@ -53,21 +53,21 @@ class ImageDepthModel(nn.Module, ABC):
 
     @abstractmethod
     def at_resolution(self, resolution: tuple[int, int]) -> nn.Module:
-        """Module from normalised pixels (B, 3, H, W) to depth (B, H, W) at one resolution (H, W), for export.
+        """Build a module from normalised pixels (B, 3, H, W) to depth (B, H, W) at a fixed resolution, for export.
 
-        Position embeddings are constants in it; weights are shared where that is possible. It is in evaluation mode.
+        Its position embeddings are constants, its weights are shared where possible, and it is in evaluation mode.
         """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Depth (B, H, W) float32: metres, or relative for a scale-invariant model.
+        """Predict depth (B, H, W) float32 in metres, or relative for a scale-invariant model.
 
-        ``images``: (B, 3, H, W) RGB, uint8 or float in [0, 1], H and W multiples of the patch size; normalisation is
-        done here. Raises :class:`UsageError` for another shape, dtype or range, :class:`ResolutionError` for sizes.
+        ``images``: (B, 3, H, W) RGB, uint8 or float in [0, 1], not normalised, H and W multiples of the patch size.
+        Raises :class:`UsageError` for another shape, dtype or range, :class:`ResolutionError` for other sizes.
         """
         return self.depth_from_pixels(self.normalize(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, H, W), ``(image in [0, 1] - mean) / std``; raises as :meth:`forward` does."""
+        """Normalise images to pixels (B, 3, H, W), ``(image in [0, 1] - mean) / std``; raises as :meth:`forward`."""
         _check_images(images)
         check_resolution((int(images.shape[2]), int(images.shape[3])), self.patch_size)
         unit = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
@@ -75,7 +75,7 @@ class ImageDepthModel(nn.Module, ABC):
 
     @torch.no_grad()
     def predict_depth(self, images: Tensor) -> Tensor:
-        """Depth (B, H, W) as :meth:`forward` gives it, in evaluation mode and without gradients."""
+        """Predict depth (B, H, W) as :meth:`forward` does, in evaluation mode and without gradients."""
         was_training = self.training
         self.eval()
         try:
@@ -85,23 +85,23 @@ class ImageDepthModel(nn.Module, ABC):
         return depth
 
     def compute_patch_stats(self, depth: Tensor, stats: Sequence[str] = DEFAULT_STATS) -> Tensor:
-        """Statistics (B, N, S) float32 of each patch of ``depth`` (B, H, W): mean (m), variance (m2), gradient (m/px).
+        """Statistics (B, N, S) float32 per patch of ``depth`` (B, H, W): mean (m), variance (m²), gradient (m/px).
 
-        See :func:`mvde.stats.depth_to_patch_stats` for other columns and for the errors raised.
+        See :func:`mvde.stats.depth_to_patch_stats` for other columns and the errors raised.
         """
         return depth_to_patch_stats(depth, self.patch_size, stats)
 
     def _compute_patch_stats(self, depth: Tensor) -> Tensor:
-        """The older name of :meth:`compute_patch_stats`."""
+        """Former name of :meth:`compute_patch_stats`."""
         return self.compute_patch_stats(depth)
 
 
 class DepthModel(ImageDepthModel):
-    """SigLIP tower, DPT decoder, and a head in metres (or relative, where ``decoder.scale_invariant`` is set).
+    """SigLIP tower, DPT decoder and a metric head (relative if ``decoder.scale_invariant`` is set).
 
     ``config`` is a :class:`Config`, an OmegaConf object, a mapping, or the path of a YAML file. Raises
-    :class:`ConfigError` for a configuration that does not hold together, :class:`CheckpointError` where the pretrained
-    weights that it asks for cannot be had.
+    :class:`ConfigError` for an inconsistent configuration, :class:`CheckpointError` if its pretrained weights are
+    unavailable.
     """
 
     def __init__(self, config: Config | DictConfig | Mapping[str, Any] | str | Path) -> None:
@@ -127,16 +127,16 @@ class DepthModel(ImageDepthModel):
         self.train(self.training)
 
     def set_camera(self, focal: float) -> None:
-        """Make depth that of a camera of the relative focal length ``focal`` (see :mod:`mvde.camera`) from now on.
+        """Convert the model to a camera of relative focal length ``focal`` (see :mod:`mvde.camera`).
 
-        That multiplies every depth, and the bounds of the configuration, by the ratio to the present one. Raises
-        :class:`UsageError` where the model has no canonical camera, or ``focal`` is not a positive number.
+        Scales depth and the configured bounds by the ratio to the current focal length. Raises :class:`UsageError` if
+        the model has no canonical camera or ``focal`` is not positive and finite.
         """
         decoder = self.config.decoder
         if decoder.canonical_focal is None:
             raise UsageError(
                 f"the model {self.config.name!r} was trained without a canonical camera (decoder.canonical_focal), so "
-                "how its depth depends on the field of view is not known; leave the camera out"
+                "its depth cannot be converted to another field of view; leave the camera out"
             )
         if not (focal > 0 and math.isfinite(focal)):
             raise UsageError(f"a relative focal length is a positive number, but got {focal!r}")
@@ -162,22 +162,22 @@ class DepthModel(ImageDepthModel):
         return depth
 
     def at_resolution(self, resolution: tuple[int, int]) -> nn.Module:
-        """Module from normalised pixels to depth at ``resolution`` (H, W); it shares the weights of this model.
+        """Build a module from normalised pixels to depth at ``resolution`` (H, W) that shares this model's weights.
 
-        The shared layers are put into evaluation mode. Raises :class:`ResolutionError` for sizes off the patch grid.
+        Sets the shared layers to evaluation mode. Raises :class:`ResolutionError` for sizes off the patch grid.
         """
         backbone = self.backbone.at_resolution(resolution)
         return FixedDepthModel(backbone, self.decoder, self.activation, resolution).eval()
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the weights as safetensors of ``dtype`` with the configuration in the metadata.
+        """Save the weights as safetensors of ``dtype`` with the configuration in the metadata.
 
-        Raises :class:`OutputError` where the file cannot be written, :class:`UsageError` while LoRA adapters are
-        attached (they are no part of the architecture; merge them first).
+        Raises :class:`OutputError` if the file cannot be written, :class:`UsageError` while LoRA adapters are attached
+        (they are not part of the architecture; merge them first).
         """
         tensors = self.state_dict()
         if any(".lora_" in key for key in tensors):
-            raise UsageError("the model carries LoRA adapters; call mvde.heads.lora.merge_lora(model) before saving it")
+            raise UsageError("the model has LoRA adapters; call mvde.heads.lora.merge_lora(model) before saving it")
         header = CheckpointHeader(
             config=self.config.to_dict(),
             tower=self.tower_spec,
@@ -189,10 +189,10 @@ class DepthModel(ImageDepthModel):
 
     @classmethod
     def load(cls, path: str | Path) -> DepthModel:
-        """Model with the weights and configuration of a file that :meth:`save` wrote; float32, evaluation mode.
+        """Load a model written by :meth:`save`, in float32 and evaluation mode, from this file alone (no hub access).
 
-        Nothing else is read: no hub, no other file. Raises :class:`CheckpointError` for a file that is missing,
-        damaged, foreign, or whose tensors are not those of its configuration.
+        Raises :class:`CheckpointError` if the file is missing, corrupted, foreign, or its tensors do not fit its
+        configuration.
         """
         path = Path(path)
         header, tensors = read_checkpoint(path)
@@ -200,7 +200,7 @@ class DepthModel(ImageDepthModel):
         nn.Module.__init__(model)
         try:
             model.config = load_config(header.config)
-            with torch.device("meta"):  # no time or memory for weights that are replaced at once
+            with torch.device("meta"):  # the weights are replaced below; do not allocate them
                 taps = model.config.vit.tap_layers if header.taps is None else header.taps
                 backbone = random_siglip(dict(header.tower), tuple(taps))
                 model._assemble(backbone, dict(header.tower), header.mean, header.std)
@@ -211,9 +211,9 @@ class DepthModel(ImageDepthModel):
         return model.eval()
 
     def load_weights(self, path: str | Path) -> None:
-        """Take the weights of a checkpoint of this architecture, and keep this configuration.
+        """Load the weights of a checkpoint of the same architecture, keeping this configuration.
 
-        Raises :class:`CheckpointError` as :meth:`load` does, naming the first tensor that does not fit.
+        Raises :class:`CheckpointError` as :meth:`load` does, naming the first mismatched tensor.
         """
         _, tensors = read_checkpoint(Path(path))
         check_architecture(Path(path), tensors, self.state_dict())
@@ -221,7 +221,7 @@ class DepthModel(ImageDepthModel):
 
 
 class FixedDepthModel(nn.Module):
-    """A depth model at one resolution, sharing the weights of the model that it was made from; what export traces."""
+    """Depth model at a fixed resolution, sharing the weights of its source model; traced by the exporter."""
 
     def __init__(
         self, backbone: SiglipBackbone, decoder: DPTDecoder, activation: nn.Module, resolution: tuple[int, int]
@@ -231,13 +231,13 @@ class FixedDepthModel(nn.Module):
         self.resolution = resolution
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Depth (B, H, W), from normalised RGB pixels (B, 3, H, W): ``(image / 255 - mean) / std``."""
+        """Depth (B, H, W) from normalised RGB pixels (B, 3, H, W): ``(image / 255 - mean) / std``."""
         depth: Tensor = self.activation(self.decoder(self.backbone(pixels), self.resolution))
         return depth
 
 
 class HuggingFaceDepthModel(ImageDepthModel):
-    """A depth model of transformers (DPT, Depth Anything, …) under the contract of :class:`ImageDepthModel`."""
+    """Adapter from a transformers depth model (DPT, Depth Anything, …) to :class:`ImageDepthModel`."""
 
     def __init__(self, depth: HuggingFaceDepth, config: Config, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -256,12 +256,12 @@ class HuggingFaceDepthModel(ImageDepthModel):
         return depth
 
     def at_resolution(self, resolution: tuple[int, int]) -> nn.Module:
-        """Copy from normalised pixels to depth at ``resolution`` (H, W); its position embedding is a constant."""
+        """Copy the model for a fixed ``resolution`` (H, W), with a constant position embedding."""
         return self.depth.at_resolution(resolution)
 
 
 class DepthModelFactory:
-    """Depth models from plain arguments instead of a configuration."""
+    """Factory of depth models from plain arguments instead of a configuration."""
 
     @staticmethod
     def create_siglip_model(
@@ -275,11 +275,10 @@ class DepthModelFactory:
         min_depth: float = 0.1,
         max_depth: float = 10.0,
     ) -> DepthModel:
-        """Model on the SigLIP tower ``model_name`` (hub name, local directory, or a known name), evaluation mode.
+        """Create a model on the SigLIP tower ``model_name`` (hub name, local directory or known name), in eval mode.
 
-        With ``pretrained=False`` the same architecture gets random weights, and no network is needed. Depths are in
-        metres; ``image_size`` is the native resolution, (H, W) or one number for a square. Raises as
-        :class:`DepthModel` does.
+        With ``pretrained=False`` the weights are random and no network access is needed. Depths are in metres;
+        ``image_size`` is the native resolution, (H, W) or one number for a square. Raises as :class:`DepthModel`.
         """
         vit = VitConfig(model_name, tuple(tap_layers), image_size=_pair(image_size), pretrained=pretrained)
         decoder = DecoderConfig(decoder_channels, decoder_blocks, scale_invariant, min_depth, max_depth)
@@ -291,10 +290,10 @@ class DepthModelFactory:
     def create_huggingface_model(
         model_name: str, image_size: int | tuple[int, int], kind: DepthKind | None = None
     ) -> HuggingFaceDepthModel:
-        """Model of transformers' ``AutoModelForDepthEstimation`` (hub name or local directory), evaluation mode.
+        """Create a model from transformers' ``AutoModelForDepthEstimation`` (hub name or directory), in eval mode.
 
-        ``kind`` says what the network's output means, where its configuration does not. Raises
-        :class:`CheckpointError` where the weights cannot be had or are of no depth model.
+        ``kind`` is the kind of depth, if the model's configuration does not state it. Raises :class:`CheckpointError`
+        if the weights are unavailable or do not belong to a depth model.
         """
         depth, mean, std = load_huggingface_depth(model_name, kind)
         relative = depth.kind is not DepthKind.METRIC
@@ -321,7 +320,7 @@ def _check_images(images: Tensor) -> None:
     if not images.is_floating_point():
         raise UsageError(f"images must be uint8, or float in [0, 1], but got {images.dtype}")
     low, high = (float(bound) for bound in torch.aminmax(images.detach())) if images.numel() else (0.0, 0.0)
-    if not (low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK):  # written so that NaN fails
+    if not (low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK):  # rejects NaN, too
         raise UsageError(
             f"float images must lie in [0, 1], but got {low:.4g} to {high:.4g}; divide 8-bit values by 255"
         )

@@ -1,4 +1,4 @@
-"""Parity: how far two stages of the same model are apart, in depth units and in patch-statistic units."""
+"""Parity: differences between two stages of the same model in depth and in patch statistics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvde.records import ParityReport
 from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
 
 MIN_REFERENCE_M = 1e-6
-"""Depth below which a relative difference says nothing; the difference is then divided by this."""
+"""Lower bound of the divisor of relative differences, which are meaningless below it."""
 
 
 def compare_depth(
@@ -25,11 +25,11 @@ def compare_depth(
     min_depth: float | None = None,
     max_depth: float | None = None,
 ) -> ParityReport:
-    """Differences of ``candidate_m`` from ``reference_m``, both (B, H, W) metres, float.
+    """Measure the differences of ``candidate_m`` from ``reference_m``, both (B, H, W) float metres.
 
-    A pixel that is not finite in either makes the relative differences infinite: it is not left out, because an engine
-    that overflows must not pass. ``min_depth`` and ``max_depth`` (metres) bound what counts as valid in the statistics.
-    Raises :class:`UsageError` if the shapes differ or are not (B, H, W).
+    A non-finite pixel in either makes the relative differences infinite rather than being ignored, so that an engine
+    that overflows fails. ``min_depth`` and ``max_depth`` (metres) bound the valid depths in the statistics. Raises
+    :class:`UsageError` if the shapes differ or are not (B, H, W).
     """
     candidate, reference = np.asarray(candidate_m, np.float64), np.asarray(reference_m, np.float64)
     if candidate.shape != reference.shape or candidate.ndim != 3 or candidate.size == 0:
@@ -55,7 +55,7 @@ def compare_depth(
 
 
 def merge_reports(reports: Sequence[ParityReport]) -> ParityReport:
-    """One report over several of the same image size: maxima of maxima, mean of means, the worst of the quantiles."""
+    """Merge reports of the same image size: maximum of maxima, mean of means, and the worst quantile."""
     if not reports:
         raise UsageError("there is no parity report to merge; compare at least one image")
     num_images = sum(report.num_images for report in reports)
@@ -70,10 +70,7 @@ def merge_reports(reports: Sequence[ParityReport]) -> ParityReport:
 
 
 def check(report: ParityReport, tolerance: float, what: str = "the candidate") -> None:
-    """Raise :class:`ParityError` with the measured differences unless the largest relative one is within ``tolerance``.
-
-    NaN never passes.
-    """
+    """Raise :class:`ParityError` unless the maximum relative difference is within ``tolerance``; NaN fails."""
     if not report.max_rel <= tolerance:
         raise ParityError(
             f"{what} differs from its reference by more than allowed: max |Δdepth|/depth is {report.max_rel:.2e}, "

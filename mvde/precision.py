@@ -1,7 +1,7 @@
-"""The precisions that graphs and engines compute in, and what one asks of them.
+"""Precisions that graphs and engines compute in, and their properties.
 
-A table over precisions is a ``match`` without a default: a precision that is added later makes mypy name every place
-where a decision is due.
+Properties are exhaustive ``match`` statements without a default, so that mypy reports each one when a precision is
+added.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mvde.errors import UsageError
 
 
 class Precision(str, Enum):
-    """Arithmetic of a graph's or an engine's products; its text is the one in engine ids, manifests and options."""
+    """Arithmetic of a graph's or engine's products; the value is used in engine ids, manifests and options."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -25,7 +25,7 @@ class Precision(str, Enum):
 
     @classmethod
     def parse(cls, text: str) -> Precision:
-        """Precision of that name. Raises :class:`UsageError` listing the names there are."""
+        """Parse a precision by name; raises :class:`UsageError` listing the known names."""
         try:
             return cls(text.strip().lower())
         except ValueError as error:
@@ -33,7 +33,7 @@ class Precision(str, Enum):
 
     @property
     def is_quantized(self) -> bool:
-        """Whether operands are stored in 8 bits with scales, by Q/DQ nodes in the graph."""
+        """Whether operands are 8-bit with scales, through Q/DQ nodes in the graph."""
         match self:
             case Precision.INT8 | Precision.FP8:
                 return True
@@ -42,12 +42,12 @@ class Precision(str, Enum):
 
     @property
     def is_lowered(self) -> bool:
-        """Whether a graph in this precision is another file than the fp32 graph."""
+        """Whether a graph in this precision is a separate file from the fp32 graph."""
         return self is not Precision.FP32
 
     @property
     def significand_bits(self) -> int:
-        """Bits of the significand, the leading one included; of int8, those of a magnitude."""
+        """Bits of the significand including the leading one; for int8, bits of the magnitude."""
         match self:
             case Precision.FP32:
                 return 24
@@ -62,7 +62,7 @@ class Precision(str, Enum):
 
     @property
     def largest(self) -> float:
-        """Largest finite magnitude that it can hold, in steps of 1 for int8 (−128 is left out: it is symmetric)."""
+        """Largest finite magnitude; for int8 in units of the scale, without −128 (symmetric quantization)."""
         match self:
             case Precision.FP32:
                 return 3.4028234663852886e38

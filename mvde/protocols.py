@@ -1,6 +1,6 @@
-"""Evaluation protocols: which ground truth is counted, in which crop of which frames, and how it is averaged.
+"""Evaluation protocols: depth range, crop, split and averaging.
 
-NumPy is imported where it is used: the command line lists :class:`ProtocolName` without it.
+NumPy is imported lazily: the command line lists :class:`ProtocolName` without it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _NYU_SIZE = (480, 640)
 
 
 class Crop(str, Enum):
-    """The part of each picture whose pixels are counted."""
+    """Region of each image that is evaluated."""
 
     NONE = "none"
     EIGEN = "eigen"
-    """KITTI, Eigen et al., 2014: rows and columns as fractions of the picture, as in the code of BTS."""
+    """KITTI, Eigen et al., 2014: rows and columns as fractions of the image, as in BTS."""
     GARG = "garg"
-    """KITTI, Garg et al., 2016: rows and columns as fractions of the picture."""
+    """KITTI, Garg et al., 2016: rows and columns as fractions of the image."""
     NYU_EIGEN = "nyu-eigen"
-    """NYU: rows 45 to 470 and columns 41 to 600 of 480 x 640, where the projected depth of the set is valid."""
+    """NYU: rows 45 to 470 and columns 41 to 600 of 480 x 640, where the projected depth is valid."""
 
     def __str__(self) -> str:
         return self.value
 
     def mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Mask (H, W) of the pixels inside, for pictures of ``size`` (H, W).
+        """Mask (H, W) of the pixels inside the crop, for images of ``size`` (H, W).
 
-        Raises :class:`UsageError` for a size that the crop is not defined for.
+        Raises :class:`UsageError` if the crop is not defined for this size.
         """
         import numpy as np
 
@@ -53,25 +53,25 @@ class Crop(str, Enum):
                 inside[rows, int(0.03594771 * width) : int(0.96405229 * width)] = True
             case Crop.NYU_EIGEN:
                 if size != _NYU_SIZE:
-                    raise UsageError(f"the crop {self} is one of 480x640 pixels, but a frame has {height}x{width}")
+                    raise UsageError(f"the crop {self} is for 480x640 pixels, but a frame has {height}x{width}")
                 inside[45:471, 41:601] = True
         return inside
 
 
 class Averaging(str, Enum):
-    """What has equal weight in the mean over a data set."""
+    """What is weighted equally in the mean over a data set."""
 
     IMAGES = "images"
-    """Every image: the mean of the metrics of each, as most published code does."""
+    """Images: the mean of per-image metrics, as in most published code."""
     PIXELS = "pixels"
-    """Every counted pixel: the metrics of all pixels as one set."""
+    """Evaluated pixels: the metrics of all pixels as one set."""
 
     def __str__(self) -> str:
         return self.value
 
 
 class ProtocolName(str, Enum):
-    """Published protocols; :func:`protocol_named` has their values and sources."""
+    """Published protocols; see :func:`protocol_named` for their values and sources."""
 
     NYU_EIGEN = "nyu-eigen"
     KITTI_EIGEN = "kitti-eigen"
@@ -83,12 +83,12 @@ class ProtocolName(str, Enum):
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """How metrics are taken.
+    """How metrics are computed.
 
-    Ground truth strictly inside ``range_m`` (nearest, farthest) and inside ``crop`` is counted, and predictions are
-    clamped to the range, after the alignment, as the published code does. ``averaging`` is that of the figures that
-    are shown first. ``split`` names the part of the data set, ``None`` all of it as it lies there. ``name`` and
-    ``source`` are of a published protocol; ``data_format`` is that of the data set which it is for.
+    Ground truth strictly inside ``range_m`` (nearest, farthest) and inside ``crop`` is evaluated; predictions are
+    clamped to the range after alignment, as in published code. ``averaging`` applies to the primary figures. ``split``
+    names the part of the data set, ``None`` for all frames. ``name`` and ``source`` identify a published protocol,
+    ``data_format`` its data set.
     """
 
     range_m: tuple[float, float]
@@ -102,10 +102,10 @@ class EvaluationProtocol:
     def __post_init__(self) -> None:
         low_m, high_m = self.range_m
         if not 0 <= low_m < high_m < math.inf:
-            raise UsageError(f"a range of depth is MIN,MAX in metres with 0 <= MIN < MAX, but got {low_m:g},{high_m:g}")
+            raise UsageError(f"a depth range is MIN,MAX in metres with 0 <= MIN < MAX, but got {low_m:g},{high_m:g}")
 
     def counted(self, target_m: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Mask (H, W) of the ground truth (H, W) in metres that is counted."""
+        """Mask (H, W) of the ground truth ``target_m`` (H, W), in metres, that is evaluated."""
         import numpy as np
 
         height, width = target_m.shape
@@ -115,18 +115,18 @@ class EvaluationProtocol:
         return counted
 
     def with_range(self, range_m: tuple[float, float]) -> EvaluationProtocol:
-        """The protocol with another range; it is then no published one any more, and its name says so."""
+        """Copy with another range; its name then says that it is no longer the published protocol."""
         if range_m == self.range_m:
             return self
         name = None if self.name is None else f"{self.name} with another range"
         return replace(self, range_m=range_m, name=name)
 
     def describe(self) -> str:
-        """One line: range, crop, split, averaging, with the name where it has one."""
+        """One-line summary: name (if any), range, crop, split and averaging."""
         low_m, high_m = self.range_m
         name = "" if self.name is None else f"{self.name}: "
         return (
-            f"{name}range {low_m:g}-{high_m:g} m, crop {self.crop}, split {self.split or 'all frames there'}, "
+            f"{name}range {low_m:g}-{high_m:g} m, crop {self.crop}, split {self.split or 'all frames'}, "
             f"averaged over {self.averaging}"
         )
 
@@ -143,7 +143,7 @@ class EvaluationProtocol:
 
 
 def protocol_named(name: ProtocolName) -> EvaluationProtocol:
-    """The published protocol of that name.
+    """Published protocol by name.
 
     - ``nyu-eigen``: the 654 test frames of NYU Depth v2's ``splits.mat``, 1e-3 to 10 m, Eigen's crop (Eigen et al.,
       2014, https://arxiv.org/abs/1406.2283; https://github.com/cleinc/bts/blob/master/pytorch/bts_eval.py with
@@ -165,10 +165,10 @@ def protocol_named(name: ProtocolName) -> EvaluationProtocol:
 
 
 def parse_range(text: str) -> tuple[float, float]:
-    """(Nearest, farthest) in metres of ``MIN,MAX``. Raises :class:`UsageError` for any other text."""
+    """Parse ``MIN,MAX`` to (nearest, farthest) in metres; raises :class:`UsageError` for any other text."""
     words = text.split(",")
     try:
         low_m, high_m = (float(word) for word in words)
     except ValueError as error:
-        raise UsageError(f"--range is MIN,MAX in metres, such as 0.001,80, but got {text!r}") from error
+        raise UsageError(f"--range is MIN,MAX in metres, e.g. 0.001,80, but got {text!r}") from error
     return EvaluationProtocol((low_m, high_m)).range_m

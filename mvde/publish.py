@@ -1,13 +1,14 @@
-"""Artefacts into their folder, in one step: whatever a kill interrupts, the old one or the new one is whole.
+"""Atomic publication of artefacts: if the process is killed, either the old or the new artefact is complete.
 
-An artefact is several files, and a folder of graphs holds several artefacts, so that there is no single rename for it
-all; but its manifest is one file that names the others. Where an older artefact lies under the same names, the new
-files come in beside its files, under names of their content (``engine.1a2b3c4d.blob``), with a manifest that says so:
-its rename is the step. Then the content gets the names that users know as well, and, by a second rename, so does the
-manifest. Content names that no manifest states any more are removed at the end, and by the next one to publish.
+An artefact has several files, and a folder of graphs holds several artefacts, so a single directory rename cannot
+publish one. Its manifest, however, is one file that names the others. To replace an artefact, the new files are first
+stored beside the old ones under content-addressed names (``engine.1a2b3c4d.blob``) together with a manifest that uses
+those names; the rename of this manifest is the commit point. The content is then linked to the usual names, and a
+second rename switches the manifest to them. Content-addressed files that no manifest refers to are removed at the end,
+or by the next publication.
 
-The alternatives were content names for good, which change the path that users give to other tools, and an exchange of
-folders, which not every file system has and which folders of several artefacts do not allow.
+Rejected alternatives: permanent content-addressed names, which change the paths that users pass to other tools, and
+exchanging directories, which not every file system supports and which does not work for folders of several artefacts.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _CONTENT = r"\.[0-9a-f]{8}\."
 
 @contextlib.contextmanager
 def staged_write(folder: Path, label: str = "artefact") -> Iterator[Path]:
-    """A temporary folder inside ``folder``, whose artefact is published there when the block ends without an error.
+    """Yield a staging directory inside ``folder``, whose artefact is published to ``folder`` if the block succeeds.
 
-    For artefacts of several files: they carry their final names from the start and can be checked before anybody sees
-    them. Raises :class:`OutputError` as :func:`mvde.files.atomic_write` does.
+    For artefacts of several files, which have their final names from the start and can be verified before they are
+    visible. Raises :class:`OutputError` as :func:`mvde.files.atomic_write` does.
     """
     with scratch_folder(folder, label) as staging:
         yield staging
@@ -44,10 +45,9 @@ def staged_write(folder: Path, label: str = "artefact") -> Iterator[Path]:
 
 
 def publish(staging: Path, folder: Path) -> None:
-    """Move the files of ``staging`` into ``folder``, which is made where it is not there and on the same disk.
+    """Move the files of ``staging`` into ``folder``, on the same file system; the folder is created if missing.
 
-    With a manifest among them they are an artefact, and the old one is replaced in one step. Ctrl-C and SIGTERM are
-    held back until all are in place.
+    If they include a manifest, they replace the old artefact atomically. SIGINT and SIGTERM are blocked meanwhile.
     """
     files = sorted(staging.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
     for path in files:
@@ -63,16 +63,16 @@ def publish(staging: Path, folder: Path) -> None:
 
 
 def content_name(name: str, stem: str, sha256: str) -> str:
-    """The name of a file's content while an older file has its own: ``engine.1a2b3c4d.blob`` of ``engine.blob``.
+    """Content-addressed name of a file: ``engine.1a2b3c4d.blob`` for ``engine.blob``.
 
-    ``stem`` is that of the artefact's manifest.
+    ``stem`` is the stem of the artefact's manifest.
     """
     rest = name.removeprefix(stem) if name.startswith(f"{stem}.") else f".{name}"
     return f"{stem}.{sha256[:8]}{rest}"
 
 
 def _publish_artefact(path: Path, manifest: Manifest, others: list[Path], folder: Path) -> None:
-    """Publish ``others``, and the manifest at ``path`` that states them."""
+    """Publish ``others`` and the manifest at ``path`` that refers to them."""
     target = folder / path.name
     records = {record.name: record for record in (manifest.file, *manifest.companions)}
     before = _content_names(target)
@@ -92,9 +92,9 @@ def _publish_artefact(path: Path, manifest: Manifest, others: list[Path], folder
 
 
 def _replace_by_content(manifest: Manifest, others: list[Path], aside: dict[str, str], target: Path) -> None:
-    """Bring in ``others``, those of ``aside`` under the names that it gives them, and let ``target`` state them so.
+    """Move in ``others``, renamed by ``aside``, and commit a manifest at ``target`` that refers to these names.
 
-    Their usual names hold the same content afterwards.
+    Afterwards the usual names have the same content.
     """
     folder, interim = target.parent, temporary_path(target)
     try:
@@ -103,7 +103,7 @@ def _replace_by_content(manifest: Manifest, others: list[Path], aside: dict[str,
         sync(folder)
         interim.write_text(_renamed(manifest, aside).to_json(), encoding="utf-8")
         sync(interim)
-        interim.replace(target)  # from here on the new artefact is what there is
+        interim.replace(target)  # commit point: the new artefact is visible from here on
     except OSError:
         for name in (interim.name, *aside.values()):
             (folder / name).unlink(missing_ok=True)
@@ -115,7 +115,7 @@ def _replace_by_content(manifest: Manifest, others: list[Path], aside: dict[str,
 
 
 def _stated(path: Path) -> tuple[Path, Manifest] | None:
-    """The manifest at ``path``, if that is one."""
+    """Path and manifest if ``path`` is a valid manifest, else None."""
     if path.suffix != ".json":
         return None
     try:
@@ -125,7 +125,7 @@ def _stated(path: Path) -> tuple[Path, Manifest] | None:
 
 
 def _differs(target: Path, record: FileRecord) -> bool:
-    """Whether something other than what a record describes lies at ``target``."""
+    """Whether ``target`` exists and does not match the record."""
     if not target.exists():
         return False
     try:
@@ -135,7 +135,7 @@ def _differs(target: Path, record: FileRecord) -> bool:
 
 
 def _renamed(manifest: M, names: dict[str, str]) -> M:
-    """The manifest with other names for some of its files."""
+    """Copy of the manifest with files renamed by ``names``."""
 
     def renamed(record: FileRecord) -> FileRecord:
         return dataclasses.replace(record, name=names.get(record.name, record.name))
@@ -145,7 +145,7 @@ def _renamed(manifest: M, names: dict[str, str]) -> M:
 
 
 def _copy_over(source: Path, target: Path) -> None:
-    """Make ``target`` another name of ``source`` (a copy of it, where the file system has no links), in one step."""
+    """Hard-link ``source`` to ``target`` atomically, or copy it if the file system has no links."""
     temporary = temporary_path(target)
     try:
         os.link(source, temporary)
@@ -156,14 +156,14 @@ def _copy_over(source: Path, target: Path) -> None:
 
 
 def _content_names(path: Path) -> set[str]:
-    """Files that the manifest at ``path``, if there is one, states by names of their content."""
+    """Content-addressed files that the manifest at ``path`` refers to, if any."""
     found = _stated(path)
     records = (found[1].file, *found[1].companions) if found is not None else ()
     return {record.name for record in records if re.search(_CONTENT, record.name)}
 
 
 def _left_behind(folder: Path, stem: str) -> set[str]:
-    """Files under names of their content beside the manifest of that stem."""
+    """Content-addressed files in ``folder`` that belong to the manifest ``stem``."""
     is_content_name = re.compile(rf"{re.escape(stem)}{_CONTENT}(?!json$).+").fullmatch
     return {path.name for path in folder.iterdir() if is_content_name(path.name)}
 

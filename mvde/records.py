@@ -1,4 +1,4 @@
-"""What a manifest says of parity, of an engine and of a typed graph: plain records, written to and read from JSON."""
+"""Manifest records of parity, engines and typed graphs: plain dataclasses, serialised to JSON."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from mvde.precision import Precision
 
 NOT_MEASURED = "not measured: no device when it was built"
-"""What is said of the parity of an engine that has none yet."""
+"""Shown in place of the parity of an engine that was built without its device."""
 
 
 @dataclass(frozen=True)
 class ParityReport:
     """Differences of a candidate from its reference (see :mod:`mvde.parity`).
 
-    ``max_rel``, ``mean_rel`` and ``p99_rel`` are |Δdepth| / depth over all pixels, without a unit; ``max_abs_m`` is the
+    ``max_rel``, ``mean_rel`` and ``p99_rel`` are |Δdepth| / depth over all pixels, dimensionless; ``max_abs_m`` is the
     largest |Δdepth| (metres, or the unit of relative depth). ``stats`` holds the largest absolute difference per patch
-    statistic, in that statistic's unit (mean m, var m², grad m/px).
+    statistic, in its unit (mean m, var m², grad m/px).
     """
 
     max_rel: float
@@ -34,7 +34,7 @@ class ParityReport:
 
 @dataclass(frozen=True)
 class GraphParity:
-    """An exported graph against the model that it was traced from; ``photos`` are the names of the pictures."""
+    """Parity of an exported graph with its source model; ``photos`` are the names of the images."""
 
     reference: str
     candidate: str
@@ -45,11 +45,11 @@ class GraphParity:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest allowed relative depth difference (mean and 99th percentile over pixels) and patch-mean difference.
+    """Tolerances of the relative depth difference (mean and 99th percentile over pixels) and of patch means.
 
-    ``patch_mean`` is the largest allowed difference of any patch's mean depth, as a fraction of the model's depth
-    range. The maximum over pixels is measured and stored, but it is no gate: at a depth edge one pixel flips between
-    near and far on a rounding difference.
+    ``patch_mean`` limits the difference of any patch's mean depth, as a fraction of the model's depth range. The
+    maximum over pixels is measured and stored but not gated: at a depth edge, rounding can flip a pixel between near
+    and far.
     """
 
     mean_rel: float
@@ -59,7 +59,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """The GPU that an engine was measured on: name, compute capability (``"8.9"``), the driver's CUDA version."""
+    """GPU that an engine was measured on: name, compute capability (``"8.9"``), CUDA version of the driver."""
 
     gpu: str
     compute_capability: str
@@ -68,9 +68,9 @@ class DeviceRecord:
 
 @dataclass(frozen=True)
 class EngineParity:
-    """An engine against its fp32 graph, whose own parity is ``export``.
+    """Parity of an engine with its fp32 graph; ``export`` is the graph's own parity.
 
-    ``measured`` is ``None`` for an engine that was built without its device; ``measured_on`` is ``None`` on a CPU.
+    ``measured`` is ``None`` for an engine built without its device; ``measured_on`` is ``None`` on a CPU.
     """
 
     reference: str
@@ -82,11 +82,11 @@ class EngineParity:
 
 @dataclass(frozen=True)
 class TuningCandidate:
-    """Settings that were tried: the median of a frame in milliseconds, and how much faster than without them.
+    """Settings that were tried, with the median latency of a frame in milliseconds and the speed-up.
 
-    ``gain`` is the median over rounds of the default's time over the candidate's in the same round, and ``sure_gain``
-    that less two of its standard errors. ``refused`` is the reason where the library did not take the settings, and
-    then nothing was measured.
+    ``gain`` is the median over rounds of the default's time divided by the candidate's in the same round,
+    ``sure_gain`` the same minus two standard errors. ``refused`` is the reason if the library rejected the settings;
+    nothing was measured then.
     """
 
     settings: dict[str, Any]
@@ -98,7 +98,7 @@ class TuningCandidate:
 
 @dataclass(frozen=True)
 class TuningRecord:
-    """What tuning measured in ``budget_s`` seconds: every candidate, and the settings that were chosen."""
+    """Result of tuning within ``budget_s`` seconds: all candidates and the chosen settings."""
 
     budget_s: float
     chosen: dict[str, Any]
@@ -107,13 +107,12 @@ class TuningRecord:
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """A network as TensorRT parsed it, in numbers.
+    """Layer counts of a network as parsed by TensorRT.
 
-    ``num_by_dtype`` counts the layers that stand for an ONNX node by what they compute in, as :class:`LoweringRecord`
-    counts the nodes; ``products_by_dtype`` the matrix products, convolutions and attentions; products whose operands
-    are both quantised count as int8 or fp8. ``num_attention`` are those recognised as such, ``num_softmax`` those left
-    as a Softmax between products, ``num_layer_norm`` the normalisation layers. ``constant_resizes`` are layers that
-    resize nothing but constants.
+    ``num_by_dtype`` counts the layers that correspond to ONNX nodes by compute type, as :class:`LoweringRecord` counts
+    nodes; ``products_by_dtype`` counts matrix products, convolutions and attentions, those with two quantised operands
+    as int8 or fp8. ``num_attention`` counts recognised attentions, ``num_softmax`` those left as a Softmax between
+    products, ``num_layer_norm`` normalisation layers. ``constant_resizes`` are layers that only resize constants.
     """
 
     num_layers: int
@@ -125,18 +124,18 @@ class NetworkRecord:
     constant_resizes: tuple[str, ...] = ()
 
     def share(self, dtype: str) -> float:
-        """Fraction (0 to 1) of the nodes that compute in ``dtype``."""
+        """Fraction (0 to 1) of nodes that compute in ``dtype``."""
         return _share(self.num_by_dtype, dtype)
 
     @property
     def executed_precision(self) -> str:
-        """What the products compute in, most first, such as ``"fp16"`` or ``"int8+fp16"``."""
+        """Compute types of the products, most frequent first, e.g. ``"fp16"`` or ``"int8+fp16"``."""
         return "+".join(sorted(self.products_by_dtype, key=lambda name: -self.products_by_dtype[name])) or "fp32"
 
 
 @dataclass(frozen=True)
 class CudaRecord:
-    """What a plan was built with and for: CUDA's major version and the driver's, the GPU, compute capabilities."""
+    """Build environment and target of a plan: CUDA major version, driver CUDA version, GPU, compute capabilities."""
 
     cuda_major: str | None
     driver_cuda: str | None
@@ -148,10 +147,10 @@ class CudaRecord:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """What an engine runs on: ``executed_precision`` is what the backend reports, not what was asked for.
+    """Backend and target of an engine; ``executed_precision`` is reported by the backend, not the requested one.
 
-    ``rewrites`` says what mvde put in the place of the library's own (``"attention"``, ``"linear_layers"``);
-    ``known_errors`` are entries of the list of known errors that were accepted when it was built.
+    ``rewrites`` lists operators that mvde replaced by its own (``"attention"``, ``"linear_layers"``); ``known_errors``
+    are known library errors that were accepted at build time.
     """
 
     id: str
@@ -171,9 +170,9 @@ class EngineRecord:
 
 @dataclass(frozen=True)
 class KeptNodes:
-    """Nodes that a typed graph computes in a higher precision: ``group`` names them, ``reason`` says what was measured.
+    """Nodes that a typed graph keeps in a higher precision.
 
-    ``dtype`` is the one they compute in, ``num_nodes`` how many they are.
+    ``group`` names them, ``dtype`` is their compute type, ``num_nodes`` their number, ``reason`` the measured cause.
     """
 
     group: str
@@ -184,10 +183,10 @@ class KeptNodes:
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """The images that decided a typed graph: how many, the SHA-256 of their pixels, how ranges were taken of them.
+    """Calibration of a typed graph: number of images, SHA-256 of their pixels, and the range method.
 
-    ``method`` is ``"none"`` where no range is stored in the graph (fp16, bf16). ``balanced`` says, for each kind of
-    activation whose channels can be rescaled into the weights, whether that was done and what it measured.
+    ``method`` is ``"none"`` if the graph stores no ranges (fp16, bf16). ``balanced`` states, for each kind of
+    activation whose channel scales can be folded into the weights, whether that was done and the measured effect.
     """
 
     num_images: int
@@ -198,10 +197,10 @@ class CalibrationRecord:
 
 @dataclass(frozen=True)
 class GateTolerance:
-    """Largest changes against the fp32 graph that a typed file may show on images that calibration did not see.
+    """Tolerances of a typed graph against the fp32 graph on held-out images.
 
     ``abs_rel`` is |ΔAbsRel| / AbsRel and ``delta1`` |Δδ1|, both against ground truth. ``mean_rel`` and ``p99_rel`` are
-    relative depth errors against the fp32 graph's depth, which also stands in for a ground truth that is not given.
+    relative depth errors against the fp32 graph's depth, which also replaces missing ground truth.
     """
 
     abs_rel: float
@@ -212,9 +211,9 @@ class GateTolerance:
 
 @dataclass(frozen=True)
 class GateRun:
-    """What one set of held-out images says: metrics of both graphs against ``truth``, and how far they are apart.
+    """Results on one set of held-out images: metrics of both graphs against ``truth``, and their difference.
 
-    ``abs_rel`` and ``delta1`` hold (fp32, typed). ``measured`` is against the fp32 graph whatever the truth is.
+    ``abs_rel`` and ``delta1`` hold (fp32, typed). ``measured`` is always relative to the fp32 graph.
     """
 
     images: str
@@ -226,14 +225,14 @@ class GateRun:
 
     @property
     def abs_rel_change(self) -> float:
-        """ΔAbsRel / AbsRel of the fp32 graph; ΔAbsRel itself where the fp32 graph is its own truth."""
+        """ΔAbsRel / AbsRel of the fp32 graph; plain ΔAbsRel if the fp32 graph is its own ground truth."""
         before, after = self.abs_rel
         return (after - before) / before if before > 0 else after - before
 
 
 @dataclass(frozen=True)
 class GateRecord:
-    """What the gate measured of a typed graph, computed in ``arithmetic``, and what it allowed."""
+    """Gate results of a typed graph, computed in ``arithmetic``, with the tolerances applied."""
 
     arithmetic: str
     tolerance: GateTolerance
@@ -242,14 +241,13 @@ class GateRecord:
 
 @dataclass(frozen=True)
 class LoweringRecord:
-    """What a typed graph promises, for whoever parses it to compare with what was parsed.
+    """Expected properties of a typed graph, to be compared with what a backend parsed.
 
-    ``onnx_sha256`` is that of the fp32 graph it was made from. ``num_by_dtype`` counts the nodes that compute on real
-    numbers by what they compute in (``"int8"`` and ``"fp8"`` for products whose operands are both quantised); casts,
-    constants and Q/DQ nodes are in none. ``num_attention`` counts ``Attention`` nodes, or the Softmax between two
-    products where the opset lacks them; ``num_layer_norm`` counts ``LayerNormalization``. ``kept`` says what was left
-    higher than asked for, and why; ``gate`` is what was measured against the fp32 graph on images that the calibration
-    did not see.
+    ``onnx_sha256`` is the hash of the source fp32 graph. ``num_by_dtype`` counts nodes that compute on real numbers by
+    compute type (``"int8"`` and ``"fp8"`` for products with two quantised operands); casts, constants and Q/DQ nodes
+    are not counted. ``num_attention`` counts ``Attention`` nodes, or each Softmax between two products if the opset
+    lacks them; ``num_layer_norm`` counts ``LayerNormalization``. ``kept`` lists nodes left in a higher precision than
+    requested, with the reason; ``gate`` is the comparison with the fp32 graph on held-out images.
     """
 
     precision: Precision
@@ -262,7 +260,7 @@ class LoweringRecord:
     gate: GateRecord | None = None
 
     def share(self, dtype: str) -> float:
-        """Fraction (0 to 1) of the computing nodes that compute in ``dtype``."""
+        """Fraction (0 to 1) of compute nodes in ``dtype``."""
         return _share(self.num_by_dtype, dtype)
 
 

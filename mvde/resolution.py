@@ -1,17 +1,17 @@
-"""Resolutions: what the user writes, and what a patch grid takes."""
+"""Resolutions: parsing user input and checking it against the patch grid."""
 
 from __future__ import annotations
 
 from mvde.errors import ResolutionError
 
 MAX_SIDE = 16_384
-"""Longest side of a resolution in pixels, beyond every camera; a slip of the keyboard must not fill the memory."""
+"""Longest side in pixels, beyond any camera; keeps a typo from exhausting memory."""
 
 
 def parse_resolution(text: str) -> tuple[int, int]:
-    """Resolution ``(height, width)`` in pixels from ``"896"`` (square) or ``"672x896"`` (height x width).
+    """Parse ``"896"`` (square) or ``"672x896"`` (height x width) to (height, width) in pixels.
 
-    Raises :class:`ResolutionError` where the text is neither, or a side is not from 1 to ``MAX_SIDE``.
+    Raises :class:`ResolutionError` if the text is neither, or a side is not within 1 to ``MAX_SIDE``.
     """
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
@@ -24,7 +24,7 @@ def parse_resolution(text: str) -> tuple[int, int]:
 def check_resolution(resolution: tuple[int, int], patch_size: int) -> None:
     """Raise :class:`ResolutionError` unless both sides are positive multiples of ``patch_size`` pixels.
 
-    The error names the nearest resolutions that are.
+    The error names the nearest valid resolutions.
     """
     if all(side > 0 and side % patch_size == 0 for side in resolution):
         return

@@ -1,7 +1,7 @@
-"""Dataclasses from JSON, strictly: exactly the annotated keys and types, with the place of what is wrong in the error.
+"""Strict conversion of JSON to dataclasses: exactly the annotated keys and types; errors name the offending key.
 
-A dataclass checks its own values in ``__post_init__`` and raises :class:`ManifestError`; readers rely on that and do
-not check again. JSON itself is read as strictly: see :func:`parse_json`.
+Dataclasses validate their values in ``__post_init__`` and raise :class:`ManifestError`; readers do not check again.
+JSON parsing is equally strict, see :func:`parse_json`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mvde.errors import ManifestError
 
 T = TypeVar("T")
 
-_MAX_NESTING = 64  # of objects and lists; kMaxNesting of cpp/src/session/json.cpp
+_MAX_NESTING = 64  # of objects and lists; equals kMaxNesting in cpp/src/session/json.cpp
 _MAX_INTEGER = 2**63
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text says, by the standard alone: no NaN or Infinity, no key twice, no half of a surrogate pair.
+    """Parse strictly standard JSON: no NaN or Infinity, no duplicate keys, no unpaired surrogates.
 
-    Integers are of 64 bits and other numbers in float64's range, neither infinite nor rounded to 0. Raises
-    :class:`ValueError` with the reason, :class:`RecursionError` where objects and lists lie more than 64 deep.
+    Integers must fit 64 bits, and other numbers float64 without overflow to infinity or underflow to 0. Raises
+    :class:`ValueError` with the reason, :class:`RecursionError` for objects and lists nested more than 64 deep.
     """
     plain = json.loads(
         text,
@@ -66,7 +66,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _check_texts(plain: Any, depth: int) -> None:
-    """Raise unless every text is whole Unicode, and nothing lies too deep."""
+    """Raise for unpaired surrogates and excessive nesting."""
     if depth > _MAX_NESTING:
         raise RecursionError
     if isinstance(plain, str) and re.search("[\ud800-\udfff]", plain):
@@ -77,10 +77,10 @@ def _check_texts(plain: Any, depth: int) -> None:
 
 
 def read_record(kind: type[T], plain: Any, where: str, prefix: str = "") -> T:
-    """Dataclass from a mapping with exactly its keys; those with a default may be missing.
+    """Build a dataclass from a mapping with exactly its keys; keys with a default may be missing.
 
-    ``where`` names the file in errors, ``prefix`` the place in it (``"engine."``). Raises :class:`ManifestError` naming
-    the key that is missing, unknown, of another type or out of range.
+    ``where`` names the file in errors, ``prefix`` the position in it (``"engine."``). Raises :class:`ManifestError`
+    naming the key that is missing, unknown, of another type or out of range.
     """
     if not isinstance(plain, dict):
         raise ManifestError(f"{where}: {prefix or 'the manifest'} must be an object, but got {type(plain).__name__}")
@@ -102,24 +102,24 @@ def read_record(kind: type[T], plain: Any, where: str, prefix: str = "") -> T:
 
 
 def to_json_types(record: Any) -> dict[str, Any]:
-    """Nested dict of JSON types of a dataclass; fields that hold their default are left out, in nested ones too.
+    """Convert a dataclass to nested JSON types, recursively omitting fields with default values.
 
-    Raises :class:`ValueError` for a number that is not finite.
+    Raises :class:`ValueError` for a non-finite number.
     """
     plain: dict[str, Any] = json.loads(json.dumps(_plain(record), allow_nan=False))
     return plain
 
 
 def expect(holds: bool, key: str, got: object, expected: str) -> None:
-    """Raise :class:`ManifestError` naming the key, what it is and what it should be, unless the condition holds."""
+    """Raise :class:`ManifestError` with key, actual and expected value unless the condition holds."""
     if not holds:
         raise ManifestError(f"{key} is {got!r}, but expected {expected}")
 
 
 def is_name(text: str, max_length: int) -> bool:
-    """Whether a text may be part of a path, of a command line and of another program's configuration as it is.
+    """Whether ``text`` is safe in paths, command lines and other programs' configuration without quoting.
 
-    It begins with a letter or a digit; '.', '-' and '_' may follow. So it is neither ``..`` nor has a separator.
+    It starts with a letter or digit, followed by letters, digits, '.', '-' or '_'; this excludes ``..`` and separators.
     """
     return len(text) <= max_length and re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*", text) is not None
 
@@ -140,7 +140,7 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
 
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
-    """``value`` as the annotated type, without any coercion but int → float, list → tuple and text → enumeration."""
+    """Convert ``value`` to the annotated type; only int → float, list → tuple and text → enum are coerced."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value

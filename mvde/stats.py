@@ -1,7 +1,7 @@
-"""Per-patch depth statistics: the specification (NumPy, float64), a torch version with gradients, and the fast path.
+"""Per-patch depth statistics: the NumPy float64 reference, a differentiable torch version, and the native fast path.
 
-A pixel is valid when it is finite, > 0, at most :data:`LARGEST_DEPTH_M` and inside ``[min_depth, max_depth]``. Bounds
-are rounded to the depth's own dtype first, so that a depth that was clamped to a bound stays inside it.
+A pixel is valid if it is finite, > 0, at most :data:`LARGEST_DEPTH_M` and within ``[min_depth, max_depth]``. Bounds
+are first rounded to the dtype of the depth, so that depths clamped to a bound remain valid.
 
 ========  =======  ====================================================================================================
 column    unit     over the valid pixels of a patch
@@ -9,9 +9,9 @@ column    unit     over the valid pixels of a patch
 mean      m        mean
 var       m²       population variance
 grad      m/px     mean of ``sqrt(gx² + gy²)``; central differences over the whole image with replicated borders; a
-                   difference that touches an invalid pixel is 0
+                   difference that involves an invalid pixel is 0
 min, max  m        extremes
-valid     1        fraction of the patch's pixels that are valid
+valid     1        fraction of valid pixels in the patch
 ========  =======  ====================================================================================================
 
 A patch without a valid pixel has 0 in every column.
@@ -37,18 +37,18 @@ STATS = ("mean", "var", "grad", "min", "max", "valid")
 DEFAULT_STATS = ("mean", "var", "grad")
 
 LARGEST_DEPTH_M = 1e16
-"""What is farther, or larger in another unit, is not valid: its squares, summed over a patch, would overflow float32.
+"""Largest valid depth in metres, or in the unit of relative depth: larger squares summed over a patch overflow float32.
 
-With it, sums are finite for patches of up to 1800 pixels a side in every implementation; a light year is 0.95e16 m.
+With this limit, sums are finite in every implementation for patches of up to 1800 pixels a side.
 """
 
-# Rows of the image that one step of the NumPy version works on: its float64 temporaries then stay in the L2 cache,
-# which is twice as fast as whole-image temporaries.
+# Image rows per step of the NumPy version: its float64 temporaries stay in the L2 cache, twice as fast as
+# whole-image temporaries.
 _BAND_ROWS = 32
 
 
 class _Bounds(NamedTuple):
-    """Closed interval of valid depths, in metres, in the precision of the depth."""
+    """Closed interval of valid depths in metres, rounded to the dtype of the depth."""
 
     lower: float
     upper: float
@@ -84,14 +84,14 @@ def depth_to_patch_stats(
     min_depth: float | None = None,
     max_depth: float | None = None,
 ) -> Any:
-    """Statistics of each patch of a depth map, float32 (B, N, S): metres, m² or m/px, one column per name in ``stats``.
+    """Compute statistics of each patch, float32 (B, N, S) in m, m² or m/px, one column per name in ``stats``.
 
-    ``depth`` is (B, H, W), float16, float32 or float64 (torch: bfloat16 too), in metres; H and W are multiples of
-    ``patch_size``. Patches come in row-major order, the order of the backbone's tokens. A torch tensor gives a tensor
-    on the same device, with gradients; an array gives an array. Masked pixels of a masked array are invalid.
+    ``depth`` is (B, H, W), float16, float32 or float64 (torch: also bfloat16), in metres; H and W are multiples of
+    ``patch_size``. Patches are in row-major order, like the backbone's tokens. A torch tensor gives a differentiable
+    tensor on the same device, an array gives an array. Masked pixels of a masked array are invalid.
 
-    Raises :class:`ResolutionError` when the image does not divide into patches, :class:`UsageError` for an unknown
-    statistic, another rank or dtype, or bounds that leave no depth.
+    Raises :class:`ResolutionError` if the patches do not tile the image, :class:`UsageError` for an unknown statistic,
+    another rank or dtype, or an empty depth interval.
     """
     _check_stats(stats)
     if isinstance(depth, np.ma.MaskedArray):
@@ -115,7 +115,7 @@ def depth_to_patch_stats(
     if depth.dtype not in (np.float16, np.float32, np.float64):
         raise _wrong_dtype(depth.dtype)
     limits = _check_bounds(min_depth, max_depth)
-    # libmvde works in float32; double precision and more columns than there are statistics stay with NumPy.
+    # libmvde computes in float32; use NumPy for float64 and for repeated columns.
     if depth.dtype != np.float64 and len(stats) <= len(STATS) and native.is_available():
         return native.patch_stats(depth, patch_size, stats, min_depth=limits[0], max_depth=limits[1])
     return numpy_patch_stats(depth, patch_size, stats, min_depth=min_depth, max_depth=max_depth)
@@ -129,14 +129,14 @@ def numpy_patch_stats(
     min_depth: float | None = None,
     max_depth: float | None = None,
 ) -> NDArray[np.float32]:
-    """The specification: as :func:`depth_to_patch_stats`, always in NumPy and in float64, for arguments it accepts."""
+    """Reference implementation of :func:`depth_to_patch_stats` in NumPy float64, for validated arguments."""
     limits = np.clip(_check_bounds(min_depth, max_depth), 0.0, np.finfo(depth.dtype).max)
     bounds = _Bounds(*(float(limit) for limit in limits.astype(depth.dtype)))
     batch, height, width = depth.shape
     rows, columns = height // patch_size, width // patch_size
     band_rows = max(1, _BAND_ROWS // patch_size)
     out = np.empty((batch, rows, columns, len(stats)), np.float32)
-    with np.errstate(invalid="ignore"):  # NaN and infinite pixels, before they are left out
+    with np.errstate(invalid="ignore"):  # NaN and infinite pixels, which are masked below
         for image, image_out in zip(depth, out, strict=True):
             for row in range(0, rows, band_rows):
                 stop = min(row + band_rows, rows)
@@ -148,7 +148,7 @@ def numpy_patch_stats(
 
 
 def _padded_band(image: NDArray[Any], start: int, stop: int) -> NDArray[np.float64]:
-    """Rows ``start``…``stop`` of the image with one neighbour on every side, replicated at the image's border."""
+    """Rows ``start`` to ``stop`` of the image with a one-pixel border, replicated at the edges of the image."""
     height, width = image.shape
     padded = np.empty((stop - start + 2, width + 2))
     padded[1:-1, 1:-1] = image[start:stop]
@@ -164,7 +164,7 @@ def _band_stats(
 ) -> dict[str, NDArray[np.float64]]:
     """Statistics by name, each (rows, columns), of a band of whole patches with its one-pixel border."""
     valid = (padded > 0) & (padded >= bounds.lower) & (padded <= bounds.upper)
-    all_valid = bool(valid.all())  # the usual case for a network's output, and three times as fast
+    all_valid = bool(valid.all())  # the usual case for network output, and three times as fast
     depth = padded if all_valid else np.where(valid, padded, 0.0)
     inner, inner_valid = depth[1:-1, 1:-1], valid[1:-1, 1:-1]
     area = float(patch_size * patch_size)
@@ -185,13 +185,13 @@ def _band_stats(
     if "min" in stats:
         lowest = inner if all_valid else np.where(inner_valid, inner, np.inf)
         result["min"] = np.where(num_valid > 0, _patch_reduce(np.minimum, lowest, patch_size), 0.0)
-    if "max" in stats:  # invalid pixels are 0 here, which no valid depth is below
+    if "max" in stats:  # invalid pixels are 0 here, below any valid depth
         result["max"] = _patch_reduce(np.maximum, inner, patch_size)
     return result
 
 
 def _gradient_magnitude(depth: NDArray[np.float64], valid: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-    """``sqrt(gx² + gy²)`` in m/px of the pixels inside the border; 0 at invalid pixels. ``None``: all are valid."""
+    """``sqrt(gx² + gy²)`` in m/px inside the border; 0 at invalid pixels. ``valid=None``: all are valid."""
     gx = depth[1:-1, 2:] - depth[1:-1, :-2]
     gy = depth[2:, 1:-1] - depth[:-2, 1:-1]
     if valid is not None:
@@ -210,7 +210,7 @@ def _patch_sum(values: NDArray[np.float64], patch_size: int) -> NDArray[np.float
 
 
 def _patch_reduce(ufunc: np.ufunc, values: NDArray[np.float64], patch_size: int) -> NDArray[np.float64]:
-    """(H, W) → (H/p, W/p). Rows first: that reduction runs along memory and leaves little for the second."""
+    """(H, W) → (H/p, W/p). Reduces rows first: that pass is contiguous and leaves little for the second."""
     height, width = values.shape
     by_rows = ufunc.reduce(values.reshape(height // patch_size, patch_size, width), axis=1)
     reduced: NDArray[np.float64] = ufunc.reduce(by_rows.reshape(height // patch_size, -1, patch_size), axis=2)
@@ -226,12 +226,12 @@ def _torch_patch_stats(depth: torch.Tensor, patch_size: int, stats: Sequence[str
     if depth.dtype in (torch.float16, torch.bfloat16):
         depth = depth.float()
     valid = (depth > 0) & (depth >= bounds.lower) & (depth <= bounds.upper)
-    # Invalid pixels become 0 before any arithmetic: 0 · NaN in the backward pass would poison the whole patch.
+    # Set invalid pixels to 0 before any arithmetic: 0 · NaN in the backward pass would spread over the whole patch.
     depth = torch.where(valid, depth, 0.0)
     patches, mask = _torch_patches(depth, patch_size), _torch_patches(valid, patch_size)  # (B, N, p·p)
     num_valid = mask.sum(-1).to(depth.dtype)
     divisor = num_valid.clamp(min=1.0)
-    # A first mean only shifts: what is summed afterwards is small, so that millimetres survive an offset of 1e4 m.
+    # Shift by a first estimate of the mean: the remaining sums are small and keep millimetres at an offset of 1e4 m.
     shift = (patches.detach().sum(-1) / divisor).unsqueeze(-1)
     deviation = torch.where(mask, patches - shift, 0.0)
     mean_deviation = deviation.sum(-1) / divisor
@@ -259,7 +259,7 @@ def _torch_patches(image: torch.Tensor, patch_size: int) -> torch.Tensor:
 
 
 def _torch_gradient_magnitude(depth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """``sqrt(gx² + gy²)`` in m/px, (B, H, W); 0 at invalid pixels, with a gradient of 0 where the magnitude is 0."""
+    """``sqrt(gx² + gy²)`` in m/px, (B, H, W); 0 at invalid pixels; its derivative is 0 where the magnitude is 0."""
     import torch
     from torch.nn import functional
 
@@ -325,7 +325,7 @@ def _check_bounds(min_depth: float | None, max_depth: float | None) -> tuple[flo
         upper = float("inf") if max_depth is None else float(max_depth)
     except (TypeError, ValueError):
         lower, upper = float("nan"), float("nan")
-    upper = min(upper, LARGEST_DEPTH_M)  # of NaN this is NaN, which is refused
+    upper = min(upper, LARGEST_DEPTH_M)  # NaN stays NaN, which is rejected below
     if not 0.0 <= lower < upper:
         raise UsageError(
             f"min_depth {min_depth} and max_depth {max_depth}: expected 0 <= min_depth < max_depth, in metres, with "

@@ -1,4 +1,4 @@
-"""Checks of a configuration's values, which name the value that is wrong."""
+"""Validation of configuration values; errors name the invalid value."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mvde.errors import ConfigError
 
 
 def check_positive(section: Any, *names: str) -> None:
-    """Raise :class:`ConfigError`, naming the value, unless all are finite and above 0; of a size, both sides are.
+    """Raise :class:`ConfigError` unless all values, or both sides of a size, are finite and > 0.
 
-    A value that is left open (``None``) is not checked.
+    ``None`` is not checked.
     """
     for name in names:
         value = getattr(section, name)
@@ -23,7 +23,7 @@ def check_positive(section: Any, *names: str) -> None:
 
 
 def check_not_negative(section: Any, *names: str) -> None:
-    """Raise :class:`ConfigError`, naming the value, unless all are finite and 0 or more."""
+    """Raise :class:`ConfigError` unless all values are finite and >= 0."""
     for name in names:
         value = getattr(section, name)
         if not 0 <= value < math.inf:
@@ -31,7 +31,7 @@ def check_not_negative(section: Any, *names: str) -> None:
 
 
 def check_within(section: Any, low: float, high: float, *names: str) -> None:
-    """Raise :class:`ConfigError`, naming the value, unless all lie in ``[low, high]``."""
+    """Raise :class:`ConfigError` unless all values are in ``[low, high]``."""
     for name in names:
         value = getattr(section, name)
         if not low <= value <= high:
@@ -39,7 +39,7 @@ def check_within(section: Any, low: float, high: float, *names: str) -> None:
 
 
 def check_share(section: Any, *names: str) -> None:
-    """Raise :class:`ConfigError`, naming the value, unless all lie in ``[0, 1)``: at 1 nothing new would count."""
+    """Raise :class:`ConfigError` unless all values are in ``[0, 1)``: at 1 new values would have no weight."""
     for name in names:
         value = getattr(section, name)
         if not 0 <= value < 1:
@@ -47,7 +47,7 @@ def check_share(section: Any, *names: str) -> None:
 
 
 def check_choice(section: Any, name: str, *allowed: str) -> None:
-    """Raise :class:`ConfigError`, listing the choices, unless the value is one of them."""
+    """Raise :class:`ConfigError`, listing the choices, unless the value is among them."""
     choice = getattr(section, name)
     if choice not in allowed:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}, but got {choice!r}")

@@ -1,4 +1,4 @@
-"""PyTorch's elementwise functions on the CPU, kept from a race in the library that computes them."""
+"""Workaround for a race in the vector math library behind PyTorch's elementwise CPU functions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from functools import lru_cache
 
 @lru_cache(maxsize=1)
 def resolve_vector_math() -> None:
-    """Have oneMKL choose its kernels now, once per process, on this thread alone.
+    """Make oneMKL select its kernels now, once per process, on a single thread.
 
-    It chooses at a function's first call. Where two threads of one operator make that call at once, one of them may
-    compute its chunk with a coarse kernel, thousands of units in the last place off (pytorch/pytorch#188792, oneMKL
-    before 2025.0): one export in some fifty had the upper half of its first image wrong by up to 1.5e-4 in PyTorch.
+    oneMKL selects a kernel at a function's first call. If two threads of one operator make that call concurrently, one
+    may use a low-accuracy kernel, thousands of ulps off (pytorch/pytorch#188792, oneMKL before 2025.0): in about one
+    export in fifty, PyTorch's upper half of the first image was off by up to 1.5e-4.
     """
     import torch
 

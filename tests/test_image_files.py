@@ -96,11 +96,11 @@ def test_exif_that_cannot_be_written_back_does_not_matter(name: str) -> None:
 
 
 def test_a_file_of_another_format_is_refused_whatever_its_name(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"avif_named_png\.png: its content is not a JPEG, PNG, .* picture"):
+    with pytest.raises(ImageError, match=r"avif_named_png\.png: its content is not a JPEG, PNG, .* image"):
         read_image(DATA / "avif_named_png.png")
     Image.fromarray(_photo()).save(tmp_path / "a.gif")
     (tmp_path / "a.gif").rename(tmp_path / "a.png")
-    with pytest.raises(ImageError, match=r"a\.png: its content is not a JPEG, PNG, .* picture"):
+    with pytest.raises(ImageError, match=r"a\.png: its content is not a JPEG, PNG, .* image"):
         read_image(tmp_path / "a.png")
 
 
@@ -185,7 +185,7 @@ def test_the_first_of_several_cameras_is_read_and_that_is_said_once(
         photo.save(tmp_path / name, "MPO", save_all=True, append_images=[Image.new("RGB", (60, 40))], quality=95)
         assert np.abs(read_image(tmp_path / name).astype(int) - _photo()).mean() < 10
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / 'a.jpg'} holds several pictures (MPO); the first one of such a file is read"
+        f"{tmp_path / 'a.jpg'} holds several images (MPO); only the first is read"
     ]
 
 
@@ -244,7 +244,7 @@ def test_cmyk_is_converted_by_its_profile(tmp_path: Path, caplog: pytest.LogCapt
     Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / "a.jpg", quality=100, icc_profile=_cmyk_profile())
     got = read_image(tmp_path / "a.jpg")[8, 8].astype(int)
     assert np.abs(got - 185).max() <= 4  # L* = 75 in sRGB; by the rule without a profile, this is cyan
-    assert "converted to sRGB by the colour profile inside it" in caplog.text
+    assert "converted to sRGB by its embedded colour profile" in caplog.text
 
 
 def test_cmyk_with_a_profile_of_another_colour_space_falls_back(

@@ -224,7 +224,7 @@ cli.main(["run"])
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == status
-    assert err.endswith("nothing was left half written\n")
+    assert err.endswith("no partial file was left\n")
     assert err.count("\n") == 1
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The command line: one file per verb; errors become one clear line and an exit code (2 wrong usage, 1 failure)."""
+"""Command line: one module per verb; errors become one line on stderr and an exit code (2 usage, 1 failure)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ VERBS = ("export", "lower", "build", "prove", "triton", "run", "bench", "eval", 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT or SIGTERM, as shells expect
 
 _received: list[int] = []
-"""Signals that asked this process to end."""
+"""Termination signals received by this process."""
 
 
 def make_app() -> typer.Typer:
-    """The typer application with every verb registered; verbs import their heavy libraries when they run."""
+    """Create the typer application with all verbs registered; verbs import heavy libraries when they run."""
     app = typer.Typer(
         name="mvde",
-        help="Metric depth and per-patch depth statistics from one camera: export, build, run, bench, train, eval.",
+        help="Estimate metric depth and per-patch depth statistics from a single camera.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # plain help: importing rich would double the time of `mvde --help`
+        rich_markup_mode=None,  # importing rich would double the time of `mvde --help`
     )
     app.callback()(_root)
     for verb in VERBS:
@@ -42,7 +42,7 @@ def make_app() -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit. ``arguments`` default to the process's own."""
+    """Run the command line and exit. ``arguments`` default to ``sys.argv[1:]``."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug, given = _take_debug(given)
     _end_on_sigterm()
@@ -50,25 +50,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def execute(arguments: Sequence[str], debug: bool = False) -> int:
-    """Exit status of a command line; an error is one line on stderr, with its traceback first under ``debug``."""
+    """Run a command line and return its exit status; errors print one line on stderr, after a traceback if debug."""
     try:
         status = typer.main.get_command(make_app()).main(list(arguments), prog_name="mvde", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
-    except Exception as error:  # noqa: BLE001 - this is where every error becomes its one line
+    except Exception as error:  # noqa: BLE001 - every error is reported as one line
         if debug:
             traceback.print_exc()
         return _report(error, debug)
-    if status == INTERRUPTED:  # newer versions of typer turn Ctrl-C into this status themselves
+    if status == INTERRUPTED:  # newer versions of typer convert Ctrl-C to this status
         return _interrupted()
     return status if isinstance(status, int) else 0
 
 
 def _report(error: Exception, debug: bool) -> int:
-    """Exit status, after one line on stderr."""
+    """Print an error as one line on stderr and return the exit status."""
     if isinstance(error, MvdeError):
         message, status = str(error), error.exit_code
-    elif hasattr(error, "format_message"):  # click's tree of errors, which newer versions of typer carry themselves
+    elif hasattr(error, "format_message"):  # click's exceptions, which newer versions of typer vendor
         context = getattr(error, "ctx", None)
         message, status = f"{error.format_message()} See `{context.command_path if context else 'mvde'} --help`.", 2
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -86,11 +86,11 @@ def _report(error: Exception, debug: bool) -> int:
 
 
 def _end_on_sigterm() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, so that what is half written is removed.
+    """Handle SIGTERM like Ctrl-C, so that partial files are removed.
 
-    A process that was forked from this one is ended by it as if nothing had been said.
+    Forked children keep the default action.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals belong to that one
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         return
     leader = os.getpid()
 
@@ -99,7 +99,7 @@ def _end_on_sigterm() -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        signal.signal(number, signal.SIG_IGN)  # a second one must not cut off the cleaning up
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
         _received.append(number)
         raise KeyboardInterrupt
 
@@ -109,12 +109,12 @@ def _end_on_sigterm() -> None:
 def _interrupted() -> int:
     is_terminated = signal.SIGTERM in _received
     what = "terminated" if is_terminated else "interrupted"
-    print(f"mvde: {what}; nothing was left half written", file=sys.stderr)
+    print(f"mvde: {what}; no partial file was left", file=sys.stderr)
     return TERMINATED if is_terminated else INTERRUPTED
 
 
 def _take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
-    """Whether ``--debug`` stands anywhere before ``--``, and the rest, so that it works after the verb too."""
+    """Remove ``--debug`` anywhere before ``--``, also after the verb; return whether it was given, and the rest."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     kept = [argument for argument in arguments[:end] if argument != "--debug"]
     return len(kept) < end, kept + arguments[end:]
@@ -151,11 +151,11 @@ def _root(
             "--cmake-dir",
             callback=_print_cmake_dir,
             is_eager=True,
-            help="Print the folder for CMake's mvde_DIR and exit.",
+            help="Print the value for CMake's mvde_DIR and exit.",
         ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error; works after the verb too.")
+        bool, typer.Option("--debug", help="Print tracebacks of errors; also accepted after the verb.")
     ] = False,
 ) -> None:
-    """Metric depth and per-patch depth statistics from one camera."""
+    """Estimate metric depth and per-patch depth statistics from a single camera."""

@@ -1,6 +1,6 @@
-"""What engines are like besides fast: their accuracy on a data set, and their depth of a few pictures.
+"""Accuracy of benchmarked engines on a data set, and their depth of a few sample images.
 
-Here, because `mvde.bench` knows no data sets and `mvde.pipelines` no benchmark: the verb puts the two together.
+It combines `mvde.bench`, which is independent of data sets, with `mvde.pipelines`, which is independent of benchmarks.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _NUM_LOOKED_AT = 16
 
 @dataclass(frozen=True)
 class Assessor:
-    """Assesses engines that were timed: over ``dataset``, where there is one, and on ``pictures``.
+    """Assesses timed engines on ``dataset``, if any, and on ``pictures``.
 
-    ``protocol`` is how accuracy is taken; by default, over all frames in the range of the data set.
+    ``protocol`` is the evaluation protocol; by default all frames, within the depth range of the data set.
     """
 
     dataset: DepthDataset | None
@@ -42,8 +42,10 @@ class Assessor:
     protocol: EvaluationProtocol | None = None
 
     def assess(self, runtime: DepthRuntime) -> Assessment:
-        """Metrics by name over the data set (depth as it is for metric models, scaled to the median for relative ones)
-        with the number of images, and the depth of each picture."""
+        """Evaluate an engine: metrics over the data set with the number of images, and the depth of each picture.
+
+        Relative depth is aligned by median scaling, metric depth is not aligned.
+        """
         canonical = runtime.manifest.canonical_focal
         depths = tuple(
             runtime.infer(picture.image).depth * np.float32(camera_factor(picture.focal, canonical))
@@ -78,10 +80,9 @@ def open_assessor(
     with_pictures: bool,
     protocol: EvaluationProtocol | None = None,
 ) -> Assessor:
-    """Assessor over the data set that lies at ``where``, or without one; its pictures come from there, or else from the
-    photographs.
+    """Create an assessor; its pictures come from the data set (read from ``where``) if given, else ``photographs``.
 
-    Raises :class:`DatasetError` for a data set without frames or without ground truth, before anything is measured.
+    Raises :class:`DatasetError` if the data set has no frames or no ground truth, before anything is measured.
     """
     if dataset is None:
         chosen = [Picture(image) for image in photographs[:_NUM_PICTURES]] if with_pictures else []
@@ -92,12 +93,12 @@ def open_assessor(
 
 
 def _check_ground_truth(dataset: DepthDataset, where: Path | None, protocol: EvaluationProtocol) -> None:
-    """Raise DatasetError unless some frame of a few has depth; otherwise that would be found out after minutes."""
+    """Raise DatasetError unless a sample of frames has depth, to fail before minutes of measuring."""
     indices = _spread(len(dataset), _NUM_LOOKED_AT)
     if not any(protocol.counted(dataset[index].depth_m).any() for index in indices):
         raise DatasetError(
-            f"{where} has no ground truth: none of the {len(indices)} frames looked at has a pixel of depth "
-            f"that counts ({protocol.describe()}); leave --data out to measure speed alone"
+            f"{where} has no ground truth: none of the {len(indices)} frames checked has valid depth "
+            f"({protocol.describe()}); leave --data out to measure speed only"
         )
 
 
@@ -107,5 +108,5 @@ def _pictures_of(dataset: DepthDataset) -> tuple[Picture, ...]:
 
 
 def _spread(count: int, taken: int) -> list[int]:
-    """At most ``taken`` indices, evenly spread over ``count``."""
+    """At most ``taken`` indices, evenly spaced over ``count``."""
     return sorted({int(index) for index in np.linspace(0, count - 1, min(count, taken))})

@@ -1,6 +1,6 @@
-"""What `mvde run` and `mvde bench` name and nobody has built yet: built once, before they start, in its own process.
+"""Building of missing engines for `mvde run` and `mvde bench`, in a child process before they start.
 
-The process keeps a build out of what a benchmark measures: its memory, its pinned CPUs and the libraries' caches.
+The child process isolates the benchmark from the build: memory, CPU affinity and library caches.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 _DOING = "builds the engine"
 
 LOCK_FILE = ".build.lock"
-"""In the folder of engines. The system releases a lock when its holder ends, however that happens; the file stays."""
+"""Lock file in the engine folder. The kernel releases the lock when its holder exits; the file stays."""
 
 
 @dataclass(frozen=True)
 class MissingEngine:
-    """An engine to build: its id (``None``: the best one here), the graph it is built from, and where it goes."""
+    """An engine to build: its id (``None``: the fastest supported one), source graph and destination."""
 
     engine_id: str | None
     graph: Path
@@ -47,19 +47,19 @@ class MissingEngine:
 
     @property
     def command(self) -> str:
-        """The command line that builds it."""
+        """Equivalent `mvde build` command line."""
         engine = f" --engine {self.engine_id}" if self.engine_id else ""
         out = f" --out {self.engine_dir}" if self.engine_dir != Path("engines") else ""
         return f"mvde build {self.graph}{engine}{out}"
 
 
 def build_missing(selection: EngineSelection, cpus: Sequence[int] | None = None) -> None:
-    """Build every engine that the selection names by id, or leaves to mvde, and that is not there.
+    """Build every missing engine that the selection names by id, or the default engine.
 
-    An engine that is there is left alone, whatever its state: loading it says what is wrong and how to mend it. Where
-    no graph fits, nothing is built, and looking for the engine says so. ``cpus`` are those that a build may use.
+    Existing engines are kept even if unusable: loading them reports the problem. If no graph matches, nothing is built
+    and the engine lookup reports it. ``cpus`` is the CPU affinity of the build.
 
-    Raises :class:`ArtifactError` where several graphs fit, listing them, or with the command under ``--no-build``.
+    Raises :class:`ArtifactError` if several graphs match, listing them, or under ``--no-build``, with the command.
     """
     for missing in list(_missing(selection)):
         if selection.no_build:
@@ -75,7 +75,7 @@ def _missing(selection: EngineSelection) -> Iterator[MissingEngine]:
     for resolution in selection.wanted_resolutions:
         for text in selection.engine or (None,):
             if text is not None and not EngineId.matches_grammar(text):
-                continue  # a folder
+                continue  # an engine folder
             engine_id = None if text is None else str(EngineId.parse(text))
             if _is_built(engine_id, selection.name, resolution, selection.batch, selection.engine_dir):
                 continue
@@ -88,7 +88,7 @@ def _missing(selection: EngineSelection) -> Iterator[MissingEngine]:
 def _is_built(
     engine_id: str | None, name: str | None, resolution: tuple[int, int] | None, batch: int | None, folder: Path
 ) -> bool:
-    """Whether an engine matches, as :func:`mvde.artifact.find_engines` would find it."""
+    """Whether :func:`mvde.artifact.find_engines` would find a matching engine."""
     from mvde.artifact import list_engines
 
     return any(
@@ -103,7 +103,7 @@ def _is_built(
 def _graph_of(
     engine_id: str | None, selection: EngineSelection, resolution: tuple[int, int] | None
 ) -> GraphArtifact | None:
-    """The one fp32 graph that fits, ``None`` without any."""
+    """The only matching fp32 graph; None if there is none."""
     from mvde.artifact import list_graphs
 
     there = [
@@ -128,15 +128,15 @@ def _called(engine_id: str | None) -> str:
 
 
 def _build_in_child(missing: MissingEngine, cpus: Sequence[int] | None) -> None:
-    """Build in a process of its own. Raises what was raised there; Ctrl-C is passed on, and waits for its end."""
-    context = multiprocessing.get_context("spawn")  # a forked copy of a process with threads may hang
+    """Build in a child process, re-raising its error; on Ctrl-C, terminate the child and wait for it."""
+    context = multiprocessing.get_context("spawn")  # forking a multi-threaded process can deadlock
     line, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(theirs, missing, cpus), name="mvde-build", daemon=True)
-    resource_tracker.ensure_running()  # which start() would do otherwise, and let Ctrl-C through again
+    resource_tracker.ensure_running()  # otherwise start() does it and unblocks SIGINT
     try:
         with _ctrl_c_held_back():
             process.start()
-        theirs.close()  # so that the end of the child is the end of the line
+        theirs.close()  # otherwise recv() sees no EOF when the child exits
         error, trace = line.recv()
     except EOFError as ended:
         process.join()
@@ -155,9 +155,9 @@ def _build_in_child(missing: MissingEngine, cpus: Sequence[int] | None) -> None:
 
 @contextlib.contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended; a child that is started inside never gets it.
+    """Block SIGINT during the block; a child started inside inherits the mask.
 
-    It reaches the whole group, but this process is the one that ends the child, and once.
+    Ctrl-C signals the whole process group, but only this process should terminate the child, and once.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -167,7 +167,7 @@ def _ctrl_c_held_back() -> Iterator[None]:
 
 
 def _child(line: Connection, missing: MissingEngine, cpus: Sequence[int] | None) -> None:
-    """The child: builds, and says how it went."""
+    """Entry point of the child: build, and send the result."""
     signal.signal(signal.SIGTERM, _interrupt)
     end_with_the_parent()
     if cpus is not None:
@@ -177,19 +177,19 @@ def _child(line: Connection, missing: MissingEngine, cpus: Sequence[int] | None)
         line.send((None, ""))
     except KeyboardInterrupt:
         return
-    except Exception as error:  # noqa: BLE001 - the parent decides what becomes of it
-        with contextlib.suppress(OSError):  # a parent that has gone asks no more
+    except Exception as error:  # noqa: BLE001 - re-raised in the parent
+        with contextlib.suppress(OSError):  # the parent has exited
             line.send((portable_error(error), traceback.format_exc()))
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """Unwind, so that what is half written is removed; a second signal must not cut that short."""
+    """Unwind the stack to remove partial files, ignoring further signals."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _build_once(missing: MissingEngine) -> None:
-    """Build under the lock, unless another process has built it meanwhile."""
+    """Build under the lock, unless another process has built the engine meanwhile."""
     from mvde.artifact import load_graph
     from mvde.cli.building import BuildRequest, build_one, warn
     from mvde.engines.base import BuildOptions, EngineId
@@ -201,18 +201,18 @@ def _build_once(missing: MissingEngine) -> None:
         wanted = EngineId.parse(missing.engine_id) if missing.engine_id else best_engine_id()
         engine_id = resolve(wanted)
         source = load_graph(missing.graph)
-        say(f"mvde: building {engine_id} from {missing.graph}, which was not built yet", file=sys.stderr)
+        say(f"mvde: building {engine_id} from {missing.graph} (not built yet)", file=sys.stderr)
         warn(build_one(BuildRequest(source, engine_id, missing.engine_dir, BuildOptions())))
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder of engines; whoever waits for another process says so."""
+    """Hold the lock of an engine folder, with a message while waiting for another process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"mvde: waiting for another process that builds in {folder}/", file=sys.stderr)
+            say(f"mvde: waiting for another process that is building in {folder}/", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""``mvde bench``: how long whole frames take, how good they are, and what really ran."""
+"""``mvde bench``: end-to-end latency, accuracy and executed precision of engines."""
 
 from __future__ import annotations
 
@@ -37,35 +37,35 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class Timing:
-    """What is measured of each engine; see :class:`mvde.bench.measure.BenchOptions`."""
+    """Measurements taken of each engine; see :class:`mvde.bench.measure.BenchOptions`."""
 
     fit: Annotated[Fit, typer.Option("--fit", help=FIT_HELP)] = Fit.STRETCH
     duration: Annotated[float, typer.Option("--duration", help="Seconds per engine (at least ten frames).")] = 5.0
     frames: Annotated[int | None, typer.Option("--frames", help="Frames per engine, instead of --duration.")] = None
     paced: Annotated[
         float | None,
-        typer.Option("--paced", metavar="FPS", help="Also measure at a camera's clock: late frames, age of results."),
+        typer.Option("--paced", metavar="FPS", help="Also measure late frames and age of results at this frame rate."),
     ] = None
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", help="Also measure this many threads that share an engine.")
+        int | None, typer.Option("--concurrency", help="Also measure this many threads sharing one engine.")
     ] = None
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the report goes besides the terminal, and the earlier one that it is compared with."""
+    """Report files, and the baseline to compare with."""
 
     json: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the table as Markdown.")] = None
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write one self-contained page with pictures and charts.")
+        Path | None, typer.Option("--html", help="Write a self-contained HTML page with images and charts.")
     ] = None
     compare: Annotated[
-        Path | None, typer.Option("--compare", help="An earlier --json report: print the ratios of times to it.")
+        Path | None, typer.Option("--compare", help="Print time ratios to an earlier --json report.")
     ] = None
     max_regression: Annotated[
         float | None,
-        typer.Option("--max-regression", help="With --compare: exit with 1 past this ratio of medians, such as 1.05."),
+        typer.Option("--max-regression", help="Exit with 1 above this ratio of medians to --compare, e.g. 1.05."),
     ] = None
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Outputs:
         if self.compare is None:
             raise UsageError("--max-regression needs a report to compare with: --compare old.json")
         if not 0 < self.max_regression < math.inf:
-            raise UsageError(f"--max-regression is a ratio of times, such as 1.05, but got {self.max_regression}")
+            raise UsageError(f"--max-regression is a ratio of times, e.g. 1.05, but got {self.max_regression}")
 
 
 def bench(
@@ -83,13 +83,13 @@ def bench(
     timing: Timing,
     outputs: Outputs,
     images: Annotated[Path | None, typer.Option("--images", help=IMAGES_HELP)] = None,
-    cpus: Annotated[str | None, typer.Option("--cpus", help="Run on these CPUs only, such as 0,1 or 0-3.")] = None,
+    cpus: Annotated[str | None, typer.Option("--cpus", help="Pin to these CPUs, e.g. 0,1 or 0-3.")] = None,
 ) -> None:
-    """Measure whole frames, from camera to statistics.
+    """Benchmark engines end to end, from image to patch statistics.
 
-    Several engines take turns (A B A B), so that a noisy machine does not decide between them; with none named, every
-    engine that is built does. The table says what really ran, how much of the machine's best it reached, and under
-    which conditions. An engine that is not built yet is built before, from the only graph there is.
+    Several engines alternate (A B A B) to cancel machine noise; by default, all built engines are measured. The table
+    shows the executed precision, the efficiency relative to the machine's peak, and the measurement conditions.
+    Missing engines are built first if only one graph matches.
     """
     from mvde.bench.host import parse_cpus, pin
 
@@ -97,12 +97,12 @@ def bench(
         _bench(selection, data, timing, outputs, images, Pinning())
         return
     pinning = Pinning(parse_cpus(cpus), tuple(os.sched_getaffinity(0)))
-    pin(pinning.pinned or ())  # before the libraries are loaded, so that their threads are pinned, too
+    pin(pinning.pinned or ())  # before loading libraries, so that their threads are pinned, too
     _bench(selection, data, timing, outputs, images, pinning)
 
 
 class Pinning(NamedTuple):
-    """The CPUs that are measured, ``None`` for all; and those that the process had before."""
+    """CPU affinity while measuring (``None`` for all CPUs), and the original affinity."""
 
     pinned: tuple[int, ...] | None = None
     before: tuple[int, ...] | None = None
@@ -116,7 +116,7 @@ def _bench(
     images: Path | None,
     pinning: Pinning,
 ) -> None:
-    """Measure, print and write; everything that can be refused is before the first engine is built or loaded."""
+    """Measure, print and write; all validation comes before the first engine is built or loaded."""
     from mvde.bench.compare import check_regression, check_same_frames
     from mvde.bench.host import describe_machine
     from mvde.bench.measure import BenchOptions
@@ -138,7 +138,7 @@ def _bench(
     settings = settings_of(options, photographs, pinning.pinned, what)
     if old is not None:
         check_same_frames(old["settings"], settings)
-    machine = describe_machine()  # before anything is built: the load average is that of before
+    machine = describe_machine()  # before building, which would raise the load average
     build_missing(selection, pinning.before)
     report = _measured(_artifacts(selection), photographs, options, assessor, settings, machine)
     if old is not None:
@@ -158,7 +158,6 @@ def _measured(
     settings: dict[str, Any],
     machine: dict[str, Any],
 ) -> Report:
-
     from mvde.bench.conditions import ConditionWatch
     from mvde.bench.host import peak_memory_bytes
     from mvde.bench.measure import measure_engines
@@ -181,7 +180,7 @@ def _measured(
 
 
 def _old_report(outputs: Outputs) -> dict[str, Any] | None:
-    """The report to compare with, read before minutes of measuring and refused if it is of no use."""
+    """Read the baseline report, rejecting an unusable one before minutes of measuring."""
     from mvde.bench.compare import machine_differences, read_report
     from mvde.bench.host import describe_machine
     from mvde.errors import ReportError
@@ -192,8 +191,8 @@ def _old_report(outputs: Outputs) -> dict[str, Any] | None:
     differences = machine_differences(report["machine"], describe_machine())
     if differences and outputs.max_regression is not None:
         raise ReportError(
-            f"{outputs.compare} was measured on another machine ({'; '.join(differences)}), so that --max-regression "
-            "would judge the machines; leave it out to see the ratios"
+            f"{outputs.compare} was measured on another machine ({'; '.join(differences)}), so --max-regression "
+            "would compare the machines; leave it out to see the ratios"
         )
     return report
 
@@ -203,7 +202,7 @@ def _compared(before: dict[str, Any], report: Report) -> Report:
 
     plain = report.to_dict()
     differences = machine_differences(before["machine"], report.machine)
-    notes = [f"the old report is of another machine: {'; '.join(differences)}"] if differences else []
+    notes = [f"the old report is from another machine: {'; '.join(differences)}"] if differences else []
     return dataclasses.replace(report, comparisons=compare(before, plain), notes=notes)
 
 
@@ -238,7 +237,7 @@ def _write(report: Report, assessor: Assessor, outputs: Outputs) -> None:
 
 
 def _artifacts(selection: EngineSelection) -> list[EngineArtifact]:
-    """The engines that the options name; with none named, every engine there is."""
+    """Engines selected by the options; all engines by default."""
     from mvde.artifact import find_engines
     from mvde.engines.store import find
 

@@ -1,4 +1,4 @@
-"""``mvde build``: exported graphs → engines for this machine, or for another one's GPU."""
+"""``mvde build``: compile exported graphs to engines for this machine, or for another machine's GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _BuildCommand(TyperCommand):
-    """The verb, whose help lists what ``--set`` takes; the backends are asked when help is, and load no library."""
+    """Command whose help lists the ``--set`` keys of each backend, without loading inference libraries."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write one section per backend that has settings."""
@@ -41,15 +41,15 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """How engines are compiled; see :class:`mvde.engines.base.BuildOptions`."""
+    """Compilation options; see :class:`mvde.engines.base.BuildOptions`."""
 
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads. Default: the library's choice.")
+        int | None, typer.Option("--threads", min=1, help="CPU threads. Default: chosen by the library.")
     ] = None
     rest: Annotated[
         Rest | None,
         typer.Option(
-            "--rest", help=f"{REST_HELP} Of an engine by default: bf16 for openvino:int8 where the CPU has it."
+            "--rest", help=f"{REST_HELP} Default: chosen per engine, e.g. bf16 for openvino:int8 if the CPU has it."
         ),
     ] = None
     tune: Annotated[
@@ -58,32 +58,32 @@ class CompileOptions:
             "--tune",
             min=0.1,
             metavar="SECONDS",
-            help="On a CPU: measure the library's settings here for so long, and keep the fastest.",
+            help="Tune library settings on this CPU for this long and keep the fastest.",
         ),
     ] = None
     verify_builds: Annotated[
-        int, typer.Option("--verify-builds", min=1, help="Build so many times; all must agree before one is kept.")
+        int, typer.Option("--verify-builds", min=1, help="Number of builds that must agree before one is kept.")
     ] = 1
     without_device: Annotated[
         bool,
         typer.Option(
             "--without-device",
-            help="tensorrt-rtx: build for another machine's GPU; refused until `mvde prove` measured it there.",
+            help="Build for another machine's GPU (tensorrt-rtx); run `mvde prove` there before use.",
         ),
     ] = False
     settings: Annotated[
         tuple[str, ...],
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of one backend, see below; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Backend-specific setting, see below; repeatable."),
     ] = ()
     accept_known_bad: Annotated[
-        bool, typer.Option("--accept-known-bad", help="Build although `mvde doctor` lists the combination as wrong.")
+        bool, typer.Option("--accept-known-bad", help="Build combinations that `mvde doctor` lists as known bad.")
     ] = False
 
     def __post_init__(self) -> None:
         parse_settings(self.settings)
 
     def to_build_options(self) -> BuildOptions:
-        """The same for :func:`mvde.engines.build.build_engine`."""
+        """Convert to the options of :func:`mvde.engines.build.build_engine`."""
         from mvde.engines.base import BuildOptions
 
         return BuildOptions(
@@ -101,16 +101,17 @@ def build(
     *,
     graph: Annotated[
         Path | None,
-        typer.Argument(metavar="[GRAPH]", help="An fp32 graph that `mvde export` wrote, instead of --name and --res."),
+        typer.Argument(metavar="[GRAPH]", help="fp32 graph from `mvde export`, instead of --name and --res."),
     ] = None,
     engine: Annotated[
-        list[str] | None, typer.Option("--engine", "-e", help=f"{ENGINE_HELP} Default: best here.")
+        list[str] | None,
+        typer.Option("--engine", "-e", help=f"{ENGINE_HELP} Default: fastest supported on this machine."),
     ] = None,
     listed: Annotated[
         Path | None,
         typer.Option(
             "--list",
-            help='Build everything that a JSON file lists: [{"engine": "fp16", "res": ["448"], "name": "base"}, ...].',
+            help='JSON list of engines to build: [{"engine": "fp16", "res": ["448"], "name": "base"}, ...].',
         ),
     ] = None,
     selection: GraphSelection,
@@ -121,8 +122,8 @@ def build(
 ) -> None:
     """Build engines for this machine from exported graphs.
 
-    Each engine is compared with its fp32 graph on photographs and is kept only if depth and patch statistics agree.
-    Engines in a lower precision are built from the typed graph that `mvde lower` wrote, or from one made now.
+    Each engine is compared with its fp32 graph on photographs and kept only if depth and patch statistics agree.
+    Lower-precision engines are built from the typed graph of `mvde lower`, which is created if missing.
     """
     from mvde.cli.build_list import Entry
     from mvde.cli.building import BuildRequest, build_and_report
@@ -137,7 +138,7 @@ def build(
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, str]:
-    """Values by key of ``KEY=VALUE`` texts. Raises :class:`UsageError` for another form, and a key given twice."""
+    """Parse ``KEY=VALUE`` texts to a dict; raises :class:`UsageError` for malformed texts and duplicate keys."""
     from mvde.errors import UsageError
 
     found: dict[str, str] = {}
@@ -154,7 +155,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, str]:
 def _wanted(
     listed: Path | None, given: Entry, graph: Path | None, export_dir: Path, without_device: bool
 ) -> list[tuple[GraphArtifact, EngineId]]:
-    """Graph and engine id of every engine to build, without repetitions; all are found before the first is built."""
+    """Graph and engine id of every engine to build, without duplicates; resolved before the first build."""
     from mvde.cli.build_list import read_build_list
     from mvde.engines.base import EngineId
     from mvde.engines.store import best_engine_id, resolve
@@ -173,7 +174,7 @@ def _wanted(
 
 
 def _sources(graph: Path | None, wanted: Entry, export_dir: Path) -> list[GraphArtifact]:
-    """The exported graphs that the options name; with none of them, the only one there is."""
+    """Exported graphs selected by the options; by default, all resolutions of the only model."""
     from mvde.artifact import find_onnx, list_graphs, load_graph
     from mvde.errors import ArtifactError, UsageError
     from mvde.resolution import parse_resolution
@@ -200,13 +201,13 @@ def _sources(graph: Path | None, wanted: Entry, export_dir: Path) -> list[GraphA
 
 
 def _untyped(source: GraphArtifact) -> GraphArtifact:
-    """The graph itself, if it is the fp32 one: engines of a typed graph are measured against that."""
+    """Return the graph if it is fp32, the reference of all engines; raise UsageError for a typed one."""
     from mvde.errors import UsageError
 
     record = source.manifest.lowering
     if record is not None:
         raise UsageError(
-            f"{source.path} is typed ({record.precision}); give the fp32 graph, and mvde takes the typed one beside it "
+            f"{source.path} is typed ({record.precision}); give the fp32 graph, and mvde uses the typed one beside it "
             f"for engines in {record.precision}"
         )
     return source

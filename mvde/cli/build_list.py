@@ -1,4 +1,4 @@
-"""The file that lists what ``mvde build --config`` builds. JSON, which a robot reads without another package."""
+"""JSON file of engines for ``mvde build --list``; JSON needs no additional package on the robot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEYS = ("engine", "name", "res", "batch")
 
 
 class Entry(NamedTuple):
-    """Engine ids, and what chooses the graphs that they are built from; None leaves it open."""
+    """Engine ids and the selection of their graphs; None means unspecified."""
 
     engines: list[str] | None
     name: str | None
@@ -20,10 +20,10 @@ class Entry(NamedTuple):
 
 
 def read_build_list(path: Path) -> list[Entry]:
-    """The entries of the file, as the command line would give them.
+    """Read the entries of a build list.
 
-    Every entry is an object with ``engine`` (an id or several), and ``name``, ``res`` and ``batch`` where needed.
-    Raises :class:`ConfigError` naming the entry and the key that is wrong.
+    Each entry is an object with ``engine`` (one or several ids) and optional ``name``, ``res`` and ``batch``. Raises
+    :class:`ConfigError` naming the invalid entry and key.
     """
     import json
 
@@ -36,7 +36,7 @@ def read_build_list(path: Path) -> list[Entry]:
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(listed, list) or not listed:
-        raise ConfigError(f'{path} must be a list of engines, such as [{{"engine": "fp16", "res": ["448", "896"]}}]')
+        raise ConfigError(f'{path} must be a list of engines, e.g. [{{"engine": "fp16", "res": ["448", "896"]}}]')
     return [_entry(item, f"{path}, entry {number}") for number, item in enumerate(listed, start=1)]
 
 
@@ -50,18 +50,18 @@ def _entry(item: Any, where: str) -> Entry:
         raise ConfigError(f"{where} has the unknown key {unknown[0]!r}; known keys: {', '.join(_KEYS)}")
     name = item.get("name")
     if name is not None and not isinstance(name, str):
-        raise ConfigError(f"{where}: name must be a text, but got {name!r}")
+        raise ConfigError(f"{where}: name must be a string, but got {name!r}")
     batch = item.get("batch")
     if batch is not None and (type(batch) is not int or batch < 1):
-        raise ConfigError(f"{where}: batch must be a whole number from 1 on, but got {batch!r}")
+        raise ConfigError(f"{where}: batch must be an integer >= 1, but got {batch!r}")
     return Entry(_texts(item.get("engine"), f"{where}: engine"), name, _texts(item.get("res"), f"{where}: res"), batch)
 
 
 def _texts(value: Any, where: str) -> list[str] | None:
-    """A text or a list of them; a number (a resolution) counts as its text."""
+    """Convert a string or a list of strings; integers (resolutions) are converted to strings."""
     from mvde.errors import ConfigError
 
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(one) in (str, int) for one in values):
-        raise ConfigError(f"{where} must be a text or a list of texts, but got {value!r}")
+        raise ConfigError(f"{where} must be a string or a list of strings, but got {value!r}")
     return [str(one) for one in values] or None

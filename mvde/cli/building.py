@@ -1,4 +1,4 @@
-"""One engine of ``mvde build``, and of the verbs that build what is missing: its progress and its report."""
+"""Building of one engine, with progress and report, for ``mvde build`` and verbs that build missing engines."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """An engine to build: its graph, its id with the backend, the folder it goes to, and what decides it.
+    """An engine to build: source graph, engine id with backend, output folder, and options.
 
-    ``images`` is the folder of photographs that parity is measured on, ``quantization_images`` that of those that
-    decide a lowered graph; ``None`` means those that ship.
+    ``images`` is the folder of photographs for parity, ``quantization_images`` that for calibration of a lowered
+    graph; ``None`` means the bundled ones.
     """
 
     source: GraphArtifact
@@ -40,14 +40,14 @@ class BuildRequest:
 
 
 def build_and_report(request: BuildRequest) -> None:
-    """Build the engine and print what it is."""
+    """Build the engine and print a report."""
     report = build_one(request)
     record = report.manifest.engine
     warn(report)
     say(f"{report.folder}: {record.id}, computes in {record.executed_precision} on {record.device}")
     if report.parity is None:
         say(f"  compiled in {report.compile_s:.2f} s; parity {NOT_MEASURED}")
-        say(f"  it is refused until it was measured where it will run: mvde prove {report.folder}")
+        say(f"  measure it on the target machine before use: mvde prove {report.folder}")
         return
     if "attention" in record.rewrites:
         say(f"  attention: {record.rewrites['attention']}")
@@ -57,7 +57,7 @@ def build_and_report(request: BuildRequest) -> None:
 
 
 def build_one(request: BuildRequest) -> BuildReport:
-    """The engine, built; a bar on stderr says what it is at."""
+    """Build the engine with a progress bar on stderr."""
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -69,7 +69,7 @@ def build_one(request: BuildRequest) -> BuildReport:
     what = f"building {request.engine_id} from {request.source.path}"
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     shown = console(stderr=True)
-    # Where nobody watches, a bar that is taken away again would still leave an empty line.
+    # A transient bar leaves an empty line if stderr is not a terminal.
     with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as progress:
         task = progress.add_task(escape(what), total=None)
 
@@ -92,7 +92,7 @@ def build_one(request: BuildRequest) -> BuildReport:
 def _lowered(
     request: BuildRequest, tell: Callable[[str], None], graph: Graph, precision: Precision, folder: Path
 ) -> Graph:
-    """The graph in a lower precision: the typed one beside it, or one that is made now and written to ``folder``."""
+    """Lower-precision graph: the existing typed graph beside it, or a new one written to ``folder``."""
     from mvde.engines.build import graph_rest
     from mvde.export.precision import lowerer
     from mvde.export.precision.images import lower_options
@@ -103,13 +103,13 @@ def _lowered(
 
 
 def warn(report: BuildReport) -> None:
-    """Print the known errors of what was built, a line on stderr for each."""
+    """Print the warnings of a build, one line each on stderr."""
     for warning in report.warnings:
         say(f"mvde: warning: {warning}", file=sys.stderr)
 
 
 def _print_tuning(tuning: TuningRecord) -> None:
-    """Print every setting that was measured, the fastest first."""
+    """Print all tuning candidates, fastest first."""
     for candidate in sorted(tuning.candidates, key=lambda one: one.median_ms or float("inf")):
         settings = ", ".join(f"{key}={value}" for key, value in candidate.settings.items()) or "the library's choice"
         chosen = " (chosen)" if candidate.settings == tuning.chosen else ""

@@ -1,7 +1,7 @@
-"""Choices of the command line that are a part of a type's; a test holds each to the rest of it.
+"""Command-line choices that are a subset of an enum; a test keeps them in sync.
 
-Where every value of a type can be chosen (``Fit``, ``RangeMethod``, ``DataFormat``, ``Alignment``, ``Split``), the
-verbs take the type itself: typer lists it in ``--help``, and its module loads nothing.
+Verbs use the enum itself where all values are allowed (``Fit``, ``RangeMethod``, ``DataFormat``, ``Alignment``,
+``Split``): typer lists the values in ``--help``, and importing its module is cheap.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class LoweredTo(str, Enum):
 
     @property
     def precision(self) -> Precision:
-        """The precision of that name."""
+        """The corresponding precision."""
         return Precision(self.value)
 
 
 class Rest(str, Enum):
-    """What the nodes that an int8 or fp8 graph does not quantise compute in: the precisions that are floats."""
+    """Compute types of unquantised nodes in an int8 or fp8 graph: the floating-point precisions."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -40,5 +40,5 @@ class Rest(str, Enum):
 
     @property
     def precision(self) -> Precision:
-        """The precision of that name."""
+        """The corresponding precision."""
         return Precision(self.value)

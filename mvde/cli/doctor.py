@@ -1,4 +1,4 @@
-"""``mvde doctor``: what this machine has, and which engine ids would work on it."""
+"""``mvde doctor``: hardware and libraries of this machine, and the engine ids it supports."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 def doctor(
     json_path: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None,
 ) -> None:
-    """Show what this machine has and which engines work here.
+    """Show hardware, libraries and engines of this machine.
 
-    CPU, memory, GPUs, library versions, and every engine id with what it would compute in, or why it would not work.
+    Each engine id is listed with the precision that it would execute in, or why it is not supported.
     """
     import json
 
@@ -38,7 +38,7 @@ def doctor(
 
 
 def examine() -> dict[str, Any]:
-    """What this machine is, as JSON types: ``machine``, ``libraries``, ``native``, ``engines``, ``warnings``."""
+    """Facts as JSON types: ``mvde``, ``machine``, ``libraries``, ``native``, ``engines``, ``warnings``."""
     import platform
 
     from mvde import __version__
@@ -70,7 +70,7 @@ def examine() -> dict[str, Any]:
 
 
 def _gpus() -> list[str]:
-    """One line per GPU: as ``nvidia-smi`` tells it, or as the driver does where that tool is not (Jetson)."""
+    """One line per GPU, from ``nvidia-smi`` or, where it is missing (Jetson), from the driver."""
     from mvde.cuda.gpu import find_gpu
     from mvde.engines import machine
 
@@ -88,11 +88,11 @@ def _version(package: str) -> str | None:
 
 
 def _warnings(libraries: dict[str, str]) -> list[str]:
-    """Combinations that are known to go wrong, each with its way out."""
+    """Known problematic combinations of libraries, each with its remedy."""
     found = []
     if "onnxruntime" in libraries and "onnxruntime-gpu" in libraries:
         found.append(
-            "onnxruntime and onnxruntime-gpu are both installed; they share one folder and the later one wins: "
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
             "pip uninstall -y onnxruntime onnxruntime-gpu, then install the one you want"
         )
     if not {"openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13"} & set(libraries):
@@ -101,7 +101,7 @@ def _warnings(libraries: dict[str, str]) -> list[str]:
 
 
 def _known_bad(libraries: dict[str, str]) -> list[str]:
-    """Known errors of the installed TensorRT on this machine's GPU; a build that meets one says so, too."""
+    """Known errors of the installed TensorRT on this machine's GPU; affected builds report them, too."""
     from mvde.cuda.gpu import find_gpu
     from mvde.engines.known_bad import all_known_bad
 
@@ -119,7 +119,7 @@ def _known_bad(libraries: dict[str, str]) -> list[str]:
 
 
 def _native() -> str:
-    """Which implementation serves the patch statistics."""
+    """Implementation that computes the patch statistics."""
     from mvde import native
     from mvde.errors import MvdeError
 
@@ -147,7 +147,7 @@ def _print(facts: dict[str, Any]) -> None:
     shown.print(f"Native  {facts['native']}", highlight=False)
     versions = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
     shown.print(f"Python packages  {versions}", highlight=False)
-    table = Table("engine id", "works here", "what it computes in, or why not")
+    table = Table("engine id", "works here", "executed precision, or why not")
     for engine in facts["engines"]:
         table.add_row(engine["id"], "yes" if engine["works"] else "no", engine["note"].replace("[", r"\["))
     shown.print(table)

@@ -1,4 +1,4 @@
-"""``mvde eval``: depth metrics of a checkpoint or of an engine over a data set."""
+"""``mvde eval``: depth metrics of a checkpoint or engine on a data set."""
 
 from __future__ import annotations
 
@@ -32,32 +32,33 @@ def evaluate(
     data: DataOptions,
     target: Annotated[
         str | None,
-        typer.Argument(help="Checkpoint (.safetensors), engine folder or engine id. Default: the model that ships."),
+        typer.Argument(help="Checkpoint (.safetensors), engine folder or engine id. Default: the bundled checkpoint."),
     ] = None,
-    res: Annotated[list[str] | None, typer.Option("--res", help=f"{RES_HELP} Here one. Default: native.")] = None,
+    res: Annotated[
+        list[str] | None, typer.Option("--res", help=f"{RES_HELP} At most one here. Default: native.")
+    ] = None,
     align: Annotated[
         list[Alignment] | None,
-        typer.Option("--align", help="How depth is fitted to the truth; repeatable. Default: none."),
+        typer.Option("--align", help="Alignment of depth to the ground truth; repeatable. Default: none."),
     ] = None,
     assume_camera: Annotated[
         bool,
         typer.Option(
             "--assume-camera",
-            help="Ignore the frames' intrinsics: take every picture for one of the model's canonical camera.",
+            help="Ignore the frames' intrinsics and assume the model's canonical camera.",
         ),
     ] = False,
     averaging: Annotated[
         Averaging | None,
-        typer.Option(
-            "--averaging", help="What has equal weight in the mean. Default: images, or as the protocol says."
-        ),
+        typer.Option("--averaging", help="Average over images or pixels. Default: images, or set by --protocol."),
     ] = None,
     json_path: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None,
 ) -> None:
-    """Print AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and delta accuracies; engines and checkpoints alike.
+    """Compute depth metrics of a checkpoint or engine.
 
-    Ground truth in the range of the data set is counted, whatever the model's own range is; predictions are clamped to
-    it after the alignment. --protocol takes range, crop, split and averaging of a published evaluation.
+    Prints AbsRel, SqRel, RMSE, RMSE-log, SILog, log10 and delta accuracies. All ground truth in the data set's range
+    is evaluated, regardless of the model's range; predictions are clamped to it after alignment. --protocol sets
+    range, crop, split and averaging of a published evaluation.
     """
     from mvde.assets import shipped_checkpoint
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
@@ -66,7 +67,7 @@ def evaluate(
 
     dataset = data.open()
     if dataset is None:
-        raise UsageError("mvde eval measures on frames with depth; name the data set: --data FOLDER")
+        raise UsageError("mvde eval needs frames with depth; name the data set: --data FOLDER")
     resolution = only(res or (), "--res", "mvde eval takes one resolution")
     source = target if target is not None else str(shipped_checkpoint())
     opened = open_source(source, parse_resolution(resolution) if resolution else None)
@@ -97,9 +98,9 @@ def _plain(
     protocol: EvaluationProtocol,
     totals: dict[Alignment, MetricTotals],
 ) -> dict[str, object]:
-    """The metrics, per image and overall, and how they were taken, as JSON types.
+    """Metrics per image and overall, with their protocol, as JSON types.
 
-    ``depth_range_m`` is what the model can say; the range of the ground truth that counts is the protocol's.
+    ``depth_range_m`` is the model's output range; the range of evaluated ground truth is the protocol's.
     """
     return {
         "target": name,
@@ -114,9 +115,9 @@ def _plain(
 
 
 def _camera(canonical_focal: float | None, dataset: DepthDataset, assume: bool) -> str | None:
-    """Whether depth for a canonical camera is brought to each frame's: ``"known"``, or ``"assumed"`` to be that one.
+    """``"known"`` if depth is converted to each frame's camera, ``"assumed"`` if all are taken as canonical.
 
-    ``None`` for depth that is for no camera in particular. A data set has intrinsics of all of its frames or of none.
+    ``None`` without a canonical camera. A data set has intrinsics for all of its frames or for none.
     """
     if canonical_focal is None:
         return None
@@ -129,11 +130,11 @@ def _print_table(title: str, protocol: EvaluationProtocol, totals: dict[Alignmen
     rows = {alignment: total.overall(protocol.averaging) for alignment, total in totals.items()}
     count = len(next(iter(totals.values())).per_image)
     table = Table(title=f"{title}, {count} images", title_justify="left")
-    table.add_column("metric")  # a row each: a terminal of 80 columns would cut ten columns of them off
+    table.add_column("metric")  # one row per metric: ten columns do not fit a terminal of 80 characters
     for alignment in rows:
         table.add_column(f"aligned: {alignment}", justify="right")
     for name in next(iter(rows.values())):
         table.add_row(name, *(f"{metrics[name]:.4f}" for metrics in rows.values()))
     console().print(table)
     share = next(iter(totals.values())).share_counted
-    say(f"{protocol.describe()}; {share:.1%} of the ground truth counted")
+    say(f"{protocol.describe()}; {share:.1%} of the ground truth evaluated")

@@ -1,4 +1,4 @@
-"""``mvde export``: a checkpoint → ONNX graphs at fixed resolutions, measured against PyTorch."""
+"""``mvde export``: export a checkpoint to ONNX graphs at fixed resolutions, verified against PyTorch."""
 
 from __future__ import annotations
 
@@ -28,48 +28,47 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The model to export: its weights and its configuration."""
+    """Weights and configuration of the model to export."""
 
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="Weights (.safetensors) with their configuration. Default: the nano model."),
+        typer.Option("--checkpoint", help="Checkpoint (.safetensors). Default: the bundled nano model."),
     ] = None
     config: Annotated[
-        Path | None, typer.Option("--config", help=f"{CONFIG_HELP} Taken instead of the one inside the checkpoint.")
+        Path | None, typer.Option("--config", help=f"{CONFIG_HELP} Overrides the one in the checkpoint.")
     ] = None
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Export --config without trained weights: for timing only.")
+        bool, typer.Option("--random-weights", help="Use --config with random weights, for timing only.")
     ] = False
 
     def __post_init__(self) -> None:
         if self.random_weights and (self.config is None or self.checkpoint is not None):
-            raise UsageError("--random-weights goes with --config and without --checkpoint")
+            raise UsageError("--random-weights requires --config and excludes --checkpoint")
         if self.config is not None and self.checkpoint is None and not self.random_weights:
             raise UsageError(
-                f"{self.config} describes an architecture but holds no weights; give --checkpoint FILE as well, or "
-                "--random-weights for a graph that serves for timing only"
+                f"{self.config} describes an architecture without weights; give --checkpoint FILE as well, or "
+                "--random-weights for a graph for timing only"
             )
 
 
 def export(
     *,
-    res: Annotated[list[str] | None, typer.Option("--res", help=f"{RES_HELP} Default: the model's native one.")] = None,
+    res: Annotated[list[str] | None, typer.Option("--res", help=f"{RES_HELP} Default: native.")] = None,
     model: ModelSource,
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("export"),
-    name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Default: the configuration's.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Default: from the configuration.")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help=BATCH_HELP)] = 1,
     opset: Annotated[
-        int, typer.Option("--opset", help="ONNX opset, 18 to 23; 20 for parsers without the Attention operator.")
+        int, typer.Option("--opset", help="ONNX opset, 18 to 23. Use 20 for parsers without the Attention operator.")
     ] = 23,
     images: Annotated[Path | None, typer.Option("--images", help=IMAGES_HELP)] = None,
     camera: CameraOptions,
 ) -> None:
-    """Export a model to ONNX; a graph that differs from PyTorch by more than 1e-4 is not written.
+    """Export a model to ONNX and verify it against PyTorch.
 
-    A model of metric depth is for a canonical camera; --camera or --fov makes the graph for another one. Lower the
-    graph with `mvde lower`, or compile it with `mvde build`.
+    A graph that deviates by more than 1e-4 is not written. Metric depth refers to a canonical camera; --camera or
+    --fov converts the graph to yours. Then quantise it with `mvde lower`, or compile it with `mvde build`.
     """
-
     from mvde.resolution import parse_resolution
 
     photos = None if images is None else _photographs(images)
@@ -89,7 +88,7 @@ def export(
 
 
 def _photographs(folder: Path) -> list[Path]:
-    """Paths of a folder's images, read once: refuses, before minutes of tracing, what `mvde run` would refuse."""
+    """List a folder's images and read each once, to fail on invalid ones before minutes of tracing."""
     from mvde.image import read_image
     from mvde.runtime.sources import expand_inputs
 
@@ -100,7 +99,7 @@ def _photographs(folder: Path) -> list[Path]:
 
 
 def _model_loader(model: ModelSource) -> tuple[Callable[[], DepthModel], Path | None]:
-    """What loads the model to export, and the file that its weights come from (none for random weights)."""
+    """Function that loads the model, and the file of its weights (None for random weights)."""
     from mvde.assets import shipped_checkpoint
 
     if model.random_weights and model.config is not None:
@@ -110,9 +109,9 @@ def _model_loader(model: ModelSource) -> tuple[Callable[[], DepthModel], Path | 
 
 
 def _exporter(load: Callable[[], DepthModel], source: Path | None) -> Exporter:
-    """PyTorch's part in a process of its own, whose memory is free when ONNX Runtime needs as much.
+    """Run PyTorch in a child process, so that its memory is released before ONNX Runtime needs it.
 
-    Where this process has PyTorch loaded already, another one would only add to it.
+    If PyTorch is already loaded in this process, run it here, since a child would only add memory.
     """
     import sys
 
@@ -139,7 +138,7 @@ def _for_camera(load: Callable[[], DepthModel], focal: float) -> DepthModel:
 
 
 def _untrained_model(config: Path) -> DepthModel:
-    """Model of a configuration with random weights, the same on every run; nothing is fetched from a hub."""
+    """Build a model with random weights, the same on every run, without hub access."""
     import dataclasses
 
     import torch
@@ -153,7 +152,7 @@ def _untrained_model(config: Path) -> DepthModel:
 
 
 def _require_packages() -> None:
-    """Raise :class:`MissingDependencyError`, which names the extra ``export``, unless its packages are there."""
+    """Raise :class:`MissingDependencyError` unless the packages of the extra ``export`` are installed."""
     import importlib.util
 
     from mvde.errors import MissingDependencyError
@@ -164,7 +163,7 @@ def _require_packages() -> None:
 
 
 def _report(path: Path) -> None:
-    """Print what a graph is and how far it was measured to be from the model."""
+    """Print a graph's properties and its measured parity."""
     from mvde.artifact import load_graph
 
     manifest = load_graph(path).manifest

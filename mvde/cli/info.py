@@ -1,4 +1,4 @@
-"""``mvde info``: what a graph or an engine is, read from its manifest."""
+"""``mvde info``: properties of a graph or engine, from its manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def info(
     what: Annotated[
         str | None,
-        typer.Argument(help="A graph, an engine, a manifest, a folder or a model's name. Default: everything here."),
+        typer.Argument(help="Graph, engine, manifest, folder or model name. Default: all artefacts."),
     ] = None,
     export_dir: Annotated[Path, typer.Option("--export-dir", help=EXPORT_DIR_HELP)] = Path("export"),
     engine_dir: Annotated[Path, typer.Option("--engine-dir", help=ENGINE_DIR_HELP)] = Path("engines"),
@@ -36,19 +36,19 @@ def info(
         typer.Option(
             "--rewrite-digest",
             metavar="FILE",
-            help="Write the digest of a manifest that was edited by hand anew, and end.",
+            help="Recompute the digest of a manually edited manifest and exit.",
         ),
     ] = None,
 ) -> None:
-    """Show the manifest of an artefact after checking its hash, or list the artefacts that match.
+    """Show the manifest of an artefact, or list artefacts.
 
-    With --json it is the manifest itself, or a list of them, if several match.
+    A single match is verified against its hash. --json writes the manifest itself, or a list if several match.
     """
     if rewrite_digest is not None:
         from mvde import artifact
 
         artifact.rewrite_digest(rewrite_digest)
-        print(f"{rewrite_digest}: its digest fits its content now")
+        print(f"{rewrite_digest}: digest updated")
         return
     import json
 
@@ -61,7 +61,7 @@ def info(
 
 
 def _find(what: str | None, folders: list[Path]) -> list[AnyArtifact]:
-    """Artefacts that ``what`` names; a single one has its content compared with its manifest."""
+    """Artefacts that ``what`` names; a single match is verified against its manifest."""
     from mvde.artifact import list_engines, list_graphs, load_artifact
     from mvde.errors import ArtifactError
 
@@ -100,7 +100,7 @@ def _list_table(found: list[AnyArtifact]) -> Table:
     from rich.table import Table
 
     table = Table("artefact", "model", "computes in", "max |Δdepth|\n/depth", "MB")
-    table.columns[0].overflow = "fold"  # a path that is cut off names nothing
+    table.columns[0].overflow = "fold"  # truncated paths are useless
     for artifact in found:
         manifest = artifact.manifest
         height, width = manifest.resolution

@@ -1,4 +1,4 @@
-"""``mvde lower``: an fp32 graph → the same in a lower precision beside it, compared with it on held-out images."""
+"""``mvde lower``: convert an fp32 graph to lower precisions, verified on held-out images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mvde.export.precision import LowerOptions
 
 _JUDGING_FRAMES = 64
-"""Frames of a data set that judge a graph where their number is not given; ONNX Runtime computes every one twice."""
+"""Default number of data set frames that judge a graph; ONNX Runtime computes each of them twice."""
 
 
 def register(app: typer.Typer) -> None:
@@ -28,17 +28,16 @@ def register(app: typer.Typer) -> None:
 
 
 def lower(
-    graph: Annotated[Path, typer.Argument(metavar="GRAPH", help="An fp32 graph that `mvde export` wrote.")],
+    graph: Annotated[Path, typer.Argument(metavar="GRAPH", help="fp32 graph from `mvde export`.")],
     to: Annotated[list[LoweredTo], typer.Option("--to", help="Precision of the graph to write; repeatable.")],
     quantization: QuantizationOptions,
     data: DataOptions,
-    rest: Annotated[
-        Rest, typer.Option("--rest", help=f"{REST_HELP} Of a graph: fp32 suits CPUs, fp16 TensorRT.")
-    ] = Rest.FP32,
+    rest: Annotated[Rest, typer.Option("--rest", help=f"{REST_HELP} fp32 suits CPUs, fp16 TensorRT.")] = Rest.FP32,
 ) -> None:
-    """Write a graph in lower precisions, every dtype explicit; one that differs too far from fp32 is not written.
+    """Convert an fp32 graph to lower precisions with explicit types.
 
-    Each is compared with the fp32 graph on images that did not decide it, and on frames of --data against their depth.
+    Each graph is compared with the fp32 one on held-out images and, with --data, against ground truth; it is only
+    written if it stays within tolerance.
     """
     from mvde.artifact import find_onnx
     from mvde.export.precision.images import lower_options
@@ -54,12 +53,12 @@ def lower(
         data.data.name if data.data else "",
         None if dataset is None else data.evaluation(dataset),
     )
-    for lowered_to in dict.fromkeys(to):  # one that is named twice is written once
+    for lowered_to in dict.fromkeys(to):  # without duplicates
         _lower(source, lowered_to.precision, options)
 
 
 def _lower(source: GraphArtifact, precision: Precision, options: LowerOptions) -> None:
-    """Write the typed graph beside the fp32 one, and print what it is."""
+    """Write the typed graph beside the fp32 one and print a report."""
     from rich.markup import escape
 
     from mvde.export.precision import write_typed
@@ -73,7 +72,7 @@ def _lower(source: GraphArtifact, precision: Precision, options: LowerOptions) -
 
 
 def _description(typed: GraphArtifact) -> list[str]:
-    """Lines that say what a typed graph is and what its gate measured."""
+    """Report lines on a typed graph and its gate results."""
     record = typed.manifest.lowering
     if record is None:
         return []

@@ -1,4 +1,4 @@
-"""A manifest in words: the rows that `mvde info` shows of an artefact."""
+"""Human-readable rows of a manifest, as shown by `mvde info`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = tuple[str, str]
 
 
 def rows(manifest: GraphManifest | EngineManifest) -> list[Row]:
-    """Label and readable value of everything a user of the artefact needs to know."""
+    """Label and formatted value of each relevant field."""
     match manifest:
         case GraphManifest():
             return [*_common_rows(manifest), *_graph_parity_rows(manifest.parity)]
@@ -55,7 +55,7 @@ def _camera_rows(focal: float | None, convention: FocalConvention | None) -> lis
         case FocalConvention.GEOMETRIC | FocalConvention.HORIZONTAL:
             shown = fov_from_focal(focal or 0.0)
             return [
-                ("camera", f"relative focal length {focal:.4g} ({convention}); a square picture shows {shown:.1f}°")
+                ("camera", f"relative focal length {focal:.4g} ({convention}); field of view of a square image {shown:.1f}°")
             ]
 
 
@@ -115,7 +115,7 @@ def _engine_rows(engine: EngineRecord, lowering: LoweringRecord | None) -> list[
 
 
 def _cuda_rows(cuda: CudaRecord, promised: LoweringRecord | None) -> list[Row]:
-    """What TensorRT built for, and what it made of the graph."""
+    """Target of a TensorRT plan and statistics of the parsed network."""
     network = cuda.network
     nodes = network.num_by_dtype
     attentions = f"{network.num_attention} attentions" + (f" of {promised.num_attention}" if promised else "")

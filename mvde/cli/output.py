@@ -1,15 +1,15 @@
-"""Files that verbs write beside what they print: complete or not there at all."""
+"""Output files of verbs, written atomically."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 STDOUT = "-"
-"""In the place of a file's name: standard output."""
+"""File name that stands for standard output."""
 
 
 def write_json(target: str, text: str) -> None:
-    """Write JSON to the file of that name, or print it for :data:`STDOUT`."""
+    """Write JSON to the file ``target``, or print it for :data:`STDOUT`."""
     if target == STDOUT:
         print(text.rstrip("\n"))
     else:
@@ -17,7 +17,7 @@ def write_json(target: str, text: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file. Raises :class:`OutputError` where that fails; what stood there before is untouched then."""
+    """Write a text file atomically; raises :class:`OutputError` on failure."""
     from mvde.files import atomic_write
 
     with atomic_write(path) as temporary:

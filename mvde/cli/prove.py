@@ -1,4 +1,4 @@
-"""``mvde prove``: an engine that was built without its device, measured where it will run."""
+"""``mvde prove``: measure an engine that was built without its device on the target machine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ def register(app: typer.Typer) -> None:
 
 
 def prove(
-    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Folder of an engine that `mvde build` wrote.")],
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Engine folder from `mvde build`.")],
 ) -> None:
-    """Measure an engine on this machine against the reference beside it, and stamp it.
+    """Measure the parity of an engine on this machine.
 
-    An engine that was built without its device, or measured on another GPU, is refused until then.
+    The engine is compared with its stored reference and the result is recorded in its manifest. An engine that was
+    built without its device, or measured on another GPU, cannot be used before.
     """
     from rich.markup import escape
 

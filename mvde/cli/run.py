@@ -1,4 +1,4 @@
-"""``mvde run``: images and videos → depth in millimetres, a picture, and patch statistics."""
+"""``mvde run``: depth in millimetres, visualisation and patch statistics of images and videos."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mvde.runtime.sources import Frame
 
 _MOST_NAMES = 10
-"""Inputs that the last line names; each has had a line of its own."""
+"""Number of skipped inputs named in the summary; each was reported on its own line."""
 
 
 def register(app: typer.Typer) -> None:
@@ -29,17 +29,19 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, quoted patterns, videos.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders or quoted patterns.")
+    ],
     selection: EngineSelection,
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("depth"),
     fit: Annotated[Fit, typer.Option("--fit", help=FIT_HELP)] = Fit.STRETCH,
 ) -> None:
-    """Write depth, a picture and patch statistics of every frame.
+    """Estimate depth and patch statistics of images and videos.
 
-    For each frame: NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (a picture with its scale) and NAME.stats.npz
-    (one row per patch). Relative depth has no unit and is written as NAME.depth.npy instead. An engine that is not
-    built yet is built first, from the only graph there is. An input that cannot be read is skipped and named, those
-    after it follow, and the exit status is 1.
+    Writes for each frame NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (visualisation with scale) and
+    NAME.stats.npz (one row per patch). Relative depth has no unit and is written as NAME.depth.npy instead. A missing
+    engine is built first if only one graph matches. Unreadable inputs are skipped and reported; the exit status is
+    then 1.
     """
     from mvde.cli.autobuild import build_missing
     from mvde.runtime.depth import DepthRuntime
@@ -65,20 +67,20 @@ def run(
 
 
 class _Skipped:
-    """Inputs that could not be read, or only in part; each is told on stderr when it is met."""
+    """Inputs that could not be read completely, reported on stderr as they occur."""
 
     def __init__(self, num_inputs: int) -> None:
         self._num_inputs = num_inputs
         self._errors: list[tuple[Path, ImageError]] = []
 
     def add(self, path: Path, error: ImageError) -> None:
-        """Tell and keep an input's error; the only input's is raised by :meth:`check` instead."""
+        """Record and report an input's error; for a single input, :meth:`check` raises it instead."""
         self._errors.append((path, error))
         if self._num_inputs > 1:
             say(f"skipped: {error}", sys.stderr)
 
     def check(self) -> None:
-        """Raise :class:`ImageError` if there are any."""
+        """Raise :class:`ImageError` if any input was skipped."""
         if not self._errors:
             return
         if self._num_inputs == 1:
@@ -86,15 +88,15 @@ class _Skipped:
         names = [str(path) for path, _ in self._errors]
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         raise ImageError(
-            f"{len(names)} of {self._num_inputs} inputs could not be read, or only in part: "
-            f"{', '.join(names[:_MOST_NAMES])}{more}; the results of all others are written"
+            f"{len(names)} of {self._num_inputs} inputs could not be read completely: "
+            f"{', '.join(names[:_MOST_NAMES])}{more}; all other results were written"
         )
 
 
 def _results(
     runtime: DepthRuntime, paths: list[Path], fit: Fit, on_error: Callable[[Path, ImageError], None]
 ) -> Iterator[tuple[Frame, DepthResult]]:
-    """Frames with their results; the frames in flight are kept until their result comes out."""
+    """Iterate over frames and results, queueing the frames in flight."""
     from collections import deque
 
     from mvde.runtime.sources import read_frames
@@ -117,7 +119,7 @@ def _progress(results: Iterator[tuple[Frame, DepthResult]], total: int | None) -
 
 
 def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntime) -> None:
-    """The three files of a frame, each complete or not there at all."""
+    """Write the three files of a frame atomically."""
     import numpy as np
     from PIL import Image
 
@@ -126,7 +128,7 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
 
     manifest = runtime.manifest
     relative = manifest.unit != "m"
-    if relative:  # millimetres would be a lie
+    if relative:  # millimetres would be wrong
         with atomic_write(folder / f"{frame.stem}.depth.npy") as path:
             np.save(path, result.depth)
     else:

@@ -1,4 +1,4 @@
-"""What reaches the terminal: texts of manifests, files and libraries with no character that would command it."""
+"""Terminal output with control characters escaped, for texts from manifests, files and libraries."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LAYOUT = "\n\t"
-_COMMANDS = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, direction of writing, half a character, ends of lines
+_COMMANDS = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (e.g. bidi), surrogates, line and paragraph separators
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters in their escaped form, such as ``\x1b``; tabs and ends of lines stay."""
+    r"""Escape control characters, e.g. to ``\x1b``, except tabs and newlines."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(one if one in _LAYOUT or not _is_command(one) else _escaped(one) for one in text)
 
 
 def say(text: object, file: TextIO | None = None) -> None:
-    """Print a line, at once, on standard output or ``file``."""
+    """Print a line to standard output or ``file`` and flush."""
     print(printable(str(text)), file=sys.stdout if file is None else file, flush=True)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Rich console on standard output or standard error, whose texts and tables are :func:`printable`."""
+    """Rich console on standard output or standard error that applies :func:`printable` to all text."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""``mvde train``: a configuration → trained weights, checkpoints and logs in a folder."""
+"""``mvde train``: train a model from a configuration; writes weights, checkpoints and logs to a folder."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def train(
     config: Annotated[Path, typer.Option("--config", help=f"{CONFIG_HELP} E.g. configs/nano.yaml.")],
     output_dir: Annotated[
         Path,
-        typer.Option("--output_dir", "--output-dir", help="Folder of the run; a run found there is resumed."),
+        typer.Option("--output_dir", "--output-dir", help="Run folder; an existing run is resumed."),
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Changes to the configuration, e.g. train.lr=1e-3 data.train=data/synth192."),
+        typer.Argument(help="Configuration overrides, e.g. train.lr=1e-3 data.train=data/synth192."),
     ] = None,
 ) -> None:
-    """Train a depth model; alone, or on several processes with `accelerate launch -m mvde train ...`.
+    """Train a depth model.
 
-    data.format is one of folder, synthetic, nyu, kitti, tum, diode, hypersim. Ctrl-C finishes the step and writes a
-    state; the same command goes on from it.
+    Use `accelerate launch -m mvde train ...` for several processes. data.format is one of folder, synthetic, nyu,
+    kitti, tum, diode, hypersim. Ctrl-C finishes the current step and saves the state; the same command resumes.
     """
     from mvde.config import override_config
     from mvde.errors import MissingDependencyError
@@ -44,7 +44,7 @@ def train(
     result = DepthTrainingPipeline(settings).train(output_dir)
     if result.interrupted:
         typer.echo(
-            f"mvde: stopped after step {result.step} of {result.num_steps}; the same command goes on from there",
+            f"mvde: stopped after step {result.step} of {result.num_steps}; the same command resumes from there",
             err=True,
         )
         raise typer.Exit(130)

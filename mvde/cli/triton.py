@@ -1,4 +1,4 @@
-"""``mvde triton``: a graph or a TensorRT engine → a model repository of NVIDIA Triton."""
+"""``mvde triton``: write a graph or TensorRT engine as an NVIDIA Triton model repository."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ def register(app: typer.Typer) -> None:
 
 def triton(
     artefact: Annotated[
-        Path, typer.Argument(metavar="ARTEFACT", help="A graph, fp32 or lowered, or the folder of a tensorrt engine.")
+        Path, typer.Argument(metavar="ARTEFACT", help="Graph (fp32 or lowered), or folder of a tensorrt engine.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help=f"{OUT_HELP} The root of the model repository.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help=f"{OUT_HELP} Root of the model repository.")],
 ) -> None:
-    """Write a Triton model repository: bytes in, depth and patch statistics out."""
+    """Write a model repository for NVIDIA Triton.
+
+    The model takes uint8 images and returns depth and patch statistics.
+    """
     from mvde.artifact import load_artifact
     from mvde.errors import UsageError
     from mvde.export.triton import write_repository
 
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; --out takes the folder of a model repository")
+        raise UsageError(f"{out} is a file; --out must be a folder")
     loaded = load_artifact(artefact / "engine.json" if artefact.is_dir() else artefact)
     folder = write_repository(loaded, out)[-1]
     image, depth = loaded.manifest.inputs[0], loaded.manifest.outputs[0]

@@ -33,7 +33,7 @@ pytest.importorskip("onnxruntime")
 FP32 = ("--engine", "openvino:fp32")
 BENCH = ("bench", "--frames", "1", *FP32)
 RUN = ("run", "photo.png")
-BUILDING = "mvde: building openvino:fp32 from export/tiny-32x48.onnx, which was not built yet\n"
+BUILDING = "mvde: building openvino:fp32 from export/tiny-32x48.onnx (not built yet)\n"
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_two_processes_at_once_build_once(workspace: Path) -> None:
 def test_whoever_waits_for_the_lock_says_so_and_takes_what_was_built(workspace: Path, engine_folder: Path) -> None:
     with held_lock(workspace / "engines"):
         process = mvde(*RUN, *FP32)
-        assert line_of(process) == "mvde: waiting for another process that builds in engines/\n"
+        assert line_of(process) == "mvde: waiting for another process that is building in engines/\n"
         shutil.copytree(engine_folder, workspace / "engines" / engine_folder.name)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
@@ -269,7 +269,7 @@ def test_ctrl_c_while_waiting_ends_everything(workspace: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         out, error = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert error == "mvde: interrupted; nothing was left half written\n"
+    assert error == "mvde: interrupted; no partial file was left\n"
     assert cli.execute([*RUN, *FP32]) == 0
 
 

@@ -156,7 +156,7 @@ def test_another_machine_is_a_warning_without_a_limit_and_refused_with_one(
 ) -> None:
     edited(old_report, lambda plain: plain["machine"].update(cpu="another CPU"))
     assert bench(engines, "--frames", 3, "--compare", old_report) == 0
-    assert "warning: the old report is of another machine: cpu was another CPU" in capsys.readouterr().err
+    assert "warning: the old report is from another machine: cpu was another CPU" in capsys.readouterr().err
     assert bench(engines, "--frames", 3, "--compare", old_report, "--max-regression", 1.05) == 1
     assert "another machine (cpu was another CPU" in error_of(capsys)
 
@@ -191,10 +191,10 @@ def test_a_report_that_does_not_fit_is_one_line(
         (["--fit", "zoom"], 2, "'zoom' is not one of 'stretch', 'letterbox', 'crop'"),
         (["--max-regression", "1.05"], 2, "--compare old.json"),
         (["--compare", "missing.json"], 1, "there is no report missing.json"),
-        (["--compare", "missing.json", "--max-regression", "0"], 2, "a ratio of times, such as 1.05"),
+        (["--compare", "missing.json", "--max-regression", "0"], 2, "a ratio of times, e.g. 1.05"),
         (["--data", "missing"], 1, "missing/rgb is not a folder"),
         (["--data", "missing", "--format", "unknown"], 2, "'unknown' is not one of 'folder', 'synthetic'"),
-        (["--format", "nyu"], 2, "would change nothing: they say how --data is read"),
+        (["--format", "nyu"], 2, "would have no effect without --data"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -209,7 +209,7 @@ def test_a_data_set_without_ground_truth_is_refused_before_anything_is_measured(
 ) -> None:
     data = make_dataset(tmp_path / "data", -1)
     assert bench(engines, "--duration", 1e6, "--data", data) == 1
-    assert "has no ground truth: none of the 3 frames looked at" in error_of(capsys)
+    assert "has no ground truth: none of the 3 frames checked" in error_of(capsys)
     for path in (data / "depth").iterdir():
         path.unlink()
     assert bench(engines, "--duration", 1e6, "--data", data) == 1

@@ -108,7 +108,7 @@ def test_a_graph_for_a_camera_gives_its_metres_and_says_so(
     assert manifest.valid_range == pytest.approx((0.3, 30.0))
     capsys.readouterr()
     assert execute(["info", str(graphs[1])]) == 0
-    assert "a square picture shows 36.9°" in capsys.readouterr().out
+    assert "field of view of a square image 36.9°" in capsys.readouterr().out
 
 
 def test_configuration_with_random_weights_takes_the_native_resolution(
@@ -213,13 +213,13 @@ def test_checkpoint_of_another_architecture(
 
 
 def test_configuration_without_weights_is_refused(config_file: Path, fails: Callable[..., str]) -> None:
-    assert "holds no weights; give --checkpoint" in fails(2, "--config", config_file)
+    assert "without weights; give --checkpoint" in fails(2, "--config", config_file)
 
 
 def test_random_weights_and_a_checkpoint_contradict(
     checkpoint: Path, config_file: Path, fails: Callable[..., str]
 ) -> None:
-    assert "--random-weights goes with --config" in fails(2, "--random-weights")
+    assert "--random-weights requires --config" in fails(2, "--random-weights")
     arguments = ["--random-weights", "--config", config_file, "--checkpoint", checkpoint]
     assert "without --checkpoint" in fails(2, *arguments)
 
@@ -294,7 +294,7 @@ def test_a_real_ctrl_c_while_tracing_leaves_nothing(
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err == "mvde: interrupted; nothing was left half written\n"
+    assert err == "mvde: interrupted; no partial file was left\n"
     assert list((tmp_path / "export").iterdir()) == []
     deadline = time.monotonic() + 10
     while left := _group(process.pid):  # multiprocessing's own helper ends by itself, a moment later
@@ -313,7 +313,7 @@ def test_an_export_that_is_terminated_or_killed_while_tracing_leaves_no_process(
     _, err = process.communicate(timeout=60)
     assert process.returncode == (143 if number == signal.SIGTERM else -number)
     if number == signal.SIGTERM:
-        assert err == "mvde: terminated; nothing was left half written\n"
+        assert err == "mvde: terminated; no partial file was left\n"
         assert list((tmp_path / "export").iterdir()) == []
     deadline = time.monotonic() + 2
     while left := [command for command in _group(process.pid) if "resource_tracker" not in command]:

@@ -117,7 +117,7 @@ def test_two_options_of_one_name_are_refused_when_the_verb_is_registered() -> No
     def beside(paint: Paint, tin: Annotated[str, typer.Option("--other", help="Another.")] = "") -> None: ...
 
     twice.__annotations__ = {"paint": Paint, "tools": Tools}
-    with pytest.raises(TypeError, match="twice has --colour twice: of the parameters colour and brush"):
+    with pytest.raises(TypeError, match="twice has --colour twice: in the parameters colour and brush"):
         with_groups(twice)
     with pytest.raises(TypeError, match="beside has tin twice"):
         with_groups(beside)

@@ -56,7 +56,7 @@ def test_one_command_writes_several_typed_graphs(workspace: Path, capsys: pytest
         ([GRAPH, "--to", "int8", "--quantization-images", GRAPH], 1, "is not a folder; --quantization-images takes"),
         ([GRAPH, "--to", "int8", "--data", "nowhere"], 1, "nowhere"),
         ([GRAPH, "--to", "int8", "--data", "nowhere", "--format", "zip"], 2, "'zip' is not one of 'folder'"),
-        ([GRAPH, "--to", "int8", "--max-frames", "8"], 2, "would change nothing: they say how --data is read"),
+        ([GRAPH, "--to", "int8", "--max-frames", "8"], 2, "would have no effect without --data"),
         ([GRAPH, "--to", "int8", "--data", "export", "--max-frames", "-1"], 2, "'--max-frames'"),
     ],
 )

@@ -57,7 +57,7 @@ def test_what_cannot_be_served_is_one_line(
     graph = write_graph(tmp_path / "export")
     (tmp_path / "file").write_bytes(b"")
     assert cli.execute(["triton", str(graph.path), "--out", str(tmp_path / "file")]) == 2
-    assert "file is a file; --out takes the folder of a model repository" in error_of(capsys)
+    assert "file is a file; --out must be a folder" in error_of(capsys)
     assert cli.execute(["triton", str(graph.path)]) == 2
     assert "Missing option '--out'" in error_of(capsys)
     assert cli.execute(["triton", str(tmp_path / "nowhere.onnx"), "--out", str(tmp_path / "models")]) == 1

@@ -107,7 +107,7 @@ def test_a_run_goes_on_past_bad_inputs_and_counts_them(
     stems = {path.name.split(".depth")[0] for path in (robot / "depth").glob("*.depth.png")}
     assert stems == {"a", "a.bmp", "grey", "photos-b-jpg", "photos-b-png"}
     assert [line.split(";")[0] for line in printed.err.splitlines() if line.startswith("skipped: ")] == [
-        "skipped: cannot read the image photos/aa.png: its content is not a JPEG, PNG, BMP, WebP, TIFF or PPM picture",
+        "skipped: cannot read the image photos/aa.png: its content is not a JPEG, PNG, BMP, WebP, TIFF or PPM image",
         "skipped: photos/deep.png is a 16-bit grey image, but 8-bit RGB is expected",
         "skipped: there is no image missing.png",
     ]

@@ -177,7 +177,7 @@ def test_an_interrupted_training_says_how_to_go_on(
         DepthTrainingPipeline, "_should_stop", lambda self: setattr(self, "_stop_requested", True) or True
     )
     assert train(config) == 130
-    assert "stopped after step 1 of 2; the same command goes on from there" in capsys.readouterr().err
+    assert "stopped after step 1 of 2; the same command resumes from there" in capsys.readouterr().err
     monkeypatch.undo()
     assert train(config) == 0
     assert "resuming" in capsys.readouterr().out
@@ -210,7 +210,7 @@ def test_eval_says_how_it_counts_and_counts_what_the_model_cannot_say(
     DepthModel(settings).save(config.parent / "run" / "last.safetensors")
     report = tmp_path / "metrics.json"
     assert evaluate(config, "--json", str(report)) == 0  # the truth is 1 to 2.5 m
-    assert "range 0.001-1000 m, crop none, split all frames there, averaged over images; 100.0% of the" in (
+    assert "range 0.001-1000 m, crop none, split all frames, averaged over images; 100.0% of the" in (
         capsys.readouterr().out
     )
     metrics = json.loads(report.read_text())
@@ -219,7 +219,7 @@ def test_eval_says_how_it_counts_and_counts_what_the_model_cannot_say(
     assert metrics["alignments"]["none"]["num_images"] == 4
     assert evaluate(config, "--range", "0.5,1.7", "--averaging", "pixels", "--json", str(report)) == 0
     assert "range 0.5-1.7 m" in (shown := capsys.readouterr().out)
-    assert "averaged over pixels; 50.0% of the ground truth counted" in shown
+    assert "averaged over pixels; 50.0% of the ground truth evaluated" in shown
     assert set(json.loads(report.read_text())["alignments"]["none"]["averages"]) == {"images", "pixels"}
 
 

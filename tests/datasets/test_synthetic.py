@@ -368,7 +368,7 @@ def test_the_command_makes_a_folder_and_says_so(tmp_path: Path, capsys: pytest.C
     out = tmp_path / "frames"
     arguments = ["--count", "3", "--out", str(out), "--size", "24x40", "--seed", "4", "--split", "test"]
     assert cli.execute(["data", "synth", *arguments, "--workers", "1"]) == 0
-    assert "3 frames of 24x40, 3 of them made now" in capsys.readouterr().out
+    assert "3 frames of 24x40, 3 of them new" in capsys.readouterr().out
     frames = SyntheticFrames(out)
     assert len(frames) == 3
     assert frames.frame(0)[0].shape == (24, 40, 3)

@@ -211,7 +211,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_older_state(tiny_config: Maker,
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # refused past that, as on a full disk
     try:
-        with pytest.raises(OutputError, match=r"cannot write .*state\.safetensors.*nothing was left half written"):
+        with pytest.raises(OutputError, match=r"cannot write .*state\.safetensors.*no partial file was left"):
             train(steps=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
