@@ -79,7 +79,7 @@ def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tup
         return options, {}
     reason = unavailable(version) if _in_bf16(options) else "the kernel computes in bf16, and this engine does not"
     if reason and asked == OURS:
-        raise BackendError(f"mvde's attention was asked for, and cannot run here: {reason}")
+        raise BackendError(f"mvde's attention was requested but cannot run here: {reason}")
     replaced, found = (0, 0) if reason else replace_attention(core, model)
     if not replaced:
         reason = reason or f"none of the graph's {found} attentions is one that mvde's kernel computes"
