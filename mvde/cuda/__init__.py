@@ -1,4 +1,4 @@
-"""The CUDA kernels of libmvde from Python: compiled by NVRTC, cached, and launched on the caller's stream.
+"""libmvde's CUDA kernels: compiled with NVRTC, cached, and launched on the caller's stream.
 
-Nothing here imports CUDA's packages before a kernel is compiled or launched.
+CUDA's Python packages are imported only when a kernel is compiled or launched.
 """

@@ -1,4 +1,4 @@
-"""Arrays in device memory: what others hand in, and what results are handed out as, by both protocols there are."""
+"""Arrays in device memory, exchanged through DLPack and ``__cuda_array_interface__``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeviceView:
-    """Somebody else's array in device memory: address, shape, strides in elements (``None``: dense), dtype."""
+    """Non-owning view of device memory: address, shape, strides in elements (``None``: dense), dtype."""
 
     address: int
     shape: tuple[int, ...]
@@ -26,11 +26,11 @@ class DeviceView:
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """A dense result in device memory. ``torch.from_dlpack``, ``cupy.asarray`` and others take it without a copy.
+    """A dense result in device memory, for zero-copy use by ``torch.from_dlpack``, ``cupy.asarray`` and others.
 
-    It is complete when the work of the stream it was made on is; that stream is told to whoever asks through
-    ``__cuda_array_interface__``, and a consumer's stream is made to wait for it through DLPack. The memory lives as
-    long as this object or a consumer of it. ``make_wait`` makes the stream of a handle wait for the result.
+    It is complete once the work on its stream is. ``__cuda_array_interface__`` exposes that stream; with DLPack the
+    consumer's stream waits for it. The memory lives as long as this object or any consumer. ``make_wait`` makes the
+    stream with a given handle wait for the result.
     """
 
     buffer: DeviceBuffer
@@ -41,12 +41,12 @@ class DeviceArray:
 
     @property
     def address(self) -> int:
-        """Address of the first element."""
+        """Device address of the first element."""
         return self.buffer.address
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Version 3 of the protocol (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html)."""
+        """Protocol version 3 (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html)."""
         return {
             "shape": self.shape,
             "typestr": np.dtype(self.dtype).str,
@@ -57,12 +57,12 @@ class DeviceArray:
         }
 
     def __dlpack__(self, *, stream: int | None = None, **arguments: Any) -> Any:
-        """Capsule of DLPack; the consumer's ``stream`` waits for the result (``None``: the default; -1: no wait)."""
+        """DLPack capsule; the consumer's ``stream`` waits for the result (``None``: default stream; -1: no wait)."""
         self.wait_on(stream)
         return self._view().__dlpack__(stream=-1, **arguments)
 
     def wait_on(self, stream: int | None) -> None:
-        """Make a stream wait for the result: DLPack's numbers, 1 and 2 being CUDA's two default streams."""
+        """Make a stream wait for the result, in DLPack's numbering: 1 and 2 are CUDA's default streams."""
         handle = 1 if stream is None else stream
         if self.make_wait is not None and handle not in (-1, self.stream_handle):
             self.make_wait(handle)
@@ -77,15 +77,15 @@ class DeviceArray:
 
 
 def view_of(array: Any, stream_handle: int) -> DeviceView:
-    """View of an array that has ``__dlpack__`` or ``__cuda_array_interface__``, ready for work on the stream.
+    """Create a view of an array with ``__dlpack__`` or ``__cuda_array_interface__`` for use on a stream.
 
-    The array's own stream is made to precede ``stream_handle``. Raises :class:`UsageError` for anything else, or for
-    an array that the GPU cannot reach.
+    ``stream_handle`` waits for the array's own stream. Raises :class:`UsageError` for anything else, or for an array
+    that the GPU cannot access.
     """
     if not (hasattr(array, "__dlpack__") or hasattr(array, "__cuda_array_interface__")):
         raise UsageError(
             f"got a {type(array).__name__}; expected an array in device memory with __dlpack__ or "
-            "__cuda_array_interface__ (use infer for arrays of NumPy)"
+            "__cuda_array_interface__ (use infer for NumPy arrays)"
         )
     try:
         found = _views().from_any_interface(array, stream_ptr=stream_handle)
@@ -98,7 +98,7 @@ def view_of(array: Any, stream_handle: int) -> DeviceView:
 
 
 def check_dense(view: DeviceView) -> None:
-    """Raise :class:`UsageError`, naming the strides, unless the view's elements follow each other."""
+    """Raise :class:`UsageError` stating the strides unless the view is contiguous."""
     if view.strides is None:
         return
     dense = tuple(int(np.prod(view.shape[axis + 1 :])) for axis in range(len(view.shape)))

@@ -1,4 +1,4 @@
-"""CUDA sources to machine code (cubins) through NVRTC, with a cache on disk; no GPU and no CUDA toolkit is needed."""
+"""Compile CUDA sources to cubins with NVRTC, with a disk cache; needs neither a GPU nor the CUDA toolkit."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _STANDARD = "c++17"
 
 
 class CompiledKernels(NamedTuple):
-    """Machine code for one architecture, and what the compiler said while it made it."""
+    """Machine code for one architecture, and the compiler's log."""
 
     cubin: bytes
     log: str
 
 
 class KernelResources(NamedTuple):
-    """What one thread or block of a kernel occupies, as the assembler reports it. Shared memory is the static part."""
+    """Resource usage of a kernel per thread or block, as reported by ptxas. Shared memory is the static part."""
 
     kernel: str
     num_registers: int
@@ -43,10 +43,10 @@ class KernelResources(NamedTuple):
 
 
 def compile_kernels(source: str, architecture: str) -> CompiledKernels:
-    """Machine code of ``source`` (a name in :data:`SOURCES`) for ``architecture``, such as ``"sm_87"``, compiled anew.
+    """Compile ``source`` (a name in :data:`SOURCES`) for ``architecture``, such as ``"sm_87"``, bypassing the cache.
 
     Raises :class:`UsageError` for another name, :class:`MissingDependencyError` without cuda-core and NVRTC,
-    :class:`BackendError` with the compiler's log where it refuses.
+    :class:`BackendError` with the compiler's log on failure.
     """
     path = _source_path(source)
     if not re.fullmatch(r"sm_\d{2,3}[af]?", architecture):
@@ -70,11 +70,11 @@ def compile_kernels(source: str, architecture: str) -> CompiledKernels:
 
 
 def load_cubin(source: str, architecture: str, cache_dir: Path | None = None) -> bytes:
-    """Machine code of ``source`` for ``architecture`` out of the cache, compiled first where the cache has none.
+    """Load the machine code of ``source`` for ``architecture`` from the cache, compiling on a miss.
 
-    The key is a hash of every source file, the options and NVRTC's version, so a stale entry is never used. The cache
-    is ``cache_dir`` or, by default, ``mvde/cubin`` in the user's cache folder; if it cannot be written, the code is
-    compiled at every start. Raises as :func:`compile_kernels`.
+    The key is a hash of all source files, the options and NVRTC's version, so stale entries are never used. The cache
+    is ``cache_dir``, by default ``mvde/cubin`` in the user's cache folder; if it is not writable, the code is compiled
+    at every start. Raises as :func:`compile_kernels`.
     """
     folder = default_cache_dir() if cache_dir is None else cache_dir
     path = folder / f"{source}-{architecture}-{_cache_key(source, architecture)}.cubin"
@@ -82,25 +82,25 @@ def load_cubin(source: str, architecture: str, cache_dir: Path | None = None) ->
     if cached is not None:
         return cached
     cubin = compile_kernels(source, architecture).cubin
-    # A read-only home folder costs seconds at every start, not the run.
+    # With a read-only home folder every start compiles for seconds, but the run must not fail.
     with contextlib.suppress(OutputError, OSError), atomic_write(path) as temporary:
         temporary.write_bytes(hashlib.sha256(cubin).digest() + cubin)
     return cubin
 
 
 def default_cache_dir() -> Path:
-    """``mvde/cubin`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` where that is not set."""
+    """``mvde/cubin`` in ``$XDG_CACHE_HOME`` (default: ``~/.cache``)."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "mvde" / "cubin"
 
 
 def kernel_resources(log: str) -> list[KernelResources]:
-    """Resources of every kernel in the compiler's log, in the order of its lines."""
+    """Parse the resource usage of every kernel from the compiler's log, in order."""
     found = []
     for block in re.split(r"ptxas info\s*: Compiling entry function ", log)[1:]:
         name = re.match(r"'([^']+)'", block)
         if name is None:
-            raise BackendError(f"the compiler's log has a form that is not known: {block[:80]!r}")
+            raise BackendError(f"cannot parse the compiler's log: {block[:80]!r}")
         found.append(
             KernelResources(
                 kernel=name.group(1),
@@ -116,15 +116,15 @@ def kernel_resources(log: str) -> list[KernelResources]:
 
 
 def nvrtc_version() -> tuple[int, int]:
-    """Version of NVRTC, such as ``(13, 0)``. Raises :class:`MissingDependencyError` where it is not installed."""
+    """Version of NVRTC, such as ``(13, 0)``. Raises :class:`MissingDependencyError` if it is not installed."""
     try:
         from cuda.bindings import nvrtc
 
         status, major, minor = nvrtc.nvrtcVersion()
-    except (ImportError, RuntimeError) as error:  # the bindings raise RuntimeError where the library is absent
+    except (ImportError, RuntimeError) as error:  # the bindings raise RuntimeError without the library
         raise _missing("nvidia-cuda-nvrtc") from error
     if int(status) != 0:
-        raise BackendError(f"NVRTC does not tell its version: {status}")
+        raise BackendError(f"NVRTC did not report its version: {status}")
     return int(major), int(minor)
 
 
@@ -144,13 +144,13 @@ def _source_path(source: str) -> Path:
 
 
 def _source_dir() -> Path:
-    """Where the sources lie: beside this file in an installed package, in ``cpp/kernels`` of a source tree."""
+    """Folder of the sources: beside this file in an installed package, ``cpp/kernels`` in a source tree."""
     here = Path(__file__).resolve().parent
     candidates = (here / "kernels", here.parents[1] / "cpp" / "kernels")
     for folder in candidates:
         if (folder / "postprocess.cu").is_file():
             return folder
-    raise BackendError(f"the CUDA sources are in none of {', '.join(map(str, candidates))}; install mvde anew")
+    raise BackendError(f"the CUDA sources are in none of {', '.join(map(str, candidates))}; reinstall mvde")
 
 
 def _source_files() -> Sequence[Path]:
@@ -159,7 +159,7 @@ def _source_files() -> Sequence[Path]:
 
 
 def _cache_key(source: str, architecture: str) -> str:
-    _source_path(source)  # refuses a name that is none
+    _source_path(source)  # raises for an unknown name
     digest = hashlib.sha256(f"{source} {architecture} {_STANDARD} {nvrtc_version()}".encode())
     for path in _source_files():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -167,7 +167,7 @@ def _cache_key(source: str, architecture: str) -> str:
 
 
 def _read_cached(path: Path) -> bytes | None:
-    """The cubin behind its own SHA-256; None where there is none or it is damaged."""
+    """The cached cubin, verified by its SHA-256; None if missing or damaged."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""The NVIDIA GPU of this machine as the driver tells it, and why there is none where there is none."""
+"""Detection of this machine's NVIDIA GPU through the driver, with the reason if there is none."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _ATTRIBUTES = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: ``compute_capability`` as in ``"8.9"``, ``driver_cuda`` the newest CUDA that its driver serves.
+    """A GPU: ``compute_capability`` such as ``"8.9"``, ``driver_cuda`` the newest CUDA version its driver supports.
 
-    ``is_integrated`` says that it shares the system's memory (Jetson). ``memory_bytes`` is its memory's size.
+    ``is_integrated`` means that it shares system memory (Jetson). ``memory_bytes`` is the size of its memory.
     """
 
     name: str
@@ -33,17 +33,17 @@ class Gpu:
 
 
 def find_gpu() -> Gpu | None:
-    """The first GPU that this process may use, or ``None``; :func:`why_no_gpu` then says why."""
+    """The first GPU visible to this process, or ``None``; :func:`why_no_gpu` then gives the reason."""
     return _probe()[0]
 
 
 def why_no_gpu() -> str:
-    """Why :func:`find_gpu` finds none: no bindings, no driver, or no device; empty where there is one."""
+    """Reason why :func:`find_gpu` finds none: no bindings, no driver or no device; empty if there is a GPU."""
     return _probe()[1]
 
 
 def require_gpu(purpose: str) -> Gpu:
-    """The GPU. Raises :class:`BackendError` saying what is missing, ``purpose`` being what needs it."""
+    """The GPU. Raises :class:`BackendError` stating what is missing and the ``purpose`` that needs it."""
     gpu, why = _probe()
     if gpu is None:
         raise BackendError(f"{purpose} needs an NVIDIA GPU, but {why}")
@@ -51,7 +51,7 @@ def require_gpu(purpose: str) -> Gpu:
 
 
 def capability(text: str) -> tuple[int, int]:
-    """Compute capability as numbers: (8, 9) for ``"8.9"``."""
+    """Parse a compute capability: (8, 9) for ``"8.9"``."""
     major, _, minor = text.partition(".")
     return int(major), int(minor or 0)
 
@@ -64,7 +64,7 @@ def _probe() -> tuple[Gpu | None, str]:
         return None, str(error)
     try:
         (status,) = driver.cuInit(0)
-    except RuntimeError:  # the bindings' own, where libcuda.so is not there
+    except RuntimeError:  # raised by the bindings if libcuda.so is missing
         return None, "no NVIDIA driver is installed (libcuda.so is not found)"
     if int(status) != 0:
         return None, f"the driver finds no device it can use ({status.name})"
@@ -91,14 +91,14 @@ def _describe(driver: Any, device: Any) -> Gpu:
 
 
 def checked(answer: Any) -> Any:
-    """What a call of ``cuda.bindings`` returned, without its status (a tuple where there are several).
+    """Return the result of a ``cuda.bindings`` call without its status (a tuple if there are several values).
 
-    Raises :class:`BackendError` with the status where the call failed.
+    Raises :class:`BackendError` with the status if the call failed.
     """
     status, *values = answer
     if int(status) != 0:
         raise BackendError(f"CUDA answered {getattr(status, 'name', status)}")
-    return values[0] if len(values) == 1 else tuple(values)  # an empty tuple where a call gives nothing else
+    return values[0] if len(values) == 1 else tuple(values)  # () if there are none
 
 
 def _driver() -> Any:

@@ -1,4 +1,4 @@
-"""Launching the kernels on a GPU, on the caller's stream and device memory; nothing is allocated or awaited here."""
+"""Asynchronous kernel launches on the caller's stream and device memory; no allocation, no synchronisation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mvde.errors import BackendError, MissingDependencyError
 
 
 class DeviceKernels:
-    """The kernels of one source, loaded on a device. Launches come back at once; errors of the device come later.
+    """The kernels of one source, loaded on a device. Launches are asynchronous; device errors are reported later.
 
-    ``device`` is a ``cuda.core.Device`` that was made current. Safe to use from several threads.
+    ``device`` is the current ``cuda.core.Device``. Thread-safe.
     """
 
     def __init__(self, source: str, device: Any, cache_dir: Path | None = None) -> None:
@@ -29,11 +29,11 @@ class DeviceKernels:
         self._handles: dict[str, Any] = {}
 
     def launch(self, plan: LaunchPlan, params: ctypes.Structure, stream: Any) -> None:
-        """Queue one launch on ``stream``, a ``cuda.core.Stream`` or anything whose ``handle`` is a CUstream.
+        """Enqueue one launch on ``stream``, a ``cuda.core.Stream`` or any object whose ``handle`` is a CUstream.
 
-        The structure is copied before this returns. Raises :class:`BackendError` where the driver refuses.
+        The structure is copied before this returns. Raises :class:`BackendError` if the launch fails.
         """
-        # The driver wants an array with the address of each argument; the kernels take one structure.
+        # The driver expects an array of argument addresses; the kernels take a single structure.
         arguments = (ctypes.c_void_p * 1)(ctypes.addressof(params))
         threads = (plan.block_threads, 1, 1)
         (status,) = self._driver.cuLaunchKernel(
@@ -56,24 +56,24 @@ class DeviceKernels:
 
 
 class PostprocessKernels(DeviceKernels):
-    """Depth and patch statistics on a device."""
+    """Kernels for depth and patch statistics."""
 
     def __init__(self, device: Any, cache_dir: Path | None = None) -> None:
         super().__init__("postprocess", device, cache_dir)
 
     def enqueue(self, params: PostprocessParams, raw_dtype: str, stream: Any) -> None:
-        """Queue the depth and the statistics that ``params`` ask for; raises as :meth:`DeviceKernels.launch`."""
+        """Enqueue the computation of depth and statistics; raises as :meth:`DeviceKernels.launch`."""
         self.launch(plan_postprocess(params, raw_dtype), params, stream)
 
 
 class PreprocessKernels(DeviceKernels):
-    """Camera frames to model input on a device."""
+    """Kernels that resize camera frames to model input."""
 
     def __init__(self, device: Any, cache_dir: Path | None = None) -> None:
         super().__init__("preprocess", device, cache_dir)
 
     def enqueue(self, params: PreprocessParams, stream: Any) -> None:
-        """Queue the resizing of one frame; raises as :meth:`DeviceKernels.launch`."""
+        """Enqueue the resizing of one frame; raises as :meth:`DeviceKernels.launch`."""
         self.launch(plan_preprocess(params), params, stream)
 
 

@@ -1,4 +1,4 @@
-"""Memory, streams and graphs of the GPU, through cuda-core and cuda-bindings; neither torch nor pycuda is needed."""
+"""GPU memory, streams and graphs through cuda-core and cuda-bindings, without torch or pycuda."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class DeviceBuffer:
-    """Device memory; ``owner`` (a ``cuda.core.Buffer``) frees it with :meth:`close` or when it is forgotten."""
+    """Device memory; ``owner`` (a ``cuda.core.Buffer``) frees it in :meth:`close` or when garbage-collected."""
 
     address: int
     size_bytes: int
@@ -32,7 +32,7 @@ class DeviceBuffer:
 
 @dataclass
 class PinnedArray:
-    """Page-locked memory of the host as an array, which the GPU copies from and to without the driver's staging."""
+    """Page-locked host memory as an array, for GPU copies without the driver's staging buffer."""
 
     array: NDArray[Any]
     owner: Any
@@ -43,7 +43,7 @@ class PinnedArray:
 
 
 class CapturedGraph:
-    """A sequence of device work that is launched as one; it runs with the addresses that it was captured with."""
+    """A captured CUDA graph; its memory addresses are fixed at capture."""
 
     def __init__(self, driver: Any, graph: Any) -> None:
         self._driver = driver
@@ -51,7 +51,7 @@ class CapturedGraph:
         self._executable = checked(driver.cuGraphInstantiate(graph, 0))
 
     def launch(self, stream: Any) -> None:
-        """Queue the work on ``stream``. Raises :class:`BackendError` where the driver refuses."""
+        """Enqueue the graph on ``stream``. Raises :class:`BackendError` if the launch fails."""
         checked(self._driver.cuGraphLaunch(self._executable, stream.handle))
 
     def close(self) -> None:
@@ -61,10 +61,10 @@ class CapturedGraph:
 
 
 class CudaDevice:
-    """The first GPU. All methods but :meth:`synchronize` queue work and come back; call :meth:`use` in a new thread."""
+    """The first GPU. All methods but :meth:`synchronize` are asynchronous; call :meth:`use` in each new thread."""
 
     def __init__(self) -> None:
-        """Raise :class:`BackendError` without a GPU, :class:`MissingDependencyError` without cuda-core."""
+        """Make the GPU current. Raises :class:`BackendError` without one, MissingDependencyError without cuda-core."""
         require_gpu("running an engine on TensorRT")
         try:
             import cuda.core
@@ -77,86 +77,86 @@ class CudaDevice:
         self.core_device.set_current()
 
     def use(self) -> None:
-        """Make the device the calling thread's."""
+        """Make the device current in the calling thread."""
         self.core_device.set_current()
 
     def create_stream(self) -> Any:
-        """A new stream that does not wait for the default stream."""
+        """Create a stream that does not synchronise with the default stream."""
         return self.core_device.create_stream()
 
     def stream_of(self, caller: Any) -> Any:
-        """The caller's stream: a handle (int), a ``cuda.core.Stream``, or anything with ``__cuda_stream__``."""
+        """Wrap a stream: a handle (int), a ``cuda.core.Stream``, or an object with ``__cuda_stream__``."""
         if isinstance(caller, int):
             return self._core.Stream.from_handle(caller)
         if hasattr(caller, "handle"):
             return caller
         if hasattr(caller, "__cuda_stream__"):
             return self.core_device.create_stream(caller)
-        if hasattr(caller, "cuda_stream"):  # torch.cuda.Stream before it had the protocol
+        if hasattr(caller, "cuda_stream"):  # torch.cuda.Stream of versions without the protocol
             return self._core.Stream.from_handle(int(caller.cuda_stream))
         raise UsageError(f"stream is a {type(caller).__name__}; give a handle (int) or an object with __cuda_stream__")
 
     def allocate(self, size_bytes: int, stream: Any) -> DeviceBuffer:
-        """Device memory, usable by work that ``stream`` has after this."""
+        """Allocate device memory in stream order: usable by work enqueued on ``stream`` afterwards."""
         buffer = self.core_device.allocate(size_bytes, stream=stream)
         return DeviceBuffer(int(buffer.handle), size_bytes, buffer)
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> PinnedArray:
-        """A page-locked array."""
+        """Allocate a page-locked host array."""
         size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         buffer = self._core.LegacyPinnedMemoryResource().allocate(size_bytes)
         content = (ctypes.c_uint8 * size_bytes).from_address(int(buffer.handle))
         return PinnedArray(np.frombuffer(memoryview(content), np.dtype(dtype)).reshape(shape), buffer)
 
     def upload(self, target_address: int, source: NDArray[Any], stream: Any) -> None:
-        """Queue a copy of a pinned array to the device."""
+        """Enqueue a copy of a pinned array to the device."""
         checked(self._driver.cuMemcpyHtoDAsync(target_address, source.ctypes.data, source.nbytes, stream.handle))
 
     def download(self, target: NDArray[Any], source_address: int, stream: Any) -> None:
-        """Queue a copy from the device to a pinned array."""
+        """Enqueue a copy from the device to a pinned array."""
         checked(self._driver.cuMemcpyDtoHAsync(target.ctypes.data, source_address, target.nbytes, stream.handle))
 
     def copy(self, target_address: int, source_address: int, size_bytes: int, stream: Any) -> None:
-        """Queue a copy within the device."""
+        """Enqueue a copy within device memory."""
         checked(self._driver.cuMemcpyDtoDAsync(target_address, source_address, size_bytes, stream.handle))
 
     def synchronize(self, stream: Any) -> None:
-        """Wait until the stream's work is done. Raises :class:`BackendError` for an error of that work."""
+        """Wait for all work on the stream. Raises :class:`BackendError` if it failed."""
         checked(self._driver.cuStreamSynchronize(stream.handle))
 
     def record(self, stream: Any) -> Any:
-        """An event after the work that ``stream`` has now."""
+        """Record an event after the work enqueued on ``stream`` so far."""
         return stream.record()
 
     def wait(self, stream: Any, event: Any) -> None:
-        """Make what ``stream`` is given from now on wait for the event."""
+        """Make later work on ``stream`` wait for the event."""
         stream.wait(event)
 
     def time_mark(self, stream: Any) -> Any:
-        """An event after the work that ``stream`` has now, which knows when it came; see :meth:`elapsed_ms`."""
+        """Record a timing event after the work enqueued on ``stream`` so far; see :meth:`elapsed_ms`."""
         return stream.record(options=self._core.EventOptions(timing_enabled=True))
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        """Milliseconds of the device between two marks, once the work before both is done."""
+        """Device time between two timing events in milliseconds; both must have completed."""
         return float(end - start)
 
     def free_bytes(self) -> int:
-        """Device memory that nobody has now."""
+        """Free device memory in bytes."""
         free, _ = checked(self._driver.cuMemGetInfo())
         return int(free)
 
     def capture(self, stream: Any, work: Callable[[], None]) -> CapturedGraph:
-        """A graph of what ``work`` queues on ``stream``; nothing of it runs now.
+        """Capture what ``work`` enqueues on ``stream`` into a graph, without running it.
 
-        Raises :class:`BackendError` where something in it cannot be captured; the stream is usable again then.
+        Raises :class:`BackendError` if something cannot be captured; the stream remains usable.
         """
-        # Thread-local: other threads (a camera driver's, say) may allocate while this one captures.
+        # Thread-local mode: other threads (a camera driver, say) may allocate during the capture.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         checked(self._driver.cuStreamBeginCapture(stream.handle, mode))
         try:
             work()
         except BaseException:
-            with contextlib.suppress(BackendError):  # what made it fail is the error to report
+            with contextlib.suppress(BackendError):  # report the original error
                 checked(self._driver.cuStreamEndCapture(stream.handle))
             raise
         return CapturedGraph(self._driver, checked(self._driver.cuStreamEndCapture(stream.handle)))

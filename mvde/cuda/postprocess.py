@@ -1,6 +1,6 @@
-"""Depth and patch statistics on an NVIDIA GPU: the arguments and the launch of ``cpp/kernels/postprocess.cu``.
+"""Depth and patch statistics on an NVIDIA GPU: arguments and launch plan of ``cpp/kernels/postprocess.cu``.
 
-The kernel's structures are mirrored with ctypes; ``tests/cuda`` holds both sides against each other.
+The kernel's structures are mirrored with ctypes; ``tests/kernels`` compares both sides.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK = (32, 128)
 _MARGIN = 4
 _LARGEST_GRID_YZ = 65535
 
-# dtype of the raw values → (suffix of the kernels' names, bytes)
+# dtype of the raw values → (suffix of the kernel names, bytes per value)
 RAW_DTYPES = {"float32": ("f32", 4), "float16": ("f16", 2), "bfloat16": ("bf16", 2)}
 
 
@@ -36,14 +36,14 @@ class Conversion(Enum):
 
 
 class DepthRange(Enum):
-    """What becomes of a finite, positive depth outside the bounds: it is invalid, or moved to the nearest bound."""
+    """Treatment of finite, positive depth outside the bounds: mark it invalid, or clamp it."""
 
     REJECT = 0
     CLAMP = 1
 
 
 class DepthFormat(Enum):
-    """Encodings of depth of ROS REP 118: float32 metres, or uint16 millimetres with 0 for invalid."""
+    """Depth encodings of ROS REP 118: float32 metres, or uint16 millimetres with 0 for invalid."""
 
     METRES = 1
     MILLIMETRES = 2
@@ -88,7 +88,7 @@ class DeviceMap(NamedTuple):
 
 
 class LaunchPlan(NamedTuple):
-    """Which kernel to launch, and how: blocks along x, y, z; threads per block; bytes of dynamic shared memory."""
+    """Kernel and launch configuration: blocks along x, y, z; threads per block; dynamic shared memory in bytes."""
 
     kernel: str
     grid: tuple[int, int, int]
@@ -98,7 +98,7 @@ class LaunchPlan(NamedTuple):
 
 @dataclass(frozen=True)
 class PostprocessOptions:
-    """How raw values become depth; bounds in metres are inclusive. Field by field as ``mvde_postprocess_options``."""
+    """Conversion of raw values to depth; bounds in metres are inclusive. Mirrors ``mvde_postprocess_options``."""
 
     conversion: Conversion = Conversion.LINEAR
     scale: float = 1.0
@@ -135,15 +135,15 @@ def postprocess_params(
     patch_size: int = 1,
     stats: Sequence[str] = DEFAULT_STATS,
 ) -> PostprocessParams:
-    """The kernel's arguments for maps of ``shape`` (B, H, W); without ``depth`` or ``stats_address``, that is not made.
+    """Build the kernel's arguments for maps of ``shape`` (B, H, W); ``depth`` and ``stats_address`` select the outputs.
 
-    ``stats_address`` points to B x N x len(stats) floats. Raises :class:`UsageError` where nothing is asked for or an
-    argument is out of range, :class:`ResolutionError` where patches do not tile the map.
+    ``stats_address`` points to B x N x len(stats) floats. Raises :class:`UsageError` if no output is selected or an
+    argument is out of range, :class:`ResolutionError` if patches do not tile the map.
     """
     batch, height, width = shape
     _check_shape(batch, height, width)
     if depth is None and stats_address is None:
-        raise UsageError("neither depth nor statistics were asked for; give depth, stats_address or both")
+        raise UsageError("neither depth nor statistics were requested; give depth, stats_address or both")
     params = PostprocessParams(batch=batch, height=height, width=width, patch=patch_size)
     params.raw, params.raw_batch_stride, params.raw_row_stride = _dense(raw, height, width)
     if depth is not None:
@@ -158,9 +158,9 @@ def postprocess_params(
 
 
 def plan_postprocess(params: PostprocessParams, raw_dtype: str) -> LaunchPlan:
-    """The launch that ``params`` needs for raw values of ``raw_dtype``: float32, float16 or bfloat16.
+    """Plan the launch for ``params`` and raw values of ``raw_dtype``: float32, float16 or bfloat16.
 
-    The same as ``plan_postprocess`` and ``plan_convert_depth`` of ``postprocess_params.h``.
+    Mirrors ``plan_postprocess`` and ``plan_convert_depth`` of ``postprocess_params.h``.
     """
     if raw_dtype not in RAW_DTYPES:
         raise UsageError(f"raw values of {raw_dtype!r} are not supported; they are one of {', '.join(RAW_DTYPES)}")
@@ -192,7 +192,7 @@ def _check_shape(batch: int, height: int, width: int) -> None:
 
 
 def _dense(target: DeviceMap, height: int, width: int) -> tuple[int, int, int]:
-    """Address and strides with the zeros filled in; rows and images must not overlap."""
+    """Address and strides with defaults filled in; rows and images must not overlap."""
     row_stride = target.row_stride or width
     batch_stride = target.batch_stride or height * row_stride
     if row_stride < width or batch_stride < (height - 1) * row_stride + width:

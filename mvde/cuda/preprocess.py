@@ -1,4 +1,4 @@
-"""Camera frame to model input on an NVIDIA GPU: the arguments and the launch of ``cpp/kernels/preprocess.cu``."""
+"""Camera frame to model input on an NVIDIA GPU: arguments and launch plan of ``cpp/kernels/preprocess.cu``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvde.errors import ImageError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_WEIGHT_BITS = 22  # of Pillow's fixed-point weights
+_WEIGHT_BITS = 22  # fractional bits of Pillow's fixed-point weights
 _YUV_BITS = 20
 _TILE = (16, 32)
 _BLOCK_THREADS = 256
@@ -33,7 +33,7 @@ class PixelFormat(Enum):
 
 
 class YuvStandard(Enum):
-    """How YCbCr becomes RGB: ITU-R BT.601 or BT.709; luma from 16 to 235 (limited) or 0 to 255 (full)."""
+    """YCbCr to RGB conversion: ITU-R BT.601 or BT.709; luma from 16 to 235 (limited) or 0 to 255 (full)."""
 
     BT601_LIMITED = "bt601-limited"
     BT601_FULL = "bt601-full"
@@ -45,24 +45,43 @@ class BoxLike(Protocol):
     """A rectangle in pixels, such as ``mvde.runtime.placement.Box``."""
 
     @property
-    def top(self) -> int: ...
+    def top(self) -> int:
+        """First row."""
+        ...
+
     @property
-    def left(self) -> int: ...
+    def left(self) -> int:
+        """First column."""
+        ...
+
     @property
-    def size(self) -> tuple[int, int]: ...
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        ...
 
 
 class PlacementLike(Protocol):
-    """Where a frame goes in the model's input, as ``mvde.runtime.placement.place`` gives it; sizes are (H, W)."""
+    """Placement of a frame in the model's input, as from ``mvde.runtime.placement.place``; sizes are (H, W)."""
 
     @property
-    def source_size(self) -> tuple[int, int]: ...
+    def source_size(self) -> tuple[int, int]:
+        """Size of the frame."""
+        ...
+
     @property
-    def source_box(self) -> BoxLike: ...
+    def source_box(self) -> BoxLike:
+        """Part of the frame to resize."""
+        ...
+
     @property
-    def target_size(self) -> tuple[int, int]: ...
+    def target_size(self) -> tuple[int, int]:
+        """Size of the model's input."""
+        ...
+
     @property
-    def target_box(self) -> BoxLike: ...
+    def target_box(self) -> BoxLike:
+        """Part of the model's input to fill."""
+        ...
 
 
 class _Taps(ctypes.Structure):
@@ -118,9 +137,9 @@ class DeviceFrame(NamedTuple):
 
 
 class ResizeTable(NamedTuple):
-    """Of one axis: what each target pixel sums. All int32; ``weights`` (target, most) have 22 binary digits.
+    """Resampling weights of one axis, all int32; ``weights`` (target, most) have 22 fractional bits.
 
-    They depend on the sizes alone, so a caller uploads them once, one after the other as :meth:`packed` has them.
+    They depend only on the sizes, so a caller uploads them once, in the layout of :meth:`packed`.
     """
 
     firsts: NDArray[np.int32]
@@ -128,14 +147,14 @@ class ResizeTable(NamedTuple):
     weights: NDArray[np.int32]
 
     def packed(self) -> NDArray[np.int32]:
-        """All three in one array, as the kernel finds them from one address."""
+        """Concatenate all three into the layout that the kernel expects."""
         return np.concatenate([self.firsts, self.counts, self.weights.reshape(-1)])
 
 
 def resize_table(source_size: int, target_size: int) -> ResizeTable:
-    """Bilinear weights from ``source_size`` to ``target_size`` pixels, anti-aliased where it shrinks.
+    """Compute bilinear weights from ``source_size`` to ``target_size`` pixels, anti-aliased when downscaling.
 
-    The arithmetic of Pillow's ``Image.resize(..., BILINEAR)`` (its ``precompute_coeffs``), to the last bit.
+    Bit-identical to Pillow's ``Image.resize(..., BILINEAR)`` (its ``precompute_coeffs``).
     """
     if source_size < 1 or target_size < 1:
         raise UsageError(f"a side of {source_size} pixels cannot be resized to {target_size}; both must be positive")
@@ -148,13 +167,13 @@ def resize_table(source_size: int, target_size: int) -> ResizeTable:
     positions = np.arange(most)[None, :]
     distances = (positions + firsts[:, None] - centres[:, None] + 0.5) * (1.0 / support)
     weights = np.where(positions < (ends - firsts)[:, None], np.maximum(1.0 - np.abs(distances), 0.0), 0.0)
-    weights /= np.cumsum(weights, axis=1)[:, -1:]  # a running sum: the order of Pillow's additions
+    weights /= np.cumsum(weights, axis=1)[:, -1:]  # sequential sum, in Pillow's order
     fixed = (0.5 + weights * (1 << _WEIGHT_BITS)).astype(np.int32)
     return ResizeTable(firsts.astype(np.int32), (ends - firsts).astype(np.int32), fixed)
 
 
 def resize_tables(placement: PlacementLike) -> tuple[ResizeTable, ResizeTable]:
-    """Tables (columns, rows) for a placement."""
+    """Compute the tables (columns, rows) of a placement."""
     (source_height, source_width), (height, width) = placement.source_box.size, placement.target_box.size
     return resize_table(source_width, width), resize_table(source_height, height)
 
@@ -170,10 +189,10 @@ def preprocess_params(
     yuv: YuvStandard = YuvStandard.BT601_LIMITED,
     fill: tuple[int, int, int] = (128, 128, 128),
 ) -> PreprocessParams:
-    """The kernel's arguments; the two tables lie packed in device memory, the target is (H, W, 3) uint8, RGB.
+    """Build the kernel's arguments; tables are packed in device memory, the target is (H, W, 3) uint8, RGB.
 
-    Raises :class:`UsageError` for an address of 0 or a pitch that is too short, :class:`ImageError` for NV12 or YUYV of
-    odd sides.
+    Raises :class:`UsageError` for an address of 0 or a pitch that is too small, :class:`ImageError` for NV12 or YUYV
+    with odd sides.
     """
     _check_frame(frame, placement)
     height, width = placement.target_size
@@ -205,16 +224,16 @@ def preprocess_params(
 
 
 def plan_preprocess(params: PreprocessParams) -> LaunchPlan:
-    """The launch that ``params`` needs: one block per 16 x 32 pixels of the target."""
+    """Plan the launch for ``params``: one block per 16 x 32 pixels of the target."""
     grid = (-(-params.width // _TILE[1]), -(-params.height // _TILE[0]), 1)
     return LaunchPlan("mvde_preprocess", grid, _BLOCK_THREADS, _SHARED_BYTES)
 
 
 def yuv_matrix(standard: YuvStandard) -> _YuvMatrix:
-    """Coefficients of the standard with 20 binary digits.
+    """Fixed-point coefficients of the standard with 20 fractional bits.
 
-    Those of BT.601 with limited range are libmvde's (``frame.cpp``), which are rounded to three decimals,
-    so that a frame gives the same bytes on both; the others follow from the weights of red and blue.
+    Those of limited-range BT.601 are libmvde's (``frame.cpp``), rounded to three decimals, for bit-identical results;
+    the others are derived from the weights of red and blue.
     """
     if standard is YuvStandard.BT601_LIMITED:
         return _YuvMatrix(16, 1220542, 1673527, -409993, -852492, 2116026)
@@ -234,7 +253,7 @@ def yuv_matrix(standard: YuvStandard) -> _YuvMatrix:
 
 
 def _taps(address: int, source_size: int, target_size: int) -> _Taps:
-    """Where a packed table's parts lie."""
+    """Addresses of a packed table's parts."""
     most = math.ceil(max(source_size / target_size, 1.0)) * 2 + 1
     return _Taps(address, address + 4 * target_size, address + 8 * target_size, most)
 

@@ -1,1 +1,1 @@
-"""Engines: one module per backend with the same verbs, the engine-id grammar, and the store in ``engines/``."""
+"""Inference engines: the backends, the engine-id grammar and the engine store in ``engines/``."""

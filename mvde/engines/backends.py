@@ -1,8 +1,8 @@
-"""The backends that there are, in order of preference: a backend is one object in a module and one line here.
+"""Backend registry, in order of preference. A backend is one object in a module and one line here.
 
-A GPU comes before the CPU. On a CPU OpenVINO comes first: `pip install mvde` brings it, it alone computes in bf16, and
-in fp32 it was faster, too (`mvde bench`, nano at 192, 448 and 896 on two AMX cores: 1.1, 1.4 and 2.2 times as fast as
-ONNX Runtime).
+GPU backends come before CPU backends. On a CPU OpenVINO comes first: it is a dependency of `pip install mvde`, the only
+one that computes in bf16, and faster in fp32 (`mvde bench`, nano at 192, 448 and 896 on two AMX cores: 1.1, 1.4 and 2.2
+times as fast as ONNX Runtime).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ BACKENDS = {
     "openvino": "mvde.engines.openvino.backend:OPENVINO",
     "onnxruntime": "mvde.engines.onnxruntime.backend:ONNXRUNTIME",
 }
-"""Name → module and object; the module is imported when the backend is asked for the first time."""
+"""Name → module and object; the module is imported on first use."""
 
 
 def backend_names() -> tuple[str, ...]:
-    """Names of all backends, the preferred one first."""
+    """Names of all backends in order of preference."""
     return tuple(BACKENDS)
 
 
 def backend(name: str) -> Backend:
-    """The backend of that name. Raises :class:`UsageError` listing the names there are."""
+    """Return the backend called ``name``. Raises :class:`UsageError` listing the known names."""
     if name not in BACKENDS:
         raise UsageError(f"there is no backend {name!r}; expected one of {', '.join(sorted(BACKENDS))}")
     module, _, attribute = BACKENDS[name].partition(":")

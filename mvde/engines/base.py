@@ -1,7 +1,7 @@
-"""The protocols of engines and backends, what an engine says of itself, and the grammar of ids ``[backend:]precision``.
+"""Engine and backend protocols, engine information, and the engine-id grammar ``[backend:]precision``.
 
-A backend is one object that answers every question of :class:`Backend`, with an empty answer where it has nothing to
-say. The runtime asks an engine for :class:`DeviceEngine` or :class:`StatsEngine`, never for a class of one backend.
+A backend is one object that implements every method of :class:`Backend`, returning an empty value where it does not
+apply. The runtime checks for :class:`DeviceEngine` or :class:`StatsEngine`, never for a backend's own class.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from mvde.records import CudaRecord, DeviceRecord, EngineRecord, LoweringRecord
 
 OnProgress = Callable[[str, int, int], None]
-"""Told what a build is at: the phase's name, the steps of it that are done, and how many it has."""
+"""Build progress callback: (phase name, steps done, total steps)."""
 
 
 @dataclass(frozen=True)
 class EngineId:
-    """A backend (``None``: the best one on this machine) and the precision of the graph it executes."""
+    """A backend (``None``: the best on this machine) and the precision of the graph it executes."""
 
     backend: str | None
     precision: Precision
 
     @classmethod
     def parse(cls, text: str) -> EngineId:
-        """Engine id from ``"fp16"`` or ``"openvino:bf16"``. Raises :class:`EngineIdError` stating the grammar."""
+        """Parse ``"fp16"`` or ``"openvino:bf16"``. Raises :class:`EngineIdError` stating the grammar."""
         backend, colon, precision = text.strip().lower().rpartition(":")
         if precision not in list(Precision) or (colon and backend not in backend_names()):
             grammar = (
@@ -52,7 +52,7 @@ class EngineId:
 
     @classmethod
     def matches_grammar(cls, text: str) -> bool:
-        """Whether ``text`` is an engine id (and not, say, a path)."""
+        """Whether ``text`` is an engine id (rather than, say, a path)."""
         try:
             cls.parse(text)
         except EngineIdError:
@@ -65,10 +65,11 @@ class EngineId:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What runs: ``precision`` is the graph's, ``executed_precision`` what the backend says it computes in.
+    """Description of a loaded engine.
 
-    ``resolution`` is (height, width) in pixels, ``batch`` the number of images per call, ``device`` the hardware.
-    ``rewrites`` is what mvde put in the place of the library's own (``"attention"``, ``"linear_layers"``).
+    ``precision`` is the graph's, ``executed_precision`` the one the backend reports computing in. ``resolution`` is
+    (height, width) in pixels, ``batch`` the number of images per call, ``device`` the hardware. ``rewrites`` lists the
+    library's operators that mvde replaced (``"attention"``, ``"linear_layers"``).
     """
 
     id: str
@@ -86,9 +87,9 @@ class EngineInfo:
     def of(
         cls, manifest: EngineManifest, *, device: str, library_version: str, options: Mapping[str, Any] | None = None
     ) -> EngineInfo:
-        """What an engine's manifest says, on the device and with the library version that are here.
+        """Build from an engine's manifest, for this device and the installed library version.
 
-        ``options`` are told besides those in the manifest.
+        ``options`` are added to those in the manifest.
         """
         record = manifest.engine
         return cls(
@@ -106,91 +107,91 @@ class EngineInfo:
 
     @property
     def main_precision(self) -> Precision | None:
-        """The precision that most products compute in; ``None`` for one that mvde has no name for."""
+        """Precision of most matrix products; ``None`` if mvde has no name for it."""
         first = self.executed_precision.split("+")[0]
         return next((precision for precision in Precision if precision == first), None)
 
 
 class Engine(Protocol):
-    """A compiled model. ``infer`` may be called from several threads at once; ``close`` when none is left inside."""
+    """A compiled model. ``infer`` is thread-safe; call ``close`` only when no call is in progress."""
 
     @property
     def info(self) -> EngineInfo:
-        """What runs, and on what."""
+        """Backend, precision, device and shape of the engine."""
         ...
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Depth (B, H, W), float32, metres for a metric model, of RGB images (B, H, W, 3), uint8, 0 to 255.
+        """Infer depth (B, H, W), float32 (metres for a metric model), from RGB images (B, H, W, 3), uint8, 0 to 255.
 
-        B, H and W are those of :attr:`info`. The result belongs to the caller. Raises :class:`UsageError` for another
-        shape or dtype, :class:`BackendError` where the library fails.
+        B, H and W are those of :attr:`info`. The caller owns the result. Raises :class:`UsageError` for another shape
+        or dtype, :class:`BackendError` if the library fails.
         """
         ...
 
     def layers(self) -> str:
-        """What the library says of the layers as it fused them, JSON; empty where it says nothing."""
+        """The library's report on the fused layers, as JSON; empty if it has none."""
         ...
 
     def close(self) -> None:
-        """Free the library's memory. Safe to call twice; ``infer`` afterwards raises UsageError."""
+        """Free the engine's memory. Idempotent; ``infer`` afterwards raises UsageError."""
         ...
 
 
 @runtime_checkable
 class DeviceEngine(Engine, Protocol):
-    """An engine on a device of its own (a GPU): it takes what is in the device's memory and leaves results there."""
+    """An engine on a GPU that reads inputs from and leaves results in device memory."""
 
     @property
     def device(self) -> CudaDevice:
-        """The GPU that the engine is on."""
+        """The GPU that the engine runs on."""
         ...
 
     def stream_of(self, caller: Any = None) -> Any:
-        """The caller's stream as one of the device; the engine's own where there is none."""
+        """Wrap the caller's stream; defaults to the engine's own stream."""
         ...
 
     def enqueue(self, images: DeviceView, on: Any) -> tuple[DeviceArray, DeviceArray | None]:
-        """Depth (B, H, W) and, where the engine has statistics, (B, N, S), in device memory of the caller's own.
+        """Enqueue inference; return depth (B, H, W) and, if available, statistics (B, N, S) in device memory.
 
-        Both are complete on the stream ``on``, which :meth:`stream_of` gave; nothing is awaited. ``images`` are
-        (B, H, W, 3), uint8, RGB, dense. Raises :class:`UsageError` for other images.
+        Asynchronous: results are complete in the order of the stream ``on``, from :meth:`stream_of`. The caller owns
+        them. ``images`` are (B, H, W, 3), uint8, RGB, dense. Raises :class:`UsageError` for other images.
         """
         ...
 
     def device_times_ms(self, images: NDArray[np.uint8], count: int) -> list[float]:
-        """Milliseconds of each of ``count`` runs on the device alone, in order, after the last one has finished.
+        """Device time in milliseconds of each of ``count`` runs, in order.
 
-        Each is the time between two CUDA events recorded on the engine's own stream, around the network and without the
-        copies from and to the host; the stream is synchronised before the events are read.
+        Measured between CUDA events on the engine's own stream, around the network and without host copies; the stream
+        is synchronised before the events are read.
         """
         ...
 
     def device_memory_bytes(self) -> int:
-        """Bytes of device memory that the engine holds now: weights, activations and its own buffers."""
+        """Device memory held by the engine in bytes: weights, activations and buffers."""
         ...
 
 
 @runtime_checkable
 class StatsEngine(Engine, Protocol):
-    """An engine that can compute the patch statistics beside the depth, where the depth lies."""
+    """An engine that can compute patch statistics on the device together with the depth."""
 
     @property
     def has_stats(self) -> bool:
-        """Whether it does so here; without, the two methods below must not be called."""
+        """Whether statistics are available here; otherwise the two methods below must not be called."""
         ...
 
     def infer_with_stats(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Depth (B, H, W) and its statistics (B, N, S), both float32; images as in :meth:`Engine.infer`."""
+        """Infer depth (B, H, W) and statistics (B, N, S), both float32; images as in :meth:`Engine.infer`."""
         ...
 
     def patch_stats(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The statistics (B, N, S), float32, alone."""
+        """Infer the statistics (B, N, S), float32, only."""
         ...
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file, the files of external data that it names, and what it promises, if its dtypes were lowered."""
+    """An ONNX file, its external data files, and its lowering record if its dtypes were lowered."""
 
     path: Path
     companions: tuple[Path, ...] = ()
@@ -199,14 +200,13 @@ class Graph:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a user may choose for an engine; ``None`` leaves the choice to the backend.
+    """User options of an engine build; ``None`` leaves the choice to the backend.
 
-    ``rest`` is what the nodes that an int8 or fp8 engine does not quantise compute in (see :meth:`Backend.rests`), and
-    ``settings`` are those of the backend alone, as ``--set NAME=VALUE`` gives them (see :meth:`Backend.settings`).
-    ``tune_s`` is how many seconds to spend on measuring which of the library's settings are fastest here, and
-    ``library`` are such settings in the library's own words. ``without_device`` builds for another machine's GPU and
-    leaves the engine unproved; ``num_builds`` are built and must agree before one is kept; ``accept_known_bad`` builds
-    where the list of known errors says not to.
+    ``rest`` is the precision of nodes that an int8 or fp8 engine does not quantise (see :meth:`Backend.rests`);
+    ``settings`` are backend-specific, from ``--set NAME=VALUE`` (see :meth:`Backend.settings`). ``tune_s`` is the time
+    budget in seconds for tuning the library's settings, and ``library`` are such settings under the library's names.
+    ``without_device`` builds for another machine's GPU and leaves the engine unproved; ``num_builds`` engines are built
+    and must agree before one is kept; ``accept_known_bad`` overrides the list of known errors.
     """
 
     num_threads: int | None = None
@@ -226,9 +226,9 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a backend wrote: the file names (the engine itself first) and how it was made.
+    """Result of a compilation: the file names (engine first) and how it was made.
 
-    ``rewrites`` and ``cuda`` go into the manifest as they are; ``uses_cpu`` says that the engine depends on this CPU's
+    ``rewrites`` and ``cuda`` are copied into the manifest; ``uses_cpu`` means that the engine depends on this CPU's
     features.
     """
 
@@ -243,36 +243,36 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Support:
-    """Whether an engine id would work on this machine, what it would compute in, and the reason if it would not."""
+    """Whether an engine id works on this machine; ``note`` says what it computes in, or why it does not work."""
 
     works: bool
     note: str
 
 
 class Backend(Protocol):
-    """An inference library, as an object that builds engines and loads them.
+    """An inference library that builds and loads engines.
 
-    Where its library is not installed, methods that need it raise :class:`MissingDependencyError`.
+    Methods that need the library raise :class:`MissingDependencyError` if it is not installed.
     """
 
     @property
     def name(self) -> str:
-        """The name in engine ids."""
+        """Name used in engine ids."""
         ...
 
     @property
     def preferred_precisions(self) -> tuple[Precision, ...]:
-        """What to build where no engine is named, the first that works here; empty where that is another's to serve."""
+        """Precisions to try, in order, if the user names no engine; may be empty."""
         ...
 
     @property
     def lowered_precisions(self) -> tuple[Precision, ...]:
-        """Precisions for which it takes the graph in that precision; it lowers the fp32 graph to others itself."""
+        """Precisions that need an already lowered graph; for others the library lowers the fp32 graph."""
         ...
 
     @property
     def proves_per_device(self) -> bool:
-        """Whether a measured parity holds for one kind of device alone, so that the reference goes with the engine."""
+        """Whether parity is valid for one device model only, so that the reference is stored with the engine."""
         ...
 
     def library_version(self) -> str:
@@ -280,49 +280,49 @@ class Backend(Protocol):
         ...
 
     def support(self, precision: Precision) -> Support:
-        """Whether an engine in that precision would work on this machine."""
+        """Whether an engine in ``precision`` works on this machine."""
         ...
 
     def rests(self, precision: Precision) -> tuple[Precision, ...]:
-        """What the nodes that an engine does not quantise may compute in, the default first; empty for floats."""
+        """Precisions for the nodes that are not quantised, default first; empty for float engines."""
         ...
 
     def graph_rest(self, rest: Precision) -> Precision:
-        """What of that rest has to be written into the graph; fp32 where the library lowers it itself."""
+        """Precision to write into the graph for ``rest``; fp32 if the library lowers it itself."""
         ...
 
     def settings(self) -> tuple[Setting, ...]:
-        """What ``--set`` takes; answered without the library and without NumPy."""
+        """Settings accepted by ``--set``; must not import the library or NumPy."""
         ...
 
     def tuning_settings(self, precision: Precision, options: BuildOptions) -> list[dict[str, Any]]:
-        """Settings of the library that are worth measuring on this machine, each alone.
+        """Library settings to measure on this machine, one at a time.
 
-        Raises :class:`UsageError` where engines are not tuned by mvde.
+        Raises :class:`UsageError` if mvde does not tune this backend.
         """
         ...
 
     def check_source(self, manifest: Manifest, precision: Precision, options: BuildOptions, folder: Path) -> list[str]:
-        """Warnings about a build into ``folder`` that is about to start.
+        """Check a build into ``folder`` before it starts; return warnings.
 
-        Raises :class:`UsageError` for options that do not go with the backend, and whatever else is known to stop the
-        build before minutes are spent.
+        Raises :class:`UsageError` for options that the backend does not support, and any other error that would make
+        the build fail minutes later.
         """
         ...
 
     def content_key(self, manifest: Manifest, precision: Precision, options: BuildOptions) -> str:
-        """A key of what decides the engine's content, so that several lie side by side; empty where one is enough."""
+        """Key of the engine's content, so that several variants can coexist; empty if there is only one."""
         ...
 
     def compile(self, graph: Graph, folder: Path, precision: Precision, options: BuildOptions) -> Compiled:
-        """What was written to ``folder``.
+        """Compile ``graph`` into ``folder``.
 
-        Raises :class:`BackendError` where the library refuses the graph or would compute in another precision.
+        Raises :class:`BackendError` if the library rejects the graph or would compute in another precision.
         """
         ...
 
     def rebuild_options(self, options: BuildOptions) -> BuildOptions:
-        """Options of a further build that shall show whether builds agree: the same, but without what one remembers."""
+        """Options of a verification rebuild: the same, but without state kept between builds."""
         ...
 
     def mismatch(self, record: EngineRecord) -> str | None:
@@ -330,29 +330,28 @@ class Backend(Protocol):
         ...
 
     def device_facts(self) -> DeviceRecord | None:
-        """The device here that a measured parity holds for; ``None`` on a CPU, and where there is no device."""
+        """The local device that measured parity is valid for; ``None`` on a CPU or without a device."""
         ...
 
     def products(self, precision: Precision, size: int, count: int) -> Callable[[], object] | None:
-        """A call that computes ``count`` chained products of square matrices of ``size`` by constant weights.
+        """Return a callable that runs ``count`` chained products of (``size``, ``size``) matrices by constant weights.
 
-        It says what this machine's CPU can compute at most. ``None`` where the backend does not run on it, or not in
-        that precision.
+        Measures the CPU's peak throughput. ``None`` if the backend does not run on the CPU, or not in that precision.
         """
         ...
 
     def load(self, opened: OpenedEngine) -> Engine:
-        """The engine over the bytes that were opened, and which the store has checked against this machine.
+        """Load the engine from the opened bytes, which the store has checked against this machine.
 
-        Its file is not read again: it may have been replaced since.
+        The file is not read again: it may have been replaced since.
 
-        Raises :class:`IncompatibleEngineError` where the library cannot load it.
+        Raises :class:`IncompatibleEngineError` if the library cannot load it.
         """
         ...
 
 
 def check_images(images: NDArray[np.uint8], info: EngineInfo) -> None:
-    """Raise :class:`UsageError` with the two shapes unless ``images`` is what the engine takes."""
+    """Raise :class:`UsageError` with both shapes unless ``images`` has the engine's shape and dtype."""
     expected = (info.batch, *info.resolution, 3)
     shape, dtype = getattr(images, "shape", None), str(getattr(images, "dtype", type(images).__name__))
     if shape != expected or dtype != "uint8":
@@ -363,10 +362,10 @@ def check_images(images: NDArray[np.uint8], info: EngineInfo) -> None:
 
 
 def closed_error(info: EngineInfo) -> UsageError:
-    """The error of using an engine after ``close``."""
+    """Error for using an engine after ``close``."""
     return UsageError(f"engine {info.id} is closed; load it again with DepthRuntime.load")
 
 
 def one_line(error: BaseException) -> str:
-    """What a library's error says, on one line of at most 500 characters."""
+    """Message of a library's error, on one line of at most 500 characters."""
     return " ".join(str(error).split())[:500]

@@ -1,4 +1,4 @@
-"""Building: an exported graph → an engine for this machine, measured against the graph before it is kept."""
+"""Build an engine for this machine from an exported graph; keep it only if it passes parity."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LowerGraph = Callable[[Graph, Precision, Path], Graph]
-"""(graph, precision, folder) → the same graph in that precision, written to the folder."""
+"""(graph, precision, folder) → the graph lowered to that precision, written to the folder."""
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build made and measured: seconds to compile and load, parity with the fp32 graph (None: no device).
+    """Result of a build: compile and load times in seconds, parity with the fp32 graph (None: no device).
 
-    ``warnings`` are known errors of the combination that the parity check has to find.
+    ``warnings`` are known errors of this combination, which only the parity check guards against.
     """
 
     folder: Path
@@ -57,14 +57,14 @@ def build_engine(
     options: BuildOptions | None = None,
     lower_graph: LowerGraph | None = None,
 ) -> BuildReport:
-    """The engine built from ``source`` into ``root/NAME-HxW-backend-precision``, after it passed parity.
+    """Build an engine from ``source`` into ``root/NAME-HxW-backend-precision`` if it passes parity.
 
-    ``images`` (K, H, W, 3), uint8 RGB at the graph's resolution, are what the engine and the fp32 graph (run by ONNX
-    Runtime) are compared on; ``lower_graph`` writes the graph in a lower precision, for backends that want it so.
-    Without a device nothing is compared: the reference is stored beside the engine, which says that it is unproved.
+    The engine is compared with the fp32 graph (run by ONNX Runtime) on ``images`` (K, H, W, 3), uint8 RGB at the
+    graph's resolution. ``lower_graph`` writes the graph in a lower precision for backends that need it. Without a
+    device the engine is left unproved and the reference is stored beside it.
 
-    Raises :class:`BackendError` where this machine cannot execute the id, :class:`ParityError` past the tolerance,
-    :class:`MissingDependencyError` without ONNX Runtime; then nothing is written and an older engine stays.
+    Raises :class:`BackendError` if this machine cannot execute the id, :class:`ParityError` beyond the tolerance,
+    :class:`MissingDependencyError` without ONNX Runtime. On error nothing is written and an existing engine is kept.
     """
     options = options or BuildOptions()
     engine_id = _resolved(engine_id, options)
@@ -73,12 +73,12 @@ def build_engine(
     folder = engine_folder(source.manifest, engine_id, root, key)
     with scratch_folder(root, "engine") as staging:
         with tempfile.TemporaryDirectory(dir=staging) as lowered:
-            # Lowered once, however often it is compiled: that may take minutes.
+            # Lowering may take minutes; do it once, however often the graph is compiled.
             recipe = _recipe(source, engine_id, Path(lowered), lower_graph)
             manifest, compile_s, options = _compiled(recipe, staging, options, images)
             reference = Reference.of_graph(source, images)
             proved = None if options.without_device else prove_build(recipe, staging, manifest, options, reference)
-        if recipe.backend.proves_per_device:  # so that another machine's GPU can be measured, too
+        if recipe.backend.proves_per_device:  # so that it can be proved on another machine's GPU
             manifest = _with_companions(manifest, staging, reference.write(staging), LAYERS_FILE)
         report, load_s = proved or (None, None)
         record = dataclasses.replace(manifest.engine, known_errors=tuple(warnings))
@@ -89,9 +89,9 @@ def build_engine(
 
 
 def graph_rest(engine_id: EngineId, rest: Precision | None = None) -> Precision:
-    """What nodes that are not quantised compute in in the graph that an engine (an id with its backend) is made from.
+    """Precision that the graph of an engine must state for nodes that are not quantised.
 
-    ``rest`` is what they are to compute in in the engine; by default the backend's choice.
+    ``engine_id`` has a backend. ``rest`` is their precision in the engine; default: the backend's choice.
     """
     served_by = backend(str(engine_id.backend))
     rests = served_by.rests(engine_id.precision)
@@ -99,7 +99,7 @@ def graph_rest(engine_id: EngineId, rest: Precision | None = None) -> Precision:
 
 
 def _resolved(engine_id: EngineId, options: BuildOptions) -> EngineId:
-    """The id with its backend; the device that an engine is for decides, and without it nothing does."""
+    """Resolve the id's backend on this machine; without a device it must be explicit."""
     if not options.without_device:
         return resolve(engine_id)
     if engine_id.backend is None:
@@ -108,17 +108,17 @@ def _resolved(engine_id: EngineId, options: BuildOptions) -> EngineId:
 
 
 def _check(source: GraphArtifact, engine_id: EngineId, options: BuildOptions, root: Path) -> list[str]:
-    """Warnings of the backend; raises for what is known to fail before minutes are spent."""
+    """Fail early for a build that cannot succeed; return the backend's warnings."""
     served_by = backend(str(engine_id.backend))
     if options.tune_s is not None:
-        served_by.tuning_settings(engine_id.precision, options)  # raises where there is no tuning
+        served_by.tuning_settings(engine_id.precision, options)  # raises if the backend is not tuned
     _check_rest(engine_id, served_by.rests(engine_id.precision), options.rest)
     onnxruntime_library(purpose="comparing an engine with its fp32 graph")
     return served_by.check_source(source.manifest, engine_id.precision, options, root)
 
 
 def _check_rest(engine_id: EngineId, rests: Sequence[Precision], rest: Precision | None) -> None:
-    """Raise :class:`UsageError` for a rest that an engine cannot have."""
+    """Raise :class:`UsageError` for a rest that the engine does not support."""
     if rest is None or rest in rests:
         return
     if not rests:
@@ -127,7 +127,7 @@ def _check_rest(engine_id: EngineId, rests: Sequence[Precision], rest: Precision
 
 
 def _recipe(source: GraphArtifact, engine_id: EngineId, folder: Path, lower_graph: LowerGraph | None) -> Recipe:
-    """The recipe with the exported graph, or with the one in the engine's precision, written to ``folder``."""
+    """Recipe with the exported graph, or the graph lowered into ``folder`` if the backend needs it."""
     served_by = backend(str(engine_id.backend))
     graph = Graph(source.path, source.companions)
     if engine_id.precision in served_by.lowered_precisions:
@@ -140,7 +140,7 @@ def _recipe(source: GraphArtifact, engine_id: EngineId, folder: Path, lower_grap
 def _compiled(
     recipe: Recipe, staging: Path, options: BuildOptions, images: NDArray[np.uint8]
 ) -> tuple[EngineManifest, float, BuildOptions]:
-    """Manifest of the engine written to ``staging``, the seconds it took, and the options, tuned if that was wanted."""
+    """Compile into ``staging``; return manifest, time in seconds, and the options, tuned if requested."""
     started = time.perf_counter()
     if options.tune_s is None:
         return compile_engine(recipe, staging, options), time.perf_counter() - started, options
@@ -151,6 +151,6 @@ def _compiled(
 
 
 def _with_companions(manifest: EngineManifest, staging: Path, *names: str) -> EngineManifest:
-    """The manifest with those of the files that were written."""
+    """Add the companion files that exist to the manifest."""
     records = [file_record(staging / name) for name in names if (staging / name).is_file()]
     return dataclasses.replace(manifest, companions=(*manifest.companions, *records))

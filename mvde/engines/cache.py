@@ -1,4 +1,4 @@
-"""Where mvde keeps what may be lost: timings and engines that TensorRT would otherwise make again."""
+"""Location of disposable cache files: TensorRT timings and engines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def tensorrt_cache_dir() -> Path:
-    """``mvde/tensorrt`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` where that is not set."""
+    """``mvde/tensorrt`` in ``$XDG_CACHE_HOME`` (default: ``~/.cache``)."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "mvde" / "tensorrt"

@@ -1,4 +1,4 @@
-"""A recipe compiled into a folder: what a build keeps in the end, and what tuning and rebuilds make in between."""
+"""Compile a recipe into a folder, for builds, tuning and verification rebuilds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFERENCE = "the exported fp32 graph in ONNX Runtime"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an engine is made from: the exported fp32 graph, and the graph to compile, which may be a lower one."""
+    """Inputs of a compilation: the exported fp32 graph, and the graph to compile, which may be lowered."""
 
     source: GraphArtifact
     graph: Graph
@@ -30,7 +30,7 @@ class Recipe:
 
 
 def compile_engine(recipe: Recipe, folder: Path, options: BuildOptions) -> EngineManifest:
-    """Manifest, not yet proved and not yet written, of the engine that was compiled into ``folder``."""
+    """Compile into ``folder``; return the manifest, unproved and not yet written."""
     compiled = recipe.backend.compile(recipe.graph, folder, recipe.engine_id.precision, options)
     main, *others = (file_record(folder / name) for name in compiled.file_names)
     source, record = recipe.source.manifest, _record(recipe, compiled)
@@ -47,7 +47,7 @@ def compile_engine(recipe: Recipe, folder: Path, options: BuildOptions) -> Engin
 
 
 def open_compiled(recipe: Recipe, folder: Path, options: BuildOptions) -> Engine:
-    """The engine that these options make, compiled into ``folder`` and loaded as it would be in the end."""
+    """Compile into ``folder`` and load the engine as the store would."""
     manifest = compile_engine(recipe, folder, options)
     return recipe.backend.load(opened(folder / manifest.file.name, manifest))
 

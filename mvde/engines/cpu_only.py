@@ -1,4 +1,4 @@
-"""What the backends on a CPU have in common: options that are not theirs, and engines for one version alone."""
+"""Checks shared by the CPU backends: unsupported options, and engines bound to one library version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_cpu_options(backend: Backend, precision: Precision, options: BuildOptions) -> None:
-    """Raise :class:`UsageError` for options that engines of a backend on the CPU do not have."""
+    """Raise :class:`UsageError` for options that CPU backends do not support."""
     check_names(backend.name, options.settings, backend.settings())
     if options.without_device:
         raise UsageError(
@@ -24,7 +24,7 @@ def check_cpu_options(backend: Backend, precision: Precision, options: BuildOpti
 
 
 def other_version(backend: Backend, record: EngineRecord) -> str | None:
-    """Why an engine that only the version that built it can load does not run here, or ``None``."""
+    """Reason why the installed version cannot load the engine, or ``None`` if it is the one that built it."""
     version = backend.library_version()
     if version == record.library_version:
         return None

@@ -1,4 +1,4 @@
-"""Combinations of library, GPU and graph that are known to give wrong depth: a data file, each with its sources."""
+"""Combinations of library, GPU and graph known to produce wrong depth, from a data file with sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCHES: dict[str, Callable[[int], bool]] = {
 
 @dataclass(frozen=True)
 class Combination:
-    """What is about to be built: library version, what the GPUs are (``"8.9"``), the graph's precision and batch."""
+    """A planned build: library version, GPU compute capabilities (``"8.9"``), the graph's precision and batch."""
 
     backend: str
     version: str
@@ -33,9 +33,9 @@ class Combination:
 
 @dataclass(frozen=True)
 class KnownBad:
-    """An entry of the list. Versions count from ``first`` on and stop before ``before``; empty tuples mean any.
+    """An entry of the list. Versions span [``first``, ``before``); empty tuples mean any.
 
-    ``level`` is ``"refuse"`` where models like ours were hit, ``"warn"`` where the parity check has to tell.
+    ``level`` is ``"refuse"`` if similar models were affected, ``"warn"`` if the parity check must decide.
     """
 
     id: str
@@ -51,11 +51,11 @@ class KnownBad:
     sources: tuple[str, ...]
 
     def concerns_library(self, backend: str, version: str) -> bool:
-        """Whether the entry is about this library and version, whatever the GPU and the graph."""
+        """Whether the entry covers this library and version, regardless of GPU and graph."""
         return self.backend == backend and _numbers(self.first) <= _numbers(version) < _numbers(self.before)
 
     def matches(self, about: Combination) -> bool:
-        """Whether the entry is about this combination."""
+        """Whether the entry covers this combination."""
         return (
             self.concerns_library(about.backend, about.version)
             and (not self.precisions or about.precision in self.precisions)
@@ -71,7 +71,7 @@ class KnownBad:
 
 @lru_cache(maxsize=1)
 def all_known_bad() -> tuple[KnownBad, ...]:
-    """Every entry of the list."""
+    """All entries of the list."""
     entries = json.loads(_FILE.read_text(encoding="utf-8"))
     for entry in entries:
         entry["first"] = entry.pop("from")
@@ -84,9 +84,9 @@ def _frozen(value: Any) -> Any:
 
 
 def check_combination(about: Combination, accepted: bool) -> list[str]:
-    """Warnings about a combination; entries that refuse it are among them once the user has ``accepted`` them.
+    """Warnings about a combination, including ``refuse`` entries if the user ``accepted`` them.
 
-    Raises :class:`BackendError` with every entry that refuses it otherwise.
+    Raises :class:`BackendError` listing every ``refuse`` entry otherwise.
     """
     found = [entry for entry in all_known_bad() if entry.matches(about)]
     refusing = [entry for entry in found if entry.level == "refuse"]

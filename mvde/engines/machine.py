@@ -1,4 +1,4 @@
-"""What this machine is: CPU name and the features that decide which arithmetic is fast, memory, GPUs."""
+"""Description of this machine: CPU name and instruction-set features, memory, GPUs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-# The flags that inference libraries choose their kernels by; /proc/cpuinfo lists a hundred more that change nothing.
+# The flags that inference libraries select kernels by; the others in /proc/cpuinfo are irrelevant.
 FEATURES = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni",
     "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
@@ -19,24 +19,24 @@ FEATURES = (
 
 @lru_cache(maxsize=1)
 def cpu_features() -> tuple[str, ...]:
-    """Features of this CPU out of :data:`FEATURES`, in that order; empty where the system does not tell."""
+    """Features of this CPU, in the order of :data:`FEATURES`; empty if unknown."""
     flags = set(_cpuinfo_field("flags", "Features").split())
     return tuple(feature for feature in FEATURES if feature in flags)
 
 
 @lru_cache(maxsize=1)
 def cpu_name() -> str:
-    """Name of this CPU's model, or of its architecture where the system does not tell."""
+    """CPU model name, or the architecture if unknown."""
     return _cpuinfo_field("model name", "Model") or platform.machine()
 
 
 def num_cpus() -> int:
-    """CPUs that this process may run on."""
+    """Number of CPUs that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_hyper_threads() -> bool:
-    """Whether cores show up as several CPUs each; false where the system does not tell."""
+    """Whether simultaneous multithreading is active; false if unknown."""
     siblings = Path("/sys/devices/system/cpu/smt/active")
     try:
         return siblings.read_text(encoding="ascii").strip() == "1"
@@ -50,7 +50,7 @@ def memory_bytes() -> int:
 
 
 def nvidia_gpus() -> list[str]:
-    """One line per NVIDIA GPU (name, memory, driver) as ``nvidia-smi`` tells it; empty without one."""
+    """One line per NVIDIA GPU (name, memory, driver, compute capability) from ``nvidia-smi``; empty without one."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
@@ -72,7 +72,7 @@ def jetson_release() -> str:
 
 
 def _cpuinfo_field(*names: str) -> str:
-    """First value of one of the fields in /proc/cpuinfo (x86 and Arm name them differently)."""
+    """First value of any of the fields in /proc/cpuinfo (x86 and Arm name them differently)."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

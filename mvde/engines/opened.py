@@ -1,4 +1,4 @@
-"""An engine's files as they were when it was opened: what was compared with the manifest is what the library gets."""
+"""In-memory snapshot of an engine's files, so that the library loads exactly the bytes that were verified."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mvde.errors import ArtifactError, HashMismatchError
 from mvde.manifest import EngineManifest
 
 _LONGEST_S = 5.0
-"""How long an engine that is replaced again and again is read anew: a writer without a pause leaves a few milliseconds
-in which manifest and files agree, so that tens of tries may fail."""
+"""Time limit for retries while a writer keeps replacing the engine: manifest and files may agree for only a few
+milliseconds at a time, so tens of attempts may fail."""
 _PATIENCE_S, _PAUSE_S = 0.5, 0.003
 
 
 @dataclass(frozen=True)
 class OpenedEngine:
-    """An engine whose files are in memory: ``path`` is only what errors call it, and where a cache may lie.
+    """An engine whose files are in memory; ``path`` is only for error messages and cache locations.
 
-    ``content`` is the engine itself, ``companions`` are its further files by name. It can be pickled to processes that
-    :mod:`multiprocessing` spawns, which then share one copy of the files: ``store.load_engine(opened)`` there.
+    ``content`` is the engine, ``companions`` are its other files by name. It can be pickled to processes spawned by
+    :mod:`multiprocessing`, which then share one copy of the files: call ``store.load_engine(opened)`` there.
     """
 
     path: Path
@@ -34,18 +34,18 @@ class OpenedEngine:
 
 
 def opened(path: Path, manifest: EngineManifest) -> OpenedEngine:
-    """The engine at ``path`` and its companions, just written and not compared with anything.
+    """Read the engine at ``path``, just written, and its companions without verification.
 
-    Raises :class:`ArtifactError` where they cannot be read.
+    Raises :class:`ArtifactError` if they cannot be read.
     """
     companions = {record.name: SealedFile(path.with_name(record.name)) for record in manifest.companions}
     return OpenedEngine(path, manifest, SealedFile(path), companions)
 
 
 def open_verified(path: Path) -> OpenedEngine:
-    """The engine at ``path`` (its file or its manifest), every file compared with the hash in the manifest.
+    """Read the engine at ``path`` (file or manifest) and verify every file against its hash in the manifest.
 
-    Where they differ and somebody is replacing the engine meanwhile, manifest and files are read again.
+    On a mismatch while the engine is being replaced, manifest and files are read again.
     Raises as :func:`mvde.artifact.load_artifact` does, and :class:`ArtifactError` for a graph.
     """
     until = time.monotonic() + _LONGEST_S
@@ -60,17 +60,17 @@ def open_verified(path: Path) -> OpenedEngine:
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """What tells one state of a folder's files from the next."""
+    """Fingerprint of the folder's state: inode, mtime and size of each file."""
     try:
-        with os.scandir(folder) as entries:  # hidden ones are a writer's that is not done
+        with os.scandir(folder) as entries:  # hidden files are a writer's staging files
             found = {entry.name: entry.stat() for entry in entries if not entry.name.startswith(".")}
-    except OSError:  # one of them is being replaced
+    except OSError:  # a file is being replaced
         return {}
     return {name: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in found.items()}
 
 
 def _has_changed(folder: Path, before: dict[str, tuple[int, int, int]]) -> bool:
-    """Whether the files are others than before; waits a moment for a writer that is half way through."""
+    """Whether the folder's state has changed; waits briefly for a writer in progress."""
     until = time.monotonic() + _PATIENCE_S
     while not (has_changed := _stamps(folder) != before) and time.monotonic() < until:
         time.sleep(_PAUSE_S)
@@ -85,7 +85,7 @@ def _engine_at(path: Path) -> AnyArtifact:
 
 
 def _sealed(artifact: AnyArtifact) -> OpenedEngine:
-    """The artefact's files. Raises :class:`HashMismatchError` for one that its manifest does not describe."""
+    """Read and verify the artefact's files. Raises :class:`HashMismatchError` if one differs from the manifest."""
     manifest = artifact.manifest
     assert isinstance(manifest, EngineManifest)
     files: dict[str, SealedFile] = {}
@@ -95,7 +95,7 @@ def _sealed(artifact: AnyArtifact) -> OpenedEngine:
         try:
             files[record.name] = content = SealedFile(path)
         except ArtifactError:
-            check_is_there(path, manifest)  # it may have been replaced by one of another name just now
+            check_is_there(path, manifest)  # it may just have been replaced under another name
             raise
         check_content(path, record, manifest, content.size_bytes, content.sha256)
     main = files.pop(manifest.file.name)

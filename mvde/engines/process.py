@@ -1,11 +1,11 @@
-"""What a process owns alone: the threads of an inference library, which are not there in a fork of the process.
+"""Fork guard for inference libraries, whose threads do not exist in a forked child.
 
-Using such a library in the child waits for its threads for ever, and so does freeing what it made. So whatever holds
-the library's objects has a :class:`ProcessGuard`: in a forked child its use is an error that says what to do, and
-nothing of it is ever freed there.
+In the child, using such a library or freeing its objects deadlocks on the missing threads. Every owner of library
+objects therefore has a :class:`ProcessGuard`: in a forked child using it is an error with advice, and it is never
+freed.
 
-A child that ends by ``os._exit``, as those of multiprocessing do, ends at once. One of ``os.fork`` that ends by
-``sys.exit`` does so with OpenVINO; ONNX Runtime waits for its threads there, beyond our reach.
+A child that ends with ``os._exit``, as in multiprocessing, ends at once. One that ends with ``sys.exit`` does so with
+OpenVINO; ONNX Runtime waits for its threads there, which we cannot prevent.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _guards: weakref.WeakSet[ProcessGuard] = weakref.WeakSet()
 
 
 class ProcessGuard:
-    """Binds an object to the process that made it."""
+    """Binds an object to the process that created it."""
 
     def __init__(self, owner: object, library: str) -> None:
-        """``owner`` holds objects of ``library``, which is called as its makers write it."""
+        """Guard ``owner``, which holds objects of ``library`` (its display name)."""
         self._pid = os.getpid()
         self._owner = weakref.ref(owner)
         self._library = library
@@ -34,11 +34,11 @@ class ProcessGuard:
 
     @property
     def is_inherited(self) -> bool:
-        """Whether this process is a fork of the one that made the object, so that it cannot be used or freed."""
+        """Whether this process is a fork of the object's creator, so that it must be neither used nor freed."""
         return os.getpid() != self._pid
 
     def check(self, what: str) -> None:
-        """Raise :class:`BackendError`, naming ``what`` was to be used, in a fork of the process that made it."""
+        """Raise :class:`BackendError` about ``what`` in a fork of the process that created it."""
         if self.is_inherited:
             raise BackendError(
                 f"{what} was loaded before this process was forked, and the threads of {self._library} do not survive "
@@ -46,13 +46,13 @@ class ProcessGuard:
             )
 
     def keep(self) -> None:
-        """Keep the owner for as long as this process lives, also beyond the interpreter's end."""
+        """Keep the owner alive until the process exits, even past interpreter shutdown."""
         if (owner := self._owner()) is not None:
             _keep_for_ever(owner)
 
 
 def _keep_for_ever(owner: Any) -> None:
-    """Count a reference that nobody gives back: a list of the module would be cleared when the interpreter ends."""
+    """Leak a reference: a module-level list would be cleared at interpreter shutdown."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
 
 

@@ -1,4 +1,4 @@
-"""Proof: an engine's depth against the fp32 graph's, at the build, or later on the machine that has the device."""
+"""Parity of an engine's depth with the fp32 graph's, at build time or later on the machine with the device."""
 
 from __future__ import annotations
 
@@ -31,49 +31,49 @@ if TYPE_CHECKING:
 REFERENCE_FILE = "engine.reference.npz"
 
 LAYERS_FILE = "engine.layers.json"
-"""What the library says of the engine's layers, where it says anything and a device could load the engine."""
+"""The library's layer report; written only if there is one and a device was available to load the engine."""
 
 Infer = Callable[["NDArray[np.uint8]"], "NDArray[np.float32]"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What an engine is compared with: images (K, H, W, 3), uint8 RGB, and the fp32 graph's depth (K, H, W) of them."""
+    """Reference for parity: images (K, H, W, 3), uint8 RGB, and the fp32 graph's depth (K, H, W), float32."""
 
     images: NDArray[np.uint8]
     depth: NDArray[np.float32]
 
     @classmethod
     def of_graph(cls, source: GraphArtifact, images: NDArray[np.uint8]) -> Reference:
-        """The fp32 graph's depth of the images, by ONNX Runtime."""
+        """Run the fp32 graph on the images with ONNX Runtime."""
         with contextlib.closing(open_onnx(source.path)) as graph:
             return cls(images, infer_batches(graph.infer, images, source.manifest.batch))
 
     @classmethod
     def read(cls, path: Path) -> Reference:
-        """Reference that :meth:`write` wrote. Raises :class:`ArtifactError` where it is missing or damaged."""
+        """Read a reference written by :meth:`write`. Raises :class:`ArtifactError` if missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return cls(stored["images"], stored["depth"])
         except (OSError, ValueError, KeyError) as error:
             raise ArtifactError(
-                f"cannot read the reference {path} that an engine is measured against: {error}"
+                f"cannot read the reference {path} that the engine is measured against: {error}"
             ) from error
 
     def write(self, folder: Path) -> str:
-        """Name of the file written to ``folder``: with it an engine is measured without the graph and ONNX Runtime."""
+        """Write to ``folder``, so that proving needs neither the graph nor ONNX Runtime; return the file name."""
         np.savez_compressed(folder / REFERENCE_FILE, images=self.images, depth=self.depth)
         return REFERENCE_FILE
 
 
 def compare_each(candidate: NDArray[np.float32], reference: NDArray[np.float32], patch_size: int) -> ParityReport:
-    """One report over depth batches (K, H, W), compared image by image, which bounds the memory."""
+    """Compare depth batches (K, H, W) image by image, to bound memory, and merge the reports."""
     pairs = zip(candidate, reference, strict=True)
     return merge_reports([compare_depth(one[None], other[None], patch_size) for one, other in pairs])
 
 
 def infer_batches(infer: Infer, images: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:
-    """Depth (K, H, W) of K images through a call that takes ``batch`` of them; the last batch is filled up."""
+    """Infer depth (K, H, W) of K images in batches of ``batch``; the last batch is padded."""
     parts = []
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
@@ -85,9 +85,9 @@ def infer_batches(infer: Infer, images: NDArray[np.uint8], batch: int) -> NDArra
 def prove_build(
     recipe: Recipe, staging: Path, manifest: EngineManifest, options: BuildOptions, reference: Reference
 ) -> tuple[ParityReport, float]:
-    """Parity of the engine in ``staging`` with its fp32 graph, and the seconds it took to load.
+    """Measure parity of the engine in ``staging`` with its fp32 graph, and the load time in seconds.
 
-    Raises :class:`ParityError` past the tolerance of the engine's precision, for the engine or for a rebuild of it.
+    Raises :class:`ParityError` beyond the tolerance of the engine's precision, for the engine or a rebuild of it.
     """
     engine, load_s = _loaded(recipe.backend, staging, manifest)
     with contextlib.closing(engine):
@@ -111,14 +111,14 @@ def check_parity(report: ParityReport, manifest: EngineManifest, what: str = "")
 
 
 def measured_parity(manifest: EngineManifest, report: ParityReport | None) -> EngineParity:
-    """The parity of a manifest with what was measured here, and on which device; ``None`` leaves it unproved."""
+    """The manifest's parity with the report and the device it was measured on; ``None`` leaves it unproved."""
     device = backend(manifest.engine.backend).device_facts() if report is not None else None
     return dataclasses.replace(manifest.parity, measured=report, measured_on=device)
 
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """What was measured, and the seconds that the engine took to load."""
+    """Result of proving an engine: parity, and load time in seconds."""
 
     folder: Path
     manifest: EngineManifest
@@ -127,11 +127,11 @@ class Proof:
 
 
 def prove_engine(path: Path) -> Proof:
-    """The engine at ``path`` (its folder or file), measured on this machine and stamped.
+    """Measure parity of the engine at ``path`` (folder or file) on this machine and record it in the manifest.
 
-    The reference lies beside the engine; neither the graph nor ONNX Runtime is needed. Raises
-    :class:`IncompatibleEngineError` where it cannot run here, :class:`ParityError` past the tolerance: the manifest
-    stays as it was then, and the engine unusable.
+    Uses the reference stored beside the engine; neither the graph nor ONNX Runtime is needed. Raises
+    :class:`IncompatibleEngineError` if it cannot run here, :class:`ParityError` beyond the tolerance: the manifest is
+    then unchanged, and the engine stays unusable.
     """
     artifact = _engine_at(path)
     manifest, folder = artifact.manifest, artifact.path.parent
@@ -148,21 +148,21 @@ def prove_engine(path: Path) -> Proof:
 
 
 def _engine_at(path: Path) -> EngineArtifact:
-    """The engine at a path, verified. Raises :class:`UsageError` where nothing lies beside it to measure it against."""
+    """Load and verify the engine at a path. Raises :class:`UsageError` if it has no stored reference."""
     artifact = load_artifact(path / "engine.json" if path.is_dir() else path)
     if not isinstance(artifact.manifest, EngineManifest):
         raise UsageError(f"{artifact.path} is an ONNX graph; `mvde prove` measures an engine that `mvde build` wrote")
     manifest = artifact.manifest
     if REFERENCE_FILE not in {record.name for record in manifest.companions}:
         raise UsageError(
-            f"{artifact.path.parent} carries no reference: {manifest.engine.backend} engines are measured as they are "
+            f"{artifact.path.parent} has no reference: {manifest.engine.backend} engines are measured when they are "
             "built"
         )
     return EngineArtifact(artifact.path, manifest)
 
 
 def _rebuilt_depth(recipe: Recipe, folder: Path, options: BuildOptions, reference: Reference) -> NDArray[np.float32]:
-    """Depth (K, H, W) of the reference's images by another build of the recipe, of which nothing is kept."""
+    """Depth (K, H, W) of the reference's images from a temporary rebuild of the recipe."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         engine = open_compiled(recipe, Path(scratch), recipe.backend.rebuild_options(options))
         with contextlib.closing(engine):
@@ -170,7 +170,7 @@ def _rebuilt_depth(recipe: Recipe, folder: Path, options: BuildOptions, referenc
 
 
 def _loaded(served_by: Backend, folder: Path, manifest: EngineManifest) -> tuple[Engine, float]:
-    """The engine in ``folder``, and the seconds it took to load."""
+    """Load the engine in ``folder``; return it and the load time in seconds."""
     started = time.perf_counter()
     engine = served_by.load(opened(folder / manifest.file.name, manifest))
     return engine, time.perf_counter() - started

@@ -1,7 +1,7 @@
-"""A file's content, read once, hashed, and kept where nobody can change it.
+"""A file's content, read once, hashed, and kept in immutable memory, so that the hashed bytes are those that run.
 
-What was hashed is what runs. A file that is mapped into memory is still the file: cut off under a running process it
-kills it (SIGBUS), overwritten in place it gives other depth after the hash was compared.
+A mapped file would not do: truncating it kills the process (SIGBUS), and overwriting it in place changes the engine
+after its hash was checked.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 20
 
 Kept = Union[int, bytearray]  # noqa: UP007 - evaluated when the module is imported
-"""A sealed descriptor, or private memory."""
+"""A sealed file descriptor, or private memory."""
 
 
 class SealedFile:
-    """The bytes of a file as they were when it was opened, in memory that never changes, and their SHA-256.
+    """Immutable in-memory copy of a file and its SHA-256.
 
-    The memory is a sealed file of the system's (``memfd_create``), so that processes can share one copy: pickled to a
-    process that :mod:`multiprocessing` spawns, its descriptor goes along, not its content. Where the system has none,
-    it is private memory, and is copied. A process pays for the pages that it reads, once for all that share them.
+    The memory is a sealed ``memfd_create`` file, so that processes can share one copy: pickling to a process spawned by
+    :mod:`multiprocessing` transfers the file descriptor, not the content. Without ``memfd_create`` it is private memory
+    and is copied. Pages are loaded on access and shared by all processes.
     """
 
     def __init__(self, path: Path) -> None:
-        """Copy of the file at ``path``.
+        """Copy the file at ``path``.
 
-        Raises :class:`ArtifactError` where it cannot be read, or is no regular file.
+        Raises :class:`ArtifactError` if it cannot be read or is not a regular file.
         """
         try:
             with _open_regular(path) as source:
@@ -52,28 +52,28 @@ class SealedFile:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the bytes that are kept, as 64 hexadecimal digits."""
+        """SHA-256 of the content as 64 hexadecimal digits."""
         return self._sha256
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes there are."""
+        """Size of the content in bytes."""
         return self._size_bytes
 
     @property
     def fd(self) -> int | None:
-        """Descriptor of the sealed memory, which lives as long as this object; ``None`` for private memory."""
+        """File descriptor of the sealed memory, valid as long as this object; ``None`` for private memory."""
         return self._kept if isinstance(self._kept, int) else None
 
     @property
     def array(self) -> NDArray[np.uint8]:
-        """The bytes, a map of its own for each call; it can be written, which nobody else sees."""
+        """The content as a new copy-on-write mapping; writes are private to it."""
         import numpy as np
 
         return np.frombuffer(self.view(), np.uint8) if self._size_bytes else np.empty(0, np.uint8)
 
     def view(self) -> memoryview:
-        """The bytes as a buffer, a map of its own for each call, which lives as long as what looks at it."""
+        """The content as a buffer over a new mapping, which lives as long as its users."""
         if not isinstance(self._kept, int):
             return memoryview(self._kept)
         if not self._size_bytes:
@@ -81,13 +81,13 @@ class SealedFile:
         return memoryview(mmap.mmap(self._kept, self._size_bytes, access=mmap.ACCESS_COPY))
 
     def close(self) -> None:
-        """Give the descriptor back; maps that were handed out stay. Safe to call twice."""
+        """Close the file descriptor; existing mappings stay valid. Idempotent."""
         if isinstance(self._kept, int):
             os.close(self._kept)
         self._kept, self._size_bytes = bytearray(), 0
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # a file that could not be opened
+        with contextlib.suppress(AttributeError):  # __init__ failed
             self.close()
 
     def __reduce__(self) -> tuple[Callable[..., SealedFile], tuple[Any, ...]]:
@@ -96,17 +96,17 @@ class SealedFile:
 
 
 def _received(sent: Any, sha256: str) -> SealedFile:
-    """The file that another process sealed and hashed. Raises :class:`ArtifactError` for a descriptor without seals."""
+    """Unpickle a file sealed by another process. Raises :class:`ArtifactError` for an unsealed descriptor."""
     received = SealedFile.__new__(SealedFile)
     received._kept = bytearray(sent) if isinstance(sent, bytes) else sent.detach()
     received._size_bytes, received._sha256 = _size_bytes(received._kept), sha256
     if received.fd is not None and not _is_sealed(received.fd):
-        raise ArtifactError("the engine that was handed over can still be written; load it from its folder instead")
+        raise ArtifactError("the engine received from another process is not sealed; load it from its folder instead")
     return received
 
 
 def _open_regular(path: Path) -> Any:
-    """The file as a stream without a buffer; never waits for a writer at the other end of a pipe."""
+    """Open a regular file unbuffered; never blocks on a pipe without a writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -119,12 +119,12 @@ def _size_bytes(kept: Kept) -> int:
 
 
 def _copy(source: Any, name: str) -> Kept:
-    """What the stream holds, as a sealed descriptor, or in private memory where the system has no sealed files."""
+    """Copy the stream into a sealed memfd, or into private memory if the system has none."""
     if not hasattr(os, "memfd_create"):
         return bytearray(source.read())
     try:
         descriptor = os.memfd_create(f"mvde:{name}"[:200], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except OSError:  # forbidden, as some sandboxes do
+    except OSError:  # forbidden by some sandboxes
         return bytearray(source.read())
     try:
         while chunk := source.read(_CHUNK_BYTES):
@@ -146,5 +146,5 @@ def _is_sealed(descriptor: int) -> bool:
     return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS == _SEALS
 
 
-# Neither written, nor made longer or shorter, nor the seals taken off.
+# No writing, growing, shrinking or unsealing.
 _SEALS = sum(getattr(fcntl, f"F_SEAL_{name}", 0) for name in ("WRITE", "GROW", "SHRINK", "SEAL"))

@@ -1,6 +1,6 @@
-"""What ``--set NAME=VALUE`` gives to a backend: the names that it takes, and how their texts are read.
+"""Backend settings from ``--set NAME=VALUE``: names and value parsers.
 
-Light to import: the command line lists every backend's settings in its help.
+Cheap to import: the command line lists every backend's settings in its help.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from mvde.errors import UsageError
 
 @dataclass(frozen=True)
 class Setting:
-    """A name that a backend takes in ``--set NAME=VALUE``, and what it does, in a few words."""
+    """Name and short help text of a backend setting for ``--set NAME=VALUE``."""
 
     name: str
     help: str
 
 
 def check_names(backend: str, given: Mapping[str, str], known: Sequence[Setting]) -> None:
-    """Raise :class:`UsageError` for a name that the backend does not take, listing those that it does."""
+    """Raise :class:`UsageError` for a name unknown to the backend, listing the known ones."""
     unknown = [name for name in given if name not in {setting.name for setting in known}]
     if unknown:
         listed = "; ".join(f"{setting.name} ({setting.help})" for setting in known)
@@ -30,7 +30,7 @@ def check_names(backend: str, given: Mapping[str, str], known: Sequence[Setting]
 
 
 def whole_number(name: str, text: str, least: int, most: int | None = None) -> int:
-    """The number that a setting's text gives. Raises :class:`UsageError` with the range for another text."""
+    """Parse an integer in [``least``, ``most``]. Raises :class:`UsageError` stating the range."""
     expected = f"{least} to {most}" if most is not None else f"at least {least}"
     try:
         number = int(text)
@@ -42,12 +42,12 @@ def whole_number(name: str, text: str, least: int, most: int | None = None) -> i
 
 
 def yes_or_no(name: str, text: str) -> bool:
-    """Whether a setting's text is ``yes``. Raises :class:`UsageError` for what is neither ``yes`` nor ``no``."""
+    """Parse ``yes`` or ``no``. Raises :class:`UsageError` for anything else."""
     return one_of(name, text, ("yes", "no")) == "yes"
 
 
 def one_of(name: str, text: str, choices: Sequence[str]) -> str:
-    """The setting's text, which is one of the choices. Raises :class:`UsageError` listing them for another one."""
+    """Return ``text`` if it is one of the choices. Raises :class:`UsageError` listing them otherwise."""
     if text not in choices:
         raise UsageError(f"--set {name}={text}: expected {' or '.join(choices)}")
     return text

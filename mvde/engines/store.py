@@ -1,4 +1,4 @@
-"""The store: which backend serves an engine id here, where engines lie, and the checks before one is loaded."""
+"""Engine store: resolve engine ids to backends, find engines on disk, and check them before loading."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mvde.records import NOT_MEASURED
 
 
 def support(engine_id: EngineId) -> Support:
-    """Whether an engine id with a backend would work on this machine, and why not."""
+    """Whether an engine id with a backend works on this machine, and if not, why."""
     try:
         return backend(str(engine_id.backend)).support(engine_id.precision)
     except (MissingDependencyError, BackendError) as error:
@@ -33,14 +33,14 @@ def support(engine_id: EngineId) -> Support:
 
 
 def all_engine_ids() -> list[EngineId]:
-    """Every engine id with a backend, by backend."""
+    """All engine ids, sorted by backend."""
     return [EngineId(name, precision) for name in sorted(backend_names()) for precision in Precision]
 
 
 def resolve(engine_id: EngineId) -> EngineId:
-    """The id with a backend: the one given, or the best one on this machine that executes that precision's graph.
+    """Resolve to an id with a backend: the one given, or the best on this machine for that precision.
 
-    Raises :class:`BackendError` with every backend's reason when none does.
+    Raises :class:`BackendError` with every backend's reason if none works.
     """
     reasons = []
     for name in [engine_id.backend] if engine_id.backend else backend_names():
@@ -53,7 +53,7 @@ def resolve(engine_id: EngineId) -> EngineId:
 
 
 def best_engine_id() -> EngineId:
-    """The engine to build on this machine when none is named: the fastest precision that its hardware computes in."""
+    """Default engine for this machine: the fastest precision that its hardware supports."""
     for name in backend_names():
         for precision in backend(name).preferred_precisions:
             if support(candidate := EngineId(name, precision)).works:
@@ -64,9 +64,9 @@ def best_engine_id() -> EngineId:
 
 
 def engine_folder(manifest: Manifest, engine_id: EngineId, root: Path = ENGINE_DIR, content_key: str = "") -> Path:
-    """Where an engine lies: ``engines/NAME-HxW-backend-precision``, and a key of its content where there is one.
+    """Folder of an engine: ``engines/NAME-HxW-backend-precision``, with a suffix for the content key if any.
 
-    Engines of several GPUs and library versions lie side by side then, and each machine takes the one that is for it.
+    The key lets engines of several GPUs and library versions coexist; each machine picks its own.
     """
     stem = artifact_stem(manifest.name, manifest.resolution, manifest.batch)
     return root / (f"{stem}-{engine_id.backend}-{engine_id.precision}" + (f"-{content_key}" if content_key else ""))
@@ -80,9 +80,9 @@ def find(
     batch: int | None = None,
     root: Path = ENGINE_DIR,
 ) -> EngineArtifact:
-    """The engine that an id (``"fp16"``), a path, or ``None`` (the only one there is) names; not yet checked.
+    """Find the engine for an id (``"fp16"``), a path, or ``None`` (the only engine); not yet checked.
 
-    Raises :class:`ArtifactError` listing what there is when none or several match, with the command that builds one.
+    Raises :class:`ArtifactError` if none or several match, listing the engines and the command that builds one.
     """
     if isinstance(source, str) and EngineId.matches_grammar(source):
         return _only(_of_id(EngineId.parse(source), name, resolution, batch, root), source)
@@ -90,19 +90,19 @@ def find(
         path = Path(source)
         if not path.exists():
             if isinstance(source, str) and _looks_like_id(source):
-                EngineId.parse(source)  # says what an id looks like
+                EngineId.parse(source)  # raises, stating the grammar
             raise ArtifactError(f"there is no engine at {path}; `mvde build` writes engines to {root}/")
         return _only(find_engines(path, resolution, batch=batch), str(path))
     return _only(_for_this_machine(find_engines(name, resolution, folder=root, batch=batch)), "any")
 
 
 def load_engine(source: str | Path | EngineArtifact | OpenedEngine) -> tuple[Engine, EngineManifest]:
-    """Engine and its manifest, after comparing hashes, library version, CPU and graph with what it was built for.
+    """Load an engine and its manifest after checking hashes, library version, CPU and graph.
 
-    The bytes that were hashed are those that run: what becomes of the files afterwards does not matter. An engine that
-    :func:`~mvde.engines.opened.open_verified` opened in another process is not read again.
+    The hashed bytes are those that run; later changes to the files have no effect. An engine opened in another process
+    by :func:`~mvde.engines.opened.open_verified` is not read again.
 
-    Raises :class:`HashMismatchError` or :class:`IncompatibleEngineError` with the reason and the command that mends it.
+    Raises :class:`HashMismatchError` or :class:`IncompatibleEngineError` with the reason and the command that fixes it.
     """
     opened = source if isinstance(source, OpenedEngine) else open_verified(_path_of(source))
     manifest, folder = opened.manifest, opened.path.parent
@@ -113,9 +113,9 @@ def load_engine(source: str | Path | EngineArtifact | OpenedEngine) -> tuple[Eng
 
 
 def check_machine(manifest: EngineManifest, where: str) -> None:
-    """Raise :class:`IncompatibleEngineError` unless machine and libraries are those that the engine was built for.
+    """Raise :class:`IncompatibleEngineError` unless machine and libraries match those the engine was built for.
 
-    The error says what differs and names the command that rebuilds.
+    The error states the difference and the rebuild command.
     """
     record = manifest.engine
     rebuild = f"build it again here: {build_command(manifest)}"
@@ -129,10 +129,10 @@ def check_machine(manifest: EngineManifest, where: str) -> None:
 
 
 def check_graph(manifest: EngineManifest, folder: Path) -> None:
-    """Raise :class:`IncompatibleEngineError` for an engine in ``folder`` whose model was exported anew since.
+    """Raise :class:`IncompatibleEngineError` if the engine's model was exported again after the build.
 
-    The graph is looked for in ``export/`` beside ``engines/``. A robot carries engines without graphs; there is nothing
-    to compare then, nor where what lies there is no manifest.
+    The graph is looked up in ``export/`` beside ``engines/``. The check is skipped if there is no readable manifest, as
+    on a robot that carries engines only.
     """
     stem = artifact_stem(manifest.name, manifest.resolution, manifest.batch)
     graph = folder.resolve().parent.parent / EXPORT_DIR / f"{stem}.onnx"
@@ -148,10 +148,10 @@ def check_graph(manifest: EngineManifest, folder: Path) -> None:
 
 
 def check_proved(manifest: EngineManifest, folder: Path) -> None:
-    """Raise :class:`IncompatibleEngineError` for an engine in ``folder`` that was not measured on a GPU like this one.
+    """Raise :class:`IncompatibleEngineError` if parity was not measured on this GPU model.
 
-    It was built without a device then, or measured on another GPU; the error names the command that measures it here.
-    What computes on a CPU was measured on it.
+    The engine was built without a device, or proved on another GPU; the error states the command that proves it here.
+    CPU engines are always measured when built.
     """
     measured_on, prove = manifest.parity.measured_on, f"measure it on this machine: mvde prove {folder}"
     if manifest.parity.measured is None:
@@ -159,7 +159,7 @@ def check_proved(manifest: EngineManifest, folder: Path) -> None:
     if measured_on is None:
         return
     here = backend(manifest.engine.backend).device_facts()
-    was = (measured_on.gpu, measured_on.compute_capability)  # another driver does not make another GPU
+    was = (measured_on.gpu, measured_on.compute_capability)  # a driver update does not invalidate it
     now = (here.gpu, here.compute_capability) if here is not None else ("no GPU",)
     if was != now:
         raise IncompatibleEngineError(
@@ -168,7 +168,7 @@ def check_proved(manifest: EngineManifest, folder: Path) -> None:
 
 
 def build_command(manifest: EngineManifest) -> str:
-    """The command line that builds an engine like this one."""
+    """Command line that rebuilds this engine."""
     height, width = manifest.resolution
     batch = f" --batch {manifest.batch}" if manifest.batch != 1 else ""
     return f"mvde build --engine {manifest.engine.id} --name {manifest.name} --res {height}x{width}{batch}"
@@ -177,7 +177,7 @@ def build_command(manifest: EngineManifest) -> str:
 def _of_id(
     wanted: EngineId, name: str | None, resolution: tuple[int, int] | None, batch: int | None, root: Path
 ) -> Sequence[EngineArtifact]:
-    """Engines of an id; for a bare precision those of the backend that is best here, or else whichever was built."""
+    """Engines of an id; for a bare precision those of the preferred backend among the ones built."""
     matches = _for_this_machine(find_engines(name, resolution, str(wanted), root, batch))
     if wanted.backend is not None or len(matches) == 1:
         return matches
@@ -189,9 +189,9 @@ def _of_id(
 
 
 def _for_this_machine(matches: Sequence[EngineArtifact]) -> Sequence[EngineArtifact]:
-    """Of engines that differ only in the GPU, version or options they were built for, the latest that runs here.
+    """Of engines that differ only in GPU, version or options, keep the latest that runs here.
 
-    Where none runs here the latest is kept, so that loading it says why.
+    If none runs here, keep the latest, so that loading it reports the reason.
     """
     kept: dict[tuple[Any, ...], list[EngineArtifact]] = {}
     for found in matches:

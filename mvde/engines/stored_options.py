@@ -1,4 +1,4 @@
-"""The options that an engine's manifest states: which of them a library is given."""
+"""Validation of library options stored in an engine's manifest."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mvde.errors import IncompatibleEngineError
 
 
 def check_stored(options: Mapping[str, Any], known: Mapping[str, str], where: str) -> None:
-    """Raise :class:`IncompatibleEngineError` unless the options that a manifest states are some that mvde sets.
+    """Raise :class:`IncompatibleEngineError` unless all options in a manifest are ones that mvde sets.
 
-    ``known`` has a regular expression for the values of each name, as text. A library takes options that write files,
-    so a manifest that came from elsewhere must not choose them.
+    ``known`` maps each name to a regular expression for its value as text. Some library options write files, so an
+    untrusted manifest must not choose them.
     """
     for name, value in options.items():
         if name not in known:

@@ -1,4 +1,4 @@
-"""How far an engine may be from the fp32 graph it was built from, per precision, with the reasons."""
+"""Parity tolerances of an engine relative to its fp32 graph, per precision, with reasons."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from mvde.records import ParityReport, Tolerance
 
 
 def tolerance_of(precision: Precision) -> Tolerance:
-    """What an engine in that precision may differ by."""
+    """Tolerance of an engine in that precision."""
     match precision:
         case Precision.FP32:
-            # Two libraries that sum the same products in another order differ by a few ulp per layer
-            # (2⁻²⁴ · √depth · gain); 1e-4 relative is the promise of the export stage, and an engine must not be looser
-            # than what it is built from.
+            # Summation order differs between libraries, which costs a few ulp per layer (2⁻²⁴ · √depth · gain). The
+            # export stage guarantees 1e-4 relative; an engine must not be looser than its graph.
             return Tolerance(mean_rel=1e-4, p99_rel=1e-3, patch_mean=1e-3)
         case Precision.FP16:
             # 11 bits of significand: 5e-4 per rounding, averaged over many; 0.3 % leaves AbsRel unchanged to three
@@ -23,18 +22,17 @@ def tolerance_of(precision: Precision) -> Tolerance:
             # 8 bits of significand: eight times coarser than fp16.
             return Tolerance(mean_rel=1.5e-2, p99_rel=8e-2, patch_mean=3e-2)
         case Precision.INT8:
-            # 8-bit activations: accuracy against ground truth is gated when the graph is quantised; this catches what
-            # broke.
+            # 8-bit activations. Accuracy against ground truth is gated at quantisation; this catches gross errors.
             return Tolerance(mean_rel=3e-2, p99_rel=1.5e-1, patch_mean=5e-2)
         case Precision.FP8:
-            # 4 bits of significand: finer than int8 near zero, coarser near the largest value; gated like int8.
+            # 4 bits of significand: finer than int8 near zero, coarser near the maximum; gated like int8.
             return Tolerance(mean_rel=3e-2, p99_rel=1.5e-1, patch_mean=5e-2)
 
 
 def check_tolerance(report: ParityReport, tolerance: Tolerance, depth_range: float, what: str) -> None:
-    """Raise :class:`ParityError` naming each measure of ``report`` that is outside ``tolerance`` (NaN never passes).
+    """Raise :class:`ParityError` naming each measure of ``report`` that exceeds ``tolerance`` (NaN never passes).
 
-    ``depth_range`` is what the model's depths span, in their unit.
+    ``depth_range`` is the span of the model's depth, in its unit.
     """
     measures = {
         "mean |Δdepth|/depth": (report.mean_rel, tolerance.mean_rel),

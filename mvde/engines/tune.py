@@ -1,7 +1,7 @@
-"""Tuning: a backend's settings tried on this machine, on this graph, one after the other in turns, and the best kept.
+"""Tuning: measure a backend's settings on this machine and graph in interleaved rounds, and keep the fastest.
 
-Which settings are fast depends on cores, caches and what else runs; a table of rules would be wrong somewhere. So they
-are measured where the engine will run, and everything that was measured is stored in its manifest.
+The fastest settings depend on cores, caches and system load, so no table of rules is right everywhere. They are
+measured where the engine will run, and all measurements are stored in its manifest.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_GAIN = 1.01
-"""How much faster than the library's own choice a setting must surely be to be kept: by the low end of its gain, since
-on a busy machine the same engine measured twice differs by several per cent. Below it the library's choice stands."""
+"""Minimum speed-up over the library's default, by the lower bound of the gain, for a setting to be kept: on a busy
+machine two measurements of the same engine differ by several per cent."""
 
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 60
 
 Open = Callable[[Mapping[str, Any]], Engine]
-"""Settings of the library → an engine that was compiled with them. Raises :class:`BackendError` where it refuses."""
+"""Library settings → engine compiled with them. Raises :class:`BackendError` if the library rejects them."""
 
 
 def tuned_options(
     recipe: Recipe, options: BuildOptions, budget_s: float, images: NDArray[np.uint8]
 ) -> tuple[BuildOptions, TuningRecord]:
-    """The build's options with the settings that are fastest here, and what was measured, for the manifest."""
+    """Build options with the fastest settings on this machine, and the measurements for the manifest."""
     with tempfile.TemporaryDirectory() as scratch:
 
         def open_engine(settings: Mapping[str, Any]) -> Engine:
@@ -56,13 +56,13 @@ def tune(
     images: NDArray[np.uint8],
     budget_s: float,
 ) -> tuple[dict[str, Any], list[TuningCandidate]]:
-    """The fastest settings, and everything that was measured, the library's own choice first.
+    """Find the fastest settings; return them and all measurements, the library's default first.
 
-    Each of ``settings`` is measured against none; then those that gain are measured together, since two that gain
-    alone may not do so together. ``images`` (K, H, W, 3), uint8 RGB, are the frames;
-    ``budget_s`` is for measuring alone, half of it for either step.
+    Each of ``settings`` is measured against the default; then those that gain are measured together, since gains may
+    not add up. ``images`` (K, H, W, 3), uint8 RGB, are the frames; ``budget_s`` covers measuring only, half of it for
+    each step.
 
-    Raises :class:`UsageError` for a budget that is not positive.
+    Raises :class:`UsageError` unless the budget is positive.
     """
     if not budget_s > 0:
         raise UsageError(f"tuning needs a positive number of seconds, but got {budget_s}")
@@ -82,7 +82,7 @@ def _gains(candidate: TuningCandidate) -> bool:
 
 
 def _together(gaining: Sequence[TuningCandidate]) -> dict[str, Any]:
-    """All settings that gain, the one that gains more where two give the same setting."""
+    """Merge all settings that gain; on conflict the larger gain wins."""
     merged: dict[str, Any] = {}
     for candidate in gaining:
         merged = {**candidate.settings, **merged}
@@ -92,7 +92,7 @@ def _together(gaining: Sequence[TuningCandidate]) -> dict[str, Any]:
 def _compare(
     open_engine: Open, settings: Sequence[Mapping[str, Any]], images: NDArray[np.uint8], budget_s: float
 ) -> list[TuningCandidate]:
-    """A candidate for none and for each of the settings, measured in turns."""
+    """Measure the default and each of the settings in interleaved rounds."""
     everything = [{}, *(dict(one) for one in settings)]
     refused: dict[int, str] = {}
     with contextlib.ExitStack() as stack:
@@ -119,19 +119,19 @@ def _measured(
 ) -> TuningCandidate:
     ratios = default_ms / times_ms
     low, gain, high = (float(quantile) for quantile in np.quantile(ratios, (0.25, 0.5, 0.75)))
-    # Of a median, with the spread taken from the quartiles, which one interrupted frame does not move.
+    # Standard error of a median, with the spread from the quartiles, which are robust to an interrupted frame.
     standard_error = 1.253 * (high - low) / 1.349 / len(ratios) ** 0.5
     median_ms = float(np.median(times_ms))
     return TuningCandidate(settings, round(median_ms, 4), round(gain, 4), round(gain - 2 * standard_error, 4))
 
 
 def _take_turns(engines: Sequence[Engine], images: NDArray[np.uint8], budget_s: float) -> NDArray[np.float64]:
-    """Milliseconds (rounds, engines); the order differs from round to round, so that none always follows another."""
+    """Latencies in milliseconds (rounds, engines); the order is random in each round to avoid order effects."""
     batch = engines[0].info.batch
     images = np.resize(images, (max(len(images), batch), *images.shape[1:]))  # repeated to fill a batch
     frames = [np.ascontiguousarray(images[start : start + batch]) for start in range(0, len(images) - batch + 1, batch)]
     rng = np.random.default_rng(0)
-    for engine in engines:  # the first frames allocate
+    for engine in engines:  # warm-up: the first frames allocate
         engine.infer(frames[0])
         engine.infer(frames[-1])
     rounds: list[NDArray[np.float64]] = []

@@ -1,9 +1,9 @@
-"""libmvde from Python: the fused post-processing kernel, through the same C interface that robots use (``mvde.h``).
+"""Bindings to libmvde's fused post-processing kernel, through its public C interface (``mvde.h``).
 
-The library is ``lib/libmvde.so`` inside the package; the environment variable ``MVDE_LIBRARY`` names another one. Where
-there is none (a platform without a wheel), :func:`is_available` is False and callers use NumPy. A library that is there
-but cannot be used is an error, never a silent fallback. ``MVDE_KERNEL`` forces an implementation (scalar, avx2, avx512,
-neon); :func:`last_kernel` proves which one ran.
+The library is ``lib/libmvde.so`` in the package; the environment variable ``MVDE_LIBRARY`` overrides it. Without one (a
+platform without a wheel) :func:`is_available` is False and callers use NumPy. A library that exists but cannot be used
+is an error, never a silent fallback. ``MVDE_KERNEL`` forces an implementation (scalar, avx2, avx512, neon);
+:func:`last_kernel` reports which one ran.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Postprocessed(NamedTuple):
 
 
 def library_folders() -> list[Path]:
-    """Where libmvde and its backends are looked for, in this order: beside ``MVDE_LIBRARY``, or in the package."""
+    """Folders to search for libmvde and its backends, in order: that of ``MVDE_LIBRARY``, or those of the package."""
     if forced := os.environ.get("MVDE_LIBRARY"):
         return [Path(forced).parent]
-    # An editable install has two folders: the one that the build installed into, and the source tree.
+    # An editable install has two folders: the build's install prefix and the source tree.
     return [Path(folder) / "lib" for folder in mvde.__path__]
 
 
 def library_path() -> Path | None:
-    """Path of the library that is used, or None where there is none."""
+    """Path of the library to use, or None."""
     if forced := os.environ.get("MVDE_LIBRARY"):
         return Path(forced)
     candidates = (folder / "libmvde.so" for folder in library_folders())
@@ -53,24 +53,24 @@ def library_path() -> Path | None:
 
 
 def cmake_dir() -> Path | None:
-    """Folder for CMake's ``mvde_DIR``, which ``find_package(mvde)`` reads, or None where there is none."""
+    """Folder for CMake's ``mvde_DIR``, used by ``find_package(mvde)``, or None."""
     candidates = (Path(folder) / "lib" / "cmake" / "mvde" for folder in mvde.__path__)
     return next((path for path in candidates if (path / "mvdeConfig.cmake").is_file()), None)
 
 
 def is_available() -> bool:
-    """True if libmvde can be used. Raises :class:`BackendError` if it is there but cannot be."""
+    """Whether libmvde is installed. Raises :class:`BackendError` if it exists but cannot be used."""
     return _library() is not None
 
 
 def version() -> str | None:
-    """Version of the library, such as ``"0.1.0"``, or None where there is none."""
+    """Version of the library, such as ``"0.1.0"``, or None without one."""
     library = _library()
     return None if library is None else _dotted(library.mvde_version())
 
 
 def kernel() -> str | None:
-    """Name of the implementation that calls use: scalar, avx2, avx512 or neon; None without the library."""
+    """Name of the selected implementation: scalar, avx2, avx512 or neon; None without the library."""
     library = _library()
     if library is None:
         return None
@@ -81,25 +81,25 @@ def kernel() -> str | None:
 
 
 def last_kernel() -> str:
-    """Name of the implementation that did this thread's last call, as it reported itself; ``""`` before the first."""
+    """Name of the implementation that executed this thread's last call; ``""`` before the first."""
     name: bytes = _require().mvde_last_kernel()
     return name.decode()
 
 
 def available_kernels() -> list[str]:
-    """Names of the implementations that are built in and run on this CPU."""
+    """Names of the built-in implementations supported by this CPU."""
     library = _require()
     return [name for name in ("avx512", "avx2", "neon", "scalar") if library.mvde_kernel_is_available(name.encode())]
 
 
 def set_kernel(name: str | None) -> None:
-    """Force an implementation for the whole process; None goes back to the choice by CPU and ``MVDE_KERNEL``."""
+    """Force an implementation for the whole process; None restores the default by CPU and ``MVDE_KERNEL``."""
     library = _require()
     _check(library, library.mvde_set_kernel(None if name is None else name.encode()))
 
 
 class _Handle:
-    """An opaque handle of the library, destroyed by :meth:`close`, a ``with`` block's end, or with this object."""
+    """An opaque library handle, destroyed by :meth:`close`, at the end of a ``with`` block, or by the finaliser."""
 
     def __init__(self, create: str, destroy: str, *arguments: int) -> None:
         self._library = _require()
@@ -116,7 +116,7 @@ class _Handle:
         return self._handle
 
     def close(self) -> None:
-        """End threads and free buffers. May be called twice."""
+        """Stop threads and free buffers. Idempotent."""
         self._destroy()
 
     def __enter__(self) -> Self:
@@ -129,17 +129,17 @@ class _Handle:
 
 
 class Workers(_Handle):
-    """Threads that share the work of one call at a time with its caller; results do not depend on their number."""
+    """Thread pool that helps the caller with one call at a time; results do not depend on the number of threads."""
 
     def __init__(self, num_threads: int) -> None:
-        """``num_threads`` (1 to 256) counts the calling thread."""
+        """``num_threads`` (1 to 256) includes the calling thread."""
         super().__init__("mvde_workers_create", "mvde_workers_destroy", num_threads)
 
 
 class Resizer(_Handle):
-    """Resizes frames of one format and size to one resolution, and maps depth back; one call at a time.
+    """Resizes frames of one format and size to one resolution, and depth back; not thread-safe.
 
-    Bit for bit what Pillow's BILINEAR gives along x and then along y. Sizes are (height, width).
+    Bit-identical to Pillow's BILINEAR applied along x, then along y. Sizes are (height, width).
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Resizer(_Handle):
     def resize(
         self, frame: NDArray[np.uint8], *, out: NDArray[np.uint8] | None = None, workers: Workers | None = None
     ) -> NDArray[np.uint8]:
-        """RGB image (H, W, 3) uint8 at the target's size, written to ``out`` (contiguous) where one is given.
+        """Resize to an RGB image (H, W, 3) uint8 of the target size, in ``out`` (contiguous) if given.
 
         ``frame`` is uint8: (H, W, 3) for rgb and bgr, (H, W) for grey, (H * 3 // 2, W) for nv12, (H, W, 2) for yuyv.
         Rows may be strided; pixels within a row are dense.
@@ -180,7 +180,7 @@ class Resizer(_Handle):
         return out
 
     def depth_to_source(self, depth_m: NDArray[np.float32], *, workers: Workers | None = None) -> NDArray[np.float32]:
-        """Depth (H, W) float32 in metres at the frame's own pixels; 0 where the model did not see the frame."""
+        """Resize depth (H, W) float32 in metres to the frame's resolution; 0 outside the model's view."""
         if depth_m.shape != self.target_size or depth_m.dtype != np.float32:
             raise UsageError(f"depth is {depth_m.dtype} {depth_m.shape}: expected float32 {self.target_size}")
         source = np.ascontiguousarray(depth_m)
@@ -200,9 +200,10 @@ def patch_stats(
     max_depth: float = float("inf"),
     workers: Workers | None = None,
 ) -> NDArray[np.float32]:
-    """Statistics of each patch, float32 (B, N, S), by the specification in :mod:`mvde.stats`.
+    """Compute the statistics of each patch, float32 (B, N, S), as specified in :mod:`mvde.stats`.
 
-    ``depth_m`` is float16 or float32 (B, H, W) in metres with any strides. Sides must be multiples of ``patch_size``.
+    ``depth_m`` is float16 or float32 (B, H, W) in metres, with any strides. H and W must be multiples of
+    ``patch_size``.
     """
     library = _require()
     source = _readable(depth_m)
@@ -231,14 +232,13 @@ def postprocess(
     out: NDArray[Any] | None = None,
     workers: Workers | None = None,
 ) -> Postprocessed:
-    """Depth and patch statistics of a network's raw output, in one pass.
+    """Compute depth and patch statistics from a network's raw output, in one pass.
 
-    ``raw`` is float16 or float32 (B, H, W), or uint16 holding bfloat16 bits with ``raw_dtype="bfloat16"``.
+    ``raw`` is float16 or float32 (B, H, W), or uint16 with bfloat16 bits and ``raw_dtype="bfloat16"``.
     ``conversion`` is one of linear (``scale * x + shift``), inverse (``1 / (scale * x + shift)``), exp and log_sigmoid
-    (the metric head's activation); ``depth_range`` says whether depths outside the bounds are clamped or rejected.
-    ``depth_dtype`` is float32 (metres; invalid pixels are ``invalid_m``) or uint16 (millimetres; invalid pixels are 0).
-    The depth is written to ``out`` (contiguous, of that dtype) where one is given, which spares large maps the cost of
-    fresh memory.
+    (the metric head's activation); ``depth_range`` is clamp or reject, for depth outside the bounds. ``depth_dtype`` is
+    float32 (metres; invalid pixels are ``invalid_m``) or uint16 (millimetres; invalid pixels are 0). Depth is written
+    to ``out`` (contiguous, of that dtype) if given, which avoids allocating large maps.
     """
     library = _require()
     source = _readable(raw)
@@ -265,20 +265,20 @@ def postprocess(
 
 
 def _readable(array: NDArray[Any]) -> NDArray[Any]:
-    """The array itself, or a copy where its memory does not fit the C interface: misaligned, or broadcast."""
+    """Return the array, or a copy if the C interface cannot read it: misaligned or broadcast."""
     if array.ndim != 3:
         raise UsageError(f"got an array of shape {array.shape}: expected (B, H, W)")
-    # 0 is also the stride of an axis of length 1, where copying costs little and happens never in practice.
+    # An axis of length 1 may have stride 0 too; copying is then unnecessary but cheap, and rare.
     return array if array.flags.aligned and 0 not in array.strides else array.copy()
 
 
 def _address(array: NDArray[Any]) -> int:
-    # Half the cost of a small call would be array.ctypes.data, which builds an object for it.
+    # array.ctypes.data creates an object, which would be half the cost of a small call.
     address: int = array.__array_interface__["data"][0]
     return address
 
 
-# dtype.name builds its text anew at every call, which takes longer than the call into C.
+# dtype.name builds its string on every access, which takes longer than the C call.
 _DTYPE_NAMES = {np.dtype(name): name for name in ("float32", "float16", "uint16")}
 
 
@@ -287,7 +287,7 @@ def _name_of(dtype: np.dtype[Any]) -> str:
 
 
 def _map_of(array: NDArray[Any], dtype: str) -> abi.CMap:
-    # A stride of 0, which an axis of length 1 may have, reads as "dense" in C: the same thing there.
+    # Stride 0, possible for an axis of length 1, means "dense" in C, which is equivalent here.
     return abi.CMap(_address(array), _enum(abi.DTYPES, dtype, "dtype"), 0, *array.shape, *array.strides)
 
 
@@ -359,5 +359,5 @@ def _check(library: ctypes.CDLL, status: int) -> None:
         return
     kind: bytes = library.mvde_strerror(status)
     message = f"libmvde: {_last_error(library) or kind.decode()}"
-    # Busy workers, memory and threads are circumstances; everything else is the caller's argument.
+    # Busy workers and lack of memory or threads are run-time failures; other codes are invalid arguments.
     raise (BackendError if status <= -7 else UsageError)(message)

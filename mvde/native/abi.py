@@ -1,4 +1,4 @@
-"""``mvde.h`` in ctypes: enumerations, structures and the signatures of the functions that are used."""
+"""ctypes declarations of ``mvde.h``: enumerations, structures and signatures of the functions used."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mv
 
 
 class CMap(ctypes.Structure):
+    """``mvde_map``."""
+
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("dtype", ctypes.c_int32),
@@ -29,6 +31,8 @@ class CMap(ctypes.Structure):
 
 
 class CPostprocessOptions(ctypes.Structure):
+    """``mvde_postprocess_options``."""
+
     _fields_ = (
         ("struct_size", ctypes.c_uint32),
         ("conversion", ctypes.c_int32),
@@ -42,6 +46,8 @@ class CPostprocessOptions(ctypes.Structure):
 
 
 class CStatsRequest(ctypes.Structure):
+    """``mvde_stats_request``."""
+
     _fields_ = (
         ("patch_size", ctypes.c_int32),
         ("num_stats", ctypes.c_int32),
@@ -52,6 +58,8 @@ class CStatsRequest(ctypes.Structure):
 
 
 class CFrame(ctypes.Structure):
+    """``mvde_frame``."""
+
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("chroma", ctypes.c_void_p),
@@ -65,7 +73,7 @@ class CFrame(ctypes.Structure):
 
 
 def declare(library: ctypes.CDLL) -> None:
-    """Argument and result types of every function that is used; a missing symbol is an AttributeError."""
+    """Set argument and result types of all functions used. Raises AttributeError for a missing symbol."""
     pointer, i32, i64, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
     maps, request = ctypes.POINTER(CMap), ctypes.POINTER(CStatsRequest)
     signatures: dict[str, tuple[Any, list[Any]]] = {

@@ -1,1 +1,1 @@
-"""The runtime: images of any size in, depth in the image's pixels and patch statistics out."""
+"""Runtime: images of any size to depth at the image's resolution and patch statistics."""

@@ -1,4 +1,4 @@
-"""DepthRuntime: camera images of any size → depth in the image's pixels and statistics per patch."""
+"""DepthRuntime: camera images of any size to depth at the image's resolution and per-patch statistics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds of one call: fitting the image in, the engine, and mapping back with the statistics."""
+    """Latency of one call in milliseconds: preprocessing, inference, and postprocessing with statistics."""
 
     pre_ms: float
     infer_ms: float
@@ -37,7 +37,7 @@ class Timings:
 
     @property
     def total_ms(self) -> float:
-        """Sum of the three stages."""
+        """Sum of the three stages in milliseconds."""
         return self.pre_ms + self.infer_ms + self.post_ms
 
 
@@ -45,11 +45,11 @@ class Timings:
 class DepthResult:
     """Depth in metres (or the model's relative unit) and patch statistics.
 
-    ``depth`` is (H, W), float32, at the input image's pixels; 0 marks pixels that the model did not see
-    (``fit="crop"``). ``stats`` is (N, S), float32, on the model's patch grid, row-major: one column per name in
-    ``stat_names``; patches that lie in the bars of ``fit="letterbox"`` are 0. ``grid`` is (rows, columns) with N their
-    product. For a batch, ``depth`` is (B, H, W) and ``stats`` (B, N, S), and the timings are the whole batch's; in a
-    stream over an engine with a batch every frame has its share of them.
+    ``depth`` is (H, W), float32, at the input image's resolution; 0 marks pixels outside the model's view
+    (``fit="crop"``). ``stats`` is (N, S), float32, on the model's patch grid, row-major, with one column per name in
+    ``stat_names``; patches in the bars of ``fit="letterbox"`` are 0. ``grid`` is (rows, columns), with N = rows *
+    columns. For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), and timings cover the whole batch; in a stream
+    they are divided evenly among the frames of a batch.
     """
 
     depth: NDArray[np.float32]
@@ -61,7 +61,7 @@ class DepthResult:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A batch on its way through: the engine's input (padded to its batch) and where each image went."""
+    """A preprocessed batch: the engine's input (padded to its batch) and the placement of each image."""
 
     images: NDArray[np.uint8]
     fitted: list[Fitted]
@@ -70,7 +70,7 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Ran:
-    """The batch behind the engine: depth (B, H, W), and its statistics where the engine computed them."""
+    """A batch after inference: depth (B, H, W), and statistics if the engine computed them."""
 
     prepared: _Prepared
     depth: NDArray[np.float32]
@@ -79,15 +79,15 @@ class _Ran:
 
 
 class DepthRuntime:
-    """An engine with everything around it.
+    """An engine with pre- and postprocessing.
 
-    Safe to share between threads: :meth:`infer` keeps no state between calls, engines give every thread that is inside
-    its own buffers, and results belong to the caller. :meth:`close` must wait until no thread is inside. A
-    :meth:`stream` belongs to the thread that iterates it; several may run on one runtime.
+    Thread-safe: :meth:`infer` keeps no state between calls, concurrent calls have separate buffers, and the caller owns
+    the results. Call :meth:`close` only when no call is in progress. A :meth:`stream` belongs to the thread that
+    iterates it; several may run on one runtime.
     """
 
     def __init__(self, engine: Engine, manifest: EngineManifest) -> None:
-        """A runtime over an engine that is already loaded; :meth:`load` is the usual way in."""
+        """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
         self._manifest = manifest
         self._fitter = FrameFitter(engine.info.resolution)
@@ -104,13 +104,13 @@ class DepthRuntime:
         engine_dir: str | Path = ENGINE_DIR,
         manifest: EngineManifest | None = None,
     ) -> DepthRuntime:
-        """Runtime over the engine at a path, of an id (``"fp16"``, ``"openvino:bf16"``), or over a loaded engine.
+        """Load an engine by path or id (``"fp16"``, ``"openvino:bf16"``), or wrap a loaded one.
 
-        An id is looked up in ``engine_dir``, with the model's ``name``, ``resolution`` (H, W) and ``batch`` where
-        several match; ``None`` takes the only engine there is. A loaded engine needs its ``manifest``.
+        An id is looked up in ``engine_dir``; ``name``, ``resolution`` (H, W) and ``batch`` disambiguate. ``None`` loads
+        the only engine. A loaded engine needs its ``manifest``.
 
-        Raises :class:`ArtifactError` when there is none, :class:`IncompatibleEngineError` when it was built for another
-        machine or library version, :class:`HashMismatchError` when it is truncated or was replaced.
+        Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
+        another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced.
         """
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
@@ -121,24 +121,24 @@ class DepthRuntime:
 
     @property
     def info(self) -> EngineInfo:
-        """What runs: backend, precision asked for and executed, device, resolution, batch."""
+        """Backend, requested and executed precision, device, resolution and batch."""
         return self._engine.info
 
     @property
     def engine(self) -> Engine:
-        """The engine itself, for measuring it without what is around it; closing it is the runtime's."""
+        """The bare engine, for benchmarks; owned and closed by the runtime."""
         return self._engine
 
     @property
     def manifest(self) -> EngineManifest:
-        """What the engine was made from and how far it is from it."""
+        """The engine's manifest: its origin and measured parity."""
         return self._manifest
 
     def infer(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> DepthResult:
-        """Depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
+        """Infer depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
 
-        ``fit`` says how an image of another shape goes into the model: ``"stretch"``, ``"letterbox"`` (bars) or
-        ``"crop"`` (the middle; depth is 0 outside it). A batch of any length runs in chunks of the engine's batch.
+        ``fit`` selects how an image of another aspect ratio is resized: ``"stretch"``, ``"letterbox"`` (bars) or
+        ``"crop"`` (centre; depth is 0 outside it). A batch of any length runs in chunks of the engine's batch.
 
         Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit``.
         """
@@ -150,9 +150,9 @@ class DepthRuntime:
         return _stacked(results) if is_batch else results[0]
 
     def patch_stats(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> NDArray[np.float32]:
-        """Patch statistics (N, S) of an image, or (B, N, S) of a batch, alone: what :meth:`infer` gives as ``stats``.
+        """Infer only the patch statistics (N, S) of an image, or (B, N, S) of a batch, as in :meth:`infer`.
 
-        On a GPU nothing but these floats is copied back, and depth is not mapped to the image's pixels.
+        On a GPU only these floats are copied to the host, and depth is not resized to the image.
         """
         images, is_batch = _as_batch(image)
         parts = []
@@ -163,13 +163,13 @@ class DepthRuntime:
         return stats if is_batch else stats[0]
 
     def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str = Fit.STRETCH) -> DeviceResult:
-        """Depth and statistics of a frame that is in device memory, left there; nothing is awaited.
+        """Enqueue inference on a frame in device memory; the results stay there. Asynchronous.
 
         ``frame`` is RGB (H, W, 3), uint8, of any size (resized on the GPU), or a batch (B, H, W, 3) at the model's
-        resolution; it has ``__dlpack__`` or ``__cuda_array_interface__`` (torch, CuPy, and others). The work goes to
-        ``stream``: a handle, or an object with ``__cuda_stream__``; by default a stream of the engine's own.
+        resolution, with ``__dlpack__`` or ``__cuda_array_interface__`` (torch, CuPy and others). ``stream`` is a handle
+        or an object with ``__cuda_stream__``; default: the engine's own stream.
 
-        Raises :class:`UsageError` for an engine that is not on a GPU, :class:`ImageError` for another kind of frame.
+        Raises :class:`UsageError` if the engine is not on a GPU, :class:`ImageError` for another kind of frame.
         """
         engine = self._engine
         if not isinstance(engine, DeviceEngine):
@@ -179,12 +179,11 @@ class DepthRuntime:
         return DeviceResult(depth, stats, self._manifest.grid, self._manifest.stats)
 
     def stream(self, frames: Iterable[NDArray[np.uint8]], fit: Fit | str = Fit.STRETCH) -> Iterator[DepthResult]:
-        """Results of single frames (H, W, 3), in order, one per frame, with resize, inference and post-processing of
-        neighbouring frames overlapped in threads.
+        """Yield one result per frame (H, W, 3), in order, overlapping the stages of neighbouring frames in threads.
 
-        At most a few frames are in flight, so a slow consumer slows the source. An error (of the source, or for a
-        frame) is raised where its result would have come; closing the iterator early stops the threads. An engine
-        with a batch takes that many frames at once.
+        At most a few frames are in flight, so a slow consumer throttles the source. An error of the source or a frame
+        is raised in place of its result; closing the iterator early stops the threads. Frames are grouped into the
+        engine's batch.
         """
         return pipeline(
             _chunks(frames, self.info.batch),
@@ -194,7 +193,7 @@ class DepthRuntime:
         )
 
     def close(self) -> None:
-        """Free the engine and what is around it."""
+        """Free the engine and all buffers."""
         if self._device_fitter is not None:
             self._device_fitter.close()
         self._engine.close()
@@ -213,7 +212,7 @@ class DepthRuntime:
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
-        batch[len(images) :] = batch[len(images) - 1]  # a short batch is filled up; the copies' results are dropped
+        batch[len(images) :] = batch[len(images) - 1]  # pad a short batch; the padding's results are dropped
         return _Prepared(batch, fitted, _ms_since(started))
 
     def _run(self, prepared: _Prepared) -> _Ran:
@@ -225,7 +224,7 @@ class DepthRuntime:
         return _Ran(prepared, self._engine.infer(prepared.images)[:count], None, _ms_since(started))
 
     def _stats_engine(self, prepared: _Prepared) -> StatsEngine | None:
-        """The engine, if its own statistics are right: where it has some, but for the bars of a letterbox."""
+        """The engine if it computes valid statistics for this batch; letterbox bars need the CPU."""
         engine = self._engine
         if not isinstance(engine, StatsEngine) or not engine.has_stats:
             return None
@@ -238,13 +237,13 @@ class DepthRuntime:
         return self._stats_of(prepared.fitted, self._engine.infer(prepared.images)[:count])
 
     def _stats_of(self, fitted: Sequence[Fitted], depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Statistics (B, N, S) on the CPU, with the bars of a letterbox left out."""
+        """Compute statistics (B, N, S) on the CPU, excluding letterbox bars."""
         if any(has_bars(one.placement) for one in fitted):
             depth = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
         return depth_to_patch_stats(depth, self._manifest.stats_patch, self._manifest.stats)
 
     def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
-        """One result per image; each has its share of the batch's times."""
+        """Postprocess into one result per image; the batch's times are divided evenly."""
         started = time.perf_counter()
         prepared, depth = ran.prepared, ran.depth
         manifest, fitted = self._manifest, prepared.fitted
@@ -260,7 +259,7 @@ class DepthRuntime:
 
 
 def _as_batch(image: Any) -> tuple[Sequence[NDArray[np.uint8]], bool]:
-    """Images to run one by one, and whether the caller gave a batch."""
+    """Split into single images; also return whether the input was a batch."""
     check_array(image)
     if getattr(image, "ndim", None) != 4:
         check_image(image)
@@ -271,7 +270,7 @@ def _as_batch(image: Any) -> tuple[Sequence[NDArray[np.uint8]], bool]:
 
 
 def _stacked(results: list[DepthResult]) -> DepthResult:
-    """One result with a leading batch axis; the times are sums."""
+    """Stack results along a leading batch axis and sum their times."""
     times = [result.timings for result in results]
     timings = Timings(
         sum(one.pre_ms for one in times), sum(one.infer_ms for one in times), sum(one.post_ms for one in times)

@@ -1,4 +1,4 @@
-"""Frames that are in device memory already: resized there, run there, and left there, on the caller's stream."""
+"""Preprocessing and inference of frames in device memory, on the caller's stream."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from mvde.cuda.memory import CudaDevice, DeviceBuffer
     from mvde.engines.base import DeviceEngine
 
-_MAX_TABLES = 8  # sizes of frames whose tables are kept: a few cameras
+_MAX_TABLES = 8  # cached frame sizes: a few cameras
 
 
 @dataclass(frozen=True)
 class DeviceResult:
-    """Depth (B, H, W) and statistics (B, N, S), float32, in device memory, complete on the caller's stream.
+    """Depth (B, H, W) and statistics (B, N, S), float32, in device memory, ordered on the caller's stream.
 
-    Depth is at the model's resolution, in metres (or the model's relative unit); ``stats`` is ``None`` where the GPU
-    cannot compute them (NVRTC is not installed). ``grid`` is (rows, columns) with N their product.
+    Depth is at the model's resolution, in metres (or the model's relative unit); ``stats`` is ``None`` if the GPU
+    cannot compute them (NVRTC is not installed). ``grid`` is (rows, columns), with N = rows * columns.
     """
 
     depth: DeviceArray
@@ -41,10 +41,10 @@ class _Tables(NamedTuple):
 
 
 class DeviceFitter:
-    """Frames of any size into the model's resolution, on the GPU. Safe to share between threads."""
+    """Resizes frames of any size to the model's resolution on the GPU. Thread-safe."""
 
     def __init__(self, device: CudaDevice, resolution: tuple[int, int], kernels: Any = None) -> None:
-        """``kernels`` is a :class:`mvde.cuda.launch.PreprocessKernels`; by default one is made when it is needed."""
+        """``kernels`` is a :class:`mvde.cuda.launch.PreprocessKernels`; by default created on first use."""
         self._device = device
         self._resolution = resolution
         self._kernels = kernels
@@ -53,10 +53,10 @@ class DeviceFitter:
         self._process = ProcessGuard(self, "CUDA")
 
     def fit(self, frame: DeviceView, fit: Fit, stream: Any) -> tuple[DeviceView, DeviceBuffer]:
-        """The frame (H, W, 3), uint8, RGB, as (1, height, width, 3) at the model's resolution, and the memory of it.
+        """Resize a frame (H, W, 3), uint8, RGB, to (1, height, width, 3); return the view and its memory.
 
-        Rows may be padded. Raises :class:`ImageError` for another kind of array, :class:`UsageError` for a fit that
-        leaves bars.
+        Rows may be padded. Raises :class:`ImageError` for another kind of array, :class:`UsageError` if the fit leaves
+        bars.
         """
         placement = _placement(frame, self._resolution, fit)
         height, width = self._resolution
@@ -72,7 +72,7 @@ class DeviceFitter:
         return DeviceView(target.address, (1, height, width, 3), None, "uint8"), target
 
     def close(self) -> None:
-        """Free the tables; in a fork of the process that made them, leave them alone."""
+        """Free the tables; no-op in a forked child."""
         if self._process.is_inherited:
             return
         with self._lock:
@@ -92,7 +92,7 @@ class DeviceFitter:
         return self._tables[key]
 
     def _upload(self, table: Any) -> DeviceBuffer:
-        """Device memory with a copy of an array; awaited, since this happens once per size of frame."""
+        """Copy an array to device memory; synchronous, since it happens once per frame size."""
         stream = self._device.create_stream()
         staging = self._device.pinned(table.shape, table.dtype)
         np.copyto(staging.array, table)
@@ -106,7 +106,7 @@ class DeviceFitter:
 def enqueue_frame(
     engine: DeviceEngine, fitter: DeviceFitter, frame: Any, fit: Fit | str, stream: Any
 ) -> tuple[DeviceArray, DeviceArray | None]:
-    """What ``engine.enqueue`` gives for a frame (H, W, 3) of any size or a batch (B, H, W, 3) of the engine's.
+    """Run ``engine.enqueue`` on a frame (H, W, 3) of any size or a batch (B, H, W, 3) of the engine's shape.
 
     ``frame`` has ``__dlpack__`` or ``__cuda_array_interface__``; ``stream`` is a stream of the engine's device.
     """
@@ -121,7 +121,7 @@ def enqueue_frame(
         )
     fitted, memory = fitter.fit(view, fit, stream)
     results = engine.enqueue(fitted, stream)
-    memory.close()  # ordered behind the copy out of it, on the same stream
+    memory.close()  # freed in stream order, after the engine's copy of it
     return results
 
 
@@ -134,7 +134,7 @@ def _placement(frame: DeviceView, resolution: tuple[int, int], fit: Fit) -> Plac
     if has_bars(placement):
         raise UsageError(
             f"fit {fit.value!r} of {frame.shape[0]}x{frame.shape[1]} into {resolution[0]}x{resolution[1]} leaves bars, "
-            "whose statistics a device call cannot clear; use stretch or crop, or infer with an array of NumPy"
+            "whose statistics a device call cannot clear; use stretch or crop, or infer with a NumPy array"
         )
     return placement
 

@@ -1,6 +1,6 @@
-"""Frames into the model's resolution and depth back to their pixels, by libmvde where it is, else by Pillow.
+"""Resize frames to the model's resolution and depth back, with libmvde if available, else with Pillow.
 
-Both give the same bits (a test holds them to it); libmvde is faster, and writes into the engine's input directly.
+Both give bit-identical results (tested); libmvde is faster and writes directly into the engine's input.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from mvde.runtime.placement import Fit, Placement, depth_to_source, fit_image, p
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MAX_IDLE = 8  # resizers kept, each with its tables for one size of frame: a few cameras, or a few threads
-_MAX_THREADS = 4  # of a resizer; a frame is a millisecond of work, and beyond that it is spent on waking threads
+_MAX_IDLE = 8  # cached resizers, each with tables for one frame size: a few cameras or threads
+_MAX_THREADS = 4  # per resizer; a frame takes about 1 ms, so more threads cost more in wake-ups than they gain
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a frame went into the model's input, which is all that the way back needs."""
+    """How a frame was fitted into the model's input; sufficient for the inverse mapping."""
 
     placement: Placement
     fit: Fit
@@ -38,7 +38,7 @@ class Fitted:
 
 @dataclass
 class _PooledResizer:
-    """A resizer between frames of one size and the resolution, with its threads; for one caller at a time."""
+    """A resizer for one frame size with its worker threads; used by one caller at a time."""
 
     source_size: tuple[int, int]
     fit: Fit
@@ -46,7 +46,7 @@ class _PooledResizer:
     threads: native.Workers | None = None
 
     def workers(self, parallel: bool) -> native.Workers | None:
-        """Threads that share the work, started when they are first asked for; ``None`` for the caller's alone."""
+        """Worker threads, started on first use; ``None`` to run in the caller's thread only."""
         count = min(num_cpus(), _MAX_THREADS)
         if not parallel or count == 1:
             return None
@@ -61,17 +61,17 @@ class _PooledResizer:
 
 
 def check_array(image: Any) -> None:
-    """Raise :class:`ImageError` unless the image is an array of NumPy, and not another library's."""
+    """Raise :class:`ImageError` for an array of a library other than NumPy."""
     if isinstance(image, np.ndarray) or not hasattr(image, "__dlpack__"):
-        return  # what has no array in it is for check_image to name
+        return  # check_image reports anything that is not an array
     raise ImageError(
-        f"an image is an array of NumPy, (H, W, 3) or (B, H, W, 3) of dtype uint8, but got a {type(image).__name__}; "
+        f"expected a NumPy array, (H, W, 3) or (B, H, W, 3) of dtype uint8, but got a {type(image).__name__}; "
         "use np.from_dlpack(image) (from a GPU: image.cpu(), or infer_device)"
     )
 
 
 class _Pool:
-    """The resizers that nobody uses now, in the process that made them."""
+    """Idle resizers and the process that created them."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -80,10 +80,10 @@ class _Pool:
 
 
 class FrameFitter:
-    """Both ways between frames of any size and one resolution. Safe to share between threads.
+    """Maps frames of any size to one resolution, and depth back. Thread-safe.
 
-    ``parallel`` shares a frame's work between threads, for a caller that waits for it; beside an engine that runs at
-    the same time it would only take its CPUs away. The bits are the same.
+    ``parallel`` splits a frame's work among threads, for a caller that waits for it; with inference running
+    concurrently it would only compete for CPUs. Results are bit-identical.
     """
 
     def __init__(self, resolution: tuple[int, int]) -> None:
@@ -92,7 +92,7 @@ class FrameFitter:
         self._pool = _Pool()
 
     def fit(self, image: NDArray[np.uint8], fit: Fit, out: NDArray[np.uint8], *, parallel: bool = True) -> Fitted:
-        """How the RGB image (H, W, 3), uint8, was put into ``out``, of the model's resolution and contiguous.
+        """Resize an RGB image (H, W, 3), uint8, into ``out``, contiguous and of the model's resolution.
 
         Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit``.
         """
@@ -109,7 +109,7 @@ class FrameFitter:
     def depth_to_source(
         self, depth: NDArray[np.float32], fitted: Fitted, *, parallel: bool = True
     ) -> NDArray[np.float32]:
-        """Depth (H, W), float32, at the frame's own pixels; 0 (invalid) where the model did not see the frame."""
+        """Resize depth (H, W), float32, to the frame's resolution; 0 (invalid) outside the model's view."""
         placement = fitted.placement
         if placement.source_size == self._resolution or not native.is_available():
             return depth_to_source(depth, placement)
@@ -117,14 +117,14 @@ class FrameFitter:
             return pooled.resizer.depth_to_source(depth, workers=pooled.workers(parallel))
 
     def close(self) -> None:
-        """Free the tables of the frame sizes seen so far, and their threads."""
+        """Free all idle resizers and their threads."""
         idle = self._own_pool().idle
         while idle:
             idle.popleft().close()
 
     @contextlib.contextmanager
     def _borrowed(self, source_size: tuple[int, int], fit: Fit) -> Iterator[_PooledResizer]:
-        """A resizer that no other thread has."""
+        """Borrow a resizer for exclusive use."""
         pooled = self._take_idle(source_size, fit)
         if pooled is None:
             pooled = _PooledResizer(source_size, fit, native.Resizer(source_size, self._resolution, fit))
@@ -148,7 +148,7 @@ class FrameFitter:
         return None
 
     def _own_pool(self) -> _Pool:
-        """The pool of this process: in a fork, a thread that is not there may hold the parent's lock for ever."""
+        """The pool of this process: after a fork, the inherited lock may be held by a thread that no longer exists."""
         if self._pool.process != os.getpid():
             self._pool = _Pool()
         return self._pool

@@ -1,6 +1,6 @@
-"""Where an image goes in the model's input, and depth on the way back to the image's own pixels.
+"""Placement of an image in the model's input, and the inverse mapping of depth to the image's resolution.
 
-NumPy and Pillow are imported where they are used: the command line lists :class:`Fit` without them.
+NumPy and Pillow are imported lazily: the command line lists :class:`Fit` without them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LETTERBOX_GREY = 128  # the middle of SigLIP's normalised range, which is what its padding would be
+LETTERBOX_GREY = 128  # centre of SigLIP's normalised range, like its padding
 
 
 class Fit(str, Enum):
-    """How an image of another shape goes into the model's input."""
+    """How an image is fitted into the model's input."""
 
     STRETCH = "stretch"
-    """Fills the input and changes the aspect ratio."""
+    """Fill the input, changing the aspect ratio."""
     LETTERBOX = "letterbox"
-    """Keeps the whole image and leaves bars."""
+    """Keep the whole image, leaving bars."""
     CROP = "crop"
-    """Fills the input with the middle of the image."""
+    """Fill the input with the centre of the image."""
 
     def __str__(self) -> str:
         return self.value
@@ -57,7 +57,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image went: ``source_box`` of the image was resized onto ``target_box`` of the model's input."""
+    """Mapping of ``source_box`` in the image to ``target_box`` in the model's input; sizes are (height, width)."""
 
     source_size: tuple[int, int]
     source_box: Box
@@ -66,7 +66,7 @@ class Placement:
 
 
 def check_fit(text: Fit | str) -> Fit:
-    """The text as a :class:`Fit`. Raises :class:`UsageError` where it is none."""
+    """Parse a :class:`Fit`. Raises :class:`UsageError` for an unknown name."""
     try:
         return Fit(text)
     except ValueError as error:
@@ -74,9 +74,9 @@ def check_fit(text: Fit | str) -> Fit:
 
 
 def place(source_size: tuple[int, int], target_size: tuple[int, int], fit: Fit | str) -> Placement:
-    """Where an image of ``source_size`` (H, W) goes in an input of ``target_size``.
+    """Compute the placement of an image of ``source_size`` (H, W) in an input of ``target_size`` (H, W).
 
-    Raises :class:`UsageError` for a text that is no :class:`Fit`.
+    Raises :class:`UsageError` for an unknown ``fit``.
     """
     whole_source, whole_target = _whole(source_size), _whole(target_size)
     ratios = [target / source for target, source in zip(target_size, source_size, strict=True)]
@@ -94,15 +94,15 @@ def place(source_size: tuple[int, int], target_size: tuple[int, int], fit: Fit |
 
 
 def fit_image(image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
-    """The image (H, W, 3), uint8 RGB, at the model's resolution; bilinear, anti-aliased where it shrinks."""
+    """Resize an image (H, W, 3), uint8 RGB, to the model's resolution; bilinear, anti-aliased when downscaling."""
     import numpy as np
     from PIL import Image
 
     box, (height, width) = placement.source_box, placement.target_box.size
     if placement.source_size == placement.target_size == (height, width) and box == _whole(placement.source_size):
         return np.ascontiguousarray(image)
-    # Across first, as libmvde and the CUDA kernel do: Pillow alone chooses the order by the sizes and its version, and
-    # each pass rounds to bytes.
+    # Horizontal pass first, as in libmvde and the CUDA kernel: Pillow's order depends on sizes and version, and each
+    # pass rounds to bytes.
     across = Image.fromarray(image[box.slices]).resize((width, box.size[0]), Image.Resampling.BILINEAR)
     resized = across.resize((width, height), Image.Resampling.BILINEAR)
     if not has_bars(placement):
@@ -113,19 +113,19 @@ def fit_image(image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint
 
 
 def fitted(images: Sequence[NDArray[np.uint8]], resolution: tuple[int, int], fit: Fit | str) -> NDArray[np.uint8]:
-    """Images (H, W, 3), uint8 RGB, at the model's ``resolution`` (H, W), as one array (K, H, W, 3), uint8."""
+    """Resize images (H, W, 3), uint8 RGB, to ``resolution`` (H, W) and stack them to (K, H, W, 3), uint8."""
     import numpy as np
 
     return np.stack([fit_image(image, place((image.shape[0], image.shape[1]), resolution, fit)) for image in images])
 
 
 def has_bars(placement: Placement) -> bool:
-    """Whether the image leaves bars in the model's input."""
+    """Whether the placement leaves bars in the model's input."""
     return placement.target_box != _whole(placement.target_size)
 
 
 def clear_bars(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
-    """Depth (H, W) at the model's resolution with 0 (invalid) outside the image, so that bars have no statistics."""
+    """Set depth (H, W) in the bars to 0 (invalid), to exclude them from the statistics."""
     import numpy as np
 
     if not has_bars(placement):
@@ -136,7 +136,7 @@ def clear_bars(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.f
 
 
 def depth_to_source(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
-    """Depth (H, W), float32, at the image's own pixels, bilinear; 0 (invalid) where the model did not see the image."""
+    """Resize depth (H, W), float32, to the image's resolution, bilinear; 0 (invalid) outside the model's view."""
     import numpy as np
     from PIL import Image
 
@@ -145,7 +145,7 @@ def depth_to_source(depth: NDArray[np.float32], placement: Placement) -> NDArray
         resized = np.array(inner, dtype=np.float32)
     else:
         height, width = box.size
-        # Pillow clips nothing in mode F, and bilinear weights are a convex combination: depths stay in their range.
+        # Mode F is not clipped, and bilinear interpolation is a convex combination: depth stays in range.
         source = Image.fromarray(np.ascontiguousarray(inner, dtype=np.float32))
         resized = np.array(source.resize((width, height), Image.Resampling.BILINEAR))
     if box == _whole(placement.source_size):
@@ -160,7 +160,7 @@ def _whole(size: tuple[int, int]) -> Box:
 
 
 def _centred(outer: tuple[int, int], inner: list[float]) -> Box:
-    """Box of about ``inner`` size in the middle of ``outer``, in whole pixels, at least one."""
+    """Centred box of ``inner`` size in ``outer``, rounded to whole pixels, at least 1 x 1."""
     height, width = (min(max(round(side), 1), most) for side, most in zip(inner, outer, strict=True))
     top, left = math.floor((outer[0] - height) / 2), math.floor((outer[1] - width) / 2)
     return Box(top, left, top + height, left + width)

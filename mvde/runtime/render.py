@@ -1,4 +1,4 @@
-"""Pictures of depth: a perceptually uniform colour map, a scale bar in metres, and 16-bit millimetres (ROS REP 118)."""
+"""Depth visualisation: a perceptually uniform colour map with scale bar, and 16-bit millimetres (ROS REP 118)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_DEPTH_MM = 65_535
-INVALID_COLOUR = (128, 128, 128)  # on the map's own path there is no grey
+INVALID_COLOUR = (128, 128, 128)  # the colour map contains no grey
 
 _NUM_COLOURS = 256
-# A path through OKLCh from near (light, yellow) to far (dark, blue): lightness falls evenly, the hue turns through red.
+# Path through OKLCh from near (light yellow) via red to far (dark blue), with linearly decreasing lightness.
 _LIGHTNESS = (0.93, 0.20)
 _HUE_DEGREES = (105.0, -95.0)
 _CHROMA = ((0.0, 0.30, 0.60, 0.85, 1.0), (0.11, 0.16, 0.19, 0.15, 0.07))
@@ -24,14 +24,14 @@ _NUM_TICKS = 5
 
 
 def millimetres(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Depth (H, W), uint16, in millimetres, from metres; 0 marks invalid pixels and those beyond 65.535 m."""
+    """Convert depth (H, W) from metres to millimetres, uint16; 0 marks invalid pixels and those beyond 65.535 m."""
     depth_mm = np.rint(np.nan_to_num(depth_m.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) * 1000.0)
     return np.where((depth_mm > 0) & (depth_mm <= MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)
 
 
 @lru_cache(maxsize=1)
 def colour_table() -> NDArray[np.uint8]:
-    """Colours (256, 3), uint8 sRGB, from near to far, at even steps of perceived difference (OKLab distance).
+    """Colour map (256, 3), uint8 sRGB, from near to far, with uniform steps in OKLab distance.
 
     OKLab: Björn Ottosson, "A perceptual color space for image processing", 2020.
     """
@@ -46,7 +46,7 @@ def colour_table() -> NDArray[np.uint8]:
 
 
 def colourise(depth_m: NDArray[np.float32], near_m: float, far_m: float) -> NDArray[np.uint8]:
-    """RGB picture (H, W, 3), uint8, of depth (H, W) in metres; invalid pixels (not finite, or 0) are grey."""
+    """Colour depth (H, W) in metres as RGB (H, W, 3), uint8; invalid pixels (not finite, or <= 0) are grey."""
     valid = np.isfinite(depth_m) & (depth_m > 0)
     position = (np.where(valid, depth_m, near_m) - near_m) / max(far_m - near_m, 1e-6)
     index = np.clip(np.rint(position * (_NUM_COLOURS - 1)), 0, _NUM_COLOURS - 1).astype(np.intp)
@@ -56,10 +56,9 @@ def colourise(depth_m: NDArray[np.float32], near_m: float, far_m: float) -> NDAr
 
 
 def depth_picture(depth_m: NDArray[np.float32], unit: str = "m") -> Image:
-    """Picture of depth (H, W) with a scale bar under it whose ticks are in ``unit``.
+    """Render depth (H, W) with a scale bar below it, labelled in ``unit``.
 
-    The scale spans the 1st to the 99th percentile of the valid depths, rounded outwards, so that one far pixel does not
-    turn the room into one colour.
+    The scale spans the 1st to the 99th percentile of valid depth, so that outliers do not compress the colours.
     """
     from PIL import Image, ImageDraw
 
@@ -97,7 +96,7 @@ def _draw_ticks(
 
 
 def _span(depth_m: NDArray[np.float32]) -> tuple[float, float]:
-    """Nearest and farthest depth of the scale; a wall of one depth still gets a scale of a centimetre."""
+    """Range of the scale; at least 0.01, even for constant depth."""
     valid = depth_m[np.isfinite(depth_m) & (depth_m > 0)]
     if valid.size == 0:
         return 0.0, 1.0
@@ -106,7 +105,7 @@ def _span(depth_m: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _srgb_from_oklab(lab: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sRGB in [0, 1] from OKLab, clipped to the gamut."""
+    """Convert OKLab to sRGB in [0, 1], clipped to the gamut."""
     to_lms = np.array([
         [1.0, 0.3963377774, 0.2158037573],
         [1.0, -0.1055613458, -0.0638541728],

@@ -1,4 +1,4 @@
-"""Where frames come from: image files, folders, patterns and videos; and what their results are called."""
+"""Frame sources (image files, folders, glob patterns and videos) and the names of their results."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_FRAME_DIGITS = 6  # at least, of a frame's number behind its video's stem
+_FRAME_DIGITS = 6  # minimum digits of a frame number in a result's name
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An RGB image (H, W, 3), uint8, and the stem that its results are named after."""
+    """An RGB image (H, W, 3), uint8, and the stem of its result files."""
 
     stem: str
     image: NDArray[np.uint8]
 
 
 def expand_inputs(inputs: Iterable[str]) -> list[Path]:
-    """Files that the inputs name: a file stands for itself, a folder for its images, a pattern for what it matches.
+    """Expand inputs to files: a folder to its images, a glob pattern to its matches.
 
-    Raises :class:`ImageError` for an input that names nothing.
+    Raises :class:`ImageError` for an input that matches nothing.
     """
     paths: list[Path] = []
     for text in inputs:
@@ -45,7 +45,7 @@ def expand_inputs(inputs: Iterable[str]) -> list[Path]:
 
 
 def count_frames(paths: Iterable[Path]) -> int | None:
-    """Number of frames that the files state, or ``None`` where a video does not tell.
+    """Number of frames declared by the files, or ``None`` if a video does not state it.
 
     Raises :class:`MissingDependencyError` for a video without PyAV.
     """
@@ -59,11 +59,11 @@ def count_frames(paths: Iterable[Path]) -> int | None:
 
 
 def read_frames(paths: Iterable[Path], on_error: Callable[[Path, ImageError], None] | None = None) -> Iterator[Frame]:
-    """Frames of the files, in order, each with a stem of its own; a video's are named ``STEM-000000`` and so on.
+    """Read the frames of the files, in order, each with a unique stem; video frames are ``STEM-000000`` and so on.
 
-    A file that cannot be read, or only in part, is told to ``on_error`` after the frames that it gave, and those after
-    it follow; without ``on_error``, its :class:`ImageError` is raised. Raises :class:`MissingDependencyError` for a
-    video without PyAV.
+    A file that is unreadable or incomplete is reported to ``on_error`` after its readable frames, and reading continues
+    with the next file; without ``on_error`` its :class:`ImageError` is raised. Raises :class:`MissingDependencyError`
+    for a video without PyAV.
     """
     paths = list(paths)
     for path, stem in zip(paths, result_stems(paths), strict=True):
@@ -80,10 +80,10 @@ def read_frames(paths: Iterable[Path], on_error: Callable[[Path, ImageError], No
 
 
 def result_stems(paths: Sequence[Path]) -> list[str]:
-    """Stems for the results of the files, in order, each different, none like that of a frame of a video among them.
+    """Unique result stems of the files, in order, which do not collide with names of video frames either.
 
-    A file's own stem where no other file has it, else with its folder before it, else with its suffix too, else with a
-    number. Equal paths in equal order get equal stems.
+    The file's stem if unique, else prefixed with its folder, else with its suffix appended, else with a number.
+    Deterministic in the order of the paths.
     """
     files = [_split(path) for path in paths]
     num_by_stem = Counter(stem for _, stem, _ in files)
@@ -104,23 +104,23 @@ def result_stems(paths: Sequence[Path]) -> list[str]:
 
 
 def _split(path: Path) -> tuple[str, str, str]:
-    """Names of a file's folder, of the file, and its suffix, without dots; pathlib takes ten times as long."""
+    """Split into folder name, stem and suffix without dot; ten times as fast as pathlib."""
     folder, name = os.path.split(path)
     stem, suffix = os.path.splitext(name)  # noqa: PTH122
     return os.path.basename(folder), stem, suffix[1:]  # noqa: PTH119
 
 
 class _Names:
-    """Stems given out so far."""
+    """Stems assigned so far."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
-        self._videos: set[str] = set()  # whose frames are STEM-000000, …
-        self._framed: set[str] = set()  # STEM of names that look like a frame of a video STEM
-        self._next: dict[str, int] = {}  # the number to try after a name
+        self._videos: set[str] = set()  # stems with frames STEM-000000, …
+        self._framed: set[str] = set()  # STEM of names of the form STEM-000000
+        self._next: dict[str, int] = {}  # next number to try per name
 
     def take(self, wanted: str, is_video: bool) -> str:
-        """The name wanted, if it is free, else with the first number behind it that makes it so."""
+        """Reserve the wanted name, with the first free number appended if it is taken."""
         name, number = wanted, self._next.get(wanted, 2)
         while not self._is_free(name, is_video):
             name, number = f"{wanted}-{number}", number + 1
@@ -139,7 +139,7 @@ class _Names:
 
 
 def _video_of_frame(name: str) -> str:
-    """Stem of the video that a frame of this name would be of; empty where no frame is called so."""
+    """Video stem if ``name`` has the form of a frame's name, else empty."""
     stem, _, number = name.rpartition("-")
     return stem if len(number) >= _FRAME_DIGITS and number.isdecimal() else ""
 
@@ -149,7 +149,7 @@ def _expand(text: str) -> list[Path]:
     if path.is_dir():
         return sorted(found for found in path.iterdir() if found.is_file() and is_image_path(found))
     if path.exists() or not glob.has_magic(text):
-        return [path]  # one that does not exist gets its own error when it is read
-    # Path.glob does not take absolute patterns.
+        return [path]  # a missing file is reported when it is read
+    # Path.glob does not support absolute patterns.
     matches = glob.glob(text, recursive=True)  # noqa: PTH207
     return sorted(path for path in map(Path, matches) if path.is_file())

@@ -1,4 +1,4 @@
-"""A pipeline of stages in threads: bounded, in order, with errors where their result would have been."""
+"""Multi-threaded pipeline with bounded queues that preserves order, including that of errors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import Any
 
 from mvde.errors import UsageError
 
-_CAPACITY = (
-    2  # one item being made and one waiting: enough to overlap, and a result is never more than a few frames old
-)
+_CAPACITY = 2  # enough to overlap the stages, while results are never more than a few frames old
 _POLL_S = 0.05
 
 
 class _End:
-    """The last item of a queue; carries the error that ended the stage, if one did."""
+    """End marker of a queue, with the error that ended the stage, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
@@ -29,11 +27,11 @@ def pipeline(
     run: Callable[[Any], Any],
     finish: Callable[[Any], Iterable[Any]],
 ) -> Iterator[Any]:
-    """Items of ``finish(run(prepare(item)))`` for each item of ``source``, in order; each stage has its own thread.
+    """Yield the items of ``finish(run(prepare(item)))`` for each item of ``source``, in order, one thread per stage.
 
-    ``source`` is iterated in the first thread. Closing the iterator early stops the threads after the item they are at;
-    a source that blocks forever is left behind in a daemon thread. The threads are not there in a fork of the process:
-    going on there is a :class:`UsageError`.
+    ``source`` is iterated in the first thread. Closing the iterator early stops the threads after their current item; a
+    source that blocks forever is abandoned in a daemon thread. Continuing in a forked child, where the threads do not
+    exist, raises :class:`UsageError`.
     """
     process = os.getpid()
     stop = threading.Event()
@@ -62,7 +60,7 @@ def pipeline(
 
 
 def _end(stages: list[threading.Thread], stop: threading.Event) -> None:
-    """Stop the threads after the item they are at, but for a source that blocks."""
+    """Stop the threads after their current item; do not wait long for a blocked source."""
     stop.set()
     for stage in stages[1:]:
         stage.join()
@@ -83,7 +81,7 @@ def _feed(source: Iterable[Any], work: Callable[[Any], Any], target: queue.Queue
 def _stage(
     source: queue.Queue[Any], work: Callable[[Any], Any], target: queue.Queue[Any], stop: threading.Event
 ) -> None:
-    """Work on items until the end comes through or the consumer has gone."""
+    """Process items until the end marker or until the consumer stops."""
     while (item := _get(source, stop)) is not None:
         if not isinstance(item, _End):
             try:
@@ -95,7 +93,7 @@ def _stage(
 
 
 def _get(source: queue.Queue[Any], stop: threading.Event) -> Any:
-    """Next item, or ``None`` when the consumer has gone."""
+    """Next item, or ``None`` once the consumer has stopped."""
     while not stop.is_set():
         try:
             return source.get(timeout=_POLL_S)
@@ -105,7 +103,7 @@ def _get(source: queue.Queue[Any], stop: threading.Event) -> Any:
 
 
 def _put(target: queue.Queue[Any], item: Any, stop: threading.Event) -> bool:
-    """Whether the item was handed on (not, when the consumer has gone)."""
+    """Put the item; return False if the consumer has stopped."""
     while not stop.is_set():
         try:
             target.put(item, timeout=_POLL_S)

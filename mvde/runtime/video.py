@@ -1,4 +1,4 @@
-"""Frames of a video through PyAV: upright, and compared with the number that the file states."""
+"""Video decoding with PyAV: frames are rotated upright and their count is checked against the file's."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
-_NOT_TURNED = 0.01  # share of a display matrix's largest entry below which another one counts as 0
-_STEADY_SHARE, _STEADY_S = 0.8, 0.002  # what makes a frame rate constant: so many intervals of its length, to so much
-_SLACK = 0.01  # of a number of frames that follows from a length in seconds
+_NOT_TURNED = 0.01  # display matrix entries below this fraction of the others count as 0
+_STEADY_SHARE, _STEADY_S = 0.8, 0.002  # constant frame rate: this fraction of intervals is regular within 2 ms
+_SLACK = 0.01  # relative tolerance of a frame count derived from the duration
 
 
 def is_video_path(path: Path) -> bool:
-    """Whether a file's suffix says that it is a video."""
+    """Whether the file has a video suffix."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def num_declared_frames(path: Path) -> int | None:
-    """Number of frames that the file states, or ``None`` where it states none or cannot be read.
+    """Number of frames declared by the file, or ``None`` if not stated or unreadable.
 
     Raises :class:`MissingDependencyError` without PyAV.
     """
@@ -38,18 +38,18 @@ def num_declared_frames(path: Path) -> int | None:
         with av.open(str(path), metadata_errors="replace") as container:
             return _stated_count(container, container.streams.video[0])
     except (av.FFmpegError, OSError, IndexError, ValueError):
-        return None  # reading it says why
+        return None  # read_video reports the reason
 
 
 def read_video(path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Numbers and RGB images (H, W, 3), uint8, of a video's frames, turned as its display matrix says.
+    """Yield frame numbers and RGB images (H, W, 3), uint8, rotated according to the display matrix.
 
-    Damaged frames are left out. After the last good one, raises :class:`ImageError` with the number of frames that are
-    damaged or missing, if any are; before the first, where the file cannot be read. Raises
-    :class:`MissingDependencyError` without PyAV.
+    Damaged frames are skipped; after the last good frame, raises :class:`ImageError` with the number of damaged or
+    missing frames, if any. Also raises it if the file cannot be read. Raises :class:`MissingDependencyError` without
+    PyAV.
     """
     av = _library()
-    if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+    if path.exists() and not path.is_file():  # opening a pipe would block until it has a writer
         raise ImageError(f"cannot read the video {path}: it is not a regular file")
     count = _Count()
     try:
@@ -71,10 +71,10 @@ def read_video(path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
 @dataclass
 class _Count:
-    """What came out of a video.
+    """Frame counts of a video.
 
-    ``num_hidden`` counts frames that the container has, but says not to show (before the start of a cut);
-    ``num_steady`` those that come one interval of the rate after another.
+    ``num_hidden`` counts frames in the container that are not to be shown (before the start of a cut); ``num_steady``
+    frames that follow the previous one by one frame interval.
     """
 
     num_good: int = 0
@@ -84,14 +84,14 @@ class _Count:
     last_s: float | None = None
 
     def add(self, time_s: float | None, interval_s: float | None) -> None:
-        """Count a good frame shown at ``time_s``."""
+        """Count a good frame at time ``time_s`` in seconds."""
         self.num_good += 1
         if time_s is not None and self.last_s is not None and interval_s is not None:
             self.num_steady += abs(time_s - self.last_s - interval_s) <= _STEADY_S
         self.last_s = time_s
 
     def num_missing(self, container: Any, stream: Any) -> int:
-        """Number of frames that are damaged, or that the file states beyond those that came."""
+        """Number of frames that are damaged, or declared by the file but not decoded."""
         stated = _stated_count(container, stream)
         if stated is None and self.num_steady >= _STEADY_SHARE * (self.num_good - 1):
             stated = _count_by_length(container, stream)
@@ -107,7 +107,7 @@ def _decode(container: Any, stream: Any, count: _Count, path: Path) -> Iterator[
     while True:
         try:
             packet = next(packets, None)
-        except av.FFmpegError:  # what follows cannot be found
+        except av.FFmpegError:  # the rest of the stream is unreadable
             count.num_damaged += 1
             return
         if packet is None:
@@ -131,13 +131,13 @@ def _stated_count(container: Any, stream: Any) -> int | None:
     """Number of frames in the container's index."""
     stated = int(stream.frames)
     if stated and "mov" in container.format.name:
-        # An edit list may leave frames out; what it keeps is in the index. Older PyAV has no access to it.
+        # An edit list may drop frames; the index has the remaining ones. Older PyAV has no access to it.
         stated = min(stated, len(getattr(stream, "index_entries", ())) or stated)
     return stated or None
 
 
 def _count_by_length(container: Any, stream: Any) -> int | None:
-    """Number of frames by the stated length and a constant rate, with some slack; ``None`` if either is not stated."""
+    """Frame count from declared duration and frame rate, less a tolerance; ``None`` if either is unknown."""
     if not stream.average_rate:
         return None
     rate = float(stream.average_rate)
@@ -145,7 +145,7 @@ def _count_by_length(container: Any, stream: Any) -> int | None:
     if tag is not None:
         length_s = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     elif len(container.streams) == 1 and container.duration and not container.format.name.startswith("mpeg"):
-        length_s = container.duration / 1e6  # of an MPEG stream, a guess from what is there
+        length_s = container.duration / 1e6  # for MPEG streams this is only an estimate
     else:
         return None
     count = round(length_s * rate, 3)
@@ -153,10 +153,10 @@ def _count_by_length(container: Any, stream: Any) -> int | None:
 
 
 def _upright(frame: Any, path: Path) -> NDArray[np.uint8]:
-    """RGB image (H, W, 3), uint8, of a frame, turned and mirrored by its display matrix.
+    """Convert a frame to an RGB image (H, W, 3), uint8, rotated and mirrored by its display matrix.
 
-    The matrix ((a, b, ·), (c, d, ·), ·) shows the stored pixel at column p and row q in column ap + cq and row
-    bp + dq. Raises :class:`ImageError` where that is not a multiple of 90 degrees.
+    The matrix ((a, b, ·), (c, d, ·), ·) maps the stored pixel at column p and row q to column ap + cq and row
+    bp + dq. Raises :class:`ImageError` unless the rotation is a multiple of 90 degrees.
     """
     image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
     stored = frame.side_data.get("DISPLAYMATRIX")
@@ -170,7 +170,7 @@ def _upright(frame: Any, path: Path) -> NDArray[np.uint8]:
         image, column, row = image.transpose(1, 0, 2), c, b
     else:
         degrees = np.degrees(np.arctan2(b, a))
-        raise ImageError(f"{path} is to be shown turned by {degrees:.0f}°; only multiples of 90° can be read")
+        raise ImageError(f"{path} has a rotation of {degrees:.0f}°; only multiples of 90° are supported")
     return np.ascontiguousarray(image[:: 1 if row > 0 else -1, :: 1 if column > 0 else -1])
 
 

@@ -174,7 +174,7 @@ def test_without_it_an_engine_has_the_librarys_and_says_why(
     _, options, rewrites = compiled_in(tmp_path / "without", network, {})
     assert options[attention.OPTION] == "openvino"
     assert rewrites["attention"].startswith("OpenVINO's; there is no libmvde_openvino.so beside libmvde.so")
-    with pytest.raises(BackendError, match="was asked for, and cannot run here: there is no libmvde_openvino"):
+    with pytest.raises(BackendError, match="was requested but cannot run here: there is no libmvde_openvino"):
         compiled_in(tmp_path / "asked", network, {attention.OPTION: "amx"})
 
 

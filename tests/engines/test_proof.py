@@ -76,7 +76,7 @@ def test_a_reference_that_was_tampered_with_proves_nothing(unproved: Path) -> No
 
 
 def test_an_engine_without_a_reference_cannot_be_proved_later(engine_folder: Path) -> None:
-    with pytest.raises(UsageError, match="carries no reference"):
+    with pytest.raises(UsageError, match="has no reference"):
         proof.prove_engine(engine_folder)
 
 

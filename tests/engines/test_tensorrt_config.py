@@ -242,7 +242,7 @@ def test_versions_that_mvde_was_not_written_for_are_refused(
     if known:
         assert load_api("tensorrt").version == version
         return
-    with pytest.raises(BackendError, match=rf"TensorRT {version} is installed, but mvde is written for 10\.3 to 11\.x"):
+    with pytest.raises(BackendError, match=rf"TensorRT {version} is installed, but mvde supports 10\.3 to 11\.x"):
         load_api("tensorrt")
 
 
@@ -405,7 +405,7 @@ def test_every_setting_of_the_command_line_reaches_its_option() -> None:
         ("version_compatible", "true", "expected yes or no"),
         ("hardware", "ampere", "expected none or ampere-plus or same-compute-capability"),
         ("compute_capability", "8.9,ada", "'ada' is not understood; give a number such as 8.9"),
-        ("workspace", "64", "--set workspace=64 is not for tensorrt, which takes .*workspace_mib .scratch memory"),
+        ("workspace", "64", "--set workspace=64 is not for tensorrt, which takes .*workspace_mib .maximum scratch"),
     ],
 )
 def test_a_setting_that_is_not_understood_says_what_is(name: str, text: str, message: str) -> None:

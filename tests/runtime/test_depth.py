@@ -164,7 +164,7 @@ def test_an_array_of_another_library_is_one_sentence(engine_folder: Path, batch:
     torch = pytest.importorskip("torch")
     frame = torch.zeros((2, 60, 80, 3) if batch else (60, 80, 3), dtype=torch.uint8)
     with DepthRuntime.load(engine_folder) as runtime:
-        with pytest.raises(ImageError, match=r"an array of NumPy.*got a Tensor; use np\.from_dlpack\(image\)"):
+        with pytest.raises(ImageError, match=r"a NumPy array.*got a Tensor; use np\.from_dlpack\(image\)"):
             runtime.infer(frame)
         with pytest.raises(ImageError, match="got a Tensor"):
             next(runtime.stream([frame]))

@@ -75,7 +75,7 @@ def test_a_turn_that_is_no_multiple_of_90_degrees_is_refused(tmp_path: Path) -> 
     if not hasattr(av.video.stream.VideoStream, "set_display_rotation"):
         pytest.skip("this PyAV cannot write a display matrix")
     path = _write(tmp_path / "a.mp4", turn=lambda stream: stream.set_display_rotation(30))
-    with pytest.raises(ImageError, match=r"a\.mp4 is to be shown turned by .*30°; only multiples of 90°"):
+    with pytest.raises(ImageError, match=r"a\.mp4 has a rotation of .*30°; only multiples of 90°"):
         list(read_video(path))
 
 

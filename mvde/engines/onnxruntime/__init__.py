@@ -1,5 +1,5 @@
-"""ONNX Runtime: runs a typed ONNX file as it is, on the CPU or a GPU where the installed package has the provider.
+"""ONNX Runtime: runs a typed ONNX file unchanged, on the CPU, or on a GPU if the package has the provider.
 
-``session`` is the one place that opens a session, for engines, for the export's verification and for typed graphs that
-are being made; ``providers`` is what they run on, ``compile`` writes an engine, ``engine`` runs it.
+``session`` opens every session: for engines, for export verification and for typed graphs under construction;
+``providers`` selects the execution provider, ``compile`` writes an engine, ``engine`` runs it.
 """

@@ -1,4 +1,4 @@
-"""The backend ``onnxruntime``: engines for the CPU, or a GPU where the installed package has a provider for it."""
+"""Backend ``onnxruntime``: engines for the CPU, or for a GPU if the installed package has the provider."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from mvde.manifest import Manifest
     from mvde.records import DeviceRecord, EngineRecord
 
-_SETTINGS = (Setting("provider", "cpu, cuda or tensorrt; the best there is by default"),)
+_SETTINGS = (Setting("provider", "cpu, cuda or tensorrt; default: best available"),)
 
 
 class OnnxRuntimeBackend:
-    """ONNX Runtime as a backend; see :class:`~mvde.engines.base.Backend` for what each method answers."""
+    """ONNX Runtime as a backend; :class:`~mvde.engines.base.Backend` documents the methods."""
 
     name = "onnxruntime"
     preferred_precisions = (Precision.FP32,)
@@ -34,7 +34,7 @@ class OnnxRuntimeBackend:
         return session.library_version()
 
     def support(self, precision: Precision) -> Support:
-        """Whether this machine executes the ``precision`` graph with ONNX Runtime."""
+        """Whether ONNX Runtime can execute a ``precision`` graph on this machine."""
         supported = (Precision.FP32, *self.lowered_precisions)
         if precision not in supported:
             kernels = f"ONNX Runtime has no products in {precision}"
@@ -48,25 +48,25 @@ class OnnxRuntimeBackend:
         return Support(True, f"{provider} provider")
 
     def rests(self, precision: Precision) -> tuple[Precision, ...]:
-        """fp32 for int8."""
+        """Fp32 for int8; no choice for other precisions."""
         return (Precision.FP32,) if precision is Precision.INT8 else ()
 
     def graph_rest(self, rest: Precision) -> Precision:
-        """The rest itself: the library computes what the file says."""
+        """The rest itself: the library computes in the dtypes of the file."""
         return rest
 
     def settings(self) -> tuple[Setting, ...]:
-        """``provider``: what runs the graph."""
+        """``provider``: the execution provider."""
         return _SETTINGS
 
     def tuning_settings(self, precision: Precision, options: BuildOptions) -> list[dict[str, Any]]:
-        """Settings of the library that are worth measuring here, each alone."""
+        """Library settings to measure on this machine, one at a time."""
         from mvde.engines.onnxruntime.compile import tuning_settings
 
         return tuning_settings(options)
 
     def check_source(self, manifest: Manifest, precision: Precision, options: BuildOptions, folder: Path) -> list[str]:
-        """No warnings; raises for options that are not for a CPU, and for a provider that is not there."""
+        """Reject unsupported options and unavailable providers; no warnings."""
         from mvde.engines.onnxruntime.compile import chosen_provider
 
         check_cpu_options(self, precision, options)
@@ -74,33 +74,33 @@ class OnnxRuntimeBackend:
         return []
 
     def content_key(self, manifest: Manifest, precision: Precision, options: BuildOptions) -> str:
-        """No key: an engine replaces the former one of the same graph and precision."""
+        """Empty: an engine replaces the previous one of the same graph and precision."""
         return ""
 
     def compile(self, graph: Graph, folder: Path, precision: Precision, options: BuildOptions) -> Compiled:
-        """The graph, copied to ``folder`` and run once."""
+        """Copy the graph to ``folder`` and profile one run."""
         from mvde.engines.onnxruntime.compile import compile_graph
 
         return compile_graph(graph, folder, precision, options)
 
     def rebuild_options(self, options: BuildOptions) -> BuildOptions:
-        """The same options: a session remembers nothing."""
+        """The same options: sessions keep no state between builds."""
         return options
 
     def mismatch(self, record: EngineRecord) -> str | None:
-        """That another version is installed, which would rewrite the graph in another way."""
+        """Reject engines of another library version, which may optimise the graph differently."""
         return other_version(self, record)
 
     def device_facts(self) -> DeviceRecord | None:
-        """None: an engine runs on CPUs with the features that its manifest states."""
+        """None: compatibility depends on the CPU features in the manifest."""
         return None
 
     def products(self, precision: Precision, size: int, count: int) -> Callable[[], object] | None:
-        """None: what its products reach says less of the CPU than OpenVINO's."""
+        """None: OpenVINO's products measure the CPU's peak better."""
         return None
 
     def load(self, opened: OpenedEngine) -> Engine:
-        """The engine over the bytes that were opened."""
+        """Load the engine from the opened bytes."""
         from mvde.engines.onnxruntime.engine import load
 
         return load(opened)

@@ -1,4 +1,4 @@
-"""A typed graph → an engine of ONNX Runtime: the graph itself, with what a profiled run of it says it computes in."""
+"""Compile for ONNX Runtime: copy the typed graph and determine its executed precision from a profiled run."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _DTYPE_NAMES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8":
 
 
 def chosen_provider(options: BuildOptions) -> Provider:
-    """The provider that a build asks for, or the best one here.
+    """Requested provider, or the best one available.
 
-    Raises :class:`UsageError` for one that is none, or that the installed package lacks.
+    Raises :class:`UsageError` if it is unknown or missing from the installed package.
     """
     if PROVIDER not in options.settings:
         return default_provider()
@@ -47,7 +47,7 @@ def chosen_provider(options: BuildOptions) -> Provider:
 
 
 def tuning_settings(chosen: BuildOptions) -> list[dict[str, Any]]:
-    """Settings that are worth measuring on this machine, each alone: threads, waiting, memory and graph rewrites."""
+    """Settings to measure on this machine, one at a time: threads, spinning, memory and graph optimisation."""
     if chosen_provider(chosen) is not Provider.CPU:
         raise UsageError("--tune is for engines on the CPU; leave it out, or add --set provider=cpu")
     settings: list[dict[str, Any]] = [
@@ -63,11 +63,11 @@ def tuning_settings(chosen: BuildOptions) -> list[dict[str, Any]]:
 
 
 def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: BuildOptions) -> Compiled:
-    """The engine written to ``folder``: the graph itself, with what a profiled run of it says it computes in."""
+    """Write the engine to ``folder``: the graph itself, with its executed precision from a profiled run."""
     provider = chosen_provider(chosen)
     target = folder / ENGINE_FILE
     shutil.copyfile(graph.path, target)
-    for companion in graph.companions:  # under the names that the graph uses; a lowered graph's are there already
+    for companion in graph.companions:  # under the names used in the graph; a lowered graph's are in place
         if companion.parent != folder:
             shutil.copyfile(companion, folder / companion.name)
     options: dict[str, Any] = {PROVIDER: str(provider)}
@@ -76,7 +76,7 @@ def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: Buil
     options |= chosen.library
     profile = _profiled_run(target, options, precision)
     check_all_products_on_provider(profile, provider.library_name, _PRODUCTS)
-    # TensorRT's provider runs the whole graph as one node, which tells no dtypes; the typed graph's are allowed there.
+    # TensorRT's provider runs the graph as one node without dtypes; it is restricted to those of the typed graph.
     executed = str(precision) if provider is Provider.TENSORRT else executed_precision(profile)
     device = cpu_name() if provider is Provider.CPU else nvidia_gpus()[0].split(",")[0]
     names = (ENGINE_FILE, *(companion.name for companion in graph.companions))
@@ -84,9 +84,9 @@ def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: Buil
 
 
 def executed_precision(profile: list[dict[str, Any]]) -> str:
-    """``"fp32"``, ``"fp16"`` or ``"fp32+fp16"``: what a profile's products (matrix, convolution, attention) ran in.
+    """Precision of the products (matrix, convolution, attention) in a profile: ``"fp32"``, ``"fp16"``, ``"fp32+fp16"``.
 
-    The profile is ONNX Runtime's own; inserted casts mean that an fp16 graph may compute in fp32.
+    Ordered by time spent. Due to inserted casts an fp16 graph may compute in fp32.
     """
     time_us: dict[str, int] = {}
     for event in profile:
@@ -99,7 +99,7 @@ def executed_precision(profile: list[dict[str, Any]]) -> str:
 
 
 def _profiled_run(path: Path, options: dict[str, Any], precision: Precision) -> list[dict[str, Any]]:
-    """The library's profile of one run over images of zeros."""
+    """ONNX Runtime's profile of one run on zero images."""
     import numpy as np
 
     with tempfile.TemporaryDirectory() as scratch:

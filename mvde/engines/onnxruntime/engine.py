@@ -1,4 +1,4 @@
-"""A session of ONNX Runtime as an engine, and an exported graph run as it lies, which engines are compared with."""
+"""ONNX Runtime session as an engine, and an exported graph run unchanged as the parity reference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OPTIONS = {
     "mem_pattern": "0|1",
     "optimization": "basic|extended|all",
 }
-"""What a build and its tuning set, with the values."""
+"""Options set by builds and tuning, with patterns of their values."""
 
 
 class OnnxRuntimeEngine:
@@ -46,11 +46,11 @@ class OnnxRuntimeEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """What runs, and on what."""
+        """Backend, precision, device and shape of the engine."""
         return self._info
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Depth (B, H, W), float32, of RGB images (B, H, W, 3), uint8; see :class:`~mvde.engines.base.Engine`."""
+        """Infer depth (B, H, W), float32, from RGB images (B, H, W, 3), uint8; see ``base.Engine``."""
         self._process.check(f"engine {self._info.id}")
         session = self._session
         if session is None:
@@ -63,17 +63,17 @@ class OnnxRuntimeEngine:
         return depth
 
     def layers(self) -> str:
-        """An empty text: what the library runs is told by a profile alone, which the build has read."""
+        """Empty: only a profile shows what the library runs, and the build has evaluated it."""
         return ""
 
     def close(self) -> None:
-        """Free the session; in a fork of the process that loaded it, leave it alone."""
+        """Release the session; no-op in a forked child."""
         if not self._process.is_inherited:
             self._session = None
 
 
 def load(opened: OpenedEngine) -> OnnxRuntimeEngine:
-    """The engine that was opened, which :func:`mvde.engines.store.load_engine` has checked against this machine."""
+    """Load an opened engine that :func:`mvde.engines.store.load_engine` has checked against this machine."""
     path, manifest = opened.path, opened.manifest
     record = manifest.engine
     check_stored(record.options, _OPTIONS, str(path))
@@ -89,14 +89,14 @@ def load(opened: OpenedEngine) -> OnnxRuntimeEngine:
 
 
 def open_onnx(path: str | Path, num_threads: int | None = None) -> OnnxRuntimeEngine:
-    """An exported fp32 graph run as it lies, on the CPU: the reference that engines and exports are compared with.
+    """Open an exported fp32 graph on the CPU: the reference for engines and exports.
 
-    Raises :class:`BackendError` where ONNX Runtime cannot read the file.
+    Raises :class:`BackendError` if ONNX Runtime cannot read the file.
     """
     options = {} if num_threads is None else {"num_threads": num_threads}
     session = open_graph(Path(path), options, Precision.FP32)
     batch, height, width, _ = session.get_inputs()[0].shape
-    info = EngineInfo(  # a bare graph has no record of an engine to be made from
+    info = EngineInfo(  # a bare graph has no engine record
         id=f"{NAME}:{Precision.FP32}",
         backend=NAME,
         precision=Precision.FP32,
@@ -110,7 +110,7 @@ def open_onnx(path: str | Path, num_threads: int | None = None) -> OnnxRuntimeEn
 
 
 def open_graph(path: Path, options: Mapping[str, Any], precision: Precision, profile_prefix: str | None = None) -> Any:
-    """Session of a graph in a file with the options of an engine's manifest, among them those that tuning chose."""
+    """Open a session on a graph file with the options of an engine's manifest, including tuned ones."""
     return open_session(path, _settings(path, options, precision, profile_prefix))
 
 
@@ -121,7 +121,7 @@ def _settings(
     profile_prefix: str | None = None,
     graph_sha256: str | None = None,
 ) -> SessionSettings:
-    """What the options say; the graph's file is hashed where the provider keeps a cache and the hash is not given."""
+    """Translate options; hashes the graph's file if the provider needs a cache key and no hash is given."""
     provider = Provider(_provider_name(options))
     spinning, memory = options.get("allow_spinning"), options.get("mem_pattern")
     return SessionSettings(

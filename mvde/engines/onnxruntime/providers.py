@@ -1,4 +1,4 @@
-"""What ONNX Runtime runs on: its providers, their options, an engine cache of mvde's own, and what really ran there."""
+"""ONNX Runtime's execution providers: their options, an engine cache, and a check of what ran where."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mvde.precision import Precision
 
 
 class Provider(str, Enum):
-    """A provider by the name that users give it."""
+    """Execution provider by its user-facing name."""
 
     TENSORRT = "tensorrt"
     CUDA = "cuda"
@@ -28,7 +28,7 @@ class Provider(str, Enum):
 
     @property
     def library_name(self) -> str:
-        """What the library calls it."""
+        """The library's name of the provider."""
         match self:
             case Provider.TENSORRT:
                 return "TensorrtExecutionProvider"
@@ -39,24 +39,24 @@ class Provider(str, Enum):
 
 
 def available_providers() -> list[Provider]:
-    """Providers that the installed package has. Raises :class:`MissingDependencyError` without one."""
+    """Providers of the installed package. Raises :class:`MissingDependencyError` without ONNX Runtime."""
     there = onnxruntime_library().get_available_providers()
     return [provider for provider in Provider if provider.library_name in there]
 
 
 def default_provider() -> Provider:
-    """CUDA where the installed package has that provider and a GPU answers, else the CPU."""
+    """CUDA if the package has the provider and a GPU is present, else the CPU."""
     return Provider.CUDA if Provider.CUDA in available_providers() and nvidia_gpus() else Provider.CPU
 
 
 def provider_options(
     provider: Provider, precision: Precision, graph: Path, version: str, graph_sha256: str | None = None
 ) -> dict[str, str]:
-    """Options of a provider for a typed graph, in ONNX Runtime's own words; none for the CPU.
+    """Provider options for a typed graph, under ONNX Runtime's names; empty for the CPU.
 
-    TF32 is off for fp32, as in mvde's own engines. TensorRT may use the precisions that the graph has, and keeps what
-    it built in a folder for this graph and this version of ONNX Runtime (the library itself compares GPU and TensorRT).
-    The file is hashed for it where ``graph_sha256`` is not given.
+    TF32 is off for fp32, as in mvde's own engines. TensorRT may use the graph's precisions only, and caches its engines
+    in a folder per graph and ONNX Runtime version (the library itself checks GPU and TensorRT version). The graph file
+    is hashed for that unless ``graph_sha256`` is given.
     """
     match provider:
         case Provider.CPU:
@@ -75,7 +75,7 @@ def provider_options(
 
 
 def cache_folder(graph_sha256: str, version: str) -> Path:
-    """Where TensorRT's engines of a graph are kept, made if it is not there; in the user's cache folder."""
+    """Folder for TensorRT's cached engines of a graph, in the user's cache folder; created if missing."""
     digest = hashlib.sha256(f"{version} {graph_sha256}".encode()).hexdigest()[:16]
     folder = tensorrt_cache_dir() / "onnxruntime" / digest
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,10 +83,10 @@ def cache_folder(graph_sha256: str, version: str) -> Path:
 
 
 def check_all_products_on_provider(profile: list[dict[str, Any]], provider: str, products: Collection[str]) -> None:
-    """Raise :class:`BackendError` naming the products of a profiled run that did not run on ``provider``.
+    """Raise :class:`BackendError` naming products of a profiled run that did not run on ``provider``.
 
-    ``products`` are the operators that count (matrix, convolution, attention). ONNX Runtime hands nodes that a provider
-    does not take to the next one, the CPU at last, without a word.
+    ``products`` are the operators to check (matrix, convolution, attention). ONNX Runtime silently falls back to the
+    next provider, and finally the CPU, for nodes that a provider does not support.
     """
     elsewhere = sorted(
         {
@@ -100,12 +100,12 @@ def check_all_products_on_provider(profile: list[dict[str, Any]], provider: str,
     if elsewhere:
         raise BackendError(
             f"ONNX Runtime ran {len(elsewhere)} products elsewhere than on {provider}: {', '.join(elsewhere[:3])}; use "
-            "another --set provider=..., or export with --opset 20 where the graph has operators that it does not know"
+            "another --set provider=..., or export with --opset 20 if the graph has operators that it does not support"
         )
 
 
 def _tensorrt_arithmetic(precision: Precision) -> tuple[str, ...]:
-    """What TensorRT may compute a graph in that precision in, in the words of its provider."""
+    """Reduced precisions that TensorRT may use for a graph, under the provider's names."""
     match precision:
         case Precision.FP32:
             return ()

@@ -1,4 +1,4 @@
-"""The one place that opens a session of ONNX Runtime, and the settings that its three uses need."""
+"""ONNX Runtime sessions: the single place that opens them, and the settings of their three uses."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ _TENSORRT_PROVIDER = "TensorrtExecutionProvider"
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How a graph is run; ``None`` leaves the choice to the library.
+    """Session settings; ``None`` leaves the choice to the library.
 
-    ``provider`` is what runs it, in the library's words, with ``provider_options``. ``optimization`` is how far the
-    library rewrites the graph (``"basic"``, ``"extended"``, ``"all"``), ``is_spinning`` whether its threads wait
-    busily, ``has_arena`` whether freed memory is kept, ``is_prepacked`` whether weights are copied into the layout that
-    is fastest, ``has_memory_pattern`` whether memory is planned ahead. ``takes_signed_int8`` keeps int8 Q/DQ pairs as
-    they are. ``log_level`` is the least severe message that is printed (3: errors, 4: fatal ones), and a profile is
-    written to a file whose name begins with ``profile_prefix``.
+    ``provider`` is the library's provider name, with ``provider_options``. ``optimization`` is the graph optimisation
+    level (``"basic"``, ``"extended"``, ``"all"``), ``is_spinning`` whether idle threads spin, ``has_arena`` whether
+    freed memory is pooled, ``is_prepacked`` whether weights are copied into a faster layout, ``has_memory_pattern``
+    whether memory is planned ahead. ``takes_signed_int8`` keeps int8 Q/DQ pairs as they are. ``log_level`` is the
+    minimum severity printed (3: error, 4: fatal); a profile is written to files that start with ``profile_prefix``.
     """
 
     provider: str = CPU_PROVIDER
@@ -39,20 +38,20 @@ class SessionSettings:
     is_prepacked: bool = True
     has_memory_pattern: bool = True
     takes_signed_int8: bool = False
-    log_level: int = 3  # errors only: its warnings about unused initialisers are not the user's
+    log_level: int = 3  # errors only: warnings about unused initialisers do not concern the user
     profile_prefix: str | None = None
 
 
-# Without the arena and prepacked copies of the weights a check needs half the memory; it runs once or twice. Threads
-# that wait busily steal time on a busy machine.
+# Without arena and prepacked weights a check needs half the memory; it runs once or twice. Spinning threads waste CPU
+# time on a busy machine.
 CHECKING = SessionSettings(has_arena=False, is_prepacked=False, is_spinning=False)
-"""For a run or two of a large graph that is only checked."""
+"""For one or two runs of a large graph during a check."""
 
-# The extended rewrites take fp8 Q/DQ pairs for int8 ones (1.32: depth off by a factor of three), and turn int8 pairs
-# into uint8 ones that opset 21 and later refuse. The basic ones leave the arithmetic as it is written. What the library
-# refuses is raised, and its messages are not the user's.
+# Extended optimisations mistake fp8 Q/DQ pairs for int8 ones (1.32: depth off by a factor of three), and turn int8
+# pairs into uint8 ones that opset 21 and later reject. Basic ones preserve the arithmetic. Failures are raised, so the
+# library's log is not shown.
 AS_WRITTEN = SessionSettings(optimization="basic", log_level=4)
-"""For a typed graph, whose arithmetic is to be measured as it is written."""
+"""For a typed graph whose arithmetic must be executed as written."""
 
 
 def open_session(
@@ -64,14 +63,13 @@ def open_session(
     extra: str = "onnxruntime",
     purpose: str = "an onnxruntime engine",
 ) -> Any:
-    """Session of a graph in a file or in memory, in ``onnxruntime``.
+    """Open a session on a graph in a file or in memory.
 
-    ``external_data`` is what the files contain that a graph in memory names. ``what`` is how errors call the graph (its
-    path, unless something else is given), ``extra`` and ``purpose`` are what a missing library is to be installed by
-    and for.
+    ``external_data`` maps the external data files of a graph in memory to their content. ``what`` names the graph in
+    errors (default: its path); ``extra`` and ``purpose`` are for the error about a missing library.
 
-    Raises :class:`BackendError` where the library refuses the graph or does not start the provider,
-    :class:`MissingDependencyError` where it is not installed.
+    Raises :class:`BackendError` if the library rejects the graph or cannot start the provider,
+    :class:`MissingDependencyError` if it is not installed.
     """
     library = onnxruntime_library(extra, purpose)
     named = what or str(model if isinstance(model, Path) else "a graph in memory")
@@ -86,7 +84,7 @@ def open_session(
     except Exception as error:  # the library's exceptions share no public base class
         raise BackendError(f"ONNX Runtime cannot load {named}: {one_line(error)}") from error
     running: list[str] = session.get_providers()
-    if running[:1] != [settings.provider]:  # the library itself falls back to the CPU with no more than a warning
+    if running[:1] != [settings.provider]:  # the library falls back to the CPU with only a warning
         raise BackendError(
             f"ONNX Runtime could not start {settings.provider} for {named}; it offers {', '.join(running)} instead"
         )
@@ -96,7 +94,7 @@ def open_session(
 def open_in_memory(
     path: Path, graph: SealedFile, external_data: Mapping[str, SealedFile], settings: SessionSettings
 ) -> Any:
-    """Session of a graph and its external data as they were read from ``path``, of which nothing is read again.
+    """Open a session on a graph and external data already read from ``path``; the files are not read again.
 
     Raises as :func:`open_session` does.
     """
@@ -104,7 +102,7 @@ def open_in_memory(
     if not external_data or (takes_memory and settings.provider != _TENSORRT_PROVIDER):
         files = {name: content.view() for name, content in external_data.items()}
         return open_session(bytes(graph.view()), settings, external_data=files, what=str(path))
-    # Older libraries, and TensorRT's provider, read external data from files alone: from copies that are nobody else's.
+    # Older versions and TensorRT's provider read external data only from files; give them private copies.
     with tempfile.TemporaryDirectory() as private:
         for name, content in {path.name: graph, **external_data}.items():
             (Path(private) / name).write_bytes(content.view())
@@ -127,11 +125,11 @@ def library_version() -> str:
 
 
 def _session_options(library: Any, settings: SessionSettings) -> Any:
-    """The settings as the library's object; what is not chosen is not touched."""
+    """Convert to the library's session options; unset values keep the library's defaults."""
     options = library.SessionOptions()
     options.log_severity_level = settings.log_level
     if settings.takes_signed_int8:
-        # Otherwise it turns int8 Q/DQ pairs into uint8 ones on x86, and refuses those itself from opset 21 on (1.32).
+        # Otherwise it turns int8 Q/DQ pairs into uint8 ones on x86, which it rejects itself from opset 21 on (1.32).
         options.add_session_config_entry("session.qdqisint8allowed", "1")
     if settings.num_threads is not None:
         options.intra_op_num_threads = settings.num_threads

@@ -1,8 +1,8 @@
-"""mvde's own attention inside OpenVINO's graphs: where it can run, and how it gets there.
+"""Custom attention operator for OpenVINO graphs: availability and graph rewriting.
 
-The operator comes in ``libmvde_openvino.so``, which is compiled against one version of OpenVINO and lies beside
-libmvde. Its kernel computes bfloat16 in AMX tiles, twice as fast as the library's own attention; engines that were
-compiled with it say so in their options, and are refused where it is missing.
+The operator is in ``libmvde_openvino.so``, which is compiled against one version of OpenVINO and installed beside
+libmvde. Its bfloat16 AMX kernel is twice as fast as the library's own attention. Engines compiled with it record that
+in their options and are rejected where it is missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mvde.precision import Precision
 from mvde.records import EngineRecord
 
 OPTION = "MVDE_ATTENTION"
-"""Among an engine's options: :data:`OURS` or :data:`LIBRARYS`. The library itself does not know it."""
+"""Engine option: :data:`OURS` or :data:`LIBRARYS`. Not passed to the library."""
 OURS, LIBRARYS = "amx", "openvino"
 NAMES = {OURS: "mvde's AMX kernel", LIBRARYS: "OpenVINO's"}
 
@@ -29,7 +29,7 @@ _MAX_DEPTH = 128  # per head; kMaxDepth of cpp/backends/openvino/attention_amx.h
 
 
 def unavailable(version: str) -> str:
-    """Why mvde's attention cannot run here with OpenVINO ``version`` ("2026.4.1"); empty where it can."""
+    """Reason why mvde's attention cannot run here with OpenVINO ``version`` ("2026.4.1"); empty if it can."""
     path = library_path()
     if path is None:
         return f"there is no {_LIBRARY} beside libmvde.so; `make native` builds it in mvde's source tree"
@@ -45,13 +45,13 @@ def unavailable(version: str) -> str:
 
 
 def library_path() -> Path | None:
-    """Path of the library with the operator, or None where there is none."""
+    """Path of the operator's library, or None."""
     candidates = (folder / _LIBRARY for folder in native.library_folders())
     return next((path for path in candidates if path.is_file()), None)
 
 
 def support_note(precision: Precision) -> str:
-    """Which attention engines in ``precision`` get, where mvde has one for this CPU; empty where it has none."""
+    """Which attention ``precision`` engines use if mvde has a kernel for this CPU; otherwise empty."""
     from mvde.engines.openvino.library import library_version
 
     if precision is not Precision.BF16 or "amx_bf16" not in cpu_features():
@@ -61,15 +61,14 @@ def support_note(precision: Precision) -> str:
 
 
 def is_default(options: Mapping[str, Any], version: str) -> bool:
-    """Whether an engine with these options gets mvde's attention unasked: where bf16 is what is not quantised, if the
-    kernel can run."""
+    """Whether mvde's attention is used by default: if floats compute in bf16 and the kernel can run."""
     return _in_bf16(options) and not unavailable(version)
 
 
 def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The options, and the rewrites for the manifest, that say which attention ``model`` has from now on.
+    """Apply the selected attention to ``model``; return the resulting options and rewrites for the manifest.
 
-    Raises :class:`BackendError` where mvde's was asked for and cannot run, and for a name that is none.
+    Raises :class:`BackendError` for an unknown name, or if mvde's attention was requested and cannot run.
     """
     asked = options.get(OPTION)
     if asked not in (None, OURS, LIBRARYS):
@@ -80,7 +79,7 @@ def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tup
         return options, {}
     reason = unavailable(version) if _in_bf16(options) else "the kernel computes in bf16, and this engine does not"
     if reason and asked == OURS:
-        raise BackendError(f"mvde's attention was asked for, and cannot run here: {reason}")
+        raise BackendError(f"mvde's attention was requested but cannot run here: {reason}")
     replaced, found = (0, 0) if reason else replace_attention(core, model)
     if not replaced:
         reason = reason or f"none of the graph's {found} attentions is one that mvde's kernel computes"
@@ -89,14 +88,14 @@ def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tup
 
 
 def library_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the library itself takes."""
+    """Options to pass to the library."""
     return {key: value for key, value in options.items() if key != OPTION}
 
 
 def require(core: Any, engine: EngineRecord, version: str, where: Path) -> None:
-    """Make the operator known to ``core`` if the engine at ``where`` was compiled with it.
+    """Register the operator with ``core`` if the engine at ``where`` was compiled with it.
 
-    Raises :class:`IncompatibleEngineError` where it cannot run.
+    Raises :class:`IncompatibleEngineError` if it cannot run.
     """
     if engine.options.get(OPTION, LIBRARYS) == LIBRARYS:
         return
@@ -109,10 +108,10 @@ def require(core: Any, engine: EngineRecord, version: str, where: Path) -> None:
 
 
 def replace_attention(core: Any, model: Any) -> tuple[int, int]:
-    """Attention operators of an OpenVINO model that mvde's took the place of, and how many there were.
+    """Replace attention operators of an OpenVINO model; return the numbers replaced and found.
 
-    Those without a mask, between transposes that bring the heads to the front and back again: the operator reads and
-    writes what lies before and behind them, so that no transpose is left.
+    Replaces unmasked attention between transposes that move the heads to the front and back; the operator works on the
+    untransposed layout, so the transposes are removed.
     """
     path = str(library_path())
     _register(core, path)
@@ -163,7 +162,7 @@ def _replace(factory: Any, node: Any) -> bool:
 
 
 def _heads_behind(value: Any) -> Any:
-    """The (batch, tokens, heads, depth) that a transpose brought to (batch, heads, tokens, depth); None without one."""
+    """The (batch, tokens, heads, depth) input of the transpose to (batch, heads, tokens, depth); None without one."""
     node = value.get_node()
     return node.input_value(0) if _swaps_heads(node) else None
 
@@ -173,7 +172,7 @@ def _swaps_heads(node: Any) -> bool:
 
 
 def _scale(node: Any) -> float | None:
-    """Factor of the scores; None for an attention with a mask, causal or not."""
+    """Scale of the scores; None for masked attention, causal or not."""
     if node.get_attributes()["causal"]:
         return None
     if node.get_input_size() > 3 and _numbers(node.input_value(3)) != [0]:
@@ -190,7 +189,7 @@ def _only_reader(node: Any) -> Any:
 
 
 def _numbers(value: Any) -> list[Any] | None:
-    """What a constant holds, through conversions of its type; None for what is none."""
+    """Values of a constant, looking through type conversions; None if it is not a constant."""
     node = value.get_node()
     while node.get_type_name() in ("Convert", "ConvertLike"):
         node = node.input_value(0).get_node()

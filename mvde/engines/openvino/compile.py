@@ -1,4 +1,4 @@
-"""A graph → OpenVINO's blob for this machine, with mvde's operators in it; and the settings worth measuring."""
+"""Compile a graph to an OpenVINO blob with mvde's operators, and list the settings for tuning."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from mvde.precision import Precision
 ENGINE_FILE = "engine.blob"
 
 RESTS = (Precision.FP32, Precision.BF16, Precision.FP16)
-"""What the nodes of an int8 graph that are not quantised may compute in; the library lowers them itself."""
+"""Precisions for the nodes of an int8 graph that are not quantised; the library lowers them."""
 
 
 def rest_of_int8() -> Precision:
-    """What the nodes of an int8 graph that are not quantised compute in on this machine, unless a build says otherwise.
+    """Default precision on this machine for nodes of an int8 graph that are not quantised.
 
-    bf16 where the CPU has it: attention and what lies between products take two thirds of such a frame in fp32.
+    Bf16 if the CPU supports it: in fp32, attention and the operators between products take two thirds of the latency.
     """
     return Precision.BF16 if arithmetic(Precision.BF16).works else Precision.FP32
 
 
 def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: BuildOptions) -> Compiled:
-    """The engine written to ``folder`` as OpenVINO's blob, with the precision that the compiled model states.
+    """Write the engine to ``folder`` as an OpenVINO blob, with the compiled model's actual precision.
 
-    Raises :class:`BackendError` where the library cannot compile the graph or computes in another precision.
+    Raises :class:`BackendError` if the library cannot compile the graph or computes in another precision.
     """
     try:
         compiled, options, rewrites = compile_model(graph.path, precision, chosen)
@@ -45,7 +45,7 @@ def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: Buil
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot compile {graph.path}: {one_line(error)}") from error
     main, *others = executed.split("+")
-    if precision not in (main, *(others if precision.is_quantized else ())):  # of an int8 graph much may have to stay
+    if precision not in (main, *(others if precision.is_quantized else ())):  # int8 may not be the main one
         raise BackendError(
             f"OpenVINO was asked for {precision} and computes in {executed} on this CPU; "
             f"build openvino:{main} if that is what you want"
@@ -54,22 +54,24 @@ def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: Buil
 
 
 def compile_model(path: Path, precision: Precision, chosen: BuildOptions) -> tuple[Any, dict[str, Any], dict[str, str]]:
-    """The library's compiled model of a graph, the options it needs, and what mvde put in the place of its operators.
+    """Compile a graph; return the compiled model, the options it needs, and the operators that mvde replaced.
 
-    Raises :class:`RuntimeError` where the library cannot compile it.
+    Raises :class:`RuntimeError` if the library cannot compile it.
     """
     options = {**_options(precision, chosen), **chosen.library}
     layers = options.pop(linear.OPTION, linear.default(precision))
     model = shared_core().read_model(str(path))
     options, rewrites = attention.applied(shared_core(), model, options, library_version())
-    if layers == linear.CONVOLUTIONS:  # last: attention is recognised between linear layers as the graph has them
+    if layers == linear.CONVOLUTIONS:  # last: attention matching needs the original linear layers
         rewrites[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
     return shared_core().compile_model(model, DEVICE, attention.library_options(options)), options, rewrites
 
 
 def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str, Any]]:
-    """Settings that are worth measuring on this machine, each alone: threads, their placement, how work is cut up, and
-    whether attention is a generated kernel. Values are text, which OpenVINO takes from Python and from C++ alike."""
+    """Settings to measure on this machine, one at a time: threads, pinning, work partitioning and generated kernels.
+
+    Values are text, which OpenVINO accepts from both Python and C++.
+    """
     cpus = num_cpus()
     settings: list[dict[str, Any]] = [
         {"TBB_PARTITIONER": "STATIC"},
@@ -86,7 +88,7 @@ def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str
         settings.append({linear.OPTION: other[linear.default(precision)]})
     if attention.is_default(_options(precision, chosen), library_version()):
         settings.append({attention.OPTION: attention.LIBRARYS})
-    if precision is Precision.INT8 and chosen.rest is None:  # not quantised: whatever wins is proved at the end
+    if precision is Precision.INT8 and chosen.rest is None:  # the rest; parity is checked for the winner
         others = [rest for rest in RESTS if rest != rest_of_int8() and arithmetic(rest).works]
         settings += [{"INFERENCE_PRECISION_HINT": hint_of(rest)} for rest in others]
     if has_hyper_threads():

@@ -1,4 +1,4 @@
-"""A compiled model of OpenVINO as an engine, read from its blob."""
+"""OpenVINO compiled model as an engine, loaded from its blob."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _OPTIONS = {
     "SNIPPETS_MODE": _WORD,
     attention.OPTION: f"{attention.OURS}|{attention.LIBRARYS}",
 }
-"""What a build and its tuning set: everything that the library is given of a manifest, with its values."""
+"""Options set by builds and tuning, with patterns of their values; no others are taken from a manifest."""
 
 
 class OpenVinoEngine:
-    """A compiled model as an :class:`~mvde.engines.base.Engine`; every thread that is inside has its own request."""
+    """A compiled model as an :class:`~mvde.engines.base.Engine`; each concurrent call uses its own request."""
 
     def __init__(self, compiled: Any, info: EngineInfo) -> None:
         self._compiled = compiled
-        self._blob = compiled.blob  # closing the engine must not take it from a call that is inside
+        self._blob = compiled.blob  # must outlive calls in progress when the engine is closed
         self._info = info
         self._process = ProcessGuard(self, "OpenVINO")
         self._lock = threading.Lock()
@@ -54,16 +54,16 @@ class OpenVinoEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """What runs, and on what."""
+        """Backend, precision, device and shape of the engine."""
         return self._info
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Depth (B, H, W), float32, of RGB images (B, H, W, 3), uint8; see :class:`~mvde.engines.base.Engine`."""
+        """Infer depth (B, H, W), float32, from RGB images (B, H, W, 3), uint8; see ``base.Engine``."""
         self._process.check(f"engine {self._info.id}")
         check_images(images, self._info)
         request = self._take()
         try:
-            # Copied in and out: the tensors belong to the request, which the next call reuses.
+            # The output tensor belongs to the request, which the next call reuses: copy it.
             request.infer([np.ascontiguousarray(images)], share_inputs=True)
             return np.array(request.get_output_tensor(0).data, dtype=np.float32)
         except RuntimeError as error:
@@ -73,11 +73,11 @@ class OpenVinoEngine:
                 self._idle.append(request)
 
     def layers(self) -> str:
-        """An empty text: what the executed graph says is in the manifest already."""
+        """Empty: the executed precision is already in the manifest."""
         return ""
 
     def close(self) -> None:
-        """Free the compiled model and its requests; in a fork of the process that loaded it, leave them alone."""
+        """Release the compiled model and its requests; no-op in a forked child."""
         if self._process.is_inherited:
             return
         with self._lock:
@@ -94,9 +94,9 @@ class OpenVinoEngine:
 
 
 def load(opened: OpenedEngine) -> OpenVinoEngine:
-    """The engine that was opened, which :func:`mvde.engines.store.load_engine` has checked against this machine.
+    """Load an opened engine that :func:`mvde.engines.store.load_engine` has checked against this machine.
 
-    Raises :class:`IncompatibleEngineError` where the library refuses it, or computes in another precision than it did.
+    Raises :class:`IncompatibleEngineError` if the library rejects it or computes in another precision than at build.
     """
     path, manifest = opened.path, opened.manifest
     record = manifest.engine
@@ -113,20 +113,20 @@ def load(opened: OpenedEngine) -> OpenVinoEngine:
 
 
 def checked_options(options: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """The options of a manifest for the engine at ``where``, each one that mvde sets.
+    """Validate the options in the manifest of the engine at ``where``.
 
-    Raises :class:`IncompatibleEngineError` for another one: ``CACHE_DIR``, say, makes the library write files.
+    Raises :class:`IncompatibleEngineError` for options that mvde does not set: ``CACHE_DIR``, say, would write files.
     """
     check_stored(options, _OPTIONS, str(where))
     return dict(options)
 
 
 def import_blob(path: Path, options: Mapping[str, Any], content: SealedFile | None = None) -> Any:
-    """Compiled model that reads its weights from a map of the blob's sealed content, so that they are not held twice.
+    """Import a compiled model whose weights are read from a mapping of the sealed blob, to avoid a second copy.
 
-    Without ``content`` the file at ``path`` is read. The map is the model's ``blob``, which has to live as long as it
-    does, and is private to the process instead of read-only, since OpenVINO shares no array that cannot be written:
-    base would take twice the time to load, and 385 MiB more.
+    Without ``content`` the file at ``path`` is read. The mapping is stored as the model's ``blob`` and must outlive it.
+    It is private rather than read-only because OpenVINO copies arrays that are not writable: base would take twice as
+    long to load and 385 MiB more.
     """
     try:
         blob = (SealedFile(path) if content is None else content).array

@@ -1,4 +1,4 @@
-"""The installed OpenVINO: its one core, what this CPU computes in with it, and how it calls the precisions."""
+"""The installed OpenVINO: shared core, supported arithmetic on this CPU, and its precision names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mvde.precision import Precision
 DEVICE = "CPU"
 SUPPORTED = tuple(precision for precision in Precision if precision is not Precision.FP8)
 
-_PRODUCTS = {  # of its own graph
+_PRODUCTS = {  # names in OpenVINO's executed graph
     "Convolution",
     "Deconvolution",
     "FullyConnected",
@@ -35,9 +35,9 @@ _FLOATS = ("f32", "bf16", "f16")
 
 
 def openvino_library() -> Any:
-    """The module ``openvino``. Raises :class:`MissingDependencyError` without one.
+    """Import ``openvino``. Raises :class:`MissingDependencyError` if it is not installed.
 
-    Everything of mvde that needs it asks here before it imports a part of it.
+    All of mvde must call this before importing any part of OpenVINO.
     """
     try:
         with _without_telemetry():
@@ -49,18 +49,18 @@ def openvino_library() -> Any:
 
 @contextlib.contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """Import of OpenVINO that reports nothing: without this, it does so in a process of its own.
+    """Disable OpenVINO's telemetry while it is imported; otherwise it reports from a child process.
 
-    It takes a missing answer for consent, writes files in HOME, and knows no switch that mvde could set without writing
-    such an answer for the user. Where its package for reporting is not installed, it has a stand-in that does nothing:
-    the name is hidden while OpenVINO is imported, so that the stand-in is what it finds.
+    It treats a missing answer as consent, writes files in HOME, and has no switch other than recording an answer on the
+    user's behalf. If its telemetry package is not installed it uses a no-op stand-in, so the package's name is hidden
+    during the import.
     """
     if "openvino" in sys.modules:
         yield
         return
     with _importing:
         hidden = sys.modules.get(_TELEMETRY, _ABSENT)
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # which makes an import of it an ImportError
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # makes importing it an ImportError
         try:
             yield
         finally:
@@ -71,7 +71,7 @@ def _without_telemetry() -> Iterator[None]:
 
 
 class _SharedCore:
-    """The library's core, and the process whose threads it uses."""
+    """The library's core and the guard of the process that owns its threads."""
 
     def __init__(self) -> None:
         self.core: Any = openvino_library().Core()
@@ -82,13 +82,13 @@ _only_core = lru_cache(maxsize=1)(_SharedCore)
 
 
 def shared_core() -> Any:
-    """The one ``openvino.Core`` of this process, which is never destroyed.
+    """The process's single ``openvino.Core``, which is never destroyed.
 
-    Raises :class:`BackendError` in a fork of the process that made it.
+    Raises :class:`BackendError` in a fork of the process that created it.
 
-    Each one made for the CPU puts a signal stack of its own in the place of the thread's, and puts the former back at
-    its end; two that end in another order than the reverse leave the thread an unmapped one, and the next signal kills
-    the process.
+    Each core for the CPU replaces the thread's signal stack and restores the previous one when destroyed. Two cores
+    destroyed in any order but the reverse leave the thread with an unmapped stack, and the next signal kills the
+    process.
     """
     only = _only_core()
     only.process.check("the library of openvino engines")
@@ -102,7 +102,7 @@ def library_version() -> str:
 
 
 def arithmetic(precision: Precision) -> Support:
-    """Whether this machine's CPU computes in ``precision`` with OpenVINO; it would run fp32 in silence otherwise."""
+    """Whether OpenVINO computes in ``precision`` on this CPU; it would otherwise silently use fp32."""
     if precision not in SUPPORTED:
         return Support(False, f"no CPU computes {precision}; mvde builds {', '.join(SUPPORTED)} for openvino")
     try:
@@ -118,9 +118,9 @@ def arithmetic(precision: Precision) -> Support:
 
 
 def hint_of(precision: Precision) -> str:
-    """The inference precision that a graph in ``precision`` is compiled with, in the library's words.
+    """Inference precision hint for a graph in ``precision``, under the library's names.
 
-    Products between Q/DQ nodes compute in 8 bits whatever it says; what is around them then stays fp32.
+    Products between Q/DQ nodes always compute in 8 bits; the hint applies to everything else.
     """
     match precision:
         case Precision.BF16:
@@ -132,11 +132,11 @@ def hint_of(precision: Precision) -> str:
 
 
 def executed_precision(compiled: Any) -> str:
-    """What the compiled model computes in by its executed graph, such as ``"bf16"`` or ``"int8+bf16"``.
+    """Precision of a compiled model by its executed graph, such as ``"bf16"`` or ``"int8+bf16"``.
 
-    Precisions of its products, the most frequent first, and at the end what most other nodes compute in, if that is
-    another one; attention is among those where the library generates a kernel for it. The hint is asked only where
-    there is no product: it stays what it was where the library runs a layer in another precision.
+    Precisions of the products, most frequent first, followed by that of most other nodes if different; attention counts
+    as one of those if the library generates a kernel for it. The hint is used only if there are no products, since it
+    does not change if the library runs a layer in another precision.
     """
     products: Counter[str] = Counter()
     others: Counter[str] = Counter()

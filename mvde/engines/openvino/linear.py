@@ -1,7 +1,7 @@
-"""Linear layers as 1×1 convolutions, which OpenVINO computes faster than matrix products in bf16 on CPUs with AMX.
+"""Rewrite linear layers as 1×1 convolutions, which OpenVINO runs faster in bf16 on CPUs with AMX.
 
-A token is a pixel, and tokens × channels in memory are an image with its channels last, which is the layout of the
-library's convolutions: the transposes that say so are executed as nothing. Both compute the same sums.
+Tokens become pixels: tokens × channels in memory is a channels-last image, the layout of the library's convolutions, so
+the inserted transposes are free. Both forms compute the same sums.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mvde.engines.machine import cpu_features
 from mvde.precision import Precision
 
 OPTION = "linear_layers"
-"""A setting of mvde's own among the library's, for tuning; the blob has what came of it."""
+"""Tuning setting of mvde itself, not of the library; its effect is part of the blob."""
 
 CONVOLUTIONS, PRODUCTS = "convolutions", "products"
 
@@ -20,15 +20,15 @@ _ACTIVATIONS = ("Gelu", "Relu", "Swish", "Sigmoid", "Tanh", "HSwish")
 
 
 def default(precision: Precision) -> str:
-    """What linear layers of a graph in ``precision`` are compiled as on this machine, unless tuning finds otherwise.
+    """Default form of linear layers in ``precision`` on this machine, unless tuning finds otherwise.
 
-    Measured on one CPU with AMX: 1.6 times the speed of a product in bf16, no gain in fp32, a loss in int8.
+    Measured on one CPU with AMX: 1.6 times as fast in bf16, no gain in fp32, slower in int8.
     """
     return CONVOLUTIONS if precision is Precision.BF16 and "amx_bf16" in cpu_features() else PRODUCTS
 
 
 def to_convolutions(model: Any) -> int:
-    """How many linear layers of an ``openvino.Model`` became convolutions, in place."""
+    """Replace linear layers of an ``openvino.Model`` by convolutions in place; return their number."""
     layers = [node for node in model.get_ordered_ops() if _is_linear(node)]
     for layer in layers:
         _replace(layer)
@@ -50,7 +50,7 @@ def _is_linear(node: Any) -> bool:
 
 
 def _replace(layer: Any) -> None:
-    """Make the layer, its bias and its activation one convolution between two transposes."""
+    """Replace the layer, its bias and its activation by a convolution between two transposes."""
     import numpy as np
     from openvino import opset13 as ops
 
@@ -58,7 +58,7 @@ def _replace(layer: Any) -> None:
     if not layer.get_attributes()["transpose_b"]:
         weight = weight.T
     (num_out, num_in), (batch, num_tokens, _) = weight.shape, tokens.get_shape()
-    # The library cuts an image up by its rows; one row, or rows of one pixel, are slower.
+    # The library parallelises over rows; a single row, or rows of one pixel, are slower.
     rows = next(rows for rows in range(int(num_tokens**0.5), 0, -1) if num_tokens % rows == 0)
     image = ops.reshape(ops.transpose(tokens, [0, 2, 1]), [batch, num_in, rows, num_tokens // rows], False)
     kernel = np.ascontiguousarray(weight).reshape(num_out, num_in, 1, 1)
@@ -79,7 +79,7 @@ def _replace(layer: Any) -> None:
 
 
 def _after_bias(layer: Any) -> Any:
-    """The sum with a bias that follows a layer; the layer itself where none follows."""
+    """The bias addition that follows the layer, or the layer itself if there is none."""
     users = list(layer.output(0).get_target_inputs())
     if len(users) == 1 and users[0].get_node().get_type_name() == "Add":
         addition = users[0].get_node()

@@ -1,4 +1,4 @@
-"""Large matrix products in OpenVINO (oneDNN), which say what a CPU can compute at most in a precision."""
+"""Large matrix products in OpenVINO (oneDNN), to measure a CPU's peak throughput in a precision."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mvde.precision import Precision
 
 
 def product_chain(precision: Precision, size: int, count: int) -> Callable[[], object] | None:
-    """A call that runs ``count`` chained products (size, size) x (size, size); ``None`` if another precision would run.
+    """Return a callable that runs ``count`` chained (size, size) products; ``None`` if the precision is unsupported.
 
-    The weights are constants, as an engine's are: the library packs them once. Raises
-    :class:`MissingDependencyError` without OpenVINO.
+    Weights are constants, as in an engine, so the library packs them once. Raises :class:`MissingDependencyError`
+    without OpenVINO.
     """
     openvino = openvino_library()
     import openvino.opset13 as ops
@@ -50,12 +50,12 @@ def _quantized(ops: Any, value: Any) -> Any:
 
 
 def _runtime_names(precision: Precision) -> set[str]:
-    """What the executed graph calls a product in that precision."""
+    """Names of the precision in the executed graph."""
     return {"i8", "u8"} if precision is Precision.INT8 else {hint_of(precision)}
 
 
 def _runs_in(compiled: Any, names: set[str]) -> bool:
-    """Whether every product of the compiled model runs in one of the precisions, by its executed graph."""
+    """Whether all products of the executed graph run in one of the given precisions."""
     about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
     products = [one for one in about if one["layerType"].astype(str) in {"FullyConnected", "MatMul"}]
     return bool(products) and all(one["runtimePrecision"].astype(str) in names for one in products)

@@ -1,7 +1,7 @@
-"""The two libraries behind one face: every difference of TensorRT 10, TensorRT 11 and TensorRT-RTX is here.
+"""Common interface to TensorRT 10, TensorRT 11 and TensorRT-RTX; all their differences are here.
 
-What the rest of the package calls is listed in :data:`USED`; a test compares that list with the bindings of TensorRT
-10.3, 10.16 and 11.4 as recorded from NVIDIA's wheels, and with whichever library is installed.
+:data:`USED` lists the names that the package uses; a test compares it with the bindings of TensorRT 10.3, 10.16 and
+11.4 as recorded from NVIDIA's wheels, and with the installed library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from mvde.errors import BackendError, MissingDependencyError
 
-# Class → what is called of it; what TensorRT-RTX alone has is in `USED_BY_RTX` and used behind `is_rtx`.
+# Class → names used. Names that only TensorRT-RTX has are in `USED_BY_RTX` and guarded by `is_rtx`.
 USED = {
     "Builder": ("create_network", "create_builder_config", "build_serialized_network"),
     "BuilderFlag": ("TF32", "VERSION_COMPATIBLE", "DISABLE_TIMING_CACHE"),
@@ -63,7 +63,7 @@ USED_BY_RTX = {
 
 @dataclass(frozen=True)
 class Library:
-    """A library as users install it: ``module`` is imported, ``extra`` installs it."""
+    """An installable library: import name ``module``, pip extra ``extra``."""
 
     backend: str
     module: str
@@ -80,7 +80,7 @@ _NEWEST_MAJOR = {"tensorrt": 11, "tensorrt-rtx": 1}
 
 
 class Api:
-    """An imported library. ``warnings`` collects what it logged at warning level or above, newest last."""
+    """An imported library. ``messages`` collects its log at warning level or above, newest last."""
 
     def __init__(self, library: Library, module: Any) -> None:
         self.library = library
@@ -95,31 +95,31 @@ class Api:
 
     @property
     def version(self) -> str:
-        """Version in numbers, such as ``"10.3.0"``: what the C++ library says, too, which knows no ``.post1``."""
+        """Numeric version, such as ``"10.3.0"``, as the C++ library reports it, without ``.post1``."""
         return ".".join(map(str, version_of(str(self.module.__version__))))
 
     def builder(self) -> Any:
-        """A builder. Raises :class:`BackendError` where the library cannot start (TensorRT needs a GPU to build)."""
+        """Create a builder. Raises :class:`BackendError` if the library cannot start (TensorRT needs a GPU)."""
         builder = self._create(self.module.Builder)
         if builder is None:
             raise BackendError(f"{self.library.title} {self.version} cannot build here: {self.complaint()}")
         return builder
 
     def runtime(self) -> Any:
-        """A runtime, which loads plans. Raises :class:`BackendError` where the library cannot start."""
+        """Create a runtime for loading plans. Raises :class:`BackendError` if the library cannot start."""
         runtime = self._create(self.module.Runtime)
         if runtime is None:
             raise BackendError(f"{self.library.title} {self.version} cannot run here: {self.complaint()}")
         return runtime
 
     def empty_network(self, builder: Any) -> Any:
-        """A strongly typed network: by a flag in TensorRT 10; TensorRT 11 and TensorRT-RTX know no other."""
+        """Create a strongly typed network: a flag in TensorRT 10, the only kind in TensorRT 11 and TensorRT-RTX."""
         if self.is_rtx or version_of(self.version)[0] >= 11:
             return builder.create_network(0)
         return builder.create_network(1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
 
     def capability_value(self, text: str) -> Any:
-        """The enumerator of a compute capability (``"8.9"``). Raises :class:`BackendError` listing what there is."""
+        """Enumerator of a compute capability (``"8.9"``). Raises :class:`BackendError` listing the supported ones."""
         wanted = getattr(self.module.ComputeCapability, f"SM{text.replace('.', '')}", None)
         if wanted is None:
             raise BackendError(
@@ -134,11 +134,11 @@ class Api:
         return [f"{number // 10}.{number % 10}" for number in sorted(map(int, names))]
 
     def complaint(self) -> str:
-        """What the library last logged, on one line: the reason of what just failed."""
+        """The library's last log messages on one line, as the reason for a failure."""
         return " ".join(" ".join(self.messages[-3:]).split())[:600] or "it gave no reason"
 
     def _create(self, kind: Any) -> Any:
-        """An object of the library, or ``None`` where its constructor gives up (pybind11 raises TypeError then)."""
+        """Construct a library object; ``None`` if its constructor fails (pybind11 raises TypeError then)."""
         try:
             return kind(self.logger)
         except (TypeError, RuntimeError) as error:
@@ -147,24 +147,23 @@ class Api:
 
 
 def check_installed(backend: str) -> None:
-    """Raise :class:`MissingDependencyError` unless the library is installed; importing it would take a second."""
+    """Raise :class:`MissingDependencyError` unless the library is installed. Avoids the import, which takes 1 s."""
     library = LIBRARIES[backend]
     if importlib.util.find_spec(library.module) is None:
         raise MissingDependencyError.for_extra(library.module, library.extra, f"a {backend} engine")
 
 
 def load_api(backend: str) -> Api:
-    """The library of a backend, imported.
+    """Import the library of a backend.
 
-    Raises :class:`MissingDependencyError` where it is not installed, :class:`BackendError` for a version that mvde does
-    not know how to call.
+    Raises :class:`MissingDependencyError` if it is not installed, :class:`BackendError` for an unsupported version.
     """
     library = LIBRARIES[backend]
     try:
         module = importlib.import_module(library.module)
     except ImportError as error:
         raise MissingDependencyError.for_extra(library.module, library.extra, f"a {backend} engine") from error
-    except Exception as error:  # a wheel without its libraries raises what its loader raises
+    except Exception as error:  # a wheel without its shared libraries raises loader errors
         raise BackendError(
             f"{library.title} is installed but cannot be loaded: {' '.join(str(error).split())}"
         ) from error
@@ -173,14 +172,14 @@ def load_api(backend: str) -> Api:
     if found[:2] < _OLDEST[backend] or found[0] > _NEWEST_MAJOR[backend]:
         oldest = ".".join(map(str, _OLDEST[backend]))
         raise BackendError(
-            f"{library.title} {api.version} is installed, but mvde is written for {oldest} to "
+            f"{library.title} {api.version} is installed, but mvde supports {oldest} to "
             f"{_NEWEST_MAJOR[backend]}.x: pip install 'mvde[{library.extra}]'"
         )
     return api
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """Numbers of a version: (10, 3, 0) for ``"10.3.0"``; what follows the numbers (``.post1``) is dropped."""
+    """Numeric parts of a version: (10, 3, 0) for ``"10.3.0"``; suffixes (``.post1``) are dropped."""
     numbers = []
     for part in text.split("."):
         if not part.isdigit():
@@ -190,7 +189,7 @@ def version_of(text: str) -> tuple[int, ...]:
 
 
 def _logger(module: Any, messages: list[str]) -> Any:
-    """A logger that keeps warnings and errors instead of printing them."""
+    """Logger that collects warnings and errors instead of printing them."""
     worst = int(module.ILogger.Severity.WARNING)
 
     class Collector(module.ILogger):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The backends ``tensorrt`` and ``tensorrt-rtx``: engines for an NVIDIA GPU."""
+"""Backends ``tensorrt`` and ``tensorrt-rtx``: engines for an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ENGINE_FILE = "engine.plan"
 
 
 class TensorRtBackend:
-    """One of the two libraries as a backend; see :class:`~mvde.engines.base.Backend` for what each method answers."""
+    """TensorRT or TensorRT-RTX as a backend; :class:`~mvde.engines.base.Backend` documents the methods."""
 
     preferred_precisions = (Precision.FP16,)
-    lowered_precisions = LOWERED  # strongly typed: the graph itself says what computes in what
+    lowered_precisions = LOWERED  # strongly typed: the graph decides the dtypes
     proves_per_device = True
 
     def __init__(self, name: str) -> None:
@@ -45,10 +45,10 @@ class TensorRtBackend:
         return load_api(self.name).version
 
     def support(self, precision: Precision) -> Support:
-        """Whether an engine of that precision would run on this machine, and why not."""
+        """Whether an engine in ``precision`` runs on this machine, and if not, why."""
         try:
             check_installed(self.name)
-            gpu = checks.require_device(self.name)  # before the library is imported, which takes a second
+            gpu = checks.require_device(self.name)  # before the library's import, which takes a second
             load_api(self.name)
             checks.check_arithmetic(precision, (gpu.compute_capability,))
         except (MissingDependencyError, BackendError) as error:
@@ -56,7 +56,7 @@ class TensorRtBackend:
         return Support(True, f"computes in {precision} on {gpu}")
 
     def rests(self, precision: Precision) -> tuple[Precision, ...]:
-        """fp16 or fp32 for int8 and fp8."""
+        """Fp16 or fp32 for int8 and fp8."""
         return (Precision.FP16, Precision.FP32) if precision.is_quantized else ()
 
     def graph_rest(self, rest: Precision) -> Precision:
@@ -64,20 +64,20 @@ class TensorRtBackend:
         return rest
 
     def settings(self) -> tuple[Setting, ...]:
-        """Those of :class:`TensorRtOptions`."""
+        """Settings of :class:`TensorRtOptions`."""
         return SETTINGS
 
     def tuning_settings(self, precision: Precision, options: BuildOptions) -> list[dict[str, Any]]:
-        """Raise :class:`UsageError`: the library times its kernels itself, while it builds."""
+        """Raise :class:`UsageError`: the library times its own kernels during the build."""
         raise UsageError(
             f"--tune is for engines on the CPU; {self.name}:{precision} is timed by its library while it is built"
         )
 
     def check_source(self, manifest: Manifest, precision: Precision, options: BuildOptions, folder: Path) -> list[str]:
-        """Warnings about a build that is about to start: known errors, where they were accepted.
+        """Check options, opset, GPU, its arithmetic and driver, known errors and disk space before a build starts.
 
-        Raises :class:`BackendError`, :class:`UsageError` or :class:`OutputError` for everything that is known before
-        the first minute is spent: the options, the opset, the GPU, its arithmetic and driver, known errors, the disk.
+        Returns warnings about accepted known errors. Raises :class:`BackendError`, :class:`UsageError` or
+        :class:`OutputError`.
         """
         if options.num_threads is not None:
             raise UsageError(f"--threads is for engines on a CPU, but this is {self.name}:{precision}")
@@ -90,7 +90,7 @@ class TensorRtBackend:
         return check_combination(about, options.accept_known_bad)
 
     def content_key(self, manifest: Manifest, precision: Precision, options: BuildOptions) -> str:
-        """Eight hexadecimal digits of what decides a plan's content: graph, precision, library, GPUs and options."""
+        """Hash (8 hexadecimal digits) of all that determines a plan: graph, precision, library, GPUs and options."""
         target = self._target(options)
         decides = [
             manifest.file.sha256,
@@ -104,7 +104,7 @@ class TensorRtBackend:
         return hashlib.sha256("\0".join(decides).encode()).hexdigest()[:8]
 
     def compile(self, graph: Graph, folder: Path, precision: Precision, options: BuildOptions) -> Compiled:
-        """The library's plan, written to ``folder`` after the parsed network was found to be as promised."""
+        """Verify the parsed network, build the plan and write it to ``folder``."""
         target = self._target(options)
         api, gpu = target.api, target.gpu
         builder = api.builder()
@@ -119,7 +119,7 @@ class TensorRtBackend:
             api, builder, parsed, target.options, gpu, target.capabilities, options.on_progress
         )
         build_s = round(time.perf_counter() - started, 2)
-        del parser  # it owned the weights until here
+        del parser  # owns the weights; must live until here
         (folder / ENGINE_FILE).write_bytes(plan)
         return Compiled(
             file_names=(ENGINE_FILE,),
@@ -131,31 +131,31 @@ class TensorRtBackend:
         )
 
     def rebuild_options(self, options: BuildOptions) -> BuildOptions:
-        """Options without the timing cache: with it a rebuild takes the same kernels and shows nothing."""
+        """Disable the timing cache: with it a rebuild would select the same kernels and prove nothing."""
         return dataclasses.replace(options, settings={**options.settings, "timing_cache": "no"})
 
     def mismatch(self, record: EngineRecord) -> str | None:
-        """Why an engine cannot run on this machine with the installed library, or ``None``."""
+        """Reason why an engine cannot run on this machine with the installed library, or ``None``."""
         return checks.why_not_here(load_api(self.name), record, find_gpu())
 
     def device_facts(self) -> DeviceRecord | None:
-        """The GPU, its compute capability, and the driver's CUDA; ``None`` where there is no GPU."""
+        """The GPU, its compute capability, and the driver's CUDA version; ``None`` without a GPU."""
         gpu = find_gpu()
         return None if gpu is None else DeviceRecord(gpu.name, gpu.compute_capability, gpu.driver_cuda)
 
     def products(self, precision: Precision, size: int, count: int) -> Callable[[], object] | None:
-        """None: what a GPU reaches is not measured."""
+        """None: peak throughput is measured for CPUs only."""
         return None
 
     def load(self, opened: OpenedEngine) -> Engine:
-        """The plan on this machine's GPU."""
+        """Load the plan on this machine's GPU."""
         from mvde.engines.tensorrt.engine import load
 
         api = load_api(self.name)
         return load(api, checks.check_here(api, opened.manifest.engine, opened.path), opened)
 
     def _target(self, options: BuildOptions) -> _Target:
-        """What a build is for. Raises what :mod:`~mvde.engines.tensorrt.checks` does for what cannot be."""
+        """Resolve the build's target. Raises as :mod:`~mvde.engines.tensorrt.checks` does."""
         chosen = TensorRtOptions.parse(self.name, options.settings)
         api = load_api(self.name)
         gpu = checks.check_device(api, without_device=options.without_device)
@@ -165,7 +165,7 @@ class TensorRtBackend:
 
 @dataclasses.dataclass(frozen=True)
 class _Target:
-    """The library, its options, this machine's GPU (``None``: another machine's), and what it builds for."""
+    """Build target: library, options, this machine's GPU (``None``: another machine's), compute capabilities."""
 
     api: Api
     options: TensorRtOptions

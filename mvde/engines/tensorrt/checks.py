@@ -1,4 +1,4 @@
-"""What must hold before a plan is built or loaded: GPU, driver, capabilities, versions, disk. Each refusal says why."""
+"""Preconditions of building or loading a plan: GPU, driver, compute capabilities, versions, disk space."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from mvde.records import EngineRecord
 
 _DRIVERS = {"11": "R450", "12": "R525", "13": "R580"}
-"""Oldest Linux driver of each major of CUDA: https://docs.nvidia.com/deploy/cuda-compatibility/ (minor versions of one
-major run on it)."""
+"""Minimum Linux driver per CUDA major version: https://docs.nvidia.com/deploy/cuda-compatibility/ (sufficient for all
+its minor versions)."""
 
 _PLAN_PER_GRAPH = 3.0
-"""Room asked for, as a multiple of the graph: the lowered graph, the plan, and half again (TensorRT-RTX 1.7 wrote 1.3
-times an fp32 graph of 12 MB)."""
+"""Required disk space as a multiple of the graph's size: lowered graph, plan, and half as much in reserve (TensorRT-RTX
+1.7 wrote 1.3 times an fp32 graph of 12 MB)."""
 
 
 def chosen_capabilities(
     api: Api, tensorrt: TensorRtOptions, gpu: Gpu | None, *, without_device: bool
 ) -> tuple[str, ...]:
-    """Compute capabilities that a build is for: those named, or this GPU's.
+    """Compute capabilities to build for: those named, or this GPU's.
 
-    Raises :class:`UsageError` where TensorRT-RTX builds without a device and none is named, or TensorRT, which builds
-    for the GPU it runs on, is given some.
+    Raises :class:`UsageError` if none is named for TensorRT-RTX without a device, or if any is named for TensorRT,
+    which builds for the GPU it runs on.
     """
     named = tensorrt.compute_capabilities
     if not api.is_rtx:
@@ -50,14 +50,14 @@ def chosen_capabilities(
         )
     chosen = named or ((gpu.compute_capability,) if gpu is not None else ())
     for text in chosen:
-        api.capability_value(text)  # refuses one that the library does not build for
+        api.capability_value(text)  # raises for an unsupported one
     return chosen
 
 
 def check_device(api: Api, *, without_device: bool) -> Gpu | None:
-    """The GPU of this machine; ``None`` only for a build of TensorRT-RTX ``without_device``.
+    """The GPU of this machine; ``None`` only for TensorRT-RTX ``without_device``.
 
-    Raises :class:`BackendError` where there is none or its driver is too old, with the way out.
+    Raises :class:`BackendError` with a remedy if there is no GPU or its driver is too old.
     """
     if without_device:
         if not api.is_rtx:
@@ -65,12 +65,12 @@ def check_device(api: Api, *, without_device: bool) -> Gpu | None:
                 "TensorRT times its kernels on the GPU that an engine is for, so it cannot build without one; build on "
                 "the robot, or build tensorrt-rtx for its compute capability"
             )
-        return None  # this machine's GPU, if it has one, must not decide about another's
+        return None  # the target is another machine's GPU; ignore the local one
     return require_device(api.library.backend)
 
 
 def require_device(backend: str) -> Gpu:
-    """The GPU of this machine. Raises :class:`BackendError` where there is none or its driver is too old."""
+    """The GPU of this machine. Raises :class:`BackendError` if there is none or its driver is too old."""
     gpu = find_gpu()
     if gpu is None:
         way_out = (
@@ -87,7 +87,7 @@ def require_device(backend: str) -> Gpu:
 
 
 def least_capability(precision: Precision) -> str:
-    """Compute capability from which on a GPU has the arithmetic; 7.5 is the oldest that TensorRT 10 and later serve."""
+    """Minimum compute capability for a precision; 7.5 is the oldest that TensorRT 10 and later support."""
     match precision:
         case Precision.FP32 | Precision.FP16 | Precision.INT8:
             return "7.5"
@@ -98,7 +98,7 @@ def least_capability(precision: Precision) -> str:
 
 
 def check_arithmetic(precision: Precision, capabilities: tuple[str, ...]) -> None:
-    """Raise :class:`BackendError` naming the GPUs of ``capabilities`` that lack the arithmetic."""
+    """Raise :class:`BackendError` naming the ``capabilities`` that do not support the precision."""
     least = least_capability(precision)
     lacking = [text for text in capabilities if capability(text) < capability(least)]
     if lacking:
@@ -109,7 +109,7 @@ def check_arithmetic(precision: Precision, capabilities: tuple[str, ...]) -> Non
 
 
 def check_disk(folder: Path, graph_bytes: int) -> None:
-    """Raise :class:`OutputError` with what a build needs and what is free, unless the disk has room for it."""
+    """Raise :class:`OutputError` stating required and free space if the disk is too full for a build."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     needed, free = int(graph_bytes * _PLAN_PER_GRAPH), shutil.disk_usage(existing).free
     if free < needed:
@@ -120,7 +120,7 @@ def check_disk(folder: Path, graph_bytes: int) -> None:
 
 
 def old_driver(backend: str, gpu: Gpu) -> str | None:
-    """Why the driver is too old for the installed library, or ``None``."""
+    """Reason why the driver is too old for the installed library, or ``None``."""
     major = cuda_major(backend)
     if major is None or int(gpu.driver_cuda.split(".")[0]) >= int(major):
         return None
@@ -132,7 +132,7 @@ def old_driver(backend: str, gpu: Gpu) -> str | None:
 
 
 def cuda_major(backend: str) -> str | None:
-    """Major version of CUDA that the installed wheel is made for (``"13"``), or ``None`` where no wheel says so."""
+    """CUDA major version of the installed wheel (``"13"``), or ``None`` if no wheel states it."""
     for major in sorted(_DRIVERS, reverse=True):
         try:
             metadata.version(f"{backend}-cu{major}")
@@ -143,7 +143,7 @@ def cuda_major(backend: str) -> str | None:
 
 
 def why_not_here(api: Api, record: EngineRecord, gpu: Gpu | None) -> str | None:
-    """Why a plan cannot run with this library on this GPU, or ``None``."""
+    """Reason why a plan cannot run with this library on this GPU, or ``None``."""
     if record.library_version != api.version and not _runs_in(record, api.version):
         return f"it was built with {api.library.title} {record.library_version}, but {api.version} is installed"
     if gpu is None:
@@ -159,7 +159,7 @@ def why_not_here(api: Api, record: EngineRecord, gpu: Gpu | None) -> str | None:
 
 
 def check_here(api: Api, record: EngineRecord, where: Path) -> Gpu:
-    """The GPU that a plan may run on. Raises :class:`IncompatibleEngineError` with the reason where it may not."""
+    """The GPU to run a plan on. Raises :class:`IncompatibleEngineError` with the reason if the plan cannot run."""
     gpu = find_gpu()
     reason = why_not_here(api, record, gpu)
     if gpu is None or reason is not None:
@@ -170,7 +170,7 @@ def check_here(api: Api, record: EngineRecord, where: Path) -> Gpu:
 
 
 def _runs_in(record: EngineRecord, version: str) -> bool:
-    """Whether a version-compatible plan loads: in the same major, from the version that built it on."""
+    """Whether a version-compatible plan loads: same major version, not older than the version that built it."""
     built, here = version_of(record.library_version), version_of(version)
     return bool(record.options.get("version_compatible")) and built[0] == here[0] and built <= here
 
@@ -184,7 +184,7 @@ def _runs_on(built_for: tuple[str, ...], hardware: str, here: str) -> bool:
 def cuda_record(
     api: Api, gpu: Gpu | None, capabilities: tuple[str, ...], build_s: float, network: NetworkRecord
 ) -> CudaRecord:
-    """What the manifest says of library, driver and GPUs, and of the build."""
+    """The manifest's record of library, driver, GPUs and build."""
     return CudaRecord(
         cuda_major=cuda_major(api.library.backend),
         driver_cuda=gpu.driver_cuda if gpu is not None else None,

@@ -1,4 +1,4 @@
-"""What a user may choose for a TensorRT engine; the defaults are right for a robot."""
+"""User options of TensorRT engines; the defaults suit a robot."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ HARDWARE_LEVELS = ("none", "ampere-plus", "same-compute-capability")
 MAX_OPTIMIZATION_LEVEL = 5
 
 SETTINGS = (
-    Setting("optimization_level", f"0, fast to build, to {MAX_OPTIMIZATION_LEVEL}, fast to run"),
-    Setting("workspace_mib", "scratch memory of a layer at most, MiB"),
-    Setting("aux_streams", "streams besides the caller's; 0 on Jetson by default"),
-    Setting("version_compatible", "yes: a plan that later versions of the major load, too"),
+    Setting("optimization_level", f"0 (fast build) to {MAX_OPTIMIZATION_LEVEL} (fast inference)"),
+    Setting("workspace_mib", "maximum scratch memory per layer, MiB"),
+    Setting("aux_streams", "auxiliary CUDA streams; default on Jetson: 0"),
+    Setting("version_compatible", "yes: plan also loads in later versions of the same major"),
     Setting("hardware", f"{', '.join(HARDWARE_LEVELS)}: GPUs that the plan runs on"),
-    Setting("timing_cache", "no: forget what was timed on this GPU"),
-    Setting("compute_capability", "tensorrt-rtx: of the GPUs to build for, such as 8.9,12.0"),
+    Setting("timing_cache", "no: do not reuse kernel timings of earlier builds"),
+    Setting("compute_capability", "tensorrt-rtx: target GPUs, such as 8.9,12.0"),
 )
 
 
 @dataclass(frozen=True)
 class TensorRtOptions:
-    """Build options; ``None`` leaves the choice to mvde, or to the library where mvde has no better one.
+    """Build options; ``None`` selects mvde's default, or else the library's.
 
-    ``optimization_level`` is 0 to 5 (the library's 3), ``workspace_mib`` bounds the scratch memory of a layer,
-    ``num_aux_streams`` the streams besides the caller's. ``version_compatible`` plans load in later versions of the
-    same major, ``hardware`` widens the GPUs that a plan runs on. ``compute_capabilities`` (``("8.9", "12.0")``) are
-    those that TensorRT-RTX builds for. ``timing_cache`` keeps what was timed, per GPU, driver and version.
+    ``optimization_level`` is 0 to 5 (library default: 3), ``workspace_mib`` limits a layer's scratch memory in MiB,
+    ``num_aux_streams`` the auxiliary CUDA streams. ``version_compatible`` plans load in later versions of the same
+    major, ``hardware`` widens the set of GPUs. ``compute_capabilities`` (``("8.9", "12.0")``) are TensorRT-RTX's
+    targets. ``timing_cache`` keeps kernel timings per GPU, driver and version.
     """
 
     optimization_level: int | None = None
@@ -42,9 +42,9 @@ class TensorRtOptions:
 
     @classmethod
     def parse(cls, backend: str, settings: Mapping[str, str]) -> TensorRtOptions:
-        """Options from the texts of ``--set``, for the backend of that name.
+        """Parse the ``--set`` values of a backend.
 
-        Raises :class:`UsageError` for a name that is none of :data:`SETTINGS` and a text that is no value of it.
+        Raises :class:`UsageError` for a name not in :data:`SETTINGS` or an invalid value.
         """
         check_names(backend, settings, SETTINGS)
         return cls(
@@ -59,12 +59,12 @@ class TensorRtOptions:
 
 
 def _number(settings: Mapping[str, str], name: str, least: int, most: int | None = None) -> int | None:
-    """The number of that name, or ``None`` where none was given."""
+    """Parse an integer setting; ``None`` if not given."""
     return whole_number(name, settings[name], least, most) if name in settings else None
 
 
 def _capabilities(text: str) -> tuple[str, ...]:
-    """Compute capabilities from a list such as ``"8.9,12.0"``, without repetitions."""
+    """Parse a list of compute capabilities such as ``"8.9,12.0"``, dropping duplicates."""
     given = [part.strip() for part in text.split(",")] if text else []
     for part in given:
         major, dot, minor = part.partition(".")

@@ -1,4 +1,4 @@
-"""A loaded plan: buffers bound once, engine and statistics in one CUDA graph, host or device arrays in and out."""
+"""TensorRT plan as an engine: buffers bound once, network and statistics in one CUDA graph, host or device arrays."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 class StatsKernel(Protocol):
     """The fused kernel; see :class:`mvde.cuda.launch.PostprocessKernels`."""
 
-    def enqueue(self, params: Any, raw_dtype: str, stream: Any) -> None: ...
+    def enqueue(self, params: Any, raw_dtype: str, stream: Any) -> None:
+        """Launch the kernel on ``stream``."""
+        ...
 
 
 @dataclass(frozen=True)
 class _Buffers:
-    """Memory of one engine: what the plan reads and writes, the statistics, and their page-locked twins."""
+    """Memory of one engine: device buffers of images, depth and statistics, and their page-locked host buffers."""
 
     images: DeviceBuffer
     depth: DeviceBuffer
@@ -47,16 +49,16 @@ class _Buffers:
 
 
 class TensorRtEngine:
-    """A plan on the GPU as an :class:`~mvde.engines.base.Engine`; calls of several threads take turns.
+    """A plan on the GPU as an :class:`~mvde.engines.base.Engine`; concurrent calls are serialised.
 
-    Besides ``infer`` it has what spares copies: :meth:`patch_stats` brings only the statistics back, and
-    :meth:`enqueue` takes and gives device arrays on the caller's stream.
+    To avoid copies, :meth:`patch_stats` transfers only the statistics to the host, and :meth:`enqueue` takes and
+    returns device arrays on the caller's stream.
     """
 
     def __init__(
         self, plan: LoadedPlan, device: CudaDevice, manifest: Manifest, info: EngineInfo, kernel: StatsKernel | None
     ) -> None:
-        """``kernel`` computes the statistics; without one (no NVRTC) they are left to the CPU."""
+        """Bind ``plan``. ``kernel`` computes the statistics; without one (no NVRTC) the CPU does."""
         free_bytes = device.free_bytes() + plan.size_bytes
         self._plan: LoadedPlan | None = plan
         self._device = device
@@ -75,16 +77,16 @@ class TensorRtEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """What runs, and on what."""
+        """Backend, precision, device and shape of the engine."""
         return self._info
 
     @property
     def device(self) -> CudaDevice:
-        """The GPU that the engine is on."""
+        """The GPU that the engine runs on."""
         return self._device
 
     def stream_of(self, caller: Any = None) -> Any:
-        """The caller's stream as one of the device, the engine's own where there is none; see ``CudaDevice``."""
+        """Wrap the caller's stream; defaults to the engine's own stream. See ``CudaDevice.stream_of``."""
         self._process.check(f"engine {self._info.id}")
         self._device.use()
         return self._stream if caller is None else self._device.stream_of(caller)
@@ -95,23 +97,23 @@ class TensorRtEngine:
         return self._kernel is not None
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Depth (B, H, W), float32, of RGB images (B, H, W, 3), uint8; see :class:`~mvde.engines.base.Engine`."""
+        """Infer depth (B, H, W), float32, from RGB images (B, H, W, 3), uint8; see ``base.Engine``."""
         return self._run(images, lambda buffers: (buffers.pinned_depth,))[0]
 
     def infer_with_stats(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Depth (B, H, W), float32, and its statistics (B, N, S), float32, both computed on the GPU."""
+        """Infer depth (B, H, W), float32, and statistics (B, N, S), float32, both on the GPU."""
         depth, stats = self._run(images, lambda buffers: (buffers.pinned_depth, buffers.pinned_stats))
         return depth, stats
 
     def patch_stats(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Statistics (B, N, S), float32, of the images' depth; B x N x S floats are all that is copied back."""
+        """Infer statistics (B, N, S), float32; only these B x N x S floats are copied to the host."""
         return self._run(images, lambda buffers: (buffers.pinned_stats,))[0]
 
     def enqueue(self, images: DeviceView, on: Any) -> tuple[DeviceArray, DeviceArray | None]:
-        """Depth (B, H, W) and statistics (B, N, S) in device memory of the caller's own, complete on the stream ``on``.
+        """Enqueue inference on ``on``; return depth (B, H, W) and statistics (B, N, S) in device memory.
 
-        ``images`` are (B, H, W, 3), uint8, dense, in device memory; nothing is awaited. ``on`` is what
-        :meth:`stream_of` gives. Raises :class:`UsageError` for other images.
+        Asynchronous; the caller owns the results. ``images`` are (B, H, W, 3), uint8, dense, in device memory; ``on``
+        comes from :meth:`stream_of`. Raises :class:`UsageError` for other images.
         """
         self._check_view(images)
         with self._entered():
@@ -129,14 +131,14 @@ class TensorRtEngine:
             )
 
     def layers(self) -> str:
-        """The engine inspector's report, JSON: the layers as they were fused, with their dtypes and tactics."""
+        """The engine inspector's report as JSON: fused layers with their dtypes and tactics."""
         with self._entered():
             assert self._plan is not None
             return self._plan.layers()
 
     def device_times_ms(self, images: NDArray[np.uint8], count: int) -> list[float]:
-        """Milliseconds of each of ``count`` runs on the GPU alone, engine and statistics, by CUDA's events."""
-        self.infer(images)  # puts the images where the runs read them
+        """GPU time in milliseconds of each of ``count`` runs, network and statistics, by CUDA events."""
+        self.infer(images)  # uploads the images
         with self._entered():
             self._device.use()
             marks = [self._device.time_mark(self._stream)]
@@ -147,11 +149,11 @@ class TensorRtEngine:
             return [self._device.elapsed_ms(start, end) for start, end in itertools.pairwise(marks)]
 
     def device_memory_bytes(self) -> int:
-        """Bytes of device memory that loading the engine took, by the memory that was free before and after."""
+        """Device memory of the engine in bytes: the drop in free memory during loading."""
         return self._memory_bytes
 
     def close(self) -> None:
-        """Free the plan and its memory; in a fork of the process that loaded it, leave them alone."""
+        """Free the plan and its memory; no-op in a forked child."""
         if self._process.is_inherited:
             return
         with self._lock:
@@ -182,9 +184,9 @@ class TensorRtEngine:
         return buffers
 
     def _capture(self) -> tuple[CapturedGraph | None, str]:
-        """The graph of engine and statistics, or why each call launches them one by one."""
+        """Capture network and statistics in a CUDA graph; without a graph, return the reason."""
         assert self._plan is not None
-        self._work_uncaptured(self._stream)  # TensorRT asks for one plain run first: it allocates and compiles in it
+        self._work_uncaptured(self._stream)  # TensorRT requires a run before capture: it allocates and compiles
         self._device.synchronize(self._stream)
         self._plan.keep_runtime_cache()
         if not self._plan.is_capturable(self._stream):
@@ -197,7 +199,7 @@ class TensorRtEngine:
     def _run(
         self, images: NDArray[np.uint8], wanted: Callable[[_Buffers], tuple[PinnedArray, ...]]
     ) -> list[NDArray[np.float32]]:
-        """Copies of what is wanted of one batch; only that is brought back from the device."""
+        """Run one batch and return host copies of the wanted outputs; only those are downloaded."""
         check_images(images, self._info)
         with self._entered():
             self._device.use()
@@ -214,7 +216,7 @@ class TensorRtEngine:
             return [pinned.array.copy() for pinned in chosen]
 
     def _follow(self, stream: Any) -> None:
-        """Make ``stream`` wait for the call before, which may be on another one: they share the buffers."""
+        """Make ``stream`` wait for the previous call, possibly on another stream: they share the buffers."""
         if self._last is not None:
             self._device.wait(stream, self._last)
             self._last = None
@@ -226,7 +228,7 @@ class TensorRtEngine:
             self._work_uncaptured(stream)
 
     def _work_uncaptured(self, stream: Any) -> None:
-        """Queue the engine and, behind it, the statistics of the depth where it lies."""
+        """Enqueue the network, then the statistics kernel on its output in place."""
         assert self._plan is not None
         self._plan.execute(stream)
         if self._kernel is None:
@@ -243,13 +245,13 @@ class TensorRtEngine:
         self._kernel.enqueue(params, "float32", stream)
 
     def _copy_out(self, source: DeviceBuffer, stream: Any) -> DeviceBuffer:
-        """A copy of the caller's own: the engine's buffers are overwritten by the next call."""
+        """Copy for the caller: the next call overwrites the engine's buffers."""
         target = self._device.allocate(source.size_bytes, stream)
         self._device.copy(target.address, source.address, source.size_bytes, stream)
         return target
 
     def _array(self, buffer: DeviceBuffer, shape: tuple[int, ...], stream: Any, done: Any) -> DeviceArray:
-        """The result as an array, which a consumer's stream can be made to wait for."""
+        """Wrap the result as an array that a consumer's stream can wait for."""
         device = self._device
         return DeviceArray(
             buffer,
@@ -260,7 +262,7 @@ class TensorRtEngine:
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
-        """One call's turn. Raises where the engine is closed, or belongs to the process that this is a fork of."""
+        """Hold the engine's lock. Raises if the engine is closed or was inherited by a fork."""
         self._process.check(f"engine {self._info.id}")
         with self._lock:
             self._check_open()
@@ -281,9 +283,9 @@ class TensorRtEngine:
 
 
 def load(api: Api, gpu: Gpu, opened: OpenedEngine) -> TensorRtEngine:
-    """The plan that was opened, on this machine's GPU.
+    """Load an opened plan on this machine's GPU.
 
-    Raises :class:`IncompatibleEngineError` where the library refuses it, :class:`BackendError` where the GPU fails.
+    Raises :class:`IncompatibleEngineError` if the library rejects it, :class:`BackendError` if the GPU fails.
     """
     from mvde.cuda.memory import CudaDevice
 
@@ -297,7 +299,7 @@ def load(api: Api, gpu: Gpu, opened: OpenedEngine) -> TensorRtEngine:
 
 
 def _stats_kernel(device: CudaDevice) -> StatsKernel | None:
-    """The fused kernel for this GPU; ``None`` where NVRTC is not installed, and the CPU computes the statistics."""
+    """The fused kernel for this GPU; ``None`` without NVRTC, in which case the CPU computes the statistics."""
     from mvde.cuda.launch import PostprocessKernels
 
     try:

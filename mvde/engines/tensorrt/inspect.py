@@ -1,4 +1,4 @@
-"""What the library made of a typed graph, read from the parsed network before anything is built."""
+"""Inspection of the parsed network of a typed graph, before anything is built."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PRODUCTS = {"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "ATTENTION_INPUT"
 _BOOKKEEPING = {"CAST", "CONSTANT", "QUANTIZE", "DEQUANTIZE", "SHAPE"}
 _MOVES = {"SHUFFLE", "CONSTANT", "SQUEEZE", "UNSQUEEZE", "IDENTITY", "CAST"}
 _OF_NODE = "[ONNX Layer: "
-"""Start of the metadata that the parser gives to the one layer that stands for an ONNX node; helpers have none."""
+"""Metadata prefix of the one layer that represents an ONNX node; auxiliary layers have none."""
 
 SHARE_SLACK = 0.02
-"""Largest difference between the promised and the parsed share of a dtype. TensorRT-RTX 1.7 gives one layer to each
-node, and no difference at all; another parser may drop a few nodes (Identity, a Reshape of a Reshape)."""
+"""Tolerance between the promised and the parsed share of a dtype. TensorRT-RTX 1.7 maps nodes to layers one to one, so
+there is no difference; other parsers may drop a few nodes (Identity, a Reshape of a Reshape)."""
 
 
 def inspect_network(network: Any) -> NetworkRecord:
-    """A parsed network in numbers.
+    """Statistics of a parsed network.
 
-    Layers that stand for an ONNX node are counted by what they compute in as
-    :class:`~mvde.manifest.LoweringRecord` counts the nodes; products whose operands are both quantised count as int8 or
-    fp8. ``num_attention`` are those recognised as such, ``num_softmax`` those left as a Softmax between products.
+    Layers that represent an ONNX node are counted by dtype, as :class:`~mvde.manifest.LoweringRecord` counts nodes;
+    products of two quantised operands count as int8 or fp8. ``num_attention`` counts recognised attention layers,
+    ``num_softmax`` those left as a Softmax between products.
     """
     layers = [_Layer.of(network.get_layer(index)) for index in range(network.num_layers)]
     makers = {name: layer for layer in layers for name in layer.outputs}
@@ -52,16 +52,16 @@ def inspect_network(network: Any) -> NetworkRecord:
 
 
 def check_promise(network: NetworkRecord, promised: LoweringRecord, title: str) -> None:
-    """Raise :class:`BackendError` naming every promise of the typed graph that the parsed network does not keep.
+    """Raise :class:`BackendError` naming every promise of the typed graph that the parsed network breaks.
 
-    They are the share of each dtype, the attentions and the layer normalisations.
+    Compares the share of each dtype and the numbers of attentions and layer normalisations.
     """
     broken = [
         f"{network.share(dtype):.0%} of its nodes compute in {dtype}, promised {promised.share(dtype):.0%}"
         for dtype in sorted({*network.num_by_dtype, *promised.num_by_dtype})
         if abs(network.share(dtype) - promised.share(dtype)) > SHARE_SLACK
     ]
-    # Before opset 23 an attention is two products round a Softmax; the builder fuses it by its pattern, later.
+    # Before opset 23 attention is two products around a Softmax, which the builder fuses later by pattern.
     num_attention = network.num_attention + network.num_softmax
     if num_attention != promised.num_attention:
         broken.append(f"{num_attention} attentions are recognised, promised {promised.num_attention}")
@@ -79,8 +79,8 @@ def check_promise(network: NetworkRecord, promised: LoweringRecord, title: str) 
 def check_network(network: NetworkRecord, precision: Precision, title: str) -> None:
     """Raise :class:`BackendError` for a network that does not compute in ``precision``, or resizes a constant.
 
-    Most products have to compute in it, of an int8 or fp8 graph, which keeps many in a higher precision, some. A
-    constant that is resized is a position embedding resampled at run time.
+    Most products must compute in it; in an int8 or fp8 graph, which keeps many in a higher precision, at least one. A
+    resized constant is a position embedding resampled at run time.
     """
     main = network.executed_precision.split("+")[0]
     is_it = precision in network.products_by_dtype if precision.is_quantized else main == precision
@@ -92,13 +92,13 @@ def check_network(network: NetworkRecord, precision: Precision, title: str) -> N
     if network.constant_resizes:
         raise BackendError(
             f"the graph resizes constants at run time ({', '.join(network.constant_resizes[:3])}): position embeddings "
-            "belong into the graph as they are; export it again with `mvde export`"
+            "must be stored at their final size; export it again with `mvde export`"
         )
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer by its kind, the dtype of its first output, and the names of its tensors."""
+    """A layer: kind, dtype of its first output, and tensor names."""
 
     name: str
     kind: str
@@ -116,13 +116,13 @@ class _Layer:
             kind=layer.type.name,
             dtype=outputs[0].dtype.name if outputs and outputs[0] is not None else "",
             stands_for_node=str(layer.metadata).startswith(_OF_NODE),
-            inputs=tuple(tensor.name for tensor in inputs if tensor is not None),  # optional inputs are left out
+            inputs=tuple(tensor.name for tensor in inputs if tensor is not None),  # skip absent optional inputs
             outputs=tuple(tensor.name for tensor in outputs if tensor is not None),
         )
 
 
 def _computes_in(layer: _Layer, makers: dict[str, _Layer]) -> str:
-    """Dtype that a layer computes in; for a product of two dequantised operands, what they were quantised to."""
+    """Dtype that a layer computes in; for a product of two dequantised operands, their quantised dtype."""
     quantised = []
     if layer.kind in PRODUCTS:
         quantised = [_quantised_to(name, makers) for name in layer.inputs[:2]]
@@ -132,7 +132,7 @@ def _computes_in(layer: _Layer, makers: dict[str, _Layer]) -> str:
 
 
 def _quantised_to(tensor: str, makers: dict[str, _Layer]) -> str | None:
-    """``"int8"`` or ``"fp8"`` where a tensor comes from a dequantisation, through layers that only move values."""
+    """``"int8"`` or ``"fp8"`` if a tensor comes from a dequantisation, looking through layers that only move data."""
     for layer in _upwards(tensor, makers):
         if layer.kind == "DEQUANTIZE":
             source = makers.get(layer.inputs[0])
@@ -143,7 +143,7 @@ def _quantised_to(tensor: str, makers: dict[str, _Layer]) -> str | None:
 
 
 def _upwards(tensor: str, makers: dict[str, _Layer]) -> Iterator[_Layer]:
-    """Layers from the one that makes ``tensor`` on, along first inputs."""
+    """Producer of ``tensor`` and its predecessors along first inputs."""
     layer = makers.get(tensor)
     while layer is not None:
         yield layer
@@ -151,7 +151,7 @@ def _upwards(tensor: str, makers: dict[str, _Layer]) -> Iterator[_Layer]:
 
 
 def _constant_resizes(layers: list[_Layer], inputs: set[str]) -> Iterator[str]:
-    """Names of the resizes that no input of the network reaches; layers come in an order that allows one pass."""
+    """Names of resizes that depend on no network input; layers are in topological order."""
     reached = set(inputs)
     for layer in layers:
         if any(name in reached for name in layer.inputs):

@@ -1,4 +1,4 @@
-"""A plan file in the library's hands: deserialised, compared with its manifest, bound to memory, executed."""
+"""A deserialised plan: checked against its manifest, bound to memory and executed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16", "BF16": "bfl
 
 
 class LoadedPlan:
-    """An engine of the library with its one execution context; not safe to use from two threads at once."""
+    """A library engine with a single execution context; not thread-safe."""
 
     def __init__(
         self, api: Api, engine: Any, path: Path, manifest: Manifest, runtime: Any = None, size_bytes: int = 0
     ) -> None:
-        """``runtime`` is kept, since the library asks that it outlives the engine."""
+        """Create the execution context. ``runtime`` must outlive the engine, so it is kept."""
         self._size_bytes = size_bytes
         self._api = api
         self._runtime = runtime
@@ -42,36 +42,36 @@ class LoadedPlan:
 
     @property
     def size_bytes(self) -> int:
-        """Device memory that the plan took when it was deserialised."""
+        """Device memory in bytes allocated by deserialisation."""
         return self._size_bytes
 
     def bind(self, input_address: int, output_address: int) -> None:
-        """Tell the library where the images and the depth lie from now on."""
+        """Set the device addresses of images and depth."""
         for name, address in ((self._input, input_address), (self._output, output_address)):
             if not self._context.set_tensor_address(name, address):
                 raise BackendError(f"{self._api.library.title} refuses the memory of {name}: {self._api.complaint()}")
 
     def execute(self, stream: Any) -> None:
-        """Queues one run on ``stream``. Raises :class:`BackendError` where the library refuses."""
+        """Enqueue one run on ``stream``. Raises :class:`BackendError` on failure."""
         if not self._context.execute_async_v3(int(stream.handle)):
             raise BackendError(f"{self._api.library.title} failed to run the engine: {self._api.complaint()}")
 
     def is_capturable(self, stream: Any) -> bool:
-        """Whether a run can be captured into a CUDA graph; TensorRT tells only by failing."""
+        """Whether a run can be captured into a CUDA graph; for TensorRT only an attempt tells."""
         return not self._api.is_rtx or bool(self._context.is_stream_capturable(int(stream.handle)))
 
     def keep_runtime_cache(self) -> None:
-        """Store what TensorRT-RTX compiled for this GPU, so that the next start does not."""
+        """Save what TensorRT-RTX compiled for this GPU, to speed up the next start."""
         if self._cache is not None:
             self._cache.save()
 
     def layers(self) -> str:
-        """The engine inspector's report, JSON: layers as they were fused, with their dtypes and tactics."""
+        """The engine inspector's report as JSON: fused layers with their dtypes and tactics."""
         inspector = self._engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._api.module.LayerInformationFormat.JSON))
 
     def close(self) -> None:
-        """Free the context before the engine, and the engine before the runtime."""
+        """Free the context, then the engine, then the runtime."""
         self._context = None
         self._cache = None
         self._engine = None
@@ -79,14 +79,14 @@ class LoadedPlan:
 
 
 def load_plan(api: Api, device: CudaDevice, opened: OpenedEngine) -> LoadedPlan:
-    """The plan that was opened.
+    """Deserialise an opened plan.
 
-    Raises :class:`IncompatibleEngineError` with the library's reason where it is refused.
+    Raises :class:`IncompatibleEngineError` with the library's reason if it is rejected.
     """
     runtime = api.runtime()
     path, manifest = opened.path, opened.manifest
     if manifest.engine.options.get("version_compatible"):
-        runtime.engine_host_code_allowed = True  # such plans carry a small runtime of their own, as code
+        runtime.engine_host_code_allowed = True  # such plans embed a small runtime as executable code
     content = bytes(opened.content.view())
     free_bytes = device.free_bytes()
     engine = runtime.deserialize_cuda_engine(content)
@@ -100,7 +100,7 @@ def load_plan(api: Api, device: CudaDevice, opened: OpenedEngine) -> LoadedPlan:
 
 
 class _RuntimeCache:
-    """What TensorRT-RTX compiles for a GPU, kept beside the engine, or in the user's cache where that is read-only."""
+    """Code compiled by TensorRT-RTX for a GPU, stored beside the engine, or in the user's cache if read-only."""
 
     def __init__(self, api: Api, engine: Any, path: Path) -> None:
         self.config = engine.create_runtime_config()
@@ -112,14 +112,14 @@ class _RuntimeCache:
         for where in self._paths:
             with contextlib.suppress(OSError):
                 content = where.read_bytes()
-                # The library compares version, GPU and driver itself, and leaves the cache empty where they differ.
+                # The library itself checks version, GPU and driver, and leaves the cache empty on a mismatch.
                 if self._cache.deserialize(content):
                     self._stored = content
                     break
         self.config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Write the cache where it differs from what was read. A failure costs the next start its time."""
+        """Write the cache if it has changed. A failure is ignored; it only slows the next start."""
         memory = self._cache.serialize()
         content = bytes(memoryview(memory)) if memory is not None else b""
         if not content or content == self._stored:
@@ -133,7 +133,7 @@ class _RuntimeCache:
 
 
 def _validity(api: Api, runtime: Any, content: bytes) -> str:
-    """What TensorRT-RTX says is wrong with a plan, such as ``"OLD_CUDA_DRIVER"``; empty where it says nothing."""
+    """TensorRT-RTX's diagnostics of an invalid plan, such as ``"OLD_CUDA_DRIVER"``; empty if it has none."""
     if not api.is_rtx:
         return ""
     validity, bits = runtime.get_engine_validity(content)
@@ -143,7 +143,7 @@ def _validity(api: Api, runtime: Any, content: bytes) -> str:
 
 
 def _checked_tensors(api: Api, engine: Any, manifest: Manifest, path: Path) -> tuple[str, str]:
-    """Names of input and output. Raises :class:`IncompatibleEngineError` where they are not as the manifest says."""
+    """Names of input and output. Raises :class:`IncompatibleEngineError` if they differ from the manifest."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     modes = api.module.TensorIOMode
     inputs = [name for name in names if engine.get_tensor_mode(name) == modes.INPUT]

@@ -1,4 +1,4 @@
-"""The typed ONNX file → the library's network, or the node that it refuses and the way out."""
+"""Parse the typed ONNX file into the library's network; report rejected nodes with a remedy."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 FIRST_ATTENTION_OPSET = 23
 FIRST_VERSION_WITH_ATTENTION = (10, 14)
-"""The parser's support of ONNX `Attention`: https://github.com/onnx/onnx-tensorrt/releases/tag/release%2F10.14-GA."""
+"""First parser with ONNX `Attention`: https://github.com/onnx/onnx-tensorrt/releases/tag/release%2F10.14-GA."""
 
 
 def parse_graph(api: Api, builder: Any, path: Path) -> tuple[Any, Any]:
-    """Network of the ONNX file, and the parser, which owns its weights: keep both until the plan is written.
+    """Parse an ONNX file; return the network and the parser, which owns its weights: keep both until the plan is built.
 
-    Raises :class:`BackendError` naming each node that the parser refuses, and the way out.
+    Raises :class:`BackendError` naming each rejected node and a remedy.
     """
     network = api.empty_network(builder)
     parser = api.module.OnnxParser(network, api.logger)
-    # From the file, not from its bytes: external data is looked for beside it.
+    # Parse from the file, not from bytes: external data is resolved relative to it.
     if not parser.parse_from_file(str(path)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         raise BackendError(f"{api.library.title} {api.version} cannot parse {path}: {_described(errors, api)}")
@@ -34,9 +34,9 @@ def parse_graph(api: Api, builder: Any, path: Path) -> tuple[Any, Any]:
 
 
 def check_opset(api: Api, manifest: Manifest) -> None:
-    """Raise :class:`BackendError` for a graph with ``Attention`` and a TensorRT before 10.14, which does not know it.
+    """Raise :class:`BackendError` for a graph with ``Attention`` and a TensorRT before 10.14, which lacks it.
 
-    It names the command that exports the right one.
+    The error states the export command for a supported opset.
     """
     if api.is_rtx or manifest.opset < FIRST_ATTENTION_OPSET or version_of(api.version) >= FIRST_VERSION_WITH_ATTENTION:
         return
@@ -50,7 +50,7 @@ def check_opset(api: Api, manifest: Manifest) -> None:
 
 
 def _described(errors: list[Any], api: Api) -> str:
-    """What the parser says of each node, and what to do."""
+    """The parser's error for each node, and the remedy."""
     if not errors:
         return api.complaint()
     told = [f"node {error.node_name() or error.node()} ({error.node_operator() or 'unknown'}): {_line(error.desc())}"

@@ -1,4 +1,4 @@
-"""The network → a plan, with progress, Ctrl-C and a timing cache."""
+"""Build a plan from a network, with progress, Ctrl-C and a timing cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HARDWARE = {"ampere-plus": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
 _INTEGRATED_WORKSPACE_SHARE = 0.25
-"""Of a Jetson's memory, which the cameras and the rest of the robot need too."""
+"""Fraction of a Jetson's memory, which is shared with cameras and other processes."""
 
 
 def build_plan(
@@ -34,10 +34,10 @@ def build_plan(
     capabilities: tuple[str, ...],
     on_progress: OnProgress | None = None,
 ) -> bytes:
-    """The plan, exactly as the library serialises it.
+    """Build and serialise the plan.
 
-    ``capabilities`` are what TensorRT-RTX builds for. Raises :class:`KeyboardInterrupt` soon after Ctrl-C,
-    :class:`BackendError` with the library's reason where it gives up.
+    ``capabilities`` are TensorRT-RTX's targets. Raises :class:`KeyboardInterrupt` soon after Ctrl-C,
+    :class:`BackendError` with the library's reason on failure.
     """
     config = builder.create_builder_config()
     _set_flags(api, config, options)
@@ -57,9 +57,9 @@ def build_plan(
 
 
 def timing_cache_path(api: Api, gpu: Gpu) -> Path:
-    """Where the timings of this GPU, driver and version are kept, in the user's cache folder.
+    """Timing cache file of this GPU, driver and version, in the user's cache folder.
 
-    Timings of another GPU or version make engines slow or are refused; each combination has its own file.
+    Timings of another GPU or version are rejected or give slow engines, so each combination has its own file.
     """
     key = f"{api.library.backend} {api.version} {gpu.name} {gpu.compute_capability} {gpu.driver_cuda}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -68,7 +68,7 @@ def timing_cache_path(api: Api, gpu: Gpu) -> Path:
 
 
 def chosen_flags(options: TensorRtOptions, gpu: Gpu | None) -> dict[str, Any]:
-    """The build options as they take effect, for the manifest: those of the user, and mvde's where there was none."""
+    """Effective build options for the manifest: the user's, or else mvde's defaults."""
     return {
         "tf32": False,
         "optimization_level": options.optimization_level if options.optimization_level is not None else "default",
@@ -85,10 +85,10 @@ def _set_flags(api: Api, config: Any, options: TensorRtOptions) -> None:
     if options.version_compatible:
         config.set_flag(flags.VERSION_COMPATIBLE)
     if api.is_rtx:
-        config.set_flag(flags.REQUIRE_USER_ALLOCATION)  # without it a run cannot be captured into a CUDA graph
+        config.set_flag(flags.REQUIRE_USER_ALLOCATION)  # required for capture into a CUDA graph
     elif not options.timing_cache:
         config.set_flag(flags.DISABLE_TIMING_CACHE)
-    config.profiling_verbosity = api.module.ProfilingVerbosity.DETAILED  # for the inspector; costs no time to run
+    config.profiling_verbosity = api.module.ProfilingVerbosity.DETAILED  # for the inspector; no run-time cost
     if options.hardware != "none":
         level = getattr(api.module.HardwareCompatibilityLevel, _HARDWARE[options.hardware], None)
         if level is None or api.is_rtx:
@@ -117,7 +117,7 @@ def _workspace_mib(options: TensorRtOptions, gpu: Gpu | None) -> int | None:
 
 
 def _num_aux_streams(options: TensorRtOptions, gpu: Gpu | None) -> int | None:
-    """None of them on a small device: one image's layers fill it, and each stream keeps activations of its own."""
+    """0 on integrated GPUs: one image's layers fill them, and each stream needs its own activation memory."""
     if options.num_aux_streams is None and gpu is not None and gpu.is_integrated:
         return 0
     return options.num_aux_streams
@@ -131,8 +131,8 @@ def _set_capabilities(api: Api, config: Any, capabilities: tuple[str, ...]) -> N
 
 
 def _attach_timing_cache(api: Api, config: Any, gpu: Gpu) -> Path | None:
-    """Path of the cache that was attached; an unreadable or foreign one counts as empty. None for TensorRT-RTX."""
-    if api.is_rtx:  # compiles on the target, and times nothing here
+    """Attach a timing cache and return its path; unreadable or foreign ones count as empty. None for TensorRT-RTX."""
+    if api.is_rtx:  # compiles on the target; no timing at build
         return None
     path = timing_cache_path(api, gpu)
     try:
@@ -146,7 +146,7 @@ def _attach_timing_cache(api: Api, config: Any, gpu: Gpu) -> Path | None:
 
 
 def _save_timing_cache(config: Any, path: Path) -> None:
-    """Write the cache; one that cannot be written costs the next build some time, not this one its engine."""
+    """Write the cache. A failure is ignored; it only slows the next build."""
     cache = config.get_timing_cache()
     if cache is None:
         return
@@ -155,7 +155,7 @@ def _save_timing_cache(config: Any, path: Path) -> None:
 
 
 class _Stop:
-    """What stopped a build: Ctrl-C, or an error of whoever shows the progress."""
+    """Reason for stopping a build: Ctrl-C, or an exception from the progress callback."""
 
     def __init__(self) -> None:
         self.interrupted = False
@@ -170,7 +170,7 @@ class _Stop:
 
 @contextlib.contextmanager
 def _interruptible(api: Api, on_progress: OnProgress | None) -> Iterator[Any]:
-    """A progress monitor of the library; Ctrl-C makes it ask the build to stop instead of raising inside of C++."""
+    """Progress monitor that turns Ctrl-C into a stop request, instead of raising inside C++."""
     monitor = _monitor(api, _Stop(), on_progress)
     if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
         yield monitor
@@ -190,7 +190,7 @@ def _monitor(api: Api, stop: _Stop, on_progress: OnProgress | None) -> Any:
     base = api.module.IProgressMonitor
 
     class Monitor(base):  # type: ignore[misc, valid-type]
-        """Hands steps on; an exception must not travel through the library, so it is kept and raised afterwards."""
+        """Forward progress; exceptions must not cross the library, so they are stored and raised afterwards."""
 
         def __init__(self) -> None:
             base.__init__(self)
@@ -216,7 +216,7 @@ def _monitor(api: Api, stop: _Stop, on_progress: OnProgress | None) -> Any:
                 return
             try:
                 on_progress(phase_name, num_done, self._num_steps.get(phase_name, num_done))
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever asked for the build
+            except BaseException as error:  # noqa: BLE001 - re-raised after the build
                 self.stop.error = error
 
     return Monitor()
