@@ -233,7 +233,7 @@ def test_the_robot_loop_publishes_pythons_bits(examples: Path, engine: Path, nam
     frames = np.stack([image[::-1], image]).tobytes() + b"a frame that was cut off"
     done = run(examples / "robot_loop", engine, *image.shape[:2], 60_000, name, frames=frames)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(b"2 frames published, 0 of them late, 0 passed over; ")
+    assert done.stdout.startswith(b"2 frames published, 0 of them late, 0 skipped; ")
     assert done.stderr == b"robot_loop: the input ended after 24 of a frame's %d bytes\n" % image.nbytes
     frame = read_depth.DepthReader(name).read()
     with mvde.DepthRuntime.load(engine) as runtime:
@@ -253,17 +253,17 @@ def test_the_robot_loop_counts_late_frames_and_catches_up(examples: Path, engine
     assert 1 <= late == published
     assert published + passed == 20
     assert done.stderr.count(b"\n") == late
-    assert b"late so far, passing over" in done.stderr
+    assert b"late so far, skipping" in done.stderr
 
 
 def test_the_robot_loop_refuses_a_budget_that_is_none(examples: Path, engine: Path) -> None:
     done = run(examples / "robot_loop", engine, 32, 32, "soon", "name")
-    assert (done.returncode, done.stderr) == (1, b"robot_loop: soon is no budget: give milliseconds, 1 or more\n")
+    assert (done.returncode, done.stderr) == (1, b"robot_loop: soon is not a valid budget: give milliseconds, 1 or more\n")
 
 
 def test_the_robot_loop_says_that_no_frame_came(examples: Path, engine: Path, name: str) -> None:
     done = run(examples / "robot_loop", engine, 32, 32, 60_000, name, frames=b"less")
-    said = b"robot_loop: the input ended after 4 of a frame's 3072 bytes\nrobot_loop: no frame came\n"
+    said = b"robot_loop: the input ended after 4 of a frame's 3072 bytes\nrobot_loop: no frame received\n"
     assert (done.returncode, done.stderr) == (1, said)
 
 

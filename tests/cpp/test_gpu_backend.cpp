@@ -73,7 +73,7 @@ TEST(frames_of_the_host_give_the_cpus_results_on_every_kind_of_gpu) {
             if (!session) return;
             const mvde_session_info info = session->info();
             const std::string how = info.execution,
-                              expected = std::string(gpu) == "uncapturable" ? "CUDA stream, for a graph" : "CUDA graph";
+                              expected = std::string(gpu) == "uncapturable" ? "CUDA stream, because" : "CUDA graph";
             CHECK(how.find(expected) == 0, "%s", how.c_str());
             CHECK(std::string(info.device) == "Fake GPU" && std::string(info.library_version) == "10.3.0.26");
             Frame frame(kFrame);

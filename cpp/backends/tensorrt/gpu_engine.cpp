@@ -126,7 +126,7 @@ std::string Engine::captured(Graph &graph, void (Engine::*enqueue)(cudaStream_t)
     } catch (const Failure &error) {
         (this->*enqueue)(stream_.get());  // throws if a frame does not run without a graph either
         stream_.synchronize();
-        return std::string("CUDA stream, for a graph cannot be captured: ") + error.what();
+        return std::string("CUDA stream, because graph capture failed: ") + error.what();
     }
 }
 

@@ -62,13 +62,13 @@ struct Plan::Library {
 
     void load(const mvde_backend_request &request) {
         runtime.reset(nvinfer1::createInferRuntime(logger));
-        if (!runtime) refuse("no runtime can be made");
+        if (!runtime) refuse("cannot create a runtime");
         // A version-compatible plan contains host code of the library that wrote it; its hash has been checked.
         if (has_option(request, "version_compatible")) runtime->setEngineHostCodeAllowed(true);
         engine.reset(runtime->deserializeCudaEngine(request.content, request.size_bytes));
-        if (!engine) refuse("the plan cannot be read");
+        if (!engine) refuse("cannot deserialise the plan");
         context.reset(engine->createExecutionContext());
-        if (!context) refuse("no execution context can be made");
+        if (!context) refuse("cannot create an execution context");
     }
 
     // A manifest may describe the plan's tensors wrongly.
@@ -101,7 +101,7 @@ Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *dep
     library_->check_tensors(request);
     if (!library_->context->setTensorAddress(request.input_name, images) ||
         !library_->context->setTensorAddress(request.output_name, depth))
-        library_->refuse("its buffers cannot be bound");
+        library_->refuse("cannot bind its buffers");
 }
 
 Plan::~Plan() = default;
