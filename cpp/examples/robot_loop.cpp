@@ -34,7 +34,7 @@ int main(int argc, char **argv) {
     options.frame = {std::atoi(argv[2]), std::atoi(argv[3])};
     options.fit = mvde::Fit::letterbox;
     const int64_t budget_ms = std::atoi(argv[4]);
-    if (budget_ms < 1) return report(std::string(argv[4]) + " is not a valid budget: give milliseconds, 1 or more");
+    if (budget_ms < 1) return report(std::string(argv[4]) + " is not a budget: give milliseconds, 1 or more");
     auto session = mvde::Session::open(argv[1], options);
     if (!session) return report(session.error().message);
 

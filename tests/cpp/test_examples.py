@@ -258,7 +258,7 @@ def test_the_robot_loop_counts_late_frames_and_catches_up(examples: Path, engine
 
 def test_the_robot_loop_refuses_a_budget_that_is_none(examples: Path, engine: Path) -> None:
     done = run(examples / "robot_loop", engine, 32, 32, "soon", "name")
-    assert (done.returncode, done.stderr) == (1, b"robot_loop: soon is not a valid budget: give milliseconds, 1 or more\n")
+    assert (done.returncode, done.stderr) == (1, b"robot_loop: soon is not a budget: give milliseconds, 1 or more\n")
 
 
 def test_the_robot_loop_says_that_no_frame_came(examples: Path, engine: Path, name: str) -> None:
