@@ -1,8 +1,10 @@
 // Runs CUDA kernels on the CPU, for tests: include this before a .cu file and compile as C++17.
 //
-// The threads of a block are fibers of one thread. A fiber runs until a barrier or a warp operation, and the scheduler selects the next one: in order, in reverse, or shuffled by a seed. In addition,
-//   - every access to shared memory is checked: reading a value that was never written, an address outside the launch's shared
-//     memory, and a data race (two accesses by different threads, at least one a write, without a barrier between) are errors;
+// The threads of a block are fibers of one thread. A fiber runs until a barrier or a warp operation, and the scheduler
+// selects the next one: in order, in reverse, or shuffled by a seed. In addition,
+//   - every access to shared memory is checked: reading a value that was never written, an address outside the launch's
+//     shared memory, and a data race (two accesses by different threads, at least one a write, without a barrier between
+//     them) are errors;
 //   - a barrier or a warp operation that is not reached by all of its threads is an error;
 //   - misaligned 16-byte loads and stores are errors;
 //   - one barrier of the source can be removed, to prove that the checks notice.
