@@ -31,7 +31,7 @@ struct alignas(64) Work {
     Bf16 probabilities[kChunkGroups * kGroup * kQueries];  // tiles [16 pairs of keys][16 queries][2]
     Bf16 queries[kMaxDepth * kQueries];              // tiles [16 pairs of depths][16 queries][2]
     float out[kMaxDepth * kQueries];                 // tiles [16 depths][16 queries]
-    float sum[kQueries], shift[kQueries];            // shift: subtracted from scores, in powers of two
+    float sum[kQueries], shift[kQueries];            // shift: subtracted from scores, in log2 units
 };
 
 // GCC's tile loads are not declared to read memory.

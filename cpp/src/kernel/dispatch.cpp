@@ -59,7 +59,7 @@ const Kernel *best() {
 
 int refuse(const char *source, const char *name) {
     return fail(MVDE_ERROR_KERNEL,
-                "%s names the kernel '%.40s', which is unknown or cannot run on this CPU; the best one here is '%s'", source,
+                "%s names the kernel '%.40s', which is unknown or cannot run on this CPU; the fastest supported is '%s'", source,
                 name, best()->name);
 }
 
