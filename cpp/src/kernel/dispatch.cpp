@@ -59,8 +59,8 @@ const Kernel *best() {
 
 int refuse(const char *source, const char *name) {
     return fail(MVDE_ERROR_KERNEL,
-                "%s names the kernel '%.40s', which is unknown or cannot run on this CPU; the fastest supported is '%s'", source,
-                name, best()->name);
+                "%s names the kernel '%.40s', which is unknown or cannot run on this CPU; the fastest supported is '%s'",
+                source, name, best()->name);
 }
 
 // Read once: getenv is not safe while another thread modifies the environment.
