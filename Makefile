@@ -1,14 +1,14 @@
-# make demo    export the shipped model, build the best engine here, run it on photographs, print a benchmark
-# make test    install what the tests need and run the fast ones (MARK= runs the slow ones too), C++ and Python
-# make check   format, lint, types, tests: the same at a desk and in CI
-# make native  libmvde alone, built into mvde/lib and tested with CTest
-#              and the OpenVINO backend of its sessions, where Python's openvino is installed
-# make native-debug     libmvde's tests without optimisation, which hides some defects (a class defined twice)
+# make demo    export the bundled model, build the fastest engine for this machine, run it on photographs, print a benchmark
+# make test    install the test dependencies and run the fast tests (MARK= also runs the slow ones), C++ and Python
+# make check   formatting, linting, types and tests, as run by CI
+# make native  build libmvde into mvde/lib and test it with CTest,
+#              with the OpenVINO backend if Python's openvino is installed
+# make native-debug     libmvde's tests without optimisation, which hides some defects (duplicate class definitions)
 # make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
-# make native-aarch64   the same tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
-# make native-fuzz      half a minute each of fuzzing the manifest reader, sessions and arguments (apt install clang)
-# make nano            train the shipped model again: renders its frames, then four runs (hours); goes on where it stopped
-# Each creates .venv by itself; the only needs are Python 3.11 and a C++ compiler.
+# make native-aarch64   libmvde's tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
+# make native-fuzz      fuzz the manifest parser, sessions and arguments for 30 s each (apt install clang)
+# make nano            train the bundled model: render its frames, then four runs (hours); resumes after interruption
+# Each target creates .venv if needed. Prerequisites: Python 3.11 and a C++ compiler.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 MARK ?= not slow
 BUILD := build/native
-# OpenVINO's own CMake files, or nothing where the package is not installed.
+# Folder of OpenVINO's CMake files; empty if the package is not installed.
 OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_spec('openvino'); \
     print(s.submodule_search_locations[0] + '/cmake' if s else '')" 2>/dev/null)
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
@@ -46,7 +46,7 @@ mvde/lib/libmvde.so: $(BUILD)/.built
 	install -D $(BUILD)/cpp/libmvde.so $@
 	if [ -f $(BUILD)/cpp/libmvde_openvino.so ]; then install $(BUILD)/cpp/libmvde_openvino.so $(@D)/; fi
 
-# With the tests' packages the backend can be built, too: built again when they come.
+# The test dependencies include OpenVINO, so rebuild with its backend once they are installed.
 $(BUILD)/.built: $(VENV)/.build $(CPP_SOURCES) $(wildcard $(VENV)/.test)
 	$(CMAKE) -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON \
 	    -DMVDE_VERSIONED_SONAME=OFF -DMVDE_BUILD_EXAMPLES=ON $(if $(OPENVINO_DIR),-DMVDE_BUILD_OPENVINO=ON -DOpenVINO_DIR=$(OPENVINO_DIR))
@@ -73,11 +73,11 @@ native-aarch64: $(VENV)/.build
 	$(BIN)/ctest --test-dir build/aarch64 --output-on-failure
 
 FUZZ_SECONDS ?= 30
-# In memory where that can be: the fuzzed folders are rewritten at every turn.
+# In memory if possible: each fuzzing iteration rewrites its folders.
 FUZZ_TMPDIR := $(firstword $(wildcard /dev/shm /tmp))
 CLANGXX ?= $(shell command -v clang++ || ls /usr/bin/clang++-[0-9]* 2>/dev/null | sort -V | tail -n 1)
 
-# A crash leaves its input in build/fuzz. What the fuzzers learn stays there, too, and the next run starts from it.
+# A crash leaves its input in build/fuzz. The corpus is kept there too, and the next run starts from it.
 native-fuzz: $(VENV)/.build
 	$(CMAKE) -B build/fuzz -DCMAKE_CXX_COMPILER=$(or $(CLANGXX),clang++) -DCMAKE_BUILD_TYPE=Debug \
 	    -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" -DMVDE_BUILD_FUZZERS=ON -DMVDE_SANITIZE=fuzzer-no-link,address,undefined

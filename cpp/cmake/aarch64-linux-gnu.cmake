@@ -1,4 +1,4 @@
-# Cross-compiles for 64-bit ARM and runs the tests under qemu: apt install g++-aarch64-linux-gnu qemu-user
+# Toolchain for 64-bit ARM, with tests run under qemu: apt install g++-aarch64-linux-gnu qemu-user
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)

@@ -1,7 +1,7 @@
 // Depth and patch statistics of one photograph: infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop]
 //
-// PHOTO.ppm is binary 8-bit RGB (P6). DEPTH.f32 gets [height, width] float32 metres at the photograph's pixels, STATS.f32
-// [patches, statistics] float32.
+// PHOTO.ppm is binary 8-bit RGB (P6). Writes float32 [height, width] in metres, at the photograph's resolution, to
+// DEPTH.f32 and float32 [patches, statistics] to STATS.f32.
 #include <mvde/mvde.hpp>
 
 #include <cstdio>

@@ -1,7 +1,7 @@
 /* Statistics of one photograph, in C99: infer_c ENGINE_FOLDER PHOTO.ppm STATS.f32
  *
- * PHOTO.ppm is binary 8-bit RGB (P6). STATS.f32 gets [patches, statistics] float32; the nearest and the farthest patch
- * are printed. */
+ * PHOTO.ppm is binary 8-bit RGB (P6). Writes float32 [patches, statistics] to STATS.f32 and prints the nearest and the
+ * farthest patch. */
 #include <mvde/mvde.h>
 
 #include <stdint.h>
@@ -41,7 +41,7 @@ static int write_floats(const char *path, const float *values, size_t count) {
     return is_written;
 }
 
-/* Of a session whose first statistic is the mean. */
+/* Requires that the first statistic is the mean. */
 static void print_nearest_and_farthest(const mvde_session_info *info, const float *stats) {
     const int64_t num_patches = info->grid_rows * info->grid_columns;
     int64_t nearest = 0, farthest = 0, i;

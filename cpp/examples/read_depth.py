@@ -1,4 +1,4 @@
-"""Reads what robot_loop publishes: ``read_depth.py NAME`` prints one line per new frame. Needs NumPy alone."""
+"""Read what robot_loop publishes: ``read_depth.py NAME`` prints one line per new frame. Requires only NumPy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEQUENCE, TIME_NS, SUM = 0, 1, 2
 
 
 class Depth(NamedTuple):
-    """A frame: depth (H, W) in metres and statistics (N, S), float32; ``age_s`` seconds after it was taken."""
+    """A frame: depth (H, W) in metres and statistics (N, S), float32, read ``age_s`` seconds after it was taken."""
 
     number: int
     age_s: float
@@ -26,7 +26,7 @@ class Depth(NamedTuple):
 
 
 class DepthReader:
-    """The newest frame under a name. Raises OSError where there is none, ValueError where it is something else."""
+    """Reader of /dev/shm/NAME. Raises OSError if it does not exist, ValueError if it has another format."""
 
     def __init__(self, name: str) -> None:
         self._words = np.memmap(Path("/dev/shm") / name, np.uint64, "r")
@@ -37,16 +37,16 @@ class DepthReader:
         self.grid = (grid[0], grid[1])
 
     def newest_number(self) -> int:
-        """Number of the newest frame, from 1 on; 0 before the first."""
+        """Return the number of the latest frame, counted from 1; 0 before the first."""
         return int(self._words[NEWEST])
 
     def read(self) -> Depth | None:
-        """The newest frame, copied; ``None`` before the first one."""
+        """Return a copy of the latest frame; ``None`` before the first."""
         while number := self.newest_number():
             first = HEADER_WORDS + number % NUM_SLOTS * self._slot_words
             slot = np.array(self._words[first : first + self._slot_words])
             body = slot[SLOT_HEADER_WORDS:]
-            # The publisher may have come round meanwhile; and the loads of a copy have no order, hence the sum.
+            # The publisher may have overwritten the slot meanwhile; the loads of a copy are unordered, hence the sum.
             is_whole = int(slot[SEQUENCE]) == 2 * number == int(self._words[first])
             if is_whole and body.sum(dtype=np.uint64) == slot[SUM]:
                 return self._frame(number, int(slot[TIME_NS]), body.view(np.float32))
@@ -60,7 +60,7 @@ class DepthReader:
 
 
 def main(name: str) -> None:
-    """Prints frames as they come, until interrupted."""
+    """Print new frames until interrupted."""
     reader, shown = DepthReader(name), 0
     while True:
         if reader.newest_number() == shown or (frame := reader.read()) is None:

@@ -1,10 +1,10 @@
-// The loop of a robot: camera frames in, depth and statistics for other processes out, within a time budget.
+// A robot's main loop: reads camera frames, publishes depth and statistics to other processes, within a time budget.
 //
 //     ffmpeg -f v4l2 -i /dev/video0 -f rawvideo -pix_fmt rgb24 - | robot_loop ENGINE_FOLDER HEIGHT WIDTH BUDGET_MS NAME
 //
-// Frames are raw RGB bytes on the standard input: a pipe, or a file. Results are published as /dev/shm/NAME (see
-// shared_depth.hpp; read_depth.py reads them). A frame that takes longer than the budget is counted and said, and the
-// frames that came meanwhile are passed over, so that what is published stays as young as this machine allows.
+// Reads raw RGB frames from standard input (a pipe or a file) and publishes results as /dev/shm/NAME (see shared_depth.hpp;
+// read_depth.py reads them). A frame that exceeds the budget is counted and reported, and the frames that arrived meanwhile
+// are skipped, to keep the published results as recent as possible.
 #include "shared_depth.hpp"
 
 #include <mvde/mvde.hpp>
@@ -18,7 +18,7 @@ namespace {
 
 int report(const std::string &message) { return std::fprintf(stderr, "robot_loop: %s\n", message.c_str()), 1; }
 
-// Whether a whole frame came; what is left of one that was cut off is said, for sizes that are wrong show so, too.
+// Reads one frame. Returns false at the end of the input; reports a truncated frame, which also indicates wrong sizes.
 bool read_frame(std::vector<uint8_t> &rgb) {
     const std::size_t count = std::fread(rgb.data(), 1, rgb.size(), stdin);
     if (count > 0 && count < rgb.size())
@@ -34,14 +34,14 @@ int main(int argc, char **argv) {
     options.frame = {std::atoi(argv[2]), std::atoi(argv[3])};
     options.fit = mvde::Fit::letterbox;
     const int64_t budget_ms = std::atoi(argv[4]);
-    if (budget_ms < 1) return report(std::string(argv[4]) + " is no budget: give milliseconds, 1 or more");
+    if (budget_ms < 1) return report(std::string(argv[4]) + " is not a budget: give milliseconds, 1 or more");
     auto session = mvde::Session::open(argv[1], options);
     if (!session) return report(session.error().message);
 
     const mvde_session_info info = session->info();
     const shared_depth::Sizes sizes{info.frame_height, info.frame_width, info.grid_rows, info.grid_columns, info.num_stats};
     shared_depth::Publisher publisher(argv[5], sizes);
-    if (!publisher) return report("cannot make the shared memory /dev/shm/" + std::string(argv[5]));
+    if (!publisher) return report("cannot create the shared memory /dev/shm/" + std::string(argv[5]));
     std::vector<uint8_t> rgb(session->num_depths() * 3);
     std::vector<float> depth_m(session->num_depths()), stats(session->num_stats());
 
@@ -50,7 +50,7 @@ int main(int argc, char **argv) {
         const uint64_t taken_ns = shared_depth::now_ns();
         if (auto begun = session->infer_async(mvde::frame(rgb.data(), options.format, options.frame)); !begun)
             return report(begun.error().message);
-        auto done = session->wait(depth_m, stats, budget_ms);  // here is time for other work, up to the budget
+        auto done = session->wait(depth_m, stats, budget_ms);  // time for other work, up to the budget
         if (!done && done.error().status == MVDE_ERROR_TIMEOUT) done = session->wait(depth_m, stats);
         if (!done) return report(done.error().message);
         publisher.publish(taken_ns, depth_m, stats);
@@ -60,11 +60,11 @@ int main(int argc, char **argv) {
         if (took_ms <= static_cast<double>(budget_ms)) continue;
         ++num_late;
         const auto num_missed = static_cast<long long>(took_ms / static_cast<double>(budget_ms));
-        std::fprintf(stderr, "robot_loop: frame %lld took %.1f ms of %lld: %lld late so far, passing over %lld\n",
-                     num_frames, took_ms, static_cast<long long>(budget_ms), num_late, num_missed);
+        std::fprintf(stderr, "robot_loop: frame %lld took %.1f ms of %lld: %lld late so far, skipping %lld\n", num_frames,
+                     took_ms, static_cast<long long>(budget_ms), num_late, num_missed);
         for (long long i = 0; i < num_missed && read_frame(rgb); ++i) ++num_passed;
     }
-    std::printf("%lld frames published, %lld of them late, %lld passed over; %s %s, %s\n", num_frames, num_late, num_passed,
+    std::printf("%lld frames published, %lld of them late, %lld skipped; %s %s, %s\n", num_frames, num_late, num_passed,
                 info.name, info.engine_id, info.execution);
-    return num_frames > 0 ? 0 : report("no frame came");
+    return num_frames > 0 ? 0 : report("no frame received");
 }

@@ -1,12 +1,12 @@
-// The newest depth and statistics in shared memory: one process publishes, others read the latest, nobody waits.
+// The latest depth and statistics in shared memory: one publisher, any number of readers, no blocking.
 //
-// A ring of slots, each under a sequence lock. The publisher fills the slot after the newest one, so that a reader has
-// three frames' time to copy before its slot is written again; a reader that was too slow notices and takes the next.
-// Under the C++ memory model: every word is atomic; words are stored with release and loaded with acquire, so that whoever
-// has seen a word of a new frame also sees that the slot's sequence has moved on. Readers in other languages (read_depth.py)
-// compare the sum of the words as well, for they cannot order their loads.
+// A ring of slots, each with a sequence lock. The publisher writes to the slot after the latest one, so a reader has three
+// frame periods to copy before its slot is overwritten; a reader that is too slow detects it and retries. In terms of the
+// C++ memory model: every word is atomic, stored with release and loaded with acquire, so that a reader that has seen a
+// word of a new frame also sees the slot's new sequence number. Readers in other languages (read_depth.py) cannot order
+// their loads and also compare a checksum of the words.
 //
-// Layout, in 64-bit words: kHeaderWords of header, then kNumSlots slots of slot_words each.
+// Layout in 64-bit words: kHeaderWords of header, then kNumSlots slots of slot_words each.
 #pragma once
 
 #include <atomic>
@@ -28,7 +28,7 @@ namespace shared_depth {
 using Word = std::atomic<std::uint64_t>;
 static_assert(Word::is_always_lock_free && sizeof(Word) == 8, "words are shared with other processes");
 
-constexpr std::uint64_t kMagic = 0x3130687470656476;  // "vdepth01" as bytes
+constexpr std::uint64_t kMagic = 0x3130687470656476;  // "vdepth01" in ASCII
 constexpr std::uint64_t kNumSlots = 4;
 enum HeaderWord { kMagicWord, kSlotWordsWord, kHeight, kWidth, kRows, kColumns, kNumStats, kNewest, kHeaderWords = 16 };
 enum SlotWord { kSequence, kTimeNs, kSum, kSlotHeaderWords = 8 };  // then depth [height, width] and stats [patches, stats]
@@ -40,12 +40,12 @@ struct Sizes {
     std::size_t slot_words() const { return kSlotHeaderWords + (num_floats() + 1) / 2; }
 };
 
-// Nanoseconds of the system's monotonic clock, which all its processes share.
+// The system's monotonic clock in nanoseconds, common to all processes.
 inline std::uint64_t now_ns() {
     return static_cast<std::uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
-// A mapping of words; empty where the system would not give one.
+// A mapping of words; empty if mapping failed.
 class Mapping {
 public:
     Mapping() = default;
@@ -72,7 +72,7 @@ private:
 
 class Publisher {
 public:
-    // Makes /dev/shm/NAME anew, where an earlier run may have left one; its readers find out by the age of what they have.
+    // Creates /dev/shm/NAME, replacing that of an earlier run, whose readers notice by the age of its last frame.
     Publisher(const std::string &name, const Sizes &sizes) : sizes_(sizes) {
         shm_unlink(("/" + name).c_str());
         const int file = shm_open(("/" + name).c_str(), O_CREAT | O_EXCL | O_RDWR, 0644);
@@ -90,11 +90,11 @@ public:
                                        sizes.num_stats};
         for (std::size_t i = 0; i < std::size(header); ++i)
             mapping_.words()[kSlotWordsWord + i].store(static_cast<std::uint64_t>(header[i]));
-        mapping_.words()[kMagicWord].store(kMagic);  // last: now there is something to read
+        mapping_.words()[kMagicWord].store(kMagic);  // last: marks the memory as initialised
     }
     explicit operator bool() const { return static_cast<bool>(mapping_); }
 
-    // Publishes a frame taken at `time_ns`. Nothing is allocated and nobody is waited for.
+    // Publishes a frame taken at `time_ns`, without allocating or blocking.
     void publish(std::uint64_t time_ns, const std::vector<float> &depth_m, const std::vector<float> &stats) {
         ++number_;
         Word *slot = mapping_.words() + kHeaderWords + number_ % kNumSlots * sizes_.slot_words();
@@ -106,7 +106,7 @@ public:
     }
 
 private:
-    // The sum of the words: the two arrays as one row of floats, two to a word.
+    // Stores both arrays as one sequence of floats, two per word, and returns the sum of the words.
     static std::uint64_t store(const std::vector<float> &first, const std::vector<float> &second, Word *out) {
         std::uint64_t sum = 0;
         const std::size_t size = first.size() + second.size();
@@ -145,8 +145,8 @@ public:
     explicit operator bool() const { return static_cast<bool>(mapping_); }
     const Sizes &sizes() const { return sizes_; }
 
-    // The newest frame's number, with its time, depth and statistics (one after the other, num_floats() in all); 0 before
-    // the first one.
+    // Copies the latest frame's time, depth and statistics (concatenated, num_floats() in total) and returns its number; 0
+    // before the first frame.
     std::uint64_t read(std::vector<float> &floats, std::uint64_t &time_ns) const {
         floats.resize((sizes_.num_floats() + 1) / 2 * 2);
         while (const std::uint64_t number = mapping_.words()[kNewest].load(std::memory_order_acquire)) {

@@ -1,4 +1,4 @@
-// Raw network output → metric depth, and depth → what is written.
+// Raw network output → metric depth → output format.
 #pragma once
 
 #include "device_common.cuh"
@@ -6,13 +6,13 @@
 
 namespace mvde_cuda {
 
-constexpr float kLargestDepth = 1e16f;  // MVDE_LARGEST_DEPTH of mvde.h, which a run-time compiler does not see
+constexpr float kLargestDepth = 1e16f;  // MVDE_LARGEST_DEPTH of mvde.h, which NVRTC cannot include
 
-// Depths in metres from raw values, in place; 0 where invalid (no valid depth is 0, so one float says both). Everything
-// is float32, whatever the network's precision: half precision ends at 65504 and cannot hold a sum over a patch.
+// Converts raw values to depth in metres, in place; 0 where invalid (no valid depth is 0, so one float carries both). All
+// arithmetic is float32, whatever the network's precision: half precision ends at 65504 and cannot hold a sum over a patch.
 //
-// Products are kept apart from sums: with fused ones, depth would differ from the CPU's in its last bit, and
-// millimetres with it. The choice of conversion stands outside the loops, which halves the code.
+// Multiplications and additions are kept separate: fused ones would make depth, and millimetres, differ from the CPU's in
+// the last bit. Selecting the conversion outside the loops halves the code size.
 template <int kCount>
 __device__ __forceinline__ void depths_from_raw(const PostprocessParams &p, float (&values)[kCount]) {
 #pragma unroll
@@ -47,7 +47,7 @@ __device__ __forceinline__ float metres(const PostprocessParams &p, float depth_
     return depth_m > 0.0f ? depth_m : p.invalid_m;
 }
 
-// Nearest, ties to even; a depth past 65.535 m has no place in the encoding and becomes invalid.
+// Rounds to nearest, ties to even; depth past 65.535 m does not fit the encoding and becomes invalid.
 __device__ __forceinline__ unsigned short millimetres(float depth_m) {
     const float rounded = rintf(__fmul_rn(depth_m, 1000.0f));
     return static_cast<unsigned short>(rounded <= 65535.0f ? static_cast<unsigned>(rounded) : 0u);
@@ -61,7 +61,7 @@ __device__ __forceinline__ void store_depth(const PostprocessParams &p, long lon
     }
 }
 
-// Eight neighbours at an index that is a multiple of eight elements from an address that 16 divides.
+// Writes eight adjacent pixels; the index is a multiple of eight from a 16-byte-aligned address.
 __device__ __forceinline__ void store_depth8(const PostprocessParams &p, long long index, const float (&depth_m)[8]) {
     if (p.depth_output == kDepthMetres) {
         float4 *target = reinterpret_cast<float4 *>(static_cast<float *>(p.depth) + index);
@@ -78,7 +78,7 @@ __device__ __forceinline__ void store_depth8(const PostprocessParams &p, long lo
     }
 }
 
-// Whether the rows of an image of raw values and of the depth written from it start at multiples of 16 bytes.
+// Whether rows of the raw image and of its depth output start at multiples of 16 bytes.
 template <class Raw>
 __device__ __forceinline__ bool rows_are_aligned(const PostprocessParams &p, const Raw *image, int image_index) {
     bool aligned = aligned16(image, p.raw_row_stride * static_cast<long long>(sizeof(Raw)));

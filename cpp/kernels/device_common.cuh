@@ -1,4 +1,4 @@
-// What both kernels share. The sources include no header of CUDA: NVRTC then needs no toolkit, and the host shim
+// Shared by both kernels. No CUDA header is included, so that NVRTC needs no toolkit and the host shim
 // (tests/kernels/host_shim/cuda_shim.h) can stand in for the device.
 #pragma once
 
@@ -7,7 +7,7 @@ namespace mvde_cuda {
 constexpr unsigned kFullWarp = 0xffffffffu;
 
 #ifndef MVDE_HOST_SHIM
-// Shared memory is reached through this type alone, so that the host shim can watch every access.
+// Shared memory is accessed only through this type, so that the host shim can check every access.
 template <class T>
 using SharedPointer = T *;
 
@@ -39,7 +39,7 @@ __device__ __forceinline__ float widen(float value) { return value; }
 __device__ __forceinline__ float widen(Half value) { return float_from_half_bits(value.bits); }
 __device__ __forceinline__ float widen(BFloat16 value) { return __uint_as_float(static_cast<unsigned>(value.bits) << 16); }
 
-// Eight consecutive values from an address that 16 divides, in 16-byte loads.
+// Eight consecutive values from a 16-byte-aligned address, in 16-byte loads.
 __device__ __forceinline__ void load8(const float *source, float (&values)[8]) {
     const float4 low = reinterpret_cast<const float4 *>(source)[0];
     const float4 high = reinterpret_cast<const float4 *>(source)[1];

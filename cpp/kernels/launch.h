@@ -1,9 +1,10 @@
-// The CUDA kernels for C++: build with MVDE_BUILD_CUDA and link mvde_cuda. Every call queues work on the caller's
-// stream and comes back at once; nothing is allocated, awaited or printed, so calls may be captured into a CUDA graph.
+// C++ API of the CUDA kernels: build with MVDE_BUILD_CUDA and link mvde_cuda. Every call enqueues work on the caller's
+// stream and returns immediately, without allocating, synchronising or printing, so calls can be captured into a CUDA
+// graph.
 //
-// The result is cudaSuccess, what the launch itself gave, or cudaErrorInvalidValue for sizes that no launch can have.
-// Errors of the device come later, as with every kernel. Parameters are described in the headers included here; they
-// are copied before a call returns.
+// Returns cudaSuccess, the launch's own error, or cudaErrorInvalidValue for sizes that cannot be launched. Device errors
+// are reported asynchronously, as for any kernel. Parameters are documented in the headers included here; they are copied
+// before a call returns.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,10 +14,10 @@
 
 namespace mvde_cuda {
 
-// Depth (depth_output other than kNoDepth), statistics (num_columns above 0), or both in one pass.
+// Compute depth (depth_output other than kNoDepth), statistics (num_columns > 0), or both in one pass.
 cudaError_t enqueue_postprocess(RawType raw_type, const PostprocessParams &params, cudaStream_t stream);
 
-// One camera frame to the model's input.
+// Convert one camera frame to the model's input.
 cudaError_t enqueue_preprocess(const PreprocessParams &params, cudaStream_t stream);
 
 }  // namespace mvde_cuda

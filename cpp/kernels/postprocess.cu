@@ -1,14 +1,13 @@
-// One pass over a network's raw output: metric depth (float32 metres or uint16 millimetres) and statistics per patch.
+// Converts raw network output to metric depth (float32 metres or uint16 millimetres) and patch statistics in one pass.
 //
-// A block stages a tile of depth with a border of one pixel in shared memory, converting each raw value once, writes
-// the depth of its own pixels from the registers it was made in, and then reduces: a warp per patch (a block holds
-// several patches of one row, so that its loads are long), or for patches above 32 pixels a whole block per patch, in
-// chunks.
-// There are no atomics, and every sum has a fixed order: the same input gives the same bits.
+// A block stages a tile of depth with a one-pixel border in shared memory, converting each raw value once, writes the depth
+// of its own pixels from registers, and then reduces: one warp per patch (a block holds several patches of one row, for
+// long loads), or for patches above 32 pixels the whole block per patch, in chunks. There are no atomics and every sum has
+// a fixed order, so results are reproducible bit for bit.
 //
 // The statistics follow mvde/stats.py. The variance is computed in two passes around the chunk's own mean, so that
 // millimetres survive an offset of 10 km; chunks are merged by the formula of Chan, Golub and LeVeque (1983). Sums are
-// float32: depths are meant to lie in [1e-18, 1e18] m, outside of which squares leave its range.
+// float32: depth should lie in [1e-18, 1e18] m, outside of which squares leave the range of float32.
 #include "depth_conversion.cuh"
 #include "device_common.cuh"
 #include "postprocess_params.h"
@@ -16,10 +15,10 @@
 namespace mvde_cuda {
 
 struct Tile {
-    int top, left, height, width;  // pixels of the image, without the border of one
+    int top, left, height, width;  // pixels of the image, without the one-pixel border
 };
 
-// Threads that reduce a patch together: a warp, or the block.
+// The threads that reduce a patch together: a warp, or the block.
 struct WarpGroup {
     static constexpr bool kIsBlock = false;
 };
@@ -39,13 +38,13 @@ __device__ __forceinline__ float warp_min(float value) {
     return value;
 }
 
-// The sum or minimum of one value per thread, the same bits in every thread of the group. `scratch` holds 32 floats.
+// Sum or minimum of one value per thread, bit-identical in every thread of the group. `scratch` holds 32 floats.
 template <class Group>
 __device__ __forceinline__ float group_sum(float value, SharedPointer<float> scratch) {
     value = warp_sum(value);
     if (!Group::kIsBlock) return value;
     const int num_warps = blockDim.x / 32;
-    __syncthreads();  // the last reduction's readers are done with the scratch
+    __syncthreads();  // readers of the previous reduction's scratch must be done
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
     __syncthreads();
     float total = 0.0f;
@@ -68,7 +67,7 @@ __device__ __forceinline__ float group_min(float value, SharedPointer<float> scr
 
 // ------------------------------------------------------------------------------------------------------------- staging
 
-// Fills the tile in shared memory, with its border, and writes the depth of the tile's own pixels.
+// Fills the tile in shared memory, border included, and writes the depth of the tile's own pixels.
 template <class Raw>
 __device__ __forceinline__ void stage_tile(const PostprocessParams &p, const Tile &tile, SharedPointer<float> staged) {
     const int pitch = tile_pitch(tile.width);
@@ -91,7 +90,7 @@ __device__ __forceinline__ void stage_tile(const PostprocessParams &p, const Til
         }
     }
 
-    // What the vectors leave over: the ends of the rows, and the pixel on either side of them.
+    // The remainder after the vector loads: ends of rows, and the border pixels on either side.
     const int first = num_vectors * 8;
     const int num_columns = tile.width - first + 2;
 #pragma unroll 1
@@ -110,8 +109,8 @@ __device__ __forceinline__ void stage_tile(const PostprocessParams &p, const Til
 
 // ------------------------------------------------------------------------------------------------------------ reducing
 
-// Of the valid pixels of a patch, or of a part of one. The mean is `mean` + `mean_rest`, the latter below the rounding
-// of the former: the means of two parts may lie closer together than that.
+// Moments of the valid pixels of a patch or a part of it. The mean is `mean` + `mean_rest`, the latter below the former's
+// rounding error: the means of two parts may be closer together than that.
 struct Moments {
     float num_valid, mean, mean_rest, var, grad, lowest, highest;
 };
@@ -120,16 +119,16 @@ __device__ __forceinline__ Moments no_moments() {
     return {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, __uint_as_float(0x7f800000u), 0.0f};
 }
 
-// Knuth's sum without an error: the rounded sum, and what the rounding lost.
+// Knuth's TwoSum: the rounded sum, and its rounding error.
 __device__ __forceinline__ void set_mean(Moments &m, float a, float b) {
     m.mean = __fadd_rn(a, b);
     const float b_seen = __fsub_rn(m.mean, a), a_seen = __fsub_rn(m.mean, b_seen);
     m.mean_rest = __fadd_rn(__fsub_rn(a, a_seen), __fsub_rn(b, b_seen));
 }
 
-// A thread's pixels of a chunk: one column, a strip of rows; they are walked downwards.
+// A thread's pixels of a chunk: one column of a strip of rows, processed downwards.
 struct Strip {
-    int column, first_row, last_row;  // in the tile in shared memory, border included; empty for a thread without work
+    int column, first_row, last_row;  // in the staged tile, border included; empty for idle threads
 };
 
 __device__ __forceinline__ Strip strip_of_thread(int rank, int num_threads, int left, int width, int height) {
@@ -145,7 +144,7 @@ __device__ __forceinline__ float difference_or_zero(float after, float before) {
     return after > 0.0f && before > 0.0f ? after - before : 0.0f;
 }
 
-// Moments of the pixels that the group's strips cover.
+// Moments of the pixels covered by the group's strips.
 template <class Group>
 __device__ __forceinline__ Moments chunk_moments(SharedPointer<float> staged, int pitch, const Strip &strip,
                                                  SharedPointer<float> scratch) {
@@ -161,12 +160,12 @@ __device__ __forceinline__ Moments chunk_moments(SharedPointer<float> staged, in
         }
     }
     result.num_valid = group_sum<Group>(result.num_valid, scratch);
-    if (result.num_valid == 0.0f) return no_moments();  // every thread of the group agrees
+    if (result.num_valid == 0.0f) return no_moments();  // uniform across the group
     result.lowest = group_min<Group>(result.lowest, scratch);
     result.highest = -group_min<Group>(-result.highest, scratch);
     const float shift = group_sum<Group>(sum, scratch) / result.num_valid;
 
-    // The shift is the mean but for rounding; the second pass corrects it, and finds the variance and the slopes.
+    // The shift is the mean up to rounding; the second pass corrects it and computes variance and slopes.
     float deviation_sum = 0.0f, square_sum = 0.0f, slope_sum = 0.0f;
     float above = staged[(strip.first_row - 1) * pitch + strip.column];
     float here = staged[strip.first_row * pitch + strip.column];
@@ -223,7 +222,7 @@ __device__ __forceinline__ float statistic(const Moments &m, unsigned column, fl
     }
 }
 
-// `rank` is the thread's place in the group; its first threads write one column each.
+// `rank` is the thread's index in the group; the first threads write one column each.
 __device__ __forceinline__ void write_statistics(const PostprocessParams &p, const Moments &m, int patch_column, int rank) {
     if (rank >= p.num_columns) return;
     const int num_columns = p.width / p.patch, num_rows = p.height / p.patch;
@@ -259,7 +258,7 @@ __device__ __forceinline__ void patch_per_block(const PostprocessParams &p) {
     for (int y = 0; y < p.patch; y += kChunkRows) {
         for (int x = 0; x < p.patch; x += kChunkColumns) {
             const Tile tile = {top + y, left + x, at_most(kChunkRows, p.patch - y), at_most(kChunkColumns, p.patch - x)};
-            stage_tile<Raw>(p, tile, staged);  // the barriers of the last chunk's sums come after its readers
+            stage_tile<Raw>(p, tile, staged);  // barriers in the last chunk's sums come after its readers
             __syncthreads();
             const Strip strip = strip_of_thread(threadIdx.x, blockDim.x, 0, tile.width, tile.height);
             moments = merge(moments, chunk_moments<BlockGroup>(staged, tile_pitch(tile.width), strip, scratch));
@@ -287,7 +286,7 @@ __device__ __forceinline__ void convert_depth(const PostprocessParams &p) {
 
 }  // namespace mvde_cuda
 
-// Statistics alone are the first two with depth_output = kNoDepth: nothing but batch x patches x columns floats is
+// Statistics alone use the first two kernels with depth_output = kNoDepth: only batch x patches x columns floats are
 // written.
 #define MVDE_POSTPROCESS_KERNELS(suffix, Raw)                                                  \
     extern "C" __global__ void __launch_bounds__(256)                                          \

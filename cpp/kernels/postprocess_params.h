@@ -1,5 +1,5 @@
-// What the post-processing kernels are told. One layout for nvcc, NVRTC, host C++ and Python's ctypes: plain C types,
-// no headers (NVRTC has none). Every pointer is a device pointer; every stride counts elements.
+// Parameters of the post-processing kernels. One layout for nvcc, NVRTC, host C++ and Python's ctypes: plain C types, no
+// headers (NVRTC has none). Every pointer is a device pointer; strides are in elements.
 #pragma once
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
@@ -22,11 +22,11 @@ enum Conversion {
     kLogSigmoid = 3,  // exp(log_min + log_span * sigmoid(t))
 };
 
-// What becomes of a finite, positive depth outside the bounds: it is invalid, or is moved to the nearest bound.
+// Treatment of a finite, positive depth outside the bounds: mark it invalid, or move it to the nearest bound.
 enum Range { kReject = 0, kClamp = 1 };
 
 enum Statistic { kMean = 0, kVar = 1, kGrad = 2, kMin = 3, kMax = 4, kValid = 5 };
-constexpr int kMaxColumns = 8;  // columns are four bits each in an unsigned
+constexpr int kMaxColumns = 8;  // four bits per column in an unsigned
 
 struct PostprocessParams {
     const void *raw;               // [batch, height, width] of RawType, contiguous along x
@@ -44,7 +44,7 @@ struct PostprocessParams {
     float scale, shift;
     float log_min, log_span;       // of kLogSigmoid: ln(min), ln(max / min)
     float min_depth_m, max_depth_m;  // inclusive
-    float invalid_m;               // written to float32 depth where none is valid
+    float invalid_m;               // value of invalid pixels in float32 depth
     unsigned columns;              // Statistic of column i in bits 4i to 4i + 3
     int num_columns;
 };
@@ -52,10 +52,10 @@ struct PostprocessParams {
 // ---------------------------------------------------------------------------------------------------------- launching
 
 constexpr int kBlockThreads = 256;
-constexpr int kLargestWarpPatch = 32;  // larger patches get a whole block
-constexpr int kChunkRows = 32;         // of such a patch, what is staged at a time
+constexpr int kLargestWarpPatch = 32;  // larger patches use a whole block
+constexpr int kChunkRows = 32;         // rows of such a patch staged at a time
 constexpr int kChunkColumns = 128;
-constexpr int kTileMargin = 4;         // floats left of the interior in shared memory: it then starts at 16 bytes
+constexpr int kTileMargin = 4;         // floats left of the interior in shared memory, for 16-byte alignment
 
 struct LaunchPlan {
     unsigned grid_x, grid_y, grid_z;
@@ -64,8 +64,8 @@ struct LaunchPlan {
     int patch_per_block;  // 1: the kernel ..._patch_per_block_..., 0: the kernel ..._patch_per_warp_...
 };
 
-// Floats from one row of a tile in shared memory to the next. 16 more than a multiple of 32: the two half-warps that
-// walk down a 16-pixel patch then touch different banks.
+// Row pitch of a tile in shared memory, in floats: 16 more than a multiple of 32, so that the two half-warps that process a
+// 16-pixel patch use different banks.
 MVDE_HOST_DEVICE constexpr int tile_pitch(int width) { return ((width + 2 * kTileMargin + 15) / 32) * 32 + 16; }
 
 MVDE_HOST_DEVICE constexpr int warp_patches_per_block(int patch) { return patch <= 16 ? 8 : 4; }
@@ -76,7 +76,7 @@ MVDE_HOST_DEVICE constexpr LaunchPlan plan_postprocess(int batch, int height, in
     const unsigned rows = static_cast<unsigned>(height / patch);
     const unsigned columns = static_cast<unsigned>(width / patch);
     const unsigned images = static_cast<unsigned>(batch);
-    const unsigned scratch = 32 * sizeof(float);  // one value per warp, for sums over a block
+    const unsigned scratch = 32 * sizeof(float);  // one value per warp, for block-wide sums
     if (patch > kLargestWarpPatch) {
         const int pitch = tile_pitch(at_most(patch, kChunkColumns));
         const int tile_rows = at_most(patch, kChunkRows) + 2;
@@ -88,7 +88,7 @@ MVDE_HOST_DEVICE constexpr LaunchPlan plan_postprocess(int batch, int height, in
     return {tiles, rows, images, static_cast<unsigned>(wide) * 32u, static_cast<unsigned>((patch + 2) * pitch) * 4u, 0};
 }
 
-// Of the kernels mvde_convert_depth_...: depth alone, one thread per eight pixels of a row.
+// For the kernels mvde_convert_depth_...: depth alone, one thread per eight pixels of a row.
 MVDE_HOST_DEVICE constexpr LaunchPlan plan_convert_depth(int batch, int height, int width) {
     const unsigned vectors = (static_cast<unsigned>(width) + 7u) / 8u;
     return {(vectors + 127u) / 128u, static_cast<unsigned>(height), static_cast<unsigned>(batch), 128u, 0u, 0};

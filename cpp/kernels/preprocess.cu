@@ -1,11 +1,11 @@
-// A camera frame (RGB, BGR, grey, NV12 or YUYV, rows at any pitch) → the model's uint8 RGB input at its resolution:
-// the part of the frame that is wanted, resized into a box of the target, with a constant colour around it.
+// Converts a camera frame (RGB, BGR, grey, NV12 or YUYV, any row pitch) to the model's uint8 RGB input: the selected part
+// of the frame, resized into a box of the target and surrounded by a constant colour.
 //
-// Bilinear with anti-aliasing where it shrinks, in the fixed-point arithmetic of Pillow's Image.resize(..., BILINEAR):
-// the same weights, along rows first with a rounding to 8 bits, then along columns. The result equals Pillow's bit for
-// bit, whatever the scale, except where Pillow 13 turns the order round (where height shrinks much more than width); a value
-// then differs by one. A block makes 32 x 16 target pixels; the source rows they need pass through shared memory in
-// bands, already resized along x, so that shared memory does not grow with the scale.
+// Bilinear with anti-aliasing when downscaling, in the fixed-point arithmetic of Pillow's Image.resize(..., BILINEAR): the
+// same weights, first along rows with rounding to 8 bits, then along columns. Bit-identical to Pillow at any scale, except
+// where Pillow 13 reverses the order (height shrinks much more than width); values then differ by at most one. A block
+// computes 32 x 16 target pixels; the source rows it needs pass through shared memory in bands, already resized along x, so
+// that shared memory does not grow with the scale.
 #include "device_common.cuh"
 #include "preprocess_params.h"
 
@@ -42,7 +42,7 @@ __device__ __forceinline__ Pixel source_pixel(const PreprocessParams &p, int y, 
 
 __device__ __forceinline__ int rounded_weight_sum(int sum) { return clip8((sum + (1 << (kWeightBits - 1))) >> kWeightBits); }
 
-// Column `column` of the box, of source row `y`: three bytes in one word.
+// Pixel at `column` of the box, in source row `y`, resized along x: three bytes in one word.
 __device__ __forceinline__ unsigned resized_along_x(const PreprocessParams &p, int y, int column) {
     const int *weights = p.columns.weights + static_cast<long long>(column) * p.columns.most;
     const int first = p.source_left + p.columns.firsts[column], count = p.columns.counts[column];
@@ -81,7 +81,7 @@ __device__ __forceinline__ void resize_tile(const PreprocessParams &p) {
     const bool in_columns = column >= 0 && column < p.box_width;
     SharedPointer<unsigned> staged = dynamic_shared<unsigned>(0);
 
-    // Rows of the box that this tile makes, and the source rows that they need; both grow with the row.
+    // Box rows of this tile, and the source rows that they need; both increase with the row.
     const Interval rows = overlap(top - p.box_top, top + kTileRows - p.box_top, 0, p.box_height);
     const bool has_rows = rows.first < rows.end;
     const int first_source = has_rows ? p.rows.firsts[rows.first] : 0;
@@ -113,7 +113,7 @@ __device__ __forceinline__ void resize_tile(const PreprocessParams &p) {
                 blue[i] += weight * static_cast<int>(word >> 16);
             }
         }
-        __syncthreads();  // the next band overwrites what is read here
+        __syncthreads();  // before the next band overwrites what is read here
     }
 
 #pragma unroll

@@ -1,4 +1,4 @@
-// The message behind mvde_last_error(): one buffer per thread, so that failing allocates nothing.
+// mvde_last_error()'s message: one buffer per thread, so that failing allocates nothing.
 #pragma once
 
 #include "mvde/mvde.h"

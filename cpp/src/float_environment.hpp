@@ -1,13 +1,13 @@
-// The floating-point environment that the library computes in, whatever the caller's is.
+// The library's own floating-point environment, independent of the caller's.
 #pragma once
 
 #include <cfenv>
 
 namespace mvde::internal {
 
-// The default environment for the life of this object: rounding to nearest, denormal numbers, no traps. Then the caller's
-// again, with the flags that it had. Every entry that computes has one, as have threads, which begin in the environment of
-// the one that starts them, the inference library's included.
+// Sets the default environment (round to nearest, denormals enabled, no traps) and restores the caller's, flags included,
+// on destruction. Used by every entry point that computes and by every thread: a new thread inherits its creator's
+// environment, and so do the inference library's threads.
 class FloatEnvironment {
 public:
     FloatEnvironment() {

@@ -9,7 +9,7 @@ namespace {
 
 std::atomic<unsigned> count{0};
 
-// A count and not the process's number, which costs a call of the system each time, and may come back.
+// A counter rather than the process ID, which costs a system call each time and may be reused.
 const bool is_counted = (at_fork([] { count.fetch_add(1, std::memory_order_relaxed); }), true);
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Handles that stay recognisable after their object is gone: a handle is a number, never an address, so that using one
-// after its end, or one that never was, is an error and not a crash. Looking one up takes no lock.
+// Handles that remain detectable after their object is destroyed: a handle is a number, never an address, so that a stale
+// or invalid one is an error instead of a crash. Lookup is lock-free.
 #pragma once
 
 #include <atomic>
@@ -10,12 +10,12 @@
 
 namespace mvde::internal {
 
-// Objects behind handles of the opaque C type `Opaque`; `kCapacity` of them at once, a power of two.
+// Objects behind handles of the opaque C type `Opaque`; at most `kCapacity` at once, a power of two.
 template <class Object, class Opaque, std::uint64_t kCapacity>
 class Handles {
     static_assert((kCapacity & (kCapacity - 1)) == 0 && sizeof(Opaque *) == 8, "handles are 64-bit numbers");
 
-    // Of a slot: the generation (odd while an object is open), how many calls read it, and whether one changes it.
+    // State of a slot: generation (odd while an object is open), number of readers, exclusive bit.
     static constexpr std::uint64_t kBusy = 1, kReader = 2, kReaders = 0xFFFE, kGeneration = 0x10000;
 
     struct Slot {
@@ -27,7 +27,7 @@ class Handles {
 public:
     enum class Access { granted, busy, closed };
 
-    // One call's hold on an object; released at the end of its life.
+    // Access of one call to an object; released on destruction.
     class Hold {
     public:
         Hold(Access access, Slot *slot, std::uint64_t held) : access_(access), slot_(slot), held_(held) {}
@@ -46,7 +46,7 @@ public:
         std::uint64_t held_;
     };
 
-    // A handle that owns the object, or nullptr where as many as fit are open.
+    // Returns a handle that owns the object, or nullptr if `kCapacity` handles are open.
     Opaque *add(std::unique_ptr<Object> object) {
         for (std::uint64_t index = 0; index < kCapacity; ++index) {
             Slot &slot = slots_[index];
@@ -58,13 +58,14 @@ public:
         return nullptr;
     }
 
-    // For a call that changes the object: one at a time.
+    // Exclusive access, for a call that modifies the object.
     Hold change(const Opaque *handle) { return hold(handle, kBusy); }
 
-    // For a call that only reads what never changes.
+    // Shared access, for a call that reads immutable state.
     Hold read(const Opaque *handle) { return hold(handle, kReader); }
 
-    // Ends the handle and its object, after the calls that are inside. False if it was no open handle.
+    // Invalidates the handle and destroys its object, after calls in progress have returned. False if the handle is not
+    // open.
     bool close(const Opaque *handle) {
         Slot &slot = slot_of(handle);
         std::uint64_t idle = generation_of(handle) * kGeneration;
@@ -79,7 +80,7 @@ public:
         return true;
     }
 
-    // For a child after a fork, where calls that other threads were inside of will never come back.
+    // For a forked child, where calls in progress on other threads never return.
     void drop_holds() {
         for (Slot &slot : slots_)
             if (const std::uint64_t state = slot.state.load(); state % kGeneration)

@@ -52,7 +52,7 @@ void Crew::take_chunks() {
 }
 
 void Crew::serve() {
-    const FloatEnvironment environment;  // not that of whoever created the workers
+    const FloatEnvironment environment;  // not the creator's
     std::uint64_t seen = 0;
     for (;;) {
         {
@@ -83,7 +83,7 @@ namespace {
 using AllWorkers = Handles<Workers, mvde_workers, 1024>;
 
 AllWorkers &all_workers() {
-    static AllWorkers &all = *new AllWorkers;  // never destroyed: nobody waits for threads when the process ends
+    static AllWorkers &all = *new AllWorkers;  // never destroyed: process exit must not wait for threads
     static const bool watches = (at_fork([] { all.drop_holds(); }), true);
     static_cast<void>(watches);
     return all;
@@ -115,7 +115,7 @@ int32_t mvde_workers_create(int32_t num_threads, mvde_workers **workers) {
         return fail(MVDE_ERROR_ARGUMENT, "num_threads is %d: expected 1 to 256", num_threads);
     try {
         auto created = std::make_unique<Workers>();
-        created->start(num_threads);  // where it throws, the destructor joins the threads that did start
+        created->start(num_threads);  // if it throws, the destructor joins the threads that have started
         *workers = all_workers().add(std::move(created));
         return *workers ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "1024 sets of workers exist: destroy one first");
     } catch (const std::bad_alloc &) {

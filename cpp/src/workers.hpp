@@ -1,4 +1,4 @@
-// A fixed set of threads that share the units of one call with the calling thread.
+// A fixed-size thread pool that shares the units of one call with the calling thread.
 #pragma once
 
 #include "forks.hpp"
@@ -14,15 +14,15 @@
 
 namespace mvde::internal {
 
-// The threads, and what they and the callers wait on.
+// The threads and their synchronisation state.
 class Crew {
 public:
     using Function = void (*)(void *data, std::int64_t first, std::int64_t last);
 
     ~Crew();
-    void start(int num_threads);  // counts the caller; throws what std::thread throws
+    void start(int num_threads);  // calling thread included; throws std::system_error
 
-    // Runs all units, in chunks of `chunk`, and returns when the last one is done. One call at a time.
+    // Runs all units, in chunks of `chunk`, and returns when they are done. Serves one call at a time.
     void run(Function function, void *data, std::int64_t num_units, std::int64_t chunk);
 
 private:
@@ -33,21 +33,21 @@ private:
 
     std::mutex mutex_;
     std::condition_variable start_, finish_;
-    std::uint64_t generation_ = 0;  // counts calls; guarded by mutex_, as is all below
+    std::uint64_t generation_ = 0;  // number of calls; guarded by mutex_, as is everything below
     std::size_t num_working_ = 0;
     bool stops_ = false;
 
-    Function function_ = nullptr;  // written before a call's generation is announced
+    Function function_ = nullptr;  // written before the generation is incremented
     void *data_ = nullptr;
     std::int64_t num_units_ = 0, chunk_ = 1;
     std::atomic<std::int64_t> next_{0};
 };
 
-// A crew that belongs to the process that started it. In a child of that process the caller works alone, with the same
-// results, and the end leaves the crew where it is: its threads are not there to be joined.
+// A crew owned by the process that started it. In a forked child the calling thread works alone, with the same results, and
+// the destructor leaks the crew: its threads do not exist there.
 class Workers {
 public:
-    // Handles units [first, last); `data` is the call's own.
+    // Processes units [first, last); `data` is the call's context.
     using Function = Crew::Function;
 
     ~Workers();
@@ -61,8 +61,8 @@ private:
     const unsigned forks_ = num_forks();
 };
 
-// Workers::run with those behind the handle, or on the calling thread alone where it is NULL. A mvde_status, with its
-// message, where the handle is in use by another call, or is none.
+// Runs the units on the workers behind the handle, or on the calling thread if it is NULL. Returns a mvde_status, with a
+// message, if the handle is busy or closed.
 int run_units(mvde_workers *workers, Workers::Function function, void *data, std::int64_t num_units, std::int64_t chunk);
 
 }  // namespace mvde::internal

@@ -1,4 +1,4 @@
-// Counts what is allocated with operator new, anywhere in the process. Included by one source file of a test.
+// Counts allocations by operator new in the whole process. Include it in one source file of a test.
 #pragma once
 
 #include <atomic>

@@ -1,4 +1,4 @@
-// An engine's folder made for a test: a manifest and a file that agree, until the test spoils one of them.
+// An engine folder for tests: a manifest and a matching file, until the test changes either.
 #pragma once
 
 #include "session/digest.hpp"
@@ -17,14 +17,14 @@ inline std::string hash(const std::string &text) {
     return digest.hexadecimal();
 }
 
-// `text` with its only `from` replaced.
+// Returns `text` with its only occurrence of `from` replaced by `to`.
 inline std::string with(std::string text, const std::string &from, const std::string &to) {
     const std::size_t at = text.find(from);
     if (at == std::string::npos || text.find(from, at + 1) != std::string::npos) std::abort();
     return text.replace(at, from.size(), to);
 }
 
-// The text with the digest that it should state, if it ends in one.
+// Returns the text with its digest corrected, if it ends in one.
 inline std::string stamped(std::string text) {
     const std::size_t at = mvde::internal::digest_at(text);
     return at == std::string::npos ? text : text.replace(at, 64, mvde::internal::digest_of(text, at));
@@ -32,17 +32,17 @@ inline std::string stamped(std::string text) {
 
 constexpr const char *kDigestKey = R"(, "digest": "0000000000000000000000000000000000000000000000000000000000000000"})";
 
-// What a manifest says of an engine that was measured, and of one that was not.
+// Parity records of an engine that was measured and of one that was not.
 constexpr const char *kMeasured =
     R"("measured": {"max_rel": 0.1, "mean_rel": 0.0001, "p99_rel": 0.001, "max_abs_m": 0.2, "num_images": 1})";
 constexpr const char *kUnmeasured = R"("measured": null)";
 
-// A graph's parity.
+// Parity record of a graph.
 constexpr const char *kGraphParity =
     R"({"reference": "a model", "candidate": "a graph", "tolerance_max_rel": 0.0001, "photos": ["one"], "measured": )"
     R"({"max_rel": 1e-5, "mean_rel": 1e-6, "p99_rel": 1e-6, "max_abs_m": 1e-5, "num_images": 1, "stats": {"var": 0}}})";
 
-// What manifests of either kind begin with, the file's name aside.
+// The first keys of a manifest of either kind.
 inline std::string common_keys(const std::string &kind, const std::string &file, const std::string &content) {
     return R"({
   "schema_version": 2, "kind": ")" +
@@ -73,7 +73,7 @@ inline std::string manifest(const std::string &content) {
                    kDigestKey);
 }
 
-// A folder ROOT/engines/tiny under the system's temporary files, removed at the end.
+// A folder ROOT/engines/tiny among the temporary files, removed by the destructor.
 class Folder {
 public:
     Folder() {
@@ -89,7 +89,7 @@ public:
     Folder(const Folder &) = delete;
     Folder &operator=(const Folder &) = delete;
 
-    // Gives a manifest the digest that fits it.
+    // Writes a file; a manifest gets its correct digest.
     void write(const std::string &name, const std::string &text) const {
         std::ofstream(path / name, std::ios::binary)
             << (std::filesystem::path(name).extension() == ".json" ? stamped(text) : text);

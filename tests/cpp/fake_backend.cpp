@@ -1,9 +1,8 @@
-// A backend for tests of the session: it stands beside the test's program as libmvde_openvino.so, says that it is 1.2.3,
-// computes in fp32, and its depth is 0.5 m + the mean of the colours / 64, and 1 m more for each "+" that its blob contains
-// while a frame runs: it keeps the blob as a real library does. Of a blob that begins with "broken" it says so,
-// and one that begins with "homeless" finds no device. It refuses to load where
-// numbers are not written as in C. A frame whose first byte is 255 fails; one whose second byte is 255
-// takes 200 ms. Frames run in a thread of the engine's own, as with a real library.
+// A backend for session tests, loaded as libmvde_openvino.so from beside the test program. It reports version 1.2.3 and
+// fp32. Its depth is 0.5 m + the mean of the colours / 64, plus 1 m for each "+" that its blob contains when the frame
+// runs: like a real library, it keeps the blob. Loading fails for a blob that begins with "broken", finds no device for one
+// that begins with "homeless", and fails if numbers are not formatted as in C. A frame whose first byte is 255 fails; one
+// whose second byte is 255 takes 200 ms. Frames run in the engine's own thread, as with a real library.
 #include "session/backend.hpp"
 
 #include <algorithm>

@@ -1,8 +1,8 @@
-// A GPU made for tests: CUDA's runtime, the kernels and a plan, all on the CPU, under the TensorRT backend's own sources.
+// A fake GPU: CUDA runtime, kernels and plan implemented on the CPU, below the TensorRT backend's real sources.
 //
-// Streams are queues that run only when somebody waits for them, so that a result which is read too early is an old one.
-// FAKE_GPU says what there is: "none" (no device), "integrated" (memory is shared), "uncapturable" (captures fail). The
-// plan's depth is 0.5 m + the mean of the colours / 64, over the whole input, bars included.
+// Streams are queues that run only when something waits for them, so that a result read too early is stale. FAKE_GPU
+// selects the kind: "none" (no device), "integrated" (shared memory), "uncapturable" (graph capture fails). The plan's
+// depth is 0.5 m + the mean of the colours / 64, over the whole input, padding included.
 #include "cuda_device.hpp"
 #include "launch.h"
 #include "tensorrt_plan.hpp"
@@ -31,7 +31,7 @@ struct CUstream_st {
     }
 };
 struct CUevent_st {
-    cudaStream_t stream = nullptr;  // it was recorded on; nullptr: done
+    cudaStream_t stream = nullptr;  // the stream it was recorded on; nullptr: done
     int num_asked = 0;
     void finish() {
         const cudaStream_t waited = stream;
@@ -64,7 +64,7 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
 
 }  // namespace
 
-// ---- the runtime
+// ---- CUDA runtime
 
 const char *cudaGetErrorName(cudaError_t error) {
     return error == cudaErrorNoDevice ? "cudaErrorNoDevice" : "cudaErrorOther";
@@ -91,7 +91,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) { return *
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return stream->run(), delete stream, cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return (stream ? *stream : default_stream).run(), cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-    return enqueue(stream, [recorded = event->stream] {  // as it was when it was asked to wait
+    return enqueue(stream, [recorded = event->stream] {  // its state when the wait was requested
         if (recorded) recorded->run();
     });
 }
@@ -122,7 +122,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     return event->stream = stream ? stream : &default_stream, cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) { return event->finish(), cudaSuccess; }
-cudaError_t cudaEventQuery(cudaEvent_t event) {  // done when asked for the third time
+cudaError_t cudaEventQuery(cudaEvent_t event) {  // done at the third query
     if (!event->stream) return cudaSuccess;
     if (++event->num_asked < 3) return cudaErrorNotReady;
     return event->finish(), cudaSuccess;
@@ -137,7 +137,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, std::size_t size, cudaMemcpyK
     return std::memcpy(to, from, size), cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, std::size_t size, cudaMemcpyKind, cudaStream_t stream) {
-    if (is("integrated")) return cudaErrorInvalidValue;  // where memory is shared nothing is copied
+    if (is("integrated")) return cudaErrorInvalidValue;  // no copies with shared memory
     return enqueue(stream, [=] { std::memcpy(to, from, size); });
 }
 cudaError_t cudaMemset2DAsync(void *data, std::size_t pitch, int value, std::size_t width, std::size_t height,
@@ -147,7 +147,7 @@ cudaError_t cudaMemset2DAsync(void *data, std::size_t pitch, int value, std::siz
     });
 }
 
-// ---- the kernels: what they are for, from the arguments that the backend gives them
+// ---- kernels: their results, computed from the arguments that the backend passes
 
 cudaError_t mvde_cuda::enqueue_postprocess(RawType, const PostprocessParams &p, cudaStream_t stream) {
     return enqueue(stream, [p] {
@@ -193,7 +193,7 @@ cudaError_t mvde_cuda::enqueue_preprocess(const PreprocessParams &p, cudaStream_
     });
 }
 
-// ---- the plan
+// ---- plan
 
 namespace mvde::internal::gpu {
 

@@ -1,4 +1,4 @@
-// A test is a function that registers itself; an executable runs all of its own and says which check failed where.
+// A minimal test harness: tests register themselves; each executable runs all of its own and reports failed checks.
 #pragma once
 
 #include <clocale>
@@ -37,18 +37,18 @@ inline int run_all() {
     return num_failures() ? 1 : 0;
 }
 
-// Numbers as German programs write them, 2.026,5; no locale of the system's is needed.
+// German number format, 2.026,5; does not require an installed locale.
 struct GermanNumbers : std::numpunct<char> {
     char do_thousands_sep() const override { return '.'; }
     char do_decimal_point() const override { return ','; }
     std::string do_grouping() const override { return "\3"; }
 };
 
-// All tests, and once more in a program with German numbers, which must see the same.
+// Runs all tests twice: in the C locale, and with German number formatting, which must not change anything.
 inline int run_all_and_in_german() {
     const int in_c = run_all();
     std::locale::global(std::locale(std::locale(), new GermanNumbers));
-    std::setlocale(LC_ALL, "de_DE.UTF-8");  // where the system has it
+    std::setlocale(LC_ALL, "de_DE.UTF-8");  // if installed
     return run_all() | in_c;
 }
 
@@ -59,7 +59,7 @@ inline int run_all_and_in_german() {
     static const harness::Registration registration_of_##name(#name, name); \
     static void name()
 
-// Only the first 20 failures are worth reading.
+// Prints only the first 20 failures.
 #define CHECK(condition, ...)                                           \
     do {                                                                \
         if (!(condition) && ++harness::num_failures() <= 20) {          \

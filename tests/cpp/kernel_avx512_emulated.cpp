@@ -1,10 +1,10 @@
-// The AVX-512 source, executed through SIMD Everywhere, for CPUs that have no AVX-512.
+// The AVX-512 source on SIMD Everywhere, for CPUs without AVX-512.
 #define MVDE_EMULATED_INTRINSICS
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 #include <simde/x86/f16c.h>
 
-// The few that SIMD Everywhere 0.7 lacks, written from Intel's descriptions.
+// Intrinsics missing from SIMD Everywhere 0.7, written from Intel's descriptions.
 using __mmask16 = simde__mmask16;
 
 template <class Lane, class From, class Convert>

@@ -1,4 +1,4 @@
-// Every implementation that this test executable can run: those of the CPU, and the ones that are emulated.
+// All implementations that this test executable can run: those supported by the CPU, and emulated ones.
 #pragma once
 
 #include "kernel/dispatch.hpp"
@@ -9,7 +9,7 @@
 
 #if defined(MVDE_TEST_SIMDE)
 namespace mvde::internal {
-extern const Kernel kEmulatedAvx512Kernel;  // src/kernel/kernel.hpp over SIMD Everywhere
+extern const Kernel kEmulatedAvx512Kernel;  // src/kernel/kernel.hpp on SIMD Everywhere
 }
 #endif
 

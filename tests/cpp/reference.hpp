@@ -1,4 +1,4 @@
-// The specification of the statistics, pixel by pixel in double, sharing nothing with the library.
+// Reference implementation of the statistics, pixel by pixel in double, independent of the library.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// A camera frame for a session's tests.
+// A camera frame for session tests.
 #pragma once
 
 #include <mvde/mvde.hpp>

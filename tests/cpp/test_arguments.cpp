@@ -1,4 +1,4 @@
-// Every wrong argument gives a status and a sentence, and touches no memory.
+// Every invalid argument returns a status and a message, and accesses no memory.
 #include "harness.hpp"
 
 #include "mvde/mvde.h"
@@ -15,7 +15,7 @@ namespace {
 const float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int32_t kStats[] = {MVDE_MEAN, MVDE_VAR};
 
-// A call that is right; each test spoils one thing.
+// A valid call; each test invalidates one thing.
 struct Call {
     std::vector<float> in = std::vector<float>(32 * 32, 2.0F), depth_out = std::vector<float>(32 * 32),
                        out = std::vector<float>(8);

@@ -1,4 +1,4 @@
-// Frames in flight and the lives of handles, over the backend made for tests; meant to run under the sanitizers too.
+// Frames in flight and handle lifetimes, with the fake backend; also run under sanitizers.
 #include "counting_allocator.hpp"
 #include "engine_folder.hpp"
 #include "handles.hpp"
@@ -34,7 +34,7 @@ struct Opened {
     std::vector<float> depth, stats;
 };
 
-constexpr int kSlow = 255;  // in a frame's second byte: it takes 200 ms
+constexpr int kSlow = 255;  // as a frame's second byte: the frame takes 200 ms
 
 void expect(int32_t got, int32_t status, const char *words, int line) {
     CHECK(got == status, "line %d: got %d (%s)", line, got, mvde_last_error());
@@ -52,7 +52,7 @@ TEST(a_frame_in_flight_gives_what_a_call_gives_and_allocates_nothing) {
     for (int i = 0; i < 10; ++i) {
         opened.frame.fill(64 * (1 + i % 3));
         CHECK(mvde_infer_async(opened.handle(), &opened.frame.view) == MVDE_OK);
-        opened.frame.fill(0);  // it has been read
+        opened.frame.fill(0);  // it has already been read
         CHECK(mvde_wait(opened.handle(), -1, &outputs) == MVDE_OK);
         opened.check_depth(1.5F + static_cast<float>(i % 3), __LINE__);
     }
@@ -111,7 +111,7 @@ TEST(a_session_that_was_closed_is_recognised) {
     mvde_session *handle = nullptr;
     CHECK(mvde_open(opened.folder.path.c_str(), nullptr, &handle) == MVDE_OK);
     mvde_close(handle);
-    mvde_session *next = nullptr;  // takes the place of the closed one, but not its handle
+    mvde_session *next = nullptr;  // reuses the closed session's slot, but not its handle
     CHECK(mvde_open(opened.folder.path.c_str(), nullptr, &next) == MVDE_OK && next != handle);
     mvde_session *invented = reinterpret_cast<mvde_session *>(&opened);
     const mvde_outputs outputs = opened.outputs();
@@ -153,7 +153,7 @@ TEST(closing_awaits_the_call_that_is_inside) {
     std::atomic<int32_t> status{1};
     std::thread waiting([&] {
         int32_t got;
-        do got = mvde_wait(handle, -1, &outputs);  // the thread below may be inside for a moment
+        do got = mvde_wait(handle, -1, &outputs);  // the other thread may be inside briefly
         while (got == MVDE_ERROR_BUSY);
         status = got;
     });
@@ -165,7 +165,7 @@ TEST(closing_awaits_the_call_that_is_inside) {
     CHECK(status == MVDE_OK, "%d", status.load());
 }
 
-// One thread begins frames and another one takes their results, over two sessions in turn, as a robot would overlap them.
+// One thread starts frames and another takes their results, alternating two sessions, as a robot would overlap them.
 TEST(frames_of_two_sessions_overlap_between_two_threads) {
     Opened first, second;
     Opened *sessions[] = {&first, &second};

@@ -1,5 +1,5 @@
-// The attention kernel against softmax in double, for sizes that fill no block, scores of any size, and any split of
-// the work. Skipped, with the reason, on a CPU without AMX.
+// The attention kernel against softmax in double, for sizes that do not fill blocks, scores of any magnitude, and any split
+// of the work. Skipped, with the reason, on a CPU without AMX.
 #include "attention_amx.hpp"
 #include "harness.hpp"
 
@@ -15,7 +15,7 @@ namespace {
 
 using namespace mvde::internal::attention;
 
-constexpr int kSkipped = 77;  // what CTest is told to take for "not run"
+constexpr int kSkipped = 77;  // CTest's SKIP_RETURN_CODE
 
 double wide(Bf16 value) {
     const std::uint32_t bits = static_cast<std::uint32_t>(value) << 16;
@@ -30,7 +30,7 @@ Bf16 narrow(float number) {
     return static_cast<Bf16>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
 }
 
-struct Room {  // exactly as large as promised, so that AddressSanitizer sees a step over its end
+struct Room {  // exactly as large as required, so that AddressSanitizer detects overruns
     std::unique_ptr<Bf16[], void (*)(void *)> elements;
 
     explicit Room(std::size_t count)
@@ -57,7 +57,7 @@ struct Problem {
         return batch * shape.tokens * shape.width() + head * shape.depth;
     }
 
-    // By the kernel, the queries in blocks of `block`, the keys packed in slices of `slice`.
+    // Runs the kernel, with queries in blocks of `block` and keys packed in slices of `slice`.
     std::vector<Bf16> attended(std::size_t block = kQueries, std::size_t slice = 1U << 20) const {
         std::vector<Bf16> out(queries.size(), 0x7fc0);
         const Room packed(Packed(shape).elements());
@@ -77,7 +77,7 @@ struct Problem {
     }
 };
 
-// One query's result in double, and the weighted mean of |value|, which rounding errors are a fraction of.
+// One query's result in double, and the weighted mean of |value|, to which rounding errors are proportional.
 void exact(const Problem &problem, std::size_t at, std::size_t query, std::vector<double> &out, std::vector<double> &size) {
     const Shape &shape = problem.shape;
     const auto element = [&](const std::vector<Bf16> &tensor, std::size_t token, std::size_t d) {
@@ -106,8 +106,8 @@ void exact(const Problem &problem, std::size_t at, std::size_t query, std::vecto
     }
 }
 
-// The result is rounded to 8 bits, by 2^-8 of itself at most, and so is each weight; as they are divided by the sum of
-// the rounded ones, what is common to all cancels out. Powers and sums in float32 add 2^-12.
+// The result is rounded to 8 bits, with an error of at most 2^-8, and so is each weight; dividing by the sum of the rounded
+// weights cancels their common error. Powers and sums in float32 add 2^-12.
 constexpr double kTolerance = 2 * 0x1p-8 + 0x1p-12;
 
 void check_against_double(const Problem &problem) {
@@ -137,10 +137,10 @@ TEST(sizes_that_fill_no_block) {
     check_against_double(Problem({1, 784, 3, 64}, 2.0F));
 }
 
-// Beyond what float32 holds of e^score: the largest is searched for and subtracted.
+// Scores whose powers exceed float32's range: the largest is found and subtracted.
 TEST(large_scores) {
     for (const float spread : {20.0F, 100.0F, 400.0F}) check_against_double(Problem({1, 99, 2, 64}, spread));
-    Problem problem({1, 70, 1, 32}, 1.0F);  // every score at -300, where all powers would be 0
+    Problem problem({1, 70, 1, 32}, 1.0F);  // all scores are -300, where all powers would be 0
     for (std::size_t i = 0; i < problem.queries.size(); ++i) {
         problem.queries[i] = narrow(-300.0F / std::sqrt(32.0F));
         problem.keys[i] = narrow(1.0F);
@@ -155,7 +155,7 @@ TEST(equal_scores_give_the_mean) {
     for (const Bf16 value : problem.attended()) CHECK(wide(value) == 3.0, "%g", wide(value));
 }
 
-// What threads share out among themselves is blocks of queries and slices of keys.
+// Threads divide the work into blocks of queries and slices of keys.
 TEST(any_split_gives_the_same_bits) {
     for (const float spread : {1.0F, 100.0F}) {
         const Problem problem({1, 203, 2, 72}, spread);
@@ -175,7 +175,7 @@ TEST(not_a_number_is_handed_on) {
     CHECK(std::isfinite(wide(out[4 * 64 + 5])));
 }
 
-// The kernel may not leave tile registers behind in another state than it found them: oneDNN configures them once.
+// The kernel must restore the tile configuration: oneDNN sets it once.
 TEST(the_threads_tiles_are_as_before) {
     alignas(64) std::uint8_t before[64] = {1}, after[64];
     before[16] = before[18] = 32;

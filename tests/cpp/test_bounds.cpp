@@ -1,5 +1,5 @@
-// Whatever the shape, nothing outside the caller's memory is read or written: each map stands against a page that may not
-// be touched, once at its end and once at its beginning.
+// No shape causes accesses outside the caller's memory: each map is placed next to a protected page, once at its end and
+// once at its beginning.
 #include "harness.hpp"
 #include "kernels.hpp"
 
@@ -17,7 +17,7 @@ namespace {
 constexpr int32_t kStats[] = {MVDE_MEAN, MVDE_VAR, MVDE_GRAD, MVDE_MIN};
 constexpr std::size_t kRoom = std::size_t{1} << 20;
 
-// kRoom bytes between two pages that may not be touched.
+// kRoom bytes between two protected pages.
 class Guarded {
 public:
     Guarded() : page_(static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) {
@@ -32,7 +32,7 @@ public:
     Guarded &operator=(const Guarded &) = delete;
 
     bool ok() const { return ok_; }
-    // Where `size` bytes lie that touch the page before or the page after.
+    // Address of `size` bytes adjacent to the protected page before or after.
     unsigned char *place(std::size_t size, bool at_end) const { return first_ + page_ + (at_end ? kRoom - size : 0); }
 
 private:
@@ -68,7 +68,7 @@ TEST(maps_of_any_shape_are_left_alone_outside) {
         const auto depth_bytes = static_cast<std::size_t>(height * width * depth_element);
         unsigned char *in = in_memory.place(in_bytes, at_end), *depth = depth_memory.place(depth_bytes, at_end);
         fill(in, in_bytes, dtype);
-        if (random() % 3 == 0)  // an invalid pixel sends patches another way
+        if (random() % 3 == 0)  // an invalid pixel sends patches through another path
             std::fill_n(in + static_cast<std::int64_t>(random()) % (height * width) * element, element,
                         static_cast<unsigned char>(255));
         const int64_t row = width * element;

@@ -1,4 +1,5 @@
-// Raw values -> metres or millimetres on every implementation: against double, and against the scalar one bit for bit.
+// Conversion of raw values to metres and millimetres in every implementation: against double, and against scalar bit for
+// bit.
 #include "harness.hpp"
 #include "kernels.hpp"
 
@@ -49,7 +50,7 @@ std::vector<Element> converted(std::vector<float> raw, int32_t conversion, int32
 }
 
 double expected_metres(float raw, int32_t conversion) {
-    const double x = static_cast<double>(raw * 0.75F + 0.5F);  // the linear part rounds twice, and is not what is tested
+    const double x = static_cast<double>(raw * 0.75F + 0.5F);  // in float: its rounding is not under test
     const double low = static_cast<double>(kMin), span = std::log(static_cast<double>(kMax)) - std::log(low);
     switch (conversion) {
         case MVDE_INVERSE: return 1 / x;
@@ -75,7 +76,8 @@ TEST(conversions_match_double_precision) {
             const double metres = expected_metres(raw[i], conversion);
             const bool valid = std::isfinite(metres) && metres > 0;
             const double clamped = std::min(std::max(metres, static_cast<double>(kMin)), static_cast<double>(kMax));
-            // Two exponentials of 2 ulp, the outer one of an argument up to ln(12 / 0.2) = 4.1 with errors of its own.
+            // Two exponentials of 2 ulp; the outer one's argument, up to ln(12 / 0.2) = 4.1, has rounding errors of its
+            // own.
             CHECK(valid ? std::abs(static_cast<double>(got[i]) / clamped - 1) < 2e-6 : std::isnan(got[i]),
                   "conversion %d of %g: got %.9g, expected %.9g", conversion, static_cast<double>(raw[i]),
                   static_cast<double>(got[i]), clamped);
@@ -118,7 +120,7 @@ TEST(every_implementation_resizes_to_the_same_bits) {
         CHECK(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK);
         CHECK(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, nullptr) == MVDE_OK);
         mvde_resizer_destroy(resizer);
-        if (expected_rgb.empty()) expected_rgb = rgb, expected_back = back;  // the scalar one comes first
+        if (expected_rgb.empty()) expected_rgb = rgb, expected_back = back;  // scalar comes first
         CHECK(rgb == expected_rgb && back == expected_back, "%s", kernel->name);
     }
     mvde::internal::force_kernel(nullptr);

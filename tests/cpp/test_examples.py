@@ -1,4 +1,4 @@
-"""The examples, built outside the tree against an installed mvde, give Python's bits and Python's refusals."""
+"""The examples, built outside the tree against an installed mvde, match Python's results and errors bit for bit."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def engine(folder: Path) -> Path:
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """A name in /dev/shm that is free again after the test."""
+    """Yield an unused name in /dev/shm, and remove it after the test."""
     name = f"mvde-test-{os.getpid()}"
     yield name
     (Path("/dev/shm") / name).unlink(missing_ok=True)
@@ -138,12 +138,12 @@ def test_infer_gives_pythons_bits(examples: Path, engine: Path, tmp_path: Path, 
 
 SIGNAL_AFTER_SESSIONS = """
 import ctypes, faulthandler, os, signal, sys
-faulthandler.enable()  # with a signal stack, as many programs have one
+faulthandler.enable()  # with a signal stack, as in many programs
 mvde = ctypes.CDLL(sys.argv[1])
 sessions = [ctypes.c_void_p(), ctypes.c_void_p()]
 for session in sessions:
     assert mvde.mvde_open(sys.argv[2].encode(), None, ctypes.byref(session)) == 0
-for session in sessions:  # the first that was opened is closed first
+for session in sessions:  # in the order of opening
     mvde.mvde_close(session)
 signal.signal(signal.SIGUSR1, lambda number, frame: print("signalled"))
 os.kill(os.getpid(), signal.SIGUSR1)
@@ -168,7 +168,7 @@ def test_what_runs_is_read_from_the_executed_graph(
     assert f"computes in {runs}".encode() in done.stdout
     with mvde.DepthRuntime.load(engine) as runtime:
         assert runtime.info.executed_precision == runs
-        # With mvde's own attention, where that can run: the same bits, too.
+        # With mvde's own attention, if supported: also bit-identical.
         if runs == "bf16":
             missing = attention.unavailable(runtime.info.library_version)
             assert runtime.info.options["MVDE_ATTENTION"] == ("openvino" if missing else "amx")
@@ -192,7 +192,7 @@ def test_the_example_in_c_gives_pythons_bits(examples: Path, engine: Path, tmp_p
 
 
 def turn_shapes(told: dict[str, Any]) -> None:
-    """Height and width exchanged throughout a manifest."""
+    """Swap height and width throughout a manifest."""
     told["inputs"][0]["shape"], told["outputs"][0]["shape"] = [1, 128, 96, 3], [1, 128, 96]
     told["grid"].reverse()
 
@@ -233,7 +233,7 @@ def test_the_robot_loop_publishes_pythons_bits(examples: Path, engine: Path, nam
     frames = np.stack([image[::-1], image]).tobytes() + b"a frame that was cut off"
     done = run(examples / "robot_loop", engine, *image.shape[:2], 60_000, name, frames=frames)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(b"2 frames published, 0 of them late, 0 passed over; ")
+    assert done.stdout.startswith(b"2 frames published, 0 of them late, 0 skipped; ")
     assert done.stderr == b"robot_loop: the input ended after 24 of a frame's %d bytes\n" % image.nbytes
     frame = read_depth.DepthReader(name).read()
     with mvde.DepthRuntime.load(engine) as runtime:
@@ -246,24 +246,24 @@ def test_the_robot_loop_publishes_pythons_bits(examples: Path, engine: Path, nam
 
 
 def test_the_robot_loop_counts_late_frames_and_catches_up(examples: Path, engine: Path, name: str) -> None:
-    height, width = 720, 1280  # mapping depth back alone takes longer than the budget
+    height, width = 720, 1280  # mapping depth back alone exceeds the budget
     done = run(examples / "robot_loop", engine, height, width, 1, name, frames=bytes(20 * height * width * 3))
     assert done.returncode == 0, done.stderr
     published, late, passed = (int(word) for word in done.stdout.split() if word.isdigit())
     assert 1 <= late == published
     assert published + passed == 20
     assert done.stderr.count(b"\n") == late
-    assert b"late so far, passing over" in done.stderr
+    assert b"late so far, skipping" in done.stderr
 
 
 def test_the_robot_loop_refuses_a_budget_that_is_none(examples: Path, engine: Path) -> None:
     done = run(examples / "robot_loop", engine, 32, 32, "soon", "name")
-    assert (done.returncode, done.stderr) == (1, b"robot_loop: soon is no budget: give milliseconds, 1 or more\n")
+    assert (done.returncode, done.stderr) == (1, b"robot_loop: soon is not a budget: give milliseconds, 1 or more\n")
 
 
 def test_the_robot_loop_says_that_no_frame_came(examples: Path, engine: Path, name: str) -> None:
     done = run(examples / "robot_loop", engine, 32, 32, 60_000, name, frames=b"less")
-    said = b"robot_loop: the input ended after 4 of a frame's 3072 bytes\nrobot_loop: no frame came\n"
+    said = b"robot_loop: the input ended after 4 of a frame's 3072 bytes\nrobot_loop: no frame received\n"
     assert (done.returncode, done.stderr) == (1, said)
 
 

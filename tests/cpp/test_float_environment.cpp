@@ -1,4 +1,4 @@
-// Whatever the caller's rounding, traps and denormals: the same bits, and its environment as it was.
+// The caller's rounding mode, traps and denormal handling change no result bit and are restored.
 #include "engine_folder.hpp"
 #include "harness.hpp"
 #include "session_frame.hpp"
@@ -38,7 +38,7 @@ std::vector<float> raw_map() {
     return raw;
 }
 
-// Everything that the library computes, with what it needs made in the same environment.
+// All computations of the library, with the objects they need created in the same environment.
 struct Work {
     std::vector<float> raw = raw_map();
     std::vector<uint8_t> image = std::vector<uint8_t>(50 * 70 * 3), rgb = std::vector<uint8_t>(kHeight * kWidth * 3);
@@ -120,7 +120,7 @@ struct Work {
 
 enum class Setting { rounding_up, rounding_down, rounding_to_zero, trapping, flushing };
 
-// False where this machine cannot be set so.
+// Returns false if this machine does not support the setting.
 bool apply(Setting setting) {
     switch (setting) {
         case Setting::rounding_up: return std::fesetround(FE_UPWARD) == 0;

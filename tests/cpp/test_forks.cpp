@@ -1,5 +1,5 @@
-// Handles in a child after fork(), where only the calling thread is left: it works alone or is told why not, within a
-// second, and closing waits for nobody.
+// Handles in a child after fork(), where only the calling thread exists: calls work single-threaded or return an error
+// within a second, and closing does not block.
 #include "engine_folder.hpp"
 #include "harness.hpp"
 #include "session_frame.hpp"
@@ -22,7 +22,7 @@ namespace {
 constexpr int64_t kHeight = 64, kWidth = 96;
 constexpr int32_t kStats[] = {MVDE_MEAN, MVDE_VAR, MVDE_GRAD};
 
-// Runs `body` in a forked child; its checks count here.
+// Runs `body` in a forked child; its failed checks count in this process.
 void in_child(const std::function<void()> &body, int line) {
     std::fflush(stdout);
     const pid_t child = fork();
@@ -51,7 +51,7 @@ std::vector<float> stats_with(mvde_workers *workers) {
 
 }  // namespace
 
-// First of all, while this process has used no inference library.
+// Must run first, while this process has not used an inference library.
 TEST(a_session_is_opened_in_a_child_alone) {
     const engine_folder::Folder folder;
     IN_CHILD([&] {

@@ -1,4 +1,4 @@
-// The TensorRT backend's own sources over a GPU made for tests: buffers, graphs and their fallback, order, device memory.
+// The TensorRT backend's sources on a fake GPU: buffers, graphs and their fallback, ordering, device memory.
 #include "counting_allocator.hpp"
 #include "engine_folder.hpp"
 #include "harness.hpp"
@@ -15,7 +15,7 @@ using engine_folder::kMeasured;
 using engine_folder::kUnmeasured;
 using engine_folder::with;
 
-constexpr mvde::Size kFrame{60, 60};  // into 32x48: letterboxed to 32x32, bars left and right
+constexpr mvde::Size kFrame{60, 60};  // into 32x48: letterboxed to 32x32, padded left and right
 
 struct Folder : engine_folder::Folder {
     Folder() {
@@ -44,7 +44,7 @@ struct Results {
     std::vector<float> depth, stats;
 };
 
-// What the CPU gives for the same frame: libmvde's resizing, the plan's depth, libmvde's statistics.
+// The CPU's results for the same frame: libmvde's resizing, the plan's depth, libmvde's statistics.
 Results reference(const Frame &frame, mvde::Fit fit) {
     auto resizer = mvde::Resizer::create(mvde::PixelFormat::rgb, kFrame, {32, 48}, fit);
     std::vector<uint8_t> rgb(32 * 48 * 3);
@@ -73,7 +73,7 @@ TEST(frames_of_the_host_give_the_cpus_results_on_every_kind_of_gpu) {
             if (!session) return;
             const mvde_session_info info = session->info();
             const std::string how = info.execution,
-                              expected = std::string(gpu) == "uncapturable" ? "CUDA stream, for a graph" : "CUDA graph";
+                              expected = std::string(gpu) == "uncapturable" ? "CUDA stream, because" : "CUDA graph";
             CHECK(how.find(expected) == 0, "%s", how.c_str());
             CHECK(std::string(info.device) == "Fake GPU" && std::string(info.library_version) == "10.3.0.26");
             Frame frame(kFrame);

@@ -1,4 +1,4 @@
-// Every implementation against the specification in double, and against the scalar one bit for bit.
+// Every implementation against the reference in double, and against scalar bit for bit.
 #include "harness.hpp"
 #include "kernels.hpp"
 #include "reference.hpp"
@@ -14,7 +14,7 @@ namespace {
 constexpr int32_t kAllStats[] = {MVDE_MEAN, MVDE_VAR, MVDE_GRAD, MVDE_MIN, MVDE_MAX, MVDE_VALID};
 const float kNaN = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
 
-// Maps with gaps between pixels, rows and images, so that every stride is exercised.
+// Maps with gaps between pixels, rows and images, to exercise every stride.
 struct Case {
     int batch, height, width, patch;
     int pixel_gap, row_gap;  // in elements
@@ -81,7 +81,7 @@ Case make_case(Random &random, int32_t dtype, int patch, float offset, float spr
                 if (dtype == MVDE_FLOAT32) {
                     c.buffer[at] = sample(random, offset, spread, special_percent);
                     c.exact.push_back(static_cast<double>(c.buffer[at]));
-                } else {  // any bits at all: the conversions are exact
+                } else {  // arbitrary bits: the conversions are exact
                     const bool half = dtype == MVDE_FLOAT16;
                     const unsigned base = half ? 0x3C00 : 0x3F80, span = half ? 0x1000 : 0x200;
                     c.halves[at] = static_cast<std::uint16_t>(
@@ -104,9 +104,10 @@ bool close(double got, double expected, double relative, double absolute) {
     return std::abs(got - expected) <= relative * std::abs(expected) + absolute;
 }
 
-// u = 2^-24. A lane sums 16 rows of up to 256 / 16 chunks, then come four levels of a tree, each rounding by u; each term
-// carries three more. The mean is a shift plus the mean deviation from it, rounded once: only the deviations carry those
-// errors. The variance cancels by at most a factor 5 (see block_shift). Squares below 1e-38 are denormal, hence the absolute parts.
+// u = 2^-24. A lane sums 16 rows of up to 256 / 16 chunks, followed by four levels of a tree, each rounding by u; each term
+// carries three more roundings. The mean is a shift plus the mean deviation from it, rounded once, so only the deviations
+// carry those errors. Cancellation in the variance costs at most a factor 5 (see block_shift). Squares below 1e-38 are
+// denormal, hence the absolute terms.
 void check_close(const Case &c, const std::vector<float> &got, double low, double high, const char *kernel) {
     constexpr double kUnit = 0x1p-24;
     const double terms = 16 * std::max(1, std::min(c.patch, 256) / 16) + 4 + 3;
@@ -120,8 +121,8 @@ void check_close(const Case &c, const std::vector<float> &got, double low, doubl
             for (int x = 0; x < c.width; x += c.patch, at += 6) {
                 const std::vector<double> expected = reference::patch_stats(image, y, x, c.patch);
                 const double relative[] = {2 * kUnit, 5 * terms * kUnit, terms * kUnit, 0, 0, kUnit};
-                // An offset far above the spread rounds the depths' own differences by nothing, but the shift by u.
-                const double deviation = std::sqrt(5 * expected[1]);  // at most, from the shift
+                // With an offset far above the spread, differences between depths are exact, but the shift is rounded by u.
+                const double deviation = std::sqrt(5 * expected[1]);  // upper bound, from the shift
                 const double absolute[] = {
                     1e-44 + terms * kUnit * deviation, 1e-37 + std::pow(kUnit * expected[4], 2), 2e-22, 0, 0, 0};
                 for (int s = 0; s < 6; ++s)
@@ -225,7 +226,8 @@ TEST(results_do_not_depend_on_the_number_of_threads) {
     }
 }
 
-// Dense float32 maps are read in place and all others through tiles; a patch beside an invalid pixel leaves the former way.
+// Dense float32 maps are read in place, all others through tiles; a patch next to an invalid pixel leaves the in-place
+// path.
 TEST(how_a_map_is_read_does_not_change_a_bit) {
     Random random(6);
     for (const int patch : {1, 3, 8, 14, 16, 20, 40, 250, 260})
@@ -251,7 +253,7 @@ TEST(how_a_map_is_read_does_not_change_a_bit) {
         }
 }
 
-// The depth that is written is what the statistics are of, in each format, and both as if computed alone.
+// Statistics are those of the written depth, in each format, and both are as if computed separately.
 TEST(depth_and_statistics_together_have_the_bits_of_each_alone) {
     Random random(7);
     for (const int patch : {1, 8, 14, 16, 20, 260})

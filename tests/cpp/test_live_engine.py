@@ -1,4 +1,4 @@
-"""Engines under sessions of libmvde: their files may go, and a manifest does not choose the options of OpenVINO."""
+"""libmvde sessions survive changes to their files, and a manifest cannot set arbitrary OpenVINO options."""
 
 from __future__ import annotations
 

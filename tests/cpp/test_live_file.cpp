@@ -1,4 +1,4 @@
-// Engines whose files change while a session uses them, or opens them; over the fake backend, which keeps its blob.
+// Engines whose files change while a session uses or opens them, with the fake backend, which keeps its blob.
 #include "engine_folder.hpp"
 #include "harness.hpp"
 #include "session/sealed_file.hpp"
@@ -27,7 +27,7 @@ float depth_of(mvde::Session &session) {
     return depth[0];
 }
 
-// An engine whose depth is 1 m more for each of its "+", by another name for each.
+// Writes an engine whose depth is 1 m more for each "+" in its blob, with a distinct file name for each.
 void write(const Folder &folder, const std::string &blob) {
     const std::string content = "engine " + blob;
     const std::string manifest = engine_folder::with(engine_folder::manifest(content), "\"tiny\"",

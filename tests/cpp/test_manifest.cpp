@@ -1,4 +1,4 @@
-// The manifest reader refuses what mvde/manifest.py refuses, with its words, and survives anything.
+// The manifest parser rejects what mvde/manifest.py rejects, with the same messages, and survives any input.
 #include "engine_folder.hpp"
 #include "harness.hpp"
 
@@ -15,7 +15,7 @@ using engine_folder::with;
 
 const std::string kGood = engine_folder::manifest("content");
 
-// The message that refuses the text, or "" where it is accepted.
+// The error message for the text, or "" if it is accepted.
 std::string refusal(const std::string &text) {
     try {
         parse_manifest(engine_folder::stamped(text), "engine.json");
@@ -31,7 +31,7 @@ void expect(const std::string &text, const std::string &words, int line) {
     CHECK(message.find(words) != std::string::npos, "line %d: '%s' is not in '%s'", line, words.c_str(), message.c_str());
 }
 
-// The engine's manifest, which must be a good one.
+// Parses an engine's manifest, which must be valid.
 EngineManifest read(const std::string &text) {
     return std::get<EngineManifest>(parse_manifest(engine_folder::stamped(text), "engine.json"));
 }
@@ -248,7 +248,7 @@ TEST(every_truncation_and_every_changed_byte_is_survived) {
             random = random * 1664525U + 1013904223U;
             std::string text = kGood;
             text[i] = static_cast<char>(random >> 24);
-            refusal(text);  // accepted or refused, but never a crash
+            refusal(text);  // accepted or rejected, but never a crash
         }
 }
 

@@ -1,4 +1,4 @@
-"""Python and libmvde read the same manifests, and refuse the same ones with the same words."""
+"""Python and libmvde accept the same manifests and reject the others with the same messages."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ FULL: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory, write_engine: Callable[..., EngineManifest]) -> dict[str, Any]:
-    """An engine's manifest that has every record there is, for a backend that libmvde does not have."""
+    """Return an engine's manifest with every record, for a backend that libmvde does not have."""
     plain = write_engine(tmp_path_factory.mktemp("full") / "engine", id="x:int8", backend="x").to_dict()
     for key, more in FULL.items():
         plain[key] = {**plain.get(key, {}), **more}
@@ -81,7 +81,7 @@ def full(tmp_path_factory: pytest.TempPathFactory, write_engine: Callable[..., E
 def refusals_of_bytes(
     tmp_path: Path, write_engine: Callable[..., EngineManifest]
 ) -> Callable[[bytes], tuple[str, str]]:
-    """The words that refuse the content of a manifest, of Python and of libmvde; empty where it is read."""
+    """Return a function from a manifest's content to the errors of Python and libmvde; "" if accepted."""
     folder = tmp_path / "engine"
     write_engine(folder)
     (folder / "more").write_bytes((folder / "engine.plan").read_bytes())
@@ -104,12 +104,12 @@ def refusals_of_bytes(
 
 @pytest.fixture
 def refusals(refusals_of_bytes: Callable[[bytes], tuple[str, str]]) -> Callable[[Any], tuple[str, str]]:
-    """The same of plain JSON, whose digest fits."""
+    """Return the same for plain JSON, with a matching digest."""
     return lambda plain: refusals_of_bytes(with_digest(json.dumps(plain)).encode())
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the keys and the first items are in nested JSON."""
+    """Yield the paths of all keys and first items in nested JSON."""
     for key in value if isinstance(value, dict) else range(min(1, len(value))) if isinstance(value, list) else ():
         yield (*path, key)
         yield from places(value[key], (*path, key))
@@ -122,7 +122,7 @@ def inside(plain: Any, path: tuple[Any, ...]) -> Any:
 
 
 def spoiled(full: Any) -> Iterator[Any]:
-    """The manifest with each key or item taken away, replaced by values of every type, or given an unknown sibling."""
+    """Yield the manifest with each key or item removed, replaced by every type, or with an unknown key added."""
     for *parents, key in places(full):
         missing, unknown = copy.deepcopy(full), copy.deepcopy(full)
         del inside(missing, tuple(parents))[key]
@@ -137,13 +137,13 @@ def spoiled(full: Any) -> Iterator[Any]:
 
 
 def as_graph(engine: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a graph with what the engine's has in common with it."""
+    """Return a graph's manifest with the keys it shares with the engine's."""
     shared = {key: value for key, value in engine.items() if key != "engine"}
     return {**shared, "kind": "onnx", "parity": engine["parity"]["export"]}
 
 
 def check_refusals(plain: Any, wrong: Iterable[Any], refusals: Callable[[Any], tuple[str, str]]) -> int:
-    """How many of the wrong manifests were refused, by both with the same words; the good one is not."""
+    """Check that both accept the valid manifest and give equal errors for the others; return the number of errors."""
     assert refusals(plain) == ("", "")
     num_refused = 0
     for spoilt in wrong:
@@ -164,7 +164,7 @@ def test_both_refuse_the_same_manifests_of_graphs_with_the_same_words(full, refu
 
 
 def as_changed(text: str, case: dict[str, Any]) -> bytes:
-    """A manifest's content after the change that a case names, under a digest that fits where there can be one."""
+    """Return a manifest's content after the change described by a case, with a matching digest if possible."""
     if "set" in case:
         plain, ((*parents, key), value) = json.loads(text), case["set"]
         inside(plain, tuple(parents))[key] = value

@@ -1,4 +1,4 @@
-// Sessions over a backend made for the test: what is refused at opening, what a frame gives, and that it allocates nothing.
+// Sessions with the fake backend: errors on opening, results of a frame, no allocation per frame.
 #include "counting_allocator.hpp"
 #include "engine_folder.hpp"
 #include "harness.hpp"
@@ -143,7 +143,7 @@ TEST(files_that_are_missing_or_replaced_are_refused) {
     folder.write("other.json", engine_folder::manifest(folder.content));
     EXPECT_REFUSED(path + "/other.blob", MVDE_ERROR_HASH, "other.json describes engine.blob, not other.blob");
     const std::string renamed = "engine." + engine_folder::hash(folder.content).substr(0, 8) + ".blob";
-    folder.write(renamed, folder.content);  // a replacement was cut off before its last rename
+    folder.write(renamed, folder.content);  // a replacement was interrupted before its last rename
     folder.spoil("engine.blob", renamed);
     CHECK(mvde::Session::open(path) && mvde::Session::open(path + "/engine.blob"));
     folder.spoil("engine.blob", "engine.blob");
@@ -207,7 +207,7 @@ TEST(a_frame_gives_depth_and_statistics_and_allocates_nothing) {
     CHECK(before > 0, "the counter does not count");
     for (int i = 0; i < 10; ++i) CHECK(session->infer(frame.view, depth, stats));
     const mvde_outputs nothing{nullptr, 0, nullptr, 0};
-    CHECK(mvde_infer(session->get(), &frame.view, &nothing) == MVDE_ERROR_ARGUMENT);  // failing allocates nothing either
+    CHECK(mvde_infer(session->get(), &frame.view, &nothing) == MVDE_ERROR_ARGUMENT);  // errors do not allocate either
     CHECK(num_allocations.load() == before, "%ld allocations", num_allocations.load() - before);
 }
 

@@ -1,5 +1,5 @@
-// The example's shared memory under load: no reader sees a frame that is half old and half new. With the argument
-// "publish NAME MILLISECONDS" it only publishes, for readers in other languages.
+// The example's shared memory under load: no reader sees a torn frame. With the arguments "publish NAME MILLISECONDS" it
+// only publishes, for readers in other languages.
 #include "harness.hpp"
 
 #include "../../cpp/examples/shared_depth.hpp"
@@ -15,7 +15,7 @@ namespace {
 
 constexpr shared_depth::Sizes kSizes{30, 41, 3, 5, 3};  // an odd number of floats
 
-// Every float of frame number i is i.
+// All floats of frame i are i.
 void publish(shared_depth::Publisher &publisher, std::uint64_t number, std::vector<float> &depth,
              std::vector<float> &stats) {
     std::fill(depth.begin(), depth.end(), static_cast<float>(number % 65536));
@@ -64,7 +64,7 @@ TEST(readers_under_load_see_whole_frames_and_never_an_older_one) {
             }
         });
     std::vector<float> depth(kSizes.num_depths()), stats(kSizes.num_floats() - kSizes.num_depths());
-    const std::uint64_t end = shared_depth::now_ns() + 10'000'000'000;  // on a machine that is busy elsewhere
+    const std::uint64_t end = shared_depth::now_ns() + 10'000'000'000;  // generous, for a busy machine
     std::uint64_t number = 0;
     while ((number < 3000 || num_read < 100) && shared_depth::now_ns() < end) publish(publisher, ++number, depth, stats);
     is_over = true;

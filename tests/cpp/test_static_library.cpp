@@ -1,6 +1,6 @@
-// A program that links libmvde statically sees the public classes and, in the same program, the library's own: no name
-// of mvde.hpp may be defined twice, or one class would run the other's functions. CMake builds this file without
-// optimisation, where inline functions are called through the linker.
+// A program that links libmvde statically contains the public classes and the library's internal ones: no name of mvde.hpp
+// may be defined twice, or one class would call the other's functions. Built without optimisation, so that inline functions
+// are resolved by the linker.
 #include "engine_folder.hpp"
 #include "harness.hpp"
 #include "session_frame.hpp"

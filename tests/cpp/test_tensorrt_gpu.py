@@ -1,7 +1,7 @@
-"""Sessions of libmvde on a real GPU: Python's results for the same plan, from the host's memory and from the device's.
+"""libmvde sessions on a real GPU match Python's results for the same plan, from host and device memory.
 
-Runs where there is a GPU, nvcc, a package of TensorRT or TensorRT-RTX, and ``TensorRT_INCLUDE_DIR`` (see
-``test_tensorrt_library.py``) with headers of the library's version (TensorRT-RTX 1.7 takes those of TensorRT 11.1).
+Requires a GPU, nvcc, a package of TensorRT or TensorRT-RTX, and ``TensorRT_INCLUDE_DIR`` (see
+``test_tensorrt_library.py``) with headers of the library's version (TensorRT-RTX 1.7: those of TensorRT 11.1).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from mvde.native.abi import CFrame
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "mvde/assets/photos/coffee.jpg"
-VARIABLE = "TensorRT_INCLUDE_DIR"  # as CMake's
+VARIABLE = "TensorRT_INCLUDE_DIR"  # as in CMake
 INCLUDE_DIR = os.environ.get(VARIABLE, "").split(":")[-1]
-# backend → (package of its library, the library's file, what CMake calls it)
+# backend → (Python package, library file, CMake's name)
 LIBRARIES = {
     "tensorrt": ("tensorrt_libs", "libnvinfer.so.*", "TensorRT"),
     "tensorrt-rtx": ("tensorrt_rtx_libs", "libtensorrt_rtx.so.*", "TensorRT_RTX"),
 }
 
-# nvcc and NVRTC may contract multiplications and additions of one source differently.
+# nvcc and NVRTC may fuse multiplications and additions of the same source differently.
 STATS_RTOL = 2e-6
 
 pytestmark = [

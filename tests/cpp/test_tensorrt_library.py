@@ -1,7 +1,7 @@
-"""The TensorRT backend against NVIDIA's headers and library, up to the point where a GPU is needed.
+"""The TensorRT backend with NVIDIA's headers and library, as far as possible without a GPU.
 
-``TensorRT_INCLUDE_DIR`` names folders of public headers (NvInferRuntime.h), several with ``:`` between them, oldest
-first: https://github.com/NVIDIA/TensorRT, folder ``include`` of a release's branch.
+``TensorRT_INCLUDE_DIR`` lists folders of public headers (NvInferRuntime.h), separated by ``:``, oldest first:
+https://github.com/NVIDIA/TensorRT, folder ``include`` of a release branch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from mvde.manifest import EngineManifest
 
 ROOT = Path(__file__).parents[2]
-VARIABLE = "TensorRT_INCLUDE_DIR"  # as CMake's
+VARIABLE = "TensorRT_INCLUDE_DIR"  # as in CMake
 INCLUDE_DIRS = [Path(text) for text in os.environ.get(VARIABLE, "").split(":") if text]
 CUDA_INCLUDE_DIR = Path(os.environ.get("CUDA_INCLUDE_DIR", "/usr/local/cuda/include"))
 RTX = importlib.util.find_spec("tensorrt_rtx_libs")
@@ -50,7 +50,7 @@ def test_compiles_against_the_public_headers_without_a_warning(include_dir: Path
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """libmvde with TensorRT-RTX's backend beside it, linked against the wheel's library."""
+    """Build libmvde with the TensorRT-RTX backend, linked against the wheel's library."""
     if RTX is None or RTX.submodule_search_locations is None or shutil.which("nvcc") is None:
         pytest.skip("needs nvcc and the package tensorrt-rtx-cu13")
     (rtx,) = Path(RTX.submodule_search_locations[0]).glob("libtensorrt_rtx.so.*")

@@ -1,5 +1,4 @@
-// Handles under several threads, as the header promises it; meant to run under ThreadSanitizer too. And: a frame allocates
-// nothing.
+// Thread safety of handles, as documented in the header; also run under ThreadSanitizer. Also: no allocation per frame.
 #include "counting_allocator.hpp"
 #include "harness.hpp"
 
@@ -23,7 +22,7 @@ struct Frame {
     explicit Frame(int seed) {
         for (std::size_t i = 0; i < depth.size(); ++i)
             depth[i] = static_cast<float>((i * 2654435761U + static_cast<unsigned>(seed)) % 1000) * 0.01F +
-                       (seed % 2 ? 0.01F : 0.0F);  // 0 m is invalid, and takes another way through the kernel
+                       (seed % 2 ? 0.01F : 0.0F);  // 0 m is invalid and takes another path through the kernel
         for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<uint8_t>(i * 31 + static_cast<unsigned>(seed));
     }
 
@@ -109,7 +108,7 @@ TEST(a_frame_allocates_nothing) {
     const long before = num_allocations.load();
     CHECK(before > 0, "the counter does not count");
     for (int repeat = 0; repeat < 10; ++repeat) CHECK(frame.run(resizer, workers) == MVDE_OK);
-    CHECK(mvde_patch_stats(nullptr, 0, 1, nullptr, workers) != MVDE_OK);  // failing allocates nothing either
+    CHECK(mvde_patch_stats(nullptr, 0, 1, nullptr, workers) != MVDE_OK);  // errors do not allocate either
     CHECK(num_allocations.load() == before, "%ld allocations", num_allocations.load() - before);
     mvde_workers_destroy(workers);
     mvde_resizer_destroy(resizer);
@@ -133,7 +132,7 @@ TEST(handles_that_were_destroyed_are_recognised) {
     CHECK(std::strstr(mvde_last_error(), "the workers were destroyed, or did not come from mvde_workers_create"));
     mvde_workers_destroy(workers);
     mvde_resizer_destroy(next);
-    mvde_resizer_destroy(reinterpret_cast<mvde_resizer *>(&frame));  // invented
+    mvde_resizer_destroy(reinterpret_cast<mvde_resizer *>(&frame));  // not a handle
 }
 
 int main() { return harness::run_all(); }

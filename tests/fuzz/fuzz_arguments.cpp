@@ -1,6 +1,6 @@
-// Any numbers as the arguments of mvde_postprocess, mvde_patch_stats and mvde_resize, over buffers whose ends
-// AddressSanitizer watches. Calls that claim more memory than there is must be refused for another reason, or are left out:
-// a library cannot know how large its caller's buffers are.
+// Arbitrary arguments of mvde_postprocess, mvde_patch_stats and mvde_resize, on buffers guarded by AddressSanitizer. Calls
+// that claim more memory than exists must be invalid for another reason, or are skipped: the library cannot know the size
+// of its caller's buffers.
 #include "mvde/mvde.h"
 
 #include <fuzzer/FuzzedDataProvider.h>
@@ -14,25 +14,25 @@ namespace {
 constexpr std::size_t kBytes = 1 << 14;
 using Wide = __int128;
 
-// Sizes and strides: mostly small, so that calls succeed, at times anything at all.
+// A size or stride: mostly small, so that calls succeed, sometimes arbitrary.
 std::int64_t number(FuzzedDataProvider &data, std::int64_t low, std::int64_t high) {
     return data.ConsumeIntegralInRange(0, 15) ? data.ConsumeIntegralInRange(low, high)
                                               : data.ConsumeIntegral<std::int64_t>();
 }
 
-// A stride of `elements`; where that overflows, whatever it wraps to.
+// A stride of `elements`, wrapping around on overflow.
 std::int64_t stride(std::int64_t elements, std::int64_t element) {
     return static_cast<std::int64_t>(static_cast<std::uint64_t>(elements) * static_cast<std::uint64_t>(element));
 }
 
-// Lowest and highest byte, from the pointer, that a map of these sizes and strides reaches.
+// Lowest and highest byte, relative to the pointer, of a map with these sizes and strides.
 struct Reach {
     Wide low = 0, high = 0;
     void step(std::int64_t count, std::int64_t stride) {
         if (count < 1) return;
         (stride < 0 ? low : high) += static_cast<Wide>(count - 1) * stride;
     }
-    // Where in a buffer of kBytes the pointer must stand; -1: nowhere.
+    // Required offset of the pointer in a buffer of kBytes; -1: does not fit.
     std::int64_t place(std::int64_t element) const {
         return high - low + element <= static_cast<Wide>(kBytes) ? static_cast<std::int64_t>(-low) : -1;
     }
@@ -43,7 +43,7 @@ std::int64_t element_of(std::int32_t dtype) { return dtype == MVDE_FLOAT32 ? 4 :
 bool place(mvde_map &map, std::vector<float> &memory) {
     const std::int64_t element = element_of(map.dtype);
     map.data = memory.data();
-    constexpr std::int64_t kMostPixels = std::int64_t{1} << 40;  // always refused, as is nothing at all
+    constexpr std::int64_t kMostPixels = std::int64_t{1} << 40;  // always rejected, as are sides below 1
     for (const std::int64_t side : {map.batch, map.height, map.width})
         if (side < 1 || side > kMostPixels) return true;
     const std::int64_t pixel = map.pixel_stride ? map.pixel_stride : element;
@@ -118,7 +118,7 @@ void resize(FuzzedDataProvider &data) {
                fit = data.ConsumeIntegralInRange<std::int32_t>(-1, 3);
     const std::int64_t height = number(data, 1, 30), width = number(data, 1, 30);
     const std::int64_t target_height = number(data, 1, 60), target_width = number(data, 1, 60);
-    constexpr std::int64_t kLargest = 200;  // tables for larger ones take their time, not their chances
+    constexpr std::int64_t kLargest = 200;  // larger tables take time without finding more
     if (std::max({height, width, target_height, target_width}) > kLargest) {
         check(mvde_resizer_create(format, height, width, 1, 1, fit, nullptr));
         return;

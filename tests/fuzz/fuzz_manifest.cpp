@@ -1,4 +1,4 @@
-// Any bytes as a manifest: read or refused with a sentence, and what is read keeps its promises.
+// Arbitrary bytes as a manifest: parsed or rejected with a message, and a parsed one satisfies its invariants.
 #include "session/manifest.hpp"
 
 #include <cstdlib>

@@ -1,5 +1,6 @@
-// Any bytes as an engine's folder: the manifest, the engine's file and the graph's manifest, with a zero byte between them.
-// mvde_open gives a session or a status and a sentence; a session runs a frame. The backend is tests/cpp/fake_backend.cpp.
+// Arbitrary bytes as an engine folder: the manifest, the engine's file and the graph's manifest, separated by zero bytes.
+// mvde_open returns a session or an error with a message; a session runs a frame. The backend is
+// tests/cpp/fake_backend.cpp.
 #include "../cpp/engine_folder.hpp"
 
 #include "session/manifest.hpp"
@@ -13,7 +14,7 @@
 
 namespace {
 
-// Sessions for images that the machine's memory holds, and a fuzzer's does not, are not what is looked for.
+// Skips sessions for images that need more memory than the fuzzer has.
 bool is_small(const std::string &text) {
     try {
         const mvde::internal::AnyManifest any = mvde::internal::parse_manifest(text, "");

@@ -1,5 +1,5 @@
-// make_seeds FOLDER: what the fuzzers start from (good folders, and ones that are wrong in one place each), and the words
-// that they may put together. Made anew for each run, so that it cannot grow stale.
+// make_seeds FOLDER: writes the fuzzers' seed corpus (valid folders, and ones with a single error) and dictionary. Run
+// before each fuzzing session, so that the seeds match the sources.
 #include "../cpp/engine_folder.hpp"
 
 #include <cstdio>

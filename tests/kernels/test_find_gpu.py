@@ -1,4 +1,4 @@
-"""The GPU as its driver tells it, and why there is none."""
+"""GPU detection through the driver, and the reasons reported for its absence."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mvde.errors import BackendError, MissingDependencyError
 
 
 class Status(int):
-    """A status of the bindings: a number with a name."""
+    """A status of the bindings: an integer with a name."""
 
     name = "CUDA_ERROR_NO_DEVICE"
 
 
 def fake_driver(status: int = 0, count: int = 1) -> Any:
-    """The calls of ``cuda.bindings.driver`` that describe a device, each with its status first."""
+    """Fake the calls of ``cuda.bindings.driver`` that describe a device; each returns its status first."""
     kinds = SimpleNamespace(
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=8,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=7,

@@ -1,5 +1,5 @@
-// Scores are computed transposed, keys in rows and queries in columns: then a query is a lane, its sum and maximum need
-// no shuffles, and two rows of probabilities interleave into the pairs that the second product reads.
+// Scores are computed transposed, keys in rows and queries in columns: each query is a lane, its sum and maximum need no
+// shuffles, and two interleaved rows of probabilities form the pairs that the second product reads.
 #include "attention_amx.hpp"
 
 #include <immintrin.h>
@@ -10,14 +10,14 @@
 namespace mvde::internal::attention {
 namespace {
 
-constexpr std::size_t kTile = 512;        // bf16 elements of a tile register; 256 of float32
-constexpr std::size_t kGroup = 32;        // keys that are padded together
+constexpr std::size_t kTile = 512;        // bf16 elements of a tile register (256 of float32)
+constexpr std::size_t kGroup = 32;        // keys padded together
 constexpr std::size_t kChunkGroups = 2;   // 64 keys: scores, probabilities, keys and values fit the first-level cache
 constexpr std::size_t kRowBytes = 64;     // of a tile
 
 std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
 
-// Sizes in tiles: pairs of products over 32 depths for the scores, rows of 16 depths for the result, groups of keys.
+// Sizes in tiles: 32 depths per score product, 16 depths per result tile, kGroup keys per group.
 struct Steps {
     std::size_t score_depths, value_depths, groups;
 
@@ -31,17 +31,17 @@ struct alignas(64) Work {
     Bf16 probabilities[kChunkGroups * kGroup * kQueries];  // tiles [16 pairs of keys][16 queries][2]
     Bf16 queries[kMaxDepth * kQueries];              // tiles [16 pairs of depths][16 queries][2]
     float out[kMaxDepth * kQueries];                 // tiles [16 depths][16 queries]
-    float sum[kQueries], shift[kQueries];            // shift: subtracted from scores in units of a factor of two
+    float sum[kQueries], shift[kQueries];            // shift: subtracted from scores, in log2 units
 };
 
-// GCC's tile loads do not say that they read memory.
+// GCC's tile loads are not declared to read memory.
 void stored_before_tiles() { asm volatile("" ::: "memory"); }
 
 std::uint32_t first_bits(std::size_t count, std::size_t most) {
     return count >= most ? static_cast<std::uint32_t>((std::uint64_t{1} << most) - 1) : (1U << count) - 1U;
 }
 
-// 16 rows of 16 doublewords, transposed in place.
+// Transposes 16 rows of 16 doublewords in place.
 void transpose(__m512i row[16]) {
     __m512i t[16];
     for (int i = 0; i < 16; i += 2) {
@@ -69,8 +69,8 @@ void store(Bf16 *to, const __m512i row[16]) {
     for (int i = 0; i < 16; ++i) _mm512_store_si512(to + 32 * i, row[i]);
 }
 
-// 2^t and half a unit of bfloat16's last place, so that cutting off the low half rounds. A cubic on [0, 1) whose largest
-// relative error, 1.1e-4, is a 35th of that rounding's; 2^t beyond float32's range is 0 or infinite.
+// 2^t plus half a unit in bfloat16's last place, so that truncating the low half rounds. A cubic on [0, 1) with a relative
+// error of at most 1.1e-4, 1/35 of that rounding's; outside float32's range, 2^t is 0 or infinite.
 __m512 exp2_to_truncate(__m512 t) {
     const __m512 fraction = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     __m512 p = _mm512_set1_ps(0.0780245226F);
@@ -96,7 +96,7 @@ void pack_queries(const Shape &shape, const Bf16 *queries, std::size_t num_queri
         }
 }
 
-// Scores of a group of 32 keys with the block's queries.
+// Computes the scores of a group of 32 keys with the block's queries.
 void score(const Steps &steps, const Bf16 *keys, const Bf16 *queries, float *scores) {
     stored_before_tiles();
     _tile_zero(0);
@@ -123,7 +123,7 @@ const float *score_row(const float *scores, std::size_t key, std::size_t half) {
     return scores + key / 16 * 512 + half * 256 + key % 16 * 16;
 }
 
-// Probabilities, up to their sum, of a group's scores. The sum is of the rounded ones, so that they add up to 1.
+// Converts a group's scores to unnormalised probabilities. The sum is of the rounded values, so that they add up to 1.
 void weigh(const float *scores, __m512 factor, std::size_t num_keys, Work &work, Bf16 *probabilities) {
     const __m512bh ones = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3f80));
     for (std::size_t half = 0; half < 2; ++half) {
@@ -144,7 +144,7 @@ void weigh(const float *scores, __m512 factor, std::size_t num_keys, Work &work,
     }
 }
 
-// Adds a chunk's values, weighted, to 16 depths of the result, or to 32.
+// Adds a chunk's weighted values to 16 or 32 depths of the result.
 void accumulate(const Steps &steps, const Bf16 *values, std::size_t num_groups, std::size_t depth, Work &work) {
     float *out = work.out + depth * 512;
     const Bf16 *weights = work.probabilities;
@@ -177,7 +177,7 @@ void accumulate(const Steps &steps, const Bf16 *values, std::size_t num_groups, 
     }
 }
 
-// The weighted values and the sums of all keys, for the shifts in `work`.
+// Computes the weighted values and the sums over all keys, with the shifts in `work`.
 void run(const Shape &shape, __m512 factor, const Bf16 *packed, Work &work) {
     const Steps steps(shape);
     const Bf16 *values = packed + Packed(shape).key_elements;
@@ -212,8 +212,8 @@ void find_shifts(const Shape &shape, __m512 factor, const Bf16 *packed, Work &wo
     for (std::size_t half = 0; half < 2; ++half) _mm512_store_ps(work.shift + 16 * half, most[half]);
 }
 
-// Whether unshifted scores served: bfloat16 and float32 have exponents to spare for all but extreme ones, and then the
-// search for the maximum and every rescaling with it are saved. Not true for NaN either.
+// Whether unshifted scores sufficed: bfloat16 and float32 have enough exponent range for all but extreme scores, which
+// saves finding the maximum and rescaling. False for NaN.
 bool is_in_range(const float *sum) {
     for (std::size_t i = 0; i < kQueries; ++i)
         if (!(sum[i] > 0x1p-60F && sum[i] < 0x1p60F)) return false;
@@ -271,7 +271,7 @@ void pack(const Shape &shape, const Bf16 *keys, const Bf16 *values, std::size_t 
 }
 
 Tiles::Tiles() {
-    // Eight tiles of 16 rows of 64 bytes, after the palette and its reserved bytes.
+    // Eight tiles of 16 rows of 64 bytes, after the palette ID and reserved bytes.
     alignas(64) std::uint8_t ours[64] = {1};
     for (int i = 0; i < 8; ++i) {
         ours[16 + 2 * i] = kRowBytes;

@@ -1,5 +1,5 @@
-// Attention of bfloat16 on a CPU with AMX: the whole row of probabilities is never stored, only what the first-level
-// cache holds of it. Nothing here knows of an inference library.
+// bfloat16 attention for CPUs with AMX. The row of probabilities is never stored as a whole, only what fits the first-level
+// cache. Independent of any inference library.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@ namespace mvde::internal::attention {
 
 using Bf16 = std::uint16_t;
 
-// Queries, keys, values and results lie as [batch, tokens, heads * depth], as linear layers leave them.
+// Queries, keys, values and results have the layout [batch, tokens, heads * depth], as written by linear layers.
 struct Shape {
     std::size_t batch, tokens, heads, depth;  // depth: 1 to kMaxDepth
 
@@ -17,14 +17,13 @@ struct Shape {
 };
 
 constexpr std::size_t kMaxDepth = 128;
-constexpr std::size_t kQueries =
-    32;  // of a block; each is computed alone, so that any split among threads gives the same bits
+constexpr std::size_t kQueries = 32;  // per block; blocks are independent, so any split among threads is bit-identical
 
-// Nothing (an empty text) if this process may use what the kernel is made of, or the reason why not. Asks Linux for
-// the tile registers, which it gives to no process unasked.
+// Returns "" if this process can run the kernel, or else the reason. Requests the tile registers from Linux, which grants
+// them on request only.
 const char *unavailable();
 
-// A head's keys and values, as the tile registers want them.
+// A head's keys and values in tile-register layout.
 struct Packed {
     std::size_t key_elements, value_elements;
 
@@ -32,11 +31,11 @@ struct Packed {
     std::size_t elements() const { return key_elements + value_elements; }
 };
 
-// Packs tokens [first, last) of a head, first being a multiple of 32 and last one, too, or the end. `keys` and `values`
-// point to the head's first element; `packed` has room for Packed::elements(), aligned to 64 bytes.
+// Packs tokens [first, last) of a head. `first` is a multiple of 32; `last` is a multiple of 32 or the end. `keys` and
+// `values` point to the head's first element; `packed` holds Packed::elements() elements, aligned to 64 bytes.
 void pack(const Shape &shape, const Bf16 *keys, const Bf16 *values, std::size_t first, std::size_t last, Bf16 *packed);
 
-// A thread's tile registers, as the kernel needs them; afterwards as they were, since oneDNN remembers what it left.
+// Configures the thread's tile registers and restores them afterwards, because oneDNN caches their configuration.
 class Tiles {
 public:
     Tiles();
@@ -48,8 +47,8 @@ private:
     alignas(64) std::uint8_t before_[64];
 };
 
-// softmax(scale * q k^T) v of at most kQueries queries of a head, rounded to bfloat16. `queries` and `out` point to the
-// block's first element; the calling thread holds a Tiles.
+// softmax(scale * q k^T) v for at most kQueries queries of a head, rounded to bfloat16. `queries` and `out` point to the
+// block's first element; the calling thread must hold a Tiles.
 void attend(const Shape &shape, float scale, const Bf16 *queries, std::size_t num_queries, const Bf16 *packed, Bf16 *out);
 
 }  // namespace mvde::internal::attention

@@ -20,7 +20,7 @@ struct alignas(64) Line {
     Bf16 elements[32];
 };
 
-// Room that a thread keeps from frame to frame: pages given back and taken again cost more than packing.
+// Per-thread scratch memory, kept between frames: releasing and faulting in its pages costs more than packing.
 Bf16 *scratch(std::size_t num_elements) {
     static thread_local std::vector<Line> lines;
     if (const std::size_t needed = (num_elements + 31) / 32; lines.size() < needed) lines.resize(needed);
@@ -59,7 +59,7 @@ bool Attention::visit_attributes(ov::AttributeVisitor &visitor) {
 
 bool Attention::has_evaluate() const { return true; }
 
-// In OpenVINO's own threads, which wait for it: those that the engine was given, pinned as it was asked for.
+// Runs in OpenVINO's own threads, which have the count and pinning that the engine was configured with.
 bool Attention::evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const {
     const ov::Shape sizes = inputs[0].get_shape();
     const attention::Shape shape{sizes[0], sizes[1], sizes[2], sizes[3]};
@@ -104,5 +104,5 @@ MVDE_EXPORT const char *mvde_attention_openvino_version() {
     return MVDE_TEXT(OPENVINO_VERSION_MAJOR) "." MVDE_TEXT(OPENVINO_VERSION_MINOR) "." MVDE_TEXT(OPENVINO_VERSION_PATCH);
 }
 
-// What openvino.Core.add_extension looks for in a library.
+// Entry point for openvino.Core.add_extension.
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({std::make_shared<ov::OpExtension<Attention>>()}))

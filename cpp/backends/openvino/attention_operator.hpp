@@ -1,4 +1,4 @@
-// The operator mvde.Attention for OpenVINO's graphs, executed by the kernel of attention_amx.hpp.
+// The operator mvde.Attention for OpenVINO graphs, implemented by the kernel in attention_amx.hpp.
 #pragma once
 
 #include <openvino/op/op.hpp>
@@ -7,8 +7,8 @@
 
 namespace mvde::internal {
 
-// softmax(scale * q k^T) v per head, of queries, keys and values [batch, tokens, heads, depth], bfloat16, as the linear
-// layers before it write them: heads are not transposed to the front, neither here nor for the layer behind it.
+// softmax(scale * q k^T) v per head, with queries, keys and values [batch, tokens, heads, depth] in bfloat16, as written by
+// the preceding linear layers: heads need no transposition, neither before nor after.
 class Attention : public ov::op::Op {
 public:
     OPENVINO_OP("Attention", "mvde")
@@ -30,10 +30,10 @@ private:
 
 extern "C" {
 
-// Empty where engines with mvde.Attention run in this process, or the reason why they do not.
+// Returns "" if engines with mvde.Attention can run in this process, or else the reason.
 const char *mvde_attention_unavailable();
 
-// Version of the OpenVINO whose headers the operator was compiled with: its C++ classes are those of that version only.
+// Returns the version of the OpenVINO headers that the operator was compiled with: its C++ ABI is specific to a version.
 const char *mvde_attention_openvino_version();
 
 }  // extern "C"

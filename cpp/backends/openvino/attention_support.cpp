@@ -1,4 +1,4 @@
-// Compiled for any CPU, unlike the kernel.
+// Compiled for the baseline CPU, unlike the kernel.
 #include "attention_amx.hpp"
 
 #include <sys/syscall.h>

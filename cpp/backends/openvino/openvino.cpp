@@ -1,4 +1,4 @@
-// libmvde_openvino.so: OpenVINO behind libmvde's sessions, with the calls that mvde/engines/openvino makes.
+// libmvde_openvino.so: the OpenVINO backend, with the same calls as mvde/engines/openvino.
 #include "session/backend_message.hpp"
 
 #if defined(MVDE_HAVE_ATTENTION)
@@ -24,9 +24,9 @@ namespace {
 
 constexpr const char *kDevice = "CPU";
 
-// One for the process, never destroyed: each one made for the CPU puts a signal stack of its own in the place of the
-// thread's, and puts the former back at its end; two that end in another order than the reverse leave the thread an
-// unmapped one, and the next signal kills the process.
+// One per process, never destroyed. Each ov::Core for the CPU installs its own signal stack for the thread and restores the
+// previous one when destroyed; two that are not destroyed in reverse order leave an unmapped stack, and the next signal
+// kills the process.
 ov::Core &shared_core() {
     static ov::Core *const core = new ov::Core;
     return *core;
@@ -43,16 +43,16 @@ std::string precision_name(const std::string &hint) {
     return hint == "f32" ? "fp32" : hint == "f16" ? "fp16" : hint == "i8" || hint == "u8" ? "int8" : hint;
 }
 
-// What the compiled model computes in, by its executed graph: precisions of its products, the most frequent first, and
-// at the end what most other nodes compute in, if that is another one. The hint is asked only where there is no product:
-// it stays what it was where the library runs a layer in another precision.
+// The precisions the compiled model computes in, from its executed graph: those of its matrix products, most frequent
+// first, then that of most other nodes if different. The hint is used only without products: it does not change when the
+// library runs a layer in another precision.
 std::string executed_precision(const ov::CompiledModel &compiled) {
     const std::set<std::string> products{"Convolution", "Deconvolution", "FullyConnected", "MatMul",
                                          "ScaledDotProductAttention"};
     const std::set<std::string> floats{"f32", "bf16", "f16"};
     const std::set<std::string> computes{"Subgraph", "MVN",         "Eltwise",
                                          "Softmax",  "Interpolate", "Reference"};  // Reference: mvde's attention
-    using Counts = std::vector<std::pair<std::string, int>>;  // in the order of the graph, which decides between equals
+    using Counts = std::vector<std::pair<std::string, int>>;  // in graph order, which breaks ties
     Counts ran, others;
     const auto count = [](Counts &counts, const std::string &name) {
         const auto found = std::find_if(counts.begin(), counts.end(), [&](const auto &one) { return one.first == name; });
@@ -79,7 +79,7 @@ std::string executed_precision(const ov::CompiledModel &compiled) {
     return joined;
 }
 
-// Makes mvde's attention known to the library, for engines whose manifest says that they were compiled with it.
+// Registers mvde's attention with the library, for engines whose manifest says that they use it.
 void add_attention(const std::string &kind) {
     if (kind == "openvino") return;  // the library's own
     if (kind != "amx") throw std::runtime_error("this libmvde has no attention \"" + kind + "\", only amx and openvino");
@@ -94,7 +94,7 @@ void add_attention(const std::string &kind) {
 #endif
 }
 
-// Nothing, if the port has that type and shape; a manifest may lie about both.
+// Throws unless the port has that type and shape; a manifest may state either wrongly.
 void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::element::Type type, const ov::Shape &shape) {
     if (port.get_element_type() == type && port.get_partial_shape() == ov::PartialShape(shape)) return;
     std::ostringstream message;
@@ -104,8 +104,8 @@ void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::el
     throw std::runtime_error(message.str());
 }
 
-// What a build and its tuning set, and what matches the values: the table of mvde/engines/openvino/engine.py. A library
-// takes options that write files (CACHE_DIR), so a manifest that came from elsewhere must not choose them.
+// Options that a build and its tuning set, with a pattern of their values: the table of mvde/engines/openvino/engine.py.
+// Some of the library's options write files (CACHE_DIR), so a manifest of unknown origin must not choose them.
 const std::pair<const char *, const char *> kOptions[] = {
     {"CPU_DENORMALS_OPTIMIZATION", "YES|NO"},
     {"ENABLE_CPU_PINNING", "YES|NO"},
@@ -140,7 +140,7 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
         if (std::string(request.options[i].name) == "MVDE_ATTENTION") add_attention(request.options[i].value);
         else options[request.options[i].name] = std::string(request.options[i].value);
     }
-    // The compiled model uses weights where they lie in the blob. The library takes no tensor that it could not write.
+    // The compiled model uses its weights in place, inside the blob. The library only accepts tensors that it may write.
     const ov::Tensor blob(ov::element::u8, {request.size_bytes}, const_cast<std::uint8_t *>(request.content));
     engine->compiled = shared_core().import_model(blob, kDevice, options);
     engine->executed_precision = executed_precision(engine->compiled);
@@ -179,7 +179,7 @@ std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *load
     }
 }
 
-// Runs a call of the library; its exceptions stay in here.
+// Calls the library; no exception escapes.
 template <class Call>
 std::int32_t guarded(void *engine, mvde_backend_message *message, Call call) {
     try {
@@ -200,7 +200,7 @@ std::int32_t start(void *engine, mvde_backend_message *message) {
 std::int32_t wait(void *engine, std::int64_t timeout_ms, mvde_backend_message *message) {
     return guarded(engine, message, [&](ov::InferRequest &request) {
         if (timeout_ms < 0) return request.wait(), MVDE_OK;
-        // A day is no limit either, and does not overflow the library's clock.
+        // One day is as good as no limit, and does not overflow the library's clock.
         const std::chrono::milliseconds limit(std::min<std::int64_t>(timeout_ms, 86'400'000));
         return request.wait_for(limit) ? MVDE_OK : MVDE_ERROR_TIMEOUT;
     });
@@ -208,7 +208,7 @@ std::int32_t wait(void *engine, std::int64_t timeout_ms, mvde_backend_message *m
 
 void close(void *engine) {
     mvde_backend_message message;
-    wait(engine, -1, &message);  // its buffers must outlive a frame that runs
+    wait(engine, -1, &message);  // its buffers must outlive a frame in flight
     delete static_cast<Engine *>(engine);
 }
 

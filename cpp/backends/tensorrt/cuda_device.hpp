@@ -1,4 +1,4 @@
-// What the TensorRT backend needs of CUDA's runtime: every call checked, everything freed, memory that both sides see.
+// CUDA runtime wrappers for the TensorRT backend: checked calls, RAII, and memory shared by host and device.
 #pragma once
 
 #include "mvde/mvde.h"
@@ -12,7 +12,7 @@
 
 namespace mvde::internal::gpu {
 
-// Becomes a status and a message at the backend's boundary.
+// Converted to a status and a message at the backend's boundary.
 struct Failure : std::runtime_error {
     Failure(mvde_status which, const std::string &message) : std::runtime_error(message), status(which) {}
     mvde_status status;
@@ -24,7 +24,7 @@ inline std::string describe(cudaError_t error) {
 
 inline void check(cudaError_t error, const char *doing) {
     if (error == cudaSuccess) return;
-    cudaGetLastError();  // or the next launch would report it again
+    cudaGetLastError();  // clears it, or the next launch would report it again
     throw Failure(MVDE_ERROR_BACKEND, std::string("CUDA answered ") + describe(error) + " to " + doing);
 }
 
@@ -35,7 +35,7 @@ struct Device {
     std::string name;
 };
 
-// The calling thread's device. Throws Failure (MVDE_ERROR_NO_DEVICE) saying what is missing.
+// Returns the calling thread's device. Throws Failure (MVDE_ERROR_NO_DEVICE) with the reason if there is none.
 inline Device current_device() {
     int count = 0, driver = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
@@ -60,7 +60,7 @@ inline Device current_device() {
     return device;
 }
 
-// Makes a device the calling thread's for the length of a call: a session's calls may come from any thread.
+// Makes a device current for the duration of a call: a session's calls may come from any thread.
 class OnDevice {
 public:
     explicit OnDevice(int number) {
@@ -91,7 +91,7 @@ private:
     cudaStream_t stream_ = nullptr;
 };
 
-// Marks where a stream has got to; who waits for it sleeps.
+// A position in a stream; waiting for it sleeps rather than spins.
 class Event {
 public:
     Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming | cudaEventBlockingSync), "create an event"); }
@@ -112,7 +112,7 @@ private:
     cudaEvent_t event_ = nullptr;
 };
 
-// Memory of the device alone.
+// Device memory.
 template <class T>
 class DeviceArray {
 public:
@@ -128,8 +128,8 @@ private:
     T *data_ = nullptr;
 };
 
-// An array that host and device both work on. Where they share memory it is one array and moving it does nothing;
-// elsewhere it is page-locked memory and the device's own, with copies that a stream orders.
+// An array used by host and device. With shared memory it is one array, and transfers do nothing; otherwise it is a
+// page-locked and a device array, with transfers ordered by a stream.
 template <class T>
 class SharedArray {
 public:
@@ -166,7 +166,7 @@ private:
     bool is_one_;
 };
 
-// Work that was captured once and is launched as a whole; empty until then.
+// A CUDA graph, captured once and launched as a whole; empty until then.
 class Graph {
 public:
     Graph() = default;
@@ -180,7 +180,7 @@ public:
         executable_ = nullptr;
     }
 
-    // Captures what `enqueue` queues on the stream. Throws Failure; the stream can be used again then.
+    // Captures the work that `enqueue` enqueues on the stream. Throws Failure; the stream remains usable.
     template <class Enqueue>
     void capture(cudaStream_t stream, Enqueue enqueue) {
         clear();

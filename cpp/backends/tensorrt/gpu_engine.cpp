@@ -9,7 +9,7 @@ namespace mvde::internal::gpu {
 namespace {
 
 constexpr auto kPollInterval = std::chrono::microseconds(50);
-constexpr std::int64_t kLongestMs = 86'400'000;  // a day is no limit either, and does not overflow the clock
+constexpr std::int64_t kLongestMs = 86'400'000;  // one day is as good as no limit, and does not overflow the clock
 
 std::size_t num_pixels(const mvde_backend_request &request) {
     return static_cast<std::size_t>(request.height * request.width);
@@ -20,7 +20,7 @@ std::size_t num_stats(const mvde_backend_request &request) {
     return static_cast<std::size_t>(patches * request.num_stats);
 }
 
-// What is needed of a request after the call that it came with.
+// The part of a request that remains valid after the call.
 mvde_backend_request kept(mvde_backend_request request, const std::vector<std::int32_t> &stats) {
     request.path = request.input_name = request.output_name = nullptr;
     request.options = nullptr;
@@ -39,14 +39,14 @@ Engine::Engine(const mvde_backend_request &request)
       images_(device_, num_pixels(request) * 3), depth_(device_, num_pixels(request)),
       patch_stats_(device_, num_stats(request)), resize_(request), plan_(request, images_.device(), depth_.device()) {
     std::memset(images_.host(), 0, num_pixels(request) * 3);
-    enqueue_host_frame(stream_.get());  // the library asks for one frame before a capture: what is lazy happens here
+    enqueue_host_frame(stream_.get());  // the library requires one frame before a capture, for its lazy initialisation
     stream_.synchronize();
     done_.record(stream_.get());
     execution_ = captured(host_graph_, &Engine::enqueue_host_frame);
 }
 
 Engine::~Engine() {
-    // Nothing may be freed that a frame still works on; what the device answers changes nothing any more.
+    // Wait before freeing anything a frame still uses; errors no longer matter here.
     try {
         const OnDevice here(device_.number);
         done_.synchronize();
@@ -81,7 +81,7 @@ void Engine::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
     bound_ = DeviceFrame{resize_.params(frame, images_.device()),
                          statistics_params(request_, depth_.device(), outputs.depth_m, outputs.stats)};
     enqueue_device_frame(stream_.get());
-    stream_.synchronize();  // a pointer that is not the device's shows here
+    stream_.synchronize();  // reports pointers that are not the device's
     execution_ = captured(device_graph_, &Engine::enqueue_device_frame);
 }
 
@@ -117,15 +117,16 @@ void Engine::enqueue_device_frame(cudaStream_t stream) {
     check(mvde_cuda::enqueue_postprocess(mvde_cuda::kRawFloat32, bound_->statistics, stream), "launch the statistics");
 }
 
-// A frame as one graph where the library allows it; where it does not, frames are queued call by call, and this says why.
+// Captures a frame as a graph; if the library does not allow it, frames are enqueued call by call. Returns the execution
+// mode, with the reason.
 std::string Engine::captured(Graph &graph, void (Engine::*enqueue)(cudaStream_t)) {
     try {
         graph.capture(stream_.get(), [&] { (this->*enqueue)(stream_.get()); });
         return "CUDA graph";
     } catch (const Failure &error) {
-        (this->*enqueue)(stream_.get());  // throws where a frame does not run without a graph either
+        (this->*enqueue)(stream_.get());  // throws if a frame does not run without a graph either
         stream_.synchronize();
-        return std::string("CUDA stream, for a graph cannot be captured: ") + error.what();
+        return std::string("CUDA stream, because graph capture failed: ") + error.what();
     }
 }
 

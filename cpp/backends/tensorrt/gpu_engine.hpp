@@ -1,4 +1,4 @@
-// An engine on a GPU with its buffers, ready to run frames: of the host through page-locked memory, or of the device.
+// An engine on a GPU with its buffers: runs frames from host memory (through page-locked memory) or device memory.
 #pragma once
 
 #include "session/backend.hpp"
@@ -19,7 +19,7 @@ public:
     ~Engine();
 
     void start();
-    bool wait(std::int64_t timeout_ms);  // whether the frame is done; below 0: as long as it takes
+    bool wait(std::int64_t timeout_ms);  // whether the frame is done; negative: no limit
     void bind_device(const mvde_frame &frame, const mvde_outputs &outputs);
     void infer_device(cudaStream_t stream);
     mvde_backend_engine view();
@@ -37,10 +37,10 @@ private:
 
     const Device device_;
     const std::vector<std::int32_t> stats_;
-    const mvde_backend_request request_;  // without what ends with the call: its texts and tables
+    const mvde_backend_request request_;  // without texts and tables, which are valid during the call only
     std::string execution_;
     Stream stream_;
-    Event done_;  // of the last frame, on whichever stream it ran: frames of one engine share its buffers
+    Event done_;  // of the last frame, on any stream: frames of one engine share its buffers
     SharedArray<std::uint8_t> images_;
     SharedArray<float> depth_, patch_stats_;
     Resize resize_;

@@ -7,7 +7,7 @@ namespace {
 
 constexpr unsigned char kBarGrey = 128;  // the middle of the normalised range, as on the CPU
 
-// BT.601, limited range, in 2^-20ths: the numbers of frame.cpp, so that a frame gives the same bytes.
+// BT.601, limited range, in units of 2^-20: the coefficients of frame.cpp, for bit-identical results.
 constexpr mvde_cuda::YuvMatrix kYuv{16, 1220542, 1673527, -409993, -852492, 2116026};
 
 std::vector<std::int32_t> packed(const Taps &taps) {
@@ -86,7 +86,7 @@ mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &reque
     params.width = static_cast<int>(request.width);
     params.patch = request.patch_size;
     params.depth_output = depth ? mvde_cuda::kDepthMetres : mvde_cuda::kNoDepth;
-    params.conversion = mvde_cuda::kLinear;  // engines of mvde give metres
+    params.conversion = mvde_cuda::kLinear;  // mvde's engines output metres
     params.range = mvde_cuda::kReject;
     params.scale = 1.0F;
     params.max_depth_m = std::numeric_limits<float>::infinity();

@@ -1,4 +1,4 @@
-// The arguments of the CUDA kernels for one session: frames in device memory -> the model's input, depth -> statistics.
+// CUDA kernel arguments of one session: frame in device memory -> model input, depth -> statistics.
 #pragma once
 
 #include "session/backend.hpp"
@@ -10,26 +10,26 @@
 
 namespace mvde::internal::gpu {
 
-// The resizing of a session's frames on the device, with its tables in the device's memory.
+// Resizes a session's frames on the device; owns the filter tables in device memory.
 class Resize {
 public:
     explicit Resize(const mvde_backend_request &request);
 
-    // `target` is the model's input; `frame` is complete, with its strides and chroma plane.
+    // `target` is the model's input; `frame` has its strides and chroma plane filled in.
     mvde_cuda::PreprocessParams params(const mvde_frame &frame, std::uint8_t *target) const;
 
 private:
     mvde_box source_, target_;
     std::int64_t height_, width_;
     std::int64_t most_columns_, most_rows_;
-    DeviceArray<std::int32_t> columns_, rows_;  // firsts, counts and weights one after the other
+    DeviceArray<std::int32_t> columns_, rows_;  // offsets, counts and weights, concatenated
 };
 
-// Statistics of depth in metres and, where `depth` is not NULL, the depth itself with 0 where none is valid.
+// Statistics of depth in metres and, if `depth` is not NULL, the depth itself with 0 where invalid.
 mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &request, const float *raw, float *depth,
                                                float *stats);
 
-// Sets the depth outside the part of the input where the frame is to 0: bars have no depth and no statistics.
+// Zeroes depth outside the part of the input that the frame fills, so that padding has neither depth nor statistics.
 void clear_bars(float *depth, std::int64_t height, std::int64_t width, const mvde_box &seen, cudaStream_t stream);
 
 }  // namespace mvde::internal::gpu

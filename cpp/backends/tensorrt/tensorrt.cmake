@@ -1,6 +1,6 @@
 # TensorRT (TensorRT_INCLUDE_DIR with NvInferRuntime.h, TensorRT_LIBRARY: libnvinfer.so) and TensorRT-RTX
-# (TensorRT_RTX_INCLUDE_DIR, TensorRT_RTX_LIBRARY: libtensorrt_rtx.so), each a backend where both its variables are
-# given. Where only headers are, the sources are compiled against them (target tensorrt_compile_check) and not linked.
+# (TensorRT_RTX_INCLUDE_DIR, TensorRT_RTX_LIBRARY: libtensorrt_rtx.so). Each backend is built if both its variables are set.
+# With headers only, the sources are compiled but not linked (target tensorrt_compile_check).
 find_path(TensorRT_INCLUDE_DIR NvInferRuntime.h DOC "Folder of TensorRT's headers")
 find_library(TensorRT_LIBRARY nvinfer DOC "TensorRT's library, libnvinfer.so")
 find_path(TensorRT_RTX_INCLUDE_DIR NvInferRuntime.h PATH_SUFFIXES tensorrt_rtx NO_DEFAULT_PATH
@@ -15,7 +15,7 @@ function(add_tensorrt_backend name title include_dir library)
     target_include_directories(mvde_${name} SYSTEM PRIVATE ${include_dir})
     target_compile_definitions(mvde_${name} PRIVATE MVDE_TENSORRT_TITLE="${title}")
     target_link_libraries(mvde_${name} PRIVATE mvde::cuda ${library})
-    set_target_properties(mvde_${name} PROPERTIES LINKER_LANGUAGE CXX)  # the kernels' directory alone speaks CUDA
+    set_target_properties(mvde_${name} PROPERTIES LINKER_LANGUAGE CXX)  # CUDA is enabled in the kernels' directory only
 endfunction()
 
 if(TensorRT_INCLUDE_DIR AND TensorRT_LIBRARY)

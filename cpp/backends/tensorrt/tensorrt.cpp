@@ -1,4 +1,4 @@
-// libmvde_tensorrt.so and libmvde_tensorrt_rtx.so: TensorRT (10.3 to 11.x) or TensorRT-RTX behind libmvde's sessions.
+// libmvde_tensorrt.so and libmvde_tensorrt_rtx.so: the TensorRT (10.3 to 11.x) and TensorRT-RTX backends.
 #include "gpu_engine.hpp"
 #include "session/backend_message.hpp"
 
@@ -9,7 +9,7 @@
 namespace mvde::internal::gpu {
 namespace {
 
-// Runs a call; no exception leaves it.
+// Calls the backend; no exception escapes.
 template <class Call>
 std::int32_t guarded(mvde_backend_message *message, Call call) {
     try {

@@ -14,7 +14,7 @@
 namespace mvde::internal::gpu {
 namespace {
 
-// Keeps the library's last complaint for the text of an error; prints nothing.
+// Keeps the library's last error message; prints nothing.
 class Logger : public nvinfer1::ILogger {
 public:
     void log(Severity severity, const char *message) noexcept override {
@@ -28,7 +28,7 @@ public:
     }
 
 private:
-    std::mutex mutex_;  // the library logs from threads of its own
+    std::mutex mutex_;  // the library logs from its own threads
     char text_[400] = "";
 };
 
@@ -62,16 +62,16 @@ struct Plan::Library {
 
     void load(const mvde_backend_request &request) {
         runtime.reset(nvinfer1::createInferRuntime(logger));
-        if (!runtime) refuse("no runtime can be made");
-        // A version-compatible plan carries code of the library that wrote it; its hash has been compared.
+        if (!runtime) refuse("cannot create a runtime");
+        // A version-compatible plan contains host code of the library that wrote it; its hash has been checked.
         if (has_option(request, "version_compatible")) runtime->setEngineHostCodeAllowed(true);
         engine.reset(runtime->deserializeCudaEngine(request.content, request.size_bytes));
-        if (!engine) refuse("the plan cannot be read");
+        if (!engine) refuse("cannot deserialise the plan");
         context.reset(engine->createExecutionContext());
-        if (!context) refuse("no execution context can be made");
+        if (!context) refuse("cannot create an execution context");
     }
 
-    // A manifest may lie about the plan's tensors.
+    // A manifest may describe the plan's tensors wrongly.
     void check_tensor(const char *name, nvinfer1::TensorIOMode mode, nvinfer1::DataType dtype, const char *expected,
                       const std::vector<std::int64_t> &sides) const {
         if (engine->getTensorIOMode(name) != mode)
@@ -101,7 +101,7 @@ Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *dep
     library_->check_tensors(request);
     if (!library_->context->setTensorAddress(request.input_name, images) ||
         !library_->context->setTensorAddress(request.output_name, depth))
-        library_->refuse("its buffers cannot be bound");
+        library_->refuse("cannot bind its buffers");
 }
 
 Plan::~Plan() = default;

@@ -1,4 +1,4 @@
-// A TensorRT plan over two buffers of a device. The library's headers stay behind it.
+// A TensorRT plan bound to two device buffers. Hides the library's headers.
 #pragma once
 
 #include "session/backend.hpp"
@@ -13,14 +13,14 @@ namespace mvde::internal::gpu {
 
 class Plan {
 public:
-    // Loads the plan and binds its tensors, once, to the model's input [1, H, W, 3] and output [1, H, W] in the device's
-    // memory. Throws Failure where the library refuses it, or where its tensors are not those of the manifest.
+    // Loads the plan and binds its tensors to the model's input [1, H, W, 3] and output [1, H, W] in device memory. Throws
+    // Failure if the library rejects it or its tensors differ from the manifest.
     Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth);
     ~Plan();
 
     static std::string library_version();  // major.minor.patch.build
 
-    // Queues one run on the stream. Throws Failure with the library's own words.
+    // Enqueues one inference on the stream. Throws Failure with the library's message.
     void enqueue(cudaStream_t stream);
 
 private:

@@ -1,4 +1,5 @@
-// mvde.hpp - libmvde for C++17: owning handles, views, and results instead of status codes. Header-only; nothing throws.
+// mvde.hpp - C++17 API of libmvde: owning handles, views, and results instead of status codes or exceptions. Header-only.
+// See mvde.h for units, thread safety and lifetimes.
 //
 //     auto resizer = mvde::Resizer::create(mvde::PixelFormat::nv12, {720, 1280}, {448, 448}, mvde::Fit::letterbox);
 //     if (!resizer) return report(resizer.error());
@@ -18,15 +19,16 @@
 
 namespace mvde {
 
-// What went wrong: a mvde_status, and the sentence that says what was given, what was expected and what to do.
+// A mvde_status with its message: what was given, what was expected, what to do.
 struct Error {
     int32_t status = MVDE_OK;
     std::string message;
 
+    // The calling thread's last error (mvde_last_error).
     static Error last(int32_t status) { return {status, mvde_last_error()}; }
 };
 
-// A value or an error. Ask `if (result)` first: without a value, value() is undefined, as with std::expected's operator*.
+// A value or an error. Test `if (result)` first: value() of an error is undefined, as with std::expected's operator*.
 template <class T>
 class [[nodiscard]] Result {
 public:
@@ -43,7 +45,7 @@ private:
     Error error_;
 };
 
-// Success or an error; allocates only for the message of an error.
+// Success or an error. Allocates only the message of an error.
 template <>
 class [[nodiscard]] Result<void> {
 public:
@@ -57,7 +59,7 @@ private:
     Error error_;
 };
 
-// Elements in somebody else's memory, like std::span.
+// A non-owning view of contiguous elements, like std::span.
 template <class T>
 class View {
 public:
@@ -73,6 +75,7 @@ private:
     std::size_t size_ = 0;
 };
 
+// Height and width in pixels.
 struct Size {
     int64_t height = 0, width = 0;
 };
@@ -80,9 +83,10 @@ struct Size {
 enum class PixelFormat : int32_t { rgb = MVDE_RGB, bgr = MVDE_BGR, grey = MVDE_GREY, nv12 = MVDE_NV12, yuyv = MVDE_YUYV };
 enum class Fit : int32_t { stretch = MVDE_STRETCH, letterbox = MVDE_LETTERBOX, crop = MVDE_CROP };
 
-// Threads that share the work of one call at a time with its caller.
+// A thread pool that shares the work of one call at a time with the calling thread.
 class Workers {
 public:
+    // `num_threads`: 1 to 256, calling thread included.
     static Result<Workers> create(int32_t num_threads) {
         mvde_workers *handle = nullptr;
         if (const int32_t status = mvde_workers_create(num_threads, &handle)) return Error::last(status);
@@ -98,9 +102,10 @@ private:
     std::unique_ptr<mvde_workers, Destroy> handle_;
 };
 
-// Frames of one format and size -> RGB at one resolution, and depth back to the frame's pixels. One call at a time.
+// Resizes frames of one format and size to RGB at one resolution, and maps depth back. Serves one call at a time.
 class Resizer {
 public:
+    // `source` is the frames' size, `target` the resolution to resize to, in pixels.
     static Result<Resizer> create(PixelFormat format, Size source, Size target, Fit fit = Fit::stretch) {
         mvde_resizer *handle = nullptr;
         const int32_t status = mvde_resizer_create(static_cast<int32_t>(format), source.height, source.width, target.height,
@@ -109,14 +114,14 @@ public:
         return Resizer(handle, source, target);
     }
 
-    // `rgb` holds target.height * target.width * 3 bytes.
+    // Resize `frame` to `rgb`: [target.height, target.width, 3] bytes, dense. `workers` may be nullptr.
     Result<void> resize(const mvde_frame &frame, View<uint8_t> rgb, mvde_workers *workers = nullptr) {
         if (rgb.size() < static_cast<std::size_t>(target_.height * target_.width * 3))
             return Error{MVDE_ERROR_CAPACITY, "rgb is smaller than target.height * target.width * 3 bytes"};
         return Result<void>::of(mvde_resize(handle_.get(), &frame, rgb.data(), 0, workers));
     }
 
-    // `depth_m` has the target's size, `source_m` the frame's; 0 where the model did not see the frame.
+    // Map `depth_m` (the target's size, metres) to `source_m` (the frame's size, metres; 0 outside the resized part).
     Result<void> depth_to_source(View<const float> depth_m, View<float> source_m, mvde_workers *workers = nullptr) {
         if (depth_m.size() < static_cast<std::size_t>(target_.height * target_.width) ||
             source_m.size() < static_cast<std::size_t>(source_.height * source_.width))
@@ -124,6 +129,7 @@ public:
         return Result<void>::of(mvde_depth_to_source(handle_.get(), depth_m.data(), 0, source_m.data(), 0, workers));
     }
 
+    // The part of the frame that is resized, and the part of the target that it fills, in pixels.
     mvde_box source_box() const { return boxes().first; }
     mvde_box target_box() const { return boxes().second; }
 
@@ -141,16 +147,18 @@ private:
     Size source_, target_;
 };
 
+// Options of Session::open.
 struct SessionOptions {
     PixelFormat format = PixelFormat::rgb;
-    Size frame;  // of the camera; {0, 0}: the model's own
+    Size frame;  // of the camera, in pixels; {0, 0}: the model's input size
     Fit fit = Fit::stretch;
-    int32_t num_threads = 1;  // for resizing and statistics, the caller included
+    int32_t num_threads = 1;  // for resizing and statistics, 1 to 256, calling thread included
 };
 
-// An engine that `mvde build` wrote: frames in, depth and patch statistics out. One call at a time.
+// An engine written by `mvde build`: frames in, depth and patch statistics out. Serves one call at a time.
 class Session {
 public:
+    // `engine_path` is the engine's folder, file or manifest. See mvde_open.
     static Result<Session> open(const std::string &engine_path, const SessionOptions &options = {}) {
         mvde_session_options plain;
         mvde_session_defaults(&plain);
@@ -164,29 +172,33 @@ public:
         return Session(handle);
     }
 
-    // `depth_m` takes num_depths() floats at the frame's pixels and `stats` num_stats(); an empty view is not computed.
+    // Compute `depth_m` (num_depths() floats, metres, at the frame's pixels) and `stats` (num_stats() floats). Pass an empty
+    // view for what is not wanted.
     Result<void> infer(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
         const mvde_outputs outputs = outputs_of(depth_m, stats);
         return Result<void>::of(mvde_infer(handle_.get(), &frame, &outputs));
     }
 
-    // Begins a frame and comes back; `frame` is the caller's again by then. Then wait(), here or in another thread.
+    // Start inference on a frame and return without waiting; the memory of `frame` can then be reused. Follow with wait(),
+    // from any thread.
     Result<void> infer_async(const mvde_frame &frame) { return Result<void>::of(mvde_infer_async(handle_.get(), &frame)); }
 
-    // The results of the frame in flight, as of infer(). After MVDE_ERROR_TIMEOUT it is still in flight.
+    // Wait up to `timeout_ms` milliseconds (negative: no limit) for the frame in flight and compute its results as infer()
+    // does. After MVDE_ERROR_TIMEOUT it is still in flight.
     Result<void> wait(View<float> depth_m, View<float> stats, int64_t timeout_ms = -1) {
         const mvde_outputs outputs = outputs_of(depth_m, stats);
         return Result<void>::of(mvde_wait(handle_.get(), timeout_ms, &outputs));
     }
 
-    // Device memory of a GPU: bound once, then a frame is queued on a cudaStream_t. See mvde_bind_device.
+    // Bind device memory once, then enqueue frames on a cudaStream_t. The memory must outlive the binding. See
+    // mvde_bind_device and mvde_infer_device.
     Result<void> bind_device(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
         const mvde_outputs outputs = outputs_of(depth_m, stats);
         return Result<void>::of(mvde_bind_device(handle_.get(), &frame, &outputs));
     }
     Result<void> infer_device(void *stream) { return Result<void>::of(mvde_infer_device(handle_.get(), stream)); }
 
-    // What runs; its texts live as long as the session.
+    // Properties of the session. Strings are valid as long as the session.
     mvde_session_info info() const {
         mvde_session_info info{};
         info.struct_size = sizeof info;
@@ -194,6 +206,7 @@ public:
         return info;
     }
 
+    // Number of floats in a frame's depth map, and in its statistics.
     std::size_t num_depths() const {
         const mvde_session_info now = info();
         return static_cast<std::size_t>(now.frame_height * now.frame_width);
@@ -216,35 +229,35 @@ private:
     std::unique_ptr<mvde_session, Close> handle_;
 };
 
-// A dense frame in memory.
+// A dense frame over the caller's memory; `size` in pixels.
 inline mvde_frame frame(const uint8_t *data, PixelFormat format, Size size) {
     return {data, nullptr, static_cast<int32_t>(format), 0, size.height, size.width, 0, 0};
 }
 
-// A dense batch of float32 maps. An input is only read.
+// A dense batch of float32 maps over the caller's memory; `size` in pixels. Not written if used as an input.
 inline mvde_map depth_map(const float *data, Size size, int64_t batch = 1) {
     return {const_cast<float *>(data), MVDE_FLOAT32, 0, batch, size.height, size.width, 0, 0, 0};
 }
 
-// Options to start from: linear, scale 1, shift 0, reject, no bounds, invalid pixels written as NaN.
+// Default options: linear, scale 1, shift 0, reject, no bounds, NaN for invalid pixels.
 inline mvde_postprocess_options default_options() {
     mvde_postprocess_options options;
     mvde_postprocess_defaults(&options);
     return options;
 }
 
-// Which statistics of which patches go where. `stats` must outlive the request.
+// A statistics request; `patch_size` in pixels. `stats` and `out` must outlive it.
 inline mvde_stats_request request(int32_t patch_size, View<const int32_t> stats, View<float> out) {
     return {patch_size, static_cast<int32_t>(stats.size()), stats.data(), out.data(), static_cast<int64_t>(out.size())};
 }
 
-// Raw network output -> depth and statistics in one pass; either may be absent (nullptr).
+// Convert raw network output to depth and statistics in one pass; either may be nullptr. See mvde_postprocess.
 inline Result<void> postprocess(const mvde_map &raw, const mvde_postprocess_options &options, const mvde_map *depth,
                                 const mvde_stats_request *wanted, mvde_workers *workers = nullptr) {
     return Result<void>::of(mvde_postprocess(&raw, &options, depth, wanted, workers));
 }
 
-// Statistics of a map that is in metres already: out is [batch, rows * columns, stats.size()].
+// Compute patch statistics of a depth map in metres, without bounds: `out` is [batch, rows * columns, stats.size()].
 inline Result<void> patch_stats(const mvde_map &depth, int32_t patch_size, std::initializer_list<int32_t> stats,
                                 View<float> out, mvde_workers *workers = nullptr) {
     const mvde_stats_request wanted = request(patch_size, {stats.begin(), stats.size()}, out);

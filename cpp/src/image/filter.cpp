@@ -10,7 +10,7 @@ double triangle(double x) { return std::max(0.0, 1.0 - std::abs(x)); }
 
 }  // namespace
 
-// Expression by expression what Pillow's precompute_coeffs computes, so that weights agree to the last bit.
+// Same expressions as Pillow's precompute_coeffs, so that weights agree to the last bit.
 Filter::Filter(std::int64_t num_inputs, std::int64_t num_outputs) {
     const double scale = static_cast<double>(num_inputs) / static_cast<double>(num_outputs);
     const double support = std::max(scale, 1.0);

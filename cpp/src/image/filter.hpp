@@ -1,4 +1,4 @@
-// The triangle filter, widened where the image shrinks: which inputs make up each output, and with which weights.
+// The triangle filter, widened when downscaling: inputs and weights of each output.
 #pragma once
 
 #include "kernel/interface.hpp"

@@ -16,14 +16,14 @@ std::int64_t row_bytes(std::int32_t format, std::int64_t width) {
 
 Extent extent_of(const std::uint8_t *data, std::int64_t height, std::int64_t stride, std::int64_t bytes) {
     const auto address = reinterpret_cast<std::uintptr_t>(data);
-    const std::int64_t reach = (height - 1) * stride;  // both are bounded by check_frame
+    const std::int64_t reach = (height - 1) * stride;  // check_frame bounds both
     const std::uintptr_t last = address + static_cast<std::uintptr_t>(reach);
     return {reach < 0 ? last : address, (reach < 0 ? address : last) + static_cast<std::uintptr_t>(bytes)};
 }
 
 std::uint8_t to_byte(int value) { return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value); }
 
-// BT.601, limited range, in 2^-20ths: 1.164 for luma and 1.596, 0.813, 0.391, 2.018 for chroma, as OpenCV has them.
+// BT.601, limited range, in units of 2^-20: 1.164 for luma and 1.596, 0.813, 0.391, 2.018 for chroma, as in OpenCV.
 void write_rgb(int luma, int cb, int cr, std::uint8_t *rgb) {
     constexpr int kHalf = 1 << 19;
     const int y = (luma < 16 ? 0 : luma - 16) * 1220542 + kHalf, u = cb - 128, v = cr - 128;

@@ -1,4 +1,4 @@
-// mvde_resize and mvde_depth_to_source: along x into an intermediate image, then along y.
+// mvde_resize and mvde_depth_to_source: resample along x into an intermediate image, then along y.
 #include "kernel/dispatch.hpp"
 #include "error.hpp"
 #include "float_environment.hpp"
@@ -20,15 +20,15 @@
 namespace mvde::internal {
 namespace {
 
-constexpr std::int64_t kBand = 8;  // rows that one unit of work converts and resamples along x, with one buffer
+constexpr std::int64_t kBand = 8;  // rows that one work unit converts and resamples along x, with one buffer
 constexpr int kBarGrey = 128;      // the middle of the normalised range
 
 std::int64_t height_of(const mvde_box &box) { return box.bottom - box.top; }
 std::int64_t width_of(const mvde_box &box) { return box.right - box.left; }
 
-// About `height` x `width` in the middle of the outer size, in whole pixels, at least one.
+// A box of about `height` x `width`, centred in the outer size; whole pixels, at least one.
 mvde_box centred(std::int64_t outer_height, std::int64_t outer_width, double height, double width) {
-    const auto side = [](double wanted, std::int64_t most) {  // nearbyint: halves to even, as Python rounds
+    const auto side = [](double wanted, std::int64_t most) {  // nearbyint: ties to even, like Python's round
         return std::min(std::max(static_cast<std::int64_t>(std::nearbyint(wanted)), std::int64_t{1}), most);
     };
     const std::int64_t h = side(height, outer_height), w = side(width, outer_width);
@@ -90,7 +90,7 @@ struct Resizer {
     const std::int64_t source_height, source_width, target_height, target_width;
     const Placement placement;
     const Filter image_x, image_y, depth_x, depth_y;
-    std::unique_ptr<float[]> intermediate;  // an image or a depth map that has been resampled along x
+    std::unique_ptr<float[]> intermediate;  // an image or depth map resampled along x
     std::unique_ptr<std::uint8_t[]> rows;   // one RGB row per band
 };
 
@@ -109,7 +109,7 @@ int refuse(Resizers::Access access) {
     return fail(MVDE_ERROR_CLOSED, "the resizer was destroyed, or did not come from mvde_resizer_create");
 }
 
-// Whether the frame has the format and the size that the resizer was made for.
+// Checks that the frame has the resizer's format and size.
 int check_fits(const Resizer &resizer, const mvde_frame &frame) {
     if (frame.format == resizer.format && frame.height == resizer.source_height && frame.width == resizer.source_width)
         return MVDE_OK;
@@ -202,7 +202,7 @@ int run_both(Call &call, std::int64_t rows_along_x, std::int64_t rows_along_y, m
     return run_units(workers, Call::along_y, &call, num_bands(rows_along_y), 1);
 }
 
-// Checks a dense-or-strided plane of rows and gives its addresses.
+// Checks a plane of rows, fills in its dense stride and computes its address range.
 int check_rows(const void *data, const char *name, std::int64_t height, std::int64_t bytes, std::int64_t element,
                std::int64_t &stride, Extent &extent) {
     if (!data) return fail(MVDE_ERROR_ARGUMENT, "%s is NULL", name);

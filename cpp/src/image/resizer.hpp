@@ -1,4 +1,4 @@
-// What a resizer does, for backends that do it on a device.
+// A resizer's parameters, for backends that resize on a device.
 #pragma once
 
 #include "kernel/interface.hpp"
@@ -8,12 +8,12 @@ namespace mvde::internal {
 
 struct ResizePlan {
     mvde_box source, target;
-    Taps columns, rows;  // of 8-bit images; valid as long as the resizer
+    Taps columns, rows;  // for 8-bit images; valid as long as the resizer
 };
 
-ResizePlan plan_of(const mvde_resizer *resizer);  // an open one
+ResizePlan plan_of(const mvde_resizer *resizer);  // the handle must be open
 
-// Whether the frame has the format and the size that the resizer was made for.
+// Checks that the frame has the resizer's format and size.
 int check_fits(const mvde_resizer *resizer, const mvde_frame &frame);
 
 }  // namespace mvde::internal

@@ -1,5 +1,4 @@
-// Sums over one block (at most 16 rows of one patch) of each patch of a group, taken where the pixels lie: in a tile or in
-// the caller's map.
+// Sums over one block (up to 16 rows of one patch) of each patch of a group, read in place from a tile or the caller's map.
 #pragma once
 
 #include "kernel/convert.hpp"
@@ -9,29 +8,28 @@
 namespace mvde::internal {
 namespace {
 
-// A group is up to sixteen patches side by side: their sums across lanes, and all that follows, are taken together.
+// A group is up to sixteen adjacent patches, whose horizontal sums and statistics are computed together.
 constexpr int kGroup = kLanes;
 
-// Four cache lines ahead on the same row. The patches ahead are read in jumps from row to row, which the hardware's
-// prefetcher does not follow into the first-level cache.
+// Four cache lines ahead on the same row: the jumps between rows defeat the hardware prefetcher of the first-level cache.
 constexpr std::int64_t kAheadBytes = 256;
 
-// The pixels of a group's first block; each next block lies a block's width to the right.
+// The pixels of a group's first block; each following block is one block width to the right.
 struct Pixels {
-    const float *first;          // of the first row
-    std::int64_t stride;         // floats from row to row
-    const float *above, *below;  // the rows next to the block
+    const float *first;          // first row
+    std::int64_t stride;         // floats between rows
+    const float *above, *below;  // the rows adjacent to the block
 };
 
 enum class Care {
-    kNone,   // every pixel here and next to the blocks is known to be valid
-    kCheck,  // as kNone, and Blocks::all_valid says whether that is so
+    kNone,   // all pixels, neighbours included, are known to be valid
+    kCheck,  // as kNone, but unverified: the result is in Blocks::all_valid
     kMask,   // invalid pixels are NaN
 };
 
 struct Blocks {
     float count[kGroup];  // valid pixels
-    float shift[kGroup];  // close to the mean: what is summed is small, so an offset of kilometres costs no digits
+    float shift[kGroup];  // close to the mean, so that summands are small: an offset of kilometres costs no precision
     float sum[kGroup], sum_squares[kGroup];  // of depth - shift
     float slope[kGroup];                     // sum of 2 * gradient magnitude
     float lowest[kGroup], highest[kGroup];
@@ -42,7 +40,7 @@ struct Bounds {
     float lower_m, upper_m;
 };
 
-// Sum, per lane, of every `step`-th row of a block, and how many pixels went into it.
+// Sum per lane of every `step`-th row of a block, and the number of pixels in it.
 template <bool kMasked>
 MVDE_INLINE F sparse_sum(const float *first, std::int64_t stride, int height, int width, int step, F &count) {
     F sum = Lanes::broadcast(0.0F);
@@ -59,9 +57,8 @@ MVDE_INLINE F sparse_sum(const float *first, std::int64_t stride, int height, in
     return sum;
 }
 
-// The mean over every fourth row, where all of it is valid, else over all valid pixels. For k of n pixels,
-// (mean - shift)^2 <= variance * n / k, so the cancellation in the variance costs at most a factor 5 in relative error,
-// and in practice none.
+// The mean over every fourth row if all of it is valid, else over all valid pixels. For k of n pixels, (mean - shift)^2 <=
+// variance * n / k, so cancellation in the variance costs at most a factor 5 in relative error; in practice nothing.
 template <bool kMasked>
 MVDE_INLINE void set_shifts(const Pixels &pixels, int num_blocks, int height, int width, float *shift) {
     const int step = height < 8 ? 1 : 4;
@@ -85,7 +82,7 @@ struct Sums {
     F sum, sum_squares, slope, count, lowest, highest;
 };
 
-// Extremes of all that a group reads, neighbours included.
+// Extremes of all pixels that a group reads, neighbours included.
 struct Seen {
     F lowest, highest;
     MVDE_INLINE void add(F depth) {
@@ -98,20 +95,20 @@ struct Chunk {
     F above, depth, below, left, right;
 };
 
-// kPartial: only `lanes` belong to the block.
+// kPartial: only `lanes` lanes belong to the block.
 template <bool kPartial, bool kMasked, bool kExtremes>
 MVDE_INLINE void accumulate(Sums &sums, const Chunk &chunk, F shift, M lanes) {
     const F depth = chunk.depth;
     F gx = Lanes::sub(chunk.right, chunk.left);
     F gy = Lanes::sub(chunk.below, chunk.above);
-    if (kMasked) {  // a difference that touches an invalid pixel is NaN here, and 0 by the specification
+    if (kMasked) {  // a difference with an invalid pixel is NaN here; the specification says 0
         gx = Lanes::keep(Lanes::ordered(gx), gx);
         gy = Lanes::keep(Lanes::ordered(gy), gy);
         lanes = Lanes::both(lanes, Lanes::ordered(depth));
         sums.count = Lanes::add(sums.count, Lanes::keep(lanes, Lanes::broadcast(1.0F)));
     }
-    // The instruction, and not an estimate with Newton steps: with AVX-512 those were slower by 15 %, and in no mixture of
-    // the two faster, because they take the ports that everything else needs.
+    // The sqrt instruction rather than an estimate with Newton steps: with AVX-512 the latter was 15 % slower, and no mix
+    // of the two was faster, because the steps compete for the arithmetic ports.
     F slope = Lanes::sqrt(Lanes::add(Lanes::mul(gx, gx), Lanes::mul(gy, gy)));
     F deviation = Lanes::sub(depth, shift);
     if (kMasked || kPartial) {
@@ -128,7 +125,7 @@ MVDE_INLINE void accumulate(Sums &sums, const Chunk &chunk, F shift, M lanes) {
     }
 }
 
-// A column of chunks, from top to bottom: what is below in one row is the depth of the next.
+// A column of chunks, top to bottom: each row's "below" is the next row's depth.
 template <bool kPartial, Care kCare, bool kExtremes>
 MVDE_INLINE void accumulate_column(Sums &sums, Seen &seen, const Pixels &pixels, std::int64_t x, int height, F shift,
                                    M lanes) {
@@ -151,7 +148,7 @@ MVDE_INLINE void accumulate_column(Sums &sums, Seen &seen, const Pixels &pixels,
     if (kCare == Care::kCheck) seen.add(chunk.below);
 }
 
-// Positive floats are ordered like their bits. A NaN may hide from the extremes, but not from sums that touch it.
+// Positive floats sort like their bits. A NaN can escape the extremes, but not the sums that include it.
 MVDE_INLINE bool are_valid(const Seen &seen, const Blocks &blocks, const Bounds &bounds) {
     const std::uint32_t low = bits_of(bounds.lower_m), span = bits_of(bounds.upper_m) - low;
     const M in_range = Lanes::both(Lanes::in_bits(seen.lowest, low, span), Lanes::in_bits(seen.highest, low, span));
@@ -159,7 +156,7 @@ MVDE_INLINE bool are_valid(const Seen &seen, const Blocks &blocks, const Bounds 
     return Lanes::all(Lanes::both(in_range, Lanes::ordered(Lanes::sub(sums, sums))));
 }
 
-// kWidth: the side of the blocks where it is known at compile time (14 and 16), else 0.
+// kWidth: the blocks' width if known at compile time (14 and 16), else 0.
 template <int kWidth, Care kCare, bool kExtremes>
 void group_sums(const Pixels &pixels, int num_blocks, int block_height, int block_width, const Bounds &bounds,
                 Blocks &blocks) {
@@ -201,7 +198,7 @@ GroupFunction group_function(bool extremes) {
     return extremes ? group_sums<kWidth, kCare, true> : group_sums<kWidth, kCare, false>;
 }
 
-// `width`: of patches that are a single block, else 0.
+// `width`: width of patches that consist of a single block, else 0.
 template <Care kCare>
 GroupFunction group_function(int width, bool extremes) {
     if (width == 16) return group_function<16, kCare>(extremes);

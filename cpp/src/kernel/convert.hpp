@@ -1,4 +1,4 @@
-// Raw network output -> metres, one row segment at a time, into a tile where every invalid pixel is NaN.
+// Converts raw network output to metres, one row segment at a time, into a tile with NaN for invalid pixels.
 #pragma once
 
 #include "mvde/mvde.h"
@@ -19,13 +19,13 @@ constexpr int kLanes = 16;
 constexpr float kNaN = __builtin_nanf("");
 constexpr float kInfinity = __builtin_inff();
 
-// The exponential by the classic reduction x = k ln 2 + r and a polynomial in r (Cephes expf), within 2 ulp; saturates
-// at e^-87 and e^88, short of where the exponent's arithmetic would overflow.
+// exp(x) by range reduction x = k ln 2 + r and a polynomial in r (Cephes expf), within 2 ulp. Saturates at e^-87 and e^88,
+// before the exponent arithmetic overflows.
 MVDE_INLINE F exponential(F x) {
-    const F rounder = Lanes::broadcast(12582912.0F);  // 1.5 * 2^23: adding and taking it away rounds to whole numbers
+    const F rounder = Lanes::broadcast(12582912.0F);  // 1.5 * 2^23: adding and subtracting it rounds to an integer
     const F clamped = Lanes::min(Lanes::max(x, Lanes::broadcast(-87.0F)), Lanes::broadcast(88.0F));
     const F k = Lanes::sub(Lanes::add(Lanes::mul(clamped, Lanes::broadcast(1.44269504F)), rounder), rounder);
-    // ln 2 in two parts, the first with few digits so that k times it is exact.
+    // ln 2 in two parts; the first has few digits, so that k times it is exact.
     F r = Lanes::sub(clamped, Lanes::mul(k, Lanes::broadcast(0.693359375F)));
     r = Lanes::sub(r, Lanes::mul(k, Lanes::broadcast(-2.12194440e-4F)));
     constexpr float kCoefficients[] = {1.3981999507e-3F, 8.3334519073e-3F, 4.1665795894e-2F, 1.6666665459e-1F, 0.5F};
@@ -42,11 +42,11 @@ MVDE_INLINE std::uint32_t bits_of(float x) {
     return bits;
 }
 
-// What a conversion takes from the job. A copy, because a compiler cannot know that the stores into a row of floats do
-// not change the job's own.
+// The job's parameters for a conversion. A copy, because the compiler must assume that stores to a row of floats alias the
+// job's.
 struct Mapping {
     F scale, shift, log_min, log_span, lower, upper;
-    std::uint32_t low, span;  // bits of the bounds: the lower one, and how far above it the upper one is
+    std::uint32_t low, span;  // bits of the bounds: the lower one, and its distance to the upper one
     bool clamps;
 };
 
@@ -69,7 +69,7 @@ struct Linear {
     }
 };
 
-struct Unchanged {  // Linear with scale 1 and shift 0, which is what an exported graph gives
+struct Unchanged {  // linear with scale 1 and shift 0, as exported graphs need
     static MVDE_INLINE F metres(F x, const Mapping &) { return x; }
 };
 
@@ -112,8 +112,8 @@ struct BFloat16 {
     static MVDE_INLINE F load(const std::uint16_t *p) { return Lanes::load_bf16(p); }
 };
 
-// Sixteen pixels: metres where valid, NaN elsewhere. Positive floats are ordered like their bit patterns, so one unsigned
-// comparison answers "finite, > 0 and inside the bounds", for NaN and negative numbers too.
+// Sixteen pixels: metres where valid, NaN elsewhere. Positive floats sort like their bit patterns, so one unsigned
+// comparison tests "finite, > 0 and within the bounds", also for NaN and negative values.
 template <class Conversion>
 MVDE_INLINE F valid_metres(F raw, const Mapping &mapping, M &valid) {
     constexpr std::uint32_t kSmallest = 1, kLargest = 0x7F7FFFFF;
@@ -127,7 +127,7 @@ MVDE_INLINE F valid_metres(F raw, const Mapping &mapping, M &valid) {
     return Lanes::select(valid, metres, Lanes::broadcast(kNaN));
 }
 
-// Asks for memory that is read later. As an integer, because it may lie past the map, where a pointer must not point.
+// Prefetches a later address. Computed as an integer, because it may lie outside the map, where a pointer must not point.
 MVDE_INLINE void prefetch(const void *p, std::int64_t ahead_bytes) {
     __builtin_prefetch(
         reinterpret_cast<const void *>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(ahead_bytes)));
@@ -140,8 +140,8 @@ MVDE_INLINE void store_first(float *p, F x, std::int64_t count) {
     std::memcpy(p, chunk, static_cast<std::size_t>(count) * sizeof(float));
 }
 
-// Converts `count` pixels into `out`, which has room for `room` floats; lanes past the end repeat the last pixel, as the
-// replicated border asks. Says whether all of them are valid.
+// Converts `count` pixels into `out`, which has room for `room` floats; lanes past the end repeat the last pixel, as border
+// replication requires. Returns whether all of them are valid.
 template <class Source, class Conversion>
 bool convert_row(const PostprocessJob &job, const unsigned char *row, std::int64_t count, float *out, std::int64_t room) {
     using Element = typename Source::Element;
@@ -151,7 +151,7 @@ bool convert_row(const PostprocessJob &job, const unsigned char *row, std::int64
     M all = Lanes::first(kLanes);
     std::int64_t x = 0;
     for (; dense && x + kLanes <= count; x += kLanes) {
-        // The same row of the next tile: the hardware's prefetcher does not see through the jumps between rows.
+        // The same row of the next tile: the jumps between rows defeat the hardware prefetcher.
         prefetch(row + x * step, count * step);
         M valid;
         Lanes::store(out + x,
@@ -196,7 +196,7 @@ inline RowConverter row_converter(const PostprocessJob &job) {
 // Writes `count` pixels of the tile as float32 metres or uint16 millimetres.
 inline void write_row(const PostprocessJob &job, const float *tile, std::int64_t count, unsigned char *row) {
     const F invalid = Lanes::broadcast(job.invalid_m);
-    const F rounder = Lanes::broadcast(8388608.0F);  // 2^23: to whole millimetres, halves to even
+    const F rounder = Lanes::broadcast(8388608.0F);  // 2^23: rounds to whole millimetres, ties to even
     for (std::int64_t x = 0; x < count; x += kLanes) {
         const F metres = Lanes::load(tile + x);
         const std::int64_t left = count - x < kLanes ? count - x : kLanes;

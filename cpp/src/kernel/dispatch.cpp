@@ -1,4 +1,4 @@
-// Which implementation of the kernel runs: the best for this CPU, unless MVDE_KERNEL or mvde_set_kernel forces one.
+// Kernel selection: the fastest implementation for this CPU, unless MVDE_KERNEL or mvde_set_kernel forces one.
 #include "kernel/dispatch.hpp"
 
 #include "error.hpp"
@@ -19,7 +19,7 @@ struct Candidate {
 };
 
 #if defined(MVDE_HAVE_AVX2)
-// Clang before 16 does not know "f16c" by name.
+// Clang before 16 does not know the name "f16c".
 bool has_f16c() {
     unsigned a, b, c = 0, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
@@ -59,11 +59,11 @@ const Kernel *best() {
 
 int refuse(const char *source, const char *name) {
     return fail(MVDE_ERROR_KERNEL,
-                "%s names the kernel '%.40s', which is unknown or cannot run on this CPU; the best one here is '%s'", source,
-                name, best()->name);
+                "%s names the kernel '%.40s', which is unknown or cannot run on this CPU; the fastest supported is '%s'",
+                source, name, best()->name);
 }
 
-// The environment is read once: getenv is not safe while another thread changes it.
+// Read once: getenv is not safe while another thread modifies the environment.
 const char *forced_by_environment() {
     static const char *const name = [] {
         const char *value = std::getenv("MVDE_KERNEL");

@@ -4,11 +4,11 @@
 
 namespace mvde::internal {
 
-// The implementation in force; nullptr, with the error stored, where a forced one cannot run.
+// Returns the implementation in use; nullptr, with the error stored, if the forced one cannot run.
 const Kernel *active_kernel();
 
-// Forces one without asking whether this CPU runs it; nullptr goes back to the choice by CPU and MVDE_KERNEL. The tests
-// put emulated implementations in force with this.
+// Forces an implementation without checking that this CPU supports it; nullptr restores the default choice. Tests use it to
+// run emulated implementations.
 void force_kernel(const Kernel *kernel);
 
 }  // namespace mvde::internal

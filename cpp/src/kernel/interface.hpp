@@ -1,5 +1,5 @@
-// What one call asks of a kernel, after all checks: plain data, so that translation units built for different
-// instruction sets can share it without sharing any inline function.
+// Kernel arguments after validation: plain data, so that translation units built for different instruction sets share it
+// without sharing inline functions.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ struct PostprocessJob {
     bool clamps = false;
     float scale = 1.0F, shift = 0.0F;
     float log_min = 0.0F, log_span = 0.0F;  // of MVDE_LOG_SIGMOID
-    // Valid depths as a range of bit patterns: those of positive floats are ordered like the floats, so that one
-    // unsigned comparison answers "finite, > 0 and inside the bounds", also for NaN.
+    // Valid depths as a range of bit patterns: positive floats sort like their bits, so one unsigned comparison tests
+    // "finite, > 0 and within the bounds", also for NaN.
     float lower_m = 0.0F, upper_m = 0.0F;
     float invalid_m = 0.0F;
 
@@ -31,7 +31,7 @@ struct PostprocessJob {
     float *stats_out = nullptr;
 };
 
-// For each output of a resampled row: which inputs it takes, and with which weights (`stride` apart per output).
+// Filter taps of each output of a resampled row: input indices and weights (`stride` weights per output).
 struct Taps {
     const std::int32_t *first = nullptr, *count = nullptr;
     const std::int32_t *fixed = nullptr;  // weights of 8-bit images, times 2^22
@@ -41,10 +41,11 @@ struct Taps {
 
 struct Kernel {
     const char *name;
-    // Rows of patches [first, last), counted over the whole batch. Writes `*executed` so that a caller can tell which
-    // implementation really ran.
+    // Processes rows of patches [first, last), counted over the whole batch. Sets `*executed` to this implementation's
+    // name.
     void (*run)(const PostprocessJob &job, std::int64_t first, std::int64_t last, const char **executed);
-    // One row of RGB pixels (or depths) along x; and output `y` of `taps` over whole rows of `width` bytes (or depths).
+    // Resample one row of RGB pixels (or depths) along x; compute output `y` of `taps` over whole rows of `width` bytes (or
+    // depths).
     void (*resample_row_rgb)(const std::uint8_t *row, const Taps &taps, std::uint8_t *out);
     void (*resample_row_depth)(const float *row, const Taps &taps, float *out);
     void (*resample_column_bytes)(const std::uint8_t *rows, std::int64_t width, const Taps &taps, std::int64_t y,

@@ -1,9 +1,9 @@
 // The fused post-processing kernel, written once over Lanes. Each kernel_<isa>.cpp includes one lanes_<isa>.hpp and then
-// this file; everything here has internal linkage, so that no code built for a newer CPU can be linked in elsewhere.
+// this file. Everything here has internal linkage, so that code built for a newer CPU is never linked in elsewhere.
 //
-// Patches take one of two ways, with the same bits. A map that holds metres already is read in place, as is the depth map
-// that was just written: patches inside the image, all valid. Everything else goes through a tile: a copy in which the
-// image's border is replicated and invalid pixels are NaN.
+// Patches take one of two paths, with bit-identical results. A map in metres (the caller's, or the depth map just written)
+// is read in place for patches that are all valid and inside the image. All others go through a tile: a copy with
+// replicated image borders and NaN for invalid pixels.
 #pragma once
 
 #include "kernel/tile.hpp"
@@ -32,7 +32,7 @@ struct Unit {
 
 // --------------------------------------------------------------------------------------------------------- through tiles
 
-// The patches [first, first + num) fit side by side into a tile, or it is one patch that is wider than a tile.
+// The patches [first, first + num) fit side by side into a tile, or are a single patch wider than a tile.
 void run_in_tiles(const Unit &unit, std::int64_t first, std::int64_t num) {
     const std::int64_t size = unit.job.patch_size, width = num * size;
     Patches groups[kTileColumns / kGroup];
@@ -67,23 +67,23 @@ void run_all_in_tiles(const Unit &unit, std::int64_t first, std::int64_t last) {
 
 // -------------------------------------------------------------------------------------------------------------- in place
 
-// A unit's pixels in a map that holds metres, or nothing where it must go through tiles.
+// A unit's pixels in a map in metres; empty if they must go through tiles.
 struct InPlace {
-    const float *first;   // of the unit's first row
+    const float *first;   // the unit's first row
     std::int64_t stride;  // floats
-    bool is_raw;          // the caller's map, of which nobody knows yet whether it is valid
+    bool is_raw;          // the caller's map, not yet known to be valid
 };
 
-// Columns that are copied with a patch at the left or right border: its own and one more, in whole chunks.
+// Columns copied with a patch at the left or right border: its own and one more, in whole chunks.
 std::int64_t border_columns(std::int64_t size) { return size / kLanes * kLanes + kLanes; }
 
-// Which columns of its patches' rows a group reads, counted from its first patch.
+// Columns that a group reads, relative to its first patch.
 struct Span {
     std::int64_t first, count;
 };
 
-// The row next to a unit, as seen from `column`; of a map that is being converted, a converted copy of the span. nullptr:
-// not all of it is valid.
+// The row adjacent to a unit, starting at `column`; for a map that is being converted, a converted copy of the span.
+// nullptr if not all of it is valid.
 const float *neighbours(const Unit &unit, const InPlace &place, std::int64_t y, std::int64_t column, const Span &span,
                         float *copy) {
     const PostprocessJob &job = unit.job;
@@ -95,7 +95,7 @@ const float *neighbours(const Unit &unit, const InPlace &place, std::int64_t y, 
     return valid ? copy - span.first : nullptr;
 }
 
-// A copy of a patch at the image's left or right border, which is replicated.
+// A copy of a patch at the image's left or right border, with the border replicated.
 Pixels with_border(const Pixels &pixels, int height, int width, bool at_left, const Span &span, float *copy) {
     float *origin = copy + kTileStride + kLanes;
     for (int y = -1; y <= height; ++y) {
@@ -109,7 +109,8 @@ Pixels with_border(const Pixels &pixels, int height, int width, bool at_left, co
     return {origin, kTileStride, origin - kTileStride, origin + height * kTileStride};
 }
 
-// A group of patches, alone if it is at the left or right border. False: invalid pixels turned up, and nothing was written.
+// Processes a group of patches; one at the left or right border is a group of its own. Returns false, without writing, if
+// it meets an invalid pixel.
 bool run_in_place(const Unit &unit, const InPlace &place, std::int64_t first, int num) {
     const PostprocessJob &job = unit.job;
     const std::int64_t size = job.patch_size;
@@ -148,7 +149,7 @@ bool holds_metres(const PostprocessJob &job) {
            job.conversion == MVDE_LINEAR && job.scale == 1.0F && job.shift == 0.0F && !job.clamps && !job.depth.data;
 }
 
-// Writes the unit's depth. Says whether all of it is valid; if not, its rows are not all written.
+// Writes the unit's depth. Returns whether all of it is valid; if not, its rows are incomplete.
 bool write_depth(const Unit &unit) {
     const PostprocessJob &job = unit.job;
     for (std::int64_t y = unit.top(); y < unit.top() + job.patch_size; ++y) {
@@ -175,8 +176,8 @@ void run_patches(const Unit &unit, const InPlace &place, std::int64_t first, std
     }
 }
 
-// Patches are read in whole chunks with a pixel left and right. Those at the border, and those whose chunks reach past it,
-// cannot be read in place.
+// Patches are read in whole chunks plus one pixel on either side. Those at the border, and those whose chunks extend past
+// it, cannot be read in place.
 void run_unit(const Unit &unit) {
     const PostprocessJob &job = unit.job;
     const std::int64_t size = job.patch_size, columns = job.width / size;
@@ -193,7 +194,7 @@ void run_unit(const Unit &unit) {
 
 // ------------------------------------------------------------------------------------------------------------------- all
 
-// Sixteen rows of an image whose statistics nobody asked for.
+// Sixteen rows of an image without statistics.
 void run_depth_only(const Unit &unit) {
     const PostprocessJob &job = unit.job;
     for (std::int64_t x = 0; x < job.width; x += kTileColumns) {

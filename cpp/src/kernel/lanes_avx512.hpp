@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#if !defined(MVDE_EMULATED_INTRINSICS)  // the tests bring their own, for CPUs without AVX-512
+#if !defined(MVDE_EMULATED_INTRINSICS)  // tests on CPUs without AVX-512 define their own
 #include <immintrin.h>
 #endif
 
@@ -53,7 +53,7 @@ struct Lanes {
         const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
     }
-    // The sum of each of `num` registers, with the additions of sum(): each step halves two registers into one.
+    // The sum of each of `num` registers, with the additions of sum(): each step halves the number of registers.
     static void sums(const F *x, int num, float *out) {
         if (num < 8) {
             for (int i = 0; i < num; ++i) out[i] = sum(x[i]);

@@ -49,7 +49,7 @@ struct Lanes {
     static F sqrt(F x) {
         return map([&](int i) { return vsqrtq_f32(x.v[i]); });
     }
-    // vminq gives NaN where either operand is NaN; the contract is the second operand.
+    // vminq returns NaN if either operand is NaN; the contract is the second operand.
     static F min(F x, F y) {
         return map([&](int i) { return vbslq_f32(vcltq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]); });
     }

@@ -1,7 +1,7 @@
-// Sixteen lanes in portable C++ (the compilers' generic vectors): the reference that the instruction sets equal bit for bit.
+// Sixteen lanes in portable C++ (compiler vector extensions): the reference that all instruction sets match bit for bit.
 //
 // Every implementation works on 16 virtual lanes with the same IEEE operations (no fused multiply-add, no approximate
-// reciprocals) and sums them along the same tree, so all of them give the same bits.
+// reciprocals) and the same summation tree, so results are bit-identical.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct Lanes {
     static void store(float *p, F a) { std::memcpy(p, &a, sizeof a); }
     static F load_f16(const std::uint16_t *p) {
         const U bits = widened(p), sign = (bits & 0x8000U) << 16, magnitude = bits & 0x7FFFU;
-        // Halves are the floats 2^112 times smaller with the same digits; the product is exact, also for denormals.
+        // A half is the float with the same digits, scaled by 2^112; the product is exact, also for denormals.
         const U finite = reinterpret_cast<U>(reinterpret_cast<F>(magnitude << 13) * 0x1p112F);
         const U special = 0x7F800000U | (magnitude & 0x3FFU) << 13;
         return reinterpret_cast<F>(sign | (magnitude >= 0x7C00U ? special : finite));
@@ -44,7 +44,7 @@ struct Lanes {
         for (int i = 0; i < 16; ++i) a[i] = __builtin_sqrtf(a[i]);
         return a;
     }
-    // As on x86: the second operand where either is NaN.
+    // As on x86: the second operand if either is NaN.
     static F min(F a, F b) { return a < b ? a : b; }
     static F max(F a, F b) { return a > b ? a : b; }
 
@@ -59,7 +59,7 @@ struct Lanes {
     }
     static F keep(M m, F a) { return reinterpret_cast<F>(reinterpret_cast<M>(a) & m); }
     static F select(M m, F a, F b) { return m ? a : b; }
-    static F add_exponent(F a, F k) {  // a * 2^k for whole k; the result is normal
+    static F add_exponent(F a, F k) {  // a * 2^k for integer k; the result is normal
         return reinterpret_cast<F>(reinterpret_cast<U>(a) + (reinterpret_cast<U>(__builtin_convertvector(k, M)) << 23));
     }
 

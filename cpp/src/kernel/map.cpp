@@ -13,7 +13,7 @@ constexpr std::int64_t kMaxSide = std::int64_t{1} << 24;
 
 bool multiply(std::int64_t a, std::int64_t b, std::int64_t &product) { return !__builtin_mul_overflow(a, b, &product); }
 
-// Moves one end of the extent by `count - 1` steps of `stride`; false where an address would wrap around.
+// Moves one end of the extent by `count - 1` steps of `stride`. Returns false if an address would wrap around.
 bool extend(Extent &extent, std::int64_t count, std::int64_t stride) {
     std::int64_t reach;
     if (!multiply(count - 1, stride, reach)) return false;
@@ -32,7 +32,7 @@ int dense_strides(const mvde_map &map, const char *name, std::int64_t element, P
     return MVDE_OK;
 }
 
-// "672 or 688" for 680 and a patch of 16.
+// The nearest multiples: "672 or 688" for 680 and a patch of 16.
 void nearest(std::int64_t size, std::int64_t patch, char *text, std::size_t capacity) {
     const std::int64_t below = size / patch * patch;
     const bool has_above = below <= INT64_MAX - patch;

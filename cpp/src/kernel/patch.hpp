@@ -1,4 +1,4 @@
-// Patches that are being put together from their blocks (Chan et al., 1979), in double, a group at a time.
+// Merges the blocks of a group's patches (Chan et al., 1979), in double.
 #pragma once
 
 #include "kernel/block.hpp"
@@ -6,13 +6,13 @@
 namespace mvde::internal {
 namespace {
 
-// Loops over all of a group, patches that are not there included, so that the compiler can vectorise them.
+// Loops cover the whole group, absent patches included, so that the compiler can vectorise them.
 struct Patches {
     double count[kGroup], mean[kGroup], sum_squares[kGroup], slope[kGroup];
     float lowest[kGroup], highest[kGroup];
 };
 
-// Nothing but `blocks`. Blocks without a valid pixel are all zero.
+// Initialises the patches from `blocks`. Blocks without a valid pixel are all zero.
 inline void start(Patches &patches, const Blocks &blocks) {
     for (int i = 0; i < kGroup; ++i) {
         const double count = blocks.count[i], sum = blocks.sum[i];
@@ -31,7 +31,7 @@ inline void merge(Patches &patches, const Blocks &blocks) {
     start(other, blocks);
     for (int i = 0; i < kGroup; ++i) {
         const double total = patches.count[i] + other.count[i];
-        const double share = other.count[i] / (total > 0 ? total : 1.0);  // exactly 1 where the patch was empty
+        const double share = other.count[i] / (total > 0 ? total : 1.0);  // exactly 1 if the patch was empty
         const double distance = other.mean[i] - patches.mean[i];
         patches.mean[i] = share < 1.0 ? patches.mean[i] + distance * share : other.mean[i];
         patches.sum_squares[i] += other.sum_squares[i] + distance * distance * patches.count[i] * share;
@@ -42,7 +42,7 @@ inline void merge(Patches &patches, const Blocks &blocks) {
     }
 }
 
-// The statistics that were asked for, of `num_patches` patches.
+// Writes the requested statistics of `num_patches` patches.
 inline void write_patches(const PostprocessJob &job, const Patches &patches, int num_patches, float *out) {
     float columns[6][kGroup];
     const double area = static_cast<double>(job.patch_size) * job.patch_size;

@@ -1,4 +1,4 @@
-// mvde_postprocess and mvde_patch_stats: checks, then whole rows of patches handed to the kernel in force.
+// mvde_postprocess and mvde_patch_stats: validate arguments, then hand rows of patches to the kernel in use.
 #include "kernel/dispatch.hpp"
 #include "error.hpp"
 #include "float_environment.hpp"
@@ -15,18 +15,18 @@ namespace {
 
 thread_local const char *last_kernel = "";
 
-// Of valid depths. The squares of larger ones, summed over a patch, would overflow.
+// Upper limit of valid depth: sums of squares of larger values would overflow.
 constexpr float kLargestDepth = MVDE_LARGEST_DEPTH;
 
 float limited(float max_depth_m) { return max_depth_m < kLargestDepth ? max_depth_m : kLargestDepth; }
 
 int check_bounds(float min_depth_m, float max_depth_m) {
-    if (min_depth_m >= 0.0F && min_depth_m < max_depth_m && min_depth_m < kLargestDepth) return MVDE_OK;  // nor NaN
+    if (min_depth_m >= 0.0F && min_depth_m < max_depth_m && min_depth_m < kLargestDepth) return MVDE_OK;  // not NaN
     return fail(MVDE_ERROR_ARGUMENT, "bounds are [%g, %g] m: expected 0 <= min_depth_m < max_depth_m, and below %g",
                 static_cast<double>(min_depth_m), static_cast<double>(max_depth_m), static_cast<double>(kLargestDepth));
 }
 
-// The kernels compare bit patterns, so open bounds become the smallest and the largest float.
+// The kernels compare bit patterns, so absent bounds become the smallest and the largest float.
 void set_bounds(PostprocessJob &job, float min_depth_m, float max_depth_m) {
     job.lower_m = min_depth_m > FLT_TRUE_MIN ? min_depth_m : FLT_TRUE_MIN;
     job.upper_m = max_depth_m < FLT_MAX ? max_depth_m : FLT_MAX;
@@ -107,7 +107,7 @@ int set_request(const mvde_stats_request &request, PostprocessJob &job, Extent &
 struct Call {
     const PostprocessJob &job;
     const Kernel &kernel;
-    std::atomic<const char *> executed{""};  // by whichever thread came last: all run the same kernel
+    std::atomic<const char *> executed{""};  // by the last thread; all run the same kernel
 };
 
 void run_chunk(void *data, std::int64_t first, std::int64_t last) {
@@ -127,7 +127,7 @@ int run(const PostprocessJob &job, mvde_workers *workers) {
     return MVDE_OK;
 }
 
-// A bound in the precision of the map, so that what was clamped to it there is inside it here.
+// Rounds a bound to the map's dtype, so that depth clamped to it in that dtype is within it.
 float rounded_to(std::int32_t dtype, float bound) {
     if (dtype == MVDE_FLOAT32 || !std::isfinite(bound)) return bound;
     std::uint32_t bits;
@@ -170,7 +170,7 @@ int32_t mvde_postprocess(const mvde_map *raw, const mvde_postprocess_options *op
     mvde_postprocess_defaults(&defaults);
     PostprocessJob job;
     Extent raw_extent, depth_extent, stats_extent;
-    job.patch_size = 16;  // without a request: rows per unit of work
+    job.patch_size = 16;  // without a request: rows per work unit
     if (const int status = set_raw(raw, "raw", job, raw_extent)) return status;
     if (const int status = set_options(options ? *options : defaults, job)) return status;
     if (!depth && !request) return fail(MVDE_ERROR_ARGUMENT, "depth and request are both NULL: nothing to compute");

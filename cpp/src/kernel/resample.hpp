@@ -1,5 +1,5 @@
-// One-dimensional resampling of images and depth, in plain loops that the compiler vectorises for each instruction set.
-// The arithmetic, including what is rounded where, is that of Pillow's resample.c.
+// One-dimensional resampling of images and depth, in plain loops that the compiler vectorises for each instruction set. The
+// arithmetic, including where values are rounded, is that of Pillow's resample.c.
 #pragma once
 
 #include "kernel/interface.hpp"
@@ -13,7 +13,7 @@
 namespace mvde::internal {
 namespace {
 
-constexpr int kFixedPointBits = 22;  // 32 less 8 for the pixel, less 2 so that no sum of weights overflows
+constexpr int kFixedPointBits = 22;  // 32 less 8 for the pixel and 2 to keep sums of weights from overflowing
 
 inline std::uint8_t to_byte(std::int32_t sum) {
     const std::int32_t value = sum >> kFixedPointBits;
@@ -35,8 +35,8 @@ inline void resample_pixel(const std::uint8_t *row, const Taps &taps, std::int64
 }
 
 #ifdef __AVX2__
-// Outputs of a row up to the first that takes the last input: there red, green, blue and the byte behind them are read
-// together, and written together, so that the last ones would leave the row. Returns how many were written.
+// Outputs of a row before the first that uses the last input. Red, green, blue and the following byte are read and written
+// together, so later outputs would access memory past the row. Returns the number written.
 inline std::int64_t resample_pixels(const std::uint8_t *row, const Taps &taps, std::uint8_t *out) {
     const std::int32_t end = taps.first[taps.num_outputs - 1] + taps.count[taps.num_outputs - 1];
     std::int64_t x = 0;
@@ -45,13 +45,13 @@ inline std::int64_t resample_pixels(const std::uint8_t *row, const Taps &taps, s
         const std::int32_t *weights = taps.fixed + x * taps.stride;
         __m128i sums = _mm_set1_epi32(1 << (kFixedPointBits - 1));
         for (std::int32_t i = 0; i < taps.count[x]; ++i, pixel += 3) {
-            std::int32_t bytes;  // GCC before 11.3 has no _mm_loadu_si32 that is right
+            std::int32_t bytes;  // _mm_loadu_si32 is wrong in GCC before 11.3
             std::memcpy(&bytes, pixel, sizeof bytes);
             const __m128i words = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes));
             sums = _mm_add_epi32(sums, _mm_mullo_epi32(words, _mm_set1_epi32(weights[i])));
         }
         const __m128i halves = _mm_packus_epi32(_mm_srai_epi32(sums, kFixedPointBits), _mm_setzero_si128());
-        const std::int32_t packed = _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves));  // which keeps them in 0 to 255
+        const std::int32_t packed = _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves));  // saturates to 0..255
         std::memcpy(out + 3 * x, &packed, sizeof packed);
     }
     return x;
@@ -74,7 +74,7 @@ void resample_row_depth(const float *row, const Taps &taps, float *out) {
     }
 }
 
-constexpr int kColumnChunk = 64;  // sums that stay in registers while the taps are walked
+constexpr int kColumnChunk = 64;  // sums kept in registers while iterating over the taps
 
 void resample_column_bytes(const std::uint8_t *rows, std::int64_t width, const Taps &taps, std::int64_t y,
                            std::uint8_t *out) {

@@ -1,5 +1,5 @@
-// What stays in the first-level cache while all of a block's sums are taken: 16 rows, one neighbour above and below, and a
-// chunk left and right of which the pixel next to the tile is used.
+// A tile stays in the first-level cache while all sums of a block are computed: 16 rows, one neighbour above and below, and
+// a chunk left and right, of which only the adjacent pixel is used.
 #pragma once
 
 #include "kernel/patch.hpp"
@@ -20,8 +20,8 @@ MVDE_INLINE std::int64_t clamped(std::int64_t value, std::int64_t low, std::int6
     return value < low ? low : value > high ? high : value;
 }
 
-// Fills rows -1 … height and columns -1 … width of the tile around `origin`, and writes the tile's part of the depth
-// map. Says whether every pixel, neighbours included, is valid.
+// Fills rows -1 … height and columns -1 … width of the tile around `origin`, and writes the tile's part of the depth map.
+// Returns whether every pixel, neighbours included, is valid.
 bool load_tile(const PostprocessJob &job, RowConverter convert, const Tile &tile, float *origin) {
     const std::int64_t left = clamped(tile.x, 0, kLanes);
     const std::int64_t end = clamped(tile.x + tile.width + kLanes, 0, job.width);

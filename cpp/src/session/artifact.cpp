@@ -21,8 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxManifestBytes = 1 << 24;
-// How long an engine that is replaced again and again is read anew: a writer without a pause leaves a few milliseconds in
-// which manifest and files agree, so that tens of tries may fail.
+// How long to retry an engine that is being replaced: a writer without pauses leaves a few milliseconds in which manifest
+// and files agree, so tens of attempts may fail.
 constexpr std::chrono::seconds kLongest(5);
 constexpr std::chrono::milliseconds kPatience(500), kPause(3);
 
@@ -43,7 +43,7 @@ std::string read_text(const fs::path &path) {
 
 AnyManifest read_manifest(const fs::path &path) { return parse_manifest(read_text(path), path.string()); }
 
-// The file's content, which is the one that the record describes.
+// Returns the file's content, checked against the record.
 std::shared_ptr<const SealedFile> verified(const fs::path &path, const FileRecord &record, const std::string &command) {
     const auto refuse = [&](const std::string &message) { throw Refused(MVDE_ERROR_HASH, path.string() + message); };
     const auto check_is_there = [&] {
@@ -56,7 +56,7 @@ std::shared_ptr<const SealedFile> verified(const fs::path &path, const FileRecor
     try {
         content = sealed_file(path.string());
     } catch (const Refused &) {
-        check_is_there();  // it may have been replaced by one of another name just now
+        check_is_there();  // it may just have been replaced by a file of another name
         throw;
     }
     const auto size_bytes = static_cast<std::int64_t>(content->size_bytes());
@@ -71,7 +71,7 @@ std::shared_ptr<const SealedFile> verified(const fs::path &path, const FileRecor
     return content;
 }
 
-// What tells one state of a folder's files from the next; hidden ones are a writer's that is not done.
+// Fingerprint of a folder's state. Hidden files are ignored: they belong to an unfinished writer.
 using Stamps = std::map<std::string, std::tuple<ino_t, std::int64_t, std::int64_t, off_t>>;
 
 Stamps stamps_of(const fs::path &folder) {
@@ -86,7 +86,7 @@ Stamps stamps_of(const fs::path &folder) {
     return stamps;
 }
 
-// Whether the files are others than before; waits a moment for a writer that is half way through.
+// Whether the folder's files have changed; gives a writer in progress a moment to make its next change.
 bool has_changed(const fs::path &folder, const Stamps &before) {
     const auto until = std::chrono::steady_clock::now() + kPatience;
     while (stamps_of(folder) == before) {
@@ -96,7 +96,7 @@ bool has_changed(const fs::path &folder, const Stamps &before) {
     return true;
 }
 
-// The features that this CPU's description in /proc/cpuinfo lists (x86 and Arm name the line differently).
+// CPU features listed in /proc/cpuinfo (x86 and Arm name the line differently).
 std::vector<std::string> cpu_features() {
     std::ifstream stream("/proc/cpuinfo");
     for (std::string line; std::getline(stream, line);) {
@@ -112,12 +112,12 @@ std::vector<std::string> cpu_features() {
     return {};
 }
 
-// Whether a version is the one recorded; Python's packages leave out the build's number where they have none ("10.3.0").
+// Whether a version matches the recorded one; Python's packages may omit the build number ("10.3.0").
 bool is_version(const std::string &version, const std::string &recorded) {
     return version == recorded || version.rfind(recorded + ".", 0) == 0;
 }
 
-// The numbers of a version, as far as it has some.
+// The leading numeric components of a version.
 std::vector<int> numbers_of(const std::string &version) {
     std::vector<int> numbers;
     const char *at = version.data(), *const end = at + version.size();
@@ -131,14 +131,14 @@ std::vector<int> numbers_of(const std::string &version) {
     return numbers;
 }
 
-// A version-compatible plan of TensorRT runs in the same major version, from the one that built it on.
+// A version-compatible TensorRT plan runs in the same major version, from the version that built it onwards.
 bool runs_in(const EngineRecord &engine, const std::string &version) {
     const std::vector<int> built = numbers_of(engine.library_version), here = numbers_of(version);
     const bool is_same_major = !built.empty() && !here.empty() && built[0] == here[0];
     return engine.option("version_compatible") == "True" && is_same_major && built <= here;
 }
 
-// Whether a plan for those compute capabilities runs on a GPU with that one.
+// Whether a plan for the recorded compute capabilities runs on a GPU with compute capability `here`.
 bool runs_on(const EngineRecord &engine, const std::string &here) {
     if (engine.option("hardware") == "ampere-plus") return numbers_of(here) >= std::vector<int>{8, 0};
     const std::vector<std::string> &built_for = engine.compute_capabilities;
@@ -151,14 +151,14 @@ std::string joined(const std::vector<std::string> &texts) {
     return all;
 }
 
-// Whether the record is that of the file `given`, or of its content while an older file had its name: a replacement that
-// was cut off leaves engine.1a2b3c4d.blob of engine.blob, as mvde/publish.py writes it.
+// Whether the record describes the file `given`, or the content to be renamed to it: an interrupted replacement of
+// engine.blob leaves engine.1a2b3c4d.blob, as written by mvde/publish.py.
 bool is_named(const FileRecord &record, const fs::path &given) {
     const std::string name = given.filename().string(), stem = given.stem().string();
     return record.name == name || record.name == stem + "." + record.sha256.substr(0, 8) + name.substr(stem.size());
 }
 
-// The engine, by what manifest and files are now.
+// Loads the engine from the current state of manifest and files.
 Artifact load_once(const std::string &path, const fs::path &where) {
     const fs::path given(path);
     const AnyManifest any = read_manifest(where);
@@ -218,7 +218,7 @@ void check_library(const Artifact &artifact, const mvde_backend &backend) {
     const EngineRecord &engine = artifact.manifest.engine;
     const std::string version = backend.library_version();
     if (is_version(version, engine.library_version) || runs_in(engine, version)) return;
-    // Each side has its own words for a library that needs a GPU.
+    // Python words this differently for libraries that need a GPU, so both wordings are kept.
     const std::string built = backend.device ? " cannot run here: it was built with " + std::string(backend.title)
                                              : " was built with " + engine.backend;
     throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + built + " " + engine.library_version + ", but " + version +

@@ -1,4 +1,4 @@
-// An engine that `mvde build` wrote, checked as mvde/artifact.py and mvde/engines/store.py check it.
+// An engine written by `mvde build`, checked as in mvde/artifact.py and mvde/engines/store.py.
 #pragma once
 
 #include "session/backend.hpp"
@@ -12,27 +12,27 @@ namespace mvde::internal {
 
 struct Artifact {
     std::string path;    // of the engine's file
-    std::string folder;  // that it lies in, without a slash at the end
+    std::string folder;  // that contains it, without a trailing slash
     EngineManifest manifest;
-    std::shared_ptr<const SealedFile> content;  // of the engine's file, which is not read again
+    std::shared_ptr<const SealedFile> content;  // of the engine's file; it is not read again
 };
 
-// The engine at `path` (its folder, file or manifest) after comparing every file with its manifest. Where they differ and
-// somebody is replacing the engine meanwhile, manifest and files are read again. Throws Refused.
+// Loads the engine at `path` (folder, file or manifest) and checks every file against its manifest. On a mismatch while the
+// engine is being replaced, reads manifest and files again. Throws Refused.
 Artifact load_artifact(const std::string &path);
 
-// Throws Refused where this CPU lacks what the engine was built for, or its graph was exported anew since.
+// Throw Refused if this CPU lacks a required feature, or if the engine's graph has since been exported again.
 void check_cpu(const Artifact &artifact);
 void check_graph(const Artifact &artifact);
 
-// Throws Refused where the backend's library is not the version that built the engine.
+// Throws Refused if the backend's library version cannot run an engine built with the recorded one.
 void check_library(const Artifact &artifact, const mvde_backend &backend);
-// Throws Refused where the engine is for other GPUs than this machine's.
+// Throws Refused if the engine does not support this machine's GPU.
 void check_device(const Artifact &artifact, const mvde_backend_device &device);
-// Throws Refused where nobody has measured the engine on a GPU like this machine's; `device` is NULL on a CPU.
+// Throws Refused if parity was not measured on a GPU like this machine's; `device` is NULL on a CPU.
 void check_proved(const Artifact &artifact, const mvde_backend_device *device);
 
-// The command that builds an engine like this one.
+// Returns the command that builds an equivalent engine.
 std::string build_command(const EngineManifest &manifest);
 
 }  // namespace mvde::internal

@@ -10,7 +10,7 @@
 namespace mvde::internal {
 namespace {
 
-// The folder of the library (or program) that this code is in, with a slash at the end.
+// Folder of the library (or program) that contains this code, with a trailing slash.
 std::string own_folder() {
     Dl_info info;
     if (!dladdr(reinterpret_cast<const void *>(&mvde_version), &info) || !info.dli_fname) return "";

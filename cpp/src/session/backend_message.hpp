@@ -1,4 +1,4 @@
-// What a backend says of a failure.
+// Error messages of backends.
 #pragma once
 
 #include "session/backend.hpp"
@@ -9,7 +9,7 @@
 
 namespace mvde::internal {
 
-// Writes the message on one line, bounded as Python bounds it, and gives the status.
+// Writes the message on one line, truncated as in Python, and returns the status.
 inline std::int32_t fail(mvde_status status, const std::string &message, mvde_backend_message *out) {
     std::istringstream words(message);
     std::string line;

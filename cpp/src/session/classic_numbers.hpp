@@ -1,4 +1,4 @@
-// Numbers are written and read as in C ("2026.4", not "2.026,4"), whatever locale the program has.
+// Formats and parses numbers as in C ("2026.4", not "2.026,4"), whatever the program's locale.
 #pragma once
 
 #include <clocale>
@@ -9,7 +9,7 @@
 
 namespace mvde::internal {
 
-// For the C functions of this thread, while it lives.
+// Sets the C locale for the calling thread's C functions, for the lifetime of the object.
 class ClassicCNumbers {
 public:
     ClassicCNumbers() : before_(uselocale(classic())) {}
@@ -25,9 +25,9 @@ private:
     const locale_t before_;
 };
 
-// For C++ streams, too, those of inference libraries: OpenVINO writes its own version through one, and then takes an
-// engine for another version's. Streams take the process's locale, so a program that writes other numbers has its own
-// one replaced while any thread is inside, and gets it back when the last one has left.
+// The same for C++ streams, including those of inference libraries: OpenVINO formats its own version through one and would
+// otherwise reject its own engines. Streams use the process-wide locale, so a locale that formats numbers differently is
+// replaced while any thread is inside, and restored when the last one leaves.
 class ClassicNumbers {
 public:
     ClassicNumbers() {
@@ -37,7 +37,7 @@ public:
             if (are_classic(std::locale())) return;
             replaced.before = std::locale();
             if (const char *name = std::setlocale(LC_ALL, nullptr)) replaced.c_before = name;
-            // Without a name: C's locale stays.
+            // An unnamed locale leaves the C locale alone.
             std::locale::global(std::locale(replaced.before, new std::numpunct<char>));
         }
         ++replaced.num_inside;
@@ -49,13 +49,13 @@ public:
         const std::lock_guard<std::mutex> lock(replaced.mutex);
         if (--replaced.num_inside > 0) return;
         std::locale::global(replaced.before);
-        std::setlocale(LC_ALL, replaced.c_before.c_str());  // the line before sets it, too, where the locale has a name
+        std::setlocale(LC_ALL, replaced.c_before.c_str());  // the line above also sets it if the locale has a name
     }
     ClassicNumbers(const ClassicNumbers &) = delete;
     ClassicNumbers &operator=(const ClassicNumbers &) = delete;
 
 private:
-    // The process's own locale, while `num_inside` threads have the classic one in its place.
+    // The process's original locale, while `num_inside` threads have replaced it.
     struct Replaced {
         std::mutex mutex;
         int num_inside = 0;
@@ -63,7 +63,7 @@ private:
         std::string c_before;
     };
     static Replaced &process() {
-        static Replaced &one = *new Replaced;  // never freed: a thread may be inside when the program ends
+        static Replaced &one = *new Replaced;  // never freed: a thread may be inside when the process exits
         return one;
     }
     static bool are_classic(const std::locale &locale) {

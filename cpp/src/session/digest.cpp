@@ -8,7 +8,7 @@ namespace {
 constexpr std::size_t kNumDigits = 64;
 constexpr std::string_view kSpace = " \t\r\n";
 
-// Takes `wanted`, and the white space after it, off the end of the text.
+// Removes `wanted`, and whitespace after it, from the end of the text. Returns false if the text does not end so.
 bool take_back(std::string_view &text, std::string_view wanted) {
     const std::size_t last = text.find_last_not_of(kSpace);
     if (last == std::string_view::npos) return false;

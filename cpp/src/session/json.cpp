@@ -171,7 +171,7 @@ private:
         for (int i = num_following - 1; i >= 0; --i) out += static_cast<char>(0x80 | ((code >> (6 * i)) & 0x3F));
     }
 
-    // One character of more than a byte, copied if it is well-formed UTF-8.
+    // Copies one multi-byte character if it is well-formed UTF-8.
     void copy_utf8(std::string &out) {
         const auto byte = [&](std::size_t i) -> unsigned {
             return at_ + i < text_.size() ? static_cast<unsigned char>(text_[at_ + i]) : 0U;

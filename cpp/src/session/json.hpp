@@ -1,4 +1,4 @@
-// A strict reader of JSON (RFC 8259) for manifests: bounded nesting, no duplicate keys, valid UTF-8 only.
+// A strict JSON parser (RFC 8259) for manifests: bounded nesting, no duplicate keys, valid UTF-8 only.
 #pragma once
 
 #include <cstdint>
@@ -16,26 +16,26 @@ struct Json {
     std::int64_t integer = 0;
     double real = 0.0;
     std::string text;
-    std::vector<std::string> keys;  // of an object, in the file's order; keys[i] belongs to items[i]
+    std::vector<std::string> keys;  // of an object, in file order; keys[i] belongs to items[i]
     std::vector<Json> items;
 
     const Json *find(std::string_view key) const;
     double number() const { return kind == Kind::integer ? static_cast<double>(integer) : real; }
 };
 
-// What is wrong with the text, and where.
+// A syntax error, with its position.
 struct JsonError : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// The nesting is deeper than any manifest's.
+// Nesting deeper than any manifest's.
 struct JsonDepthError : std::runtime_error {
     JsonDepthError() : std::runtime_error("nested too deeply") {}
 };
 
 Json parse_json(std::string_view text);
 
-// The value, and its type's name, as Python prints them, so that both sides refuse a file with the same words.
+// The value, and the name of its type, as Python prints them, so that both report the same messages.
 std::string repr(const Json &value);
 std::string repr(const std::string &text);
 std::string repr(double value);

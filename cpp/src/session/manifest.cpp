@@ -8,11 +8,11 @@ namespace {
 
 constexpr std::int64_t kSchemaVersion = 2;
 
-// ---- values out of JSON whose types have been checked
+// ---- access to JSON values whose types have been checked
 
 const std::string &text_of(const Json &value, const char *key) { return value.find(key)->text; }
 
-// An optional record; nullptr where the key is missing or null.
+// An optional record; nullptr if the key is missing or null.
 const Json *record_in(const Json &value, const char *key) {
     const Json *record = value.find(key);
     return record && record->kind == Json::Kind::object ? record : nullptr;
@@ -117,7 +117,7 @@ Json parsed(std::string_view text, const std::string &where) {
     }
 }
 
-// The value of that key (nothing where there is none), which the object no longer has.
+// Removes the key from the object and returns its value, if present.
 std::optional<Json> taken(Json &object, std::string_view key) {
     for (std::size_t i = 0; i < object.keys.size(); ++i) {
         if (object.keys[i] != key) continue;

@@ -1,4 +1,4 @@
-// The manifest beside a graph or an engine, read as strictly as mvde/manifest.py reads it and refused with the same words.
+// The manifest of a graph or an engine, validated as strictly as in mvde/manifest.py, with the same messages.
 #pragma once
 
 #include "session/refused.hpp"
@@ -60,15 +60,15 @@ struct EngineRecord {
     std::vector<std::pair<std::string, std::string>> options;  // values as text
     std::vector<std::string> compute_capabilities;             // of the GPUs that it was built for
 
-    std::string option(std::string_view name) const;  // "" where there is none
+    std::string option(std::string_view name) const;  // "" if not set
 };
 
-// The GPU that an engine was measured on.
+// The GPU on which parity was measured.
 struct DeviceRecord {
     std::string gpu, compute_capability;
 };
 
-// What a session needs to know of an engine's parity: whether it was measured, and on which GPU (none: on the CPU).
+// What a session needs of the parity record: whether it was measured, and on which GPU (none: on the CPU).
 struct EngineParity {
     bool is_measured = false;
     std::optional<DeviceRecord> measured_on;
@@ -81,10 +81,11 @@ struct EngineManifest : Manifest {
 
 using AnyManifest = std::variant<GraphManifest, EngineManifest>;
 
-// What the manifest states whichever it is.
+// The common part of either kind of manifest.
 const Manifest &common(const AnyManifest &manifest);
 
-// Throws Refused (MVDE_ERROR_MANIFEST) naming the key that is missing, unknown or wrong; `where` names the file.
+// Parses a manifest. Throws Refused (MVDE_ERROR_MANIFEST) naming the missing, unknown or invalid key; `where` is the file's
+// name.
 AnyManifest parse_manifest(std::string_view text, const std::string &where);
 
 }  // namespace mvde::internal

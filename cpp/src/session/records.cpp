@@ -12,7 +12,7 @@ namespace {
 constexpr std::int64_t kMaxSide = 1 << 16, kMaxPixels = 1 << 30;  // so that no product of sizes overflows anywhere
 constexpr double kMaxDepth = 1e9, kMaxCanonicalFocal = 1e6;
 
-// ---- whether the values of a record fit together: its __post_init__ in Python
+// ---- consistency checks of a record's values: __post_init__ in Python
 
 std::vector<std::int64_t> shape_of(const Json &tensor) {
     std::vector<std::int64_t> shape;
@@ -26,7 +26,7 @@ std::string tuple(const std::vector<std::int64_t> &sizes) {
     return out + (sizes.size() == 1 ? ",)" : ")");
 }
 
-// Whether a text may be part of a path, of a command line and of another program's configuration as it is.
+// Whether a text is safe as part of a path, a command line and another program's configuration.
 bool is_name(const std::string &text, std::size_t max_length) {
     constexpr const char *kLettersAndDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_";
     return !text.empty() && text.size() <= max_length && std::string_view(".-_").find(text[0]) == std::string_view::npos &&
@@ -335,7 +335,7 @@ const Record kLowering{{{"precision", kPrecision},
                         {"calibration", nullable(record_of(kCalibration)), false},
                         {"gate", nullable(record_of(kGate)), false}}};
 
-// What graphs and engines both state, then what one of them has.
+// The keys common to graphs and engines, followed by `own`.
 Record manifest_with(const std::vector<Field> &own) {
     std::vector<Field> fields{{"name", kText},
                               {"created", kText},

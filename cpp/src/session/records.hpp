@@ -1,4 +1,4 @@
-// The records of a manifest: the keys and types of the dataclasses in mvde/manifest.py and mvde/records.py, in their order.
+// The records of a manifest: keys and types of the dataclasses in mvde/manifest.py and mvde/records.py, in the same order.
 #pragma once
 
 #include "session/schema.hpp"

@@ -1,4 +1,4 @@
-// The exception of everything that opens a session; becomes a status and a message at the C boundary.
+// Exception type of everything that opens a session; converted to a status and a message at the C boundary.
 #pragma once
 
 #include "mvde/mvde.h"
@@ -8,7 +8,7 @@
 
 namespace mvde::internal {
 
-// A reason not to use an artefact.
+// The reason why an artefact cannot be used.
 struct Refused : std::runtime_error {
     Refused(mvde_status which, const std::string &message) : std::runtime_error(message), status(which) {}
     mvde_status status;

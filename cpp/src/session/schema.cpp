@@ -7,7 +7,7 @@
 namespace mvde::internal {
 namespace {
 
-// Throws unless the value has the kind that Python calls `name`.
+// Throws unless the value is of the type that Python calls `name`.
 void expect_type(bool holds, const Json &value, const char *name, const std::string &where, const std::string &key) {
     if (!holds) refuse(where + ": " + key + " must be " + name + ", but got " + type_name(value) + " " + repr(value));
 }

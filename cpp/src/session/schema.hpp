@@ -1,4 +1,4 @@
-// Records of JSON, read as strictly as mvde/schema.py reads dataclasses: exactly the stated keys and types.
+// Records in JSON, validated as strictly as dataclasses in mvde/schema.py: exactly the declared keys and types.
 #pragma once
 
 #include "session/json.hpp"
@@ -10,7 +10,7 @@ namespace mvde::internal {
 
 struct Record;
 
-// What a key's value must be, as the dataclass in Python annotates it.
+// Type of a key's value, as annotated in Python's dataclass.
 struct Type {
     enum class Element { anything, text, integer, real, flag, choice, record };
     enum class Container { none, list, pair, triple, by_name };
@@ -18,8 +18,8 @@ struct Type {
     Element element;
     Container container = Container::none;
     bool may_be_null = false;
-    const Record *record = nullptr;                     // of Element::record
-    const std::vector<const char *> *choices = nullptr;  // of Element::choice
+    const Record *record = nullptr;                     // for Element::record
+    const std::vector<const char *> *choices = nullptr;  // for Element::choice
 };
 
 constexpr Type kText{Type::Element::text}, kInteger{Type::Element::integer}, kReal{Type::Element::real};
@@ -46,7 +46,7 @@ struct Field {
 
 struct Record {
     std::vector<Field> fields;
-    // Whether the values fit together, asked once their types are right; throws Refused as __post_init__ raises.
+    // Checks that the values are consistent, after their types; throws Refused as __post_init__ raises.
     void (*check_values)(const Json &value, const std::string &where) = nullptr;
 };
 
@@ -56,11 +56,11 @@ inline Type record_of(const Record &record) {
 
 [[noreturn]] void refuse(const std::string &message);  // with MVDE_ERROR_MANIFEST
 
-// Throws Refused (MVDE_ERROR_MANIFEST) naming the key that is missing, unknown or wrong; `where` names the file, `prefix`
-// the place in it ("engine.").
+// Throws Refused (MVDE_ERROR_MANIFEST) naming the missing, unknown or invalid key; `where` is the file's name, `prefix` the
+// position in it ("engine.").
 void check_record(const Json &value, const Record &record, const std::string &where, const std::string &prefix = "");
 
-// Throws Refused unless the condition holds, saying what `key` is and what it should be.
+// Throws Refused, stating what `key` is and what was expected, unless the condition holds.
 void expect(bool holds, const std::string &where, const char *key, const std::string &got, const std::string &expected);
 
 }  // namespace mvde::internal

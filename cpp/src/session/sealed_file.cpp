@@ -36,7 +36,7 @@ private:
     int number_;
 };
 
-// Never waits for a writer at the other end of a pipe.
+// Opens a regular file; never blocks on a FIFO without a writer.
 int open_regular(const std::string &path) {
     const int descriptor = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (descriptor < 0) fail_with_errno();
@@ -64,7 +64,7 @@ void write_all(int target, const char *bytes, std::size_t num_bytes) {
     }
 }
 
-// Memory of the system's that can be sealed; -1 where it has none, or a sandbox forbids it.
+// Creates sealable memory (memfd); -1 if the system lacks it or a sandbox forbids it.
 int create_memory() {
 #if defined(MFD_ALLOW_SEALING)
     return ::memfd_create("mvde-engine", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -117,7 +117,7 @@ void SealedFile::read(int source) {
     }
     struct stat about;
     if (::fstat(source, &about)) fail_with_errno();
-    const auto room = static_cast<std::size_t>(about.st_size);  // a file that grows meanwhile is cut off: another hash
+    const auto room = static_cast<std::size_t>(about.st_size);  // growth in the meantime is cut off: the hash will differ
     if (!room) return;
     data_ = mapped(room, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     size_bytes_ = room;

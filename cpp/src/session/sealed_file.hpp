@@ -1,5 +1,5 @@
-// A file's content, read once, hashed, and kept where nobody can change it: what was hashed is what runs. A file that is
-// mapped is still the file: cut off it kills the process, overwritten it gives other depth.
+// A file's content, read once, hashed, and kept in memory that nobody else can change, so that the bytes that were hashed
+// are the bytes that run. A mapped file would not do: truncation kills the process, and overwriting changes the results.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +11,13 @@ namespace mvde::internal {
 
 class SealedFile {
 public:
-    // Reads the regular file at `path`. Throws Refused (MVDE_ERROR_ARTIFACT) where that fails.
+    // Reads the regular file at `path`. Throws Refused (MVDE_ERROR_ARTIFACT) on failure.
     explicit SealedFile(const std::string &path);
     ~SealedFile();
     SealedFile(const SealedFile &) = delete;
     SealedFile &operator=(const SealedFile &) = delete;
 
-    // The bytes, in memory of this process that whoever gets it may write: nobody else sees it.
+    // The bytes, in private memory of this process; callers may write to it without affecting the file.
     std::uint8_t *data() const { return data_; }
     std::size_t size_bytes() const { return size_bytes_; }
     const std::string &sha256() const { return sha256_; }
@@ -30,11 +30,11 @@ private:
     std::string sha256_;
 };
 
-// The file's bytes; those of a file that some session keeps already, where they are equal: sessions that alternate on
-// one engine hold its weights once.
+// Returns the file's content, shared with other sessions if they keep equal bytes: sessions that alternate on one engine
+// hold its weights once.
 std::shared_ptr<const SealedFile> sealed_file(const std::string &path);
 
-// At most `max_bytes` of a small regular file. Throws std::system_error, or std::runtime_error with what is wrong.
+// Reads at most `max_bytes` of a small regular file. Throws std::system_error, or std::runtime_error with the reason.
 std::string read_small(const std::string &path, std::size_t max_bytes);
 
 }  // namespace mvde::internal

@@ -24,7 +24,7 @@ std::int32_t stat_of(const std::string &name) {
     return -1;
 }
 
-// What a session needs beyond what every manifest must say.
+// Checks a session's requirements beyond those of every manifest.
 void check_usable(const Artifact &artifact) {
     const Manifest &manifest = artifact.manifest;
     const auto expect = [&](bool holds, const std::string &what) {
@@ -53,7 +53,7 @@ Extent extent_of(const float *data, std::int64_t count) {
     return data ? Extent{address, address + static_cast<std::uintptr_t>(count) * sizeof(float)} : Extent{};
 }
 
-// Checks the frame, and that it lies apart from what is written.
+// Checks the frame, and that it does not overlap the outputs.
 std::int32_t check_apart(const mvde_frame &frame, Extent depth, Extent stats) {
     mvde_frame complete;
     Extent luma, chroma;
@@ -91,9 +91,9 @@ Session::Session(const char *path, const mvde_session_options &options) : artifa
     load_engine(options);
 }
 
-// A library that was used before a fork waits for its threads for ever in the child.
+// In a forked child, a library that the parent has used would wait for its threads forever.
 void Session::require_unforked() const {
-    static std::atomic<unsigned> first_use[3];  // of each backend: the forks at its first use, plus 1
+    static std::atomic<unsigned> first_use[3];  // per backend: number of forks at its first use, plus 1
     static std::atomic<const mvde_backend *> backends[3];
     for (int i = 0; i < 3; ++i) {
         const mvde_backend *none = nullptr;
@@ -116,7 +116,7 @@ void Session::find_device() {
 }
 
 Session::~Session() {
-    if (!is_inherited()) backend_->close(engine_.engine);  // awaits the library's threads
+    if (!is_inherited()) backend_->close(engine_.engine);  // waits for the library's threads
 }
 
 void Session::create_resizer(const mvde_session_options &options) {
@@ -314,7 +314,7 @@ std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &me
                 artifact_.manifest.engine.id.c_str(), message.text);
 }
 
-// 0 (invalid) outside the image, so that the bars of a letterbox have no statistics.
+// Zeroes (invalidates) depth outside the image, so that letterbox padding has no statistics.
 void Session::clear_bars() {
     const std::int64_t width = artifact_.manifest.width();
     for (std::int64_t y = 0; y < artifact_.manifest.height(); ++y) {

@@ -1,4 +1,4 @@
-// A session: a camera frame -> the model's input -> the engine -> depth at the frame's pixels and patch statistics.
+// A session: camera frame -> model input -> inference -> depth at the frame's pixels and patch statistics.
 #pragma once
 
 #include "forks.hpp"
@@ -12,10 +12,10 @@
 
 namespace mvde::internal {
 
-// One call at a time, which the handle sees to. Functions give a mvde_status and leave the message to mvde_last_error().
+// Serves one call at a time, which the handle ensures. Functions return a mvde_status and set mvde_last_error().
 class Session {
 public:
-    // Throws Refused where the artefact, this machine or the backend does not fit.
+    // Throws Refused if the artefact, this machine or the backend is unsuitable.
     Session(const char *path, const mvde_session_options &options);
     ~Session();
     Session(const Session &) = delete;
@@ -28,7 +28,7 @@ public:
     std::int32_t infer_device(void *stream);
     void describe(mvde_session_info &info) const;
 
-    // Whether another process opened it, of which this one is a fork; it can only be closed then.
+    // Whether the session was opened by a parent process, before fork(); it can then only be closed.
     bool is_inherited() const { return forks_ != num_forks(); }
     const char *library() const { return backend_->title; }
 
@@ -61,9 +61,9 @@ private:
     std::int64_t frame_height_ = 0, frame_width_ = 0;
     std::unique_ptr<mvde_resizer, CloseResizer> resizer_;
     std::unique_ptr<mvde_workers, CloseWorkers> workers_;
-    mvde_box seen_{};                  // of the model's input, where the frame is
+    mvde_box seen_{};                  // part of the model's input that the frame fills
     std::vector<std::int32_t> stats_;  // mvde_stat
-    mvde_backend_engine engine_{};     // and its buffers; depth is in metres
+    mvde_backend_engine engine_{};     // with its buffers; depth is in metres
     const unsigned forks_ = num_forks();
     bool is_in_flight_ = false;
     bool is_bound_ = false;

@@ -1,4 +1,4 @@
-// The C functions of sessions: handles, arguments, and no exception beyond here.
+// The C API of sessions: handles and argument checks. No exception escapes.
 #include "error.hpp"
 #include "float_environment.hpp"
 #include "forks.hpp"
@@ -16,7 +16,7 @@ namespace {
 
 using Sessions = Handles<Session, mvde_session, 1024>;
 
-// Never destroyed: a session that is open when the process ends must not outlive its inference library.
+// Never destroyed: at process exit, an open session must not outlive its inference library.
 Sessions &sessions() {
     static Sessions &all = *new Sessions;
     static const bool watches = (at_fork([] { all.drop_holds(); }), true);
@@ -37,7 +37,7 @@ std::int32_t refuse_inherited(const Session &session) {
                 session.library());
 }
 
-// Runs a call that changes the session, and remembers in the handle why it failed.
+// Runs a call that modifies the session, and stores its error message in the handle.
 template <class Call>
 std::int32_t with(mvde_session *handle, Call call) {
     if (!handle) return fail(MVDE_ERROR_ARGUMENT, "session is NULL: open one with mvde_open");

@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4) of a file's content, to compare it with its manifest.
+// SHA-256 (FIPS 180-4) of a file's content, for comparison with its manifest.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ namespace mvde::internal {
 class Sha256 {
 public:
     void update(const void *data, std::size_t num_bytes);
-    std::string hexadecimal();  // 64 lower-case digits; ends the message
+    std::string hexadecimal();  // 64 lower-case digits; finishes the hash
 
 private:
     void block(const std::uint8_t *bytes);

@@ -1,4 +1,4 @@
-// consumer HEIGHT WIDTH < RGB bytes > float32: resizes the picture to 64x64, takes its red channel / 64 + 0.5 as depth in
+// consumer HEIGHT WIDTH < RGB bytes > float32: resizes the image to 64x64, uses its red channel / 64 + 0.5 as depth in
 // metres, and writes mean, var and grad of its 16 patches of 16x16.
 #include <mvde/mvde.hpp>
 
@@ -24,7 +24,7 @@ int main(int argc, char **argv) {
     const auto map = mvde::depth_map(depth.data(), target);
     if (auto done = mvde::patch_stats(map, 16, {MVDE_MEAN, MVDE_VAR, MVDE_GRAD}, stats, workers->get()); !done)
         return std::fprintf(stderr, "%s\n", done.error().message.c_str()), 7;
-    // A wrong call is an error with a sentence, not an exception.
+    // An invalid call returns an error, not an exception.
     if (mvde::patch_stats(map, 15, {MVDE_MEAN}, stats)) return 8;
     return std::fwrite(stats.data(), sizeof(float), stats.size(), stdout) == stats.size() ? 0 : 9;
 }

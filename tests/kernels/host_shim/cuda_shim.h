@@ -1,15 +1,16 @@
-// Runs CUDA kernels on the CPU, for tests: include this before a .cu file and compile it as C++17.
+// Runs CUDA kernels on the CPU, for tests: include this before a .cu file and compile as C++17.
 //
-// The threads of a block are fibers of one thread. A fiber runs until it reaches a barrier or a warp operation, and the
-// scheduler decides who goes next: in order, in reverse, or shuffled by a seed. On top of that,
-//   - every access to shared memory is watched: a value that was never written, an address outside the launch's shared
-//     memory, and two accesses by different threads with no barrier between them of which one writes, are errors;
-//   - a barrier or a warp operation that not all of its threads reach is an error;
-//   - loads and stores of 16 bytes at addresses that 16 does not divide are errors;
-//   - one barrier of the source can be dropped, to prove that the above notices it.
+// The threads of a block are fibers of one thread. A fiber runs until a barrier or a warp operation, and the scheduler
+// selects the next one: in order, in reverse, or shuffled by a seed. In addition,
+//   - every access to shared memory is checked: reading a value that was never written, an address outside the launch's
+//     shared memory, and a data race (two accesses by different threads, at least one a write, without a barrier between
+//     them) are errors;
+//   - a barrier or a warp operation that is not reached by all of its threads is an error;
+//   - misaligned 16-byte loads and stores are errors;
+//   - one barrier of the source can be removed, to prove that the checks notice.
 #pragma once
 
-#include <math.h>  // the functions of the global namespace, as on the device
+#include <math.h>  // for functions in the global namespace, as on the device
 
 #include <cstddef>
 #include <cstdint>
@@ -28,7 +29,7 @@ struct Dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
 
-// A misaligned dereference of these traps under -fsanitize=undefined.
+// Misaligned dereferences trap under -fsanitize=undefined.
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
@@ -48,15 +49,15 @@ struct Site {
     int line;
 };
 
-// Set for the fiber that runs.
+// Set for the running fiber.
 extern Dim3 thread_index, block_index, block_size, grid_size;
 
 void block_barrier(Site site);
 void warp_barrier(unsigned mask, Site site);
-// The value that lane (lane ^ lane_mask) gave to the same call.
+// The value that lane (lane ^ lane_mask) passed to the same call.
 std::uint32_t exchange_xor(unsigned mask, std::uint32_t value, int lane_mask, Site site);
 
-// Access to `size` bytes of shared memory at `offset`; the location that may be used. Never null.
+// Checks an access to `size` bytes of shared memory at `offset` and returns its address, never null.
 void *shared_read(std::size_t offset, std::size_t size);
 void *shared_write(std::size_t offset, std::size_t size);
 
@@ -86,13 +87,13 @@ inline float __uint_as_float(unsigned bits) {
     std::memcpy(&value, &bits, 4);
     return value;
 }
-inline float __fmul_rn(float a, float b) { return a * b; }  // compiled with -ffp-contract=off
+inline float __fmul_rn(float a, float b) { return a * b; }  // compile with -ffp-contract=off
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 
 namespace mvde_cuda {
 
-// A pointer into shared memory that reports what is done through it.
+// A pointer into shared memory that reports accesses.
 template <class T>
 class SharedPointer {
 public:

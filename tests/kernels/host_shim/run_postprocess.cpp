@@ -26,7 +26,7 @@ constexpr Kernel kConvertDepth[] = {mvde_convert_depth_f32, mvde_convert_depth_f
 
 }  // namespace
 
-// "" or what went wrong. `order` and `dropped_barrier`: see shim::Options.
+// Returns "" or an error message. `order` and `dropped_barrier`: see shim::Options.
 extern "C" const char *shim_postprocess(int raw_type, const mvde_cuda::PostprocessParams *params, int order,
                                         int dropped_barrier) {
     const mvde_cuda::PostprocessParams &p = *params;
@@ -44,5 +44,5 @@ extern "C" void shim_plan_postprocess(int batch, int height, int width, int patc
 
 extern "C" std::size_t shim_sizeof_params() { return sizeof(mvde_cuda::PostprocessParams); }
 
-// The barriers that the last launch executed, a bit each.
+// The barriers executed by the last launch, one bit each.
 extern "C" std::uint64_t shim_executed_barriers() { return shim::machine.executed_barriers; }

@@ -5,7 +5,7 @@
 
 #include "scheduler.h"
 
-// "" or what went wrong. `order` and `dropped_barrier`: see shim::Options.
+// Returns "" or an error message. `order` and `dropped_barrier`: see shim::Options.
 extern "C" const char *shim_preprocess(const mvde_cuda::PreprocessParams *params, unsigned grid_x, unsigned grid_y,
                                        int order, int dropped_barrier) {
     static std::string message;
@@ -16,5 +16,5 @@ extern "C" const char *shim_preprocess(const mvde_cuda::PreprocessParams *params
 
 extern "C" std::size_t shim_sizeof_params() { return sizeof(mvde_cuda::PreprocessParams); }
 
-// The barriers that the last launch executed, a bit each.
+// The barriers executed by the last launch, one bit each.
 extern "C" std::uint64_t shim_executed_barriers() { return shim::machine.executed_barriers; }

@@ -1,4 +1,4 @@
-// Launching and scheduling for cuda_shim.h. Include it in one translation unit, once.
+// Launching and scheduling for cuda_shim.h. Include it in exactly one translation unit.
 #pragma once
 
 #include <csetjmp>
@@ -25,13 +25,13 @@ constexpr int kWarp = 32;
 constexpr int kMostWarps = 32;
 
 struct Options {
-    int order = 0;           // 0: threads in order, 1: in reverse, otherwise: shuffled anew at each step by this seed
-    int dropped_barrier = -1;  // number of the __syncthreads() that does nothing, or -1
+    int order = 0;           // 0: threads in order, 1: reversed, else: seed of a new shuffle at each step
+    int dropped_barrier = -1;  // index of the __syncthreads() to skip, or -1
 };
 
 enum class State { kReady, kAtBarrier, kAtWarp, kDone };
 
-// ucontext starts a fiber; from then on setjmp switches, which makes no system call.
+// Started by ucontext; switched by setjmp, which makes no system call.
 struct Fiber {
     ucontext_t context{};
     jmp_buf resume;
@@ -44,8 +44,8 @@ struct Fiber {
     std::vector<unsigned char> stack = std::vector<unsigned char>(kStackBytes);
 };
 
-// What is known of a location in shared memory since the last barrier of the block. Two accesses by lanes of a warp are
-// ordered where a __syncwarp() lies between them; a shuffle orders nothing.
+// Accesses to a location in shared memory since the block's last barrier. Accesses by lanes of one warp are ordered by a
+// __syncwarp() between them; a shuffle orders nothing.
 struct Location {
     unsigned write_epoch = 0;  // 0: never
     int writer = -1;
@@ -64,15 +64,15 @@ struct Machine {
     std::string error;
     std::function<void()> kernel;
 
-    // An array of 16-byte units, so that the first byte is aligned as on the device.
+    // In 16-byte units, for the alignment of the device.
     std::vector<float4> storage;
     std::vector<Location> locations;
     unsigned epoch = 0, first_epoch_of_block = 0;
     std::vector<unsigned> warp_epochs;
     sigjmp_buf fault{};
 
-    std::map<std::string, int> barriers;  // every __syncthreads() that was ever executed, numbered in that order
-    std::uint64_t executed_barriers = 0;  // by the last launch; a bit each
+    std::map<std::string, int> barriers;  // every __syncthreads() ever executed, numbered in order of first execution
+    std::uint64_t executed_barriers = 0;  // by the last launch; one bit each
     std::mt19937 random;
     float4 scrap{};
 };
@@ -198,7 +198,7 @@ std::uint32_t exchange_xor(unsigned mask, std::uint32_t value, int lane_mask, Si
 
 inline bool same_site(Site a, Site b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
 
-// Lets the fibers go on that all reached the warp operation; whether there were any.
+// Resumes the fibers that have all reached the warp operation; returns whether there were any.
 inline bool release_warp(int warp) {
     const int first = warp * kWarp, count = static_cast<int>(machine.fibers.size());
     for (int lane = 0; lane < kWarp && first + lane < count; ++lane) {
@@ -253,7 +253,7 @@ inline bool release_block() {
 
 // ----------------------------------------------------------------------------------------------------------- launching
 
-// A fiber serves one thread of every block.
+// A fiber runs one thread of every block.
 inline void fiber_main() {
     for (;;) {
         machine.kernel();
@@ -314,8 +314,8 @@ inline void on_fault(int signal_number) {
     siglongjmp(machine.fault, 1);
 }
 
-// While it lives, a fault inside a kernel becomes an error of the launch. Undefined behaviour faults too where the
-// source is built with -fsanitize=undefined -fsanitize-undefined-trap-on-error.
+// Converts faults inside a kernel to launch errors during its lifetime. Undefined behaviour faults too if the source is
+// built with -fsanitize=undefined -fsanitize-undefined-trap-on-error.
 class FaultHandler {
 public:
     FaultHandler() : stack_(64 * 1024) {
@@ -353,7 +353,7 @@ inline void run_grid() {
     }
 }
 
-// Runs a kernel over a grid of blocks of block.x threads; "" or what went wrong.
+// Runs a kernel over a grid of blocks of block.x threads. Returns "" or an error message.
 inline std::string launch(Dim3 grid, Dim3 block, std::size_t shared_size, const Options &options,
                           std::function<void()> kernel) {
     machine.options = options;
@@ -362,7 +362,7 @@ inline std::string launch(Dim3 grid, Dim3 block, std::size_t shared_size, const 
     machine.kernel = std::move(kernel);
     machine.random.seed(static_cast<unsigned>(options.order));
     if (machine.fibers.size() != block.x) machine.fibers = std::vector<Fiber>(block.x);
-    for (Fiber &fiber : machine.fibers) fiber.started = false;  // the last launch may have been left in its middle
+    for (Fiber &fiber : machine.fibers) fiber.started = false;  // the last launch may have been aborted
     machine.warp_epochs.assign((block.x + kWarp - 1) / kWarp, 0);
     machine.storage.assign((shared_size + 15) / 16, float4{});
     machine.locations.assign(shared_size, Location{});
