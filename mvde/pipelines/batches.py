@@ -21,7 +21,7 @@ from mvde.resolution import parse_resolution
 
 @dataclass(frozen=True)
 class Share:
-    """This process's share of each global batch."""
+    """Share of this process in each global batch."""
 
     rank: int = 0
     num_processes: int = 1

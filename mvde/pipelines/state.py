@@ -20,7 +20,7 @@ FORMAT = "mvde-train-state-1"
 
 @dataclass
 class TrainProgress:
-    """Progress of a run: ``step`` updates are done; ``best`` is the lowest validation AbsRel of stage ``best_stage``."""
+    """Progress of a run: ``step`` updates done; ``best`` is the lowest validation AbsRel of stage ``best_stage``."""
 
     step: int = 0
     best: float = float("inf")
