@@ -147,7 +147,7 @@ def _split(report: Report) -> str:
         body.append(_name(name, colour, f"mean {milliseconds(one.total.mean_ms)}"))
         body.append(charts.stacked_bar(parts, scale))
     rows_html = f'<div class="rows">{"".join(body)}{charts.axis(scale, "mean of a whole frame, ms")}</div>'
-    lead = "Mean time per stage. A stream overlaps all stages but the engine with it."
+    lead = "Mean time per stage. A stream overlaps the other stages with the engine."
     return _section("Where the time goes", lead, f'<div class="legend">{legend}</div>{rows_html}')
 
 

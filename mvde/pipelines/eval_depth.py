@@ -90,7 +90,6 @@ def evaluate(
     """Metrics by alignment over the pixels of the data set that ``protocol`` counts.
 
     The range is the data set's, never the model's: depth that the model cannot represent counts as its error.
-
     Predictions for the camera of ``canonical_focal`` are converted to each frame's camera with its intrinsics; frames
     without intrinsics are left unchanged.
 
