@@ -30,7 +30,7 @@ class PatchStatsProjector(nn.Module):
         self.layers = nn.Sequential(nn.Linear(num_stats, hidden), nn.GELU(), nn.Linear(hidden, token_width))
 
     def forward(self, stats: Tensor) -> Tensor:
-        """Return tokens (B, N, D) of ``stats`` (B, N, S), non-negative floats. Raises :class:`UsageError` for another shape."""
+        """Return tokens (B, N, D) of non-negative ``stats`` (B, N, S). Raises :class:`UsageError` for another shape."""
         tokens: Tensor = self.layers((self._log(stats) - self.mean) / self.std)
         return tokens
 

@@ -131,7 +131,9 @@ def _read_pair(path: Path) -> tuple[Tensor, Tensor]:
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise DatasetError(f"{path} is not an archive with 'stats' and 'tokens': {error}") from error
     if stats.ndim != 2 or tokens.ndim != 2 or len(stats) != len(tokens) or len(stats) == 0:
-        raise DatasetError(f"{path}: stats {stats.shape} and tokens {tokens.shape} are not (N, S) and (N, D) of one N")
+        raise DatasetError(
+            f"{path}: stats {stats.shape} and tokens {tokens.shape} are not (N, S) and (N, D) with equal N"
+        )
     if not (np.isfinite(stats).all() and np.isfinite(tokens).all()):
         raise DatasetError(f"{path} holds values that are not finite")
     return torch.from_numpy(stats), torch.from_numpy(tokens)

@@ -52,6 +52,6 @@ def fold_graph(model: ir.Model, rules: Iterable[str] = DEFAULT_RULES) -> dict[st
     """
     wanted = set(rules)
     if unknown := wanted - set(RULES):
-        raise UsageError(f"there is no rule {', '.join(sorted(unknown))}; the rules are {', '.join(RULES)}")
+        raise UsageError(f"unknown rule {', '.join(sorted(unknown))}; the rules are {', '.join(RULES)}")
     applied = {name: RULES[name](model) for name in RULES if name in wanted and name != "unused"}
     return {**applied, "unused": remove_unused(model)}

@@ -57,7 +57,7 @@ def _check_opset(model: ir.Model, path: Path, precision: Precision, rest: Precis
     if opset < needed:
         besides = f" with the rest in {rest}" if precision.is_quantized and rest is not Precision.FP32 else ""
         raise UsageError(
-            f"{path} has opset {opset}, whose operators cannot be {precision}{besides}; it needs {needed} or "
+            f"{path} has opset {opset}, whose operators do not support {precision}{besides}; it needs {needed} or "
             "later: export it again with mvde export --opset 23"
         )
 
@@ -68,8 +68,8 @@ def _check_dtypes(model: ir.Model, path: Path) -> None:
     if unknown:
         operator = ".".join(filter(None, (unknown[0].domain, unknown[0].op_type)))
         raise BackendError(
-            f"{path} cannot be lowered: the dtype of what node {unknown[0].name!r} ({operator}) gives is "
-            "not known to ONNX; export the model again with mvde export, or keep the graph in fp32"
+            f"{path} cannot be lowered: the output dtype of node {unknown[0].name!r} ({operator}) is "
+            "unknown to ONNX; export the model again with mvde export, or keep the graph in fp32"
         )
     if not any(computes(node) for node in model.graph):
         raise UsageError(f"{path} has no node that computes in fp32; there is nothing to lower")

@@ -99,7 +99,7 @@ def _check(model: onnx.ModelProto | str, path: Path) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BackendError(f"ONNX's checker refuses the exported graph {path.name}: {error}") from error
+        raise BackendError(f"ONNX's checker rejects the exported graph {path.name}: {error}") from error
 
 
 def _write(

@@ -105,7 +105,7 @@ def threshold(statistics: TensorStatistics, method: RangeMethod) -> float:
         case RangeMethod.ENTROPY:
             return _entropy(statistics)
         case RangeMethod.AUTO:
-            raise UsageError("the method auto is decided by measuring the others; ask for one of them")
+            raise UsageError("the method auto is resolved by measuring the others; pass one of them")
 
 
 def _percentile(statistics: TensorStatistics) -> float:

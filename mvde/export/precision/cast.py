@@ -40,7 +40,7 @@ def refused_nodes(model: ir.Model, precision: Precision) -> dict[str, str]:
     for node in model.graph:
         if computes(node) and not _takes(node, model.graph, precision):
             version = model.graph.opset_imports[node.domain]
-            refused[str(node.name)] = f"{node.op_type} of opset {version} takes no {precision}"
+            refused[str(node.name)] = f"{node.op_type} of opset {version} does not support {precision}"
     return refused
 
 

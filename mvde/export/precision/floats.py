@@ -72,7 +72,7 @@ def _too_large(base: ir.Model, groups: Sequence[Group], images: NDArray[np.uint8
         largest[group_of[name]] = max(largest.get(group_of[name], 0.0), reached)
     limit = Precision.FP16.largest
     return {
-        name: f"its activations reach {reached:.3g}, too near to fp16's largest number {limit:g}"
+        name: f"its activations reach {reached:.3g}, too close to fp16's largest number {limit:g}"
         for name, reached in largest.items()
         if not reached * FP16_HEADROOM <= limit
     }

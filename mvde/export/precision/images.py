@@ -75,8 +75,8 @@ def quantization_images(folder: Path, resolution: tuple[int, int]) -> tuple[Imag
     photographs = read_photographs(folder)
     if len(photographs) < _HELD_OUT_SHARE:
         raise DatasetError(
-            f"{folder} holds {len(photographs)} images; quantisation needs at least {_HELD_OUT_SHARE}, of which one "
-            "judges the result, and 50 or more to be worth it"
+            f"{folder} holds {len(photographs)} images; quantisation needs at least {_HELD_OUT_SHARE}, one of which "
+            "is held out; 50 or more are recommended"
         )
     images = fitted(photographs, resolution, Fit.CROP)
     judges = np.arange(len(images)) % _HELD_OUT_SHARE == _HELD_OUT_SHARE - 1
@@ -96,7 +96,7 @@ def judging_frames(
     range of the data set, never that of the graph. Raises :class:`DatasetError` for an empty data set.
     """
     if len(dataset) == 0:
-        raise DatasetError("the data set holds no frames; there is nothing to judge with")
+        raise DatasetError("the data set holds no frames; there is nothing to validate with")
     indices = np.linspace(0, len(dataset) - 1, min(max_frames, len(dataset)))
     samples = [dataset[int(index)] for index in indices]
     resolution = manifest.resolution

@@ -128,8 +128,8 @@ def _as_computed(target: Path) -> ir.Model:
 def _advice(lowered: LoweredModel) -> str:
     """Advice for a graph that fails the gate."""
     worst = [f"{item.groups[0].name} (mean {item.effect.mean_rel:.1e})" for item in lowered.decision.worst(3)]
-    way_out = "Quantise on images like the robot's (--quantization-images FOLDER), or take a higher precision"
-    return f"Of the lowered nodes, these move depth most: {'; '.join(worst) or 'none'}. {way_out}"
+    way_out = "Calibrate on images like the robot's (--quantization-images FOLDER), or use a higher precision"
+    return f"These lowered nodes change depth most: {'; '.join(worst) or 'none'}. {way_out}"
 
 
 def _counted(source: Graph, target: Path, precision: Precision) -> LoweringRecord:

@@ -42,4 +42,4 @@ def kept_nodes(decision: Decision, precision: Precision, ranges: Mapping[str, st
 
 def _measured(bundle: Bundle, precision: Precision) -> str:
     where = "there" if len(bundle.groups) == 1 else f"there and in {len(bundle.groups) - 1} groups like it"
-    return f"{precision} {where} alone moves depth by {bundle.effect.mean_rel:.1e} on average"
+    return f"{precision} {where} alone changes depth by {bundle.effect.mean_rel:.1e} on average"

@@ -69,7 +69,7 @@ def lower_products(
     products = find_products(base.graph)
     if not products:
         raise UsageError(
-            f"the graph has no product of an activation and a weight; there is nothing to put in {grid.precision}"
+            f"the graph has no product of an activation and a weight; there is nothing to quantise to {grid.precision}"
         )
     groups = [group for group in node_groups(base.graph) if any(name in products for name in group.nodes)]
     probe.progress(f"ranges of activations on {len(images)} images")
@@ -116,7 +116,7 @@ def _balanced(
         candidate = measure(more, f"{kind} balanced")
         gains = candidate.effect.mean_rel < (1 - _GAIN) * trial.effect.mean_rel
         change = f"the mean error from {trial.effect.mean_rel:.1e} to {candidate.effect.mean_rel:.1e}"
-        reasons[str(kind)] = f"{'balanced' if gains else 'left'}: balancing {len(ours)} moves {change}"
+        reasons[str(kind)] = f"{'balanced' if gains else 'left'}: balancing {len(ours)} changes {change}"
         if gains:
             trial = candidate
     return trial, reasons

@@ -53,7 +53,7 @@ def find_typed(source: GraphArtifact, precision: Precision, rest: Precision = Pr
     found = load_graph(path)
     record = found.manifest.lowering
     if record is None:
-        raise ManifestError(f"{manifest_path(path)} says nothing of dtypes, so {path} is not a typed graph; delete it")
+        raise ManifestError(f"{manifest_path(path)} has no lowering record, so {path} is not a typed graph; delete it")
     return found if record.onnx_sha256 == source.manifest.file.sha256 else None
 
 
