@@ -62,7 +62,7 @@ class BenchOptions:
                 f"{self.duration_s} s and {self.num_frames}"
             )
         if self.paced_fps is not None and not 0 < self.paced_fps < math.inf:
-            raise UsageError(f"the camera rate must be positive, in frames per second, but got {self.paced_fps}")
+            raise UsageError(f"a camera needs a positive rate in frames per second, but got {self.paced_fps}")
         if self.num_threads is not None and self.num_threads < 1:
             raise UsageError(f"the number of concurrent threads must be at least 1, but got {self.num_threads}")
 
