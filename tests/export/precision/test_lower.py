@@ -255,7 +255,7 @@ def test_an_opset_without_the_dtype_names_the_one_that_has_it(
     write_graph: Callable[..., GraphArtifact], tmp_path: Path
 ) -> None:
     source = write_graph(tmp_path / "export")
-    with pytest.raises(UsageError, match=r"opset 20, .* cannot be bf16; it needs 22 .* mvde export --opset 23"):
+    with pytest.raises(UsageError, match=r"opset 20, .* do not support bf16; it needs 22 .* mvde export --opset 23"):
         lower_graph(Graph(source.path), Precision.BF16, tmp_path)
 
 
