@@ -1,4 +1,4 @@
-"""Trains a depth model; the same as ``mvde train --config configs/base.yaml --output_dir runs/siglip_exp01``."""
+"""Train a depth model; same as ``mvde train --config configs/base.yaml --output_dir runs/siglip_exp01``."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""Backbones: vision towers that hand back one feature map per tap."""
+"""Vision towers that return one feature map per tap."""

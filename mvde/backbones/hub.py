@@ -1,4 +1,4 @@
-"""Reading pretrained weights from a local directory, the hub's cache, or the hub, with one clear error."""
+"""Loading of pretrained weights from a local directory, the hub's cache, or the hub, with one clear error."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _TIMEOUT_S = 10.0
 
 
 def load_pretrained(name: str, load: Callable[..., Loaded], way_out: str) -> Loaded:
-    """What ``load(local_files_only=...)`` hands back, from a directory or the cache, and only then from the hub.
+    """Return ``load(local_files_only=...)``, from a directory or the cache first, then from the hub.
 
-    The hub is asked once whether it is there before anything is fetched, since its client retries each file for
-    minutes. Raises :class:`CheckpointError` with the reason and ``way_out``.
+    The hub is probed once before anything is downloaded, since its client retries each file for minutes. Raises
+    :class:`CheckpointError` with the reason and ``way_out``.
     """
     try:
         return load(local_files_only=True)
     except MvdeError:
         raise
-    except Exception as error:  # the HTTP libraries of the hub share no base class
+    except Exception as error:  # the hub's HTTP libraries share no base class
         if Path(name).is_dir():
             raise _failure(name, error, way_out) from error
     try:
@@ -37,7 +37,7 @@ def load_pretrained(name: str, load: Callable[..., Loaded], way_out: str) -> Loa
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``. Raises :class:`CheckpointError` naming the file."""
+    """Read the JSON object in ``path``. Raises :class:`CheckpointError` naming the file."""
     try:
         given = json.loads(path.read_text())
     except OSError as error:
@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def image_normalization(
     name: str, default: tuple[Sequence[float], Sequence[float]]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per RGB channel, of pixels in [0, 1], that the model was trained with.
+    """Per-channel mean and standard deviation (RGB, pixels in [0, 1]) that the model was trained with.
 
     Read from ``preprocessor_config.json`` of a local directory; ``default`` elsewhere.
     """
@@ -65,14 +65,14 @@ def image_normalization(
 
 
 def check_complete(name: str, loading_info: dict[str, Any]) -> None:
-    """Raise :class:`CheckpointError` unless every weight was found.
+    """Raise :class:`CheckpointError` unless every weight was loaded.
 
-    transformers fills the others with random numbers.
+    transformers initialises missing weights randomly.
     """
     missing = sorted(loading_info.get("missing_keys") or ())
     if missing:
         raise CheckpointError(
-            f"{name!r} lacks {len(missing)} of the weights that the model needs, the first being {missing[0]}; "
+            f"{name!r} lacks {len(missing)} of the model's weights, the first being {missing[0]}; "
             f"is it a checkpoint of another model?"
         )
 

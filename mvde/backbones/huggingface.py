@@ -1,4 +1,4 @@
-"""Other depth models of transformers (DPT, Depth Anything, …), for comparison and for export like our own."""
+"""Other depth models of transformers (DPT, Depth Anything, …), for comparison and export."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from mvde.errors import CheckpointError, ResolutionError
 from mvde.resolution import check_resolution
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_LARGEST_INVERSE = 1e4  # inverse depth of 0 means infinitely far; depth stays finite
+_LARGEST_INVERSE = 1e4  # inverse depth of 0 means infinitely far; keeps depth finite
 _POSITION_METHODS = ("interpolate_pos_encoding", "_resize_pos_embed")
 
 
 class DepthKind(enum.Enum):
-    """What a network's output means."""
+    """Meaning of a network's output."""
 
     METRIC = "metric"
     """Depth in metres."""
     INVERSE = "inverse"
-    """Relative inverse depth, as MiDaS-style networks give it: larger is nearer, scale and shift unknown."""
+    """Relative inverse depth of MiDaS-style networks: larger is nearer, scale and shift unknown."""
 
 
 class HuggingFaceDepth(nn.Module):
-    """Depth (B, H, W) from normalised pixels (B, 3, H, W): metres, or the inverse of a relative inverse depth.
+    """Depth (B, H, W) from normalised pixels (B, 3, H, W): metres, or the reciprocal of relative inverse depth.
 
-    Raises :class:`ResolutionError` for sides that are no multiples of the patch size, or that the network cannot take.
+    Raises :class:`ResolutionError` for sizes that are not multiples of the patch size or not supported by the network.
     """
 
     def __init__(self, network: nn.Module, kind: DepthKind, patch_size: int, max_depth_m: float) -> None:
@@ -43,7 +43,7 @@ class HuggingFaceDepth(nn.Module):
         self.max_depth_m = max_depth_m
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Depth (B, H, W), at the resolution of ``pixels``."""
+        """Return depth (B, H, W) at the resolution of ``pixels``."""
         size = (int(pixels.shape[2]), int(pixels.shape[3]))
         self._check_size(size)
         output: Tensor = self.network(pixel_values=pixels).predicted_depth  # (B, h, w)
@@ -54,7 +54,7 @@ class HuggingFaceDepth(nn.Module):
         return 1.0 / output.float().clamp(min=1 / _LARGEST_INVERSE)
 
     def at_resolution(self, resolution: tuple[int, int]) -> HuggingFaceDepth:
-        """Copy in which the resampled position embeddings of ``resolution`` (H, W) are constants."""
+        """Copy with the position embeddings resampled to ``resolution`` (H, W) as constants."""
         self._check_size(resolution)
         fixed = copy.deepcopy(self).eval()
         parameter = next(fixed.parameters())
@@ -69,7 +69,7 @@ class HuggingFaceDepth(nn.Module):
     def _check_size(self, size: tuple[int, int]) -> None:
         check_resolution(size, self.patch_size)
         config: Any = self.network.config
-        # transformers reassembles the tokens of DPT's own ViT to a square, whatever the image was.
+        # transformers reassembles tokens of DPT's own ViT to a square, whatever the image's aspect ratio.
         if size[0] != size[1] and config.model_type == "dpt" and config.backbone_config is None:
             raise ResolutionError(
                 f"DPT in transformers takes square images only, but got {size[0]}x{size[1]}; "
@@ -80,10 +80,10 @@ class HuggingFaceDepth(nn.Module):
 def load_huggingface_depth(
     name: str, kind: DepthKind | None
 ) -> tuple[HuggingFaceDepth, tuple[float, ...], tuple[float, ...]]:
-    """Depth network of a hub name or local directory, and the mean and deviation of its pixels.
+    """Load a depth network from a hub name or local directory; return it with its pixel mean and deviation.
 
-    Without ``kind``, it is metric where the configuration says so (``depth_estimation_type``), else inverse.
-    Raises :class:`CheckpointError` where the weights cannot be had or are of no depth model.
+    Without ``kind``, it is metric if the configuration says so (``depth_estimation_type``), else inverse. Raises
+    :class:`CheckpointError` if the weights are unavailable or not of a depth model.
     """
     from transformers import AutoModelForDepthEstimation
 
@@ -118,7 +118,7 @@ def _patch_size(name: str, config: Any) -> int:
 
 
 def _freeze_position(module: nn.Module) -> bool:
-    """Whether the module resamples position embeddings; its method then notes what it hands back."""
+    """Record the module's resampled position embedding; return whether it has one."""
     for method in _POSITION_METHODS:
         resample = getattr(module, method, None)
         if callable(resample):
@@ -135,9 +135,9 @@ def _freeze_position(module: nn.Module) -> bool:
 
 
 def _replay_position(module: nn.Module) -> None:
-    """From now on the noted position embedding is handed back as it is.
+    """Make the module return its recorded position embedding from now on.
 
-    By a method: of a copy of the module, as the exporter makes one, it is the copy's, and hands back the copy's tensor.
+    Bound as a method, so that a copy of the module, as made by the exporter, returns the copy's tensor.
     """
     if hasattr(module, "fixed_position"):
         setattr(module, str(module.fixed_method), MethodType(_recorded_position, module))

@@ -1,4 +1,4 @@
-"""Position embeddings of a square native grid, resampled to any patch grid."""
+"""Position embeddings of a square native grid, and resampling to other patch grids."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mvde.errors import ResolutionError
 
 
 def resample_position(position: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Position embedding (1, rows * columns, D) for ``grid`` = (rows, columns), from the native one (side * side, D).
+    """Resample a position embedding (side * side, D) to (1, rows * columns, D) for ``grid`` = (rows, columns).
 
     Bicubic without aligned corners, as ``interpolate_pos_encoding=True`` does in transformers' SigLIP, so that
-    checkpoints keep their meaning at other resolutions. The native grid is handed back as it is. Differentiable.
+    checkpoints stay valid at other resolutions. The native grid is returned unchanged. Differentiable.
     """
     side = round(position.shape[0] ** 0.5)
     if grid == (side, side):
@@ -25,9 +25,9 @@ def resample_position(position: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def sincos_position(side: int, width: int) -> Tensor:
-    """Two-dimensional sine-cosine embedding (side * side, width), row-major; ``width`` is a multiple of 4.
+    """Two-dimensional sine-cosine embedding (side * side, width), row-major; ``width`` must be a multiple of 4.
 
-    As in MAE (He et al., 2022): a start that already tells near from far, which training from scratch needs.
+    As in MAE (He et al., 2022): an initialisation that encodes distance, which training from scratch needs.
     """
     frequency = 1.0 / 10_000 ** (torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     angle = torch.arange(side, dtype=torch.float64)[:, None] * frequency  # (side, width / 4)
@@ -44,12 +44,12 @@ class PositionEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.zeros(num_positions, width))
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding (1, rows * columns, D) of ``grid`` = (rows, columns)."""
+        """Return the position embedding (1, rows * columns, D) of ``grid`` = (rows, columns)."""
         return resample_position(self.weight, grid)
 
 
 class FixedPositionEmbedding(nn.Module):
-    """Position embedding of one grid as a constant, so that an exported graph holds no resampling."""
+    """Constant position embedding of one grid, so that an exported graph contains no resampling."""
 
     weight: Tensor
 
@@ -59,10 +59,10 @@ class FixedPositionEmbedding(nn.Module):
         self.register_buffer("weight", weight.detach().clone())
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
-        """The constant (1, rows * columns, D). Raises ResolutionError for a grid that it was not made for."""
+        """Return the constant (1, rows * columns, D). Raises ResolutionError for any other grid."""
         if grid != self.grid:
             raise ResolutionError(
                 f"this model is fixed to a patch grid of {self.grid[0]}x{self.grid[1]}, but got {grid[0]}x{grid[1]}; "
-                f"make another with at_resolution()"
+                f"use at_resolution() for another"
             )
         return self.weight

@@ -1,4 +1,4 @@
-"""SigLIP and SigLIP 2 vision towers, tapped: one feature map per hidden state that the decoder asked for."""
+"""SigLIP and SigLIP 2 vision towers that return one feature map per tapped hidden state."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def map_from_tokens(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class SiglipBackbone(nn.Module):
-    """The encoder of a SigLIP tower up to its deepest tap; neither final normalisation nor pooling head.
+    """Encoder of a SigLIP tower up to its deepest tap, without final normalisation and pooling head.
 
-    ``taps`` are indices into the hidden states, 0 being the embedding. Layers past the deepest tap are dropped.
+    ``taps`` are indices into the hidden states, where 0 is the embedding. Layers past the deepest tap are dropped.
     """
 
     def __init__(
@@ -57,21 +57,21 @@ class SiglipBackbone(nn.Module):
         return self.patch_embedding.out_channels
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps (B, D, H / patch, W / patch), one per tap, from normalised pixels (B, 3, H, W) in RGB."""
+        """Return feature maps (B, D, H / patch, W / patch), one per tap, of normalised RGB pixels (B, 3, H, W)."""
         embedded = self.patch_embedding(pixels)
         grid = (int(embedded.shape[2]), int(embedded.shape[3]))
         hidden = tokens_from_map(embedded) + self.position(grid)
         states = {0: hidden}
         for index, layer in enumerate(self.layers, start=1):
             hidden = layer(hidden, None)
-            if index in self.taps:  # the others are let go: thirteen of base's at 896 are 125 MB
+            if index in self.taps:  # the others are freed: base's thirteen at 896 are 125 MB
                 states[index] = hidden
         return tuple(map_from_tokens(states[tap], grid) for tap in self.taps)
 
     def train(self, mode: bool = True) -> SiglipBackbone:
-        """This module, in training or evaluation mode.
+        """Set training or evaluation mode; return this module.
 
-        Training on a CPU uses plain matrix products: the backward pass of scaled_dot_product_attention is slower
+        Training on a CPU uses plain matrix products, as the backward pass of scaled_dot_product_attention is slower
         there. Everything else, export included, uses scaled_dot_product_attention.
         """
         super().train(mode)
@@ -80,12 +80,12 @@ class SiglipBackbone(nn.Module):
         return self
 
     def set_attention(self, implementation: str) -> None:
-        """Use transformers' attention ``implementation`` (``"sdpa"`` or ``"eager"``) in every layer."""
+        """Select transformers' attention ``implementation`` (``"sdpa"`` or ``"eager"``) in every layer."""
         for layer in self.layers:
             layer.self_attn.config._attn_implementation = implementation  # type: ignore[union-attr]
 
     def at_resolution(self, resolution: tuple[int, int]) -> SiglipBackbone:
-        """The same backbone, sharing its layers, with the position embedding of ``resolution`` (H, W) as a constant."""
+        """Backbone with shared layers and the position embedding of ``resolution`` (H, W) as a constant."""
         check_resolution(resolution, self.patch_size)
         grid = (resolution[0] // self.patch_size, resolution[1] // self.patch_size)
         with torch.no_grad():
@@ -94,26 +94,24 @@ class SiglipBackbone(nn.Module):
 
 
 def tower_spec(name: str) -> dict[str, Any]:
-    """Keyword arguments of ``SiglipVisionConfig`` for a local directory or a well-known name.
+    """Keyword arguments of ``SiglipVisionConfig`` for a local directory or a known name.
 
-    Raises :class:`ConfigError` for another name, :class:`CheckpointError` for a directory of another model.
+    Raises :class:`ConfigError` for an unknown name, :class:`CheckpointError` for a directory of another model.
     """
     if name in TOWER_SIZES:
         return dict(TOWER_SIZES[name])
     if Path(name).is_dir():
         return _spec_from_config(name, read_json(Path(name) / "config.json"))
-    raise ConfigError(
-        f"vit.name {name!r} is neither a local directory nor a tower whose sizes are known: {', '.join(TOWER_SIZES)}"
-    )
+    raise ConfigError(f"vit.name {name!r} is neither a local directory nor a known tower: {', '.join(TOWER_SIZES)}")
 
 
 def image_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per RGB channel, of pixels in [0, 1], that the tower was trained with."""
+    """Per-channel mean and standard deviation (RGB, pixels in [0, 1]) that the tower was trained with."""
     return _image_normalization(name, (SIGLIP_MEAN, SIGLIP_STD))
 
 
 def random_siglip(spec: dict[str, Any], tap_layers: tuple[int, ...]) -> SiglipBackbone:
-    """Backbone with random weights and the sizes of ``spec`` (keyword arguments of ``SiglipVisionConfig``)."""
+    """Build a backbone with random weights and the sizes of ``spec`` (arguments of ``SiglipVisionConfig``)."""
     from transformers import SiglipVisionModel
 
     taps = resolve_taps(tap_layers, spec["num_hidden_layers"])
@@ -127,10 +125,10 @@ def random_siglip(spec: dict[str, Any], tap_layers: tuple[int, ...]) -> SiglipBa
 
 
 def pretrained_siglip(name: str, tap_layers: tuple[int, ...]) -> tuple[SiglipBackbone, dict[str, Any]]:
-    """Backbone with the weights of a hub name or local directory, and its sizes; only the vision tower is loaded.
+    """Load the vision tower of a hub name or local directory; return the backbone and its sizes.
 
-    Layers past the deepest tap are never allocated. Raises :class:`CheckpointError` where the weights cannot be had,
-    with the way out.
+    Layers past the deepest tap are never allocated. Raises :class:`CheckpointError` with advice if the weights are
+    unavailable.
     """
     from transformers import SiglipVisionModel
 
@@ -195,7 +193,7 @@ def _vision_config(spec: dict[str, Any], num_layers: int) -> Any:
 
 
 def _tapped(model: Any, taps: tuple[int, ...]) -> SiglipBackbone:
-    tower = getattr(model, "vision_model", model)  # transformers before 5 wraps the tower once more
+    tower = getattr(model, "vision_model", model)  # transformers before 5 has an extra wrapper
     embeddings = tower.embeddings
     position = PositionEmbedding(*embeddings.position_embedding.weight.shape)
     with torch.no_grad():

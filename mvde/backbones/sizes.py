@@ -1,7 +1,7 @@
-"""Sizes of the well-known SigLIP vision towers, so that no network is needed to build one with random weights.
+"""Sizes of the known SigLIP vision towers, so that building one with random weights needs no network.
 
-The values are those of each checkpoint's ``config.json`` (``vision_config``). SigLIP 2's fixed-resolution checkpoints
-use the same model class; the NaFlex ones do not, and are not listed.
+Values are from each checkpoint's ``config.json`` (``vision_config``). SigLIP 2's fixed-resolution checkpoints use the
+same model class; NaFlex checkpoints do not and are not listed.
 """
 
 from __future__ import annotations
@@ -38,4 +38,4 @@ TOWER_SIZES: dict[str, dict[str, int]] = {
     **_towers(_SO400M, "google/siglip2-so400m", 16, (256, 384, 512)),
     **_towers(_GIANT, "google/siglip2-giant-opt", 16, (256, 384)),
 }
-"""Keyword arguments of ``transformers.SiglipVisionConfig`` by hub name. The nano tower exists only here."""
+"""Keyword arguments of ``transformers.SiglipVisionConfig`` by hub name. The nano tower has no hub checkpoint."""

@@ -1,4 +1,4 @@
-"""Which hidden states of a vision tower feed the decoder."""
+"""Selection of the hidden states that feed the decoder."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import warnings
 from mvde.config import DEFAULT_TAPS
 from mvde.errors import ConfigError
 
-REFERENCE_LAYERS = 24  # the depth that the documented default taps address (SigLIP large)
+REFERENCE_LAYERS = 24  # depth of the tower that the documented default taps refer to (SigLIP large)
 
 
 def resolve_taps(tap_layers: tuple[int, ...], num_layers: int) -> tuple[int, ...]:
-    """Indices, 0 to ``num_layers``, into the hidden states that ``tap_layers`` address, shallow to deep.
+    """Resolve ``tap_layers`` to indices, 0 to ``num_layers``, into the hidden states, shallow to deep.
 
-    Hidden states are counted as in transformers' ``output_hidden_states``: 0 is the embedding, i the output of layer
+    Hidden states are numbered as in transformers' ``output_hidden_states``: 0 is the embedding, i the output of layer
     i, and -1 the output of the last layer (before the tower's final normalisation, which is not part of the backbone).
-    Negative taps that reach before the first hidden state, and the documented default on a tower of another depth
-    than 24 layers, are mapped in proportion to the depth, with one ``UserWarning`` that states the mapping.
-    Raises :class:`ConfigError` for taps that address no hidden state or are not ordered from shallow to deep.
+    Negative taps beyond the first hidden state, and the documented default on a tower without 24 layers, are scaled to
+    the tower's depth, with one ``UserWarning`` that states the mapping.
+
+    Raises :class:`ConfigError` for taps outside the hidden states or not ordered from shallow to deep.
     """
     num_states = num_layers + 1
     if not tap_layers:
@@ -52,5 +53,5 @@ def _needs_mapping(taps: tuple[int, ...], num_layers: int) -> bool:
 
 
 def _scaled(tap: int, num_layers: int) -> int:
-    """Negative tap at the same relative depth; halves round away from the end, and the last layer stays in reach."""
+    """Negative tap at the same relative depth; halves round towards the input, and the result is at most -1."""
     return min(-math.floor(-tap * num_layers / REFERENCE_LAYERS + 0.5), -1)

@@ -1,1 +1,1 @@
-"""Benchmarks: whole frames from camera bytes to depth and statistics, and what really ran."""
+"""Benchmarks of whole frames, from camera bytes to depth and statistics, with the precision actually executed."""

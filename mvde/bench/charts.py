@@ -1,5 +1,7 @@
-"""Charts as HTML with a little inline SVG: positions are percentages, so that they fit a screen of any width and their
-text stays readable on a small one."""
+"""HTML charts with a little inline SVG.
+
+Positions are percentages, so that charts fit any screen width and their text stays readable on a small one.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,15 @@ from html import escape
 import numpy as np
 
 _NUM_BINS = 160
-_SMOOTHING = 2.0  # bins: enough to join neighbours, too little to hide a second peak
+_SMOOTHING = 2.0  # bins: joins neighbours without hiding a second peak
 _MAX_DOTS = 600
 _UNSCALED = 'vector-effect="non-scaling-stroke"'
-_LOG_FROM = 6.0  # spans wider than this ratio are shown on a logarithmic axis
+_LOG_FROM = 6.0  # wider ratios use a logarithmic axis
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Values from ``low`` to ``high`` along 0 to 100 per cent, linear or logarithmic."""
+    """Mapping of values from ``low`` to ``high`` onto 0 to 100 %, linear or logarithmic."""
 
     low: float
     high: float
@@ -27,7 +29,7 @@ class Axis:
 
     @classmethod
     def over(cls, values: Sequence[float], *, from_zero: bool = False) -> Axis:
-        """Axis with a little room around the values; logarithmic where they span a wide range."""
+        """Axis with a margin around the values; logarithmic if they span a wide range."""
         low, high = min(values), max(values)
         if from_zero:
             return cls(0.0, high * 1.06 or 1.0)
@@ -37,13 +39,13 @@ class Axis:
         return cls(max(low - room, 0.0) if low >= 0 else low - room, high + room)
 
     def with_room_for_text(self) -> Axis:
-        """The same axis with a seventh more at its upper end."""
+        """Copy of the axis extended by a seventh at its upper end."""
         if self.is_log:
             return Axis(self.low, self.high * (self.high / self.low) ** (1 / 7), is_log=True)
         return Axis(self.low, self.high + (self.high - self.low) / 7)
 
     def position(self, value: float) -> float:
-        """Where a value stands, in per cent; values outside stand at the end."""
+        """Position of a value in per cent, clamped to the axis."""
         if self.is_log:
             share = math.log(max(value, 1e-12) / self.low) / math.log(self.high / self.low)
         else:
@@ -51,7 +53,7 @@ class Axis:
         return 100 * min(max(share, 0.0), 1.0)
 
     def ticks(self) -> list[float]:
-        """Round values inside the axis, four to nine of them."""
+        """Four to nine round values within the axis."""
         return self._log_ticks() if self.is_log else self._linear_ticks(7)
 
     def _linear_ticks(self, wanted: int) -> list[float]:
@@ -72,7 +74,7 @@ class Axis:
 
 
 def axis(scale: Axis, title: str) -> str:
-    """The axis under a chart: ticks with their numbers, and what they count with its unit."""
+    """Axis under a chart: ticks with their values, and a title with the unit."""
     ticks = "".join(
         f'<span class="tick" style="left:{scale.position(tick):.2f}%">{number(tick)}</span>' for tick in scale.ticks()
     )
@@ -80,13 +82,13 @@ def axis(scale: Axis, title: str) -> str:
 
 
 def grid(scale: Axis) -> str:
-    """Thin lines at the ticks, behind a chart."""
+    """Thin grid lines at the ticks, behind a chart."""
     lines = "".join(f'<i style="left:{scale.position(tick):.2f}%"></i>' for tick in scale.ticks())
     return f'<div class="grid">{lines}</div>'
 
 
 def density(times: Sequence[float], scale: Axis, colour: str) -> str:
-    """Area whose height is how often a time occurred; its peak leaves room for the marks' texts above it."""
+    """Histogram area of the times; leaves room for the marks' labels above its peak."""
     positions = np.array([scale.position(time) for time in times])
     counts, _ = np.histogram(positions, bins=_NUM_BINS, range=(0, 100))
     reach = np.arange(-8, 9)
@@ -104,17 +106,17 @@ def density(times: Sequence[float], scale: Axis, colour: str) -> str:
 
 
 def mark(scale: Axis, value: float, text: str, kind: str, side: str) -> str:
-    """Vertical line at a value, its text on a side (``"left"`` or ``"right"``); on the other near the chart's end."""
+    """Vertical line at a value, labelled on ``side`` (``"left"`` or ``"right"``), or opposite near the chart's end."""
     position = scale.position(value)
     if position < 26 or position > 88:
         side = "right" if position < 26 else "left"
     if side == "right" and position > 74:
-        side = "right end"  # where a small screen has no room for the text, but a wide one has
+        side = "right end"  # a small screen has no room for the label here
     return f'<div class="mark {kind} {side}" style="left:{position:.2f}%"><span>{escape(text)}</span></div>'
 
 
 def dots(times: Sequence[float], scale: Axis, colour: str) -> str:
-    """A dot per frame, from left to right; of many frames the slowest of each group, so that none is hidden."""
+    """One dot per frame, from left to right; many frames are grouped, each group shown by its slowest."""
     values = np.asarray(times, float)
     group = -(-len(values) // _MAX_DOTS)
     padded = np.pad(values, (0, -len(values) % group), mode="edge").reshape(-1, group).max(axis=1)
@@ -131,7 +133,7 @@ def dots(times: Sequence[float], scale: Axis, colour: str) -> str:
 
 
 def stacked_bar(parts: Sequence[tuple[str, float, str]], scale: Axis) -> str:
-    """Bar of parts (class, value, text) one after the other; a text shows where its part is wide enough."""
+    """Stacked bar of parts (class, value, label); a label is shown if its part is wide enough."""
     pieces = []
     for kind, value, text in parts:
         width = scale.position(value)
@@ -144,7 +146,7 @@ def stacked_bar(parts: Sequence[tuple[str, float, str]], scale: Axis) -> str:
 
 
 def gauge(share: float, colour: str, text: str) -> str:
-    """Bar that is filled to a share of its length (1: the whole), with a text after it."""
+    """Bar filled to a fraction of its length (1: full), followed by a label."""
     width = 100 * min(max(share, 0.0), 1.0)
     return (
         f'<div class="gauge"><div class="fill" style="width:{width:.1f}%;background:{colour}"></div></div>'
@@ -154,7 +156,7 @@ def gauge(share: float, colour: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """A named point of a scatter chart."""
+    """Named point of a scatter chart."""
 
     x: float
     y: float
@@ -163,8 +165,10 @@ class Point:
 
 
 def scatter(points: Sequence[Point], x: Axis, y: Axis, x_title: str, y_title: str) -> str:
-    """Points with their names, each on the first of four sides where it covers no other name; a small screen shows the
-    names in a legend instead."""
+    """Scatter chart of labelled points.
+
+    Each label is on the first of four sides where it overlaps no other; small screens show a legend instead.
+    """
     placed: list[tuple[float, float, float, float]] = []
     marks = []
     for point in sorted(points, key=lambda one: (one.y, one.x)):
@@ -187,7 +191,7 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis, x_title: str, y_title: st
 
 
 def _free_side(left: float, bottom: float, length: int, placed: list[tuple[float, float, float, float]]) -> str:
-    """Side of a point (in per cent of the chart) for a name of so many letters, which is noted in ``placed``."""
+    """Label side of a point (in per cent of the chart) for a name of ``length`` letters; records it in ``placed``."""
     width, height = 1.1 * length, 7.0
     boxes = {
         "right": (left + 1, bottom - height / 2),
@@ -209,7 +213,7 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 
 def interval(ratio: float, low: float, high: float, scale: Axis, colour: str) -> str:
-    """A ratio as a dot with its interval as a line, and a line at 1."""
+    """Ratio as a dot, its interval as a line, and a line at 1."""
     left, right = scale.position(low), scale.position(high)
     return (
         f'<i class="unity" style="left:{scale.position(1):.2f}%"></i>'
@@ -219,5 +223,5 @@ def interval(ratio: float, low: float, high: float, scale: Axis, colour: str) ->
 
 
 def number(value: float) -> str:
-    """A round number in as few letters as it needs: ``"0.25"``, ``"5"``, ``"1500"``."""
+    """Compact decimal form: ``"0.25"``, ``"5"``, ``"1500"``."""
     return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.2g}"

@@ -1,7 +1,7 @@
-"""A benchmark against an earlier one: ratios of times with bootstrap confidence intervals.
+"""Comparison with an earlier benchmark: ratios of times with bootstrap confidence intervals.
 
-The intervals say how far the frames of these two runs determine the ratio. They cannot see what changed the whole
-machine between the runs; engines measured in one run alternate and are free of that.
+The intervals cover the variation between frames of the two runs, not changes of the machine between them; engines
+measured in one run are interleaved and not affected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 2
 
 _NUM_RESAMPLES = 2000
 _CONFIDENCE = 0.95
-_SEED = 0  # the same two reports give the same interval
+_SEED = 0  # fixed, so that intervals are reproducible
 _CHUNK = 1 << 22  # samples drawn at once: 32 MiB
 _STAGES = ("pre", "infer", "post")
 _QUANTILES = {"p50": 0.5, "p99": 0.99}
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """New over old: 1.10 is slower by 10 %. ``low`` and ``high`` bound it with 95 % confidence."""
+    """Ratio new / old (1.10 is 10 % slower), with its 95 % confidence bounds ``low`` and ``high``."""
 
     ratio: float
     low: float
@@ -44,7 +44,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whole-frame times of one engine, new over old."""
+    """Whole-frame time ratios of one engine, new over old."""
 
     engine: str
     p50: Interval
@@ -53,7 +53,7 @@ class Comparison:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A report that ``mvde bench --json`` wrote. Raises :class:`ReportError` for anything else."""
+    """Read a report written by ``mvde bench --json``. Raises :class:`ReportError` for anything else."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -64,8 +64,8 @@ def read_report(path: Path) -> dict[str, Any]:
         raise ReportError(f"{path} is not a report of `mvde bench --json`")
     if report["schema_version"] != SCHEMA_VERSION:
         raise ReportError(
-            f"{path} has schema_version {report['schema_version']!r}, but this mvde compares with {SCHEMA_VERSION}; "
-            "measure again with one version of mvde"
+            f"{path} has schema_version {report['schema_version']!r}, but this mvde requires {SCHEMA_VERSION}; "
+            "measure again with the same version of mvde"
         )
     try:
         sound = all(_times(engine).size > 0 and _key(engine) for engine in report["engines"])
@@ -78,25 +78,25 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def machine_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between the machines of two reports, in words; load, drivers and versions may differ."""
+    """Describe the differences between the machines of two reports; load, drivers and versions are ignored."""
     pairs = [(key, _machine_value(old, key), _machine_value(new, key)) for key in _MACHINE_KEYS]
     return [f"{key} was {before}, is {now}" for key, before, now in pairs if before != now]
 
 
 def check_same_frames(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise :class:`ReportError` unless both settings fit the same frames into the engine."""
+    """Raise :class:`ReportError` unless both settings have the same frames and fit."""
     for key in ("frames", "fit"):
         if old.get(key) != new.get(key):
             raise ReportError(
-                f"the old report was measured with other {key} ({_short(old.get(key))}) than this one "
+                f"the old report was measured with different {key} ({_short(old.get(key))}) than this one "
                 f"({_short(new.get(key))}); compare runs with the same --images and --fit"
             )
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Comparison]:
-    """One comparison for each engine of the new report (as JSON types) that the old one has, too.
+    """Compare each engine of the new report (as JSON types) that is also in the old one.
 
-    Raises :class:`ReportError` where no engine is in both.
+    Raises :class:`ReportError` if the reports have no engine in common.
     """
     before = {_key(engine): engine for engine in old["engines"]}
     pairs = [(before[_key(engine)], engine) for engine in new["engines"] if _key(engine) in before]
@@ -107,9 +107,9 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Comparison]:
 
 
 def check_regression(comparisons: Sequence[Comparison], max_regression: float) -> None:
-    """Raise :class:`RegressionError` naming the engines whose median is over ``max_regression`` times the old one.
+    """Raise :class:`RegressionError` naming engines whose median ratio exceeds ``max_regression``.
 
-    A ratio counts only where its interval excludes 1.
+    A ratio only counts if its interval excludes 1.
     """
     slower = [one for one in comparisons if one.p50.ratio > max_regression and one.p50.low > 1]
     if slower:
@@ -118,10 +118,10 @@ def check_regression(comparisons: Sequence[Comparison], max_regression: float) -
 
 
 def bootstrap_ratio(old: Floats, new: Floats, statistic: str) -> Interval:
-    """Ratio of a statistic (``"mean"``, ``"p50"``, ``"p99"``) of two series of times, with its 95 % interval.
+    """Ratio of a statistic (``"mean"``, ``"p50"``, ``"p99"``) of two time series, with its 95 % interval.
 
     Percentile intervals of the circular block bootstrap (Politis and Romano, 1992) with blocks of n^(1/3) frames:
-    frames that follow one another resemble one another; drawing them singly would make the interval too narrow.
+    consecutive frames are correlated, so resampling single frames would make the interval too narrow.
     """
     rng = np.random.default_rng(_SEED)
     ratios = _resampled(new, statistic, rng) / _resampled(old, statistic, rng)
@@ -136,7 +136,7 @@ def _compared(engine: str, old: Floats, new: Floats) -> Comparison:
 
 
 def _resampled(times: Floats, statistic: str, rng: np.random.Generator) -> Floats:
-    """The statistic of each of 2,000 resamples (2000,)."""
+    """Statistic of each of 2,000 resamples, shape (2000,)."""
     count = len(times)
     block = max(round(count ** (1 / 3)), 1)
     num_blocks = -(-count // block)
@@ -173,7 +173,7 @@ def _key(engine: Mapping[str, Any]) -> str:
 
 
 def _machine_value(machine: Mapping[str, Any], key: str) -> Any:
-    """A GPU is its name and memory; its driver may change."""
+    """Comparable value of a machine key; a GPU is reduced to name and memory, as its driver may change."""
     value = machine[key]
     return [",".join(line.split(",")[:2]) for line in value] if key == "gpus" else value
 

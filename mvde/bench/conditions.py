@@ -1,7 +1,7 @@
-"""Under which conditions a benchmark ran: time stolen by the hypervisor, other load, throttling, clocks, temperature.
+"""Conditions of a benchmark: steal time, load of other processes, throttling, clocks, temperatures.
 
-Read from Linux's files before and after; clocks and temperatures also four times a second in between, where there are
-any. A machine that hides them (a virtual machine often does) still shows throttling as frames that become slower.
+Linux counters are read before and after; clocks and temperatures are also sampled four times a second, if available. On
+machines that hide them (as virtual machines often do), throttling still shows as drift.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _CLOCK_LIMIT = 0.90
 
 @dataclass(frozen=True)
 class Conditions:
-    """Fractions are of the time of this process's CPUs; ``None`` is what the system does not tell.
+    """Measurement conditions; fractions are of the time of this process's CPUs, ``None`` is unknown.
 
     ``steal`` went to other virtual machines, ``other_load`` to other processes. ``num_throttles`` counts the CPUs'
-    thermal throttling, ``quota_ms`` is time that a container's quota held this process back. Clocks are those of the
-    fastest CPU at each moment.
+    thermal throttling events, ``quota_ms`` is the time this process was throttled by a container's CPU quota.
+    ``clock_mhz`` is (lowest, highest) of the fastest CPU at each sample.
     """
 
     steal: float | None
@@ -40,16 +40,16 @@ class Conditions:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence for each condition that makes the times doubtful."""
+        """One sentence per condition that makes the times unreliable."""
         found = []
         if self.steal is not None and self.steal > _STEAL_LIMIT:
-            found.append(f"the hypervisor took {self.steal:.1%} of the CPUs' time for other machines")
+            found.append(f"the hypervisor gave {self.steal:.1%} of the CPUs' time to other virtual machines")
         if self.other_load is not None and self.other_load > _OTHER_LIMIT:
             found.append(f"other processes used {self.other_load:.0%} of the CPUs' time")
         if self.num_throttles:
-            found.append(f"the CPU throttled {self.num_throttles} times because of heat")
+            found.append(f"the CPU was thermally throttled {self.num_throttles} times")
         if self.quota_ms:
-            found.append(f"the container's CPU quota held this process back for {self.quota_ms:.0f} ms")
+            found.append(f"the container's CPU quota throttled this process for {self.quota_ms:.0f} ms")
         if self.clock_mhz is not None and self.clock_mhz[0] < _CLOCK_LIMIT * self.clock_mhz[1]:
             found.append(f"the clock fell from {self.clock_mhz[1]:.0f} to {self.clock_mhz[0]:.0f} MHz")
         if self.gpu_slowdowns:
@@ -58,10 +58,10 @@ class Conditions:
 
 
 class ConditionWatch:
-    """A context over a measurement; :meth:`conditions` says afterwards under which it ran."""
+    """Context manager around a measurement; :meth:`conditions` returns its conditions afterwards."""
 
     def __init__(self, root: Path = Path("/"), process_s: Callable[[], float] | None = None) -> None:
-        """A watch over the files under ``root``; ``process_s`` tells the CPU seconds of this process."""
+        """Watch the files under ``root``; ``process_s`` returns the CPU seconds of this process."""
         self._root = root
         self._process_s = process_s or _process_s
         cpus = root / "sys/devices/system/cpu"
@@ -92,7 +92,7 @@ class ConditionWatch:
         self._after = self._read()
 
     def conditions(self) -> Conditions:
-        """What held between the beginning and the end of the context."""
+        """Return the conditions between entry and exit of the context."""
         before, after = self._before, self._after
         steal, other = _shares(before.cpu_ticks, after.cpu_ticks, after.process_s - before.process_s)
         return Conditions(
@@ -128,7 +128,7 @@ class ConditionWatch:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Counters at one moment: ticks by kind of this process's CPUs, seconds of this process, throttling."""
+    """Counters at one moment: CPU ticks by kind over this process's CPUs, CPU seconds of this process, throttling."""
 
     cpu_ticks: dict[str, int]
     process_s: float
@@ -137,7 +137,7 @@ class _Reading:
 
 
 def _shares(before: dict[str, int], after: dict[str, int], process_s: float) -> tuple[float | None, float | None]:
-    """Fractions of the CPUs' time that were stolen, and that other processes used."""
+    """Fractions of CPU time stolen by the hypervisor and used by other processes."""
     ticks = {kind: after[kind] - before[kind] for kind in after if kind in before}
     total = sum(ticks.values())
     if total <= 0:
@@ -148,7 +148,7 @@ def _shares(before: dict[str, int], after: dict[str, int], process_s: float) -> 
 
 
 def _cpu_ticks(path: Path) -> dict[str, int]:
-    """Ticks by kind over the CPUs that this process may run on; empty where the system does not tell."""
+    """Ticks by kind over this process's CPUs; empty if unavailable."""
     kinds = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
     mine = {f"cpu{index}" for index in os.sched_getaffinity(0)} if hasattr(os, "sched_getaffinity") else set()
     sums = dict.fromkeys(kinds, 0)
@@ -164,7 +164,7 @@ def _cpu_ticks(path: Path) -> dict[str, int]:
 
 
 def _quota_us(path: Path) -> int | None:
-    """Microseconds that the control group's CPU quota has held its processes back; ``None`` without a quota."""
+    """Microseconds for which the control group's CPU quota throttled its processes; ``None`` without a quota."""
     try:
         fields = dict(line.split() for line in path.read_text(encoding="ascii").splitlines())
         return int(fields["throttled_usec"])

@@ -1,4 +1,4 @@
-"""What a row of times says: its distribution, whether it has settled, and how it drifted."""
+"""Statistics of a time series: distribution, warm-up and drift."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 WINDOW = 5
-"""Frames whose median stands for a level: one slow frame among five does not move it."""
+"""Frames whose median represents a level, robust against one slow frame."""
 
 TOLERANCE = 0.05
-"""Levels that differ by less count as one: a warm-up that matters is a larger step."""
+"""Relative difference below which levels count as equal: a relevant warm-up is a larger step."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Milliseconds over all frames of one stage.
+    """Distribution of one stage's times over all frames, in milliseconds.
 
-    ``jitter_ms`` is the mean of ``|t[i] - t[i-1]|`` over frames that follow one another, 0 for a single frame: what a
-    consumer feels from one frame to the next. A slow drift hardly enters it, unlike a standard deviation.
+    ``jitter_ms`` is the mean of ``|t[i] - t[i-1]|`` over consecutive frames, 0 for a single frame. Unlike a standard
+    deviation, it is hardly affected by slow drift.
     """
 
     mean_ms: float
@@ -32,7 +32,7 @@ class Distribution:
 
     @classmethod
     def of(cls, times_ms: Sequence[float]) -> Distribution:
-        """Distribution of the times; a quantile is a time that occurred, so that few frames are not smoothed over."""
+        """Distribution of the times; quantiles are observed times, not interpolated ones."""
         p50, p90, p99, p99_9 = (float(q) for q in np.quantile(times_ms, (0.5, 0.9, 0.99, 0.999), method="higher"))
         jitter = float(np.abs(np.diff(times_ms)).mean()) if len(times_ms) > 1 else 0.0
         return cls(float(np.mean(times_ms)), p50, p90, p99, p99_9, float(np.max(times_ms)), jitter)
@@ -40,8 +40,11 @@ class Distribution:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The frames before the measured ones: their times, how many of them were slower than the level that followed, and
-    whether that level was reached (``False``: the time for warming up ran out)."""
+    """Frames before the measured ones.
+
+    ``num_frames`` of them were slower than the level that followed; ``is_steady`` is ``False`` if the warm-up budget
+    ran out before that level was reached.
+    """
 
     num_frames: int
     is_steady: bool
@@ -49,9 +52,9 @@ class WarmUp:
 
 
 def is_steady(times_ms: Sequence[float]) -> bool:
-    """Whether the times have stopped falling: the last five frames' median is not 5 % under that of the five before.
+    """Whether the times have stopped falling: the median of the last five is not 5 % below that of the five before.
 
-    Times that rise again are steady in this sense: they are no warm-up, and :func:`drift` reports them.
+    Rising times count as steady: they are not warm-up but drift, see :func:`drift`.
     """
     if len(times_ms) < 2 * WINDOW:
         return False
@@ -60,10 +63,10 @@ def is_steady(times_ms: Sequence[float]) -> bool:
 
 
 def warm_up(times_ms: Sequence[float]) -> WarmUp:
-    """The warm-up in the times from the first frame on, the frames before it settled.
+    """Determine the warm-up: the leading frames before the times settled.
 
-    The level is the median of the last five frames. The first frame that is within 5 % of it, and whose following five
-    have a median within 5 % of it, ends the warm-up.
+    The level is the median of the last five frames. Warm-up ends at the first frame within 5 % of it whose window of
+    five frames also has a median within 5 % of it.
     """
     limit = (1 + TOLERANCE) * float(np.median(times_ms[-WINDOW:]))
     last_start = max(len(times_ms) - WINDOW, 0)
@@ -76,6 +79,6 @@ def warm_up(times_ms: Sequence[float]) -> WarmUp:
 
 
 def drift(times_ms: Sequence[float]) -> float:
-    """Median of the last third of the times over that of the first third: 1.10 is a machine that slows down by 10 %."""
+    """Median of the last third of the times over that of the first third: 1.10 is a slow-down of 10 %."""
     third = max(len(times_ms) // 3, 1)
     return float(np.median(times_ms[-third:]) / np.median(times_ms[:third]))

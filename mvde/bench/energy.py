@@ -1,4 +1,4 @@
-"""Energy counters: the CPU's (RAPL, through Linux's powercap) and the first NVIDIA GPU's (NVML)."""
+"""Energy counters of the CPU (RAPL, through Linux's powercap) and the first NVIDIA GPU (NVML)."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from mvde.bench import nvml
 
 @dataclass(frozen=True)
 class Counter:
-    """Microjoules that something has used so far; they start again from 0 after ``wraps_uj``, where there is one."""
+    """Cumulative energy counter in microjoules; wraps to 0 after ``wraps_uj``, if set."""
 
     name: str
     read_uj: Callable[[], int | None]
     wraps_uj: int | None = None
 
     def used_uj(self, before_uj: int, after_uj: int) -> int:
-        """Microjoules between two readings."""
+        """Microjoules between two readings, allowing for one wrap."""
         used = after_uj - before_uj
         return used if used >= 0 or self.wraps_uj is None else used + self.wraps_uj
 
 
 @dataclass
 class Energy:
-    """What :func:`measure` found: joules by counter; empty where no counter could be read."""
+    """Result of :func:`measure`: joules by counter; empty if none is readable."""
 
     joules: dict[str, float]
 
 
 def counters(root: Path = Path("/")) -> list[Counter]:
-    """The counters that this process may read, CPU packages and their memory first, then the GPU's.
+    """List the readable counters: CPU packages and their memory first, then the GPU's.
 
-    Linux lets only root read RAPL by default; a counter that refuses is left out.
+    Linux restricts RAPL to root by default; unreadable counters are skipped.
     """
     found = [
         counter
@@ -48,7 +48,7 @@ def counters(root: Path = Path("/")) -> list[Counter]:
 
 @contextlib.contextmanager
 def measure(found: list[Counter]) -> Iterator[Energy]:
-    """Energy that is filled in when the block ends: everything the machine used meanwhile, its idle power included."""
+    """Yield an energy record filled in on exit: the machine's whole consumption, including idle power."""
     energy = Energy({})
     before = {counter.name: counter.read_uj() for counter in found}
     yield energy
@@ -59,7 +59,7 @@ def measure(found: list[Counter]) -> Iterator[Energy]:
 
 
 def _rapl(zone: Path) -> Counter | None:
-    """Counter of a package or of its memory; cores are part of their package and would be counted twice."""
+    """Counter of a package or its memory; cores are skipped, as their package includes them."""
     try:
         name = (zone / "name").read_text(encoding="ascii").strip()
         wraps_uj = int((zone / "max_energy_range_uj").read_text(encoding="ascii"))

@@ -1,4 +1,4 @@
-"""The machine under measurement: what a timing depends on, memory in use, and pinning to CPUs."""
+"""Machine under measurement: properties that affect timing, memory use, and CPU pinning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvde.errors import UsageError
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a timing depends on, as JSON types: CPU, cores, features, caches, memory, GPUs, governor, load, versions."""
+    """Properties that affect timing, as JSON types: CPU, features, caches, memory, GPUs, governor, load, versions."""
     from mvde import __version__
     from mvde.engines import machine
 
@@ -37,14 +37,14 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_list() -> str:
-    """CPUs that this process may run on, as ranges: ``"0-3,8"``."""
+    """CPUs available to this process, as ranges: ``"0-3,8"``."""
     if not hasattr(os, "sched_getaffinity"):
         return f"0-{(os.cpu_count() or 1) - 1}"
     return as_ranges(sorted(os.sched_getaffinity(0)))
 
 
 def as_ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as ranges: ``"0-3,8"``."""
+    """Format ascending numbers as ranges: ``"0-3,8"``."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][1] + 1:
@@ -55,9 +55,9 @@ def as_ranges(numbers: Sequence[int]) -> str:
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:
-    """CPU numbers, ascending, from a list as taskset takes it: ``"0,1"``, ``"0-3,8"``.
+    """Parse a CPU list in taskset's syntax, ``"0,1"`` or ``"0-3,8"``, into ascending numbers.
 
-    Raises :class:`UsageError` for another form, and for a CPU that this process may not run on.
+    Raises :class:`UsageError` for invalid syntax or a CPU not available to this process.
     """
     numbers: set[int] = set()
     for part in text.split(","):
@@ -76,20 +76,20 @@ def parse_cpus(text: str) -> tuple[int, ...]:
 
 
 def pin(cpus: Sequence[int]) -> None:
-    """Run every thread of this process on ``cpus`` from now on, and those that it starts later."""
+    """Pin all current and future threads of this process to ``cpus``."""
     for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):  # a thread that ended meanwhile
+        with contextlib.suppress(ProcessLookupError):  # the thread has exited meanwhile
             os.sched_setaffinity(int(task.name), cpus)
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far, in bytes."""
+    """Peak resident set size of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def resident_bytes() -> int:
-    """Resident size of this process (Linux; elsewhere its peak, which only grows)."""
+    """Resident set size of this process, in bytes (on systems other than Linux, its peak)."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return peak_memory_bytes()
@@ -97,7 +97,7 @@ def resident_bytes() -> int:
 
 
 def _caches() -> dict[str, str]:
-    """Size of each cache of the first CPU, as the system writes it; empty where it does not tell."""
+    """Size of each cache of the first CPU, as reported by the system; empty if unknown."""
     found = {}
     for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size = (_text(str(cache / name)) for name in ("level", "type", "size"))

@@ -1,8 +1,8 @@
-"""Measuring engines: load, warm-up, and whole frames in turns A B A B, so that noise does not decide.
+"""Measurement of engines: load, warm-up, and whole frames in interleaved turns (A B A B), to average out noise.
 
-A turn is a quarter of a second, and its first frame is not counted: it finds the caches as the engine before left them,
-and that engine's threads may still be spinning. After ONNX Runtime that frame took nano's bf16 engine at 448×448 47 ms
-instead of 30 on one core; from the second frame on there was no difference to running alone.
+A turn lasts a quarter of a second, and its first frame is not counted: caches are cold, and threads of the previous
+engine may still be spinning. After ONNX Runtime, that frame took 47 ms instead of 30 with nano's bf16 engine at 448×448
+on one core; from the second frame on, times equalled those of running alone.
 """
 
 from __future__ import annotations
@@ -38,13 +38,16 @@ MIN_WARMUP_FRAMES = 3
 MAX_WARMUP_FRAMES = 200
 TURN_S = 0.25
 MIN_TURN_FRAMES = 3
-_NUM_TURNS = 4  # where a turn's length is not given
+_NUM_TURNS = 4  # used if a turn's length is not given
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured: every engine gets ``num_frames`` frames, or as many as fit into ``duration_s`` seconds (ten at
-    least), and as long at ``paced_fps`` frames per second and from ``num_threads`` threads, where those are given."""
+    """Extent of a measurement.
+
+    Every engine gets ``num_frames`` frames, or as many as fit into ``duration_s`` seconds (at least ten). If given,
+    ``paced_fps`` adds a run of the same length at that frame rate, and ``num_threads`` one from that many threads.
+    """
 
     duration_s: float = 5.0
     num_frames: int | None = None
@@ -59,15 +62,14 @@ class BenchOptions:
                 f"{self.duration_s} s and {self.num_frames}"
             )
         if self.paced_fps is not None and not 0 < self.paced_fps < math.inf:
-            raise UsageError(f"a camera's clock needs a positive rate in frames per second, but got {self.paced_fps}")
+            raise UsageError(f"a camera needs a positive rate in frames per second, but got {self.paced_fps}")
         if self.num_threads is not None and self.num_threads < 1:
             raise UsageError(f"the number of concurrent threads must be at least 1, but got {self.num_threads}")
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What an engine's depth is like, found on the very engine that was timed: metrics by name, and depth pictures'
-    depths (H, W), float32."""
+    """Depth quality of a timed engine: metrics by name, and depths (H, W) float32 of the report's pictures."""
 
     accuracy: Mapping[str, float] | None = None
     depths: tuple[NDArray[np.float32], ...] = ()
@@ -75,8 +77,12 @@ class Assessment:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Arithmetic per call (see :func:`mvde.export.graph.flops.count_flops`), per second of the median inference, and
-    matrix products of the same precision on this machine (``None`` where those could not be measured)."""
+    """Arithmetic performance of an engine.
+
+    ``num_flops`` is per call (see :func:`mvde.export.graph.flops.count_flops`), ``flops_per_s`` is relative to the
+    median inference time; ``products`` is the speed of matrix products in the same precision on this machine (``None``
+    if unknown).
+    """
 
     num_flops: int
     flops_per_s: float
@@ -85,11 +91,11 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One engine. ``memory_bytes`` is what loading it and its first frames added to the process.
+    """Results of one engine. ``memory_bytes`` is the process's growth from loading and the first frames.
 
-    ``throughput_fps`` is what ``DepthRuntime.stream`` delivers, with its stages overlapped, and ``energy_j`` what the
-    machine used per frame meanwhile, by counter; the distributions are of single calls of ``infer`` on one frame.
-    ``on_device`` is the network alone between two events on its device. ``drift`` is the last third's median over the
+    ``throughput_fps`` is that of ``DepthRuntime.stream``, with overlapped stages, and ``energy_j`` the machine's
+    consumption per frame meanwhile, by counter; the distributions are of single calls of ``infer`` on one frame.
+    ``on_device`` is the network alone, between two events on its device. ``drift`` is the last third's median over the
     first's, ``unit`` the depth's. ``samples_us`` holds every frame's stages in microseconds.
     """
 
@@ -129,7 +135,7 @@ class Measurement:
 
 @dataclass
 class _Run:
-    """An engine under measurement."""
+    """Engine under measurement."""
 
     artifact: EngineArtifact
     runtime: DepthRuntime
@@ -154,9 +160,10 @@ def measure_engines(
     assess: Callable[[DepthRuntime], Assessment] | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> list[Measurement]:
-    """One measurement per engine, in order, over frames (H, W, 3), uint8 RGB, taken from ``images`` in turn.
+    """Measure each engine, in order, on frames (H, W, 3) uint8 RGB taken from ``images`` in turn.
 
-    The engines take turns. ``assess`` is called with each engine at the end, still loaded; ``on_frame`` after frames.
+    Engines are interleaved. ``assess`` is called at the end with each engine, still loaded; ``on_frame`` after each
+    frame. Raises what loading and running an engine raises.
 
     Raises what loading and running an engine raises.
     """
@@ -179,7 +186,7 @@ def measure_engines(
 
 
 def _start(artifact: EngineArtifact, image: NDArray[np.uint8], options: BenchOptions) -> _Run:
-    """Engine loaded and warm; the first frame's time is kept, since a robot waits for it."""
+    """Load and warm up an engine; the first frame's time is kept as start-up latency."""
     gc.collect()
     before_bytes = resident_bytes()
     started = time.perf_counter()
@@ -201,7 +208,7 @@ def _start(artifact: EngineArtifact, image: NDArray[np.uint8], options: BenchOpt
 def _take_frames(
     runs: Sequence[_Run], images: Sequence[NDArray[np.uint8]], options: BenchOptions, on_frame: Callable[[], None]
 ) -> None:
-    """Frames of every engine, in turns, until each has what the options want."""
+    """Measure frames of every engine in turns, until each meets the options."""
     started, budget_s, wanted = time.perf_counter(), options.duration_s * len(runs), options.num_frames
     while True:
         for run in runs:
@@ -229,7 +236,7 @@ def _take_turn(
 
 
 def _stream(run: _Run, images: Sequence[NDArray[np.uint8]], options: BenchOptions) -> None:
-    """Throughput and energy of a stream of half as many frames as were measured singly."""
+    """Measure throughput and energy of a stream of half as many frames as were measured singly."""
     batch = run.runtime.info.batch
     count = max(max(len(run.timings) // 2, MIN_FRAMES) // batch * batch, batch)
     frames = itertools.islice(itertools.cycle(images), count)
@@ -275,7 +282,7 @@ def _take_turns(
 
 
 def _on_their_devices(runs: Sequence[_Run], image: NDArray[np.uint8], options: BenchOptions) -> None:
-    """Times of the networks alone, where an engine can tell them, as many as frames were measured."""
+    """Time the networks alone on engines that support it, as many times as frames were measured."""
     for _ in range(_NUM_TURNS):
         for run in runs:
             if isinstance(run.runtime.engine, DeviceEngine):
@@ -332,7 +339,7 @@ def _measurement(run: _Run) -> Measurement:
 
 
 def _efficiency(run: _Run, infer_ms: Sequence[float]) -> Efficiency | None:
-    """Arithmetic against the CPU's measured best; there is no such product to measure on another device."""
+    """Arithmetic performance relative to the CPU's measured peak; no peak is measured for other devices."""
     num_flops, info = run.artifact.manifest.num_flops, run.runtime.info
     if num_flops is None:
         return None

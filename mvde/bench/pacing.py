@@ -1,4 +1,4 @@
-"""Frames as a robot meets them: at a camera's clock, or from several threads at once."""
+"""Frame arrival as on a robot: at a fixed camera rate, or from several threads at once."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Images = Sequence["NDArray[np.uint8]"]
 
 @dataclass(frozen=True)
 class Paced:
-    """Frames at a camera's clock, the newest one taken whenever the engine is free, as a robot does.
+    """Results at a fixed camera rate, processing the newest frame whenever the engine is free, as a robot does.
 
-    ``age`` is from a frame's capture to its result. A result is late when the next frame was captured before it came;
-    a frame is dropped when a newer one was there before the engine was free.
+    ``age`` is the time from a frame's capture to its result. A result is late if the next frame was captured before
+    it; a frame is dropped if a newer one arrived before the engine was free.
     """
 
     fps: float
@@ -37,7 +37,7 @@ class Paced:
 
 @dataclass(frozen=True)
 class Concurrent:
-    """``num_threads`` threads that share a runtime, each asking for its next frame as soon as it has one."""
+    """Results of ``num_threads`` threads sharing a runtime, each requesting its next frame as soon as it is free."""
 
     num_threads: int
     num_frames: int
@@ -46,7 +46,7 @@ class Concurrent:
 
 
 class PacedRun:
-    """The frames of one engine at a camera's clock, taken in turns with other engines."""
+    """One engine's frames at a fixed camera rate, interleaved with other engines."""
 
     def __init__(self, runtime: DepthRuntime, images: Images, fit: Fit, fps: float) -> None:
         self._runtime, self._images, self._fit, self._fps = runtime, images, fit, fps
@@ -55,7 +55,7 @@ class PacedRun:
         self._num_dropped = 0
 
     def run(self, duration_s: float, on_frame: Callable[[], None]) -> None:
-        """Run on frames 0, 1, …, captured ``1 / fps`` apart for ``duration_s`` seconds, one at least."""
+        """Process frames captured ``1 / fps`` apart for ``duration_s`` seconds, at least one."""
         period_s, started = 1 / self._fps, time.perf_counter()
         num_captured = max(round(duration_s * self._fps), 1)
         index = 0
@@ -71,12 +71,12 @@ class PacedRun:
             on_frame()
 
     def result(self) -> Paced:
-        """What all turns together gave."""
+        """Return the result over all turns."""
         return Paced(self._fps, len(self._ages_ms), self._num_late, self._num_dropped, Distribution.of(self._ages_ms))
 
 
 class ConcurrentRun:
-    """The frames of one engine from several threads, taken in turns with other engines."""
+    """One engine's frames from several threads, interleaved with other engines."""
 
     def __init__(self, runtime: DepthRuntime, images: Images, fit: Fit, num_threads: int) -> None:
         self._runtime, self._images, self._fit, self._num_threads = runtime, images, fit, num_threads
@@ -84,7 +84,7 @@ class ConcurrentRun:
         self._elapsed_s = 0.0
 
     def run(self, duration_s: float, on_frame: Callable[[], None]) -> None:
-        """Let every thread take frames for ``duration_s`` seconds, one at least. Its errors are raised here."""
+        """Let every thread process frames for ``duration_s`` seconds, at least one. Re-raises a thread's error."""
         started = time.perf_counter()
         deadline = started + duration_s
         errors: list[BaseException] = []
@@ -102,7 +102,7 @@ class ConcurrentRun:
         on_frame()
 
     def result(self) -> Concurrent:
-        """What all turns together gave."""
+        """Return the result over all turns."""
         fps = len(self._times_ms) / self._elapsed_s
         return Concurrent(self._num_threads, len(self._times_ms), fps, Distribution.of(self._times_ms))
 
@@ -112,16 +112,16 @@ class ConcurrentRun:
                 started = time.perf_counter()
                 self._runtime.infer(self._images[index % len(self._images)], self._fit)
                 now = time.perf_counter()
-                self._times_ms.append((now - started) * 1e3)  # appending to a list is atomic
+                self._times_ms.append((now - started) * 1e3)  # list.append is atomic
                 if now >= deadline or errors:
                     return
                 index += self._num_threads
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+        except BaseException as error:  # noqa: BLE001 - re-raised in the waiting thread
             errors.append(error)
 
 
 def _sleep_until(when: float) -> None:
-    """Return at ``when`` on time.perf_counter's clock or a little after, as the system wakes sleepers."""
+    """Sleep until ``when`` on the clock of time.perf_counter, plus the scheduler's wake-up latency."""
     wait_s = when - time.perf_counter()
     if wait_s > 0:
         time.sleep(wait_s)

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing but itself: no network, no files beside it."""
+"""Report as a single self-contained HTML page, without network access or other files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mvde.bench.measure import Measurement
 from mvde.bench.pictures import Picture, comparison
 from mvde.bench.report import NONE, Report, label, machine_line, milliseconds, rows
 
-# Near Okabe and Ito's palette for colour-blind readers, in shades that stand out on white and on black.
+# Similar to Okabe and Ito's palette for colour-blind readers, in shades visible on white and on black.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56a0d3", "#7a5195", "#6b7280")
 
 
 def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
-    """HTML of the whole page; ``pictures`` are those whose depth every measurement's assessment holds."""
+    """Render the page; ``pictures`` are those whose depth is in every measurement's assessment."""
     here = Path(__file__)
     style, script = (here.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
     sections = [
@@ -43,7 +43,7 @@ def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n{''.join(filter(None, sections))}\n"
-        f"<footer>Written by mvde {escape(str(report.machine.get('mvde', '')))}. A quantile is a time that occurred; "
+        f"<footer>Written by mvde {escape(str(report.machine.get('mvde', '')))}. Quantiles are observed times; "
         "jitter is the mean difference between a frame and the one before it.</footer>\n"
         f"</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
     )
@@ -56,7 +56,7 @@ def _title(report: Report) -> str:
 
 
 def _names(report: Report) -> list[str]:
-    """A short name per engine: its id, with the model where several were measured."""
+    """Short name per engine: its id, prefixed with the model if several were measured."""
     models = {(one.name, one.resolution, one.batch) for one in report.measurements}
     return [one.id if len(models) == 1 else label(one) for one in report.measurements]
 
@@ -103,8 +103,8 @@ def _cards(report: Report) -> str:
     for one, name, colour in _engines(report):
         value, unit = milliseconds(one.total.p50_ms).split(" ")
         facts = [
-            ("computes in", one.executed_precision),
-            ("to the fastest", f"{one.total.p50_ms / fastest:.2f}×"),
+            ("precision", one.executed_precision),
+            ("vs fastest", f"{one.total.p50_ms / fastest:.2f}×"),
             ("p99", milliseconds(one.total.p99_ms)),
             ("stream", f"{one.throughput_fps:.1f} frames/s"),
             ("memory", f"{one.memory_bytes / 2**20:.0f} MiB"),
@@ -130,13 +130,13 @@ def _latency(report: Report) -> str:
         body.append(_name(name, colour, f"{one.num_frames} frames, jitter {milliseconds(one.total.jitter_ms)}"))
         body.append(f'<div class="plot">{charts.grid(scale)}{shape}{marks}</div>')
     title = "whole frame, ms" + (", logarithmic" if scale.is_log else "")
-    lead = "Whole frames, from the camera's bytes to depth and statistics; the engines took turns of a quarter second."
+    lead = "Whole frames, from the camera's bytes to depth and statistics; engines were interleaved in turns of 0.25 s."
     return _section("Latency", lead, f'<div class="rows">{"".join(body)}{charts.axis(scale, title)}</div>')
 
 
 def _split(report: Report) -> str:
     scale = Axis(0.0, max(one.total.mean_ms for one in report.measurements))
-    kinds = (("pre", "resize into the engine"), ("infer", "the engine"), ("post", "depth and statistics"))
+    kinds = (("pre", "resize"), ("infer", "engine"), ("post", "depth and statistics"))
     legend = "".join(
         f'<span><i class="swatch" style="background:var(--{kind})"></i>{escape(words)}</span>' for kind, words in kinds
     )
@@ -147,7 +147,7 @@ def _split(report: Report) -> str:
         body.append(_name(name, colour, f"mean {milliseconds(one.total.mean_ms)}"))
         body.append(charts.stacked_bar(parts, scale))
     rows_html = f'<div class="rows">{"".join(body)}{charts.axis(scale, "mean of a whole frame, ms")}</div>'
-    lead = "What a frame's time is made of. Everything but the engine is overhead that a stream overlaps with it."
+    lead = "Mean time per stage. A stream overlaps the other stages with the engine."
     return _section("Where the time goes", lead, f'<div class="legend">{legend}</div>{rows_html}')
 
 
@@ -163,23 +163,23 @@ def _over_the_run(report: Report) -> str:
             for tick in (ticks[0], ticks[len(ticks) // 2], ticks[-1])
         )
         start = Axis(0.0, float(len(times)))
-        text = "" if body else "measured from here"
+        text = "" if body else "measurement starts"
         end = charts.mark(start, float(len(one.warm_up.times_ms)), text, "tail", "right")
         note = f"ms; first frame {milliseconds(one.first_frame_ms)}, last third / first third {one.drift:.2f}"
         body.append(_name(name, colour, note))
         body.append(f'<div class="plot run">{rows_html}{end}{charts.dots(times, scale, colour)}</div>')
     lead = (
-        "Every frame in order, the warm-up before the dotted line included. A level that rises is a machine that slows "
-        "down: heat, a quota, or somebody else's work."
+        "All frames in order; warm-up is left of the dotted line. A rising level means that the machine slows "
+        "down: heat, a CPU quota, or other load."
     )
     return _section("Over the run", lead, f'<div class="rows">{"".join(body)}</div>')
 
 
 def _camera(report: Report) -> str:
-    """Shares of a camera's frames whose result came in time, came late, or never came, and the results' age."""
+    """Fractions of camera frames with a result in time, late or dropped, and the age of results."""
     kinds = (
         ("ontime", "in time"),
-        ("late", "late: the next frame was there before its result"),
+        ("late", "late: the next frame arrived before the result"),
         ("dropped", "dropped"),
     )
     legend = "".join(
@@ -193,16 +193,16 @@ def _camera(report: Report) -> str:
         num_captured = found.num_frames + found.num_dropped
         counts = {"ontime": found.num_frames - found.num_late, "late": found.num_late, "dropped": found.num_dropped}
         parts = [(kind, float(count), f"{count / num_captured:.0%}") for kind, count in counts.items() if count]
-        age = f"age of a result: median {milliseconds(found.age.p50_ms)}, p99 {milliseconds(found.age.p99_ms)}"
+        age = f"age of result: median {milliseconds(found.age.p50_ms)}, p99 {milliseconds(found.age.p99_ms)}"
         body += [_name(name, colour, age), charts.stacked_bar(parts, Axis(0.0, float(num_captured)))]
     if not body:
         return ""
     lead = (
-        f"Frames captured {report.settings['paced_fps']:g} times a second, the newest one taken whenever the engine is "
-        "free. A result's age is from the frame's capture to its depth and statistics."
+        f"Frames captured at {report.settings['paced_fps']:g} frames/s; the engine takes the newest one whenever it is "
+        "free. Age of a result: from capture to depth and statistics."
     )
     rows_html = f'<div class="rows">{"".join(body)}</div>'
-    return _section("At a camera's clock", lead, f'<div class="legend">{legend}</div>{rows_html}')
+    return _section("At camera rate", lead, f'<div class="legend">{legend}</div>{rows_html}')
 
 
 def _against_the_machine(report: Report) -> str:
@@ -214,10 +214,12 @@ def _against_the_machine(report: Report) -> str:
             share = found.flops_per_s / large
             text = (
                 f"{share:.0%}: {found.flops_per_s / 1e9:.0f} of {large / 1e9:.0f} GFLOP/s ({best / 1e9:.0f} with all "
-                f"operands in the caches), {found.num_flops / 1e9:.2f} GFLOP per call"
+                f"operands in cache), {found.num_flops / 1e9:.2f} GFLOP per call"
             )
             meters.append(f'<div class="meter">{_name(name, colour)}{charts.gauge(share, colour, text)}</div>')
-    left = f"<div><h3>Engine, of a large matrix product in its precision</h3>{''.join(meters)}</div>" if meters else ""
+    left = (
+        f"<div><h3>Engine, relative to a large product in its precision</h3>{''.join(meters)}</div>" if meters else ""
+    )
     kernels = {}
     for one in report.measurements:
         speed, (height, width) = one.stats_kernel, one.resolution
@@ -229,9 +231,9 @@ def _against_the_machine(report: Report) -> str:
             f'<div class="meter"><div class="name">{escape(speed.kernel)}</div>'
             f"{charts.gauge(speed.kernel_gb_per_s / speed.copy_gb_per_s, 'var(--infer)', text)}</div>"
         )
-    right = f"<div><h3>Statistics kernel, of a copy of the same size</h3>{''.join(kernels.values())}</div>"
-    lead = "Achieved against the best that was measured here, on this machine, in the same run."
-    return _section("Against the machine", lead, f'<div class="two">{left}{right}</div>')
+    right = f"<div><h3>Statistics kernel, relative to a copy of the same size</h3>{''.join(kernels.values())}</div>"
+    lead = "Achieved performance relative to the peak measured on this machine in the same run."
+    return _section("Efficiency", lead, f'<div class="two">{left}{right}</div>')
 
 
 def _accuracy(report: Report) -> str:
@@ -245,12 +247,12 @@ def _accuracy(report: Report) -> str:
     y = _wide_enough(Axis.over([point.y for point in points]))
     x = Axis.over([point.x for point in points], from_zero=True)
     chart = charts.scatter(points, x, y, "median of a whole frame, ms", "AbsRel: mean |Δ|/depth, lower is better")
-    lead = f"The very engines that were timed, on {report.settings.get('data')}. Better is to the left and below."
+    lead = f"Accuracy of the timed engines on {report.settings.get('data')}; lower left is better."
     return _section("Accuracy against speed", lead, chart)
 
 
 def _wide_enough(scale: Axis) -> Axis:
-    """An axis of accuracy spans 5 % at least, so that differences that mean nothing do not fill the chart."""
+    """Widen an accuracy axis to at least 5 %, so that insignificant differences do not fill the chart."""
     middle = (scale.low + scale.high) / 2
     half = max((scale.high - scale.low) / 2, 0.05 * middle)
     return Axis(middle - half, middle + half)
@@ -262,7 +264,7 @@ def _pictures(report: Report, pictures: Sequence[Picture]) -> str:
     for index, picture in enumerate(pictures):
         depths = [(name, colour, one.assessment.depths[index]) for one, name, colour in engines]
         body.append(comparison(picture, depths, engines[0][0].unit, engines[0][1]))
-    lead = "The same images through every engine, on one colour scale per row; grey has no depth."
+    lead = "The same images with every engine; one colour scale per row; grey: no depth."
     return _section("Depth", lead, "".join(body)) if body else ""
 
 
@@ -276,9 +278,9 @@ def _compared(report: Report) -> str:
         chart = charts.interval(one.p50.ratio, one.p50.low, one.p50.high, scale, colours.get(one.engine, "gray"))
         body.append(_name(one.engine, colours.get(one.engine, "gray"), f"{one.p50.ratio:.3f}"))
         body.append(f'<div class="plot flat">{charts.grid(scale)}{chart}</div>')
-    lead = "Ratio of the median times to the earlier report, with 95 % intervals; right of 1 is slower."
+    lead = "Median time relative to the earlier report, with 95 % intervals; above 1 is slower."
     axis = charts.axis(scale, "new / old")
-    return _section("Compared with before", lead, f'<div class="rows">{"".join(body)}{axis}</div>')
+    return _section("Comparison with the earlier report", lead, f'<div class="rows">{"".join(body)}{axis}</div>')
 
 
 def _numbers(report: Report) -> str:
@@ -288,7 +290,7 @@ def _numbers(report: Report) -> str:
         for name, row in rows(report.measurements).items()
     )
     table = f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
-    return _section("All numbers", "What the terminal shows, too.", table)
+    return _section("All numbers", "The same table as on the terminal.", table)
 
 
 def _settings(report: Report) -> str:

@@ -1,7 +1,7 @@
-"""What the machine can do at most, measured here: large matrix products, copies, and the statistics kernel beside them.
+"""Peak performance of this machine: large matrix products, copies, and the statistics kernel relative to them.
 
-An engine's FLOP/s mean little alone; beside the best product of the same precision on the same machine, minutes apart,
-they say how much is left to gain. Each is measured once per process.
+An engine's FLOP/s are meaningful only relative to the best product of the same precision on the same machine, measured
+minutes apart. Each is measured once per process.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mvde.engines.backends import backend, backend_names
 from mvde.errors import MissingDependencyError
 from mvde.precision import Precision
 
-_NUM_PRODUCTS = 4  # in a chain, so that the cost of one call and of its conversions is small beside them
-_SIZES = (512, 1024, 2048)  # the first fits in a core's own cache, the last in none
+_NUM_PRODUCTS = 4  # chained, to amortise call and conversion overhead
+_SIZES = (512, 1024, 2048)  # the first fits in a core's private cache, the last in none
 _SECONDS_PER_SIZE = 0.4
 _COPY_BYTES = 256 << 20
 _KERNEL_SECONDS = 0.1
@@ -26,10 +26,10 @@ _KERNEL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class KernelSpeed:
-    """The statistics kernel on a depth map of an engine's size, one thread.
+    """Speed of the statistics kernel on a depth map of an engine's size, single-threaded.
 
     ``kernel_gb_per_s`` is the depth map's size over the kernel's median time; ``copy_gb_per_s`` is a plain copy of as
-    many bytes, in the same level of the cache, counted read and written as STREAM counts it.
+    many bytes, at the same cache level, counting reads and writes as STREAM does.
     """
 
     kernel: str
@@ -40,8 +40,11 @@ class KernelSpeed:
 
 @dataclass(frozen=True)
 class ProductSpeed:
-    """Operations per second (a multiply and an add are 2) of matrix products: the best of all sizes, whose operands
-    stay in the caches, and that of the largest size, whose operands do not."""
+    """Operations per second of matrix products; a multiply-add counts as two.
+
+    ``best_flops_per_s`` is the maximum over all sizes, with operands in cache; ``large_flops_per_s`` is that of the
+    largest size, with operands in memory.
+    """
 
     best_flops_per_s: float
     large_flops_per_s: float
@@ -49,11 +52,11 @@ class ProductSpeed:
 
 @lru_cache(maxsize=8)
 def product_speed(precision: Precision) -> ProductSpeed | None:
-    """Speed of matrix products of a precision on this CPU.
+    """Measure the speed of matrix products of a precision on this CPU.
 
-    Square products of 512 to 2048 by constant weights, through the first backend that can run them (OpenVINO, which
-    has oneDNN), on all CPUs that this process may use; without one, NumPy's for fp32. ``None`` where nothing that is
-    installed computes in that precision.
+    Square products of 512 to 2048 by constant weights, with the first backend that supports them (OpenVINO, which uses
+    oneDNN), on all CPUs available to this process; without one, NumPy's for fp32. ``None`` if nothing installed
+    computes in that precision.
     """
     speeds: list[float] = []
     for size in _SIZES:
@@ -62,20 +65,20 @@ def product_speed(precision: Precision) -> ProductSpeed | None:
             return _numpy_speed() if precision is Precision.FP32 else None
         seconds = best_seconds(run, _SECONDS_PER_SIZE)
         speeds.append(2.0 * size**3 * _NUM_PRODUCTS / seconds)
-        if seconds > 2 * _SECONDS_PER_SIZE:  # a small machine: a size eight times as large would take too long
+        if seconds > 2 * _SECONDS_PER_SIZE:  # the next size has eight times the work
             break
     return ProductSpeed(max(speeds), speeds[-1])
 
 
 @lru_cache(maxsize=1)
 def copy_bytes_per_s() -> float:
-    """Bytes per second, read and written, of copying 256 MiB on one thread."""
+    """Bytes per second, reads plus writes, of copying 256 MiB on one thread."""
     return _copy_bytes_per_s(_COPY_BYTES, 0.3)
 
 
 @lru_cache(maxsize=8)
 def kernel_speed(resolution: tuple[int, int], patch_size: int, stats: tuple[str, ...]) -> KernelSpeed:
-    """Speed of the patch statistics on one depth map of ``resolution`` (H, W), beside a copy of the same size."""
+    """Measure the patch statistics on one depth map of ``resolution`` (H, W), and a copy of the same size."""
     from mvde import native
     from mvde.stats import depth_to_patch_stats
 
@@ -88,7 +91,7 @@ def kernel_speed(resolution: tuple[int, int], patch_size: int, stats: tuple[str,
 
 
 def best_seconds(run: Callable[[], object], budget_s: float) -> float:
-    """Shortest time of ``run`` in seconds after an untimed call, over as many calls (3 at least) as the budget has."""
+    """Shortest time of ``run`` in seconds after an untimed call, over at least 3 calls within the budget."""
     run()
     return float(min(_times_s(run, budget_s)))
 
@@ -117,7 +120,7 @@ def _numpy_speed() -> ProductSpeed:
 
 
 def _products(precision: Precision, size: int) -> Callable[[], object] | None:
-    """A call that runs a chain of products (size, size) x (size, size); ``None`` where no backend can."""
+    """Function that runs a chain of products (size, size) x (size, size); ``None`` if no backend supports it."""
     for name in backend_names():
         try:
             run = backend(name).products(precision, size, _NUM_PRODUCTS)

@@ -1,4 +1,4 @@
-"""Depth of the same images from several engines, side by side, as pictures inside an HTML page."""
+"""Side-by-side depth pictures of several engines for the HTML page."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NUM_STOPS = 12
 
 @dataclass(frozen=True)
 class Picture:
-    """An image (H, W, 3), uint8, RGB, that depth is shown for, and its true depth (H, W), metres, where it is known.
+    """Image (H, W, 3) uint8 RGB for depth pictures, and its true depth (H, W) in metres, if known.
 
-    ``focal`` is the relative focal length of its camera (see :mod:`mvde.camera`), where that is known.
+    ``focal`` is the relative focal length of its camera (see :mod:`mvde.camera`), if known.
     """
 
     image: NDArray[np.uint8]
@@ -36,10 +36,10 @@ class Picture:
 def comparison(
     picture: Picture, depths: Sequence[tuple[str, str, NDArray[np.float32]]], unit: str, reference: str
 ) -> str:
-    """A row of figures: the image, its true depth, and (name, colour, depth) of each engine on one colour scale.
+    """Row of figures: the image, its true depth, and (name, colour, depth) of each engine on one colour scale.
 
-    Under each depth stands how far it is from the truth, or without one from the first engine, which ``reference``
-    names: the mean of ``|Δ| / depth``.
+    Each depth is captioned with its mean ``|Δ| / depth`` to the truth or, without one, to the first engine, named
+    ``reference``.
     """
     truth_m = picture.truth_m
     low, high = _span([truth_m] if truth_m is not None else [depth for _, _, depth in depths])
@@ -83,7 +83,7 @@ def _data_uri(rgb: NDArray[np.uint8]) -> str:
 
 
 def _span(depths_m: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
-    """Nearest and farthest depth of the colour scale: the 1st to the 99th percentile of what is valid."""
+    """Range of the colour scale: 1st to 99th percentile of valid depth."""
     values = np.concatenate([depth[np.isfinite(depth) & (depth > 0)].ravel() for depth in depths_m])
     if values.size == 0:
         return 0.0, 1.0

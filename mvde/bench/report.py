@@ -1,4 +1,4 @@
-"""Reports: a table for people, Markdown, and JSON for machines, all saying what really ran."""
+"""Benchmark reports as a terminal table, Markdown and JSON, stating what was actually executed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
 
-NONE = "–"  # what could not be measured, or was not asked for
+NONE = "–"  # not measurable or not requested
 
 
 @dataclass(frozen=True)
 class Report:
-    """One run of the benchmark. ``settings`` are JSON types (see :func:`settings_of`), ``notes`` sentences of doubt."""
+    """One benchmark run. ``settings`` are JSON types (see :func:`settings_of`), ``notes`` additional warnings."""
 
     measurements: Sequence[Measurement]
     machine: dict[str, Any]
@@ -40,21 +40,21 @@ class Report:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences on what makes the numbers doubtful: conditions, engines that did not settle or that slowed down."""
+        """Sentences on what makes the numbers unreliable: conditions, unfinished warm-up, drift."""
         slowed = [
-            f"{label(one)} became slower by {one.drift - 1:.0%} during the run"
+            f"{label(one)} slowed down by {one.drift - 1:.0%} during the run"
             for one in self.measurements
             if one.drift > 1.05
         ]
         unsettled = [
-            f"{label(one)} was still becoming faster when its warm-up ended after {len(one.warm_up.times_ms)} frames"
+            f"{label(one)} was still speeding up when its warm-up ended after {len(one.warm_up.times_ms)} frames"
             for one in self.measurements
             if not one.warm_up.is_steady
         ]
         return (*self.notes, *self.conditions.warnings, *slowed, *unsettled)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON types: schema version, time, machine, settings, conditions, and a record per engine."""
+        """Return the report as JSON types: schema version, time, machine, settings, conditions, a record per engine."""
         return {
             "schema_version": SCHEMA_VERSION,
             "created": self.created,
@@ -69,7 +69,7 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """Indented JSON text in which a list of numbers is one line, so that thousands of samples stay readable."""
+        """Return indented JSON text with each list of numbers on one line, to keep thousands of samples readable."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
         return re.sub(r"\[\s+([-+\d.eE,\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
 
@@ -77,7 +77,7 @@ class Report:
 def settings_of(
     options: BenchOptions, images: Sequence[NDArray[np.uint8]], cpus: Sequence[int] | None, data: str | None
 ) -> dict[str, Any]:
-    """What was asked for, as JSON types; ``frames`` identifies the images by their bytes."""
+    """Settings of a run as JSON types; ``frames`` identifies the images by checksum."""
     digest = hashlib.sha256()
     for image in images:
         digest.update(str(image.shape).encode())
@@ -99,13 +99,13 @@ def label(one: Measurement) -> str:
 
 
 def rows(measurements: Sequence[Measurement]) -> dict[str, list[str]]:
-    """Label → a cell per engine, of everything that was measured; rows that no engine has are left out."""
+    """Table rows, label → one cell per engine; rows without any value are omitted."""
     cells = {name: [cell(one) for one in measurements] for name, cell in _ROWS.items()}
     return {name: row for name, row in cells.items() if any(cell != NONE for cell in row)}
 
 
 def table(measurements: Sequence[Measurement]) -> Table:
-    """Table with a column per engine, for a terminal."""
+    """Terminal table with one column per engine."""
     from rich.table import Table
 
     built = Table("whole frame", show_lines=False)
@@ -118,7 +118,7 @@ def table(measurements: Sequence[Measurement]) -> Table:
 
 
 def markdown(report: Report) -> str:
-    """The table, the machine, the warnings and the comparison as Markdown."""
+    """Markdown with the table, the machine, the warnings and the comparison."""
     lines = [f"| whole frame | {' | '.join(map(label, report.measurements))} |"]
     lines.append("|---" * (len(report.measurements) + 1) + "|")
     lines += [f"| {name} | {' | '.join(row)} |" for name, row in rows(report.measurements).items()]
@@ -131,7 +131,7 @@ def markdown(report: Report) -> str:
 
 
 def machine_line(report: Report) -> str:
-    """The machine in a few words: CPU, CPUs used, GPUs, copy bandwidth, the process's peak memory."""
+    """One-line description: CPU, CPUs used, GPUs, copy bandwidth, the process's peak memory."""
     machine = report.machine
     parts = [f"{machine['cpu']}, CPUs {machine['cpus']}", *machine["gpus"]]
     parts.append(f"copies {report.copy_bytes_per_s / 1e9:.1f} GB/s")
@@ -140,7 +140,7 @@ def machine_line(report: Report) -> str:
 
 
 def _engine(measurement: Measurement) -> dict[str, Any]:
-    """A measurement as JSON types; the depth pictures are not for JSON."""
+    """Measurement as JSON types, without the depth pictures."""
     accuracy = measurement.assessment.accuracy
     plain = dataclasses.asdict(dataclasses.replace(measurement, assessment=Assessment()))
     del plain["assessment"]
@@ -150,15 +150,15 @@ def _engine(measurement: Measurement) -> dict[str, Any]:
 
 
 def milliseconds(value: float) -> str:
-    """A time with a sensible number of digits: ``"0.412 ms"``, ``"12.3 ms"``, ``"456 ms"``."""
+    """Format a time with a sensible number of digits: ``"0.412 ms"``, ``"12.3 ms"``, ``"456 ms"``."""
     if value < 1:
         return f"{value:.3f} ms"
     return f"{value:.2f} ms" if value < 100 else f"{value:.0f} ms"
 
 
 def _attention(one: Measurement) -> str:
-    """Whose attention runs, where the engine says so."""
-    return re.split("[,;]", one.rewrites.get("attention", NONE))[0]  # without the count, and without the reason
+    """Attention implementation, if the engine reports it."""
+    return re.split("[,;]", one.rewrites.get("attention", NONE))[0]  # without count and reason
 
 
 def _warm_up(one: Measurement) -> str:
@@ -225,7 +225,7 @@ _ROWS: dict[str, Callable[[Measurement], str]] = {
     "of the best product": _share_of(lambda products: products.best_flops_per_s),
     "statistics kernel": _kernel,
     "energy per frame": lambda m: f"{sum(m.energy_j.values()):.2f} J" if m.energy_j else NONE,
-    "camera's clock": lambda m: _if(m.paced, lambda found: f"{found.fps:g} frames/s"),
+    "camera rate": lambda m: _if(m.paced, lambda found: f"{found.fps:g} frames/s"),
     "age of result (p50)": lambda m: _if(m.paced, lambda found: milliseconds(found.age.p50_ms)),
     "age of result (p99)": lambda m: _if(m.paced, lambda found: milliseconds(found.age.p99_ms)),
     "late, dropped": lambda m: _if(

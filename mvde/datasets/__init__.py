@@ -1,1 +1,1 @@
-"""Readers of depth data sets, one file per on-disk format, and the synthetic generator."""
+"""Readers of depth data sets, one module per on-disk format, and the synthetic generator."""

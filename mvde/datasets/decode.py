@@ -1,4 +1,4 @@
-"""Reading single files of data sets, with errors that name the file."""
+"""Readers of single data set files; errors name the file."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def require_directory(path: Path, what: str) -> Path:
-    """The same path, if it is a folder; DatasetError says that ``what`` is expected there."""
+    """Return ``path`` if it is a folder. Raises DatasetError saying that ``what`` is expected there."""
     if not path.is_dir():
         raise DatasetError(f"{path} is not a folder; expected {what} there")
     return path
 
 
 def require_file(path: Path, what: str) -> Path:
-    """The same path, if it is a file; DatasetError says that ``what`` is missing."""
+    """Return ``path`` if it is a file. Raises DatasetError saying that ``what`` is missing."""
     if not path.is_file():
         raise DatasetError(f"{path} is missing; expected {what} there")
     return path
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Picture (H, W, 3) uint8 RGB, upright, by the rules of :func:`mvde.image.read_image`; else DatasetError."""
+    """Read an upright uint8 RGB picture (H, W, 3) with :func:`mvde.image.read_image`. Raises DatasetError."""
     try:
         return read_image(path)
     except ImageError as error:
@@ -39,7 +39,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def read_depth_png(path: Path, units_per_metre: float) -> NDArray[np.float32]:
-    """Depth (H, W) float32 metres of a 16-bit grey PNG, as it is stored; 0 where it holds 0."""
+    """Read depth (H, W) float32 in metres from a 16-bit grey PNG; 0 stays 0 (unknown)."""
     image = _open_png(path)
     if image.mode not in ("I;16", "I;16B", "I"):
         raise DatasetError(f"{path} is not a 16-bit grey PNG (mode {image.mode}), so it cannot hold depth")
@@ -47,12 +47,12 @@ def read_depth_png(path: Path, units_per_metre: float) -> NDArray[np.float32]:
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """Array of an ``.npy`` file; pickled objects are refused."""
+    """Read the array of an ``.npy`` file; pickled objects are rejected."""
     try:
         array: NDArray[Any] = np.load(require_file(path, "an .npy array"), allow_pickle=False)
     except DatasetError:
         raise
-    except Exception as error:  # a damaged header may ask for any amount of memory, or be an archive
+    except Exception as error:  # a damaged header may request any amount of memory, or the file be an archive
         raise DatasetError(f"{path} is not a readable .npy array: {error}") from error
     if not isinstance(array, np.ndarray):
         raise DatasetError(f"{path} is an archive of arrays; expected a single .npy array")
@@ -60,7 +60,7 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def open_hdf5(path: Path) -> Any:
-    """Open ``h5py.File`` for reading."""
+    """Open an ``h5py.File`` for reading."""
     try:
         import h5py
     except ImportError as error:
@@ -69,11 +69,11 @@ def open_hdf5(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise DatasetError(f"{path} is not a whole HDF5 file: {error}") from error
+        raise DatasetError(f"{path} is not a complete HDF5 file: {error}") from error
 
 
 def check_same_size(rgb: NDArray[np.uint8], depth_m: NDArray[np.float32], rgb_name: object, depth_name: object) -> None:
-    """Raise :class:`DatasetError`, naming both, unless picture and depth have the same height and width."""
+    """Raise :class:`DatasetError`, naming both files, unless picture and depth have the same height and width."""
     if rgb.shape[:2] != depth_m.shape:
         is_turned = rgb.shape[1::-1] == depth_m.shape
         hint = "; if its orientation tag (EXIF) is wrong for this depth, remove the tag" if is_turned else ""
@@ -91,5 +91,5 @@ def _open_png(path: Path) -> Image.Image:
                 return image
     except (DatasetError, MemoryError):
         raise
-    except Exception as error:  # a damaged file makes Pillow raise anything
+    except Exception as error:  # Pillow raises arbitrary exceptions on damaged files
         raise DatasetError(f"{path} is not a readable PNG: {error}") from error

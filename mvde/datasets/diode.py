@@ -12,14 +12,14 @@ from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError
 
-# From the development kit.
+# From the official development kit.
 INTRINSICS, SIZE = (886.81, 927.06, 512.0, 384.0), (768, 1024)
 DEPTH_RANGE_M = (0.6, 350.0)
-"""Of its laser scanner, a FARO Focus S350, by its data sheet."""
+"""Range of the laser scanner, a FARO Focus S350, from its data sheet."""
 
 
 class DiodeDataset:
-    """Samples of a split: ``[indoors|outdoor/]scene_XXXXX/scan_XXXXX/NAME.png``; masked-out pixels are 0."""
+    """DIODE split: ``[indoors|outdoor/]scene_XXXXX/scan_XXXXX/NAME.png``; masked-out pixels are 0."""
 
     depth_range_m = DEPTH_RANGE_M
 
@@ -47,7 +47,7 @@ class DiodeDataset:
 
 
 def _plane(path: Path) -> NDArray[np.float32]:
-    """Array (H, W) float32 of a file that holds (H, W) or (H, W, 1)."""
+    """Read an array (H, W) float32 from a file that holds (H, W) or (H, W, 1)."""
     array = read_array(path)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]

@@ -1,4 +1,4 @@
-"""A generic folder: ``rgb/NAME.png|jpg`` beside ``depth/NAME.png|npy``, and one optional ``intrinsics.txt``."""
+"""Generic folder: ``rgb/NAME.png|jpg`` with ``depth/NAME.png|npy``, and an optional ``intrinsics.txt``."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from mvde.errors import DatasetError, UsageError
 MILLIMETRES = 1000.0
 _FORM = "fx fy cx cy in pixels, or fx fy cx cy width height"
 DEPTH_RANGE_M = (1e-3, 1000.0)
-"""Wide, as its sensor is not known: everything that any sensor calls depth; ``--range`` narrows it."""
+"""Wide, because the sensor is unknown; narrow it with ``--range``."""
 
 
 class FolderDataset:
-    """Samples of a generic folder, in the order of their names.
+    """Samples of a generic folder, ordered by name.
 
-    ``depth_scale`` is the stored value of one metre, in every depth map; without it, that is 1000 (millimetres) in a
-    16-bit PNG or an integer ``.npy``, and 1 in a floating ``.npy``. ``intrinsics.txt`` holds ``fx fy cx cy`` in pixels
-    and, if the pictures are of several sizes, the width and height that they hold for; without those two numbers, they
-    hold for pictures of the first one's size.
+    ``depth_scale`` is the stored value of one metre in every depth map; default: 1000 (millimetres) for a 16-bit PNG or
+    an integer ``.npy``, and 1 for a floating-point ``.npy``. ``intrinsics.txt`` holds ``fx fy cx cy`` in pixels and, if
+    picture sizes differ, the width and height they apply to; without these two, they apply to pictures of the first
+    one's size.
     """
 
     depth_range_m = DEPTH_RANGE_M
@@ -41,7 +41,7 @@ class FolderDataset:
         require_directory(root / "rgb", "pictures")
         require_directory(root / "depth", "depth maps (16-bit .png, or .npy)")
         if depth_scale is not None and not 0 < depth_scale < math.inf:
-            raise UsageError(f"the stored value of one metre is a positive number, but got {depth_scale}")
+            raise UsageError(f"the stored value of one metre must be a positive number, but got {depth_scale}")
         self._scale = depth_scale
         self._pairs = [
             (path, _depth_of(path, root / "depth"))
@@ -68,7 +68,7 @@ class FolderDataset:
         return DepthSample(rgb, depth_m, self._intrinsics_of(rgb_path, rgb.shape[:2]), rgb_path.name)
 
     def _intrinsics_of(self, path: Path, size: tuple[int, ...]) -> NDArray[np.float32] | None:
-        """Intrinsics of a picture of ``size``; ``None`` where they are not known, or it is a crop."""
+        """Intrinsics of a picture of ``size``; ``None`` if unknown, or for a crop."""
         if self._camera is None:
             return None
         if len(self._camera) == 6:
@@ -79,8 +79,8 @@ class FolderDataset:
             self._own_size = height, width
         if size != self._own_size:
             raise DatasetError(
-                f"{self._intrinsics_path} holds four numbers, for pictures of {_text(self._own_size)} as the first "
-                f"one, but {path} has {_text(size)}; write {_FORM}"
+                f"{self._intrinsics_path} holds four numbers, which apply to pictures of {_text(self._own_size)} as "
+                f"the first one, but {path} has {_text(size)}; use {_FORM}"
             )
         return np.array(self._camera, dtype=np.float32)
 
@@ -105,7 +105,7 @@ def _array_depth(path: Path, scale: float | None) -> NDArray[np.float32]:
 
 
 def _camera(path: Path) -> list[float] | None:
-    """The four or six numbers of the file."""
+    """Parse the four or six numbers of ``intrinsics.txt``."""
     if not path.exists():
         return None
     try:

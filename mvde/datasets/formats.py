@@ -1,4 +1,4 @@
-"""Opening a data set by the name of its on-disk format; a reader is imported when its format is asked for."""
+"""Data sets by name of their on-disk format; readers are imported on demand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class DataFormat(str, Enum):
-    """How a data set lies on disk; its text is the one in options and configurations."""
+    """On-disk format of a data set; its value is the name in options and configurations."""
 
     FOLDER = "folder"
     SYNTHETIC = "synthetic"
@@ -32,7 +32,7 @@ _WITH_PARTS = (DataFormat.SYNTHETIC, DataFormat.NYU, DataFormat.KITTI)
 
 
 def check_format(text: DataFormat | str) -> DataFormat:
-    """The text as a :class:`DataFormat`. Raises :class:`ConfigError` where it is none."""
+    """Convert text to a :class:`DataFormat`. Raises :class:`ConfigError` for an unknown format."""
     try:
         return DataFormat(text)
     except ValueError as error:
@@ -45,19 +45,20 @@ def open_dataset(
     depth_scale: float | None = None,
     split: Split | str | None = None,
 ) -> DepthDataset:
-    """The data set of that format under ``root``, or the part of it that ``split`` names.
+    """Open the data set of a format under ``root``, or the split of it named by ``split``.
 
-    ``depth_scale`` is the stored value of one metre and matters to ``folder`` alone (see
-    :class:`mvde.datasets.folder.FolderDataset`): the others define their unit.
-    Raises ConfigError for an unknown format, UsageError for a part of one that has none, DatasetError for a missing or
-    malformed file, MissingDependencyError where a reader needs a package that is not installed.
+    ``depth_scale`` is the stored value of one metre and only applies to ``folder`` (see
+    :class:`mvde.datasets.folder.FolderDataset`): the other formats define their unit.
+
+    Raises ConfigError for an unknown format, UsageError for a split of a format without splits, DatasetError for a
+    missing or malformed file, MissingDependencyError if a reader's package is not installed.
     """
     path, known = Path(root), check_format(data_format)
     part = None if split is None else check_split(split)
     if part is not None and known not in _WITH_PARTS:
         raise UsageError(
-            f"a data set of the format {known} does not say which frames are for {part}; give --data the folder of "
-            f"that part, without --split (formats with parts: {', '.join(_WITH_PARTS)})"
+            f"a data set of the format {known} has no {part} split; give --data the folder of that split, without "
+            f"--split (formats with splits: {', '.join(_WITH_PARTS)})"
         )
     match known:
         case DataFormat.FOLDER:

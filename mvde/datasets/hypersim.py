@@ -1,4 +1,4 @@
-"""Hypersim (Roberts et al., 2021): tone-mapped pictures and HDF5 distances, turned into planar depth."""
+"""Hypersim (Roberts et al., 2021): tone-mapped pictures and HDF5 distances, converted to planar depth."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mvde.errors import DatasetError
 
 CAMERAS_FILE = "metadata_camera_parameters.csv"
 _USUAL_HALF_ANGLE = math.radians(30)
-"""Half of the horizontal field of view of most scenes, as their authors give it; others have cameras of their own."""
+"""Half of the horizontal field of view of most scenes, as published; some scenes have other cameras."""
 _MAX_FILE_BYTES = 16 << 20
 
 _LOG = logging.getLogger("mvde.datasets.hypersim")
 DEPTH_RANGE_M = (1e-3, 80.0)
-"""The renderer has no limit; what lies farther is the sky and the view through windows, not the room."""
+"""The renderer has no limit; anything farther is sky or a view through a window."""
 
 
 class HypersimDataset:
-    """Samples of scenes ``ai_VVV_NNN/images/scene_cam_XX_{final_preview,geometry_hdf5}/frame.IIII.*``.
+    """Scenes ``ai_VVV_NNN/images/scene_cam_XX_{final_preview,geometry_hdf5}/frame.IIII.*``.
 
-    Each scene has a camera of its own, which ``metadata_camera_parameters.csv`` of the data set's repository describes:
-    in the scene's folder, in ``root`` or in its parent. Without it the camera is unknown, and distances are turned into
-    depth as for most scenes' cameras, which is said once.
+    Each scene has its own camera, listed in ``metadata_camera_parameters.csv`` of the data set's repository, which is
+    searched for in the scene's folder, in ``root`` and in its parent. Without it the intrinsics are unknown, and
+    distances are converted to depth with the camera of most scenes; a warning is logged once.
     """
 
     depth_range_m = DEPTH_RANGE_M
@@ -62,7 +62,7 @@ class HypersimDataset:
         return DepthSample(rgb, depth_m, intrinsics, rgb_path.relative_to(self._root).as_posix())
 
     def _camera_of(self, scene: Path) -> NDArray[np.float64] | None:
-        """The scene's ``M_cam_from_uv`` (see :func:`planar_depth`), where a file beside it has one."""
+        """``M_cam_from_uv`` of the scene (see :func:`planar_depth`), ``None`` if no file lists it."""
         for folder in (scene, scene.parent, self._root, self._root.absolute().parent):
             path = folder / CAMERAS_FILE
             if path not in self._cameras:
@@ -75,17 +75,17 @@ class HypersimDataset:
         if not self._has_said_unknown:
             self._has_said_unknown = True
             _LOG.warning(
-                "%s: no %s with this scene's camera; it counts as unknown, and distances are turned into depth as for "
-                "a field of view of 60 degrees; the file is in the data set's repository",
+                "%s: no %s with this scene's camera; its intrinsics are unknown, and distances are converted to depth "
+                "with a 60 degree field of view; get the file from the data set's repository",
                 scene,
                 CAMERAS_FILE,
             )
 
 
 def planar_depth(distance_m: NDArray[np.float32], camera: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Depth (H, W) float32 along the optical axis in metres, from distances (H, W) to the camera's centre.
+    """Convert distances (H, W) to the camera centre into depth (H, W) float32 along the optical axis, in metres.
 
-    ``camera`` (3, 3) gives the ray of (u, v, 1), with u and v from -1 to 1 to the right and up, in a camera that looks
+    ``camera`` (3, 3) maps (u, v, 1), with u and v from -1 to 1 to the right and up, to a ray in a camera that looks
     along -z: the data set's ``M_cam_from_uv``.
     """
     height, width = distance_m.shape
@@ -103,7 +103,7 @@ def _usual_camera(size: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def _pinhole(camera: NDArray[np.float64], size: tuple[int, ...]) -> NDArray[np.float32] | None:
-    """Intrinsics (fx, fy, cx, cy) in pixels, or ``None`` for a tilted image plane, which has none."""
+    """Intrinsics (fx, fy, cx, cy) in pixels, or ``None`` for a tilted image plane, which is not a pinhole."""
     height, width = size
     (across, skew, right), (other_skew, up, above), (tilt, other_tilt, ahead) = camera / -camera[2, 2]
     if ahead >= 0 or max(abs(skew), abs(other_skew), abs(tilt), abs(other_tilt)) > 1e-6 or min(across, up) <= 0:
@@ -113,7 +113,7 @@ def _pinhole(camera: NDArray[np.float64], size: tuple[int, ...]) -> NDArray[np.f
 
 
 def _read_cameras(path: Path) -> dict[str, NDArray[np.float64]]:
-    """``M_cam_from_uv`` (3, 3) of each scene of the file."""
+    """Read ``M_cam_from_uv`` (3, 3) of each scene in the file."""
     columns = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
@@ -123,8 +123,8 @@ def _read_cameras(path: Path) -> dict[str, NDArray[np.float64]]:
         cameras = {row["scene_name"]: np.array([float(row[name]) for name in columns]).reshape(3, 3) for row in rows}
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise DatasetError(
-            f"{path} does not have the columns scene_name and M_cam_from_uv_00 to _22 with numbers: {error!r}; take "
-            "the file of the data set's repository"
+            f"{path} does not have the columns scene_name and M_cam_from_uv_00 to _22 with numbers: {error!r}; use "
+            "the file from the data set's repository"
         ) from error
     return {scene: camera for scene, camera in cameras.items() if np.isfinite(camera).all() and camera[2, 2] < 0}
 

@@ -1,4 +1,4 @@
-"""Cameras of frames: intrinsics hold for pictures of one size, and nothing is said of a camera that is not known."""
+"""Scaling of intrinsics to the size of a picture."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 def intrinsics_at(
     intrinsics: Sequence[float] | NDArray[np.float32], own_size: tuple[int, int], size: tuple[int, ...]
 ) -> NDArray[np.float32] | None:
-    """Intrinsics (fx, fy, cx, cy) in pixels of a picture of ``size`` (H, W), from those of one of ``own_size``.
+    """Scale intrinsics (fx, fy, cx, cy) in pixels from ``own_size`` to ``size``, both (H, W).
 
-    ``None`` where the sides are not in the same ratio, to a pixel: such a picture was cropped, nobody says where.
-    Pixel centres have whole coordinates.
+    ``None`` if the aspect ratios differ by more than a pixel: such a picture is a crop of unknown position. Pixel
+    centres have integer coordinates.
     """
     if size == own_size:
         return np.array(intrinsics, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""KITTI depth (Uhrig et al., 2017): 16-bit PNG, metres * 256, 0 where there is no lidar return."""
+"""KITTI depth (Uhrig et al., 2017): 16-bit PNG, metres * 256, 0 without lidar return."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ UNITS_PER_METRE = 256.0
 TEST_FILES = "test_files.txt"
 TEST_FILES_URL = "https://github.com/nianticlabs/monodepth2/blob/master/splits/eigen/test_files.txt"
 SELECTION_SIZE = (352, 1216)
-"""Height and width to which the selection's pictures were cropped, and for which its intrinsics hold."""
+"""Height and width of the selection's cropped pictures, to which its intrinsics apply."""
 
 _Calibration = tuple[NDArray[np.float32], tuple[int, int]]
-"""Intrinsics, and the height and width of the pictures that they hold for."""
+"""Intrinsics, and the height and width of the pictures they apply to."""
 DEPTH_RANGE_M = (1e-3, 80.0)
-"""The protocol of Eigen et al., 2014: the lidar's returns are dense enough up to 80 m."""
+"""Protocol of Eigen et al., 2014: lidar returns are dense enough up to 80 m."""
 
 
 class KittiDataset:
-    """Samples of either of the two layouts in which the benchmark is given out.
+    """KITTI depth in either of its two published layouts.
 
     - the selection (``val_selection_cropped``): ``image/``, ``groundtruth_depth/``, ``intrinsics/`` side by side;
     - the annotated drives: ``[train|val/]DRIVE/proj_depth/groundtruth/image_02/N.png``, with the raw pictures in
       ``DRIVE/image_02/data/N.png`` or under ``DATE/DRIVE/image_02/data/N.png``, and ``DATE/calib_cam_to_cam.txt``.
 
-    ``split`` takes a part of the latter: its folder ``train`` or ``val``, or for the test the frames of Eigen et al.
-    that ``test_files.txt`` beside them lists, as monodepth2 and BTS do; 652 of their 697 have improved ground truth.
+    ``split`` selects a part of the latter: its folder ``train`` or ``val``, or, for the test split, the frames of Eigen
+    et al. listed in ``test_files.txt`` beside them, as in monodepth2 and BTS; 652 of the 697 have improved ground
+    truth.
     """
 
     depth_range_m = DEPTH_RANGE_M
@@ -53,9 +54,9 @@ class KittiDataset:
             self._depths = self._part(split)
 
     def _part(self, split: Split) -> list[Path]:
-        """The depth maps of a part; DatasetError where there are none."""
+        """Depth maps of a split. Raises DatasetError if there are none."""
         if self._is_selection:
-            raise DatasetError(f"{self._root} is KITTI's selection, which has no parts; name the annotated drives")
+            raise DatasetError(f"{self._root} is KITTI's selection, which has no splits; use the annotated drives")
         if split is not Split.TEST:
             found = [path for path in self._depths if path.relative_to(self._root).parts[0] == split]
             if not found:
@@ -64,7 +65,7 @@ class KittiDataset:
         listed = _read_test_files(require_file(self._root / TEST_FILES, f"Eigen's test frames, from {TEST_FILES_URL},"))
         found = [path for path in self._depths if (path.parents[3].name, path.parent.name, path.stem) in listed]
         if not found:
-            raise DatasetError(f"{self._root} has the depth of none of the {len(listed)} frames of {TEST_FILES}")
+            raise DatasetError(f"{self._root} has depth for none of the {len(listed)} frames of {TEST_FILES}")
         return found
 
     def __len__(self) -> int:
@@ -98,7 +99,7 @@ class KittiDataset:
 
 
 def _read_test_files(path: Path) -> set[tuple[str, str, str]]:
-    """(Drive, camera, frame) of each line: ``DATE/DRIVE FRAME l|r``, or a path to the raw picture as its first word."""
+    """Parse (drive, camera, frame) per line: ``DATE/DRIVE FRAME l|r``, or a path to the raw picture as first word."""
     frames = set()
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         words = line.split()
@@ -115,14 +116,14 @@ def _read_test_files(path: Path) -> set[tuple[str, str, str]]:
 
 
 def _from_matrix(path: Path) -> NDArray[np.float32]:
-    """Intrinsics of a 3x3 matrix written as nine numbers."""
+    """Read intrinsics from a 3x3 matrix written as nine numbers."""
     return _numbers_at(path, path.read_text().split(), 9, (0, 4, 2, 5))
 
 
 def _from_calibration(path: Path, camera: str) -> _Calibration | None:
-    """Intrinsics of the rectified camera (of the 3x4 matrix ``P_rect_0X``) and the size of its pictures.
+    """Read the rectified camera's intrinsics (from the 3x4 matrix ``P_rect_0X``) and picture size.
 
-    ``None`` where there is no such file, or it does not state the size (``S_rect_0X``).
+    ``None`` if the file does not exist or does not state the size (``S_rect_0X``).
     """
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""NYU Depth v2, the labelled set: one MATLAB v7.3 file, ``nyu_depth_v2_labeled.mat`` (Silberman et al., 2012)."""
+"""NYU Depth v2, labelled set: one MATLAB v7.3 file, ``nyu_depth_v2_labeled.mat`` (Silberman et al., 2012)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mvde.errors import DatasetError, MissingDependencyError, UsageError
 
 FILE_NAME, SPLITS_NAME = "nyu_depth_v2_labeled.mat", "splits.mat"
 SPLITS_URL = "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat"
-# Of the colour camera, from the toolbox's camera_params.m; the depth maps are projected onto it.
+# Colour camera, from the toolbox's camera_params.m; the depth maps are projected onto it.
 INTRINSICS, SIZE = (518.8579, 519.46961, 325.58245, 253.73617), (480, 640)
 DEPTH_RANGE_M = (1e-3, 10.0)
-"""The protocol of Eigen et al., 2014: beyond 10 m the Kinect has no depth, and the in-painted map none to trust."""
+"""Protocol of Eigen et al., 2014: beyond 10 m the Kinect has no depth and the in-painted map is unreliable."""
 
 
 class NyuDataset:
-    """Samples of the labelled set; ``root`` is the file or its folder.
+    """NYU Depth v2 labelled set; ``root`` is the file or its folder.
 
-    ``split`` takes the 795 frames for training or the 654 for the test of ``splits.mat``, which lies beside the file.
-    Depth is the in-painted ``depths`` in metres, as in the usual evaluation; crops are a protocol's. MATLAB
-    stores columns first, so HDF5 shows ``images`` as (N, 3, W, H) and ``depths`` as (N, W, H).
+    ``split`` selects the 795 training or 654 test frames of ``splits.mat``, which lies beside the file. Depth is the
+    in-painted ``depths`` in metres, as usual in evaluations; crops are left to the protocol. MATLAB is column-major, so
+    HDF5 shows ``images`` as (N, 3, W, H) and ``depths`` as (N, W, H).
     """
 
     depth_range_m = DEPTH_RANGE_M
@@ -45,7 +45,7 @@ class NyuDataset:
         images, depths = file["images"].shape, file["depths"].shape
         if images[0] == 0 or images[1] != 3 or (images[0], *images[2:]) != depths:
             raise DatasetError(
-                f"{self._path}: images {images} and depths {depths} do not fit (N, 3, W, H) and (N, W, H)"
+                f"{self._path}: images {images} and depths {depths} do not have shapes (N, 3, W, H) and (N, W, H)"
             )
         count = int(images[0])
         self._frames = list(range(count)) if split is None else _frames_of(split, self._path, count)
@@ -66,7 +66,7 @@ class NyuDataset:
         return DepthSample(rgb, depth_m, intrinsics_at(INTRINSICS, SIZE, depth_m.shape), f"{self._path.name}:{index}")
 
     def _open(self) -> Any:
-        # An HDF5 handle must not be used after a fork, so each worker process opens its own.
+        # An HDF5 handle is invalid after a fork, so each worker process opens its own.
         if self._file is None or self._owner != os.getpid():
             self._file, self._owner = open_hdf5(self._path), os.getpid()
         return self._file
@@ -76,20 +76,20 @@ class NyuDataset:
 
 
 def _frames_of(split: Split, labelled: Path, count: int) -> list[int]:
-    """Numbers (from 0, ascending) of the frames of a part, out of ``splits.mat`` beside the labelled set."""
+    """Indices (from 0, ascending) of a split's frames, from ``splits.mat`` beside the labelled set."""
     keys = {Split.TRAIN: "trainNdxs", Split.TEST: "testNdxs"}
     if split not in keys:
-        raise UsageError(f"NYU's splits.mat has the parts train and test, not {split}")
+        raise UsageError(f"NYU's splits.mat has the splits train and test, not {split}")
     try:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise MissingDependencyError.for_extra("scipy", "train", "reading NYU's splits.mat") from error
-    path = require_file(labelled.with_name(SPLITS_NAME), f"the list of NYU's parts, from {SPLITS_URL},")
+    path = require_file(labelled.with_name(SPLITS_NAME), f"NYU's list of splits, from {SPLITS_URL},")
     try:
         numbers = np.asarray(loadmat(path)[keys[split]]).ravel().astype(np.int64)
     except (MatReadError, OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise DatasetError(f"{path} has no readable list {keys[split]}: {error}; get it from {SPLITS_URL}") from error
     if len(numbers) == 0 or numbers.min() < 1 or numbers.max() > count:
-        raise DatasetError(f"{path} lists frames that {labelled} with its {count} frames has not; are both of one set?")
+        raise DatasetError(f"{path} lists frames outside the {count} of {labelled}; do both belong together?")
     return sorted(int(number) - 1 for number in numbers)

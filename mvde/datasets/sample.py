@@ -1,4 +1,4 @@
-"""What every data set hands out: samples of RGB and metric depth."""
+"""Sample type shared by all data sets: RGB and metric depth."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mvde.camera import relative_focal
 
 @dataclass(frozen=True)
 class DepthSample:
-    """One frame.
+    """RGB frame with metric depth.
 
     ``rgb`` (H, W, 3) uint8 RGB; ``depth_m`` (H, W) float32 planar depth in metres, 0 or NaN where unknown (masked
-    pixels of a masked array become 0);
-    ``intrinsics`` (4,) float32 (fx, fy, cx, cy) in pixels of this frame, or None; ``name`` says where it came from.
+    pixels of a masked array become 0); ``intrinsics`` (4,) float32 (fx, fy, cx, cy) in pixels of this frame, or None;
+    ``name`` describes its origin.
     """
 
     rgb: NDArray[np.uint8]
@@ -31,22 +31,22 @@ class DepthSample:
 
     @property
     def focal(self) -> float | None:
-        """Relative focal length (see :mod:`mvde.camera`), where the intrinsics are known."""
+        """Relative focal length (see :mod:`mvde.camera`), ``None`` without intrinsics."""
         return None if self.intrinsics is None else relative_focal(self.intrinsics, self.depth_m.shape)
 
 
 class DepthDataset(Protocol):
-    """A finite sequence of samples; reading one is independent of the others, so workers may share it."""
+    """Finite sequence of samples that are read independently of each other, so workers may share it."""
 
     @property
     def depth_range_m(self) -> tuple[float, float]:
-        """(Nearest, farthest) depth in metres that its sensor or renderer, or its protocol, calls ground truth."""
+        """(Nearest, farthest) depth in metres that the sensor, renderer or protocol counts as ground truth."""
         ...
 
     def __len__(self) -> int:
-        """Number of frames."""
+        """Return the number of frames."""
         ...
 
     def __getitem__(self, index: int) -> DepthSample:
-        """Sample number ``index``, 0 <= index < len; raises DatasetError naming the file that is wrong."""
+        """Return the sample at ``index``, 0 <= index < len. Raises DatasetError naming the faulty file."""
         ...

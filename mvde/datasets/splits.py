@@ -1,4 +1,4 @@
-"""The parts of data sets, for training, validation and test."""
+"""Data set splits for training, validation and test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mvde.errors import UsageError
 
 
 class Split(str, Enum):
-    """Part of a data set. Those of the synthetic one share no scene, even with equal seeds."""
+    """Split of a data set. Synthetic splits share no scene, even with equal seeds."""
 
     TRAIN = "train"
     VAL = "val"
@@ -19,12 +19,12 @@ class Split(str, Enum):
 
     @property
     def stream(self) -> int:
-        """Number that goes into the seeds of its scenes, beside the one that the user gives."""
+        """Number mixed into the seeds of the split's scenes, besides the user's."""
         return list(Split).index(self)
 
 
 def check_split(text: Split | str) -> Split:
-    """The text as a :class:`Split`. Raises :class:`UsageError` where it is none."""
+    """Convert text to a :class:`Split`. Raises :class:`UsageError` for an unknown split."""
     try:
         return Split(text)
     except ValueError as error:

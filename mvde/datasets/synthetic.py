@@ -1,4 +1,4 @@
-"""Synthetic indoor frames: a generator that fills a folder, and a reader of it.
+"""Synthetic indoor frames: a generator that fills a folder, and its reader.
 
 A folder holds shards of 1,024 frames and an index::
 
@@ -8,10 +8,10 @@ A folder holds shards of 1,024 frames and an index::
     intrinsics-00000.npy       float32 (n, 4): fx, fy, cx, cy in pixels
     checksums-00000.npy        uint32 (n, 3): CRC-32 of each frame's bytes in the three files above
 
-Frame ``i`` depends on (seed, split, i) alone, not on the number of workers nor on interruptions: its scene is
-``i // 8`` and its view ``i % 8``, each with its own random stream. ``index.json`` counts a frame as done only after its
-pixels were flushed, so a killed run goes on where the index says. Frames are rendered by OpenGL; another driver may
-round differently. A frame is compared with its checksums whenever it is read; that takes a tenth of a millisecond.
+Frame ``i`` depends only on (seed, split, i), not on the number of workers or on interruptions: its scene is ``i // 8``
+and its view ``i % 8``, each with its own random stream. ``index.json`` counts a frame as done only once its pixels are
+flushed, so an interrupted run resumes where the index ends. Frames are rendered with OpenGL; another driver may round
+differently. Every read verifies the frame's checksums, which takes a tenth of a millisecond.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _MAX_SIDE = 4096
 
 ProgressCallback = Callable[[int], None]
 DEPTH_RANGE_M = (0.05, 30.0)
-"""Of the renderer's near and far planes (:mod:`mvde.datasets.synth.renderer`)."""
+"""Near and far planes of the renderer (:mod:`mvde.datasets.synth.renderer`)."""
 
 
 @dataclass
 class SyntheticIndex:
-    """The content of ``index.json``; ``size`` is (height, width), ``done`` counts finished frames per shard."""
+    """Contents of ``index.json``; ``size`` is (height, width), ``done`` counts finished frames per shard."""
 
     seed: int
     split: Split
@@ -61,25 +61,28 @@ class SyntheticIndex:
 
     @property
     def num_done(self) -> int:
+        """Number of finished frames."""
         return sum(self.done)
 
     def shard_size(self, shard: int) -> int:
+        """Return the number of frames of a shard."""
         return min(self.shard_frames, self.count - shard * self.shard_frames)
 
     @property
     def num_shards(self) -> int:
+        """Number of shards."""
         return -(-self.count // self.shard_frames)
 
     @classmethod
     def read(cls, root: Path) -> SyntheticIndex:
-        """Return the index of a folder; DatasetError names the file when it is missing or malformed."""
+        """Read the index of a folder. Raises DatasetError if the file is missing or malformed."""
         path = root / "index.json"
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DatasetError(f"{path} is missing: not a synthetic dataset; make one with 'mvde data synth'") from None
         except (OSError, ValueError) as error:
-            raise DatasetError(f"{path} is not readable JSON ({error}); make the dataset anew") from None
+            raise DatasetError(f"{path} is not readable JSON ({error}); generate the dataset again") from None
         try:
             index = cls(**{**raw, "size": tuple(raw["size"]), "split": Split(raw["split"])})
             sound = len(index.size) == 2 and len(index.done) == index.num_shards
@@ -87,11 +90,13 @@ class SyntheticIndex:
         except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError):
             sound = False
         if not sound:
-            raise DatasetError(f"{path} does not have the keys of a synthetic dataset's index; make the dataset anew")
+            raise DatasetError(
+                f"{path} does not have the keys of a synthetic dataset's index; generate the dataset again"
+            )
         return index
 
     def write(self, root: Path) -> None:
-        """Replace ``index.json`` in one step."""
+        """Replace ``index.json`` by an atomic rename."""
         temporary = root / f".index.json.{os.getpid()}"
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(asdict(self), file)
@@ -101,7 +106,7 @@ class SyntheticIndex:
 
 
 def shard_paths(root: Path, shard: int) -> tuple[Path, Path, Path, Path]:
-    """Return the paths of a shard's RGB, depth, intrinsics and checksums."""
+    """Paths of a shard's RGB, depth, intrinsics and checksums."""
     rgb, depth, intrinsics, checksums = (
         root / f"{name}-{shard:05d}.npy" for name in ("rgb", "depth", "intrinsics", "checksums")
     )
@@ -109,12 +114,12 @@ def shard_paths(root: Path, shard: int) -> tuple[Path, Path, Path, Path]:
 
 
 def frame_checksums(*parts: npt.NDArray[Any]) -> tuple[int, ...]:
-    """CRC-32 of one frame's RGB, depth and intrinsics as they are stored: one flipped bit always changes it."""
+    """CRC-32 of one frame's RGB, depth and intrinsics as stored; detects every single-bit error."""
     return tuple(zlib.crc32(np.ascontiguousarray(part).data) for part in parts)
 
 
 def _shard_shapes(index: SyntheticIndex, shard: int) -> tuple[tuple[int, ...], ...]:
-    """Shapes of what :func:`shard_paths` names."""
+    """Shapes of the files of :func:`shard_paths`."""
     frames, (height, width) = index.shard_size(shard), index.size
     return (frames, height, width, 3), (frames, height, width), (frames, 4), (frames, 3)
 
@@ -129,12 +134,12 @@ def generate(
     num_workers: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Return how many frames were rendered now, filling ``root`` up to ``count`` frames.
+    """Fill ``root`` up to ``count`` frames; return the number rendered now.
 
-    A run that was cut off goes on where it stopped. ``size`` is (height, width) in pixels; equal (seed, split) give
-    equal frames, other ones share no scene. ``progress`` is called with the number of frames done so far. Raises
-    UsageError for arguments out of range or a folder made with others, MissingDependencyError or BackendError where
-    nothing can be rendered, OutputError where the disk refuses.
+    An interrupted run is resumed. ``size`` is (height, width) in pixels; equal (seed, split) give equal frames, others
+    share no scene. ``progress`` receives the number of finished frames. Raises UsageError for arguments out of range or
+    a folder made with other settings, MissingDependencyError or BackendError if rendering is impossible, OutputError if
+    the disk is full or not writable.
     """
     _check_arguments(count, size, seed, num_workers)
     split = check_split(split)
@@ -146,7 +151,7 @@ def generate(
         index = _open_index(root, SyntheticIndex(seed, split, size, count))
         return _fill(root, index, num_workers, progress or (lambda _: None))
     except OSError as error:
-        raise OutputError(f"cannot write frames to {root}: {error}; frames done so far are kept") from error
+        raise OutputError(f"cannot write frames to {root}: {error}; finished frames are kept") from error
 
 
 def _check_arguments(count: int, size: tuple[int, int], seed: int, num_workers: int | None) -> None:
@@ -161,25 +166,25 @@ def _check_arguments(count: int, size: tuple[int, int], seed: int, num_workers: 
 
 
 def _check_renderer() -> None:
-    """Fail early, in this process, with a clear error where the workers would only be seen to end."""
+    """Fail early in this process with a clear error, instead of through dead workers."""
     from mvde.datasets.synth.renderer import create_context
 
     create_context().release()
 
 
 def _open_index(root: Path, wanted: SyntheticIndex) -> SyntheticIndex:
-    """Return the folder's index, made or extended to the count wanted."""
+    """Read or create the folder's index, extended to the wanted count."""
     if (root / "index.json").exists():
         found = SyntheticIndex.read(root)
         for name in ("seed", "split", "size", "shard_frames", "generator_version"):
             if getattr(found, name) != getattr(wanted, name):
                 raise UsageError(
-                    f"{root} holds frames with {name} {getattr(found, name)}, asked for {getattr(wanted, name)};"
-                    " choose another folder or the same settings"
+                    f"{root} holds frames with {name} {getattr(found, name)}, but {getattr(wanted, name)} was"
+                    " requested; choose another folder or the same settings"
                 )
         if found.count > wanted.count:
             raise UsageError(
-                f"{root} is a dataset of {found.count} frames, asked for {wanted.count}; choose another folder"
+                f"{root} is a dataset of {found.count} frames, but {wanted.count} were requested; choose another folder"
             )
         wanted.done = found.done
         _regrow_last_shard(root, found, wanted)
@@ -189,7 +194,7 @@ def _open_index(root: Path, wanted: SyntheticIndex) -> SyntheticIndex:
 
 
 def _regrow_last_shard(root: Path, found: SyntheticIndex, wanted: SyntheticIndex) -> None:
-    """Make room in the last shard of a folder whose count grew, keeping its finished frames."""
+    """Enlarge the last shard of a folder whose count grew, keeping its finished frames."""
     last = found.num_shards - 1
     if found.shard_size(last) == wanted.shard_size(last) or not found.done[last]:
         return
@@ -204,7 +209,7 @@ def _regrow_last_shard(root: Path, found: SyntheticIndex, wanted: SyntheticIndex
 
 
 class _ShardWriter:
-    """Writes frames into the memory maps of one shard."""
+    """Writer of frames into the memory maps of one shard."""
 
     def __init__(self, root: Path, index: SyntheticIndex, shard: int) -> None:
         self._maps: list[Any] = [
@@ -217,7 +222,7 @@ class _ShardWriter:
         *parts, checksums = self._maps
         for target, values in zip(parts, arrays, strict=True):
             target[at : at + count] = values[:count]
-        for frame in range(at, at + count):  # of what is stored, not of what was given
+        for frame in range(at, at + count):  # checksums cover the stored values
             checksums[frame] = frame_checksums(*(target[frame] for target in parts))
 
     def flush(self) -> None:
@@ -226,7 +231,7 @@ class _ShardWriter:
 
 
 def _open_map(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
-    """Return a writable memory map of the file, kept where it has the right shape, else made anew."""
+    """Open a writable memory map, reusing the file if shape and dtype match, else creating it."""
     try:
         found = np.load(path, mmap_mode="r+")
         if found.shape == shape and found.dtype == np.dtype(dtype):
@@ -235,7 +240,7 @@ def _open_map(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
         pass
     made = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
     try:
-        # A full disk must be an error here, not a bus error when a page of a sparse file is written.
+        # Without allocation, a full disk would raise SIGBUS on writing a page of a sparse file.
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError:
@@ -254,7 +259,7 @@ def _fill(root: Path, index: SyntheticIndex, num_workers: int, progress: Progres
     numbers = range(start // VIEWS_PER_SCENE, -(-index.count // VIEWS_PER_SCENE))
     stream = (index.seed, index.split.stream)
     with closing(render_scenes(stream, index.size, numbers, num_workers)) as blocks:
-        first = _ShardWriter(root, index, start // index.shard_frames)  # a full disk shows before anything is rendered
+        first = _ShardWriter(root, index, start // index.shard_frames)  # a full disk fails before rendering
         _store(root, index, zip(numbers, blocks, strict=True), first, progress)
     return index.count - start
 
@@ -269,7 +274,7 @@ def _store(
     """Write the scenes' frames, the first with ``writer``, and count them as done once they are flushed."""
     for scene, block in blocks:
         first = scene * VIEWS_PER_SCENE
-        shard, at = divmod(first, index.shard_frames)  # shards hold whole scenes: a block never crosses into the next
+        shard, at = divmod(first, index.shard_frames)  # shards hold whole scenes: a block never spans two
         writer = writer or _ShardWriter(root, index, shard)
         end = min(first + VIEWS_PER_SCENE, index.count)
         writer.write(at, block, end - first)
@@ -291,18 +296,18 @@ def _first_missing(index: SyntheticIndex) -> int:
 
 
 class SyntheticFrames:
-    """The finished frames of a folder made by :func:`generate`, read through memory maps.
+    """Finished frames of a folder made by :func:`generate`, read through memory maps.
 
-    A folder that is still being filled may be read: the length is what was finished when it was opened.
+    A folder that is still being filled may be read: the length is the number of frames finished when it was opened.
     """
 
     def __init__(self, root: str | Path) -> None:
-        """Open ``root``; DatasetError names what is missing or malformed."""
+        """Open ``root``. Raises DatasetError naming what is missing or malformed."""
         self.root = Path(root)
         self.index = SyntheticIndex.read(self.root)
         self._length = _first_missing(self.index)
         if self._length == 0:
-            raise DatasetError(f"{self.root} holds no finished frame yet; make some with 'mvde data synth'")
+            raise DatasetError(f"{self.root} holds no finished frame yet; generate some with 'mvde data synth'")
         self._maps: dict[int, tuple[Any, ...]] = {}
         for shard in range(-(-self._length // self.index.shard_frames)):
             self._maps[shard] = self._open(shard)
@@ -313,10 +318,10 @@ class SyntheticFrames:
     def frame(self, i: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return RGB, depth in metres and intrinsics of frame ``i``.
 
-        Raises IndexError past the end, DatasetError where the frame is not what was stored.
+        Raises IndexError past the end, DatasetError if a checksum does not match.
 
-        RGB is uint8 (H, W, 3); depth float32 (H, W), along the optical axis, 0 where there is none; intrinsics float32
-        (4,): fx, fy, cx, cy in pixels.
+        RGB is uint8 (H, W, 3); depth float32 (H, W), along the optical axis, 0 where unknown; intrinsics float32 (4,):
+        fx, fy, cx, cy in pixels.
         """
         if not 0 <= i < self._length:
             raise IndexError(f"frame {i} of {self._length}")
@@ -326,7 +331,7 @@ class SyntheticFrames:
         for path, one, other in zip(shard_paths(self.root, shard), actual, stated.tolist(), strict=False):
             if one != other:
                 raise DatasetError(
-                    f"{path} is damaged: frame {at} of it has CRC-32 {one:08x}, but {other:08x} was stored; copy it "
+                    f"{path} is damaged: frame {at} has CRC-32 {one:08x}, but {other:08x} was stored; copy it "
                     "again, or run 'mvde data synth' again in a new folder"
                 )
         return rgb, depth_mm.astype(np.float32) / np.float32(1000.0), intrinsics
@@ -352,15 +357,15 @@ class SyntheticFrames:
 
 
 class SyntheticDataset:
-    """Samples of a folder that ``mvde data synth`` filled."""
+    """Samples of a folder filled by ``mvde data synth``."""
 
     depth_range_m = DEPTH_RANGE_M
 
     def __init__(self, root: Path, split: Split | None = None) -> None:
-        """Open ``root``; DatasetError where it is a part other than ``split``."""
+        """Open ``root``. Raises DatasetError if it holds a split other than ``split``."""
         self._frames = SyntheticFrames(root)
         if split is not None and split != self._frames.index.split:
-            raise DatasetError(f"{root} holds the part {self._frames.index.split}, not {split}; name another folder")
+            raise DatasetError(f"{root} holds the split {self._frames.index.split}, not {split}; choose another folder")
 
     def __len__(self) -> int:
         return len(self._frames)

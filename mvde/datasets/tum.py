@@ -1,4 +1,4 @@
-"""TUM RGB-D (Sturm et al., 2012): ``rgb.txt`` and ``depth.txt``, 16-bit PNG at 5000 per metre."""
+"""TUM RGB-D (Sturm et al., 2012): ``rgb.txt`` and ``depth.txt``, 16-bit PNG, metres * 5000."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mvde.errors import DatasetError
 
 UNITS_PER_METRE = 5000.0
 LARGEST_GAP_S = 0.02
-# From the data set's page on file formats; the sequence's name says which camera took it.
+# From the data set's page on file formats; the sequence's name identifies the camera.
 INTRINSICS = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3),
     "freiburg2": (520.9, 521.0, 325.1, 249.7),
     "freiburg3": (535.4, 539.2, 320.1, 247.6),
 }
 SIZE = (480, 640)
-"""Height and width of the pictures that the intrinsics are of."""
+"""Height and width of the pictures to which the intrinsics apply."""
 DEPTH_RANGE_M = (1e-3, 10.0)
-"""Of its Kinect, whose steps of depth are wider than 0.2 m beyond 10 m."""
+"""Range of the Kinect, whose depth steps exceed 0.2 m beyond 10 m."""
 
 
 class TumDataset:
-    """Samples of one sequence: pictures with the depth map nearest in time, as ``associate.py`` pairs them.
+    """Samples of one sequence: pictures with the depth map nearest in time, paired as by ``associate.py``.
 
-    The camera is known where a folder of the path names it (freiburg1 to freiburg3, or fr1 to fr3).
+    The camera is known if a folder of the path names it (freiburg1 to freiburg3, or fr1 to fr3).
     """
 
     depth_range_m = DEPTH_RANGE_M
@@ -38,7 +38,9 @@ class TumDataset:
         colour, depth = _read_list(root / "rgb.txt"), _read_list(root / "depth.txt")
         self._pairs = [(root / colour[a], root / depth[b]) for a, b in associate(list(colour), list(depth))]
         if not self._pairs:
-            raise DatasetError(f"{root / 'rgb.txt'} and {root / 'depth.txt'} share no time to within {LARGEST_GAP_S} s")
+            raise DatasetError(
+                f"{root / 'rgb.txt'} and {root / 'depth.txt'} have no timestamps within {LARGEST_GAP_S} s of each other"
+            )
         self._intrinsics = _intrinsics_of(root)
 
     def __len__(self) -> int:
@@ -56,7 +58,7 @@ class TumDataset:
 def associate(
     first: list[float], second: list[float], largest_gap_s: float = LARGEST_GAP_S
 ) -> list[tuple[float, float]]:
-    """Pairs of times (s), each used once, closest pairs first, in the order of ``first``."""
+    """Pair timestamps (s), each used once, closest pairs first; return the pairs in the order of ``first``."""
     others = np.sort(np.array(second))
     close = [
         (abs(a - b), a, b)
@@ -77,7 +79,7 @@ def associate(
 
 
 def _intrinsics_of(root: Path) -> tuple[float, float, float, float] | None:
-    """Intrinsics of the camera that the innermost folder with a camera's name names."""
+    """Intrinsics of the camera named by the innermost matching folder."""
     for name in reversed(root.resolve().parts):
         if found := re.search(r"(?:freiburg|(?<![a-z0-9])fr)([123])(?!\d)", name.lower()):
             return INTRINSICS[f"freiburg{found[1]}"]
@@ -85,7 +87,7 @@ def _intrinsics_of(root: Path) -> tuple[float, float, float, float] | None:
 
 
 def _read_list(path: Path) -> dict[float, str]:
-    """File names by time (s)."""
+    """Read file names by timestamp (s)."""
     listed: dict[float, str] = {}
     for number, line in enumerate(require_file(path, "a list of times and files").read_text().splitlines(), start=1):
         words = line.split()

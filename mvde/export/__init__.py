@@ -1,1 +1,1 @@
-"""Export: a depth model to an ONNX file and its manifest, measured against PyTorch before anybody sees it."""
+"""Export of a depth model to an ONNX file and its manifest, checked against PyTorch before it is published."""

@@ -1,6 +1,6 @@
-"""PyTorch's part of an export: what there is to know of a model, and its graph and depth, with the model let go after.
+"""PyTorch's part of an export: the model's facts, its ONNX graph and its reference depth.
 
-Everything that passes in and out can be pickled, so that the same part serves in a process of its own (see
+Everything passed in or out is picklable, so that the same code also runs in a child process (see
 :mod:`mvde.export.subprocess_exporter`).
 """
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is to be known of a model before it is traced.
+    """Properties of a model that are known before tracing.
 
-    ``weights_sha256`` is the checkpoint's, or that of the weights themselves where there is no file.
+    ``weights_sha256`` is the checksum of the checkpoint, or of the weights themselves where there is no file.
     """
 
     config: Config
@@ -48,7 +48,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class GraphRequest:
-    """A graph to be written to ``path``, and images (B, H, W, 3), uint8 RGB, to compute the model's depth of."""
+    """Request to write a graph to ``path`` and to compute the model's depth of images (B, H, W, 3), uint8 RGB."""
 
     path: Path
     resolution: tuple[int, int]
@@ -60,7 +60,7 @@ class GraphRequest:
 
 @dataclass(frozen=True)
 class WrittenGraph:
-    """What was written, what it costs, and PyTorch's depth (B, H, W), float32, of each batch of the request."""
+    """Files written, FLOPs per run, and PyTorch's depth (B, H, W), float32, of each batch of the request."""
 
     records: list[FileRecord]
     num_flops: int
@@ -69,32 +69,32 @@ class WrittenGraph:
 
 @runtime_checkable
 class Exporter(Protocol):
-    """A model that can be asked for its facts and its graphs."""
+    """Source of a model's facts and graphs."""
 
     def facts(self) -> ModelFacts:
-        """What is to be known of the model; asked for once, and first."""
+        """Return the model's facts. Called once, before :meth:`write`."""
         ...
 
     def write(self, request: GraphRequest, progress: Progress) -> WrittenGraph:
-        """The graph that was asked for; no memory of the model is held afterwards."""
+        """Write the requested graph; no memory of the model is held afterwards."""
         ...
 
     def close(self) -> None:
-        """End what is still at work. Safe to call twice."""
+        """Stop any work in progress. Safe to call twice."""
         ...
 
 
 class LocalExporter:
-    """An :class:`Exporter` in this process; a model whose graph it wrote is let go, and loaded anew for the next."""
+    """:class:`Exporter` in this process; releases the model after each graph and reloads it for the next."""
 
     def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None = None) -> None:
-        """``load`` makes the model; ``checkpoint`` is the file that the weights come from, if there is one."""
+        """Store ``load``, which returns the model, and ``checkpoint``, the file of its weights, if any."""
         self._load = load
         self._loaded: DepthModel | None = None
         self._checkpoint = checkpoint
 
     def facts(self) -> ModelFacts:
-        """What is to be known of the model, which stays loaded for the graph that will be asked for next."""
+        """Return the model's facts; the model stays loaded for the next graph."""
         import_export_packages()
         model = self._loaded = self._load()
         return ModelFacts(
@@ -106,23 +106,23 @@ class LocalExporter:
         )
 
     def write(self, request: GraphRequest, progress: Progress) -> WrittenGraph:
-        """The graph that was asked for, written to its path."""
+        """Write the requested graph to its path."""
         model, self._loaded = self._loaded or self._load(), None
-        return_freed_memory()  # what loading left behind; the exporter's libraries are not loaded yet either
+        return_freed_memory()  # freed by loading; the exporter's libraries are not imported yet
         written = _write(model, request, progress)
         del model
         return_freed_memory()
         return written
 
     def close(self) -> None:
-        """Let the model go."""
+        """Release the model."""
         self._loaded = None
 
 
 def return_freed_memory() -> None:
-    """Hand what glibc's allocator keeps of freed memory (the model's, 400 MB for base) back to the system."""
+    """Return memory freed in glibc's allocator (400 MB for base) to the operating system."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # absent from other C libraries
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
 
@@ -145,7 +145,7 @@ def _channels(tensor: torch.Tensor) -> tuple[float, float, float]:
 
 
 def _weights_sha256(model: DepthModel) -> str:
-    """SHA-256 of the weights themselves: names, shapes, bytes."""
+    """SHA-256 of the weights' names, shapes, dtypes and bytes."""
     digest = hashlib.sha256()
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -1,4 +1,4 @@
-"""A depth model to an ONNX file and its manifest: traced at fixed resolutions, folded, checked, measured, published."""
+"""Export of a depth model to an ONNX file and its manifest: traced at fixed resolutions, folded, checked, published."""
 
 from __future__ import annotations
 
@@ -42,18 +42,21 @@ if TYPE_CHECKING:
 OPSETS = (18, 19, 20, 21, 22, 23)
 
 PARITY_TOLERANCE = 1e-4
-"""Largest |Δdepth| / depth between PyTorch and ONNX Runtime, both float32. Two float32 evaluations of the same graph in
-another order of summation differ by 1e-6 to 1e-5 here; a wrong axis, a missing bias or another resampling by 1e-2."""
+"""Largest |Δdepth| / depth between PyTorch and ONNX Runtime, both float32.
+
+Two float32 evaluations of the same graph in another order of summation differ by 1e-6 to 1e-5 here; a wrong axis, a
+missing bias or another resampling by 1e-2.
+"""
 
 _MEASURED_WORK = 5e11
-"""Multiply-adds of the backbone that the parity check may spend: all photographs for a small model, one for a large."""
+"""Backbone multiply-adds allowed for the parity check: all photographs for a small model, one for a large one."""
 
 _TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
 class _ExportRun:
-    """What is the same for every resolution of one call. Raises :class:`UsageError` for a value that does not work."""
+    """Settings shared by all resolutions of one call. Raises :class:`UsageError` for an invalid value."""
 
     exporter: Exporter
     facts: ModelFacts
@@ -96,17 +99,16 @@ def export_onnx(
     photos: Sequence[Path] | None = None,
     progress: Progress = no_progress,
 ) -> list[Path]:
-    """Paths of the ONNX files written, one per resolution (H, W) in pixels, each with its manifest beside it.
+    """Export ``model`` to one ONNX file with manifest per resolution (H, W) in pixels; return the files' paths.
 
-    The graph takes ``image`` uint8 (B, H, W, 3) RGB and gives ``depth`` float32 (B, H, W), in metres for a metric
-    model. ``model`` may be a function that loads it: its memory is then given back before ONNX Runtime needs as much.
-    A :class:`~mvde.export.subprocess_exporter.SubprocessExporter` gives back PyTorch's, too. No ``resolutions`` means
-    the native one. ``name`` defaults to the configuration's; ``checkpoint`` is the file that the weights came from, for
-    the manifest; ``photos`` replace the sample photographs of the parity check; ``progress`` is told what is being
-    done.
+    The graph takes ``image`` uint8 (B, H, W, 3) RGB and returns ``depth`` float32 (B, H, W), in metres for a metric
+    model. ``model`` may be a function that loads it: its memory is then freed before ONNX Runtime needs as much. A
+    :class:`~mvde.export.subprocess_exporter.SubprocessExporter` frees PyTorch's too. Empty ``resolutions`` means the
+    native one. ``name`` defaults to the configuration's; ``checkpoint`` is the file of the weights, for the manifest;
+    ``photos`` replace the sample photographs of the parity check; ``progress`` receives status messages.
 
     Nothing is written for a resolution that fails: :class:`ResolutionError`, :class:`UsageError` (opset, batch, name),
-    :class:`ParityError` over ``PARITY_TOLERANCE``, :class:`OutputError` where the disk is full.
+    :class:`ParityError` over ``PARITY_TOLERANCE``, :class:`OutputError` if the disk is full.
     """
     with contextlib.closing(_exporter(model, checkpoint)) as exporter:
         facts = exporter.facts()
@@ -120,7 +122,7 @@ def export_onnx(
             progress=progress,
         )
         wanted = list(dict.fromkeys(resolutions)) or [facts.config.vit.image_size]
-        for resolution in wanted:  # all of them, before the first is traced
+        for resolution in wanted:  # validate all before tracing the first
             check_resolution(resolution, facts.patch_size)
         return [_export_one(run, resolution, Path(out_dir)) for resolution in wanted]
 
@@ -151,7 +153,7 @@ def _export_one(run: _ExportRun, resolution: tuple[int, int], out_dir: Path) -> 
 
 
 def _metadata(run: _ExportRun, resolution: tuple[int, int]) -> dict[str, str]:
-    """What the file says of itself where its manifest was lost; the manifest is what is read."""
+    """Metadata stored in the ONNX file itself, for files whose manifest is lost; mvde reads the manifest."""
     decoder = run.facts.config.decoder
     return {
         "mvde.version": __version__,
@@ -171,7 +173,7 @@ def _parity(
     reference_m: Sequence[NDArray[np.float32]],
     photos: Sequence[Path],
 ) -> GraphParity:
-    """How far depth of the file, batch by batch, is from the model's."""
+    """Parity of the file's depth with the model's, batch by batch."""
     pairs = zip(candidate_m, reference_m, strict=True)
     return GraphParity(
         reference="pytorch:fp32",

@@ -1,4 +1,4 @@
-"""Patch statistics under their older name; the specification and the code are in :mod:`mvde.stats`."""
+"""Patch statistics under their former name; see :mod:`mvde.stats`."""
 
 from mvde.stats import DEFAULT_STATS, STATS, depth_to_patch_stats
 

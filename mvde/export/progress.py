@@ -1,12 +1,12 @@
-"""Telling a caller what an export or a lowering is at."""
+"""Progress reports of exports and lowerings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[str], None]
-"""Told what is being done, in a few words."""
+"""Callback that receives a short status message."""
 
 
 def no_progress(message: str) -> None:
-    """Tell nobody."""
+    """Ignore the message."""

@@ -1,4 +1,4 @@
-"""Ways to take the range of an activation; a module of its own, because the command line lists them."""
+"""Calibration range methods; a separate, light module, because the command line lists them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class RangeMethod(str, Enum):
-    """How an activation's range is taken from what calibration saw of it; ``auto`` takes what measures best."""
+    """Method of deriving an activation's range from calibration data; ``auto`` takes the best by measurement."""
 
     AUTO = "auto"
     MINMAX = "minmax"
@@ -18,7 +18,7 @@ class RangeMethod(str, Enum):
 
     @property
     def candidates(self) -> tuple[RangeMethod, ...]:
-        """The methods that are measured."""
+        """Methods to measure."""
         if self is RangeMethod.AUTO:
             return RangeMethod.MINMAX, RangeMethod.PERCENTILE, RangeMethod.ENTROPY
         return (self,)

@@ -1,7 +1,7 @@
-"""PyTorch's part of an export in a process of its own, which takes all of its memory with it when it ends.
+"""PyTorch's part of an export in a child process, whose exit releases all of its memory.
 
-In one process, what PyTorch and the exporter leave behind (0.5 GB) adds to what ONNX Runtime needs for the parity check
-that follows; that sum was the export's peak.
+In one process, memory retained by PyTorch and the exporter (0.5 GB) adds to ONNX Runtime's during the parity check,
+which was the peak of the export.
 """
 
 from __future__ import annotations
@@ -31,49 +31,49 @@ _DOING = "traces the model"
 
 
 class SubprocessExporter:
-    """A :class:`~mvde.export.exporter.Exporter` whose work is done in child processes, one per graph.
+    """:class:`~mvde.export.exporter.Exporter` that works in child processes, one per graph.
 
-    Errors of the child are raised here as they are, with its traceback as their cause.
+    The child's exceptions are re-raised here, with the child's traceback as their cause.
     """
 
     def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None = None) -> None:
-        """``load`` makes the model; it must be picklable. ``checkpoint`` is as for ``LocalExporter``."""
+        """Store ``load``, a picklable function that returns the model; ``checkpoint`` is as for ``LocalExporter``."""
         self._arguments = (load, checkpoint)
         self._child: _Child | None = None
 
     def facts(self) -> ModelFacts:
-        """What is to be known of the model; the child keeps it for the graph that will be asked for next."""
+        """Return the model's facts; the child keeps the model loaded for the next graph."""
         self._child = self._child or _Child(*self._arguments)
         facts: ModelFacts = self._child.ask(None, no_progress)
         return facts
 
     def write(self, request: GraphRequest, progress: Progress) -> WrittenGraph:
-        """The graph that was asked for; the child has ended when it comes back."""
+        """Write the requested graph and end the child."""
         self._child = self._child or _Child(*self._arguments)
         written: WrittenGraph = self._child.ask(request, progress)
         self.close()
         return written
 
     def close(self) -> None:
-        """End the child, whatever it is doing."""
+        """Stop the child, whatever its state."""
         if self._child is not None:
             self._child.end()
         self._child = None
 
 
 class _Child:
-    """One process, and the line to it."""
+    """Child process and its pipe."""
 
     def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None) -> None:
-        context = multiprocessing.get_context("spawn")  # a forked copy of a process with threads may hang
+        context = multiprocessing.get_context("spawn")  # fork in a process with threads can deadlock
         self._line, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, load, checkpoint), name="mvde-export", daemon=True)
         self._process.start()
-        theirs.close()  # so that the end of the child is the end of the line
+        theirs.close()  # so that the child's exit closes the pipe
         self._is_at_work = False
 
     def ask(self, request: GraphRequest | None, progress: Progress) -> Any:
-        """The child's answer: facts for ``None``, else a graph. Raises what the child raised."""
+        """Return the child's answer: facts for ``None``, else a graph. Raises the child's exception."""
         self._is_at_work = True
         try:
             self._line.send(request)
@@ -91,9 +91,9 @@ class _Child:
             raise BackendError(how_it_ended(_DOING, self._process.exitcode, "use a smaller --res")) from error
 
     def end(self) -> None:
-        """Close the line, which a child that waits takes as its end; one that is at work is asked to stop, or killed.
+        """Close the pipe; an idle child exits on EOF. A busy one is terminated, and killed as a last resort.
 
-        A killed one leaves multiprocessing's helper something to warn of, so it comes last.
+        Killing comes last because it makes multiprocessing's resource tracker warn.
         """
         self._line.close()
         if self._is_at_work:
@@ -105,8 +105,8 @@ class _Child:
 
 
 def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | None) -> None:
-    """Answer, in the child, until the parent hangs up or an error has been passed on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which cleans up and ends this process
+    """Serve requests in the child until EOF, or until an error was sent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     signal.signal(signal.SIGTERM, _end_at_once)
     end_with_the_parent()
     exporter = LocalExporter(load, checkpoint)
@@ -119,12 +119,12 @@ def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | 
                 line.send(("answer", exporter.write(request, lambda text: line.send(("progress", text, ""))), ""))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-    except Exception as error:  # noqa: BLE001 - the parent decides what becomes of it
-        with contextlib.suppress(OSError):  # a parent that has gone asks no more
+    except Exception as error:  # noqa: BLE001 - re-raised in the parent
+        with contextlib.suppress(OSError):  # the parent may be gone
             line.send(("error", portable_error(error), traceback.format_exc()))
 
 
 def _end_at_once(number: int, frame: object) -> None:
-    """End the child wherever it is. An exception would not do: one that is raised inside a destructor is swallowed."""
-    atexit._run_exitfuncs()  # gives semaphores of the libraries back, of which multiprocessing warns otherwise
+    """Exit immediately. Raising an exception would not do: it is swallowed inside a destructor."""
+    atexit._run_exitfuncs()  # releases the libraries' semaphores, of which multiprocessing warns otherwise
     os._exit(1)

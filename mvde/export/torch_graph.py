@@ -1,4 +1,4 @@
-"""A depth model in PyTorch → its folded ONNX graph in memory, at one resolution."""
+"""Conversion of a PyTorch depth model to a folded ONNX graph in memory, at one resolution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mvde.model import DepthModel
 
 DEFAULT_OPSET = 23
-"""The first opset with the standard ``Attention`` operator."""
+"""First opset with the standard ``Attention`` operator."""
 
 
 @contextlib.contextmanager
@@ -32,8 +32,8 @@ def traced(
 ) -> Iterator[ir.Model]:
     """Graph of ``model`` at ``resolution``, folded by ``rules``: uint8 (B, H, W, 3) in, depth (B, H, W) out.
 
-    The graph shares the model's weights and is empty of them when the block ends: the exporter's rewriter remembers
-    the last graph that it saw, and would keep the weights in memory.
+    The graph shares the model's weights and is emptied of them on exit: the exporter's rewriter keeps a reference to
+    the last graph, which would keep the weights alive.
     """
     torch = import_export_packages()
     was_training = model.training
@@ -66,7 +66,7 @@ def traced(
 
 
 def _with_aliases(module: torch.nn.Module) -> tuple[torch.nn.Module, list[torch.Tensor]]:
-    """Copy of a module in evaluation mode, and its tensors: other objects on the same memory."""
+    """Copy of a module in evaluation mode, and its tensors: separate objects that share memory."""
     import copy
 
     import torch
@@ -83,7 +83,7 @@ def _with_aliases(module: torch.nn.Module) -> tuple[torch.nn.Module, list[torch.
 
 
 def import_export_packages() -> Any:
-    """torch, once every package that the exporter needs was found."""
+    """Return torch after checking that all packages needed for export are installed."""
     for package in ("torch", "onnx", "onnxscript", "onnx_ir"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError.for_extra(package, "export", "exporting a model")
@@ -93,7 +93,7 @@ def import_export_packages() -> Any:
 
 
 def _camera_bytes_model(model: DepthModel, resolution: tuple[int, int]) -> torch.nn.Module:
-    """Module from bytes (B, H, W, 3) to depth; the trained model stays clean of export's needs."""
+    """Wrap the model to take bytes (B, H, W, 3); keeps export code out of the trained model."""
     import torch
 
     class CameraBytesModel(torch.nn.Module):
@@ -117,7 +117,7 @@ def _camera_bytes_model(model: DepthModel, resolution: tuple[int, int]) -> torch
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter's notes on packages that play no part here (torchvision) are kept from the terminal."""
+    """Suppress the exporter's warnings about unrelated packages (torchvision)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -131,7 +131,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _forget_origin(graph: ir.Model) -> None:
-    """The exporter stores stack traces with paths of this machine in every node; they are left out."""
+    """Remove stack traces, which contain local paths, that the exporter stores in every node."""
     for node in graph.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None

@@ -1,7 +1,7 @@
-"""An NVIDIA Triton model repository: the graph or plan, the statistics as a Python backend model, and an ensemble.
+"""NVIDIA Triton model repository: the graph or plan, a Python backend model for statistics, and an ensemble.
 
 The three models of ``nano`` are ``nano-depth`` (bytes → depth), ``nano-stats`` (depth → statistics) and ``nano``, the
-ensemble that a client calls. The formats are Triton's: https://github.com/triton-inference-server/server (docs/
+ensemble that clients call. The formats are Triton's: https://github.com/triton-inference-server/server (docs/
 user_guide/model_repository.md and model_configuration.md), https://github.com/triton-inference-server/python_backend.
 """
 
@@ -56,10 +56,11 @@ class _Tensor(NamedTuple):
 
 
 def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> list[Path]:
-    """Folders of the three models written to the repository ``root``; models of the same name are replaced.
+    """Write the three models to the repository ``root``, replacing models of the same name; return their folders.
 
-    ``artifact`` is a graph (served by Triton's onnxruntime backend) or a TensorRT engine (served by its tensorrt one,
-    of the same version). Raises :class:`UsageError` for another engine, :class:`OutputError` where it cannot write.
+    ``artifact`` is a graph (served by Triton's onnxruntime backend) or a TensorRT engine (served by its tensorrt
+    backend of the same version). Raises :class:`UsageError` for another engine, :class:`OutputError` if it cannot
+    write.
     """
     backend = _backend(artifact)
     manifest = artifact.manifest
@@ -77,7 +78,7 @@ def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> li
         (staging / f"{name}-stats" / _VERSION / "model.py").write_text(STATS_MODEL, encoding="utf-8")
         target = staging / f"{name}-depth" / _VERSION
         shutil.copyfile(artifact.path, target / _FILES[backend])
-        for record in manifest.companions:  # under the names that the graph uses
+        for record in manifest.companions:  # the graph refers to these names
             shutil.copyfile(artifact.path.with_name(record.name), target / record.name)
         for model in models:
             _publish(staging / model, root / model)
@@ -85,15 +86,15 @@ def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> li
 
 
 def _publish(made: Path, target: Path) -> None:
-    """Move a model into the repository. Triton sees the old one, none, or the new one, but never a half."""
+    """Move a model into the repository; Triton never sees a partial one."""
     if target.exists() and not (target / "config.pbtxt").is_file():
-        raise OutputError(f"{target} is there and is not a model of Triton's; name another folder with --out")
+        raise OutputError(f"{target} exists and is not a Triton model; choose another folder with --out")
     shutil.rmtree(target, ignore_errors=True)
     made.replace(target)
 
 
 def _backend(artifact: GraphArtifact | EngineArtifact) -> str:
-    """Triton's backend for an artefact."""
+    """Triton backend for an artefact."""
     manifest = artifact.manifest
     if not isinstance(manifest, EngineManifest):
         return "onnxruntime"

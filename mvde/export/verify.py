@@ -1,4 +1,4 @@
-"""The exported file against PyTorch, on real photographs, in ONNX Runtime on the CPU in float32."""
+"""Parity inputs and outputs: photographs, PyTorch's depth, and ONNX Runtime's depth on the CPU in float32."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def load_photos(paths: Sequence[Path], resolution: tuple[int, int], batch: int) -> list[ImageArray]:
-    """Batches (B, H, W, 3) uint8 RGB of photographs stretched to ``resolution``, repeated to fill the last batch.
+    """Batches (B, H, W, 3) uint8 RGB of photographs stretched to ``resolution``; the last is padded by repetition.
 
-    Raises :class:`ImageError` naming the file that cannot be read.
+    Raises :class:`ImageError` naming the unreadable file.
     """
     images = fitted([read_image(path) for path in paths], resolution, Fit.STRETCH)
     num_batches = -(-len(images) // batch)
@@ -33,9 +33,9 @@ def load_photos(paths: Sequence[Path], resolution: tuple[int, int], batch: int) 
 
 
 def torch_depth(model: DepthModel, images: Sequence[ImageArray]) -> list[DepthArray]:
-    """Depth (B, H, W) float32, metres or relative, of the model itself in PyTorch, for each uint8 (B, H, W, 3).
+    """Depth (B, H, W) float32, metres or relative, from PyTorch for each uint8 (B, H, W, 3) batch.
 
-    The decoder works channels-last meanwhile: otherwise oneDNN reorders its largest maps, 0.2 GB for base at 896.
+    The decoder runs channels-last meanwhile: otherwise oneDNN reorders its largest maps, 0.2 GB for base at 896.
     """
     import torch
 
@@ -49,9 +49,9 @@ def torch_depth(model: DepthModel, images: Sequence[ImageArray]) -> list[DepthAr
 
 
 def onnxruntime_depth(path: Path, images: Sequence[ImageArray]) -> list[DepthArray]:
-    """Depth (B, H, W) float32 of each batch, computed by ONNX Runtime on the CPU from the file at ``path``.
+    """Depth (B, H, W) float32 of each batch from ONNX Runtime on the CPU, for the file at ``path``.
 
-    Raises :class:`BackendError` if ONNX Runtime refuses the file.
+    Raises :class:`BackendError` if ONNX Runtime rejects the file.
     """
     session = GraphSession(path, CHECKING)
     return [session.depth(batch) for batch in images]

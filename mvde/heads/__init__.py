@@ -1,1 +1,1 @@
-"""Heads: what turns features into depth, and depth statistics into tokens."""
+"""Heads: features to depth, and depth statistics to tokens."""

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al., 2021) on a model's vision tower, through peft."""
+"""Low-rank adapters (LoRA, Hu et al., 2021) on a model's vision tower, using peft."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def add_lora(
     targets: Sequence[str] = DEFAULT_TARGETS,
     dropout: float = 0.0,
 ) -> int:
-    """Number of trainable adapter parameters attached to the tower's linear layers named ``targets``.
+    """Attach adapters to the tower's linear layers named ``targets``; return the number of trainable parameters.
 
-    The tower's own weights are frozen; the decoder stays as it is. The depth does not change until the adapters are
-    trained, because their second factor starts at zero. Raises :class:`UsageError` for a target that no layer bears or
-    a rank below 1.
+    The tower's own weights are frozen; the decoder is unchanged. Depth does not change until the adapters are trained,
+    because their second factor is initialised to zero. Raises :class:`UsageError` for an unknown target or a rank below
+    1.
     """
     peft = _peft()
     linear = {name.rpartition(".")[2] for name, module in model.backbone.named_modules() if _is_linear(module)}
     unknown = [target for target in targets if target not in linear]
     if unknown or not targets:
         raise UsageError(
-            f"no linear layer of the tower is called {unknown or targets!r}; use {', '.join(sorted(linear))}"
+            f"no linear layer of the tower is named {unknown or targets!r}; use {', '.join(sorted(linear))}"
         )
     if rank < 1:
         raise UsageError(f"the rank of a LoRA adapter must be at least 1, but got {rank}")
@@ -44,15 +44,15 @@ def add_lora(
 
 
 def merge_lora(model: DepthModel) -> int:
-    """Number of layers whose adapter was added into the weight; the architecture is then the original one.
+    """Merge the adapters into the weights, restoring the original architecture; return the number of layers.
 
-    All parameters of the tower are trainable again. Raises :class:`UsageError` where no adapter is attached.
+    All parameters of the tower are trainable again. Raises :class:`UsageError` if no adapter is attached.
     """
     from peft.tuners.lora import LoraLayer
 
     adapted = [(name, module) for name, module in model.backbone.named_modules() if isinstance(module, LoraLayer)]
     if not adapted:
-        raise UsageError("the model carries no LoRA adapters; attach them with add_lora(model)")
+        raise UsageError("the model has no LoRA adapters; attach them with add_lora(model)")
     for name, module in adapted:
         module.merge()
         parent, _, attribute = name.rpartition(".")

@@ -1,1 +1,1 @@
-"""Training, evaluation and batch inference in PyTorch."""
+"""PyTorch pipelines for training, evaluation and batch inference."""

@@ -1,9 +1,9 @@
-"""Training augmentation that keeps metric depth right: flip, crop-resize, colour jitter.
+"""Training augmentation that preserves metric depth: flip, crop-resize, colour jitter.
 
-A crop that is enlarged looks like a picture taken with a longer lens. Seen by the camera that the model assumes, the
-same picture shows everything nearer by the same factor, so depth is divided by the zoom (the canonical-camera label
-transform of Metric3D, Yin et al., 2023). Where the model has a canonical camera, that is the zoom from the canonical
-focal length to the crop's; else, from the frame's own to the crop's, for which no intrinsics are needed.
+An enlarged crop looks like a picture taken with a longer lens. Interpreted with the camera that the model assumes,
+everything in it appears nearer by the zoom factor, so depth is divided by it (the canonical-camera label transform of
+Metric3D, Yin et al., 2023). With a canonical camera, the zoom is the crop's focal length over the canonical one;
+otherwise, over the frame's own, which needs no intrinsics.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mvde.errors import DatasetError
 
 @dataclass(frozen=True)
 class Transform:
-    """One drawn augmentation. ``scale`` is the crop's side over the largest crop that fits, ``offset`` its place (0-1).
+    """One sampled augmentation: crop ``scale`` relative to the largest crop that fits, and crop ``offset`` (0-1).
 
-    ``jitter`` holds gain, contrast, saturation and gamma; 1 leaves the colours as they are.
+    ``jitter`` holds gain, contrast, saturation and gamma; 1 leaves colours unchanged.
     """
 
     flip: bool = False
@@ -36,7 +36,7 @@ class Transform:
 
 
 def draw_transform(rng: np.random.Generator, config: AugmentConfig) -> Transform:
-    """A transform drawn from ``rng``; the same number of draws whatever the configuration."""
+    """Sample a transform from ``rng``; the number of draws does not depend on the configuration."""
     flip, scale, row, column, *jitter = rng.random(8)
     spread = config.colour_jitter
     gain, contrast, saturation, gamma = (float(np.exp(spread * (2 * u - 1))) for u in jitter)
@@ -49,7 +49,7 @@ def draw_transform(rng: np.random.Generator, config: AugmentConfig) -> Transform
 
 
 def crop_box(source: tuple[int, int], target: tuple[int, int], transform: Transform) -> tuple[int, int, int, int]:
-    """``(top, left, height, width)`` in pixels of the crop of ``source`` (H, W) that has the aspect of ``target``."""
+    """``(top, left, height, width)`` in pixels of the crop of ``source`` (H, W) with the aspect ratio of ``target``."""
     largest = min(source[0] / target[0], source[1] / target[1])
     height = max(1, min(source[0], round(target[0] * largest * transform.scale)))
     width = max(1, min(source[1], round(target[1] * largest * transform.scale)))
@@ -61,13 +61,13 @@ def crop_box(source: tuple[int, int], target: tuple[int, int], transform: Transf
 def transform_sample(
     sample: DepthSample, size: tuple[int, int], transform: Transform, canonical_focal: float | None = None
 ) -> tuple[Tensor, NDArray[np.float32]]:
-    """Image (3, H, W) uint8 and depth (H, W) float32 metres at ``size``, cropped, resized and flipped.
+    """Image (3, H, W) uint8 and depth (H, W) float32 in metres at ``size``, cropped, resized and flipped.
 
-    Depth is for a camera of ``canonical_focal`` (relative, see :mod:`mvde.camera`), or for the frame's own. Raises
-    DatasetError where the former is asked for and the frame has no intrinsics.
+    Depth is for a camera of ``canonical_focal`` (relative, see :mod:`mvde.camera`), by default for the frame's own.
+    Raises DatasetError if ``canonical_focal`` is given and the frame has no intrinsics.
 
-    The image is resized with antialiasing, depth by nearest neighbour: averaging across an edge would invent surfaces
-    that hang in the air. Colours are left to :func:`jitter_colours`, which takes a batch.
+    The image is resized with antialiasing, depth by nearest neighbour: averaging across an edge would create floating
+    surfaces. Colours are left to :func:`jitter_colours`, which takes a batch.
     """
     top, left, height, width = crop_box(sample.depth_m.shape, size, transform)
     rgb = torch.from_numpy(np.ascontiguousarray(sample.rgb[top : top + height, left : left + width]))
@@ -86,7 +86,7 @@ def transform_sample(
 
 
 def jitter_colours(images: Tensor, transforms: list[Transform]) -> Tensor:
-    """Images (B, 3, H, W) float32 in [0, 1] from uint8, with each image's gain, contrast, saturation and gamma."""
+    """Convert uint8 images to float32 (B, 3, H, W) in [0, 1], with per-image gain, contrast, saturation and gamma."""
     factors = torch.tensor([t.jitter for t in transforms], dtype=torch.float32)[:, :, None, None, None]
     gain, contrast, saturation, gamma = factors.unbind(1)  # (B, 1, 1, 1) each
     x = images.float().div_(255)
@@ -102,14 +102,14 @@ def jitter_colours(images: Tensor, transforms: list[Transform]) -> Tensor:
 def _focal(sample: DepthSample) -> float:
     if sample.focal is None:
         raise DatasetError(
-            f"{sample.name} has no intrinsics, so its depth cannot be brought to the canonical camera; "
+            f"{sample.name} has no intrinsics, so its depth cannot be converted to the canonical camera; "
             "use a format that stores them, or set decoder.canonical_focal to null"
         )
     return sample.focal
 
 
 def _zoom(source: tuple[int, int], target: tuple[int, int], height: int) -> float:
-    """Focal length after the crop over the focal length of the largest crop, at the same output size."""
+    """Focal length of the crop over that of the largest crop, at the same output size."""
     return min(source[0] / target[0], source[1] / target[1]) * target[0] / height
 
 

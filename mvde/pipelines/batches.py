@@ -1,4 +1,4 @@
-"""Batches as a function of the step number: the same on any number of processes and after any interruption."""
+"""Batches as a function of the step number, independent of the number of processes and of interruptions."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mvde.resolution import parse_resolution
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of each global batch this process takes."""
+    """Share of this process in each global batch."""
 
     rank: int = 0
     num_processes: int = 1
 
     def of(self, batch_size: int) -> slice:
-        """This process's part of ``batch_size`` samples; raises UsageError where it cannot be shared out evenly."""
+        """Slice of ``batch_size`` samples for this process. Raises UsageError if it does not divide evenly."""
         if batch_size % self.num_processes:
             raise UsageError(
-                f"a global batch of {batch_size} cannot be shared evenly by {self.num_processes} processes; "
+                f"a global batch of {batch_size} cannot be divided evenly among {self.num_processes} processes; "
                 f"make train.batch_size a multiple of {self.num_processes}"
             )
         part = batch_size // self.num_processes
@@ -38,11 +38,11 @@ class Share:
 
 
 class StepBatches(Dataset[tuple[Tensor, Tensor]]):
-    """Item ``step`` is this process's part of that step's batch.
+    """Map-style data set: item ``step`` is this process's share of that step's batch.
 
-    Images (b, 3, H, W) float32 in [0, 1] and depth (b, H, W) float32 metres, of the canonical camera if there is one.
-    Everything random about a step comes from (seed, step), and frames are drawn without replacement epoch by epoch, so
-    nothing has to be stored for a resume.
+    Images (b, 3, H, W) float32 in [0, 1] and depth (b, H, W) float32 in metres, in the canonical camera if there is
+    one. All randomness of a step derives from (seed, step), and frames are drawn without replacement per epoch, so a
+    resume needs no stored state.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class StepBatches(Dataset[tuple[Tensor, Tensor]]):
 
 
 def batches_from(source: StepBatches, first_step: int, num_workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of the steps from ``first_step`` on, in order, read ahead by ``num_workers`` processes (0: none)."""
+    """Iterate over batches from ``first_step`` in order, prefetched by ``num_workers`` processes (0: none)."""
     loader = DataLoader(
         source,
         batch_size=None,
         sampler=range(first_step, len(source)),
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
-        # Without one of its own, the loader would draw a seed from the generator that a resumed run restores.
+        # Without its own generator, the loader would draw a seed from the one that a resumed run restores.
         generator=torch.Generator(),
     )
     return iter(loader)

@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint or of any engine over a data set, with the same code."""
+"""Evaluation of checkpoints and engines over a data set."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ Predictor = Callable[[list[NDArray[np.uint8]]], list[NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class DepthSource:
-    """What is evaluated: ``predict`` and what its depth means.
+    """Depth predictor under evaluation, with the meaning of its depth.
 
-    ``depth_range_m`` is what it can say, (nearest, farthest) in metres, ``resolution`` (H, W), and ``canonical_focal``
-    the relative focal length of the camera that the depth is for, if it is for one (see :mod:`mvde.camera`).
+    ``depth_range_m`` is the representable range (nearest, farthest) in metres, ``resolution`` (H, W), and
+    ``canonical_focal`` the relative focal length of the camera that the depth refers to, if any (see
+    :mod:`mvde.camera`).
     """
 
     predict: Predictor
@@ -41,9 +42,9 @@ class DepthSource:
 
 
 def torch_predictor(model: DepthModel | TokenSupervised, resolution: tuple[int, int]) -> Predictor:
-    """Function from images (H, W, 3) uint8 to depths (H, W) float32 metres, through ``model`` at ``resolution``.
+    """Function from images (H, W, 3) uint8 to depths (H, W) float32 in metres, using ``model`` at ``resolution``.
 
-    Each image is stretched to the resolution with antialiasing and its depth is resized back bilinearly.
+    Images are stretched to the resolution with antialiasing; depth is resized back bilinearly.
     """
     import torch
     import torch.nn.functional as F
@@ -69,7 +70,7 @@ def torch_predictor(model: DepthModel | TokenSupervised, resolution: tuple[int, 
 
 
 def runtime_predictor(runtime: DepthRuntime) -> Predictor:
-    """Function from images (H, W, 3) uint8 to depths (H, W) float32 metres, through a loaded engine, stretched."""
+    """Function from images (H, W, 3) uint8 to depths (H, W) float32 in metres, using a loaded engine and stretching."""
 
     def predict(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         return [runtime.infer(image).depth for image in images]
@@ -86,14 +87,14 @@ def evaluate(
     max_frames: int = 0,
     canonical_focal: float | None = None,
 ) -> dict[Alignment, MetricTotals]:
-    """Metrics by alignment over the data set's pixels that ``protocol`` counts.
+    """Metrics by alignment over the pixels of the data set that ``protocol`` counts.
 
-    The range is the data set's, never the model's: what the model cannot say is its error.
+    The range is the data set's, never the model's: depth that the model cannot represent counts as its error.
+    Predictions for the camera of ``canonical_focal`` are converted to each frame's camera with its intrinsics; frames
+    without intrinsics are left unchanged.
 
-    Where predictions are for the camera of ``canonical_focal``, they are brought to that of each frame by its
-    intrinsics; those of a frame without stay as they are.
-    ``max_frames`` > 0 takes that many frames, evenly spread. Frames without a valid pixel are left out. Raises
-    DatasetError where there is no frame to evaluate.
+    ``max_frames`` > 0 selects that many evenly spaced frames. Frames without a valid pixel are skipped. Raises
+    DatasetError for an empty data set.
     """
     count = len(dataset)
     if count == 0:
@@ -111,7 +112,7 @@ def evaluate(
 
 
 def default_protocol(dataset: DepthDataset) -> EvaluationProtocol:
-    """All frames and pixels in the range of the data set's own sensor or renderer, averaged over images."""
+    """Protocol of all frames and pixels in the range of the data set's sensor or renderer, averaged over images."""
     return EvaluationProtocol(dataset.depth_range_m)
 
 
@@ -132,10 +133,10 @@ def _accumulate(
 
 
 def open_source(target: str | Path, resolution: tuple[int, int] | None = None) -> DepthSource:
-    """A checkpoint (``.safetensors``) or an engine (a path or an id), ready to be evaluated.
+    """Open a checkpoint (``.safetensors``) or an engine (a path or an id) for evaluation.
 
-    A checkpoint runs at ``resolution`` (H, W), its native one by default; an engine has only its own. Raises
-    CheckpointError, ArtifactError or UsageError where it cannot be used.
+    A checkpoint runs at ``resolution`` (H, W), by default its native one; an engine only at its own. Raises
+    CheckpointError, ArtifactError or UsageError if it cannot be used.
     """
     if str(target).endswith(".safetensors"):
         return _checkpoint_source(Path(target), resolution)

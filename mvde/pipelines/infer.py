@@ -1,4 +1,4 @@
-"""A checkpoint over many images, in PyTorch: depth and patch statistics as ``.npz``, e.g. to train a head on."""
+"""Batch inference with a checkpoint in PyTorch: depth and patch statistics as ``.npz``, e.g. to train a head."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def infer_images(
     stats: Sequence[str] = DEFAULT_STATS,
     batch_size: int = 8,
 ) -> list[Path]:
-    """Paths of the ``.npz`` files written, one per image and named after it.
+    """Write one ``.npz`` file per image, named after it; return the files' paths.
 
-    Each holds ``depth`` (H, W) float32 metres at ``resolution`` (the model's native one by default; images are
-    stretched to it), ``stats`` (N, S) float32, ``grid`` (rows, columns) and ``columns`` (the names of the statistics).
-    Raises CheckpointError, ImageError, ResolutionError, or UsageError where two images share a name.
+    Each holds ``depth`` (H, W) float32 in metres at ``resolution`` (by default the model's native one; images are
+    stretched to it), ``stats`` (N, S) float32, ``grid`` (rows, columns) and ``columns`` (names of the statistics).
+    Raises CheckpointError, ImageError, ResolutionError, or UsageError if two images share a name.
     """
     paths = [Path(path) for path in images]
     _check_names(paths)

@@ -1,9 +1,9 @@
-"""Initialisation of a tower that is trained from scratch: whitened patches and mimetic attention.
+"""Initialisation of a tower trained from scratch: whitened patches and mimetic attention.
 
-Pixels of a patch are strongly correlated, so random filters all answer to its brightness, and a patchified stem learns
-edges late (Xiao et al., 2021); whitening gives every kept component the same variance from the first step on. Random
-attention mixes all patches alike; the mimetic start (Trockman and Kolter, 2023) gives queries and keys a common part,
-so that with sinusoidal positions a patch first attends to itself and its neighbours, as in pretrained towers.
+Pixels of a patch are strongly correlated, so random filters all respond to its brightness, and a patchified stem learns
+edges late (Xiao et al., 2021); whitening gives every kept component the same variance from the first step. Random
+attention mixes all patches equally; mimetic initialisation (Trockman and Kolter, 2023) gives queries and keys a common
+part, so that with sinusoidal positions a patch first attends to itself and its neighbours, as in pretrained towers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mvde.errors import ConfigError
 
-# Components weaker than this fraction of the mean variance are sensor noise more than signal; they are not amplified.
+# Components below this fraction of the mean variance are mostly sensor noise and are not amplified.
 NOISE_FLOOR = 1e-3
 # Weights of noise and identity in W_q' W_k and W_o W_v, from the paper.
 QUERY_KEY = (0.7, 0.7)
@@ -25,7 +25,7 @@ VALUE_OUT = (0.4, -0.4)
 
 @torch.no_grad()
 def initialize_structured(backbone: Any, pixels: Tensor) -> None:
-    """Whiten the patch embedding of a SiglipBackbone over ``pixels`` (B, 3, H, W, normalised), and its attention."""
+    """Whiten the patch embedding of a SiglipBackbone over ``pixels`` (B, 3, H, W, normalised); mimetic attention."""
     whiten_patch_embedding(backbone.patch_embedding, pixels)
     for layer in backbone.layers:
         mimic_attention(layer.self_attn)
@@ -33,10 +33,10 @@ def initialize_structured(backbone: Any, pixels: Tensor) -> None:
 
 @torch.no_grad()
 def whiten_patch_embedding(embedding: nn.Conv2d, pixels: Tensor) -> None:
-    """Set the weights so that the outputs over the patches of ``pixels`` (B, 3, H, W, normalised) are uncorrelated.
+    """Set the weights so that outputs over the patches of ``pixels`` (B, 3, H, W, normalised) are uncorrelated.
 
-    Each output has variance 1, or less where the component is below the noise floor. Raises ConfigError where the
-    patch has fewer values than the embedding has channels.
+    Each output has variance 1, or less if the component is below the noise floor. Raises ConfigError if a patch has
+    fewer values than the embedding has channels.
     """
     channels, (_, patch) = embedding.out_channels, embedding.kernel_size
     values = F.unfold(pixels.double(), patch, stride=patch).transpose(1, 2).flatten(0, 1)  # (patches, 3 * p * p)
@@ -49,7 +49,7 @@ def whiten_patch_embedding(embedding: nn.Conv2d, pixels: Tensor) -> None:
     centred = values - mean
     variances, components = torch.linalg.eigh(centred.T @ centred / len(centred))  # ascending
     variances, components = variances[-channels:].flip(0), components[:, -channels:].flip(1)
-    # The sign of an eigenvector is arbitrary; fixing it makes the start the same on every machine.
+    # The sign of an eigenvector is arbitrary; fixing it makes the result machine-independent.
     components = components * torch.where(components.sum(dim=0) < 0, -1.0, 1.0)
     filters = (components / (variances.clamp_min(0) + NOISE_FLOOR * variances.mean()).sqrt()).T
     embedding.weight.copy_(filters.reshape(embedding.weight.shape))

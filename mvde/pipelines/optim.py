@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedules and the moving average of the weights."""
+"""Optimisers, learning-rate schedules and the moving average of weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised, for hidden 2-D weights (Jordan et al., 2024).
+    """Momentum with orthogonalised updates, for hidden 2-D weights (Jordan et al., 2024).
 
-    ``torch.optim.Muon`` does the same one matrix at a time, always in bfloat16, which processors without bf16
-    arithmetic emulate; this one stacks matrices of one shape and orthogonalises in ``dtype``: float32, or bfloat16
-    where the run computes in it (a third of the time on AMX). The update is scaled to the RMS of AdamW's (Liu et al.,
-    2025), so that both share a learning rate.
+    ``torch.optim.Muon`` does the same one matrix at a time, always in bfloat16, which is emulated on processors without
+    bf16 arithmetic; this one stacks matrices of equal shape and orthogonalises in ``dtype``: float32, or bfloat16 if
+    the run computes in it (a third of the time on AMX). The update is scaled to the RMS of AdamW's (Liu et al., 2025),
+    so that both share a learning rate.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
                     param.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)
 
     def _momentum(self, param: nn.Parameter, beta: float) -> Tensor:
-        """Nesterov momentum of ``param``."""
+        """Update and return the Nesterov momentum of ``param``."""
         gradient = param.grad
         assert gradient is not None
         state = self.state[param]
@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor, num_steps: int = 5) -> Tensor:
-    """Matrices (n, rows, columns) with all singular values moved near 1 by a quintic Newton-Schulz iteration."""
+    """Matrices (n, rows, columns) with all singular values driven to about 1 by a quintic Newton-Schulz iteration."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
@@ -77,10 +77,10 @@ def orthogonalised(matrices: Tensor, num_steps: int = 5) -> Tensor:
 def build_optimizers(
     backbone: nn.Module, rest: Iterable[nn.Parameter], train: TrainConfig
 ) -> list[torch.optim.Optimizer]:
-    """Optimisers over the backbone (at ``lr * backbone_lr_scale``) and the rest (at ``lr``).
+    """Build the optimisers for the backbone (at ``lr * backbone_lr_scale``) and the rest (at ``lr``).
 
-    Every group carries its full rate as ``base_lr`` and whether it is the backbone's as ``backbone``. Vectors
-    (norms, biases) and position embeddings are not decayed.
+    Every group stores its full rate as ``base_lr`` and whether it belongs to the backbone as ``backbone``. Vectors
+    (norms, biases) and position embeddings have no weight decay.
     """
     adamw, muon = _parameter_groups(backbone, list(rest), train)
     optimizers: list[torch.optim.Optimizer] = [
@@ -115,7 +115,7 @@ def _parameter_groups(
 
 
 def rate_factor(step: int, num_steps: int, train: TrainConfig) -> float:
-    """Fraction of the full learning rate at ``step``: linear warm-up, then the schedule over the last steps."""
+    """Fraction of the full learning rate at ``step``: linear warm-up, then the schedule over the final steps."""
     if step < train.warmup_steps:
         return (step + 1) / train.warmup_steps
     decay_steps = train.decay_steps or max(num_steps - train.warmup_steps, 1)
@@ -126,12 +126,12 @@ def rate_factor(step: int, num_steps: int, train: TrainConfig) -> float:
 
 
 def rate_factor_cosine(progress: float) -> float:
-    """Fraction of the full rate after ``progress`` (0 to 1) of a half cosine."""
+    """Fraction of the full rate at ``progress`` (0 to 1) of a half cosine."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def backbone_factor(step: int, train: TrainConfig) -> float:
-    """Further factor on the backbone's rate: 0 while it is frozen, then a warm-up of its own."""
+    """Additional factor on the backbone's rate: 0 while it is frozen, then a separate warm-up."""
     since = step - train.freeze_backbone_steps
     if since < 0:
         return 0.0
@@ -147,9 +147,9 @@ def set_rates(optimizers: Iterable[torch.optim.Optimizer], step: int, num_steps:
 
 
 class MovingAverage:
-    """Exponential moving average of a model's floating-point parameters, kept in float32.
+    """Exponential moving average of a model's parameters, kept in float32.
 
-    The decay grows with the step, ``min(decay, (1 + t) / (10 + t))``, so that the average forgets the random start.
+    The decay grows with the step, ``min(decay, (1 + t) / (10 + t))``, so that the random initialisation is forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -158,14 +158,14 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move the average towards the model's present weights; ``step`` counts from 0."""
+        """Move the average towards the model's current weights; ``step`` counts from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         params = [p.detach().float() for _, p in model.named_parameters()]
         torch._foreach_lerp_(list(self.shadow.values()), params, 1 - decay)
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
-        """Exchange the model's weights with the average; a second call puts them back."""
+        """Swap the model's weights with the average; a second call restores them."""
         for name, param in model.named_parameters():
             kept = param.detach().clone()
             param.copy_(self.shadow[name])

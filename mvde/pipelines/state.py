@@ -1,4 +1,4 @@
-"""The training state on disk: weights, average, optimisers, step; one safetensors file, so never half old."""
+"""Training state on disk: weights, average, optimisers and step in one safetensors file, written atomically."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = "mvde-train-state-1"
 
 @dataclass
 class TrainProgress:
-    """How far a run is: ``step`` updates are done; ``best`` is the lowest validation AbsRel of stage ``best_stage``."""
+    """Progress of a run: ``step`` updates done; ``best`` is the lowest validation AbsRel of stage ``best_stage``."""
 
     step: int = 0
     best: float = float("inf")
@@ -29,7 +29,7 @@ class TrainProgress:
 
 @dataclass(frozen=True)
 class _Header:
-    """What the file's metadata holds: ``scalars`` are each optimiser's plain numbers, by ``index.name``."""
+    """Metadata of the file: ``scalars`` are each optimiser's plain numbers, keyed by ``index.name``."""
 
     progress: TrainProgress
     scalars: list[dict[str, Any]]
@@ -45,9 +45,9 @@ def save_state(
     progress: TrainProgress,
     config: dict[str, Any],
 ) -> None:
-    """Write everything that a resumed run needs; what stood at ``path`` stays until the new file is whole.
+    """Write everything that a resume needs; an existing file at ``path`` is replaced atomically.
 
-    Raises :class:`OutputError` where the disk refuses.
+    Raises :class:`OutputError` if the disk is full or not writable.
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
@@ -64,9 +64,9 @@ def save_state(
 def load_state(
     path: Path, model: nn.Module, average: MovingAverage, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[TrainProgress, dict[str, Any]]:
-    """Restore a saved run into the given objects; hand back how far it was, and its configuration.
+    """Restore a saved run into the given objects; return its progress and configuration.
 
-    Raises :class:`CheckpointError` where the file is damaged or belongs to another architecture or optimiser.
+    Raises :class:`CheckpointError` if the file is damaged or belongs to another architecture or optimiser.
     """
     header, tensors = _read(path)
     try:
@@ -91,13 +91,15 @@ def _read(path: Path) -> tuple[_Header, dict[str, Tensor]]:
         metadata, tensors = read_tensors(path)
         header = json.loads(metadata["mvde"])
     except (CheckpointError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable training state: {error}; remove it to start afresh") from error
+        raise CheckpointError(
+            f"{path} is not a readable training state: {error}; remove it to restart training"
+        ) from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has the format {header.get('format')!r}; this version reads {FORMAT!r}")
     try:
         return _Header(TrainProgress(**header["progress"]), header["scalars"], header["config"]), tensors
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} lacks {error}; remove it to start afresh") from error
+        raise CheckpointError(f"{path} lacks {error}; remove it to restart training") from error
 
 
 def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,7 +107,7 @@ def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _split_scalars(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors by ``index.name``, and the plain numbers among it."""
+    """An optimiser's state as tensors keyed by ``index.name``, and its plain numbers."""
     items = {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
     tensors = {key: value for key, value in items.items() if isinstance(value, Tensor)}
     return tensors, {key: value for key, value in items.items() if key not in tensors}

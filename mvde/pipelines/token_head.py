@@ -1,8 +1,8 @@
-"""Training the tower without its decoder: a linear head reads depth from the tower's last tokens.
+"""Training of the tower without its decoder: a linear head predicts depth from the tower's last tokens.
 
-What a young model gets wrong is mostly the layout and the scale of the scene, which is the tower's business; the
-decoder and the loss at full resolution cost as much as the tower itself. A stage with ``supervise: tokens`` leaves them
-out; the decoder learns in the stages after it. The head is no part of the model that is saved.
+Early errors are mostly in the layout and scale of the scene, which the tower determines; the decoder and the
+full-resolution loss cost as much as the tower itself. A stage with ``supervise: tokens`` omits them; the decoder is
+trained in later stages. The head is not part of the saved model.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mvde.heads.dpt_decoder import enlarge
 from mvde.model import DepthModel
 
 CELLS = 4
-"""Cells on each side of a patch: the head answers for each."""
+"""Cells per side of a patch; the head predicts a depth for each."""
 
 
 class TokenSupervised(nn.Module):
-    """``model`` and the linear head that stands in for its decoder."""
+    """``model`` with a linear head in place of its decoder."""
 
     def __init__(self, model: DepthModel) -> None:
         super().__init__()
@@ -29,16 +29,16 @@ class TokenSupervised(nn.Module):
         self.project = nn.Linear(model.backbone.width, CELLS * CELLS)
 
     def forward(self, images: Tensor, supervise: str) -> Tensor:
-        """Depth (B, H, W) of the model, or (B, rows * CELLS, columns * CELLS) of the head where ``supervise`` says so.
+        """Depth (B, H, W) of the model, or (B, rows * CELLS, columns * CELLS) of the head, depending on ``supervise``.
 
-        ``images`` as for :class:`DepthModel`; rows and columns are those of the patch grid.
+        ``images`` are as for :class:`DepthModel`; rows and columns are those of the patch grid.
         """
         depth: Tensor = self.model(images) if supervise == "depth" else self._depth_of_cells(images)
         return depth
 
     @torch.no_grad()
     def predict_depth(self, images: Tensor) -> Tensor:
-        """Depth (B, H, W) of the head, in evaluation mode, enlarged bilinearly to the images' size."""
+        """Depth (B, H, W) of the head in evaluation mode, upsampled bilinearly to the images' size."""
         was_training = self.training
         self.eval()
         try:
@@ -59,7 +59,7 @@ class TokenSupervised(nn.Module):
 
 
 def depth_at_cells(depth: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Depth (B, rows, columns) of the pixel nearest to each cell's centre, from depth (B, H, W); never averaged."""
+    """Depth (B, rows, columns) of the pixel nearest to each cell's centre, from depth (B, H, W), without averaging."""
     rows, columns = (
         ((torch.arange(cells, device=depth.device) + 0.5) * (side / cells)).long()
         for cells, side in zip(shape, depth.shape[1:], strict=True)

@@ -1,4 +1,4 @@
-"""Training of a depth model: stages, freezing, schedules, average, validation, checkpoints, resume."""
+"""Training of a depth model: stages, freezing, schedules, weight averaging, validation, checkpoints, resume."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 BEST_FILE, LAST_FILE = "best.safetensors", "last.safetensors"
 NUM_START_FRAMES = 256
-# What a run that goes on from other weights cannot change.
+# Settings that must match between a run and the checkpoint it is initialised from.
 _ARCHITECTURE = (
     ("vit", "name"), ("vit", "tap_layers"), ("decoder", "c_dec"), ("decoder", "blocks"),
     ("decoder", "scale_invariant"), ("decoder", "min_depth"), ("decoder", "max_depth"),
@@ -48,7 +48,7 @@ _ARCHITECTURE = (
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. ``step`` of ``num_steps`` updates are done; ``metrics`` are of the last validation, if any."""
+    """Outcome of a run: ``step`` of ``num_steps`` updates are done; ``metrics`` are of the last validation, if any."""
 
     step: int
     num_steps: int
@@ -58,10 +58,10 @@ class TrainResult:
 
 
 class DepthTrainingPipeline:
-    """Trains the model that a configuration describes; every process of a distributed run builds one.
+    """Trainer for the model of a configuration; every process of a distributed run creates one.
 
-    ``config`` is whatever :func:`mvde.config.load_config` takes. ``model`` continues from given weights instead of
-    building them. Raises ConfigError, DatasetError or CheckpointError before the first step.
+    ``config`` is anything that :func:`mvde.config.load_config` accepts. ``model`` supplies existing weights instead of
+    building the model. Raises ConfigError, DatasetError or CheckpointError before the first step.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class DepthTrainingPipeline:
         self._stop_requested = False
 
     def train(self, output_dir: str | Path) -> TrainResult:
-        """Train into ``output_dir``; go on from the state there, if there is one, as if never interrupted.
+        """Train into ``output_dir``, resuming from the state there, if any, as if never interrupted.
 
         Writes ``last.safetensors`` and ``best.safetensors`` (averaged weights with the configuration inside),
-        ``state.safetensors`` (for the resume) and the tracker's logs. On SIGINT or SIGTERM the step is finished, the
-        state is written, and the result says ``interrupted``; a second signal stops at once. Raises
-        :class:`OutputError` where the disk is full, :class:`TrainingError` where a loss, a gradient or a weight is not
-        finite, and :class:`DatasetError` where the data has no depth to learn from; the last saved state is whole then.
+        ``state.safetensors`` (for a resume) and the tracker's logs. On SIGINT or SIGTERM the current step is finished,
+        the state is written, and the result is marked ``interrupted``; a second signal stops immediately. Raises
+        :class:`OutputError` if the disk is full, :class:`TrainingError` for a loss, gradient or weight that is not
+        finite, and :class:`DatasetError` if the data has no usable depth; the last saved state stays intact.
         """
         output_dir = Path(output_dir)
         with _report_full_disk(output_dir):
@@ -111,20 +111,20 @@ class DepthTrainingPipeline:
                     f"{self._train.init_checkpoint} has {section}.{key} = {theirs[section][key]}, but the "
                     f"configuration has {ours[section][key]}; make them equal or leave train.init_checkpoint out"
                 )
-        model.config = self.config  # what its checkpoints say of how they were trained
+        model.config = self.config  # recorded in its checkpoints as the training configuration
         return model
 
     def _prepare(self, output_dir: Path) -> None:
-        """Data, optimisers and processes; then the saved state, if any."""
-        data = self.config.data  # opened first: a data set that is not there must not leave a folder with logs
+        """Set up data, optimisers and processes; then restore the saved state, if any."""
+        data = self.config.data  # opened first: a missing data set must not leave a folder with logs
         opened = {path: self._dataset(path) for path in {stage.data or data.train for stage in self._stages}}
         self._validation = self._dataset(data.val) if data.val else None
         self._accelerator = _accelerator(self.config, output_dir)
         share = Share(self._accelerator.process_index, self._accelerator.num_processes)
         datasets = [opened[stage.data or data.train] for stage in self._stages]
         self._batches = StepBatches(self._train, datasets, share, self.config.decoder.canonical_focal)
-        # Before optimisers and average are made, which keep to the device of the weights; train() also picks the
-        # attention that is fastest there.
+        # Before the optimisers and the average are created, which stay on the weights' device; train() also selects the
+        # fastest attention for that device.
         self._trained.to(self._accelerator.device).train()
         backbone = self.model.backbone
         inside = {id(p) for p in backbone.parameters()}
@@ -140,7 +140,7 @@ class DepthTrainingPipeline:
             self._print(f"resuming {output_dir} after step {self.progress.step}{_changed_keys(before, self.config)}")
         elif self._train.start == "structured":
             self._initialize_structured(opened[self._stages[0].data or data.train])
-        # oneDNN's convolutions are up to three times faster on channels-last weights; results do not depend on it.
+        # oneDNN's convolutions are up to three times faster with channels-last weights; results are unaffected.
         self.model.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._wrapped = self._accelerator.prepare_model(self._trained)
 
@@ -177,7 +177,7 @@ class DepthTrainingPipeline:
         return metrics
 
     def _update(self, images: Tensor, depth_m: Tensor) -> dict[str, Tensor]:
-        """One step; losses by name, averaged over processes."""
+        """Run one step; return losses by name, averaged over processes."""
         step = self.progress.step
         self._freeze_or_unfreeze(step)
         set_rates(self._optimizers, step, self.num_steps, self._train)
@@ -195,10 +195,10 @@ class DepthTrainingPipeline:
     def _loss(
         self, model: torch.nn.Module, images: Tensor, depth_m: Tensor, step: int
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss of a batch, its terms by name, and the pixels (or cells) that count (B, H, W)."""
+        """Loss of a batch, its terms by name, and the mask (B, H, W) of the pixels (or cells) that count."""
         device, decoder = self._accelerator.device, self.config.decoder
         images, depth_m = images.to(device), depth_m.to(device)
-        # Accelerate's own autocast is a setting of the whole process: a second run with another one would be refused.
+        # Accelerate's own autocast is a process-wide setting: a second run with another one would fail.
         with torch.autocast(device.type, torch.bfloat16, enabled=self._train.autocast == "bf16"):
             if self._head is None:
                 pred = model(images)
@@ -209,7 +209,7 @@ class DepthTrainingPipeline:
         return *depth_loss(pred.float(), depth_m, valid, self._train.loss), valid
 
     def _check_weights(self, images: Tensor, depth_m: Tensor) -> None:
-        """Raise :class:`TrainingError` or DatasetError unless the weights are worth saving, by the last batch."""
+        """Raise :class:`TrainingError` or DatasetError if the weights must not be saved, judged on the last batch."""
         step = self.progress.step
         with torch.no_grad():
             loss, _, _ = self._loss(self._trained, images, depth_m, step - 1)
@@ -221,7 +221,7 @@ class DepthTrainingPipeline:
             self.model.backbone.requires_grad_(trainable)
 
     def _stage(self, step: int) -> tuple[int, StageConfig]:
-        """Number and configuration of the stage that update ``step`` belongs to."""
+        """Index and configuration of the stage of update ``step``."""
         number = bisect.bisect_right(self._ends, step)
         return number, self._stages[number]
 
@@ -233,14 +233,14 @@ class DepthTrainingPipeline:
         return done == self.num_steps or done in self._ends or (every > 0 and done % every == 0)
 
     def _should_stop(self) -> bool:
-        """Whether any process was asked to stop; all of them must leave the loop at the same step."""
+        """Whether any process was asked to stop; all must leave the loop at the same step."""
         if self._accelerator.num_processes > 1:
             flag = torch.tensor([float(self._stop_requested)], device=self._accelerator.device)
             self._stop_requested = bool(self._accelerator.reduce(flag, reduction="sum").item() > 0)
         return self._stop_requested
 
     def _log(self, losses: list[dict[str, Tensor]], done: int, seconds_per_step: float) -> None:
-        """Print and store the means of ``losses``, one mapping per step since the last time."""
+        """Print and log the means of ``losses``, one mapping per step since the last call."""
         names = list(losses[0])
         means = torch.stack([torch.stack([step[name] for name in names]) for step in losses]).mean(dim=0)
         values = self._accelerator.reduce(means, reduction="mean").tolist()
@@ -251,7 +251,7 @@ class DepthTrainingPipeline:
         self._print(f"step {done}/{self.num_steps} {text} lr {rate:.2e} {seconds_per_step:.3f} s/step")
 
     def _validate(self, output_dir: Path) -> dict[str, float]:
-        """Metrics of the averaged weights, at the resolution of the present stage."""
+        """Metrics of the averaged weights, at the resolution of the current stage."""
         metrics: dict[str, float] = {}
         if self._accelerator.is_main_process and self._validation is not None:
             number, stage = self._stage(self.progress.step - 1)
@@ -270,7 +270,7 @@ class DepthTrainingPipeline:
                     )
                 metrics = totals[Alignment.NONE].overall()
                 better = (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best)
-                if better and head is None:  # the decoder does not fit a tower that is trained without it
+                if better and head is None:  # the decoder does not match a tower trained without it
                     self.progress.best, self.progress.best_stage = metrics["abs_rel"], number
                     self.model.save(output_dir / BEST_FILE)
             finally:
@@ -294,7 +294,7 @@ class DepthTrainingPipeline:
         self._accelerator.wait_for_everyone()
 
     def _catch_signals(self) -> dict[int, Any]:
-        """Handlers replaced, by signal; none outside the main thread, where Python does not allow it."""
+        """Install the stop handlers; return those replaced, by signal (none outside the main thread)."""
 
         def request_stop(number: int, frame: object) -> None:
             if self._stop_requested:
@@ -312,20 +312,20 @@ class DepthTrainingPipeline:
 
 
 def _check_losses(config: Config) -> None:
-    """Raise :class:`ConfigError` where a loss needs metres and the model has none."""
+    """Raise :class:`ConfigError` if a loss needs metres and the model predicts relative depth."""
     loss = config.train.loss
     if config.decoder.scale_invariant and (loss.silog_lambda != 1 or loss.log_l1 or loss.l1 or loss.berhu):
         raise ConfigError(
-            "decoder.scale_invariant asks for relative depth, but the losses hold it to metres; "
+            "decoder.scale_invariant selects relative depth, but the losses require metres; "
             "set train.loss.silog_lambda to 1, and log_l1, l1 and berhu to 0"
         )
 
 
 @contextlib.contextmanager
 def _report_full_disk(output_dir: Path) -> Iterator[None]:
-    """Raise :class:`OutputError` where the disk is full, for the tracker too.
+    """Raise :class:`OutputError` if the disk is full, also for the tracker.
 
-    TensorBoard writes in a thread of its own, which shows its traceback, and raises the error again in ours.
+    TensorBoard writes in its own thread, which would print a traceback, and raises the error again in ours.
     """
     before = threading.excepthook
 
@@ -340,8 +340,8 @@ def _report_full_disk(output_dir: Path) -> Iterator[None]:
         if not _is_disk_full(error):
             raise
         raise OutputError(
-            f"cannot write to {output_dir}: {error.strerror}; make room, and the same command goes on from the last "
-            "state that was saved"
+            f"cannot write to {output_dir}: {error.strerror}; free disk space; the same command then resumes from "
+            "the last saved state"
         ) from error
     finally:
         threading.excepthook = before
@@ -358,20 +358,20 @@ def _accelerator(config: Config, output_dir: Path) -> Any:
         raise MissingDependencyError.for_extra("accelerate", "train", "training") from error
     train = config.train
     tracker = None if train.tracker == "none" else train.tracker
-    # The backbone takes part only after its frozen steps, and the decoder not in every stage, which DDP must be told.
+    # The backbone is unused during its frozen steps, and the decoder in some stages, which DDP must know.
     unused = train.freeze_backbone_steps > 0 or any(stage.supervise == "tokens" for stage in train.stages)
     ddp = DistributedDataParallelKwargs(find_unused_parameters=unused)
     try:
         accelerator = Accelerator(log_with=tracker, project_dir=str(output_dir), kwargs_handlers=[ddp])
     except (ImportError, ValueError) as error:
-        raise UsageError(f"accelerate cannot set the run up (train.tracker={train.tracker}): {error}") from error
+        raise UsageError(f"accelerate cannot set up the run (train.tracker={train.tracker}): {error}") from error
     if tracker is not None:
         accelerator.init_trackers("logs", config=_flattened(config.to_dict()))
     return accelerator
 
 
 def _flattened(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key, of the types that TensorBoard stores as hyper-parameters."""
+    """Values by dotted key, in types that TensorBoard stores as hyper-parameters."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -382,7 +382,7 @@ def _flattened(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _changed_keys(before: Mapping[str, Any], now: Config) -> str:
-    """Clause that names the keys whose values differ between the saved run and this one, or nothing."""
+    """Message suffix naming the keys whose values differ between the saved run and this one; empty if none."""
     old, new = _flattened(before), _flattened(now.to_dict())
     keys = [key for key in new if old.get(key) != new[key]]
     return f", with other values of {', '.join(keys)}" if keys else ""

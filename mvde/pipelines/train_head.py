@@ -1,4 +1,4 @@
-"""Training of the projector from patch statistics to tokens, so that its tokens match a teacher's."""
+"""Training of the projector from patch statistics to tokens, supervised by a teacher's tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HELD_OUT_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class HeadResult:
-    """Mean squared errors on held-out patches: of the trained head, and of always answering the mean token."""
+    """Mean squared errors on held-out patches: of the trained head, and of always predicting the mean token."""
 
     error: float
     error_of_mean: float
@@ -39,11 +39,11 @@ def train_head(
     lr: float = 1e-3,
     seed: int = 0,
 ) -> HeadResult:
-    """Train on ``pairs_dir``'s ``.npz`` files and write the head to ``output`` (safetensors with its sizes inside).
+    """Train on the ``.npz`` files in ``pairs_dir`` and write the head, with its sizes, to ``output`` (safetensors).
 
     Each file holds ``stats`` (N, S) and the teacher's ``tokens`` (N, D) of one image, row by row. The loss is the mean
-    squared error over patches. Raises DatasetError naming a file that is malformed or does not fit the others,
-    TrainingError where the error is not finite at the end; nothing is written then.
+    squared error over patches. Raises DatasetError naming a file that is malformed or inconsistent with the others,
+    TrainingError if the final error is not finite; nothing is written then.
     """
     if steps < 1 or batch_size < 1 or not 0 < lr < math.inf:
         raise UsageError(
@@ -68,7 +68,7 @@ def train_head(
 
 
 def read_pairs(folder: Path) -> tuple[Tensor, Tensor]:
-    """All rows of the folder's pairs: ``stats`` (M, S) and ``tokens`` (M, D), float32."""
+    """Read all rows of the folder's pairs: ``stats`` (M, S) and ``tokens`` (M, D), float32."""
     paths = sorted(folder.glob("*.npz"))
     if not paths:
         raise DatasetError(f"{folder} holds no .npz file with 'stats' and 'tokens'")
@@ -81,7 +81,7 @@ def read_pairs(folder: Path) -> tuple[Tensor, Tensor]:
                 f"but {paths[0]} has {widths[0]} and {widths[1]}"
             )
     if sum(len(stats) for stats, _ in pairs) < 2:
-        raise DatasetError(f"{folder} holds a single patch; at least two are needed, one of them to be held out")
+        raise DatasetError(f"{folder} holds a single patch; at least two are needed, one of them held out")
     return torch.cat([stats for stats, _ in pairs]), torch.cat([tokens for _, tokens in pairs])
 
 
@@ -93,7 +93,7 @@ def save_head(head: PatchStatsProjector, path: Path) -> None:
 
 
 def load_head(path: str | Path) -> PatchStatsProjector:
-    """The head that :func:`save_head` wrote; CheckpointError where the file is missing, damaged or another kind."""
+    """Load a head written by :func:`save_head`. Raises CheckpointError if it is missing, damaged or of another kind."""
     try:
         metadata, tensors = read_tensors(Path(path))
         sizes: dict[str, Any] = json.loads(metadata["mvde_head"])
@@ -131,7 +131,9 @@ def _read_pair(path: Path) -> tuple[Tensor, Tensor]:
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise DatasetError(f"{path} is not an archive with 'stats' and 'tokens': {error}") from error
     if stats.ndim != 2 or tokens.ndim != 2 or len(stats) != len(tokens) or len(stats) == 0:
-        raise DatasetError(f"{path}: stats {stats.shape} and tokens {tokens.shape} are not (N, S) and (N, D) of one N")
+        raise DatasetError(
+            f"{path}: stats {stats.shape} and tokens {tokens.shape} are not (N, S) and (N, D) with equal N"
+        )
     if not (np.isfinite(stats).all() and np.isfinite(tokens).all()):
         raise DatasetError(f"{path} holds values that are not finite")
     return torch.from_numpy(stats), torch.from_numpy(tokens)

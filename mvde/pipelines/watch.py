@@ -1,4 +1,4 @@
-"""What ends a training that learns nothing: losses, gradients or weights that are not finite, data without depth."""
+"""Checks that stop a failing training: non-finite losses, gradients or weights, and data without depth."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mvde.errors import DatasetError, TrainingError
 from mvde.pipelines.eval_depth import Predictor
 
 MOST_STEPS_WITHOUT_DEPTH = 50
-"""Steps in a row without a pixel to learn from, after which the data is held to be wrong."""
+"""Consecutive steps without a valid pixel after which the data is considered wrong."""
 
 
 class TrainingWatch:
-    """Judges the steps of one run; ``accelerator`` adds up what its processes saw, so that all of them end together."""
+    """Checks of one run's steps; ``accelerator`` sums over processes, so that all of them stop together."""
 
     def __init__(self, config: Config, accelerator: Any, output_dir: Path) -> None:
         self._config = config
@@ -32,17 +32,16 @@ class TrainingWatch:
         self._num_blank = 0
 
     def saved(self, step: int) -> None:
-        """Remember that a state after ``step`` updates is on disk."""
+        """Record that the state after ``step`` updates is on disk."""
         self._saved_step = step
 
     def check_step(
         self, step: int, loss: Tensor, gradient_norm: Tensor, valid: Tensor, depth_m: Tensor, data: str
     ) -> None:
-        """Raise unless update number ``step`` (from 0) may be taken.
+        """Raise an error unless update ``step`` (from 0) is safe to apply.
 
-        :class:`TrainingError` where the loss or the norm of the gradients is not finite, :class:`DatasetError` where
-        ``valid`` (B, H, W), the pixels of ``depth_m`` that count, were none in too many steps in a row; it names
-        ``data``.
+        :class:`TrainingError` if the loss or the gradient norm is not finite, :class:`DatasetError` naming ``data`` if
+        ``valid`` (B, H, W), the mask of pixels of ``depth_m`` that count, was empty in too many consecutive steps.
         """
         values = torch.stack([loss.detach().float(), gradient_norm.detach().float(), valid.sum().float()])
         loss_value, norm, num_valid = self._accelerator.reduce(values, reduction="sum").tolist()
@@ -56,9 +55,9 @@ class TrainingWatch:
     def check_before_saving(
         self, step: int, loss: Tensor, weights: Iterable[Tensor], depth_m: Tensor, data: str
     ) -> None:
-        """Raise unless the weights after ``step`` updates may replace what is saved.
+        """Raise an error unless the weights after ``step`` updates may replace the saved ones.
 
-        ``loss`` is theirs on the last batch: a last update can ruin weights that no later step would look at.
+        ``loss`` is theirs on the last batch: the last update can ruin weights that no later step would check.
         """
         bad = torch.stack([~torch.isfinite(weight.detach()).all() for weight in weights]).any()
         values = torch.stack([loss.detach().float(), bad.to(loss.device).float()])
@@ -70,12 +69,12 @@ class TrainingWatch:
             raise self._blank(depth_m, data)
 
     def finite(self, predict: Predictor, step: int) -> Predictor:
-        """``predict``, which then raises :class:`TrainingError` where the depth of a picture is not finite."""
+        """Wrap ``predict`` to raise :class:`TrainingError` if the depth of a picture is not finite."""
 
         def checked(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
             depths = predict(images)
             if not all(np.isfinite(depth).all() for depth in depths):
-                raise self._diverged(step, "the depth that the averaged weights give is not a finite number")
+                raise self._diverged(step, "the depth predicted with the averaged weights is not finite")
             return depths
 
         return checked

@@ -190,7 +190,7 @@ def _unreachable(name: str) -> None:
         (lambda path: (path / "config.json").write_text('{"model_type": "siglip2"}'), "NaFlex"),
         (lambda path: (path / "model.safetensors").unlink(), "cannot load pretrained weights"),
         (lambda path: (path / "model.safetensors").write_bytes(b"\x10\x00"), "cannot load pretrained weights"),
-        (lambda path: _drop_tensor(path / "model.safetensors"), "lacks 1 of the weights"),
+        (lambda path: _drop_tensor(path / "model.safetensors"), "lacks 1 of the model's weights"),
     ],
     ids=["no config", "bad config", "naflex", "no weights", "truncated weights", "missing tensor"],
 )

@@ -106,7 +106,7 @@ def test_machines_are_told_apart_but_a_driver_may_change() -> None:
 def test_other_frames_and_other_engines_cannot_be_compared() -> None:
     settings = {"frames": "6 images", "fit": "stretch"}
     compare.check_same_frames(settings, dict(settings))
-    with pytest.raises(ReportError, match="other fit"):
+    with pytest.raises(ReportError, match="different fit"):
         compare.check_same_frames(settings, {**settings, "fit": "crop"})
     old, new = make_report(np.full(20, 5.0)), make_report(np.full(20, 5.0))
     new["engines"][0]["id"] = "openvino:bf16"
@@ -119,7 +119,7 @@ def test_other_frames_and_other_engines_cannot_be_compared() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda plain: plain.update(schema_version=1), "schema_version 1, but this mvde compares with 2"),
+        (lambda plain: plain.update(schema_version=1), "schema_version 1, but this mvde requires 2"),
         (lambda plain: plain.update(schema_version=3), "schema_version 3"),
         (lambda plain: plain.pop("schema_version"), "not a report"),
         (lambda plain: plain.pop("machine"), "lacks parts"),

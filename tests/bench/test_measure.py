@@ -209,7 +209,7 @@ def test_the_report_says_what_ran(blobs: list[Path], random_images: Callable) ->
         for words in ("computes in", "fp32", "p99.9", "jitter", "first frame", "memory", "throughput", "tiny 32x48"):
             assert words in text
         assert "age of result" not in text, "rows that no engine has are left out"
-    assert "- Warning: the hypervisor took 20.0% of the CPUs' time for other machines." in markdown(report)
+    assert "- Warning: the hypervisor gave 20.0% of the CPUs' time to other virtual machines." in markdown(report)
 
 
 def test_other_frames_have_another_mark(random_images: Callable) -> None:

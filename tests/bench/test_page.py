@@ -110,8 +110,8 @@ def test_the_page_shows_everything_that_was_measured(
     report, _ = report_and_pictures
     headings = [unescape(text) for text in re.findall(r"<h2>([^<]+)</h2>", html)]
     assert headings == [
-        "Latency", "Where the time goes", "Over the run", "At a camera's clock", "Against the machine",
-        "Accuracy against speed", "Depth", "Compared with before", "All numbers",
+        "Latency", "Where the time goes", "Over the run", "At camera rate", "Efficiency",
+        "Accuracy against speed", "Depth", "Comparison with the earlier report", "All numbers",
     ]  # fmt: skip
     text = unescape(re.sub("<[^>]+>", "\n", html))
     for name, row in rows(report.measurements).items():
@@ -131,7 +131,7 @@ def test_what_was_not_measured_leaves_no_empty_section(report_and_pictures: tupl
     quiet = Conditions(None, None, None, None, None, None, ())
     html = page(dataclasses.replace(report, measurements=bare, conditions=quiet, comparisons=()))
     headings = re.findall(r"<h2>([^<]+)</h2>", html)
-    assert headings == ["Latency", "Where the time goes", "Over the run", "Against the machine", "All numbers"]
+    assert headings == ["Latency", "Where the time goes", "Over the run", "Efficiency", "All numbers"]
 
 
 def test_the_differences_under_the_pictures_are_of_the_depth_shown(

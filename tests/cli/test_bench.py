@@ -164,8 +164,8 @@ def test_another_machine_is_a_warning_without_a_limit_and_refused_with_one(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda plain: plain.update(schema_version=1), "schema_version 1, but this mvde compares with 2"),
-        (lambda plain: plain["settings"].update(frames="other"), "other frames"),
+        (lambda plain: plain.update(schema_version=1), "schema_version 1, but this mvde requires 2"),
+        (lambda plain: plain["settings"].update(frames="other"), "different frames"),
         (lambda plain: plain["engines"][0].update(id="openvino:bf16"), "no engine is in both"),
     ],
 )

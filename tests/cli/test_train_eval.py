@@ -233,7 +233,7 @@ def test_eval_says_how_it_counts_and_counts_what_the_model_cannot_say(
             ["--protocol", "kitti-garg", "--format", "kitti", "--split", "val"],
             "the split test; leave --split val out",
         ),
-        (["--split", "test"], "format folder does not say which frames are for test"),
+        (["--split", "test"], "format folder has no test split"),
         (["--depth-scale", "inf"], "--depth-scale is a positive number"),
         (["--protocol", "kitti"], "kitti-garg"),
     ],

@@ -48,7 +48,7 @@ def test_the_scale_holds_for_floating_point_too_where_it_is_given(root: Path) ->
     assert FolderDataset(root, depth_scale=10)[0].depth_m[0, 0] == np.float32(0.225)
     assert FolderDataset(root)[0].depth_m[0, 0] == 2.25
     for scale in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(UsageError, match="stored value of one metre is a positive number"):
+        with pytest.raises(UsageError, match="stored value of one metre must be a positive number"):
             FolderDataset(root, depth_scale=scale)
 
 

@@ -395,7 +395,7 @@ def test_no_flipped_bit_of_a_frame_is_read(tmp_path: Path, which: int) -> None:
     for at in range(128, len(content)):  # behind the header, whose values are compared with the index
         path.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
         frames = SyntheticFrames(root)
-        with pytest.raises(DatasetError, match=r"-00000\.npy is damaged: frame .* of it has CRC-32 .*copy it again"):
+        with pytest.raises(DatasetError, match=r"-00000\.npy is damaged: frame .* has CRC-32 .*copy it again"):
             [frames.frame(number) for number in range(3)]
 
 

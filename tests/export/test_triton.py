@@ -104,7 +104,7 @@ def test_an_older_repository_is_replaced_and_foreign_folders_are_not(source: Gra
     write_repository(source, root)
     assert not (root / "tiny-depth" / "1" / "stale").exists()
     (root / "tiny-stats" / "config.pbtxt").unlink()
-    with pytest.raises(OutputError, match="is not a model of Triton's"):
+    with pytest.raises(OutputError, match="is not a Triton model"):
         write_repository(source, root)
 
 

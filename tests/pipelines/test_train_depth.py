@@ -193,7 +193,7 @@ def test_a_disk_that_fills_under_the_trackers_log_is_one_error(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
     try:
-        with pytest.raises(OutputError, match=r"cannot write to .*run: File too large; make room"):
+        with pytest.raises(OutputError, match=r"cannot write to .*run: File too large; free disk space"):
             DepthTrainingPipeline(tiny_config(steps=2, tracker="tensorboard")).train(tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

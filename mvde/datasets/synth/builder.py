@@ -1,4 +1,4 @@
-"""The instances of a scene, collected in local frames, and the materials they wear."""
+"""Scene instances, placed in nested local frames, and their materials."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 Vector = tuple[float, float, float]
 
-# What one instance is in the vertex buffer: rotation columns (9), position (3), size (3), two colours (6),
-# texture layer, texture period in metres (negative: fitted to the face), gloss, glow.
+# Instance layout in the vertex buffer: rotation columns (9), position (3), size (3), two colours (6), texture layer,
+# texture period in metres (negative: fitted to the face), gloss, glow.
 INSTANCE_FLOATS = 25
 
 
 @dataclass(frozen=True)
 class Material:
-    """A texture layer repeated every ``period_m`` metres that mixes ``dark`` and ``light`` (linear RGB)."""
+    """Texture layer repeated every ``period_m`` metres that blends ``dark`` and ``light`` (linear RGB)."""
 
     layer: int
     period_m: float
@@ -42,7 +42,7 @@ class Palette:
         return numbers[int(self._rng.integers(len(numbers)))]
 
     def colour(self, low: float = 0.05, high: float = 0.8, saturation: float = 0.6) -> Vector:
-        """Return a linear RGB colour of random value, hue and (at most the given) saturation."""
+        """Return a linear RGB colour of random value, hue and saturation (at most the given one)."""
         rng = self._rng
         value = rng.uniform(low**0.5, high**0.5) ** 2
         hue = rng.uniform(0, 6) + np.array([0.0, 4.0, 2.0])
@@ -59,6 +59,7 @@ class Palette:
         return Material(self._layer(group), period_m, light, dark, gloss)
 
     def wood(self) -> Material:
+        """Return wood in a random brown."""
         rng = self._rng
         return self._mix("wood", rng.uniform(0.3, 0.9), self._brown(), rng.uniform(0.5, 1.0), rng.uniform(0.0, 0.35))
 
@@ -68,10 +69,12 @@ class Palette:
         return self._mix("plaster", 0.8, self.colour(low, 0.85, saturation), 0.4, rng.uniform(0.0, 0.7))
 
     def metal(self) -> Material:
+        """Return dark or grey metal, glossy."""
         rng = self._rng
         return self._mix("plaster", 0.5, self.colour(0.02, 0.6, 0.1), 0.3, rng.uniform(0.5, 1.0))
 
     def fabric(self) -> Material:
+        """Return woven or patterned cloth."""
         rng = self._rng
         if rng.random() < 0.3:
             return Material(
@@ -80,44 +83,54 @@ class Palette:
         return self._mix(str(rng.choice(["weave", "carpet"])), rng.uniform(0.15, 0.4), self.colour(0.02, 0.7), 0.6, 0.0)
 
     def furniture(self) -> Material:
+        """Return wood or paint for furniture."""
         return self.wood() if self._rng.random() < 0.65 else self.plain(0.5)
 
     def ceramic(self) -> Material:
+        """Return glossy ceramic."""
         if self._rng.random() < 0.25:
             return replace(self.fabric(), gloss=0.6, period_m=0.1)
         return replace(self.plain(0.7, 0.2), gloss=0.8)
 
     def picture(self) -> Material:
+        """Return a picture fitted to the face."""
         return Material(self._layer("picture"), -1.0, (1, 1, 1), (0, 0, 0), float(self._rng.uniform(0, 0.5)))
 
     def text(self) -> Material:
+        """Return a page of text fitted to the face."""
         return Material(self._layer("text"), -1.0, self.colour(0.6, 0.9, 0.2), (0.02, 0.02, 0.03))
 
     def screen(self) -> Material:
+        """Return a screen, lit or dark."""
         if self._rng.random() < 0.35:
             return Material(self._layer("plaster"), 1.0, (0.02, 0.02, 0.02), (0.01, 0.01, 0.01), 0.9)
         return Material(self._layer("screen"), -1.0, (1, 1, 1), (0, 0, 0), 0.3, 0.4)
 
     def keys(self) -> Material:
+        """Return a keyboard's keys fitted to the face."""
         return Material(self._layer("keys"), -1.0, (0.25, 0.25, 0.25), (0.02, 0.02, 0.02))
 
     def outside(self, glow: float) -> Material:
+        """Return the emissive view from a window."""
         return Material(self._layer("outside"), -1.0, (1, 1, 1), (0, 0, 0), 0.0, glow)
 
     def cardboard(self) -> Material:
+        """Return cardboard."""
         tone = float(self._rng.uniform(0.25, 0.5))
         return self._mix("plaster", 0.6, (tone, tone * 0.68, tone * 0.42), 0.5, 0.0)
 
     def leaf(self) -> Material:
+        """Return leaves in a random green."""
         rng = self._rng
         value = rng.uniform(0.04, 0.25)
         return self._mix("carpet", 0.2, (value * rng.uniform(0.3, 0.8), value, value * rng.uniform(0.1, 0.4)), 0.7, 0.2)
 
     def glowing(self, colour: Vector, glow: float) -> Material:
+        """Return an emissive material of one colour."""
         return Material(self._layer("plaster"), 1.0, colour, colour, 0.0, glow)
 
     def floor(self) -> Material:
-        """Return a floor with a realistic size of its planks or tiles."""
+        """Return a floor with planks or tiles of realistic size."""
         rng = self._rng
         kind = rng.random()
         if kind < 0.4:
@@ -138,6 +151,7 @@ class Palette:
         )
 
     def wall(self) -> Material:
+        """Return a wall: paint, wallpaper, brick, tiles or panels."""
         rng = self._rng
         kind = rng.random()
         if kind < 0.62:
@@ -161,7 +175,7 @@ class Palette:
 
 
 class SceneBuilder:
-    """Collects instances; positions are local to the frame opened by :meth:`at`."""
+    """Collection of instances; positions are local to the frame opened by :meth:`at`."""
 
     def __init__(self, rng: np.random.Generator, groups: dict[str, tuple[int, ...]]) -> None:
         self.rng = rng
@@ -172,13 +186,14 @@ class SceneBuilder:
 
     @contextmanager
     def at(self, x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> Iterator[None]:
-        """Open a local frame at a point of the present frame, turned about z by ``yaw`` radians."""
+        """Open a local frame at a point of the current frame, rotated about z by ``yaw`` radians."""
         origin, axes = self._origin, self._axes
         self._origin, self._axes = origin + axes @ np.array([x, y, z]), axes @ turned(yaw)
         yield
         self._origin, self._axes = origin, axes
 
     def world(self, x: float, y: float, z: float) -> Vector:
+        """Convert a point of the current frame to world coordinates in metres."""
         point = self._origin + self._axes @ np.array([x, y, z])
         return float(point[0]), float(point[1]), float(point[2])
 
@@ -190,7 +205,7 @@ class SceneBuilder:
         material: Material,
         rotation: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        """Add one instance: its centre and its size along its own axes, in metres."""
+        """Add one instance by its centre and its size along its own axes, in metres."""
         axes = self._axes if rotation is None else self._axes @ rotation
         position = self._origin + self._axes @ np.array(centre)
         m = material
@@ -198,7 +213,7 @@ class SceneBuilder:
         self._rows.setdefault(mesh, []).append(row)
 
     def instances(self) -> dict[str, FloatArray]:
-        """Return float32 (n, 25) per mesh name."""
+        """Return the instances, float32 (n, 25), by mesh name."""
         return {name: np.array(rows, dtype=np.float32) for name, rows in self._rows.items()}
 
 

@@ -1,4 +1,4 @@
-"""From linear light to a camera's 8-bit picture: exposure, white balance, vignette, tone curve, blur and noise."""
+"""Camera processing from linear light to 8-bit sRGB: exposure, white balance, vignette, tone curve, blur, noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mvde.datasets.synth.builder import FloatArray
 
 
 def develop(linear: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Return sRGB uint8 (H, W, 3) of linear light float32 (H, W, 3); ``linear`` is overwritten."""
+    """Convert linear light float32 (H, W, 3) to sRGB uint8 (H, W, 3); ``linear`` is overwritten."""
     exposure, curve = 0.26 * np.exp2(rng.normal(0.05, 0.45)), rng.uniform(0.85, 1.15)
     balance = np.exp(rng.normal(0.0, 0.06, 3)).astype(np.float32)
     falloff, softness, grain = (
@@ -20,8 +20,8 @@ def develop(linear: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.uint
     mean = np.exp(np.log(linear.mean(axis=2) + 0.01).mean())
     linear *= balance * np.float32(exposure / mean)
     linear *= _vignette(linear.shape[0], linear.shape[1], falloff)[..., None]
-    linear += np.float32(softness) * (_soften(linear) - linear)  # a lens's blur, which also hides stair-steps at edges
-    # A filmic shoulder (Hable-like rational curve): bright panes and lamps clip softly.
+    linear += np.float32(softness) * (_soften(linear) - linear)  # lens blur, which also hides aliasing at edges
+    # Filmic shoulder (Hable-like rational curve): bright panes and lamps clip softly.
     linear *= (1.0 + linear * 0.12) / (1.0 + linear * 0.85)
     np.clip(linear, 0.0, 1.0, out=linear)
     encoded = linear ** np.float32(curve / 2.2)
@@ -37,7 +37,7 @@ def _vignette(height: int, width: int, falloff: float) -> FloatArray:
 
 
 def _soften(image: FloatArray) -> FloatArray:
-    """Return the image after a 3-tap binomial filter both ways (a lens slightly out of focus)."""
+    """Return the image after a 3-tap binomial filter along both axes (a slightly defocused lens)."""
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     result: FloatArray = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 16

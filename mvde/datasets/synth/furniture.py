@@ -1,4 +1,4 @@
-"""Furniture at standard heights, composed of unit meshes.
+"""Furniture of standard dimensions, composed of unit meshes.
 
 A piece stands on z = 0 with its back at y = 0 and its front towards +y, centred in x.
 """
@@ -15,7 +15,7 @@ from mvde.datasets.synth.builder import Material, SceneBuilder, tilted
 
 @dataclass(frozen=True)
 class Piece:
-    """What was drawn: its floor area, its height, and whether its top is a work surface (metres)."""
+    """Footprint and height of a piece in metres, and whether its top is a work surface."""
 
     width: float
     depth: float
@@ -29,6 +29,7 @@ Planner = Callable[[SceneBuilder], Plan]
 
 
 def draw_legs(b: SceneBuilder, width: float, depth: float, height: float, thick: float, material: Material) -> None:
+    """Draw four legs of thickness ``thick``, in metres."""
     mesh = "box" if b.rng.random() < 0.5 else "cylinder"
     for x in (-1, 1):
         for y in (0, 1):
@@ -37,13 +38,14 @@ def draw_legs(b: SceneBuilder, width: float, depth: float, height: float, thick:
 
 
 def table(b: SceneBuilder) -> Plan:
-    """Plan a dining table or a desk with things on it."""
+    """Plan a dining table or desk with objects on it."""
     rng = b.rng
     size = Piece(rng.uniform(0.9, 2.0), rng.uniform(0.65, 1.0), rng.uniform(0.71, 0.78), work_top=True)
     return size, lambda b: draw_table(b, size, int(b.rng.integers(2, 14)))
 
 
 def draw_table(b: SceneBuilder, size: Piece, num_things: int) -> None:
+    """Draw a table and ``num_things`` objects on it."""
     width, depth, height = size.width, size.depth, size.height
     top, thick = b.palette.furniture(), b.rng.uniform(0.02, 0.05)
     if b.rng.random() < 0.2:
@@ -81,6 +83,7 @@ def desk(b: SceneBuilder) -> Plan:
 
 
 def coffee_table(b: SceneBuilder) -> Plan:
+    """Plan a coffee table with a few objects."""
     rng = b.rng
     size = Piece(rng.uniform(0.7, 1.2), rng.uniform(0.45, 0.7), rng.uniform(0.36, 0.48), work_top=True)
     return size, lambda b: draw_table(b, size, int(b.rng.integers(1, 7)))
@@ -116,6 +119,7 @@ def chair(b: SceneBuilder) -> Plan:
 
 
 def office_chair(b: SceneBuilder) -> Plan:
+    """Plan an office chair on five castors."""
     size = Piece(0.6, 0.6, b.rng.uniform(0.9, 1.15))
 
     def draw(b: SceneBuilder) -> None:
@@ -138,6 +142,7 @@ def office_chair(b: SceneBuilder) -> Plan:
 
 
 def stool(b: SceneBuilder) -> Plan:
+    """Plan a stool of 0.4 to 0.75 m."""
     height, width = b.rng.uniform(0.4, 0.75), b.rng.uniform(0.3, 0.4)
 
     def draw(b: SceneBuilder) -> None:
@@ -172,6 +177,7 @@ def sofa(b: SceneBuilder) -> Plan:
 
 
 def bed(b: SceneBuilder) -> Plan:
+    """Plan a bed with pillows."""
     size = Piece(b.rng.uniform(0.9, 1.8), b.rng.uniform(1.95, 2.1), b.rng.uniform(0.8, 1.2))
 
     def draw(b: SceneBuilder) -> None:
@@ -226,7 +232,7 @@ def cabinet(b: SceneBuilder) -> Plan:
 
 
 def draw_fronts(b: SceneBuilder, size: Piece, material: Material, base: float) -> None:
-    """Draw a body with doors or drawers, joints of 6 mm and handles."""
+    """Draw a body with doors or drawers, 6 mm gaps and handles."""
     width, depth, height = size.width, size.depth, size.height
     b.add("box", (0, depth / 2 - 0.01, height / 2), (width, depth - 0.02, height), material)
     handle = b.palette.metal()
@@ -251,7 +257,7 @@ def draw_fronts(b: SceneBuilder, size: Piece, material: Material, base: float) -
 
 
 def kitchen_run(b: SceneBuilder) -> Plan:
-    """Plan base units (0.9 m) with a worktop, a splashback, wall units, a tap and things."""
+    """Plan base units (0.9 m) with a worktop, a splashback, wall units, a tap and objects."""
     rng = b.rng
     size = Piece(rng.uniform(1.5, 3.2), 0.62, rng.uniform(0.86, 0.94), work_top=True)
 
@@ -278,6 +284,7 @@ def kitchen_run(b: SceneBuilder) -> Plan:
 
 
 def fridge(b: SceneBuilder) -> Plan:
+    """Plan a fridge with two doors."""
     size = Piece(b.rng.uniform(0.55, 0.75), 0.65, b.rng.uniform(1.4, 1.95))
 
     def draw(b: SceneBuilder) -> None:
@@ -291,6 +298,7 @@ def fridge(b: SceneBuilder) -> Plan:
 
 
 def tv_stand(b: SceneBuilder) -> Plan:
+    """Plan a low cabinet with a television."""
     size = Piece(b.rng.uniform(1.1, 1.8), 0.4, b.rng.uniform(0.4, 0.6))
 
     def draw(b: SceneBuilder) -> None:

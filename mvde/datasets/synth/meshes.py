@@ -1,8 +1,8 @@
-"""Unit meshes, all made from formulas: primitives, surfaces of revolution, superquadrics and noisy blobs.
+"""Procedural unit meshes: primitives, surfaces of revolution, superquadrics and noisy blobs.
 
 Every mesh fits in the cube [-0.5, 0.5]^3 with z up, so that an instance's scale is its size in metres. A vertex is
-eight floats: position (3), normal (3), texture coordinate (2). A texture coordinate of -10 asks the
-shader for box mapping.
+eight floats: position (3), normal (3), texture coordinate (2). A texture coordinate of -10 selects box mapping in the
+shader.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BLOB_SEED = 20
 
 
 def _grid_triangles(rows: int, cols: int) -> npt.NDArray[np.int64]:
-    """Return vertex indices, shape (2 * (rows - 1) * (cols - 1) * 3,), of a grid stored row by row."""
+    """Return vertex indices, shape (2 * (rows - 1) * (cols - 1) * 3,), of a row-major grid."""
     row, col = np.meshgrid(np.arange(rows - 1), np.arange(cols - 1), indexing="ij")
     corner = (row * cols + col).ravel()
     quads = np.stack([corner, corner + 1, corner + cols + 1, corner, corner + cols + 1, corner + cols], axis=1)
@@ -27,9 +27,9 @@ def _grid_triangles(rows: int, cols: int) -> npt.NDArray[np.int64]:
 
 
 def _surface(position: npt.NDArray[np.float64], u: npt.NDArray[np.float64], v: npt.NDArray[np.float64]) -> FloatArray:
-    """Return the triangles of a sampled surface (rows, cols, 3), normals from central differences of the grid."""
+    """Return the triangles of a sampled surface (rows, cols, 3), with normals from central differences."""
     along_col = np.gradient(position, axis=1)
-    if np.allclose(position[:, 0], position[:, -1], atol=1e-6):  # closed around: the seam needs the same normal twice
+    if np.allclose(position[:, 0], position[:, -1], atol=1e-6):  # closed: both sides of the seam need the same normal
         along_col[:, 0] = along_col[:, -1] = (position[:, 1] - position[:, -2]) / 2
     normal = np.cross(along_col, np.gradient(position, axis=0))
     length = np.linalg.norm(normal, axis=2, keepdims=True)
@@ -63,7 +63,7 @@ def box() -> FloatArray:
 
 
 def wedge() -> FloatArray:
-    """Return a ramp that rises along +x: half of a box."""
+    """Return a ramp that rises along +x: half a box."""
     h = 0.5
     a, b, c = np.array([-h, -h, -h]), np.array([h, -h, -h]), np.array([h, -h, h])
     y = np.array([0.0, 1.0, 0.0])

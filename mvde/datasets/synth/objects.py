@@ -1,4 +1,4 @@
-"""Small things that lie on tables, shelves and floors, at their usual sizes in metres."""
+"""Small objects on tables, shelves and floors, of realistic size in metres."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from mvde.datasets.synth.builder import SceneBuilder, tilted, turned
 from mvde.datasets.synth.meshes import FREE_FORMS
 
-# Every maker draws one thing that stands on z = 0 at the origin and returns the radius of its footprint in metres.
+# A maker draws one object standing on z = 0 at the origin and returns the radius of its footprint in metres.
 Maker = Callable[[SceneBuilder], float]
 
 
 def mug(b: SceneBuilder) -> float:
+    """Draw a mug with a handle."""
     width, height = b.rng.uniform(0.07, 0.1), b.rng.uniform(0.08, 0.12)
     material = b.palette.ceramic()
     b.add("mug", (0, 0, height / 2), (width, width, height), material)
@@ -24,6 +25,7 @@ def mug(b: SceneBuilder) -> float:
 
 
 def bottle(b: SceneBuilder) -> float:
+    """Draw a bottle, labelled or plain."""
     width, height = b.rng.uniform(0.06, 0.09), b.rng.uniform(0.2, 0.33)
     b.add("bottle", (0, 0, height / 2), (width, width, height), b.palette.plain())
     if b.rng.random() < 0.6:
@@ -32,12 +34,14 @@ def bottle(b: SceneBuilder) -> float:
 
 
 def can(b: SceneBuilder) -> float:
+    """Draw a can."""
     width, height = b.rng.uniform(0.06, 0.1), b.rng.uniform(0.09, 0.16)
     b.add("cylinder", (0, 0, height / 2), (width, width, height), b.palette.picture())
     return width / 2
 
 
 def bowl(b: SceneBuilder) -> float:
+    """Draw a bowl, empty or with fruit."""
     width, height = b.rng.uniform(0.12, 0.26), b.rng.uniform(0.05, 0.1)
     b.add("bowl", (0, 0, height / 2), (width, width, height), b.palette.ceramic())
     for _ in range(int(b.rng.integers(0, 5))):
@@ -48,12 +52,14 @@ def bowl(b: SceneBuilder) -> float:
 
 
 def plate(b: SceneBuilder) -> float:
+    """Draw a plate."""
     width, height = b.rng.uniform(0.17, 0.28), b.rng.uniform(0.015, 0.03)
     b.add("plate", (0, 0, height / 2), (width, width, height), b.palette.ceramic())
     return width / 2
 
 
 def fruit(b: SceneBuilder) -> float:
+    """Draw a single fruit."""
     size = b.rng.uniform(0.05, 0.1)
     height = size * b.rng.uniform(0.8, 1.1)
     b.add("sphere", (0, 0, height / 2), (size, size, height), b.palette.plain())
@@ -61,6 +67,7 @@ def fruit(b: SceneBuilder) -> float:
 
 
 def carton(b: SceneBuilder) -> float:
+    """Draw a carton, standing or lying."""
     width, depth, height = b.rng.uniform(0.06, 0.2), b.rng.uniform(0.05, 0.1), b.rng.uniform(0.12, 0.3)
     if b.rng.random() < 0.3:
         depth, height = height, depth
@@ -70,6 +77,7 @@ def carton(b: SceneBuilder) -> float:
 
 
 def cube(b: SceneBuilder) -> float:
+    """Draw one to three stacked cubes."""
     size = b.rng.uniform(0.03, 0.07)
     for level in range(int(b.rng.integers(1, 4))):
         b.add("box", (0, 0, size * (level + 0.5)), (size, size, size), b.palette.plain(), turned(b.rng.uniform(0, 1)))
@@ -77,6 +85,7 @@ def cube(b: SceneBuilder) -> float:
 
 
 def books(b: SceneBuilder) -> float:
+    """Draw a stack of one to four books."""
     z = 0.0
     for _ in range(int(b.rng.integers(1, 5))):
         thick = b.rng.uniform(0.012, 0.045)
@@ -87,11 +96,13 @@ def books(b: SceneBuilder) -> float:
 
 
 def paper(b: SceneBuilder) -> float:
+    """Draw an A4 sheet of text."""
     b.add("box", (0, 0, 0.001), (0.21, 0.297, 0.002), b.palette.text())
     return 0.18
 
 
 def laptop(b: SceneBuilder) -> float:
+    """Draw an open laptop."""
     body = b.palette.metal()
     width, depth = b.rng.uniform(0.29, 0.37), b.rng.uniform(0.2, 0.26)
     b.add("box", (0, 0, 0.009), (width, depth, 0.018), body)
@@ -105,6 +116,7 @@ def laptop(b: SceneBuilder) -> float:
 
 
 def monitor(b: SceneBuilder) -> float:
+    """Draw a monitor on its stand."""
     width = b.rng.uniform(0.45, 0.75)
     height, raised = width * 0.58, b.rng.uniform(0.08, 0.16)
     frame = b.palette.plain(0.1)
@@ -116,6 +128,7 @@ def monitor(b: SceneBuilder) -> float:
 
 
 def keyboard(b: SceneBuilder) -> float:
+    """Draw a keyboard and a mouse."""
     b.add("box", (0, 0, 0.01), (0.44, 0.13, 0.02), b.palette.plain(0.1))
     b.add("box", (0, 0, 0.0205), (0.42, 0.115, 0.001), b.palette.keys())
     b.add("cushion", (0.3, 0, 0.015), (0.06, 0.1, 0.035), b.palette.plain(0.2))
@@ -123,6 +136,7 @@ def keyboard(b: SceneBuilder) -> float:
 
 
 def desk_lamp(b: SceneBuilder) -> float:
+    """Draw a desk lamp."""
     material, height = b.palette.plain(), b.rng.uniform(0.3, 0.55)
     b.add("cylinder", (0, 0, 0.01), (0.16, 0.16, 0.02), material)
     b.add("cylinder", (0, 0, height / 2), (0.02, 0.02, height), material)
@@ -132,6 +146,7 @@ def desk_lamp(b: SceneBuilder) -> float:
 
 
 def vase(b: SceneBuilder) -> float:
+    """Draw a vase, goblet or figure."""
     width, height = b.rng.uniform(0.1, 0.2), b.rng.uniform(0.15, 0.4)
     mesh = str(b.rng.choice(["vase", "goblet", "chess"]))
     b.add(mesh, (0, 0, height / 2), (width, width, height), b.palette.ceramic())
@@ -139,6 +154,7 @@ def vase(b: SceneBuilder) -> float:
 
 
 def free_form(b: SceneBuilder) -> float:
+    """Draw a random free-form mesh."""
     size = b.rng.uniform(0.05, 0.2, 3) * b.rng.uniform(0.5, 1.2)
     mesh = FREE_FORMS[int(b.rng.integers(len(FREE_FORMS)))]
     material = b.palette.plain() if b.rng.random() < 0.5 else b.palette.fabric()
@@ -147,7 +163,7 @@ def free_form(b: SceneBuilder) -> float:
 
 
 def tool(b: SceneBuilder) -> float:
-    """Draw a rod that lies: a pen, a screwdriver, a rolling pin."""
+    """Draw a lying rod: a pen, a screwdriver, a rolling pin."""
     length, thick = b.rng.uniform(0.12, 0.35), b.rng.uniform(0.008, 0.04)
     lying = turned(b.rng.uniform(0, 3)) @ tilted(1, math.pi / 2)
     b.add("cylinder", (0, 0, thick / 2), (thick, thick, length), b.palette.plain(), lying)
@@ -157,6 +173,7 @@ def tool(b: SceneBuilder) -> float:
 
 
 def pot_plant(b: SceneBuilder, height: float | None = None) -> float:
+    """Draw a potted plant, ``height`` metres tall (random by default)."""
     height = b.rng.uniform(0.2, 0.45) if height is None else height
     pot = height * b.rng.uniform(0.25, 0.4)
     width = pot * b.rng.uniform(0.9, 1.3)
@@ -177,7 +194,7 @@ TABLETOP: tuple[Maker, ...] = (
 
 
 def clutter(b: SceneBuilder, width: float, depth: float, count: int, makers: tuple[Maker, ...] = TABLETOP) -> None:
-    """Put up to ``count`` things on a surface of the present frame (centred, z = 0), none inside another."""
+    """Place up to ``count`` objects on a surface of the current frame (centred, z = 0) without overlap."""
     taken: list[tuple[float, float, float]] = []
     for _ in range(count):
         x, y = b.rng.uniform(-0.5, 0.5) * width * 0.85, b.rng.uniform(-0.5, 0.5) * depth * 0.8
@@ -188,7 +205,7 @@ def clutter(b: SceneBuilder, width: float, depth: float, count: int, makers: tup
 
 
 def shelf_row(b: SceneBuilder, width: float, depth: float, height: float) -> None:
-    """Fill one shelf board (centred, z = 0) with standing books and a few things below ``height``."""
+    """Fill one shelf board (centred, z = 0) with upright books and a few objects below ``height``."""
     x = -width / 2 + 0.02
     stop = width / 2 - 0.05
     while x < stop:

@@ -1,6 +1,6 @@
-"""What else stands in rooms: plants, lamps, cartons, racks, cones, people, and abstract shapes.
+"""Other objects in rooms: plants, lamps, cartons, racks, cones, people, and abstract shapes.
 
-Drawn as furniture is: on z = 0, the back at y = 0, centred in x.
+Placed like furniture: on z = 0, with the back at y = 0, centred in x.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from mvde.datasets.synth.meshes import FREE_FORMS
 
 
 def plant(b: SceneBuilder) -> Plan:
+    """Plan a potted plant of 0.6 to 1.7 m."""
     height = b.rng.uniform(0.6, 1.7)
 
     def draw(b: SceneBuilder) -> None:
@@ -22,6 +23,7 @@ def plant(b: SceneBuilder) -> Plan:
 
 
 def floor_lamp(b: SceneBuilder) -> Plan:
+    """Plan a floor lamp of 1.3 to 1.8 m."""
     height = b.rng.uniform(1.3, 1.8)
 
     def draw(b: SceneBuilder) -> None:
@@ -79,6 +81,7 @@ def rack(b: SceneBuilder) -> Plan:
 
 
 def bin_or_cone(b: SceneBuilder) -> Plan:
+    """Plan a bin, cone or similar simple shape."""
     height, width = b.rng.uniform(0.25, 0.7), b.rng.uniform(0.2, 0.4)
     mesh = str(b.rng.choice(["cone", "pot", "cylinder", "roundcan", "torus", "dome"]))
 
@@ -110,7 +113,7 @@ def person(b: SceneBuilder) -> Plan:
 
 
 def abstract(b: SceneBuilder) -> Plan:
-    """Plan a pile of random meshes, for variety of shape beyond furniture."""
+    """Plan a random mesh, for shapes beyond furniture."""
     width, height = b.rng.uniform(0.2, 0.9), b.rng.uniform(0.15, 1.4)
     meshes = (*FREE_FORMS, "box", "wedge", "cylinder", "cone", "sphere", "dome", "roundcan")
 

@@ -1,4 +1,4 @@
-"""Frames of numbered scenes, rendered in this process or in several, in order."""
+"""Ordered rendering of numbered scenes in a pool of child processes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ RenderedFrame: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], 
 
 
 class FrameRenderer:
-    """Renders scenes by number, as uint8 pictures and millimetre depth; holds one OpenGL context."""
+    """Renderer of scenes by number, as uint8 pictures and millimetre depth; holds one OpenGL context."""
 
     def __init__(self, stream: tuple[int, int], size: tuple[int, int]) -> None:
-        """Make a context for frames of ``size`` (height, width); ``stream`` are the random numbers' seeds."""
+        """Create a context for frames of ``size`` (height, width); ``stream`` seeds the random numbers."""
         self._stream = stream
         self._size = size
         self._textures = build_textures()
@@ -45,7 +45,7 @@ class FrameRenderer:
 
     def scene(self, number: int) -> SceneFrames:
         """Return the eight frames of a scene: RGB, depth in millimetres, intrinsics."""
-        # A scene in which the camera finds no good view is replaced by the next one of the same number's stream.
+        # A scene without enough good views is replaced by the next of the same number's random stream.
         for attempt in range(_MAX_TRIES):
             key = (*self._stream, number, attempt)
             self._renderer.set_scene(scene := build_scene(np.random.default_rng(key), self._textures.groups))
@@ -59,7 +59,7 @@ class FrameRenderer:
                 rgb, depth_mm, intrinsics = (np.stack(part) for part in zip(*frames, strict=True))
                 return rgb, depth_mm, intrinsics
         raise BackendError(
-            f"scene {number} of seed {self._stream[0]} gives no good view in {_MAX_TRIES} tries; use another seed"
+            f"scene {number} of seed {self._stream[0]} has no good view after {_MAX_TRIES} tries; use another seed"
         )
 
     def _frame(self, scene: Scene, rng: np.random.Generator) -> RenderedFrame | None:
@@ -72,7 +72,7 @@ class FrameRenderer:
 
 
 def millimetres_from_metres(depth_m: FloatArray) -> npt.NDArray[np.uint16]:
-    """Return depth in whole millimetres, uint16, with 0 (no depth) for what is farther than 10 m."""
+    """Convert depth to whole millimetres, uint16, with 0 (unknown) beyond 10 m."""
     valid = (depth_m > 0.0) & (depth_m <= MAX_DEPTH_M)
     return np.where(valid, np.round(depth_m * 1000.0), 0.0).astype(np.uint16)
 
@@ -82,13 +82,13 @@ _worker: FrameRenderer | None = None
 
 def _start_worker(stream: tuple[int, int], size: tuple[int, int]) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it ends the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent, which stops the workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _worker = FrameRenderer(stream, size)
 
 
 def _exit_with_parent() -> None:
-    """End this worker when its parent was killed: it would wait for work for ever."""
+    """Exit when the parent is killed; the worker would otherwise wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -102,7 +102,7 @@ def _render_scene(number: int) -> SceneFrames:
 
 @contextmanager
 def _single_threaded_llvmpipe() -> Iterator[None]:
-    """Let children render without llvmpipe's own threads: they fight with the worker processes for the cores."""
+    """Disable llvmpipe's threads in child processes, where they would oversubscribe the cores."""
     previous = os.environ.get("LP_NUM_THREADS")
     os.environ["LP_NUM_THREADS"] = "0"
     try:
@@ -119,7 +119,7 @@ def render_scenes(
 ) -> Generator[SceneFrames, None, None]:
     """Yield each scene's frames, in the order of ``numbers``, rendered by ``num_workers`` processes.
 
-    Raises BackendError where a worker ends early or no OpenGL is to be had.
+    Raises BackendError if a worker dies or OpenGL is unavailable.
     """
     context = multiprocessing.get_context("spawn")  # an OpenGL context does not survive a fork
     with _single_threaded_llvmpipe():
@@ -128,14 +128,14 @@ def render_scenes(
         try:
             for number in numbers:
                 pending.append(pool.submit(_render_scene, number))
-                if len(pending) >= 4 * num_workers:  # enough to keep the workers busy, little to hold in memory
+                if len(pending) >= 4 * num_workers:  # keeps the workers busy with bounded memory
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool:
             raise BackendError(
                 "a rendering process ended early (killed, out of memory, or without OpenGL);"
-                " run the same command again to go on"
+                " run the same command again to resume"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

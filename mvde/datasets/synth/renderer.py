@@ -1,4 +1,4 @@
-"""Renders scenes off-screen with OpenGL through EGL (Mesa's llvmpipe on a machine without a GPU)."""
+"""Off-screen OpenGL renderer using EGL (Mesa's llvmpipe on a machine without a GPU)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _VERTEX = ("3f 3f 2f", "in_position", "in_normal", "in_uv")
 
 
 def create_context() -> Any:
-    """Return a stand-alone OpenGL context without a screen."""
+    """Create a stand-alone off-screen OpenGL context."""
     try:
         moderngl: Any = importlib.import_module("moderngl")
     except ImportError as error:
@@ -44,7 +44,7 @@ def create_context() -> Any:
 
 
 class _Target:
-    """Frame buffers of one size: z-depth in metres, and linear colour that shares its depth test."""
+    """Framebuffers of one size: z-depth in metres, and linear colour that shares its depth test."""
 
     def __init__(self, context: Any, size: tuple[int, int]) -> None:
         height, width = size
@@ -55,7 +55,7 @@ class _Target:
         tested = context.depth_renderbuffer(shape)
         self.depth = context.framebuffer([self.depth_texture], tested)
         self.colour = context.framebuffer([context.renderbuffer(shape, 4, dtype="f2")], tested)
-        self.colour.depth_mask = False  # the depth pass has filled it; clearing the colour must not
+        self.colour.depth_mask = False  # filled by the depth pass; clearing the colour must keep it
 
     def read_depth(self) -> FloatArray:
         raw = np.frombuffer(self.depth.read(components=1, dtype="f4"), dtype=np.float32)
@@ -63,7 +63,7 @@ class _Target:
 
 
 class _Batch:
-    """A mesh, the buffer of its instances, and a vertex array for each program."""
+    """Mesh, its instance buffer, and one vertex array per program."""
 
     def __init__(self, context: Any, programs: tuple[Any, ...], mesh: FloatArray) -> None:
         self._context, self._programs = context, programs
@@ -88,7 +88,7 @@ class _Batch:
 
 
 class Renderer:
-    """Draws the scene set last, at one size (height, width)."""
+    """Renderer of the current scene, at one size (height, width)."""
 
     def __init__(self, textures: TextureSet, size: tuple[int, int]) -> None:
         self._context = context = create_context()
@@ -96,7 +96,7 @@ class Renderer:
         context.depth_func = "<="
         self._depth_program = context.program(vertex_shader=shaders.VERTEX, fragment_shader=shaders.DEPTH)
         self._shadow_program = context.program(vertex_shader=shaders.VERTEX, fragment_shader=shaders.SHADOW)
-        # llvmpipe runs both sides of a branch, so that a scene without sun gets a program without it.
+        # llvmpipe executes both sides of a branch, so a scene without sun uses a program without it.
         self._shade_programs = [
             context.program(vertex_shader=shaders.VERTEX, fragment_shader=shaders.shade(sun)) for sun in (False, True)
         ]
@@ -124,7 +124,7 @@ class Renderer:
         return texture, self._context.framebuffer(depth_attachment=texture)
 
     def set_scene(self, scene: Scene) -> None:
-        """Take a scene and draw its shadow maps."""
+        """Load a scene and draw its shadow maps."""
         self._rows = scene.instances
         self._shade_program = self._shade_programs[scene.lights.sun_colour[0] > 0.0]
         self._set_lights(scene)
@@ -160,7 +160,7 @@ class Renderer:
                 self._batches[name].arrays[program].render(instances=count)
 
     def _write_visible(self, view: View) -> dict[str, int]:
-        """Fill the batches with what may be in view, nearest first (less overdraw), and return the counts."""
+        """Fill the batches with potentially visible instances, nearest first (less overdraw), and return the counts."""
         counts = {}
         outward = _frustum_normals(view, self._widest)
         for name, rows in self._rows.items():
@@ -185,7 +185,7 @@ class Renderer:
         _set(program, "forward", tuple(-view.world_from_camera[:, 2]))
 
     def probe(self, view: View) -> FloatArray:
-        """Return a small depth picture (48, 48) in metres, to judge a view by; 0 where nothing is hit."""
+        """Return a small depth map (48, 48) in metres for judging a view; 0 where nothing is hit."""
         self._draw_depth(view, self._probe, self._write_visible(view))
         return self._probe.read_depth()
 
@@ -213,12 +213,12 @@ class Renderer:
         return colour, depth
 
     def close(self) -> None:
-        """Release the context and all it holds."""
+        """Release the context and its resources."""
         self._context.release()
 
 
 def _set(program: Any, name: str, value: object) -> None:
-    """Set a uniform, unless the compiler found that this program does not use it."""
+    """Set a uniform, unless the compiler removed it as unused."""
     if name in program:
         program[name].value = value
 
@@ -229,7 +229,7 @@ def _set_matrix(program: Any, name: str, matrix: npt.NDArray[np.float64]) -> Non
 
 
 def _frustum_normals(view: View, aspect: float) -> FloatArray:
-    """Return the outward normals (5, 3) of the planes through the eye that bound the view, and the one behind."""
+    """Return the outward normals (5, 3) of the view's side planes and of the plane behind the eye."""
     t = math.tan(view.vertical_fov / 2)
     normals = np.array([[1, 0, t * aspect], [-1, 0, t * aspect], [0, 1, t], [0, -1, t], [0, 0, 1]], dtype=np.float64)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -257,7 +257,7 @@ def _view_matrix(view: View, size: tuple[int, int]) -> npt.NDArray[np.float64]:
 
 
 def _lamp_matrix(scene: Scene) -> npt.NDArray[np.float64]:
-    axes = np.eye(3)  # z backwards is up: the lamp looks straight down
+    axes = np.eye(3)  # z points backwards, here up: the lamp looks straight down
     return _perspective(LAMP_CONE, 1.0, 0.1, 12.0) @ _from_world(np.array(scene.lights.lamp_position), axes)
 
 

@@ -1,4 +1,4 @@
-"""Rooms: walls with doors and windows, floor, ceiling, lamps, and what hangs on walls."""
+"""Rooms: walls with doors and windows, floor, ceiling, lamps, and objects on walls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WALL_THICKNESS_M = 0.14
 
 @dataclass(frozen=True)
 class Opening:
-    """A hole in a wall, in metres along the wall and above the floor; ``kind``: door, doorway or window."""
+    """Opening in a wall, in metres along the wall and above the floor; ``kind``: door, doorway or window."""
 
     left: float
     right: float
@@ -25,7 +25,7 @@ class Opening:
 
 @dataclass
 class Wall:
-    """A wall's frame (start, yaw; +y points into the room), its length and its holes."""
+    """Frame (start, yaw; +y points into the room), length and openings of a wall."""
 
     x: float
     y: float
@@ -36,7 +36,7 @@ class Wall:
 
 @dataclass
 class Room:
-    """The box [0, width] x [0, depth] x [0, height], in metres."""
+    """Room [0, width] x [0, depth] x [0, height], in metres."""
 
     width: float
     depth: float
@@ -47,7 +47,7 @@ class Room:
 
 
 def draw_room(b: SceneBuilder, width: float, depth: float, height: float, max_doors: int = 2) -> Room:
-    """Draw an empty room and return where its openings and lamps are."""
+    """Draw an empty room and return it with its openings and lamps."""
     corners = [(0.0, 0.0), (width, 0.0), (width, depth), (0.0, depth)]
     lengths = [width, depth, width, depth]
     walls = [Wall(*corners[k], k * math.pi / 2, lengths[k]) for k in range(4)]
@@ -197,7 +197,7 @@ def _draw_radiator(b: SceneBuilder, x: float, wide: float, top: float) -> None:
 
 
 def _hang_things(b: SceneBuilder, wall: Wall, height: float) -> None:
-    """Hang pictures, a clock, a white board; put a switch beside each door and a few sockets."""
+    """Hang pictures, a clock, a whiteboard; add a switch beside each door and a few sockets."""
 
     def is_free(x: float, half: float) -> bool:
         return all(x + half < o.left - 0.12 or x - half > o.right + 0.12 for o in wall.openings)

@@ -1,4 +1,4 @@
-"""Whole scenes: a room of some kind, furnished, lit; deterministic from (seed, scene number)."""
+"""Furnished and lit scenes, deterministic from (seed, scene number)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rect = tuple[float, float, float, float]  # x0, y0, x1, y1 in metres
 
 @dataclass(frozen=True)
 class Lights:
-    """One shadowed lamp, one shadowed sun, two fill lights without shadow, and the ambient light (linear RGB)."""
+    """One lamp and one sun with shadows, two fill lights without, and ambient light (linear RGB)."""
 
     lamp_position: Vector
     lamp_colour: Vector
@@ -33,7 +33,7 @@ class Lights:
 
 @dataclass(frozen=True)
 class WorkTop:
-    """A table's surface: its centre and its size in metres, turned by yaw."""
+    """Surface of a table: centre and size in metres, rotated by yaw."""
 
     centre: Vector
     yaw: float
@@ -43,7 +43,7 @@ class WorkTop:
 
 @dataclass(frozen=True)
 class Scene:
-    """What the renderer and the camera sampler need to know."""
+    """Scene data for the renderer and the camera sampler."""
 
     instances: dict[str, FloatArray]
     size: Vector
@@ -85,7 +85,7 @@ _CORRIDOR_SHARE = 0.1
 
 
 class _Furnisher:
-    """Places pieces so that none stands in another, in a door's way, or outside the room."""
+    """Placement of pieces without overlap, clear of doors and inside the room."""
 
     def __init__(self, builder: SceneBuilder, room: Room) -> None:
         self.b, self.room = builder, room
@@ -120,6 +120,7 @@ class _Furnisher:
                 self.work_tops.append(WorkTop(centre, yaw, piece.width, piece.depth))
 
     def against_wall(self, planner: f.Planner) -> None:
+        """Place a piece against a random wall if a free position is found."""
         rng = self.b.rng
         piece, draw = planner(self.b)
         for _ in range(6):
@@ -137,6 +138,7 @@ class _Furnisher:
             return
 
     def free_standing(self, planner: f.Planner) -> None:
+        """Place a piece in the room if a free position is found."""
         rng = self.b.rng
         piece, draw = planner(self.b)
         for _ in range(5):
@@ -156,7 +158,7 @@ def _overlap(a: Rect, b: Rect) -> bool:
 
 
 def build_scene(rng: np.random.Generator, groups: dict[str, tuple[int, ...]]) -> Scene:
-    """Return a furnished, lit room; ``groups`` names the texture layers (see ``textures.build_textures``)."""
+    """Build a furnished, lit room; ``groups`` names the texture layers (see ``textures.build_textures``)."""
     b = SceneBuilder(rng, groups)
     if rng.random() < _CORRIDOR_SHARE:
         kind, sides, doors = _CORRIDOR, [rng.uniform(1.3, 2.2), rng.uniform(5.0, 9.0)], 4
@@ -183,7 +185,7 @@ def _repeat(
 
 
 def _tone(rng: np.random.Generator, strength: float) -> Vector:
-    """Return a light colour between candle and overcast sky."""
+    """Return a light colour between candlelight and an overcast sky."""
     warmth = rng.uniform(-0.15, 0.35)
     return strength, strength * (1 - 0.35 * max(warmth, 0)), strength * (1 - warmth)
 

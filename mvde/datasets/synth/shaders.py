@@ -1,4 +1,4 @@
-"""GLSL of the renderer: one vertex shader for every pass, a depth pass and the shading pass."""
+"""GLSL shaders of the renderer: one vertex shader for all passes, a depth pass and the shading pass."""
 
 VERTEX = """
 #version 330
@@ -171,5 +171,5 @@ void main() {
 
 
 def shade(sun: bool) -> str:
-    """Return the shading pass's fragment shader, with or without a sun."""
+    """Return the fragment shader of the shading pass, with or without sun."""
     return "#version 330\n" + ("#define SUN\n" if sun else "") + _SHADE

@@ -1,8 +1,8 @@
-"""Procedural textures: one array of tileable 256 x 256 layers, made from noise and formulas with NumPy.
+"""Procedural textures: one array of tileable 256 x 256 layers, generated with NumPy.
 
-Most layers are masks: the shader mixes an instance's two colours by them, so that one layer serves any colouring.
-Layers in the groups ``picture``, ``outside`` and ``screen`` carry their own colours (used with black and white as the
-two colours). ``photo`` layers come from scikit-image's brick, grass and gravel photographs (CC0).
+Most layers are masks with which the shader blends an instance's two colours, so that one layer serves any colouring.
+Layers in the groups ``picture``, ``outside`` and ``screen`` hold colours (used with black and white as the two
+colours). ``photo`` layers come from scikit-image's brick, grass and gravel photographs (CC0).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TextureSet:
 
 @cache
 def build_textures() -> TextureSet:
-    """Return every layer; always the same ones, whatever the data set's seed."""
+    """Build all layers; they do not depend on the data set's seed."""
     layers: list[npt.NDArray[np.uint8]] = []
     groups: dict[str, list[int]] = {}
     for number, (group, make) in enumerate(_recipes()):
@@ -43,7 +43,7 @@ def build_textures() -> TextureSet:
 
 
 def _recipes() -> Iterator[tuple[str, Callable[[Rng], Image]]]:
-    """Yield the group and the maker of each layer, always in the same order."""
+    """Yield the group and maker of each layer in a fixed order."""
     yield from (("plaster", partial(mottled, base=0.85, power=power, contrast=0.09)) for power in (0.6, 1.0, 1.4, 1.8))
     yield from (("carpet", partial(mottled, base=0.55, power=power, contrast=0.22)) for power in (0.2, 0.5, 0.8))
     yield from (("planks", partial(planks, rows=rows)) for rows in (5, 8, 8, 12))
@@ -69,28 +69,32 @@ def _recipes() -> Iterator[tuple[str, Callable[[Rng], Image]]]:
 
 
 def mottled(rng: Rng, base: float, power: float, contrast: float) -> Image:
+    """Return low-contrast noise around ``base``."""
     return base + contrast * noise(rng, power)
 
 
 def speckle(rng: Rng) -> Image:
+    """Return fine, hard-edged speckles."""
     return as_image(0.5 + 0.3 * np.tanh(1.5 * noise(rng, 0.15)))
 
 
 def concrete(rng: Rng, power: float) -> Image:
+    """Return concrete: coarse and fine noise."""
     return 0.6 + 0.14 * noise(rng, power) + 0.04 * noise(rng, 0.2)
 
 
 def keys(rng: Rng) -> Image:
+    """Return a grid of keys."""
     return 1.0 - 0.85 * tiles(rng, 6, 5, 0.25, grout=0.12)
 
 
 def as_image(values: npt.ArrayLike) -> Image:
-    """Return the values as they are, typed as an image."""
+    """Return the values as a float64 image."""
     return np.asarray(values, dtype=np.float64)
 
 
 def noise(rng: Rng, power: float) -> Image:
-    """Return tileable noise (256, 256), zero mean, unit deviation, with a 1/f**power amplitude spectrum."""
+    """Return tileable noise (256, 256) with zero mean, unit deviation and a 1/f**power amplitude spectrum."""
     frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.fftfreq(SIDE)[None]) * SIDE
     frequency[0, 0] = 1.0
     spectrum = np.fft.fft2(rng.standard_normal((SIDE, SIDE))) / frequency**power
@@ -105,7 +109,7 @@ def _axes() -> tuple[Image, Image]:
 
 
 def _stretched(rng: Rng, stretch: int, power: float) -> Image:
-    """Return noise drawn out along x, tileable."""
+    """Return tileable noise stretched along x."""
     values = np.fft.ifft(
         np.fft.fft(noise(rng, power), axis=1) * np.exp(-((np.abs(np.fft.fftfreq(SIDE)) * SIDE * stretch / 60) ** 2))
     )
@@ -114,12 +118,14 @@ def _stretched(rng: Rng, stretch: int, power: float) -> Image:
 
 
 def grain(rng: Rng, stretch: int) -> Image:
+    """Return wood grain along x."""
     y, _ = _axes()
     rings = np.sin(2 * np.pi * (y * rng.integers(3, 7) + 0.35 * _stretched(rng, stretch, 1.4)))
     return 0.62 + 0.16 * rings + 0.08 * _stretched(rng, stretch, 0.4)
 
 
 def planks(rng: Rng, rows: int) -> Image:
+    """Return floor boards in ``rows`` rows with gaps."""
     y, x = _axes()
     row = np.floor(y * rows).astype(int)
     shift = rng.uniform(0, 1, rows)[row]
@@ -131,7 +137,7 @@ def planks(rng: Rng, rows: int) -> Image:
 
 
 def tiles(rng: Rng, cols: int, rows: int, shift: float = 0.0, *, grout: float = 0.03, roughness: float = 0.06) -> Image:
-    """Return tiles (bright) with joints (0), rows shifted by ``shift`` of a tile as in a brick bond."""
+    """Return tiles (bright) with joints (dark), alternate rows shifted by ``shift`` tiles, as in a brick bond."""
     y, x = _axes()
     row = np.floor(y * rows).astype(int)
     across = x * cols + shift * (row % 2)
@@ -143,11 +149,13 @@ def tiles(rng: Rng, cols: int, rows: int, shift: float = 0.0, *, grout: float = 
 
 
 def checker(rng: Rng, count: int) -> Image:
+    """Return a chequerboard with ``count`` fields per side."""
     y, x = _axes()
     return ((np.floor(x * count) + np.floor(y * count)) % 2) * (0.9 + 0.06 * noise(rng, 1.0))
 
 
 def stripes(rng: Rng, count: int) -> Image:
+    """Return ``count`` vertical stripes."""
     _, x = _axes()
     wave = (x * count) % 1.0 < rng.uniform(0.25, 0.75)
     thin = (x * count * 2) % 1.0 < 0.12
@@ -155,6 +163,7 @@ def stripes(rng: Rng, count: int) -> Image:
 
 
 def plaid(rng: Rng) -> Image:
+    """Return a plaid pattern."""
     y, x = _axes()
     count = int(rng.integers(2, 5))
     a, b = ((t * count) % 1.0 < 0.45 for t in (x, y))
@@ -163,6 +172,7 @@ def plaid(rng: Rng) -> Image:
 
 
 def dots(rng: Rng, count: int) -> Image:
+    """Return ``count`` by ``count`` dots."""
     y, x = _axes()
     radius = np.hypot((x * count) % 1.0 - 0.5, (y * count) % 1.0 - 0.5)
     return np.clip((rng.uniform(0.2, 0.38) - radius) * 12, 0, 1)
@@ -179,11 +189,13 @@ def damask(rng: Rng, count: int) -> Image:
 
 
 def marble(rng: Rng) -> Image:
+    """Return marble veins."""
     veins = np.abs(noise(rng, 1.5) + 0.2 * noise(rng, 1.0))
     return 0.3 + 0.65 * np.clip(veins * 1.6, 0, 1) ** 0.4
 
 
 def weave(rng: Rng, count: int) -> Image:
+    """Return a weave with ``count`` threads per side."""
     y, x = _axes()
     over = (np.floor(x * count) + np.floor(y * count)) % 2
     bump = np.where(over > 0, np.sin(np.pi * ((x * count) % 1.0)), np.sin(np.pi * ((y * count) % 1.0)))
@@ -195,7 +207,7 @@ def _vivid(rng: Rng) -> Image:
 
 
 def picture(rng: Rng) -> Image:
-    """Return an invented poster, painting or cover (256, 256, 3)."""
+    """Return a random poster, painting or cover (256, 256, 3)."""
     y, x = _axes()
     image = _vivid(rng) + (y * rng.uniform(-0.7, 0.7))[..., None] * _vivid(rng)
     if rng.random() < 0.5:
@@ -216,7 +228,7 @@ def picture(rng: Rng) -> Image:
 
 
 def outside(rng: Rng) -> Image:
-    """Return a view from a window: sky, hills or houses, greenery."""
+    """Return a view from a window (256, 256, 3): sky, hills or houses, greenery."""
     y, x = _axes()  # y = 0 is the bottom of the pane
     sky = np.array([0.45, 0.62, 0.95]) * (0.5 + 0.5 * y[..., None]) + 0.35 * (1 - y[..., None])
     sky = sky + 0.18 * np.clip(noise(rng, 1.7), 0, 3)[..., None]
@@ -233,6 +245,7 @@ def outside(rng: Rng) -> Image:
 
 
 def screen(rng: Rng) -> Image:
+    """Return a desktop with windows and text (256, 256, 3)."""
     y, x = _axes()
     image = np.tile(rng.uniform(0.05, 0.9, 3), (SIDE, SIDE, 1))
     for _ in range(int(rng.integers(2, 7))):
@@ -254,7 +267,7 @@ def text_page(rng: Rng, lines: int) -> Image:
 
 
 def photograph(_: Rng, name: str) -> Image:
-    """Return one of scikit-image's CC0 texture photographs, halved and mirrored so that it tiles."""
+    """Return one of scikit-image's CC0 texture photographs, downsampled and mirrored to be tileable."""
     from skimage import data
 
     full = np.asarray(getattr(data, name)(), dtype=np.float64)[:512, :512] / 255.0

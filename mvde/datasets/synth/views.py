@@ -1,4 +1,4 @@
-"""Cameras of mobile robots and of arms: where they are, where they look, what they can see."""
+"""Camera poses of mobile robots and arms."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CLEARANCE_M = 0.22
 
 @dataclass(frozen=True)
 class View:
-    """A pinhole camera.
+    """Pinhole camera.
 
-    The eye in metres, ``world_from_camera`` (3, 3) with x right, y up and z backwards, the vertical field of view in
+    ``eye_m`` in metres, ``world_from_camera`` (3, 3) with x right, y up and z backwards, the vertical field of view in
     radians.
     """
 
@@ -35,7 +35,7 @@ class View:
 
 
 def view_along(eye: npt.NDArray[np.float64], yaw: float, tilt: float, roll: float, vertical_fov: float) -> View:
-    """Return a view along ``yaw`` (about z, from +x), ``tilt`` (up is positive) and ``roll``, all in radians."""
+    """Return a view with ``yaw`` (about z, from +x), ``tilt`` (positive upwards) and ``roll``, all in radians."""
     forward = np.array([math.cos(yaw) * math.cos(tilt), math.sin(yaw) * math.cos(tilt), math.sin(tilt)])
     right = np.array([math.sin(yaw), -math.cos(yaw), 0.0])
     up = np.cross(right, forward)
@@ -45,7 +45,7 @@ def view_along(eye: npt.NDArray[np.float64], yaw: float, tilt: float, roll: floa
 
 
 def sample_view(rng: np.random.Generator, scene: Scene) -> View:
-    """Return a random view; whether it shows enough is for :func:`is_good_view` to say."""
+    """Return a random view; check it with :func:`is_good_view`."""
     if scene.work_tops and rng.random() < ARM_SHARE:
         return _arm_view(rng, scene)
     return _mobile_view(rng, scene)
@@ -62,7 +62,7 @@ def _mobile_view(rng: np.random.Generator, scene: Scene) -> View:
         c = CLEARANCE_M
         if not any(r[0] - c < x < r[2] + c and r[1] - c < y < r[3] + c for r in scene.obstacles):
             break
-    # Robots seldom stare at the nearest wall: half of the views turn towards the middle of the room.
+    # Robots seldom face the nearest wall: half of the views turn towards the middle of the room.
     towards_middle = math.atan2(depth / 2 - y, width / 2 - x) + rng.normal(0.0, 0.7)
     yaw = towards_middle if rng.random() < 0.5 else rng.uniform(0, 2 * math.pi)
     tilt = math.radians(np.clip(rng.normal(-8.0, 11.0), -32.0, 16.0))
@@ -86,7 +86,7 @@ def _arm_view(rng: np.random.Generator, scene: Scene) -> View:
 
 
 def is_good_view(depth_m: FloatArray) -> bool:
-    """Return whether a probe's depth (H, W) is mostly valid, not too near, and not a bare wall before the lens."""
+    """Return whether a probe's depth (H, W) is mostly valid, not too near, and not just a bare wall."""
     valid = (depth_m > 0.0) & (depth_m <= 10.0)
     if valid.mean() < 0.97:
         return False

@@ -1,4 +1,4 @@
-"""Scaling and normalisation into the convolution that reads them."""
+"""Fold scaling and normalisation into the following convolution."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _AFFINE_OPS = ("Add", "Sub", "Mul", "Div")
 
 
 def fold_affine_into_conv(model: ir.Model) -> int:
-    """Number of convolutions that took in the per-channel affine chain (Add, Sub, Mul, Div) before them.
+    """Fold per-channel affine chains (Add, Sub, Mul, Div) into the next convolution; return the number folded.
 
     With ``y_c = a_c x_c + b_c``, a convolution without padding gives
-    ``Σ w_oc y_c + k_o = Σ (w_oc a_c) x_c + (k_o + Σ w_oc b_c)``: again a convolution of ``x``. Padding would break it,
-    because it adds zeros to ``y``, not to ``x``. This is how scaling bytes to [0, 1] and normalising them disappear
-    into the patch embedding. The new weights are computed in float64 and rounded once.
+    ``Σ w_oc y_c + k_o = Σ (w_oc a_c) x_c + (k_o + Σ w_oc b_c)``, which is a convolution of ``x``. Padding breaks this,
+    because it adds zeros to ``y``, not to ``x``. The rule folds scaling bytes to [0, 1] and normalisation into the
+    patch embedding. The new weights are computed in float64 and rounded once.
     """
     return sum(_fold_chain(model.graph, node) for node in list(model.graph) if _is_unpadded_conv(node))
 
@@ -52,7 +52,7 @@ def _fold_chain(graph: ir.Graph, conv: ir.Node) -> bool:
     source = conv.inputs[0]
     while (step := _affine_step(source, weight.shape[1])) is not None:
         source, step_scale, step_shift = step
-        # The steps are met from the convolution backwards, so each acts before those already taken in.
+        # The chain is walked backwards from the convolution, so each step applies before those already folded.
         scale, shift = scale * step_scale, scale * step_shift + shift
     if source is conv.inputs[0]:
         return False
@@ -72,7 +72,7 @@ def _fold_chain(graph: ir.Graph, conv: ir.Node) -> bool:
 def _affine_step(
     value: ir.Value | None, num_channels: int
 ) -> tuple[ir.Value, NDArray[np.float64], NDArray[np.float64]] | None:
-    """(x, a, b) with ``value = a x + b`` per channel, if ``value`` is made so and nothing else reads it."""
+    """(x, a, b) with ``value = a x + b`` per channel, or ``None`` if it has another form or other readers."""
     node = value.producer() if value is not None else None
     if value is None or node is None or not is_op(node, *_AFFINE_OPS) or not is_private(value):
         return None
@@ -83,7 +83,7 @@ def _affine_step(
         return None
     numbers = _per_channel(constant(operand), num_channels)
     if numbers is None or data.shape is None or len(data.shape) != 4 or data.shape[1] != num_channels:
-        return None  # a constant may also widen one channel to several, which the weights cannot express
+        return None  # the constant may also broadcast one channel to several, which the weights cannot express
     one, zero = np.ones(num_channels), np.zeros(num_channels)
     scale_shift = {"Add": (one, numbers), "Sub": (one, -numbers), "Mul": (numbers, zero)}
     if node.op_type == "Div":
@@ -92,7 +92,7 @@ def _affine_step(
 
 
 def _per_channel(constant: NDArray[np.float64], num_channels: int) -> NDArray[np.float64] | None:
-    """One number per channel, if the constant broadcasts to (B, C, H, W) without varying in the other axes."""
+    """One number per channel, or ``None`` if the constant varies along other axes of (B, C, H, W)."""
     if constant.size == 1 and constant.ndim <= 4:
         return np.full(num_channels, constant.item())
     if constant.ndim in {3, 4} and constant.shape[-3:] == (num_channels, 1, 1) and constant.size == num_channels:

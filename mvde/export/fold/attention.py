@@ -1,4 +1,4 @@
-"""The products around attention: query, key and value as one; the scale of the scores into the weights."""
+"""Fold rules for attention: joint query, key and value products, and the score scale folded into the query weights."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def join_products(model: ir.Model) -> int:
-    """Number of groups of products of one value that became one product and a split.
+    """Join products of the same value into one product and a Split; return the number of groups joined.
 
-    ``x [W₁ W₂ W₃] + [b₁ b₂ b₃] = [x W₁ + b₁, x W₂ + b₂, x W₃ + b₃]``: the columns of a product do not know of each
-    other. One product reads x once and fills a machine better than three.
+    ``x [W₁ W₂ W₃] + [b₁ b₂ b₃] = [x W₁ + b₁, x W₂ + b₂, x W₃ + b₃]``: columns of a product are independent. One large
+    product reads x once and has better utilisation than three small ones.
     """
     graph = model.graph
     done, count = set(), 0
@@ -43,7 +43,7 @@ def join_products(model: ir.Model) -> int:
 
 
 def _is_linear(node: ir.Node) -> bool:
-    """Whether a node is a product with a known matrix, followed by the sum with a known row."""
+    """Whether a node is a product with a constant matrix, followed by the addition of a constant bias row."""
     if not is_op(node, "MatMul") or not is_constant(node.inputs[1]) or static_shape(node.outputs[0]) is None:
         return False
     columns = static_shape(node.inputs[1])
@@ -79,10 +79,10 @@ def _join(graph: ir.Graph, value: ir.Value, group: list[ir.Node]) -> None:
 
 
 def fold_scale_into_query(model: ir.Model) -> int:
-    """Number of attentions whose scale s went into the weights of the query.
+    """Fold the attention scale s into the query weights; return the number of attentions changed.
 
-    ``softmax(s · (x W + b) Kᵀ) = softmax((x (s W) + s b) Kᵀ)``, for any s. The query may be reshaped and transposed on
-    its way, which only moves numbers.
+    ``softmax(s · (x W + b) Kᵀ) = softmax((x (s W) + s b) Kᵀ)`` for any s. Reshape and Transpose nodes on the query path
+    only move elements and are allowed.
     """
     return sum(_fold_scale(node) for node in list(model.graph) if is_op(node, "Attention"))
 
@@ -111,7 +111,7 @@ def _fold_scale(attention: ir.Node) -> bool:
 
 
 def _origin(value: ir.Value) -> ir.Node | None:
-    """The node that computed the numbers of a value, past those that only move them; nothing else may read them."""
+    """Node that computes a value, looking through Reshape and Transpose; ``None`` if any step has other readers."""
     node = value.producer()
     while node is not None and is_op(node, "Reshape", "Transpose"):
         source = node.inputs[0]

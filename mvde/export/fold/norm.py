@@ -1,4 +1,4 @@
-"""LayerNormalization's scale and shift into the products that read it."""
+"""Fold the scale and shift of LayerNormalization into the products that read it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ if TYPE_CHECKING:
 
 
 def fold_norm_into_products(model: ir.Model) -> int:
-    """Number of LayerNormalization nodes whose scale γ and shift β went into the products after them.
+    """Fold LayerNormalization scale γ and shift β into the following products; return the number of nodes folded.
 
-    ``(γ ⊙ x̂ + β) W + b = x̂ (diag(γ) W) + (b + β W)``, where x̂ is the normalised row: a product of x̂ with other
-    weights and another bias. It holds for every reader that is a product with known weights; all must be. The node
-    itself stays, with a scale of one: its statistics are the work that remains.
+    ``(γ ⊙ x̂ + β) W + b = x̂ (diag(γ) W) + (b + β W)``, where x̂ is the normalised row. It requires every reader to be
+    a product with constant weights. The node stays, with unit scale, to compute the statistics.
     """
     graph = model.graph
     return sum(_fold(graph, node) for node in list(graph) if is_op(node, "LayerNormalization") and _is_affine(node))
 
 
 def _is_affine(node: ir.Node) -> bool:
-    """Whether the node normalises the last axis, with known scale and shift that are not yet one and nothing."""
+    """Whether the node normalises the last axis with a constant scale and shift that are not the identity."""
     shape = static_shape(node.inputs[0])
     if shape is None or not has_constant_operands(node) or number(node, "axis", -1) not in (-1, len(shape) - 1):
         return False
@@ -69,7 +68,7 @@ def _is_product_of(node: ir.Node, value: ir.Value) -> bool:
 
 
 def _add_bias(product: ir.Node, bias: NDArray[np.float64]) -> None:
-    """Add to the bias that follows a product, or put one there."""
+    """Add to the bias that follows a product, or insert one."""
     output = product.outputs[0]
     follower = sole_reader(output)
     if follower is not None and is_op(follower, "Add"):

@@ -1,4 +1,4 @@
-"""The patch embedding as a product: a convolution whose kernels do not overlap cuts the image into rows."""
+"""Patch embedding as a matrix product: non-overlapping kernels cut the image into rows."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def embed_patches_by_product(model: ir.Model) -> int:
-    """Number of convolutions of patches that became a product of the image's patches with a matrix.
+    """Replace patch convolutions by products of image patches with a matrix; return the number replaced.
 
-    A convolution whose stride is its kernel reads every pixel once: its output at (i, j) is the sum over the patch
-    (i, j) of weight times pixel, which is a row of ``patches (N, p p C) · weights (p p C, D)``. From an image with
-    channels innermost the rows are cut by a reshape, one transpose of p C contiguous numbers, and a reshape; the
-    image is never taken apart into planes.
+    A convolution whose stride equals its kernel size reads every pixel once: its output at (i, j) is the sum over patch
+    (i, j) of weight times pixel, which is one row of ``patches (N, p p C) · weights (p p C, D)``. For a channels-last
+    image, the rows are formed by a reshape, one transpose of p C contiguous elements, and a reshape, without conversion
+    to planes.
     """
     return sum(_embed(model.graph, node) for node in list(model.graph) if is_op(node, "Conv"))
 

@@ -1,4 +1,4 @@
-"""Bilinear resizing: after what shrinks its input, and over as few axes as it needs."""
+"""Fold rules for bilinear Resize: move it after ops that shrink its input, and resize as few axes as needed."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 
 def squeeze_before_resize(model: ir.Model) -> int:
-    """Number of one-channel maps whose channel axis is dropped before they are resized instead of after.
+    """Drop the channel axis of one-channel maps before the Resize instead of after; return the number moved.
 
-    An axis of length one that is not scaled only renames the elements; linear resizing of (B, 1, H, W) over its last
-    two axes and of (B, H, W) over its last two read and weigh the same ones. Backends that keep channels innermost
-    spread one channel over a whole vector register, or pad it to sixteen; without the axis they work along the row.
+    An unscaled axis of length one only changes the indexing: linear resizing of (B, 1, H, W) over its last two axes and
+    of (B, H, W) over its last two use the same elements and weights. Channels-last backends spread one channel over a
+    whole vector register or pad it to sixteen; without the axis they vectorise along the row.
     """
     return sum(_squeeze_first(model.graph, node) for node in list(model.graph) if _is_spatial_linear(node))
 
 
 def _is_spatial_linear(node: ir.Node) -> bool:
-    """Whether a node resizes (B, C, h, w) linearly to a known (B, C, H, W)."""
+    """Whether a node resizes (B, C, h, w) linearly to a static (B, C, H, W)."""
     if not is_op(node, "Resize") or text(node, "mode", "nearest") != "linear" or "axes" in node.attributes:
         return False
     before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
@@ -47,7 +47,7 @@ def _is_spatial_linear(node: ir.Node) -> bool:
         and after is not None
         and len(before) == 4
         and before[:2] == after[:2]
-        and optional_input(node, 1) is None  # a region of interest
+        and optional_input(node, 1) is None  # no region of interest
         and all(is_constant(value) for value in node.inputs[2:] if value is not None)
     )
 
@@ -78,11 +78,11 @@ def _squeeze_first(graph: ir.Graph, resize: ir.Node) -> bool:
 
 
 def convolve_before_resize(model: ir.Model) -> int:
-    """Number of 1x1 convolutions that moved from behind a linear enlargement to its front.
+    """Move 1x1 convolutions from after a linear upsampling to before it; return the number moved.
 
-    Resizing makes every output pixel a weighted mean of input pixels, Σᵢ aᵢ xᵢ with Σᵢ aᵢ = 1, and a 1x1 convolution
-    acts on each pixel alone: ``W (Σᵢ aᵢ xᵢ) + b = Σᵢ aᵢ (W xᵢ + b)``. In front it meets fewer pixels; and of the two
-    sizes of channels, resizing is left with the convolution's output.
+    Each output pixel of a Resize is a weighted mean of input pixels, Σᵢ aᵢ xᵢ with Σᵢ aᵢ = 1, and a 1x1 convolution
+    acts per pixel: ``W (Σᵢ aᵢ xᵢ) + b = Σᵢ aᵢ (W xᵢ + b)``. Before the Resize, the convolution processes fewer pixels,
+    and the Resize processes only the convolution's output channels.
     """
     return sum(_convolve_first(node) for node in list(model.graph) if _is_spatial_linear(node))
 
@@ -131,7 +131,7 @@ def _is_pointwise(node: ir.Node) -> bool:
 
 
 def _extrapolates(resize: ir.Node) -> bool:
-    """Whether outputs may be weighted sums whose weights do not add up to one."""
+    """Whether output weights may not sum to one."""
     return (
         text(resize, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
         or number(resize, "exclude_outside", 0) != 0

@@ -1,4 +1,4 @@
-"""A transposed convolution whose kernel is its stride, as a 1x1 convolution whose channels are spread over pixels."""
+"""Transposed convolution with kernel equal to stride, as a 1x1 convolution and a DepthToSpace."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def spread_by_depth_to_space(model: ir.Model) -> int:
-    """Number of transposed convolutions that became a 1x1 convolution and a DepthToSpace.
+    """Replace transposed convolutions by a 1x1 convolution and DepthToSpace; return the number replaced.
 
-    With a kernel of the stride's size s and no padding, what different pixels write does not overlap:
+    With kernel size equal to stride s and no padding, the outputs of different pixels do not overlap:
     ``y[c, s i + a, s j + b] = Σ_d w[d, c, a, b] x[d, i, j] + bias[c]`` for 0 <= a, b < s. That is a 1x1 convolution to
-    the channels (c, a, b), and ``DepthToSpace`` in the mode ``CRD`` moves channel (c, a, b) of pixel (i, j) to channel
-    c of pixel (s i + a, s j + b). The same numbers are multiplied and added, in no other order.
+    channels (c, a, b); ``DepthToSpace`` in mode ``CRD`` moves channel (c, a, b) of pixel (i, j) to channel c of pixel
+    (s i + a, s j + b). Products and order of summation are unchanged.
     """
     return sum(_spread(model.graph, node) for node in list(model.graph) if _does_not_overlap(node))
 

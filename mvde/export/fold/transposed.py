@@ -1,4 +1,4 @@
-"""A transposed convolution and the convolution after it, without an activation between them, as one."""
+"""Merge of a transposed convolution with the convolution after it, where no activation lies between."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 
 def merge_conv_into_transposed(model: ir.Model) -> int:
-    """Number of convolutions that went into the transposed convolution before them, where that saves work.
+    """Merge convolutions into the preceding transposed convolution where that saves work; return the number merged.
 
     In one dimension, a transposed convolution with kernel v of size k and stride s writes ``m[s i + a] += v[a] x[i]``,
-    and a convolution with kernel u of size l and padding p, which reads zeros outside of m, gives
+    and a convolution with kernel u of size l and padding p, which reads zeros outside m, gives
     ``y[t] = Σ_e u[e] m[t + e - p]``. Together ``y[s i + a - e + p] += u[e] v[a] x[i]``: a transposed convolution with
-    stride s, whose kernel ``w[q] = Σ_{a - e + l - 1 = q} u[e] v[a]`` has size k + l - 1, and which drops
-    ``l - 1 - p`` numbers at each end. In two dimensions and with channels alike.
+    stride s, whose kernel ``w[q] = Σ_{a - e + l - 1 = q} u[e] v[a]`` has size k + l - 1, cropped by ``l - 1 - p``
+    elements at each end. Two dimensions and several channels work the same way.
 
-    A bias of the transposed convolution is constant inside of m and nothing outside, so that after the convolution it
-    differs along the border. It is carried by one more input channel that is one everywhere, made by the 1x1
-    convolution in front, with the bias for a kernel.
+    A bias of the transposed convolution is constant inside m and zero outside, so its contribution varies along the
+    border. It is carried by an extra input channel of ones, produced by the 1x1 convolution in front, with the bias as
+    its kernel.
     """
     return sum(_merge(model.graph, node) for node in list(model.graph) if _is_plain_transposed(node))
 
@@ -55,7 +55,7 @@ def _is_plain_transposed(node: ir.Node) -> bool:
 
 
 def _is_plain(node: ir.Node) -> bool:
-    """Whether a convolution has known weights, and neither groups, gaps nor padding that depends on the size."""
+    """Whether a convolution has constant weights, no groups, no dilation and no automatic padding."""
     return (
         is_dense_conv(node)
         and text(node, "auto_pad", "NOTSET") == "NOTSET"
@@ -95,7 +95,7 @@ def _merge(graph: ir.Graph, spread: ir.Node) -> bool:
 
 
 def _merged(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Kernel (C, O, k + l - 1, ...) of both, from (C, M, k, ...) of the transposed and (O, M, l, ...) of the other."""
+    """Kernel (C, O, k + l - 1, ...) merged from (C, M, k, ...) of the transposed and (O, M, l, ...) of the other."""
     channels, _, rows, columns = first.shape
     high, wide = second.shape[2:]
     merged = np.zeros((channels, second.shape[0], rows + high - 1, columns + wide - 1))
@@ -113,11 +113,11 @@ def _saves_work(spread: ir.Node, first: NDArray[np.float64], second: NDArray[np.
     apart = num_pixels * first.size + num_spread * second.size
     area = math.prod(a + b - 1 for a, b in zip(first.shape[2:], second.shape[2:], strict=True))
     together = num_pixels * (first.shape[0] + 1) * second.shape[0] * area
-    return bool(together < 0.75 * apart)  # a larger kernel runs at a lower speed
+    return bool(together < 0.75 * apart)  # a larger kernel has lower throughput
 
 
 def _with_ones(source: ir.Value) -> ir.Value | None:
-    """``source`` with one more channel that is one everywhere, if it comes from a convolution of its own."""
+    """``source`` with an extra channel of ones, or ``None`` if its convolution has other readers."""
     conv = source.producer()
     if conv is None or not is_op(conv, "Conv") or not _is_plain(conv) or sole_reader(source) is None:
         return None

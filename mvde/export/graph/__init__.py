@@ -1,1 +1,1 @@
-"""ONNX graphs in memory: dtypes, reading and checking, editing, counting, running and saving. No PyTorch."""
+"""ONNX graphs in memory: dtypes, loading and checking, editing, counting, running and saving, without PyTorch."""

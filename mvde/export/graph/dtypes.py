@@ -1,4 +1,4 @@
-"""Precisions as ONNX's dtypes and back: the one place that knows which stores which."""
+"""Mapping between precisions and ONNX dtypes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def ir_dtype(precision: Precision) -> ir.DataType:
-    """The dtype that tensors of a precision are stored in."""
+    """Storage dtype of tensors in a precision."""
     import onnx_ir as ir
 
     match precision:
@@ -28,14 +28,14 @@ def ir_dtype(precision: Precision) -> ir.DataType:
 
 
 def schema_type(precision: Precision) -> str:
-    """The dtype as ONNX's operator schemas spell it: ``"tensor(bfloat16)"``."""
+    """Dtype as spelled in ONNX operator schemas: ``"tensor(bfloat16)"``."""
     return f"tensor({ir_dtype(precision).name.lower()})"
 
 
 def precision_of(dtype: int | None) -> Precision | None:
-    """The precision stored in a dtype (of onnx_ir, or onnx's number of it), ``None`` for what is none.
+    """Precision of a dtype (an onnx_ir or onnx number), ``None`` if there is none.
 
-    Bytes without a sign are int8, too: ONNX Runtime's quantiser writes them.
+    Unsigned bytes count as int8: ONNX Runtime's quantiser writes them.
     """
     import onnx_ir as ir
 
@@ -55,10 +55,10 @@ def precision_of(dtype: int | None) -> Precision | None:
 
 
 def first_opset(precision: Precision, rest: Precision = Precision.FP32) -> int:
-    """The first opset whose operators take the dtypes of a graph in ``precision``.
+    """First opset whose operators support the dtypes of a graph in ``precision``.
 
-    ``rest`` is what the nodes of a quantised graph that are not quantised compute in. Conv takes bf16 from 22 on,
-    Q/DQ takes fp8, and scales in fp16, from 19 on.
+    ``rest`` is the precision of the non-quantised nodes of a quantised graph. Conv supports bf16 from opset 22; Q/DQ
+    supports fp8, and fp16 scales, from opset 19.
     """
     match precision:
         case Precision.FP32 | Precision.FP16:
@@ -72,15 +72,15 @@ def first_opset(precision: Precision, rest: Precision = Precision.FP32) -> int:
 
 
 def computes(node: ir.Node) -> bool:
-    """Whether a node of an fp32 graph gives real numbers (or takes them, to quantise them)."""
+    """Whether a node of an fp32 graph produces floating-point values (or quantises them)."""
     return node.op_type == "QuantizeLinear" or any(is_fp32(value) for value in node.outputs)
 
 
 def is_fp32(value: ir.Value | None) -> bool:
-    """Whether a value is there and float32."""
+    """Whether a value is present and float32."""
     return value is not None and precision_of(value.dtype) is Precision.FP32
 
 
 def is_half(value: ir.Value | None) -> bool:
-    """Whether a value is there and fp16 or bf16."""
+    """Whether a value is present and fp16 or bf16."""
     return value is not None and precision_of(value.dtype) in (Precision.FP16, Precision.BF16)

@@ -1,4 +1,4 @@
-"""Editing a graph: reading constants, asking who reads a value, and putting new nodes and constants into it."""
+"""Graph editing: read constants, find the readers of a value, insert nodes and constants."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
-    """Whether a node is one of ONNX's own operators of these types."""
+    """Whether a node is a standard ONNX operator of one of these types."""
     return node is not None and node.op_type in op_types and not node.domain
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether a value is there and known."""
+    """Whether a value is present and constant."""
     return value is not None and value.const_value is not None
 
 
 def constant(value: ir.Value | None) -> NDArray[np.float64]:
-    """The numbers of a constant, in float64. Raises :class:`BackendError` for a value that is none."""
+    """Array of a constant in float64. Raises :class:`BackendError` for a value that is not constant."""
     if value is None or value.const_value is None:
         raise BackendError(f"the value {value} is not a constant and cannot be folded")
     return value.const_value.numpy().astype(np.float64)
 
 
 def optional_input(node: ir.Node, index: int) -> ir.Value | None:
-    """An input that an operator may be without, such as the bias of a convolution."""
+    """Optional input of an operator, such as the bias of a convolution; ``None`` if absent."""
     return node.inputs[index] if len(node.inputs) > index else None
 
 
 def has_constant_operands(node: ir.Node) -> bool:
-    """Whether everything that a node reads besides its first input is known: weights, bias, sizes."""
+    """Whether all inputs but the first (weights, bias, sizes) are constant."""
     return all(is_constant(value) for value in node.inputs[1:] if value is not None)
 
 
 def is_dense_conv(node: ir.Node) -> bool:
-    """Whether a convolution, of either kind, has known weights and neither groups nor gaps in its kernel."""
+    """Whether a convolution of either kind has constant weights, one group and no dilation."""
     return (
         is_op(node, "Conv", "ConvTranspose")
         and number(node, "group", 1) == 1
@@ -52,41 +52,41 @@ def is_dense_conv(node: ir.Node) -> bool:
 
 
 def is_private(value: ir.Value) -> bool:
-    """Whether exactly one operand of one node reads a value, so that it may be changed with that node."""
+    """Whether a value has exactly one use and is not a graph output, so that it may be changed with its reader."""
     return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def sole_reader(value: ir.Value) -> ir.Node | None:
-    """The node that alone reads a value, if nothing else does."""
+    """Only reader of a value, ``None`` if there are others."""
     return next(iter(value.uses())).node if is_private(value) else None
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
-    """Shape of a value, if all of it is known."""
+    """Shape of a value, ``None`` unless fully static."""
     shape = value.shape if value is not None else None
     return tuple(shape.numpy()) if shape is not None and shape.is_static() else None
 
 
 def ints(node: ir.Node, name: str, default: Sequence[int]) -> tuple[int, ...]:
-    """An attribute that is a list of integers, or its default."""
+    """Attribute as integers, or ``default``."""
     attribute = node.attributes.get(name)
     return tuple(default) if attribute is None else tuple(attribute.as_ints())
 
 
 def number(node: ir.Node, name: str, default: int) -> int:
-    """An attribute that is an integer, or its default."""
+    """Attribute as an integer, or ``default``."""
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_int()
 
 
 def text(node: ir.Node, name: str, default: str) -> str:
-    """An attribute that is a string, or its default."""
+    """Attribute as a string, or ``default``."""
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_string()
 
 
 def graph_of(node: ir.Node) -> ir.Graph:
-    """The graph (rules do not look into functions) that a node is in."""
+    """Main graph that contains a node; rules do not enter functions."""
     import onnx_ir as ir
 
     assert isinstance(node.graph, ir.Graph)
@@ -94,7 +94,7 @@ def graph_of(node: ir.Node) -> ir.Graph:
 
 
 def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """A new constant of the graph, under ``name`` or the next free name after it."""
+    """Add a constant to the graph under ``name``, with a numeric suffix if the name is taken."""
     import onnx_ir as ir
 
     free, count = name, 0
@@ -114,14 +114,14 @@ def add_node(
     shapes: Sequence[Sequence[int]],
     attributes: dict[str, Any] | None = None,
 ) -> list[ir.Value]:
-    """Outputs, of the given shapes and of the first input's type, of a new node in front of another."""
+    """Insert a node before another; return its outputs, with the given shapes and the first input's type."""
     node = _node(op_type, inputs, shapes, attributes)
     graph_of(before).insert_before(before, node)
     return list(node.outputs)
 
 
 def add_constant_after(node: ir.Node, array: NDArray[np.float64], name: str) -> None:
-    """Make what reads the node's output read the sum of that and a constant of the last axis."""
+    """Insert an Add of a constant along the last axis between the node's output and its readers."""
     output, graph, shape = node.outputs[0], graph_of(node), static_shape(node.outputs[0])
     assert shape is not None
     adder = _node("Add", [None, add_initializer(graph, name, array.astype(output.dtype.numpy()))], [shape])  # type: ignore[union-attr]
@@ -132,7 +132,7 @@ def add_constant_after(node: ir.Node, array: NDArray[np.float64], name: str) -> 
 
 
 def set_constant(node: ir.Node, index: int, array: NDArray[np.float64]) -> None:
-    """Make an input of a node a constant of its own, of the old one's type."""
+    """Replace an input of a node by a new constant of the same dtype."""
     old, graph = node.inputs[index], graph_of(node)
     assert old is not None
     stem = (old.name or "constant").removesuffix(".folded")
@@ -140,7 +140,7 @@ def set_constant(node: ir.Node, index: int, array: NDArray[np.float64]) -> None:
 
 
 def replace(old: ir.Value, new: ir.Value) -> None:
-    """Make everything that read ``old``, the graph's outputs included, read ``new``, under the old name."""
+    """Redirect all readers of ``old``, graph outputs included, to ``new``, which takes over the old name."""
     name = old.name
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     old.name = f"{name}.folded"
@@ -148,7 +148,7 @@ def replace(old: ir.Value, new: ir.Value) -> None:
 
 
 def remove_unused(model: ir.Model) -> int:
-    """Number of nodes removed because nothing reads them; initializers likewise, uncounted."""
+    """Remove unused nodes and initializers; return the number of nodes removed."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     before = len(model.graph)

@@ -1,4 +1,4 @@
-"""How much arithmetic a graph is: multiply-adds of its products, from the shapes in the graph."""
+"""Arithmetic cost of a graph: multiply-adds of its products, from static shapes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 
 
 def count_flops(model: ir.Model) -> int:
-    """Floating-point operations of one run of the graph (its whole batch); a multiply and an add are two.
+    """Floating-point operations of one run of the graph (its whole batch); a multiply-add counts as two.
 
-    Counted are convolutions, matrix products and attention (both of its products), as is usual; what is left out
-    (activations, normalisation, resizing) is about one per cent of a vision transformer's arithmetic. Quantized
-    products count the same.
+    Convolutions, matrix products and attention (both products) are counted; the rest (activations, normalisation,
+    resizing) is about 1 % of a vision transformer's arithmetic. Quantised products count the same.
 
-    Raises :class:`BackendError` where the graph does not state a shape that the count needs.
+    Raises :class:`BackendError` if a required shape is not static.
     """
     products = [node for node in model.graph.all_nodes() if _is_product(node)]
     if any(_lacks_shapes(node) for node in products):
@@ -31,9 +30,9 @@ def count_flops(model: ir.Model) -> int:
 
 
 def count_weight_multiply_adds(model: ir.Model) -> int:
-    """Multiply-adds by weights in one run of the graph (its whole batch), by which images are rationed.
+    """Multiply-adds with constant weights in one run of the graph (its whole batch); limits the number of images.
 
-    Attention, whose two operands are both computed, is left out, as are products whose shapes are not known.
+    Attention, whose operands are both computed, and products with unknown shapes are excluded.
     """
     products = [node for node in model.graph if _is_product(node) and is_constant(node.inputs[1])]
     return sum(_multiply_adds(node) for node in products if not _lacks_shapes(node))
@@ -53,17 +52,17 @@ def _lacks_shapes(node: ir.Node) -> bool:
 
 
 def _conv(node: ir.Node) -> int:
-    """Every output element reads one filter, (out, in / groups, *kernel)."""
+    """Multiply-adds of a convolution: one filter, (out, in / groups, *kernel), per output element."""
     return math.prod(_shape(node, node.outputs[0])) * math.prod(_shape(node, node.inputs[1])[1:])
 
 
 def _quantized_conv(node: ir.Node) -> int:
-    """As a convolution, whose filter comes behind the activation's scale and zero point."""
+    """Multiply-adds of a convolution whose filter input follows the activation's scale and zero point."""
     return math.prod(_shape(node, node.outputs[0])) * math.prod(_shape(node, node.inputs[3])[1:])
 
 
 def _conv_transpose(node: ir.Node) -> int:
-    """Every input element is spread by one filter, (in, out / groups, *kernel)."""
+    """Multiply-adds of a transposed convolution: one filter, (in, out / groups, *kernel), per input element."""
     return math.prod(_shape(node, node.inputs[0])) * math.prod(_shape(node, node.inputs[1])[1:])
 
 
@@ -77,7 +76,7 @@ def _gemm(node: ir.Node) -> int:
 
 
 def _attention(node: ir.Node) -> int:
-    """Products of q kᵀ and of the weights with v, for (B, heads, N, size) or (B, N, heads * size) inputs."""
+    """Multiply-adds of q kᵀ and of the weights times v, for (B, heads, N, size) or (B, N, heads * size) inputs."""
     query, key, value = (_shape(node, node.inputs[index]) for index in range(3))
     if len(query) == 4:
         scores = math.prod(query[:3]) * key[2]
@@ -97,7 +96,7 @@ _COUNTERS: dict[str, Callable[[ir.Node], int]] = {
     "Gemm": _gemm,
     "Attention": _attention,
 }
-"""Multiply-adds of a node by its operator, the one table of what counts as arithmetic."""
+"""Multiply-add counters by operator; operators not listed cost nothing."""
 
 
 def _shape(node: ir.Node, value: ir.Value | None) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Reading an fp32 graph that is to be lowered, and refusing one that cannot be."""
+"""Loading and validation of an fp32 graph that is to be lowered."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def load_fp32(path: Path, precision: Precision, rest: Precision = Precision.FP32) -> ir.Model:
-    """The graph at ``path`` with the dtype and shape of every tensor known, and every node named.
+    """Load the graph at ``path`` with inferred dtypes and shapes, and a name for every node.
 
-    ``precision`` is what it is to be lowered to, ``rest`` what the nodes that a quantised graph does not quantise will
-    compute in. Raises :class:`BackendError` where the graph cannot be read or its shapes do not follow,
-    :class:`UsageError` where it is typed already or its opset is too old.
+    ``precision`` is the target precision, ``rest`` that of the non-quantised nodes of a quantised graph. Raises
+    :class:`BackendError` if the graph cannot be read or its shapes cannot be inferred, :class:`UsageError` if it is
+    typed already or its opset is too old.
     """
     try:
         import onnx_ir as ir
@@ -30,7 +30,7 @@ def load_fp32(path: Path, precision: Precision, rest: Precision = Precision.FP32
         model = ir.load(path)
         common.LiftConstantsToInitializersPass()(model)
         model = common.ShapeInferencePass()(model).model
-    except Exception as error:  # protobuf's, onnx's and onnx_ir's own, without a common base
+    except Exception as error:  # protobuf, onnx and onnx_ir exceptions share no base class
         raise BackendError(f"cannot read {path} as an ONNX graph: {one_line(error)}") from error
     for index, node in enumerate(model.graph):
         node.name = node.name or f"{node.op_type}_{index}"
@@ -41,7 +41,7 @@ def load_fp32(path: Path, precision: Precision, rest: Precision = Precision.FP32
 
 
 def _check_untyped(model: ir.Model, path: Path) -> None:
-    """Raise :class:`UsageError` where a node computes in another dtype than float32 already."""
+    """Raise :class:`UsageError` if a node already computes in a dtype other than float32."""
     typed = [node for node in model.graph if any(is_half(value) for value in node.outputs)]
     typed += [node for node in model.graph if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
     if typed:
@@ -52,24 +52,24 @@ def _check_untyped(model: ir.Model, path: Path) -> None:
 
 
 def _check_opset(model: ir.Model, path: Path, precision: Precision, rest: Precision) -> None:
-    """Raise :class:`UsageError` where the graph's operators do not take the dtypes."""
+    """Raise :class:`UsageError` if the graph's opset does not support the dtypes."""
     opset, needed = model.graph.opset_imports.get("", 0), first_opset(precision, rest)
     if opset < needed:
         besides = f" with the rest in {rest}" if precision.is_quantized and rest is not Precision.FP32 else ""
         raise UsageError(
-            f"{path} has opset {opset}, whose operators cannot be {precision}{besides}; it needs {needed} or "
+            f"{path} has opset {opset}, whose operators do not support {precision}{besides}; it needs {needed} or "
             "later: export it again with mvde export --opset 23"
         )
 
 
 def _check_dtypes(model: ir.Model, path: Path) -> None:
-    """Raise an error where a node's dtype is not known, or where none computes in float32."""
+    """Raise an error if a node's dtype is unknown, or if no node computes in float32."""
     unknown = [node for node in model.graph if node.outputs and node.outputs[0].dtype is None]
     if unknown:
         operator = ".".join(filter(None, (unknown[0].domain, unknown[0].op_type)))
         raise BackendError(
-            f"{path} cannot be lowered: the dtype of what node {unknown[0].name!r} ({operator}) gives is "
-            "not known to ONNX; export the model again with mvde export, or keep the graph in fp32"
+            f"{path} cannot be lowered: the output dtype of node {unknown[0].name!r} ({operator}) is "
+            "unknown to ONNX; export the model again with mvde export, or keep the graph in fp32"
         )
     if not any(computes(node) for node in model.graph):
         raise UsageError(f"{path} has no node that computes in fp32; there is nothing to lower")

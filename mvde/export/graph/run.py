@@ -1,4 +1,4 @@
-"""Running a graph in ONNX Runtime on the CPU: depth of images, or any tensors inside."""
+"""Running a graph in ONNX Runtime on the CPU, for depth or for intermediate tensors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_TENSOR_BYTES = 1_000_000_000
-"""What may be fetched from inside a graph in one run; a large model is run several times instead."""
+"""Limit on intermediate tensors fetched in one run; larger models are run several times."""
 
 
 class GraphSession:
-    """A graph in ONNX Runtime on the CPU. Raises :class:`BackendError` where the library refuses it."""
+    """Graph in an ONNX Runtime CPU session. Raises :class:`BackendError` if the library rejects it."""
 
     def __init__(self, model: ir.Model | Path, settings: SessionSettings = AS_WRITTEN) -> None:
-        """``model`` is a graph in memory, or the file of one."""
+        """Open a session for ``model``, a graph in memory or a file."""
         self._what = f"the exported graph {model.name}" if isinstance(model, Path) else "the typed graph"
         given = model if isinstance(model, Path) else _serialized(model)
         self._session = open_session(given, settings, what=self._what, extra="export", purpose=f"running {self._what}")
@@ -37,9 +37,9 @@ class GraphSession:
     def depth(
         self, images: NDArray[np.uint8], feeds: Sequence[Mapping[str, NDArray[np.float32]]] | None = None
     ) -> NDArray[np.float32]:
-        """Depth (K, H, W) float32 of images (K, H, W, 3) uint8; the last batch is filled up by repetition.
+        """Depth (K, H, W) float32 of images (K, H, W, 3) uint8; the last batch is padded by repetition.
 
-        ``feeds`` are what the graph's other inputs, if it has any, take in each batch.
+        ``feeds`` holds the values of the graph's other inputs, if any, per batch.
         """
         import numpy as np
 
@@ -49,7 +49,7 @@ class GraphSession:
         return depth
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> Iterator[dict[str, NDArray[np.float32]]]:
-        """Outputs of the graph by name, a batch of images at a time."""
+        """Yield intermediate tensors by name, one batch of images at a time."""
         for batch in self._batches(images):
             yield dict(zip(names, self._run(names, batch), strict=True))
 
@@ -70,8 +70,10 @@ class GraphSession:
 
 
 def largest_magnitudes(model: ir.Model, nodes: Collection[str], images: NDArray[np.uint8]) -> dict[str, float]:
-    """Largest magnitude that each of the named nodes gives over images, found inside the graph: a large model's
-    activations would fill the memory."""
+    """Largest magnitude of each named node's output over images.
+
+    It is reduced inside the graph, because a large model's activations would exhaust memory.
+    """
     import onnx_ir as ir
 
     copy = model.clone()
@@ -93,19 +95,19 @@ def largest_magnitudes(model: ir.Model, nodes: Collection[str], images: NDArray[
 
 
 def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """Copy of a graph that hands out the named tensors instead of its own outputs."""
+    """Copy of a graph whose outputs are the named tensors."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     copy = model.clone()
     values = {value.name: value for node in copy.graph for value in node.outputs}
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(values[name] for name in names)
-    RemoveUnusedNodesPass()(copy)  # onnxruntime would compute what nobody asked for
+    RemoveUnusedNodesPass()(copy)  # onnxruntime computes unused nodes otherwise
     return copy
 
 
 def split_by_bytes(model: ir.Model, names: Sequence[str], limit: int = MAX_TENSOR_BYTES) -> list[list[str]]:
-    """The names in runs whose float32 tensors stay below ``limit`` bytes together (or are one)."""
+    """Names in groups whose float32 tensors total at most ``limit`` bytes (or are a single tensor)."""
     import math
 
     sizes = {

@@ -1,7 +1,7 @@
-"""ONNX graphs to files: one self-contained file below 2 GB, with the weights in a file beside it above.
+"""Saving of ONNX graphs: one self-contained file up to 2 GB, with external weights above.
 
-The exporter's usual way holds three copies of the weights at once: the model's, the protobuf message's and its
-serialisation's. Here large tensors are streamed one by one into the place where protobuf expects them.
+The exporter's default path holds three copies of the weights: the model's, the protobuf message's and its
+serialisation's. Here large tensors are streamed one by one to their position in the protobuf encoding.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 MAX_INLINE_BYTES = 1_900_000_000
-"""Protobuf refuses messages of 2 GiB and more; this leaves room for the graph itself."""
+"""Limit on a self-contained file: protobuf rejects messages of 2 GiB and more; the margin is for the graph itself."""
 
 _STREAMED_BYTES = 1024
-"""Initializers from this size are streamed; smaller ones (shapes, scalars) are what shape inference needs to see."""
+"""Initializers from this size are streamed; smaller ones (shapes, scalars) are needed by shape inference."""
 
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9  # field numbers in onnx.proto
 
 
 def save_model(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> list[FileRecord]:
-    """Records of the files written: the checked ONNX file at ``path``, then its external weights, if it needs any.
+    """Write the checked ONNX file at ``path``, with external weights if needed; return the files' records.
 
-    ``model`` is used up. Raises :class:`BackendError` if ONNX's checker refuses the graph.
+    ``model`` is consumed. Raises :class:`BackendError` if ONNX's checker rejects the graph.
     """
     import onnx_ir as ir
 
@@ -70,7 +70,7 @@ def _save_inline(model: ir.Model, path: Path) -> None:
 
 
 def _split(model: ir.Model, large: Iterable[ir.TensorProtocol]) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """Message without its large initializers, and their headers (name, type, shape) in the order of ``large``."""
+    """Message without large initializers, and their headers (name, dtype, shape) in the order of ``large``."""
     import onnx
     import onnx_ir as ir
 
@@ -83,7 +83,7 @@ def _split(model: ir.Model, large: Iterable[ir.TensorProtocol]) -> tuple[onnx.Mo
 
 
 def _with_inputs(skeleton: onnx.ModelProto, headers: Iterable[onnx.TensorProto]) -> onnx.ModelProto:
-    """Copy of the message in which the large initializers are inputs: it means the same to the checker."""
+    """Copy of the message with the large initializers as inputs, which is equivalent for the checker."""
     import onnx
 
     copy = onnx.ModelProto()
@@ -99,7 +99,7 @@ def _check(model: onnx.ModelProto | str, path: Path) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BackendError(f"ONNX's checker refuses the exported graph {path.name}: {error}") from error
+        raise BackendError(f"ONNX's checker rejects the exported graph {path.name}: {error}") from error
 
 
 def _write(
@@ -107,9 +107,9 @@ def _write(
     skeleton: onnx.ModelProto,
     tensors: Iterable[tuple[onnx.TensorProto, ir.TensorProtocol]],
 ) -> None:
-    """The message with its large initializers back in the graph, which is written last.
+    """Write the message with the large initializers appended to the graph field.
 
-    Lengths come before contents in protobuf, so they are added up first; the order of fields is free.
+    Protobuf lengths precede contents, so sizes are summed first; the order of fields is free.
     """
     parts = [(_initializer_prefix(header, tensor.nbytes), tensor) for header, tensor in tensors]
     graph = skeleton.graph.SerializeToString()
@@ -123,7 +123,7 @@ def _write(
 
 
 def _initializer_prefix(header: onnx.TensorProto, num_bytes: int) -> bytes:
-    """Everything of an initializer's field in the graph but its raw bytes, which follow."""
+    """Encoding of an initializer field up to its raw bytes."""
     tensor: bytes = header.SerializeToString() + _tag(_TENSOR_RAW_DATA) + _varint(num_bytes)
     return _tag(_GRAPH_INITIALIZER) + _varint(len(tensor) + num_bytes) + tensor
 

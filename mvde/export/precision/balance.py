@@ -1,9 +1,9 @@
-"""Balancing before quantisation: what a few channels of an activation reach is moved into the weights that read it.
+"""Channel balancing before quantisation: moves the range of outlier channels into the weights that read them.
 
-One scale per tensor leaves a channel that reaches 1 few of the 127 steps where another reaches 30, as trained towers'
-do. SmoothQuant (Xiao et al., 2023) divides channel j of the activation by s_j and multiplies the weights that meet it
-by s_j. Here s_j is a power of two, so that every float stays exact and the fp32 graph gives the same depth to the bit;
-neural-compressor's SmoothQuant of ONNX graphs leaves a Mul in them.
+With one scale per tensor, a channel that reaches 1 gets few of the 127 steps where another reaches 30, as in trained
+towers. SmoothQuant (Xiao et al., 2023) divides channel j of the activation by s_j and multiplies the matching weights
+by s_j. Here s_j is a power of two, so every float stays exact and the fp32 graph's depth is bit-identical;
+neural-compressor's SmoothQuant for ONNX leaves Mul nodes in the graph.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 ALPHA = 0.5
-"""How much of the spread goes into the weights; SmoothQuant's own choice where neither side is extreme."""
+"""Share of the spread moved into the weights; SmoothQuant's default where neither side is extreme."""
 
 
 class BalanceKind(str, Enum):
-    """What an activation that can be balanced comes out of.
+    """Source of an activation that can be balanced.
 
-    Across the ReLUs of the decoder it would be exact, too, and is not done: what a channel reaches there depends on the
-    scene. With the shipped model it took the mean error on photographs from 1.1e-2 to 9.3e-3, and the 99th percentile
-    on rendered rooms from 0.044 to 0.29.
+    Balancing across the decoder's ReLUs would also be exact but is not done: channel ranges there depend on the scene.
+    With the shipped model it lowered the mean error on photographs from 1.1e-2 to 9.3e-3, but raised the 99th
+    percentile on rendered rooms from 0.044 to 0.29.
     """
 
     NORMS = "layer normalisations"
@@ -44,7 +44,7 @@ class BalanceKind(str, Enum):
 
 @dataclass(frozen=True)
 class ChannelConstant:
-    """A constant that an activation's channels are proportional to: input ``index`` of a node, and its channel axis."""
+    """Constant proportional to an activation's channels: input ``index`` of a node, and its channel axis."""
 
     node: str
     index: int
@@ -53,9 +53,9 @@ class ChannelConstant:
 
 @dataclass(frozen=True)
 class ChannelBalance:
-    """An activation, the constants that scale its channels, the products that read it, and a power of two per channel.
+    """Activation with the constants that scale its channels, the products that read it, and a power of two per channel.
 
-    ``largest`` is the largest magnitude that the activation reaches once it is balanced.
+    ``largest`` is the largest magnitude of the balanced activation.
     """
 
     kind: BalanceKind
@@ -69,11 +69,11 @@ class ChannelBalance:
 def find_balances(
     graph: ir.Graph, products: Mapping[str, Product], statistics: Mapping[str, TensorStatistics]
 ) -> list[ChannelBalance]:
-    """Every activation of ``products`` whose channels can be rescaled exactly.
+    """Find every activation of ``products`` whose channels can be rescaled exactly.
 
     - LayerNormalization: its scale and shift are divided.
-    - The values of an attention, each channel of which goes through the weighted mean alone: weights and bias of the
-      product in front.
+    - Values of an attention, whose channels only pass through the weighted mean: weights and bias of the preceding
+      product are divided.
     """
     weights = {node.name: node.inputs[1] for node in graph if node.name in products}
     balances = []
@@ -93,7 +93,7 @@ def find_balances(
 
 
 def balancing_factors(reached: NDArray[np.float64], met: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Powers of two (C,) near ``reached^ALPHA / met^(1 - ALPHA)``: 1 on average, and for channels of zeros."""
+    """Powers of two (C,) near ``reached^ALPHA / met^(1 - ALPHA)``, with geometric mean 1; 1 for channels of zeros."""
     factors = np.ones(len(reached))
     known = (reached > 0) & (met > 0)
     if known.any():
@@ -103,7 +103,7 @@ def balancing_factors(reached: NDArray[np.float64], met: NDArray[np.float64]) ->
 
 
 def balance(model: ir.Model, balances: Collection[ChannelBalance]) -> None:
-    """Rescale the channels of every balance in ``model``, in place. Depth in real numbers stays what it was."""
+    """Rescale the channels of every balance in ``model``, in place. Depth is unchanged in real arithmetic."""
     nodes = {node.name: node for node in model.graph}
     for item in balances:
         for scale in item.scales:
@@ -120,7 +120,7 @@ def _multiply(node: ir.Node, index: int, axis: int, factors: NDArray[np.float64]
 
 
 def _readers(value: ir.Value, products: Mapping[str, Product]) -> tuple[Product, ...]:
-    """The products that read a value, if nothing else does."""
+    """Products that read a value; empty if it has other readers."""
     found = [products.get(str(use.node.name)) for use in value.uses()]
     is_output = value.is_graph_output()
     readers = tuple(item for item in found if item is not None and item.activation == value.name)
@@ -133,7 +133,7 @@ def _largest_met(weight: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 
 
 def _scales(value: ir.Value) -> tuple[BalanceKind, tuple[ChannelConstant, ...]] | None:
-    """The constants that scale a value's channels, by its kind; ``None`` where they cannot be changed exactly."""
+    """Kind of a value and the constants that scale its channels; ``None`` if it cannot be rescaled exactly."""
     node = value.producer()
     if node is None:
         return None
@@ -148,13 +148,13 @@ def _constants(node: ir.Node) -> tuple[ChannelConstant, ...]:
 
 
 def _only_source(node: ir.Node | None, index: int = 0) -> ir.Node | None:
-    """The node that gives an input of a node, if nothing else reads that."""
+    """Node that produces an input of a node, ``None`` if that input has other readers."""
     value = node.inputs[index] if node is not None else None
     return value.producer() if value is not None and sole_reader(value) is not None else None
 
 
 def _values(node: ir.Node) -> tuple[ChannelConstant, ...] | None:
-    """The weights and bias in front of an attention whose heads ``node`` joins: MatMul, Add, Reshape, Transpose."""
+    """Value weights and bias of an attention whose heads ``node`` joins, through MatMul, Add, Reshape and Transpose."""
     heads = _only_source(node) if is_op(node, "Reshape") else None
     mean = _only_source(heads) if _swaps_heads(heads) else None
     if not (is_op(mean, "Attention") or (is_op(mean, "MatMul") and is_op(_only_source(mean), "Softmax"))):

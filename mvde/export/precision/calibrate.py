@@ -1,7 +1,7 @@
-"""Ranges of activations on real images: histograms of the tensors that products read, and what to make of them.
+"""Activation ranges on real images: histograms of the tensors that products read, and clipping thresholds.
 
-onnxruntime's calibrators add nodes to the graph that opset 23 makes them add wrongly, and keep every tensor of every
-image in memory; the thresholds here are theirs (see the tests), from histograms that are filled as images go by.
+onnxruntime's calibrators insert nodes that are invalid in opset 23 and hold every tensor of every image in memory. The
+thresholds here equal theirs (see the tests) but use histograms updated image by image.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 
 NUM_BINS = 4096
 PERCENTILE = 99.99
-"""Share (%) of an activation's values that keep their place; one in 10⁴ is clipped."""
+"""Share (%) of an activation's values that are not clipped; one in 10⁴ is clipped."""
 
 _MAX_BINNED = 1 << 20
-"""Values of a tensor that one run adds to its histogram, evenly taken; a percentile of 99.99 is cut by a hundred of
-them. Largest magnitudes are those of all values."""
+"""Values per tensor and run added to its histogram, evenly strided; a 99.99 % percentile clips about a hundred of them.
+
+Largest magnitudes use all values.
+"""
 
 _NUM_LEVELS = 128
-"""Levels of int8 on one side of zero, which the entropy method merges bins into."""
+"""int8 levels on one side of zero, into which the entropy method merges bins."""
 
 
 @dataclass
 class TensorStatistics:
-    """What calibration saw of one tensor: a histogram of magnitudes, and the largest magnitude of each channel."""
+    """Calibration statistics of one tensor: a histogram of magnitudes, and the largest magnitude per channel."""
 
     channel_axis: int
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(NUM_BINS, np.int64))
@@ -43,7 +45,7 @@ class TensorStatistics:
     channel_largest: NDArray[np.float64] | None = None
 
     def add(self, tensor: NDArray[np.float32]) -> None:
-        """Take in the values of one run. Raises :class:`UsageError` where one is not finite."""
+        """Add the values of one run. Raises :class:`UsageError` if one is not finite."""
         magnitude = np.abs(tensor)
         largest = float(magnitude.max())
         if not np.isfinite(largest):
@@ -57,7 +59,7 @@ class TensorStatistics:
         self._add_channels(magnitude)
 
     def _grow(self, largest: float) -> None:
-        """Bins are merged in pairs until the largest value fits, so that counts stay exact."""
+        """Merge bins in pairs until the largest value fits, so that counts stay exact."""
         if self.limit == 0.0:
             self.limit = largest
         while largest > self.limit:
@@ -73,7 +75,7 @@ class TensorStatistics:
 
 
 def _step(size: int) -> int:
-    """Distance of the values that are binned; no multiple of an axis, so that no channel is left out."""
+    """Stride of the values that are binned; coprime to the tensor's size, so that no channel is skipped."""
     step = -(-size // _MAX_BINNED)
     while math.gcd(step, size) > 1:
         step += 1
@@ -81,7 +83,7 @@ def _step(size: int) -> int:
 
 
 def collect(model: ir.Model, channel_axis: dict[str, int], images: NDArray[np.uint8]) -> dict[str, TensorStatistics]:
-    """Statistics of the named tensors of an fp32 graph over images (K, H, W, 3) uint8 at its resolution."""
+    """Collect statistics of the named tensors of an fp32 graph over images (K, H, W, 3) uint8 at its resolution."""
     found = {name: TensorStatistics(axis) for name, axis in channel_axis.items()}
     for names in split_by_bytes(model, list(channel_axis)):
         session = GraphSession(with_outputs(model, names))
@@ -92,7 +94,7 @@ def collect(model: ir.Model, channel_axis: dict[str, int], images: NDArray[np.ui
 
 
 def threshold(statistics: TensorStatistics, method: RangeMethod) -> float:
-    """Magnitude that an activation is clipped at. Raises :class:`UsageError` for the method auto."""
+    """Magnitude at which an activation is clipped. Raises :class:`UsageError` for the method auto."""
     if statistics.largest == 0.0:
         return 1.0  # a tensor of zeros: any scale represents it
     match method:
@@ -103,7 +105,7 @@ def threshold(statistics: TensorStatistics, method: RangeMethod) -> float:
         case RangeMethod.ENTROPY:
             return _entropy(statistics)
         case RangeMethod.AUTO:
-            raise UsageError("the method auto is decided by measuring the others; ask for one of them")
+            raise UsageError("the method auto is resolved by measuring the others; pass one of them")
 
 
 def _percentile(statistics: TensorStatistics) -> float:
@@ -113,7 +115,7 @@ def _percentile(statistics: TensorStatistics) -> float:
 
 
 def _entropy(statistics: TensorStatistics) -> float:
-    """Threshold whose quantised distribution tells least apart from the true one (Migacz, GTC 2017, TensorRT's)."""
+    """Threshold that minimises the divergence from the quantised distribution (Migacz, GTC 2017; as in TensorRT)."""
     counts = statistics.counts.astype(np.float64)
     candidates = range(_NUM_LEVELS, NUM_BINS + 1, _NUM_LEVELS // 4)
     divergence = [_divergence(counts, num_bins) for num_bins in candidates]
@@ -135,12 +137,12 @@ def _divergence(counts: NDArray[np.float64], num_bins: int) -> float:
 
 
 def _smoothed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distribution without empty bins, so that the divergence stays finite."""
+    """Normalised distribution without empty bins, so that the divergence stays finite."""
     filled = np.maximum(counts, 1e-4)
     normalized: NDArray[np.float64] = filled / filled.sum()
     return normalized
 
 
 def thresholds(found: dict[str, TensorStatistics], method: RangeMethod) -> dict[str, float]:
-    """Threshold of every tensor by one method."""
+    """Threshold of every tensor for one method."""
     return {name: threshold(statistics, method) for name, statistics in found.items()}

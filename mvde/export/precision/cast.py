@@ -1,7 +1,7 @@
-"""Nodes of a graph in fp16 or bf16: dtypes set, weights converted, casts put where the two precisions meet.
+"""Conversion of nodes to fp16 or bf16: set dtypes, convert weights, insert casts at precision boundaries.
 
-onnxruntime's and onnxconverter-common's converters know fp16 only and keep operators in fp32 by a list of their names;
-here both dtypes go one way, and the caller says node by node what stays, because that was measured.
+onnxruntime's and onnxconverter-common's converters support fp16 only and keep operators in fp32 by a fixed list of
+names; here the caller passes the measured set of nodes to keep, for both dtypes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def cast_nodes(model: ir.Model, precision: Precision, keep: Collection[str]) -> None:
-    """Make every node of ``model`` but those named in ``keep`` compute in ``precision``, in place.
+    """Make every node of ``model`` except those named in ``keep`` compute in ``precision``, in place.
 
-    Nodes whose operator has no such dtype in the graph's opset stay as well (see :func:`refused_nodes`). Inputs and
-    outputs of the graph keep their dtypes.
+    Nodes whose operator lacks the dtype in the graph's opset also stay (see :func:`refused_nodes`). Graph inputs and
+    outputs keep their dtypes.
     """
     stay = {*keep, *refused_nodes(model, precision)}
     caster = _Caster(model, ir_dtype(precision))
@@ -35,12 +35,12 @@ def cast_nodes(model: ir.Model, precision: Precision, keep: Collection[str]) -> 
 
 
 def refused_nodes(model: ir.Model, precision: Precision) -> dict[str, str]:
-    """Name of each node that cannot compute in ``precision`` in the graph's opset → why."""
+    """Map each node that cannot compute in ``precision`` in the graph's opset to the reason."""
     refused = {}
     for node in model.graph:
         if computes(node) and not _takes(node, model.graph, precision):
             version = model.graph.opset_imports[node.domain]
-            refused[str(node.name)] = f"{node.op_type} of opset {version} takes no {precision}"
+            refused[str(node.name)] = f"{node.op_type} of opset {version} does not support {precision}"
     return refused
 
 
@@ -59,7 +59,7 @@ def _schema(node: ir.Node, graph: ir.Graph) -> onnx.defs.OpSchema:
 
 
 def _variables(schema: onnx.defs.OpSchema, precision: Precision) -> set[str]:
-    """Type variables of an operator that may be ``precision``."""
+    """Type variables of an operator that allow ``precision``."""
     wanted = schema_type(precision)
     return {item.type_param_str for item in schema.type_constraints if wanted in item.allowed_type_strs}
 
@@ -71,14 +71,14 @@ def _takes(node: ir.Node, graph: ir.Graph, precision: Precision) -> bool:
 
 
 def _lowered_inputs(node: ir.Node, graph: ir.Graph, precision: Precision) -> list[int]:
-    """Positions of the inputs that follow the node's dtype; others (the scales of a Resize) stay float32."""
+    """Indices of inputs that follow the node's dtype; others (the scales of a Resize) stay float32."""
     schema = _schema(node, graph)
     variables, formal = _variables(schema, precision), schema.inputs
     return [i for i in range(len(node.inputs)) if formal[min(i, len(formal) - 1)].type_str in variables]
 
 
 class _Caster:
-    """One pass over a graph in order: what each value became, and the casts that were made for it."""
+    """One pass over a graph in order, with its converted values and shared casts."""
 
     def __init__(self, model: ir.Model, low: ir.DataType) -> None:
         import onnx_ir as ir
@@ -90,7 +90,7 @@ class _Caster:
         self._converted: dict[tuple[str, ir.DataType], ir.Value] = {}
 
     def lower(self, node: ir.Node, inputs: Collection[int]) -> None:
-        """Make the node take and give the low dtype."""
+        """Convert the node's inputs and outputs to the low dtype."""
         import onnx_ir as ir
 
         if node.op_type == "Cast":
@@ -101,16 +101,16 @@ class _Caster:
                 node.replace_input_with(index, self._in_dtype(value, wanted))
         for value in node.outputs:
             if value.dtype == self._high:
-                value.type = ir.TensorType(self._low)  # a new one: clones of a graph share theirs
+                value.type = ir.TensorType(self._low)  # a new object: clones of a graph share types
 
     def widen_inputs(self, node: ir.Node) -> None:
-        """Cast back what the node takes in the low dtype."""
+        """Cast inputs in the low dtype back to float32."""
         for index, value in enumerate(node.inputs):
             if value is not None and value.dtype == self._low:
                 node.replace_input_with(index, self._in_dtype(value, self._high))
 
     def finish(self) -> None:
-        """Make the graph's outputs float32 under their old names, and remove weights that nothing reads."""
+        """Restore float32 graph outputs under their old names, and remove unused weights."""
         from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         for index, value in enumerate(self._graph.outputs):
@@ -123,7 +123,7 @@ class _Caster:
         RemoveUnusedNodesPass()(self._model)
 
     def _in_dtype(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """The value in another dtype: itself, a converted weight, or what one shared Cast makes of it."""
+        """The value in another dtype: itself, a converted weight, or the output of one shared Cast."""
         if value.dtype == dtype:
             return value
         key = (str(value.name), dtype)

@@ -1,4 +1,4 @@
-"""Which groups of nodes stay in a higher precision: found by lowering them alone and measuring what depth does."""
+"""Selection of node groups to keep in a higher precision: each is lowered alone and its effect on depth measured."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Lower = Callable[[Collection[Group]], "ir.Model"]
-"""Groups → a copy of the fp32 graph in which those groups, and no others, are lowered."""
+"""Maps groups to a copy of the fp32 graph in which only those groups are lowered."""
 
 MAX_ALONE = 40
-"""Measurements of bundles alone, after which none is halved further and heavy ones are kept whole."""
+"""Budget of bundle measurements; afterwards bundles are no longer halved and heavy ones are kept whole."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Groups, and what depth does when they are lowered and nothing else is."""
+    """Groups, and the effect on depth of lowering only them."""
 
     groups: tuple[Group, ...]
     effect: ParityReport
 
     @property
     def size(self) -> float:
-        """What bundles are ordered by: the mean relative depth error."""
+        """Sort key: mean relative depth error, infinite if not finite."""
         return self.effect.mean_rel if math.isfinite(self.effect.mean_rel) else math.inf
 
 
 @dataclass
 class Ranking:
-    """Bundles of groups, each measured alone once; those that matter are halved until they are single groups.
+    """Bundles of groups, each measured alone once; those that matter are halved down to single groups.
 
-    Most of a large tower's branches matter to nobody, and are never measured one by one.
+    Most branches of a large tower have no measurable effect and are never measured individually.
     """
 
     measure_alone: Callable[[Sequence[Group]], ParityReport]
@@ -48,16 +48,16 @@ class Ranking:
 
     @classmethod
     def of(cls, groups: Sequence[Group], measure_alone: Callable[[Sequence[Group]], ParityReport]) -> Ranking:
-        """A ranking of ``groups`` in their first bundles."""
+        """Create a ranking of ``groups`` from their initial bundles."""
         found = [Bundle(members, measure_alone(members)) for members in first_bundles(groups)]
         return cls(measure_alone, found, max(0, MAX_ALONE - len(found)) // 2)
 
     def ordered(self) -> list[Bundle]:
-        """Bundles, the heaviest first."""
+        """Bundles in order of decreasing effect."""
         return sorted(self.bundles, key=lambda bundle: -bundle.size)
 
     def halve(self, among: Sequence[Bundle]) -> bool:
-        """Whether the first of ``among`` that has several groups gave way to its two halves, now measured."""
+        """Halve the first bundle of ``among`` with several groups and measure both; return whether one was found."""
         wide = next((bundle for bundle in among if len(bundle.groups) > 1), None)
         if wide is None or self.num_halvings == 0:
             return False
@@ -69,7 +69,7 @@ class Ranking:
         return True
 
     def worst(self, count: int) -> list[Bundle]:
-        """The ``count`` heaviest bundles, halved where they are wide."""
+        """Return the ``count`` heaviest bundles, halved where possible."""
         while self.halve(self.ordered()[:count]):
             pass
         return self.ordered()[:count]
@@ -77,7 +77,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Decision:
-    """Groups that are lowered, groups that stay, and what those did to depth, where that was needed to decide."""
+    """Lowered groups, kept groups, and the measurements that led to the decision."""
 
     lowered: tuple[Group, ...]
     kept: tuple[Group, ...]
@@ -85,7 +85,7 @@ class Decision:
     reasons: dict[str, Bundle] = field(default_factory=dict)
 
     def worst(self, count: int) -> list[Bundle]:
-        """The lowered bundles that move depth most when they alone are; measured now, if that was not needed before."""
+        """Return the ``count`` lowered bundles with the largest effect, measuring now if needed."""
         return self.ranking().worst(count)
 
 
@@ -97,11 +97,10 @@ def decide(
     must_stay: Collection[str] = (),
     together: ParityReport | None = None,
 ) -> Decision:
-    """The largest set of groups, taken by their effect, whose lowering meets ``target`` on the probe's images.
+    """Find the largest set of groups, by effect, whose lowering meets ``target`` on the probe's images.
 
-    Groups named in ``must_stay`` are kept whatever they measure; ``together`` is what all others measure together, if
-    that is known. Errors of bundles add like independent ones, which says how many to leave out before the next
-    measurement.
+    Groups named in ``must_stay`` are always kept; ``together`` is the joint measurement of all others, if known. Errors
+    of bundles add like independent errors, which predicts how many to exclude before the next measurement.
     """
 
     def measure_alone(members: Sequence[Group]) -> ParityReport:
@@ -126,7 +125,7 @@ def decide(
 
 
 def _heavy(ranking: Ranking, lower: Lower, probe: Probe, target: Target) -> list[Bundle]:
-    """The heaviest bundles, as many as must stay so that lowering the others meets ``target``."""
+    """Smallest set of heaviest bundles to keep so that lowering the others meets ``target``."""
     at_least = 1
     while True:
         order = ranking.ordered()
@@ -143,7 +142,7 @@ def _heavy(ranking: Ranking, lower: Lower, probe: Probe, target: Target) -> list
 
 
 def _first_guess(order: Sequence[Bundle], target: Target) -> int:
-    """Bundles to keep so that the squares of the others' errors sum to the target's."""
+    """Number of bundles to keep so that the root sum of squares of the others' errors meets the target."""
     for num_kept in range(1, len(order)):
         rest = [bundle.effect for bundle in order[num_kept:]]
         mean = math.sqrt(sum(report.mean_rel**2 for report in rest))

@@ -1,4 +1,4 @@
-"""A typed graph's arithmetic on a CPU that lacks it: the same graph in float32, rounded where the typed one rounds."""
+"""Emulation of a typed graph on a CPU without its dtypes: float32 arithmetic with the same roundings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def emulated(model: ir.Model) -> ir.Model:
-    """Float32 copy of a typed graph in which every fp16 or bf16 tensor is rounded to that dtype, then widened again.
+    """Float32 copy of a typed graph in which every fp16 or bf16 tensor is rounded to that dtype and widened again.
 
-    Products are summed in float32 and rounded once at the end, as tensor cores and AMX do. A backend that fuses nodes
-    rounds less often, so this is no better than what runs. Numbers beyond fp16's range become infinite here, where
-    ONNX Runtime's CPU provider, which computes fp16 graphs in float32, would hide them.
+    Products accumulate in float32 and are rounded once at the end, as on tensor cores and AMX. A backend that fuses
+    nodes rounds less often, so this is a lower bound on its accuracy. Values beyond fp16's range become infinite here,
+    whereas ONNX Runtime's CPU provider, which computes fp16 graphs in float32, would hide them.
     """
     copy = model.clone()
     graph = copy.graph
@@ -33,7 +33,7 @@ def _widen_weight(value: ir.Value) -> None:
 
     assert value.const_value is not None
     value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
-    value.type = ir.TensorType(ir.DataType.FLOAT)  # a new one: clones share theirs
+    value.type = ir.TensorType(ir.DataType.FLOAT)  # a new object: clones share types
 
 
 def _widen_node(graph: ir.Graph, node: ir.Node) -> None:
@@ -47,7 +47,7 @@ def _widen_node(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """Make ``value`` float32, and what reads it read it rounded to the dtype that it had."""
+    """Make ``value`` float32, and give its readers a copy rounded to its former dtype."""
     import onnx_ir as ir
 
     dtype = value.dtype

@@ -1,4 +1,4 @@
-"""What of a graph is lowered to a float format: decided on calibration images, with the reasons."""
+"""Selection of the nodes lowered to a float format, measured on calibration images, with reasons."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 FP16_HEADROOM = 4.0
-"""Factor that the largest activation of the calibration images must leave below fp16's largest number: depth maps of
-other scenes drove activations of the shipped model to 2.4 times what the photographs did."""
+"""Minimum ratio of fp16's largest number to the largest activation on the calibration images.
+
+Other scenes drove activations of the shipped model to 2.4 times those of the photographs.
+"""
 
 
 def lower_floats(base: ir.Model, precision: Precision, probe: Probe) -> LoweredModel:
-    """``base`` with every group in ``precision`` that its effect on depth and its activations' range allow."""
+    """Lower ``base`` to ``precision``, except groups excluded by their effect on depth or activation range."""
     groups = node_groups(base.graph)
     probe.progress("ranges of activations")
     ranges = _too_large(base, groups, probe.images) if precision is Precision.FP16 else {}
@@ -49,10 +51,10 @@ def lower_floats(base: ir.Model, precision: Precision, probe: Probe) -> LoweredM
 
 
 def lower_rest(quantized: LoweredModel, base: ir.Model, rest: Precision, probe: Probe) -> LoweredModel:
-    """``quantized`` with the nodes that are not quantised in ``rest``, but for the groups that it does not suit.
+    """Lower the non-quantised nodes of ``quantized`` to ``rest``, except groups excluded by measurement.
 
-    Those are found on ``base``, the fp32 graph: beside quantisation a changed last bit sends numbers to the next step,
-    so that every group would seem to move depth.
+    These are found on ``base``, the fp32 graph: with quantisation, a change in the last bit moves values to the next
+    step, so that every group would appear to affect depth.
     """
     floats = lower_floats(base, rest, probe)
     model = quantized.model.clone()
@@ -63,14 +65,14 @@ def lower_rest(quantized: LoweredModel, base: ir.Model, rest: Precision, probe: 
 
 
 def _too_large(base: ir.Model, groups: Sequence[Group], images: NDArray[np.uint8]) -> dict[str, str]:
-    """Groups whose activations come too near to fp16's largest number on the images → what they reach."""
+    """Map groups whose activations are too close to fp16's largest number on the images to the reason."""
     group_of = {name: group.name for group in groups for name in group.nodes}
     largest: dict[str, float] = {}
     for name, reached in largest_magnitudes(base, list(group_of), images).items():
         largest[group_of[name]] = max(largest.get(group_of[name], 0.0), reached)
     limit = Precision.FP16.largest
     return {
-        name: f"its activations reach {reached:.3g}, too near to fp16's largest number {limit:g}"
+        name: f"its activations reach {reached:.3g}, too close to fp16's largest number {limit:g}"
         for name, reached in largest.items()
         if not reached * FP16_HEADROOM <= limit
     }

@@ -1,4 +1,4 @@
-"""The gate: a typed graph against its fp32 graph on images that its calibration did not see."""
+"""Validation of a typed graph against its fp32 graph on held-out images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FP32_AS_TRUTH = "the fp32 graph's depth"
 
 
 def judge(typed: ir.Model, fp32: ir.Model, held_out: Sequence[HeldOut], patch_size: int) -> tuple[GateRun, ...]:
-    """One run per set of images; ``typed`` is a graph that ONNX Runtime's CPU provider computes faithfully."""
+    """One run per image set; ``typed`` is a graph that ONNX Runtime's CPU provider computes faithfully."""
     candidate, reference = GraphSession(typed), GraphSession(fp32)
     return tuple(
         gate_run(candidate.depth(images.images), reference.depth(images.images), images, patch_size)
@@ -33,7 +33,7 @@ def judge(typed: ir.Model, fp32: ir.Model, held_out: Sequence[HeldOut], patch_si
 def gate_run(
     candidate_m: NDArray[np.float32], reference_m: NDArray[np.float32], held_out: HeldOut, patch_size: int
 ) -> GateRun:
-    """What depths (K, H, W) of a typed and of the fp32 graph say on ``held_out``."""
+    """Compare depths (K, H, W) of a typed and of the fp32 graph on ``held_out``, in metres."""
     truth_m = reference_m if held_out.depth_m is None else held_out.depth_m
     fp32, typed = (_metrics(depth_m, truth_m) for depth_m in (reference_m, candidate_m))
     return GateRun(
@@ -47,7 +47,7 @@ def gate_run(
 
 
 def check(runs: Sequence[GateRun], tolerance: GateTolerance, what: str, advice: Callable[[], str]) -> None:
-    """Raise :class:`ParityError`, which ends with ``advice``, unless every run is inside ``tolerance``."""
+    """Raise :class:`ParityError`, ending with ``advice``, unless every run is within ``tolerance``."""
     for run in runs:
         outside = _outside(run, tolerance)
         if outside:
@@ -58,7 +58,7 @@ def check(runs: Sequence[GateRun], tolerance: GateTolerance, what: str, advice: 
 
 
 def _outside(run: GateRun, tolerance: GateTolerance) -> list[str]:
-    """The measures past the tolerance, each with what was allowed (NaN is always past it)."""
+    """Measures outside the tolerance, each with its limit (NaN is always outside)."""
     measures = {
         "mean |Δdepth|/depth": (run.measured.mean_rel, tolerance.mean_rel),
         "99th percentile of |Δdepth|/depth": (run.measured.p99_rel, tolerance.p99_rel),
@@ -70,7 +70,7 @@ def _outside(run: GateRun, tolerance: GateTolerance) -> list[str]:
 
 
 def _metrics(depth_m: NDArray[np.float32], truth_m: NDArray[np.float32]) -> dict[str, float]:
-    """Mean over images of AbsRel and δ1; a prediction that is not finite has infinite error."""
+    """Mean over images of AbsRel and δ1; a non-finite prediction has infinite error."""
     totals = MetricTotals()
     for index, (pred, target) in enumerate(zip(depth_m, truth_m, strict=True)):
         if not (np.isfinite(target) & (target > 0)).any():

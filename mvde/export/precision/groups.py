@@ -1,11 +1,11 @@
-"""Groups of nodes that are lowered or kept together, so that no cast lands inside an attention or a normalisation.
+"""Groups of nodes that are lowered or kept together, so that no cast splits an attention or a normalisation.
 
-They follow the structure of the graph, not the names of its modules:
+They follow the structure of the graph, not module names:
 
-- from a LayerNormalization to the sum that closes its branch: an attention, or an MLP, with its projections;
-- the sums of the residual stream together, because each hands its dtype to the next;
+- from a LayerNormalization to the sum that closes its branch: an attention or MLP with its projections;
+- the sums of the residual stream together, because each passes its dtype to the next;
 - a chain of convolutions, up to the Resize that ends it or the sum that joins it with another;
-- the tail after the last Resize (Sigmoid, Exp, …), which turns the network's output into depth.
+- the tail after the last Resize (Sigmoid, Exp, …), which converts the network's output to depth.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ RESIDUAL = "residual stream"
 
 @dataclass(frozen=True)
 class Group:
-    """Nodes by name; ``name`` says which weights they carry, from the first to the last, or which nodes they are.
+    """Nodes by name; ``name`` is the range of their weights or, without weights, of their node names.
 
-    ``num_computing`` counts the nodes but for casts, as :class:`mvde.records.LoweringRecord` does. ``is_branch``
-    marks the attentions and MLPs of a tower, of which there are many alike.
+    ``num_computing`` counts the nodes without casts, as :class:`mvde.records.LoweringRecord` does. ``is_branch``
+    marks the attention and MLP branches of a tower, which are numerous and similar.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Group:
 
 
 def node_groups(graph: ir.Graph) -> list[Group]:
-    """Every computing node of an fp32 graph in exactly one group, in the order of the graph."""
+    """Partition the computing nodes of an fp32 graph into groups, in graph order."""
     stream = _residual_stream(graph)
     key_of: dict[str, str] = {}
     members: dict[str, list[ir.Node]] = {}
@@ -62,14 +62,14 @@ def node_groups(graph: ir.Graph) -> list[Group]:
 
 
 def first_bundles(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
-    """The groups as they are first measured: a tower's branches all together, every other group by itself."""
+    """Initial bundles: all branches of the tower together, every other group alone."""
     branches = tuple(group for group in groups if group.is_branch)
     others: list[tuple[Group, ...]] = [(group,) for group in groups if not group.is_branch]
     return [*others, branches] if branches else others
 
 
 def _with_unique_names(groups: list[Group]) -> list[Group]:
-    """Groups with the name of their first node beside a label that others have, too: equal weights are stored once."""
+    """Groups with ambiguous labels qualified by their first node: equal weights are stored once."""
     count = Counter(group.name for group in groups)
     return [
         group if count[group.name] == 1 else replace(group, name=f"{group.name} ({group.nodes[0]})") for group in groups
@@ -77,7 +77,7 @@ def _with_unique_names(groups: list[Group]) -> list[Group]:
 
 
 def _starts_group(node: ir.Node, keys: list[str]) -> bool:
-    """Whether a node begins a group; ``keys`` are the groups of what it reads."""
+    """Whether a node begins a group; ``keys`` are the groups of its inputs."""
     if not keys or keys[0] == RESIDUAL or node.op_type == "LayerNormalization":
         return True
     joins = node.op_type == "Add" and len(set(keys)) > 1
@@ -85,13 +85,13 @@ def _starts_group(node: ir.Node, keys: list[str]) -> bool:
 
 
 def _producers(node: ir.Node) -> list[ir.Node]:
-    """Nodes whose results a node reads, in the order of its inputs."""
+    """Producers of a node's inputs, in input order."""
     found = [value.producer() for value in node.inputs if value is not None]
     return [producer for producer in found if producer is not None]
 
 
 def _residual_stream(graph: ir.Graph) -> set[str]:
-    """Names of the sums that feed a LayerNormalization, and of the sums that go on from one of those."""
+    """Names of sums that feed a LayerNormalization, and of sums downstream of one of those."""
     stream: set[str] = set()
     for node in graph:
         if node.op_type == "Add":

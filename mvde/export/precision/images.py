@@ -1,4 +1,4 @@
-"""Images that decide and judge a typed graph: a folder's, a data set's, or crops of the photographs that ship."""
+"""Calibration and held-out images for typed graphs: from a folder, a data set, or the bundled photographs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ if TYPE_CHECKING:
     ImageArray = NDArray[np.uint8]
 
 CALIBRATION_LEVELS = (1, 2, 4, 8)
-"""Crops of a whole, a half, a quarter, an eighth of a photograph's shorter side. Six photographs alone leave out near
-walls: with them alone the decoder's largest activations came out at half of what rendered rooms reach, and int8 depth
-was 7 % off there; with the smaller crops, which fill the image with one surface, at nine tenths, and 1 % off."""
+"""Crops at the whole, half, quarter and eighth of a photograph's shorter side.
+
+Six whole photographs contain no near walls: with them alone the decoder's largest activations were half of those on
+rendered rooms, where int8 depth was 7 % off. With the smaller crops, which one surface can fill, they were nine tenths,
+and depth was 1 % off.
+"""
 
 HELD_OUT_LEVELS = (1, 2)
 
 _HELD_OUT_SHARE = 4
-"""One image in so many of a folder judges instead of deciding."""
+"""One image in this many of a folder is held out."""
 
 
 def lower_options(
@@ -47,10 +50,10 @@ def lower_options(
     dataset_name: str = "",
     protocol: EvaluationProtocol | None = None,
 ) -> LowerOptions:
-    """Options for lowering a graph: images of a folder, and frames with ground truth of a data set.
+    """Options for lowering a graph, with images of a folder and frames with ground truth of a data set.
 
-    Raises :class:`DatasetError` where the folder has too few images or the data set no frame, :class:`ImageError` for
-    an image that cannot be read, :class:`UsageError` for another method or rest than there is.
+    Raises :class:`DatasetError` if the folder has too few images or the data set no frame, :class:`ImageError` for an
+    unreadable image, :class:`UsageError` for an unknown method or rest.
     """
     decides: ImageArray | None = None
     judges: list[HeldOut] = []
@@ -63,17 +66,17 @@ def lower_options(
 
 
 def quantization_images(folder: Path, resolution: tuple[int, int]) -> tuple[ImageArray, HeldOut]:
-    """Images of a folder that decide, (K, H, W, 3), and those (every fourth) that judge; cropped to ``resolution``.
+    """Calibration images (K, H, W, 3) of a folder, and every fourth as held-out, cropped to ``resolution``.
 
-    Raises :class:`DatasetError` where there are too few, :class:`ImageError` for one that cannot be read.
+    Raises :class:`DatasetError` if there are too few, :class:`ImageError` for an unreadable one.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder; --quantization-images takes a folder of photographs")
     photographs = read_photographs(folder)
     if len(photographs) < _HELD_OUT_SHARE:
         raise DatasetError(
-            f"{folder} holds {len(photographs)} images; quantisation needs at least {_HELD_OUT_SHARE}, of which one "
-            "judges the result, and 50 or more to be worth it"
+            f"{folder} holds {len(photographs)} images; quantisation needs at least {_HELD_OUT_SHARE}, one of which "
+            "is held out; 50 or more are recommended"
         )
     images = fitted(photographs, resolution, Fit.CROP)
     judges = np.arange(len(images)) % _HELD_OUT_SHARE == _HELD_OUT_SHARE - 1
@@ -87,13 +90,13 @@ def judging_frames(
     name: str,
     protocol: EvaluationProtocol | None = None,
 ) -> HeldOut:
-    """Evenly spread frames of a data set, stretched to the graph's resolution; depth is that of the nearest pixel.
+    """Evenly spaced frames of a data set, stretched to the graph's resolution, with nearest-neighbour depth.
 
-    Depth is in the metres of the graph's own camera, and 0 where ``protocol`` does not count it: by default, outside of
-    the range of the data set, never that of the graph. Raises :class:`DatasetError` for an empty data set.
+    Depth is in metres in the graph's canonical camera, and 0 where ``protocol`` excludes it: by default outside the
+    range of the data set, never that of the graph. Raises :class:`DatasetError` for an empty data set.
     """
     if len(dataset) == 0:
-        raise DatasetError("the data set holds no frames; there is nothing to judge with")
+        raise DatasetError("the data set holds no frames; there is nothing to validate with")
     indices = np.linspace(0, len(dataset) - 1, min(max_frames, len(dataset)))
     samples = [dataset[int(index)] for index in indices]
     resolution = manifest.resolution
@@ -109,7 +112,7 @@ def judging_frames(
 
 
 def default_images(resolution: tuple[int, int], limit: int) -> tuple[ImageArray, HeldOut]:
-    """Calibration images (K, H, W, 3) and held-out ones, at most ``limit`` of each, from different photographs."""
+    """Calibration and held-out images (K, H, W, 3), at most ``limit`` of each, from disjoint photographs."""
     paths = sample_photos()
     calibration = _crops(paths[::2], CALIBRATION_LEVELS, resolution, limit)
     held_out = _crops(paths[1::2], HELD_OUT_LEVELS, resolution, limit)
@@ -124,7 +127,7 @@ def fingerprint(images: ImageArray) -> str:
 
 
 def check_images(images: ImageArray, resolution: tuple[int, int], what: str) -> None:
-    """Raise :class:`UsageError` unless there are images and they have the graph's size."""
+    """Raise :class:`UsageError` unless ``images`` is non-empty uint8 RGB at the graph's resolution."""
     expected = (*resolution, 3)
     if images.ndim != 4 or len(images) == 0 or images.shape[1:] != expected or images.dtype != np.uint8:
         raise UsageError(
@@ -134,7 +137,7 @@ def check_images(images: ImageArray, resolution: tuple[int, int], what: str) -> 
 
 
 def _crops(paths: Sequence[Path], levels: Sequence[int], resolution: tuple[int, int], limit: int) -> ImageArray:
-    """Square crops, spread evenly over each photograph: level by level, and at most ``limit``, evenly taken."""
+    """Square crops spread evenly over each photograph, level by level, subsampled to at most ``limit``."""
     photographs = [read_image(path) for path in paths]
     crops = [crop for level in levels for photograph in photographs for crop in _squares(photograph, level)]
     taken = np.linspace(0, len(crops) - 1, min(limit, len(crops))).astype(int)
@@ -153,6 +156,6 @@ def _squares(photograph: ImageArray, level: int) -> list[ImageArray]:
 
 
 def _nearest(depth_m: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Depth (H, W) of the pixel under the middle of each of ``size`` pixels."""
+    """Depth (H, W) resampled to ``size`` by nearest neighbour at pixel centres."""
     rows, columns = (((np.arange(to) + 0.5) * of / to).astype(int) for to, of in zip(size, depth_m.shape, strict=True))
     return depth_m[np.ix_(rows, columns)]

@@ -1,4 +1,4 @@
-"""From an fp32 ONNX file to a typed one: decided on calibration images, judged on others, and what it promises."""
+"""Conversion of an fp32 ONNX file to a typed one: calibrated, then validated on held-out images."""
 
 from __future__ import annotations
 
@@ -36,18 +36,17 @@ if TYPE_CHECKING:
 _ARITHMETIC = "ONNX Runtime on the CPU in float32, every fp16 or bf16 tensor rounded to its dtype"
 _MAX_IMAGES, _MIN_IMAGES = 96, 4
 _IMAGE_WORK = 1e12
-"""Multiply-adds that the default images may cost, so that a large model is decided on few and a small one on all."""
+"""Budget of multiply-adds for the default images: large models use few of them, small models all."""
 _PROBE_WORK, _MAX_PROBE_IMAGES = 1e11, 12
-"""The same for each of the several dozen measurements that decide what is lowered."""
+"""The same budget for each of the several dozen measurements of the selection."""
 
 
 def lower_graph(graph: Graph, precision: Precision, folder: Path, options: LowerOptions | None = None) -> Graph:
-    """The graph in ``precision``, written to ``folder``; input and output keep their dtypes.
+    """Write the graph in ``precision`` to ``folder``; graph inputs and outputs keep their dtypes.
 
-    Its ``lowering`` record says what a parser should find in it, what stayed in fp32 and why, and what the gate
-    measured. Raises :class:`UsageError` for fp32, a graph that is typed already or an opset without the dtype,
-    :class:`BackendError` for a graph that cannot be lowered, :class:`ParityError` past the tolerance; then nothing is
-    written.
+    Its ``lowering`` record holds node counts by dtype, the nodes kept in fp32 with reasons, and the results of the
+    gate. Raises :class:`UsageError` for fp32, a typed graph or an opset without the dtype, :class:`BackendError` for a
+    graph that cannot be lowered, :class:`ParityError` outside the tolerance; then nothing is written.
     """
     options = options or LowerOptions()
     check_lowered(precision)
@@ -75,13 +74,13 @@ def lower_graph(graph: Graph, precision: Precision, folder: Path, options: Lower
 
 
 def typed_path(path: Path, precision: Precision, rest: Precision = Precision.FP32) -> Path:
-    """Where the typed form of the graph at ``path`` lies: beside it, ``nano-192x192.int8-fp16.onnx``."""
+    """Path of the typed form of the graph at ``path``: ``nano-192x192.int8-fp16.onnx`` in the same folder."""
     suffix = f"-{rest}" if precision.is_quantized and rest.is_lowered else ""
     return path.with_name(f"{path.stem}.{precision}{suffix}.onnx")
 
 
 def _images(base: ir.Model, options: LowerOptions) -> tuple[NDArray[np.uint8], tuple[HeldOut, ...]]:
-    """The images that decide and those that judge: the caller's, or crops of the photographs that ship."""
+    """Calibration and held-out images: the caller's, or crops of the bundled photographs."""
     _, height, width, _ = static_shape(base.graph.inputs[0]) or (0, 0, 0, 0)
     resolution = (height, width)
     limit = max(_MIN_IMAGES, min(_MAX_IMAGES, int(_IMAGE_WORK // max(1, count_weight_multiply_adds(base)))))
@@ -106,20 +105,20 @@ def _lower(base: ir.Model, precision: Precision, images: NDArray[np.uint8], opti
 
 
 def _probe(model: ir.Model, images: NDArray[np.uint8], options: LowerOptions) -> Probe:
-    """What measures lowered graphs, on as many of the images as several dozen measurements may cost."""
+    """Probe on as many images as the measurement budget allows."""
     count = max(1, min(len(images), _MAX_PROBE_IMAGES, int(_PROBE_WORK // max(1, count_weight_multiply_adds(model)))))
     taken = images[np.linspace(0, len(images) - 1, count).astype(int)]
     return Probe(model, taken, options.patch_size, options.progress)
 
 
 def _save(model: ir.Model, target: Path) -> tuple[Path, ...]:
-    """The files written, the graph first; ``model`` stays as it is."""
+    """Write a copy of ``model``; return the files, the graph first."""
     records = save_model(model.clone(), target, dict(model.metadata_props))
     return tuple(target.with_name(record.name) for record in records)
 
 
 def _as_computed(target: Path) -> ir.Model:
-    """The graph in a file, its dtypes emulated, so that a CPU computes what they say."""
+    """Load the graph of a file with its dtypes emulated, so that a CPU computes them faithfully."""
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
 
@@ -127,14 +126,14 @@ def _as_computed(target: Path) -> ir.Model:
 
 
 def _advice(lowered: LoweredModel) -> str:
-    """What to look at where the gate refuses a graph."""
+    """Advice for a graph that fails the gate."""
     worst = [f"{item.groups[0].name} (mean {item.effect.mean_rel:.1e})" for item in lowered.decision.worst(3)]
-    way_out = "Quantise on images like the robot's (--quantization-images FOLDER), or take a higher precision"
-    return f"Of the lowered nodes, these move depth most: {'; '.join(worst) or 'none'}. {way_out}"
+    way_out = "Calibrate on images like the robot's (--quantization-images FOLDER), or use a higher precision"
+    return f"These lowered nodes change depth most: {'; '.join(worst) or 'none'}. {way_out}"
 
 
 def _counted(source: Graph, target: Path, precision: Precision) -> LoweringRecord:
-    """The record of a file made from ``source``, with what there is to count in it."""
+    """Lowering record of a file made from ``source``, with its node counts."""
     import onnx
 
     model = onnx.load(str(target))

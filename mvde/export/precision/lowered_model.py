@@ -1,4 +1,4 @@
-"""A graph that was lowered, in memory, with the reasons for what was not."""
+"""Result of lowering: the graph in memory, with reasons for the nodes kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoweredModel:
-    """A typed graph, what stayed in a higher precision and why, and how ranges were taken (``None`` for floats).
+    """Typed graph, nodes kept in a higher precision with reasons, and the range method (``None`` for float formats).
 
     ``balanced`` is as in :class:`mvde.records.CalibrationRecord`.
     """
@@ -31,7 +31,7 @@ class LoweredModel:
 
 
 def kept_nodes(decision: Decision, precision: Precision, ranges: Mapping[str, str]) -> tuple[KeptNodes, ...]:
-    """The groups that stay in fp32, each with its reason: what its activations reach, or what it did to depth."""
+    """Groups kept in fp32, each with its reason: its activation range or its effect on depth."""
     kept = []
     for group in decision.kept:
         bundle = decision.reasons.get(group.name)
@@ -42,4 +42,4 @@ def kept_nodes(decision: Decision, precision: Precision, ranges: Mapping[str, st
 
 def _measured(bundle: Bundle, precision: Precision) -> str:
     where = "there" if len(bundle.groups) == 1 else f"there and in {len(bundle.groups) - 1} groups like it"
-    return f"{precision} {where} alone moves depth by {bundle.effect.mean_rel:.1e} on average"
+    return f"{precision} {where} alone changes depth by {bundle.effect.mean_rel:.1e} on average"

@@ -1,4 +1,4 @@
-"""What a caller may choose when a graph is lowered: the images that decide, and the images that judge."""
+"""Caller's options for lowering a graph: calibration images, held-out images, range method."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESTS = (Precision.FP32, Precision.FP16)
-"""What the nodes of an int8 or fp8 graph that are not quantised may compute in."""
+"""Precisions allowed for the non-quantised nodes of an int8 or fp8 graph."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Images that judge a typed graph: (K, H, W, 3) uint8 RGB at the graph's resolution.
+    """Held-out images for validating a typed graph: (K, H, W, 3) uint8 RGB at the graph's resolution.
 
-    ``depth_m`` (K, H, W), metres, 0 or NaN where unknown, is their ground truth; without it the fp32 graph's depth
-    stands in for it. ``name`` says where they came from.
+    ``depth_m`` (K, H, W) is their ground truth in metres, 0 or NaN where unknown; without it the fp32 graph's depth is
+    the reference. ``name`` describes their origin.
     """
 
     images: NDArray[np.uint8]
@@ -33,11 +33,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class LowerOptions:
-    """``calibration`` (K, H, W, 3) uint8 RGB at the graph's resolution; ``None`` means crops of photographs that ship.
+    """``calibration`` is (K, H, W, 3) uint8 RGB at the graph's resolution; default: crops of bundled photographs.
 
-    ``held_out`` are the images of the gate, by default crops of other photographs. ``rest`` is what the nodes of an
-    int8 or fp8 graph that are not quantised compute in, one of :data:`RESTS`: fp32 suits the CPU backends, fp16
-    TensorRT. ``progress`` is told what is being measured. Raises :class:`UsageError` for another ``rest`` or method.
+    ``held_out`` are the validation images; default: crops of other photographs. ``rest`` is the precision of the
+    non-quantised nodes of an int8 or fp8 graph, one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
+    ``progress`` receives a message per measurement. Raises :class:`UsageError` for another ``rest`` or method.
     """
 
     calibration: NDArray[np.uint8] | None = None
@@ -55,6 +55,6 @@ class LowerOptions:
 
 
 def check_lowered(precision: Precision) -> None:
-    """Raise :class:`UsageError` where a graph in ``precision`` is the fp32 graph itself."""
+    """Raise :class:`UsageError` if ``precision`` is that of the fp32 graph itself."""
     if not precision.is_lowered:
         raise UsageError(f"cannot write a {precision} graph; expected one of {', '.join(LOWERED)}")

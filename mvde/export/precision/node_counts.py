@@ -1,4 +1,4 @@
-"""Counts of a typed graph's nodes: how many compute in which dtype, and what a parser should recognise in it."""
+"""Node counts of a typed graph: by compute dtype, and of the operators that a parser should recognise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BOOKKEEPING = {"Cast", "CastLike", "Constant", "ConstantOfShape", "QuantizeLine
 
 
 def num_by_dtype(model: onnx.ModelProto) -> dict[str, int]:
-    """Number of nodes by what they compute in; see :class:`mvde.records.LoweringRecord`."""
+    """Number of nodes by compute dtype; see :class:`mvde.records.LoweringRecord`."""
     types, stored = _float_types(model), _dequantized(model)
     count: Counter[str] = Counter()
     for node in model.graph.node:
@@ -30,7 +30,7 @@ def num_by_dtype(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def num_attention(model: onnx.ModelProto) -> int:
-    """Number of attentions: ``Attention`` nodes, and Softmax nodes whose result goes straight into a product."""
+    """Number of attentions: ``Attention`` nodes, and Softmax nodes whose output feeds a MatMul."""
     softmax = {node.output[0] for node in model.graph.node if node.op_type == "Softmax"}
     products = [node for node in model.graph.node if node.op_type == "MatMul" and softmax & set(node.input)]
     return len(products) + _count(model, "Attention")
@@ -46,7 +46,7 @@ def _count(model: onnx.ModelProto, op_type: str) -> int:
 
 
 def _float_types(model: onnx.ModelProto) -> dict[str, Precision]:
-    """Precision of every float tensor by its name, by ONNX's shape inference."""
+    """Precision of every float tensor by name, from ONNX's shape inference."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
@@ -58,7 +58,7 @@ def _float_types(model: onnx.ModelProto) -> dict[str, Precision]:
 
 
 def _dequantized(model: onnx.ModelProto) -> dict[str, Precision]:
-    """What the tensors that a DequantizeLinear hands out are stored in, by the dtype of its zero point."""
+    """Storage precision of DequantizeLinear outputs by name, from the dtype of the zero point."""
     stored = {value.name: precision_of(value.data_type) for value in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and len(node.input) > 2]
     found = {node.output[0]: stored.get(node.input[2]) for node in nodes}

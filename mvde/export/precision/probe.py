@@ -1,4 +1,4 @@
-"""Measuring lowered graphs on images, without computing again what the fp32 graph gave before its first change."""
+"""Measurement of lowered graphs on images, reusing the fp32 graph's tensors ahead of the first change."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KNOWN = ".known"
-"""Ending of an input by which a measured graph takes a tensor that the fp32 graph gave."""
+"""Suffix of graph inputs that take a cached fp32 tensor."""
 
 
 class Probe:
-    """Measures lowered graphs against the fp32 graph ``base`` on images (K, H, W, 3), and tells ``progress`` so.
+    """Measure lowered graphs against the fp32 graph ``base`` on images (K, H, W, 3), and report to ``progress``.
 
-    Tensors between the groups of ``base`` are kept, the smallest first, up to ``limit_bytes`` together. A graph in
-    which one group of the decoder is lowered is then computed from there on, and not from the image.
+    Tensors between groups of ``base`` are cached, smallest first, up to ``limit_bytes`` in total. A graph with one
+    lowered decoder group is then computed from there instead of from the image.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Probe:
         self._inputs = {str(node.name): _inputs(node) for node in base.graph}
 
     def measure(self, model: ir.Model, what: str) -> ParityReport:
-        """Differences in depth of a typed graph, computed as its dtypes say; infinite where it is not finite."""
+        """Depth differences of a typed graph with emulated dtypes; infinite where depth is not finite."""
         self._num_measured += 1
         self.progress(f"measurement {self._num_measured}: {what}")
         copy = emulated(model)
@@ -59,7 +59,7 @@ class Probe:
         return compare_depth(GraphSession(copy).depth(self.images, feeds), self._reference, self._patch_size)
 
     def _cut(self, model: ir.Model) -> list[str]:
-        """Names of the known tensors that ``model`` now takes instead of computing them."""
+        """Replace cached tensors in ``model`` by inputs; return their names."""
         import onnx_ir as ir
         from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -80,7 +80,7 @@ class Probe:
         return list(fed)
 
     def _unchanged(self, graph: ir.Graph) -> list[ir.Node]:
-        """Nodes that give what they give in the fp32 graph: they read the same tensors, from nodes that do so, too."""
+        """Nodes that compute the same as in the fp32 graph: same inputs, all from unchanged nodes."""
         same: dict[str, ir.Node] = {}
         for node in graph:
             before = (value.producer() for value in node.inputs if value is not None)
@@ -96,7 +96,7 @@ def _inputs(node: ir.Node) -> tuple[str | None, ...]:
 
 
 def _borders(graph: ir.Graph, limit_bytes: int) -> list[str]:
-    """Tensors that one group gives and another reads, the smallest first, as many as fit."""
+    """Tensors passed between groups, smallest first, as many as fit in ``limit_bytes``."""
     group_of = {name: index for index, group in enumerate(node_groups(graph)) for name in group.nodes}
     sizes: dict[str, int] = {}
     for node in filter(computes, graph):

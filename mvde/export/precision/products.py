@@ -1,4 +1,4 @@
-"""Which products of a graph are quantised, how their ranges are taken, and what is balanced: decided by measuring."""
+"""Selection of quantised products, their ranges and balancing, by measurement."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     from mvde.records import ParityReport
 
 _GAIN = 0.3
-"""Share of the error that another way to take ranges must save, and balancing, whose ranges fit every channel tightly.
+"""Share of the error that another range method, or balancing, must save to be chosen over min-max.
 
-On the images that set it a range that was cut short looks better than it is: on rendered rooms the shipped model's 99th
-percentile was 0.05 with min-max and 0.17 with percentiles, where photographs had preferred the latter."""
+Clipped ranges look better than they are on the images they were fitted to: on rendered rooms the shipped model's 99th
+percentile was 0.05 with min-max and 0.17 with percentiles, although photographs preferred the latter. Balancing fits
+every channel's range tightly.
+"""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How products are quantised: magnitudes that activations are clipped at, and what is balanced before."""
+    """Quantisation parameters: clipping magnitudes of activations, and activations balanced beforehand."""
 
     products: Mapping[str, Product]
     grid: QuantizationGrid
@@ -42,7 +44,7 @@ class Recipe:
     balances: tuple[ChannelBalance, ...] = ()
 
     def lowered(self, base: ir.Model, groups: Collection[Group]) -> ir.Model:
-        """Copy of ``base`` with Q/DQ pairs round the products of ``groups``, balanced where all readers are there."""
+        """Copy of ``base`` with Q/DQ pairs around the products of ``groups``, balanced if all readers are included."""
         copy = base.clone()
         chosen = [self.products[name] for group in groups for name in group.nodes if name in self.products]
         balances = [item for item in self.balances if set(item.readers) <= set(chosen)]
@@ -54,7 +56,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A recipe, and what depth does when every product is quantised by it."""
+    """Recipe, and the effect on depth of quantising every product with it."""
 
     recipe: Recipe
     effect: ParityReport
@@ -63,11 +65,11 @@ class _Trial:
 def lower_products(
     base: ir.Model, grid: QuantizationGrid, probe: Probe, images: NDArray[np.uint8], method: RangeMethod
 ) -> LoweredModel:
-    """``base`` with Q/DQ pairs round the products of every group that its effect on depth allows."""
+    """Insert Q/DQ pairs around the products of every group whose effect on depth allows it."""
     products = find_products(base.graph)
     if not products:
         raise UsageError(
-            f"the graph has no product of an activation and a weight; there is nothing to put in {grid.precision}"
+            f"the graph has no product of an activation and a weight; there is nothing to quantise to {grid.precision}"
         )
     groups = [group for group in node_groups(base.graph) if any(name in products for name in group.nodes)]
     probe.progress(f"ranges of activations on {len(images)} images")
@@ -92,7 +94,7 @@ def lower_products(
 
 
 def _best_method(errors: Mapping[RangeMethod, float]) -> RangeMethod:
-    """Min-max, if it was tried, unless the 99th percentile of another's error is smaller by more than ``_GAIN``."""
+    """Min-max, if tried, unless another method's 99th percentile error is smaller by more than ``_GAIN``."""
     best = min(errors, key=lambda name: errors[name])
     usual = errors.get(RangeMethod.MINMAX)
     return best if usual is None or errors[best] < (1 - _GAIN) * usual else RangeMethod.MINMAX
@@ -101,9 +103,9 @@ def _best_method(errors: Mapping[RangeMethod, float]) -> RangeMethod:
 def _balanced(
     trial: _Trial, balances: Sequence[ChannelBalance], measure: Callable[[Recipe, str], _Trial]
 ) -> tuple[_Trial, dict[str, str]]:
-    """The trial with every kind of activation balanced that depth gains from, and why.
+    """Trial with every kind of activation balanced that reduces the error, and the reasons.
 
-    The range of a balanced activation is the largest magnitude that it reached, whatever the method of the others.
+    The range of a balanced activation is its largest magnitude, whatever the method of the others.
     """
     reasons = {}
     for kind in BalanceKind:
@@ -114,7 +116,7 @@ def _balanced(
         candidate = measure(more, f"{kind} balanced")
         gains = candidate.effect.mean_rel < (1 - _GAIN) * trial.effect.mean_rel
         change = f"the mean error from {trial.effect.mean_rel:.1e} to {candidate.effect.mean_rel:.1e}"
-        reasons[str(kind)] = f"{'balanced' if gains else 'left'}: balancing {len(ours)} moves {change}"
+        reasons[str(kind)] = f"{'balanced' if gains else 'left'}: balancing {len(ours)} changes {change}"
         if gains:
             trial = candidate
     return trial, reasons

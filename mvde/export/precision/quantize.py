@@ -1,7 +1,7 @@
-"""Q/DQ pairs round the products of an fp32 graph: int8 or fp8 E4M3, symmetric, weights per output channel.
+"""Q/DQ pairs around the products of an fp32 graph: int8 or fp8 E4M3, symmetric, per-channel weights.
 
-Only what a product reads is quantised, never what it gives: the sum with the bias and with the residual stream stays
-exact, and a tensor that several products read is quantised once. Biases stay floats, as TensorRT's parser wants them.
+Only inputs of products are quantised, never outputs: sums with the bias and the residual stream stay exact, and a
+tensor read by several products is quantised once. Biases stay floats, as TensorRT's parser requires.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _WEIGHT_AXIS = {"Conv": 0, "ConvTranspose": 1}
-"""Axis of the output channels in a weight; a matrix has them last."""
+"""Axis of the output channels in a weight; the last for a matrix."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """A node that multiplies an activation by a constant weight: axes of the weight's output and input channels,
-    and the axis of the activation that the latter meets."""
+    """Node that multiplies an activation by a constant weight.
+
+    ``output_axis`` and ``input_axis`` are the channel axes of the weight, ``activation_axis`` the activation's axis
+    that meets the latter.
+    """
 
     node: str
     activation: str
@@ -39,24 +42,24 @@ class Product:
 
 @dataclass(frozen=True)
 class QuantizationGrid:
-    """The numbers that a tensor can take: steps of ``precision`` times a scale in the precision ``rest``.
+    """Representable values of a tensor: steps of ``precision`` times a scale in the precision ``rest``.
 
-    ``rest`` is what the nodes that are not quantised compute in. Scales are rounded to it before anything is divided
-    by them, so that lowering the graph's other nodes afterwards changes no scale.
+    ``rest`` is the precision of the non-quantised nodes. Scales are rounded to it before they divide anything, so that
+    lowering the other nodes later changes no scale.
     """
 
     precision: Precision
     rest: Precision = Precision.FP32
 
     def scale(self, largest: Any) -> NDArray[np.float32]:
-        """Step for tensors with those largest magnitudes; a tiny one for a tensor of zeros."""
-        smallest = np.float32(2.0**-14)  # fp16's smallest normal number: below it a scale would lose its digits
+        """Step size for tensors with those largest magnitudes, bounded below for tensors of zeros."""
+        smallest = np.float32(2.0**-14)  # fp16's smallest normal number: below it a scale loses precision
         step = np.maximum(np.asarray(largest, np.float32) / self.precision.largest, smallest)
         rounded: NDArray[np.float32] = step.astype(ir_dtype(self.rest).numpy()).astype(np.float32)
         return rounded
 
     def stored(self, steps: NDArray[np.float32]) -> NDArray[Any]:
-        """Numbers of steps as they are stored: clipped, and rounded to the nearest, ties to even."""
+        """Convert steps to the storage dtype: clipped, and rounded to nearest, ties to even."""
         largest = self.precision.largest
         clipped = np.clip(steps, -largest, largest)
         whole = np.rint(clipped) if self.precision is Precision.INT8 else clipped
@@ -64,7 +67,7 @@ class QuantizationGrid:
 
 
 def find_products(graph: ir.Graph) -> dict[str, Product]:
-    """Products of an activation and a weight, by the node's name."""
+    """Find the products of an activation and a constant weight, by node name."""
     found = {}
     for node in graph:
         if not is_op(node, "MatMul", "Conv", "ConvTranspose") or len(node.inputs) < 2:
@@ -86,9 +89,9 @@ def find_products(graph: ir.Graph) -> dict[str, Product]:
 def quantize(
     model: ir.Model, products: Collection[Product], thresholds: Mapping[str, float], grid: QuantizationGrid
 ) -> None:
-    """Put Q/DQ pairs before both operands of ``products`` in ``model``, in place.
+    """Insert Q/DQ pairs before both operands of ``products`` in ``model``, in place.
 
-    ``thresholds`` are the magnitudes that activations are clipped at.
+    ``thresholds`` are the magnitudes at which activations are clipped.
     """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -105,7 +108,7 @@ def quantize(
 
 
 class _QdqWriter:
-    """Makes Q/DQ nodes in a graph; one pair per tensor, whatever reads it."""
+    """Writer of Q/DQ nodes; one pair per tensor, shared by all readers."""
 
     def __init__(self, graph: ir.Graph, grid: QuantizationGrid) -> None:
         self._graph = graph
@@ -114,7 +117,7 @@ class _QdqWriter:
         self._made: dict[str, ir.Value] = {}
 
     def activation(self, value: ir.Value, threshold: float) -> ir.Value:
-        """The value after quantisation with one scale."""
+        """Quantise and dequantise the value with one scale per tensor."""
         import onnx_ir as ir
 
         name = str(value.name)
@@ -132,7 +135,7 @@ class _QdqWriter:
         return self._made[name]
 
     def weight(self, value: ir.Value, axis: int) -> ir.Value:
-        """The weight stored in 8 bits and scaled per output channel."""
+        """Store the weight in 8 bits with one scale per output channel."""
         import onnx_ir as ir
 
         name = str(value.name)

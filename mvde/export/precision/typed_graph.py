@@ -1,4 +1,4 @@
-"""Typed graphs as artefacts: written beside the fp32 graph with a manifest of their own, and found again."""
+"""Typed graphs as artefacts, written beside the fp32 graph with their own manifest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy")
 
 
 def write_typed(source: GraphArtifact, precision: Precision, options: LowerOptions) -> GraphArtifact:
-    """The typed graph of an exported one, written beside it after it passed the gate; an older one is replaced.
+    """Write the typed graph of an exported one beside it once it passes the gate, replacing an older one.
 
     Raises what :func:`~mvde.export.precision.lower.lower_graph` raises; then nothing is written.
     """
@@ -46,19 +46,19 @@ def write_typed(source: GraphArtifact, precision: Precision, options: LowerOptio
 
 
 def find_typed(source: GraphArtifact, precision: Precision, rest: Precision = Precision.FP32) -> GraphArtifact | None:
-    """The typed graph that lies beside an exported one and was made from it as it is now, its hash verified."""
+    """Find the typed graph beside an exported one, if it was made from its current version; verify its checksum."""
     path = typed_path(source.path, precision, rest)
     if not manifest_path(path).is_file():
         return None
     found = load_graph(path)
     record = found.manifest.lowering
     if record is None:
-        raise ManifestError(f"{manifest_path(path)} says nothing of dtypes, so {path} is not a typed graph; delete it")
+        raise ManifestError(f"{manifest_path(path)} has no lowering record, so {path} is not a typed graph; delete it")
     return found if record.onnx_sha256 == source.manifest.file.sha256 else None
 
 
 def lowerer(source: GraphArtifact, options: LowerOptions) -> Callable[[Graph, Precision, Path], Graph]:
-    """What ``mvde build`` calls to lower ``source``: the typed graph beside it, or one made now with ``options``."""
+    """Return ``mvde build``'s lowering function for ``source``: reuses the typed graph beside it, or makes one."""
 
     def lower(graph: Graph, precision: Precision, folder: Path) -> Graph:
         found = None if options.calibration is not None else find_typed(source, precision, options.rest)

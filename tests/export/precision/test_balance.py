@@ -99,7 +99,7 @@ def test_a_tower_with_outlier_channels_gains_much_and_the_record_says_so(
     usual, _ = mean_error(exported[0])
     monkeypatch.setattr("mvde.export.precision.products.find_balances", lambda *given: [])
     unbalanced, none = mean_error(planted)
-    assert reasons[str(BalanceKind.NORMS)].startswith("balanced: balancing 8 moves the mean error from")
+    assert reasons[str(BalanceKind.NORMS)].startswith("balanced: balancing 8 changes the mean error from")
     assert none == {}
     assert unbalanced > 1.5 * usual
     assert balanced - usual < (unbalanced - usual) / 3  # most of what the outliers cost is won back

@@ -202,7 +202,7 @@ def test_activations_beyond_fp16_stay_in_fp32_with_the_number(
     record = lower_graph(Graph(source.path), Precision.FP16, tmp_path, chosen).lowering
     assert record is not None
     assert record.num_by_dtype == {"fp32": 3}
-    assert "too near to fp16's largest number" in record.kept[0].reason
+    assert "too close to fp16's largest number" in record.kept[0].reason
 
 
 def test_past_the_tolerance_nothing_is_written_and_the_worst_groups_are_named(
@@ -211,7 +211,7 @@ def test_past_the_tolerance_nothing_is_written_and_the_worst_groups_are_named(
     widen_targets(monkeypatch, Precision.INT8, mean_rel=1e-9)
     chosen = dataclasses.replace(options, method=RangeMethod.MINMAX)
     with pytest.raises(
-        ParityError, match=r"mean \|Δdepth\|/depth is .*, allowed 1\.0e-09.*move depth most: \S+ .*mean"
+        ParityError, match=r"mean \|Δdepth\|/depth is .*, allowed 1\.0e-09.*change depth most: \S+ .*mean"
     ):
         lower_graph(Graph(newest), Precision.INT8, tmp_path, chosen)
     assert list(tmp_path.iterdir()) == []
@@ -229,7 +229,7 @@ def test_a_target_that_quantisation_misses_keeps_groups_with_what_was_measured(
     assert held is not None
     assert len(held.kept) > len(free.kept)
     assert judged(held).mean_rel < reached
-    assert "int8 there alone moves depth by" in held.kept[0].reason
+    assert "int8 there alone changes depth by" in held.kept[0].reason
 
 
 def test_the_rest_of_a_quantised_graph_can_be_fp16(
@@ -255,7 +255,7 @@ def test_an_opset_without_the_dtype_names_the_one_that_has_it(
     write_graph: Callable[..., GraphArtifact], tmp_path: Path
 ) -> None:
     source = write_graph(tmp_path / "export")
-    with pytest.raises(UsageError, match=r"opset 20, .* cannot be bf16; it needs 22 .* mvde export --opset 23"):
+    with pytest.raises(UsageError, match=r"opset 20, .* do not support bf16; it needs 22 .* mvde export --opset 23"):
         lower_graph(Graph(source.path), Precision.BF16, tmp_path)
 
 
