@@ -87,7 +87,7 @@ def load_model(config: Path | None) -> Any:
 
 
 def project_late() -> None:
-    """Nothing; makes the decoder enlarge before it projects, as DPT's paper and transformers do."""
+    """Make the decoder upsample before it projects, as the DPT paper and transformers do."""
     from mvde.heads import dpt_decoder
 
     def forward(self: Any, coarse: Any, lateral: Any, size: tuple[int, int]) -> Any:

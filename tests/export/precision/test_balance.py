@@ -35,8 +35,10 @@ def images(random_images: Callable[..., np.ndarray]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def planted(exported: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with three channels of every layer normalisation made 30 times as large, and the weights that read
-    them as much smaller: the same depth, with the outlier channels that trained towers have."""
+    """The tiny model with the outlier channels that trained towers have, and the same depth.
+
+    Three channels of every layer normalisation are scaled up by 30, and the weights that read them scaled down by 30.
+    """
     model = onnx.load(str(exported[0]))
     arrays = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
     factors = np.ones(32, np.float32)
