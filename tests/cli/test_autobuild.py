@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from mvde.cli.shared_options import EngineSelection
 from mvde.errors import ArtifactError, MissingDependencyError
 from mvde.manifest import EngineManifest
 from mvde.runtime.depth import DepthRuntime
+from tests.signals import accept_sigint
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -53,7 +53,7 @@ def mvde(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         command,
         start_new_session=True,
         env={**os.environ, **environment},
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+        preexec_fn=accept_sigint,
         **streams,
     )
 

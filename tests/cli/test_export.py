@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ from mvde.artifact import load_artifact
 from mvde.cli import execute
 from mvde.files import scratch_folder, sha256_file
 from mvde.model import DepthModel
+from tests.signals import accept_sigint
 
 Config = dict[str, object]
 
@@ -264,7 +264,7 @@ def start(checkpoint: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[st
         return subprocess.Popen(
             [*command, "--out", str(tmp_path / "export")],
             start_new_session=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+            preexec_fn=accept_sigint,
             **streams,
         )
 
