@@ -1,4 +1,4 @@
-"""Configurations: what is read, and how what is wrong is named."""
+"""Configurations: parsing, validation and error messages."""
 
 from __future__ import annotations
 
