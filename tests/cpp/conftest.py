@@ -1,4 +1,4 @@
-"""Manifests of engines that nobody built, for what a session refuses before or after it reads one."""
+"""Manifests of fake engines, for errors before and after a session reads one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPORT = ParityReport(0.1, 0.001, 0.01, 0.2, 3, {"mean": 0.1})
 
 @pytest.fixture(scope="session")
 def write_engine() -> Callable[..., EngineManifest]:
-    """Writer of ``engine.plan``, which is none, and its manifest; keywords change the engine's record."""
+    """Writer of an invalid ``engine.plan`` with its manifest; keywords override the engine's record."""
 
     def write(folder: Path, **engine: object) -> EngineManifest:
         folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The examples, built outside the tree against an installed mvde, give Python's bits and Python's refusals."""
+"""Examples built outside the tree against an installed mvde: same bits and same errors as in Python."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def engine(folder: Path) -> Path:
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """A name in /dev/shm that is free again after the test."""
+    """Unused name in /dev/shm, removed after the test."""
     name = f"mvde-test-{os.getpid()}"
     yield name
     (Path("/dev/shm") / name).unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def test_what_runs_is_read_from_the_executed_graph(
     assert f"computes in {runs}".encode() in done.stdout
     with mvde.DepthRuntime.load(engine) as runtime:
         assert runtime.info.executed_precision == runs
-        # With mvde's own attention, where that can run: the same bits, too.
+        # Also bit-identical with mvde's attention kernel, where supported.
         if runs == "bf16":
             missing = attention.unavailable(runtime.info.library_version)
             assert runtime.info.options["MVDE_ATTENTION"] == ("openvino" if missing else "amx")
@@ -192,7 +192,7 @@ def test_the_example_in_c_gives_pythons_bits(examples: Path, engine: Path, tmp_p
 
 
 def turn_shapes(told: dict[str, Any]) -> None:
-    """Height and width exchanged throughout a manifest."""
+    """Swap height and width throughout a manifest."""
     told["inputs"][0]["shape"], told["outputs"][0]["shape"] = [1, 128, 96, 3], [1, 128, 96]
     told["grid"].reverse()
 
@@ -246,7 +246,7 @@ def test_the_robot_loop_publishes_pythons_bits(examples: Path, engine: Path, nam
 
 
 def test_the_robot_loop_counts_late_frames_and_catches_up(examples: Path, engine: Path, name: str) -> None:
-    height, width = 720, 1280  # mapping depth back alone takes longer than the budget
+    height, width = 720, 1280  # resizing depth alone exceeds the budget
     done = run(examples / "robot_loop", engine, height, width, 1, name, frames=bytes(20 * height * width * 3))
     assert done.returncode == 0, done.stderr
     published, late, passed = (int(word) for word in done.stdout.split() if word.isdigit())

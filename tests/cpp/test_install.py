@@ -1,4 +1,4 @@
-"""libmvde from an installed prefix, in a C++ project outside the tree, gives Python's bits."""
+"""libmvde from an installed prefix in an external C++ project: bit-identical to Python."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def prefix(tmp_path_factory):
     run("cmake", "-S", ROOT, "-B", folder / "build", "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_INSTALL_LIBDIR=lib")
     run("cmake", "--build", folder / "build", "--parallel", "2")
     run("cmake", "--install", folder / "build", "--prefix", folder / "prefix")
-    return (folder / "prefix").rename(folder / "moved")  # nothing in it may depend on where it was installed
+    return (folder / "prefix").rename(folder / "moved")  # the prefix must be relocatable
 
 
 def statistics_in_python(image):

@@ -1,4 +1,4 @@
-"""Engines under sessions of libmvde: their files may go, and a manifest does not choose the options of OpenVINO."""
+"""Open libmvde sessions survive the loss of engine files, and manifests cannot set OpenVINO options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python and libmvde read the same manifests, and refuse the same ones with the same words."""
+"""Python and libmvde accept the same manifests, and reject the same ones with the same message."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ FULL: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory, write_engine: Callable[..., EngineManifest]) -> dict[str, Any]:
-    """An engine's manifest that has every record there is, for a backend that libmvde does not have."""
+    """Engine manifest with every optional record, for a backend that libmvde lacks."""
     plain = write_engine(tmp_path_factory.mktemp("full") / "engine", id="x:int8", backend="x").to_dict()
     for key, more in FULL.items():
         plain[key] = {**plain.get(key, {}), **more}
@@ -81,7 +81,7 @@ def full(tmp_path_factory: pytest.TempPathFactory, write_engine: Callable[..., E
 def refusals_of_bytes(
     tmp_path: Path, write_engine: Callable[..., EngineManifest]
 ) -> Callable[[bytes], tuple[str, str]]:
-    """The words that refuse the content of a manifest, of Python and of libmvde; empty where it is read."""
+    """Error messages of Python and libmvde for the bytes of a manifest; empty if accepted."""
     folder = tmp_path / "engine"
     write_engine(folder)
     (folder / "more").write_bytes((folder / "engine.plan").read_bytes())
@@ -104,12 +104,12 @@ def refusals_of_bytes(
 
 @pytest.fixture
 def refusals(refusals_of_bytes: Callable[[bytes], tuple[str, str]]) -> Callable[[Any], tuple[str, str]]:
-    """The same of plain JSON, whose digest fits."""
+    """Error messages for plain JSON, with a matching digest."""
     return lambda plain: refusals_of_bytes(with_digest(json.dumps(plain)).encode())
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the keys and the first items are in nested JSON."""
+    """Paths of all keys and first items in nested JSON."""
     for key in value if isinstance(value, dict) else range(min(1, len(value))) if isinstance(value, list) else ():
         yield (*path, key)
         yield from places(value[key], (*path, key))
@@ -122,7 +122,7 @@ def inside(plain: Any, path: tuple[Any, ...]) -> Any:
 
 
 def spoiled(full: Any) -> Iterator[Any]:
-    """The manifest with each key or item taken away, replaced by values of every type, or given an unknown sibling."""
+    """Mutations: each key or item removed, replaced by values of every type, or given an unknown sibling."""
     for *parents, key in places(full):
         missing, unknown = copy.deepcopy(full), copy.deepcopy(full)
         del inside(missing, tuple(parents))[key]
@@ -137,13 +137,13 @@ def spoiled(full: Any) -> Iterator[Any]:
 
 
 def as_graph(engine: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a graph with what the engine's has in common with it."""
+    """Graph manifest with the fields shared with the engine's."""
     shared = {key: value for key, value in engine.items() if key != "engine"}
     return {**shared, "kind": "onnx", "parity": engine["parity"]["export"]}
 
 
 def check_refusals(plain: Any, wrong: Iterable[Any], refusals: Callable[[Any], tuple[str, str]]) -> int:
-    """How many of the wrong manifests were refused, by both with the same words; the good one is not."""
+    """Number of wrong manifests rejected; messages must agree, and the original be accepted."""
     assert refusals(plain) == ("", "")
     num_refused = 0
     for spoilt in wrong:
@@ -164,7 +164,7 @@ def test_both_refuse_the_same_manifests_of_graphs_with_the_same_words(full, refu
 
 
 def as_changed(text: str, case: dict[str, Any]) -> bytes:
-    """A manifest's content after the change that a case names, under a digest that fits where there can be one."""
+    """Bytes of a manifest after a case's change, with a matching digest where possible."""
     if "set" in case:
         plain, ((*parents, key), value) = json.loads(text), case["set"]
         inside(plain, tuple(parents))[key] = value
@@ -172,7 +172,7 @@ def as_changed(text: str, case: dict[str, Any]) -> bytes:
     replaced = text.replace(*case["replace"])
     try:
         return with_digest(replaced).encode()
-    except ManifestError:  # not even JSON
+    except ManifestError:  # not JSON
         return replaced.encode()
 
 

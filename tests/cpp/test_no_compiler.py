@@ -1,4 +1,4 @@
-"""A build on a machine without a C++ compiler says what to install."""
+"""Building without a C++ compiler names the package to install."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Of the build's own packages, or of the system: both are started by their whole path, because the test empties PATH.
+# From the build environment or the system; started by absolute path, since the test empties PATH.
 CMAKE = shutil.which("cmake", path=sysconfig.get_path("scripts")) or shutil.which("cmake")
 NINJA = shutil.which("ninja", path=sysconfig.get_path("scripts")) or shutil.which("ninja")
 
@@ -27,6 +27,6 @@ def test_a_missing_compiler_is_named_with_the_command_that_installs_one(tmp_path
         check=False,
     )
     assert done.returncode != 0
-    message = " ".join(done.stderr.split())  # CMake breaks lines where it likes
+    message = " ".join(done.stderr.split())  # CMake wraps lines
     assert "mvde needs a C++17 compiler to build libmvde, and none was found" in message
     assert "apt install g++" in message

@@ -1,7 +1,7 @@
-"""Sessions of libmvde on a real GPU: Python's results for the same plan, from the host's memory and from the device's.
+"""libmvde sessions on a real GPU against Python's results for the same plan, from host and device memory.
 
-Runs where there is a GPU, nvcc, a package of TensorRT or TensorRT-RTX, and ``TensorRT_INCLUDE_DIR`` (see
-``test_tensorrt_library.py``) with headers of the library's version (TensorRT-RTX 1.7 takes those of TensorRT 11.1).
+Needs a GPU, nvcc, TensorRT or TensorRT-RTX, and ``TensorRT_INCLUDE_DIR`` (see ``test_tensorrt_library.py``) with the
+headers of the library's version (those of TensorRT 11.1 for TensorRT-RTX 1.7).
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from mvde.native.abi import CFrame
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "mvde/assets/photos/coffee.jpg"
-VARIABLE = "TensorRT_INCLUDE_DIR"  # as CMake's
+VARIABLE = "TensorRT_INCLUDE_DIR"  # same name as in CMake
 INCLUDE_DIR = os.environ.get(VARIABLE, "").split(":")[-1]
-# backend → (package of its library, the library's file, what CMake calls it)
+# backend → (package of its library, library file, CMake variable)
 LIBRARIES = {
     "tensorrt": ("tensorrt_libs", "libnvinfer.so.*", "TensorRT"),
     "tensorrt-rtx": ("tensorrt_rtx_libs", "libtensorrt_rtx.so.*", "TensorRT_RTX"),
 }
 
-# nvcc and NVRTC may contract multiplications and additions of one source differently.
+# nvcc and NVRTC may contract multiply-adds of the same source differently.
 STATS_RTOL = 2e-6
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(find_gpu() is None, reason="there is no GPU"),
+    pytest.mark.skipif(find_gpu() is None, reason="no NVIDIA GPU"),
     pytest.mark.skipif(not INCLUDE_DIR or shutil.which("nvcc") is None, reason=f"needs nvcc and {VARIABLE}"),
 ]
 
@@ -53,7 +53,7 @@ class Outputs(ctypes.Structure):
 
 
 class Built(NamedTuple):
-    """libmvde with the backend beside it, its examples, and an engine of that backend."""
+    """libmvde with the backend, its examples, and an engine of that backend."""
 
     library: Path
     infer: Path

@@ -1,7 +1,7 @@
-"""The TensorRT backend against NVIDIA's headers and library, up to the point where a GPU is needed.
+"""The TensorRT backend built against NVIDIA's headers and library, without a GPU.
 
-``TensorRT_INCLUDE_DIR`` names folders of public headers (NvInferRuntime.h), several with ``:`` between them, oldest
-first: https://github.com/NVIDIA/TensorRT, folder ``include`` of a release's branch.
+``TensorRT_INCLUDE_DIR`` lists folders with the public headers (NvInferRuntime.h), separated by ``:``, oldest first: the
+``include`` folders of release branches of https://github.com/NVIDIA/TensorRT.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from mvde.manifest import EngineManifest
 
 ROOT = Path(__file__).parents[2]
-VARIABLE = "TensorRT_INCLUDE_DIR"  # as CMake's
+VARIABLE = "TensorRT_INCLUDE_DIR"  # same name as in CMake
 INCLUDE_DIRS = [Path(text) for text in os.environ.get(VARIABLE, "").split(":") if text]
 CUDA_INCLUDE_DIR = Path(os.environ.get("CUDA_INCLUDE_DIR", "/usr/local/cuda/include"))
 RTX = importlib.util.find_spec("tensorrt_rtx_libs")
@@ -28,7 +28,7 @@ NO_DEVICE = -18  # MVDE_ERROR_NO_DEVICE
 
 needs_headers = pytest.mark.skipif(
     not INCLUDE_DIRS or not (CUDA_INCLUDE_DIR / "cuda_runtime_api.h").is_file() or shutil.which("cmake") is None,
-    reason="TensorRT_INCLUDE_DIR does not name TensorRT's headers, or CUDA's headers or cmake are missing",
+    reason="needs TensorRT's headers in TensorRT_INCLUDE_DIR, CUDA's headers and cmake",
 )
 
 
@@ -50,7 +50,7 @@ def test_compiles_against_the_public_headers_without_a_warning(include_dir: Path
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """libmvde with TensorRT-RTX's backend beside it, linked against the wheel's library."""
+    """Path of libmvde built with the TensorRT-RTX backend, linked against the wheel's library."""
     if RTX is None or RTX.submodule_search_locations is None or shutil.which("nvcc") is None:
         pytest.skip("needs nvcc and the package tensorrt-rtx-cu13")
     (rtx,) = Path(RTX.submodule_search_locations[0]).glob("libtensorrt_rtx.so.*")
@@ -64,7 +64,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @needs_headers
-@pytest.mark.skipif(Path("/dev/nvidiactl").exists() or Path("/dev/nvgpu").exists(), reason="there is a GPU")
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists() or Path("/dev/nvgpu").exists(), reason="for machines without a GPU")
 def test_without_a_gpu_opening_an_engine_says_so_with_an_error_of_its_own(
     library: Path, tmp_path: Path, write_engine: Callable[..., EngineManifest]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The CUDA sources built for the CPU with the host shim, and device memory stood in for by guarded pages."""
+"""CUDA sources built for the CPU with the host shim; device memory is emulated with guard pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build_shim(name, folder):
         pytest.skip("no C++ compiler: the kernels cannot be built for the CPU")
     library = folder / f"lib{name}.so"
     command = [compiler, "-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared"]
-    # Undefined behaviour and misaligned accesses trap, which the shim reports; fused products would hide roundings.
+    # Undefined behaviour and misaligned accesses trap and the shim reports them; FMA contraction would hide roundings.
     command += ["-fPIC", "-ffp-contract=off", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
     command += [f"-I{KERNELS}", "-o", str(library), str(HOST_SHIM / f"run_{name}.cpp")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -37,12 +37,12 @@ def build_shim(name, folder):
 
 @pytest.fixture(autouse=True)
 def denormals():
-    """Denormal numbers count in these tests; libraries that ran before may have left them flushed to zero (MXCSR)."""
-    ctypes.CDLL(None).fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV of glibc
+    """Enable denormals, which libraries used before may have flushed to zero (MXCSR)."""
+    ctypes.CDLL(None).fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV in glibc
 
 
 class GuardedMemory:
-    """Bytes that end where a page begins that nobody may touch; another such page lies before them."""
+    """Buffer that ends at an inaccessible guard page, with another guard page before it."""
 
     def __init__(self, num_bytes, fill=0xA5):
         page = mmap.PAGESIZE
@@ -59,7 +59,7 @@ class GuardedMemory:
 
 
 def to_raw_bits(values, dtype):
-    """Values rounded to ``dtype``, as what lies in memory, and as float32."""
+    """Values rounded to ``dtype``: their bits in memory, and as float32."""
     values = np.asarray(values, np.float32)
     if dtype == "bfloat16":
         ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -71,7 +71,7 @@ def to_raw_bits(values, dtype):
 
 
 def executed_barriers(library):
-    """Numbers of the ``__syncthreads()`` that the library's last launch executed."""
+    """Indices of the ``__syncthreads()`` executed in the library's last launch."""
     bits = library.shim_executed_barriers()
     return [number for number in range(64) if bits >> number & 1]
 
@@ -89,7 +89,7 @@ class PostprocessShim:
         return executed_barriers(self.library)
 
     def error_of(self, params, dtype="float32", order=0, dropped_barrier=-1):
-        """What went wrong, "" if nothing did."""
+        """Launch the kernel; returns the error message, "" on success."""
         arguments = (RAW_TYPES[dtype], ctypes.byref(params), order, dropped_barrier)
         return self.library.shim_postprocess(*arguments).decode()
 
@@ -108,13 +108,13 @@ class PostprocessShim:
         order=0,
         dropped_barrier=-1,
     ):
-        """(depth or None, statistics or None) of raw values (B, H, W), laid out with the padding asked for."""
+        """(depth or None, statistics or None) of raw values (B, H, W), stored with the given padding."""
         batch, height, width = raw.shape
         bits, _ = to_raw_bits(raw, dtype)
         row_stride = width + row_padding
         batch_stride = height * row_stride + image_padding
         num_elements = (batch - 1) * batch_stride + (height - 1) * row_stride + width
-        # `shift_elements` more at the end move the start away from 16-byte alignment.
+        # `shift_elements` extra elements at the end break the 16-byte alignment of the start.
         source = GuardedMemory((num_elements + shift_elements) * bits.itemsize)
         flat = source.bytes.view(bits.dtype)
         for image in range(batch):
@@ -178,7 +178,7 @@ class PreprocessShim:
         dropped_barrier=-1,
         **options,
     ):
-        """(H, W, 3) uint8 from a frame's pixels, whose rows lie ``padding`` bytes apart."""
+        """(H, W, 3) uint8 of a frame whose rows are padded by ``padding`` bytes."""
         source, pitch = pitch_linear(pixels, padding)
         uv, uv_pitch = pitch_linear(chroma, padding) if chroma is not None else (None, 0)
         columns, rows = (guarded(table.packed()) for table in resize_tables(placement))
@@ -206,7 +206,7 @@ def guarded(array):
 
 
 def pitch_linear(pixels, padding):
-    """The rows of an image ``padding`` bytes apart, without padding after the last; and the pitch in bytes."""
+    """Rows padded by ``padding`` bytes, except the last; and the pitch in bytes."""
     rows = np.ascontiguousarray(pixels).reshape(pixels.shape[0], -1)
     padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=77).reshape(-1)
     return guarded(padded[: padded.size - padding]), rows.shape[1] + padding

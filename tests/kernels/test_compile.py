@@ -1,4 +1,4 @@
-"""NVRTC compiles the CUDA sources for every architecture, without a warning and without a spilled register."""
+"""NVRTC compiles the CUDA sources for every architecture without warnings or register spills."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ KERNELS = {
     },
     "preprocess": {"mvde_preprocess"},
 }
-# The others take half a minute of one core together.
+# The others take half a minute of CPU time in total.
 FAST = "sm_87"
 
 
 def compiler_warnings(log: str) -> list[str]:
-    """Lines of the compiler's log that report a problem."""
+    """Warnings and errors in the compiler's log."""
     return [line for line in log.splitlines() if re.search(r"\b(warning|error|remark)\b", line, re.IGNORECASE)]
 
 
@@ -61,7 +61,7 @@ def test_sources_compile_without_warnings_and_spills(source, architecture):
     assert set(resources) == KERNELS[source]
     for kernel in resources.values():
         assert (kernel.spill_store_bytes, kernel.spill_load_bytes, kernel.stack_bytes) == (0, 0, 0), kernel
-        assert kernel.static_shared_bytes == 0  # all of it is dynamic, and in the launch plan
+        assert kernel.static_shared_bytes == 0  # shared memory is dynamic, as in the launch plan
         assert kernel.num_registers <= 64, kernel  # four blocks of 256 threads on a multiprocessor's 65,536 registers
 
 
@@ -88,7 +88,7 @@ def test_unknown_names_are_refused(source, architecture):
 
 @pytest.fixture
 def counted_compiler(tmp_path, monkeypatch):
-    """A compiler that counts its calls, over a source of its own."""
+    """Architectures compiled so far, recorded by a fake compiler with its own source file."""
     skip_without_nvrtc()
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "preprocess.cu").write_text("// first")
@@ -172,7 +172,7 @@ def test_nvcc_builds_the_same_sources_for_cpp_users(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     called = subprocess.run([str(tmp_path / "caller")], capture_output=True, text=True, check=True).stdout.split()
     assert called[0] == "1"
-    assert called[1] != "0" or shutil.which("nvidia-smi")  # without a device, the launch's own error comes back
+    assert called[1] != "0" or shutil.which("nvidia-smi")  # without a device the launch error is returned
 
 
 LOG = """ptxas info    : 0 bytes gmem

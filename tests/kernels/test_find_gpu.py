@@ -1,4 +1,4 @@
-"""The GPU as its driver tells it, and why there is none."""
+"""Detection of the GPU through its driver, and the reasons for finding none."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mvde.errors import BackendError, MissingDependencyError
 
 
 class Status(int):
-    """A status of the bindings: a number with a name."""
+    """Status code of the bindings: an int with a name."""
 
     name = "CUDA_ERROR_NO_DEVICE"
 
 
 def fake_driver(status: int = 0, count: int = 1) -> Any:
-    """The calls of ``cuda.bindings.driver`` that describe a device, each with its status first."""
+    """Fake of the ``cuda.bindings.driver`` calls that describe a device; each returns its status first."""
     kinds = SimpleNamespace(
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=8,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=7,

@@ -1,4 +1,4 @@
-"""The kernels on a real device, against the same references as on the CPU; and under compute-sanitizer."""
+"""Kernels on a real GPU: against the CPU tests' references, and under compute-sanitizer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.gpu
 
 
 class Gpu:
-    """A device with a stream, and copies to and from its memory."""
+    """Device with a stream and copies to and from its memory."""
 
     def __init__(self, core, device):
         self.core, self.device = core, device
@@ -55,7 +55,7 @@ def gpu():
     try:
         device = core.Device(0)
         device.set_current()
-    except Exception as error:  # noqa: BLE001  (cuda.core has several for "no driver" and "no device")
+    except Exception as error:  # noqa: BLE001  (cuda.core raises several for "no driver" and "no device")
         pytest.skip(f"no CUDA device: {error}")
     return Gpu(core, device)
 
@@ -109,7 +109,7 @@ def test_conversions_match_those_on_the_cpu(gpu, postprocess, postprocess_shim, 
     depth, _ = run_postprocess(gpu, postprocess, raw, 16, options)
     expected, _ = postprocess_shim.run(raw, 16, STATS, options, depth_format=DepthFormat.METRES)
     if conversion in (Conversion.LINEAR, Conversion.INVERSE):
-        np.testing.assert_array_equal(depth, expected)  # the operations of IEEE 754, in the same order
+        np.testing.assert_array_equal(depth, expected)  # IEEE 754 operations in the same order
     else:
         np.testing.assert_allclose(depth, expected, rtol=1e-6)
 

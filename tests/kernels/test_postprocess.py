@@ -1,4 +1,4 @@
-"""The CUDA source of the post-processing kernel, executed on the CPU, against the NumPy specification."""
+"""Post-processing kernel: the CUDA source, executed on the CPU, against the NumPy specification."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ ALIKE_WALK_REL = 37 * 2.0**-24
 
 
 def assert_stats_close(got, expected, depth, patch_size, walk_rel=WALK_REL):
-    # Two roundings of float32 for a mean (1.2e-7 each) and four for what is a mean of squares or roots, over one chunk
-    # of the patch; every merge of chunks adds a rounding. The absolute part of the slope is where squares underflow.
-    # The second pass over a mean sums deviations of both signs, at most 2 (mean - min) per pixel together; its up to
-    # 37 roundings make the walk. It shows where one far pixel outweighs all others.
+    # Over one chunk of a patch, two float32 roundings (1.2e-7 each) for a mean and four for a mean of squares or roots;
+    # each merge of chunks adds one. The absolute tolerance of the slope covers squares that underflow. The second pass
+    # over a mean sums deviations of both signs, at most 2 (mean - min) per pixel; its up to 37 roundings form a random
+    # walk, visible where one far pixel dominates the patch.
     walk = walk_rel * 2 * (expected[..., 0] - expected[..., 3])
     excess = np.abs(got[..., 0].astype(np.float64) - expected[..., 0]) - walk
     np.testing.assert_array_less(excess, 2.4e-7 * np.abs(expected[..., 0]) + 1e-44)
     largest = float(np.nanmax(np.where(np.isfinite(depth), depth, np.nan), initial=0.0))
-    # So does the sum of squares where a few far pixels make it: each of the up to 37 later additions rounds at its
-    # size, 7.7e-7 at most in 147,000 patches of 17 pixels with one such pixel, 7.3e-7 with four of them among 32x32.
+    # Likewise for a sum of squares dominated by a few far pixels: each of the up to 37 later additions rounds at its
+    # magnitude. Measured: 7.7e-7 in 147,000 patches of 17 pixels with one such pixel, 7.3e-7 with four among 32x32.
     far = np.maximum(expected[..., 4] - expected[..., 0], expected[..., 0] - expected[..., 3]).astype(np.float64) ** 2
     num_pixels = np.maximum(expected[..., 5] * patch_size**2, 1)
     is_made_by_few = far / num_pixels > expected[..., 1] / 37
@@ -137,7 +137,7 @@ def test_a_plane_has_its_analytic_slope_away_from_the_border(postprocess_shim):
 
 
 def test_half_precision_sums_do_not_overflow(postprocess_shim):
-    raw = np.full((1, 16, 16), 60000.0, np.float32)  # two of them exceed float16's 65504
+    raw = np.full((1, 16, 16), 60000.0, np.float32)  # the sum of two exceeds float16's 65504
     _, got = postprocess_shim.run(raw, 16, ("mean", "var", "valid"), dtype="float16")
     np.testing.assert_array_equal(got[0, 0], [60000.0, 0.0, 1.0])
 
@@ -178,7 +178,7 @@ def test_alignment_does_not_change_a_bit(postprocess_shim, layout):
 
 
 def expected_depth(raw, options):
-    """Depth in float64 from float32 raw values; NaN where invalid."""
+    """Depth in float64 from raw float32 values; NaN where invalid."""
     t = options.scale * raw.astype(np.float64) + options.shift
     low, high = options.min_depth_m, options.max_depth_m
     with np.errstate(all="ignore"):
@@ -207,14 +207,14 @@ def test_every_conversion_gives_its_depth(postprocess_shim, conversion, depth_ra
     options = PostprocessOptions(conversion, 0.75, 0.125, depth_range, min_depth_m=0.2, max_depth_m=9.0, invalid_m=-1.0)
     depth, _ = postprocess_shim.run(raw, 16, stats, options, depth_format=depth_format)
     expected = expected_depth(raw, options)
-    # Where the raw value lies at a bound but for a rounding, either answer is right.
+    # Within a rounding of a bound, valid and invalid are both correct.
     with np.errstate(invalid="ignore"):
         at_bound = np.minimum(np.abs(expected / 0.2 - 1), np.abs(expected / 9.0 - 1)) < 1e-5
     decided = ~at_bound | (depth_range is DepthRange.CLAMP)
     assert 0.2 < np.isfinite(expected).mean() < 1
     if depth_format is DepthFormat.METRES:
-        # Both exponentials and the sigmoid between them are within 2 ulp; the outer one multiplies what is in its
-        # argument, at most ln(max / min) = 3.8.
+        # The two exponentials and the sigmoid are within 2 ulp; the outer exponential scales the relative error of its
+        # argument by up to ln(max / min) = 3.8.
         np.testing.assert_allclose(depth[decided], np.nan_to_num(expected, nan=-1.0)[decided], rtol=1e-6)
     else:
         difference = depth.astype(np.float64) - np.nan_to_num(expected * 1000)
@@ -248,7 +248,7 @@ def test_depth_does_not_depend_on_whether_statistics_are_made(postprocess_shim):
 
 @pytest.mark.parametrize(("patch_size", "num_barriers"), [(16, 1), (130, 5)])
 def test_every_removed_barrier_is_caught(postprocess_shim, patch_size, num_barriers):
-    """Each ``__syncthreads()`` is needed, and the shim notices when one is missing."""
+    """Every ``__syncthreads()`` is necessary: the shim detects a race when one is dropped."""
     raw = raw_map(np.random.default_rng(1), (1, patch_size, patch_size), 1.0, 3.0)
     postprocess_shim.run(raw, patch_size)
     barriers = postprocess_shim.executed_barriers()
@@ -292,7 +292,7 @@ def test_both_sides_plan_the_same_launch(postprocess_shim, patch_size):
         assert plan.grid == (expected.grid_x, expected.grid_y, expected.grid_z)
         assert (plan.block_threads, plan.shared_bytes) == (expected.block_threads, expected.shared_bytes)
         assert plan.kernel == f"mvde_postprocess_patch_per_{'block' if expected.per_block else 'warp'}_f16"
-        assert plan.shared_bytes <= 48 * 1024  # what every architecture has without asking for more
+        assert plan.shared_bytes <= 48 * 1024  # available on every architecture without opt-in
 
 
 @pytest.mark.parametrize(

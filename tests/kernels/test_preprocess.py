@@ -1,4 +1,4 @@
-"""The CUDA source of the pre-processing kernel, executed on the CPU, against Pillow."""
+"""Pre-processing kernel: the CUDA source, executed on the CPU, against Pillow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mvde.runtime.placement import LETTERBOX_GREY, place
 
 
 def photograph(height, width, seed=0):
-    """Edges, gradients and noise: all of what resampling can get wrong."""
+    """Image of edges, gradients and noise, to exercise resampling."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     ramps = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], -1)
@@ -33,7 +33,7 @@ def photograph(height, width, seed=0):
 
 
 def fit_image(image, placement):
-    """What Pillow makes, along rows first: as two calls, since Pillow 13 chooses the order by the sizes."""
+    """Pillow's result, rows first; in two calls, since Pillow 13 picks the order by size."""
     (height, width), source = placement.target_box.size, image[placement.source_box.slices]
     along_rows = Image.fromarray(source).resize((width, source.shape[0]), Image.Resampling.BILINEAR)
     canvas = np.full((*placement.target_size, 3), LETTERBOX_GREY, np.uint8)
@@ -45,7 +45,7 @@ SIZES = [
     ((48, 64), (48, 64)),
     ((48, 64), (28, 42)),
     ((30, 50), (64, 96)),
-    ((333, 217), (32, 48)),  # bands: more source rows than are staged at a time
+    ((333, 217), (32, 48)),  # several bands: more source rows than fit in the staging buffer
     ((700, 20), (16, 16)),
     ((16, 900), (20, 33)),
     ((5, 7), (70, 3)),
@@ -72,7 +72,7 @@ WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
 
 def yuv_to_rgb(y, u, v, standard):
-    """In float64, from the definition of YCbCr (ITU-R BT.601, BT.709)."""
+    """RGB in float64 by the definition of YCbCr (ITU-R BT.601, BT.709)."""
     name, scaling = standard.value.split("-")
     red, blue = WEIGHTS[name]
     y, u, v = (plane.astype(np.float64) - offset for plane, offset in ((y, 0), (u, 128), (v, 128)))
@@ -84,7 +84,7 @@ def yuv_to_rgb(y, u, v, standard):
 
 
 def assert_same_colours(got, expected, standard):
-    # Coefficients of three decimals (BT.601 limited) or 20 binary digits: only values near a half round differently.
+    # Coefficients have three decimals (BT.601 limited) or 20 bits: only values near a half round differently.
     difference = np.abs(got.astype(int) - expected)
     assert difference.max() <= 1
     assert (difference > 0).mean() < (0.1 if standard is YuvStandard.BT601_LIMITED else 1e-3)
@@ -136,7 +136,7 @@ def test_the_table_has_pillows_weights(sizes):
     source, target = sizes
     table = resize_table(source, target)
     assert (table.firsts + table.counts <= source).all()
-    # Pillow shows its weights where one pixel at a time is white; 255 times the weight, rounded.
+    # Pillow's weights, from images with one white pixel: 255 times the weight, rounded.
     for pixel in {0, source // 2, source - 1}:
         line = np.zeros((1, source), np.uint8)
         line[0, pixel] = 255

@@ -1,4 +1,4 @@
-"""The CUDA kernels, executed on the CPU, give what libmvde gives: the same bits where the arithmetic allows."""
+"""CUDA kernels, executed on the CPU, against libmvde: bit-identical where the arithmetic allows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_depth_and_statistics(postprocess_shim, conversion, depth_range, depth_f
     if conversion in (Conversion.LINEAR, Conversion.INVERSE):
         np.testing.assert_array_equal(depth, expected.depth)
         np.testing.assert_allclose(stats, expected.stats, rtol=1e-6)
-    else:  # two exponentials of 2 ulp each; a depth at a bound or at half a millimetre may fall on either side
+    else:  # two exponentials of 2 ulp each; ties at a bound or half a millimetre may go either way
         unlike = ~np.isclose(depth, expected.depth, rtol=1e-6, atol=0, equal_nan=True)
         assert unlike.mean() < 0.01
         if not unlike.any():
