@@ -1,4 +1,4 @@
-"""Balancing: the fp32 graph keeps its bits, and int8 graphs of towers with outlier channels come out far better."""
+"""Balancing leaves the fp32 graph bit-identical and makes int8 far more accurate with outlier channels."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_tower_with_outlier_channels_gains_much_and_the_record_says_so(
     assert reasons[str(BalanceKind.NORMS)].startswith("balanced: balancing 8 moves the mean error from")
     assert none == {}
     assert unbalanced > 1.5 * usual
-    assert balanced - usual < (unbalanced - usual) / 3  # most of what the outliers cost is won back
+    assert balanced - usual < (unbalanced - usual) / 3  # recovers most of the loss due to outliers
 
 
 def test_factors_are_powers_of_two_and_leave_channels_of_zeros_alone() -> None:
