@@ -35,9 +35,9 @@ def raw_map(rng, shape, offset=0.0, spread=8.0, special=0.0):
 
 
 WALK_REL = 3.6e-7
-"""Rounding of up to 37 additions to a sum, relative to it, where roundings walk at random: sqrt(37) * 2^-24."""
+"""Relative rounding error of up to 37 additions as a random walk: sqrt(37) * 2^-24."""
 ALIKE_WALK_REL = 37 * 2.0**-24
-"""The same where all ordinary pixels are equal: each addition then rounds the same way, and nothing cancels."""
+"""Upper bound, for patches whose other pixels are all equal: every addition rounds the same way."""
 
 
 def assert_stats_close(got, expected, depth, patch_size, walk_rel=WALK_REL):
