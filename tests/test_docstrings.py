@@ -9,7 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [path for part in ("mvde", "benchmarks", "bin", "tests") for path in sorted((ROOT / part).rglob("*.py"))]
-HEADERS = [path for suffix in ("h", "hpp", "cuh") for path in sorted((ROOT / "cpp").rglob(f"*.{suffix}"))]
+SUFFIXES = {".h", ".hpp", ".cuh"}
+HEADERS = [path for part in ("cpp", "tests") for path in sorted((ROOT / part).rglob("*.*")) if path.suffix in SUFFIXES]
 
 VAGUE = re.compile(r"\s*nothing\b", re.IGNORECASE)  # says only that the function returns no value
 
