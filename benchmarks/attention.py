@@ -1,11 +1,11 @@
-"""mvde's attention kernel beside OpenVINO's own, in bf16: one operator at a time, and whole networks.
+"""Latency of mvde's attention kernel and OpenVINO's, in bf16: single operators and whole networks.
 
-    python benchmarks/attention.py                                                  # one operator
+    python benchmarks/attention.py                                                  # single operators
     python benchmarks/attention.py export/nano-896x896.onnx export/base-896x896.onnx  # and whole networks
     python benchmarks/attention.py --json benchmarks/attention.jsonl
 
-Both take turns, frame by frame. One multiplication with its addition counts as two operations; of each, the median is
-shown. Networks are compiled as `mvde build --engine openvino:bf16` compiles them, but for the attention.
+The two are interleaved frame by frame and medians are shown. A multiply-add counts as two operations. Networks are
+compiled as by `mvde build --engine openvino:bf16`, except for the attention.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ SIZES = ((12, 3136, 64), (12, 784, 64), (3, 3136, 64), (3, 784, 64))
 
 
 def main() -> None:
+    """Run the comparisons and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("graphs", type=Path, nargs="*", help="exported ONNX graphs")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each comparison")
-    parser.add_argument("--json", type=Path, help="append the comparisons to this file, a line for each")
+    parser.add_argument("--seconds", type=float, default=4.0, help="time budget per comparison")
+    parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per comparison")
     arguments = parser.parse_args()
     require_kernel(parser)
     lines = [one_operator(size, arguments.seconds) for size in SIZES]
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def require_kernel(parser: argparse.ArgumentParser) -> None:
-    """Ends the program with the reason where the kernel cannot run."""
+    """Exit with the reason if the kernel cannot run."""
     from mvde.engines.openvino.attention import unavailable
     from mvde.engines.openvino.library import library_version
 
@@ -52,7 +53,7 @@ def require_kernel(parser: argparse.ArgumentParser) -> None:
 
 
 def one_operator(size: tuple[int, int, int], seconds: float) -> dict[str, Any]:
-    """Milliseconds and GFLOP/s of one attention (heads, tokens, depth), by OpenVINO and by mvde."""
+    """Compare OpenVINO and mvde on one attention (heads, tokens, depth); returns latencies in ms and their ratio."""
     from mvde.engines.openvino.attention import replace_attention
     from mvde.engines.openvino.library import shared_core
 
@@ -75,7 +76,7 @@ def one_operator(size: tuple[int, int, int], seconds: float) -> dict[str, Any]:
 
 
 def attention_model(heads: int, tokens: int, depth: int) -> Any:
-    """An attention between bf16 tensors (1, tokens, heads * depth), as the exporter writes it."""
+    """Attention of bf16 tensors (1, tokens, heads * depth), as the exporter writes it."""
     from mvde.engines.openvino.library import openvino_library
 
     openvino = openvino_library()
@@ -93,7 +94,7 @@ def attention_model(heads: int, tokens: int, depth: int) -> Any:
 
 
 def random_inputs(shape: tuple[int, ...]) -> list[Any]:
-    """Three bf16 tensors of normal numbers."""
+    """Three bf16 tensors of normally distributed values."""
     from mvde.engines.openvino.library import openvino_library
 
     openvino = openvino_library()
@@ -103,7 +104,7 @@ def random_inputs(shape: tuple[int, ...]) -> list[Any]:
 
 
 def network(graph: Path, seconds: float) -> dict[str, Any]:
-    """Milliseconds of a whole network with OpenVINO's attention and with mvde's."""
+    """Compare a whole network with OpenVINO's attention and mvde's; returns latencies in ms and their ratio."""
     from mvde.engines.base import BuildOptions, Graph
     from mvde.engines.openvino import attention
     from mvde.engines.openvino.compile import compile_graph
@@ -126,7 +127,7 @@ def network(graph: Path, seconds: float) -> dict[str, Any]:
 
 
 def in_turns(runs: Sequence[Callable[[], Any]], seconds: float) -> tuple[list[float], float]:
-    """Median milliseconds of each of two, and the median over rounds of the first's time over the second's."""
+    """Median latencies in ms of two calls, interleaved, and the median over rounds of first / second."""
     for run in runs:
         run()
     rounds: list[list[float]] = []

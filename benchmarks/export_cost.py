@@ -1,11 +1,11 @@
-"""What an export costs: wall time, processor time and peak memory of `mvde export`, against the size of the weights.
+"""Cost of `mvde export`: wall time, CPU time and peak memory, relative to the size of the weights.
 
     python benchmarks/export_cost.py                         # SigLIP base at 896, random weights
     python benchmarks/export_cost.py --res 448 --config configs/nano.yaml
 
-Prints one line of JSON. The peak is that of the exporting process and all its children together, libraries included:
-the largest sum of their resident sets, looked at every 20 ms, or the largest single one (``ru_maxrss``, which misses
-nothing) where that is more. Pages that two of them share count twice. All weights are float32.
+Prints one line of JSON. Peak memory covers the process and all its children, libraries included: the largest sum of
+their resident sets, sampled every 20 ms, or the largest single one (``ru_maxrss``, which is exact) if that is more.
+Shared pages count once per process. All weights are float32.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ SECONDS_BETWEEN_LOOKS = 0.02
 
 
 def main() -> None:
+    """Measure one export and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/base.yaml")
     parser.add_argument("--res", default="896")
@@ -38,7 +39,7 @@ def main() -> None:
 
 
 def measure(config: str, res: str, opset: str, folder: Path) -> dict[str, object]:
-    """Cost of one export into ``folder``, run as a user would run it."""
+    """Cost of one export into ``folder`` through the command line."""
     command = [sys.executable, "-m", "mvde", "export", "--config", config, "--random-weights"]
     started, load = time.perf_counter(), os.getloadavg()[0]
     process = subprocess.Popen([*command, "--res", res, "--opset", opset, "--out", str(folder)], stdout=sys.stderr)
@@ -71,7 +72,7 @@ def measure(config: str, res: str, opset: str, folder: Path) -> dict[str, object
 
 
 def peak_of_tree_bytes(process: subprocess.Popen[bytes]) -> int:
-    """Largest sum of the resident sets of a process and its descendants, until it ends."""
+    """Peak of the summed resident sets of a process and its descendants until it exits, in bytes."""
     peak = 0
     while process.poll() is None:
         peak = max(peak, sum(resident_bytes(pid) for pid in descendants(process.pid)))
@@ -80,9 +81,9 @@ def peak_of_tree_bytes(process: subprocess.Popen[bytes]) -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process and everything that it started, as the system lists it now."""
+    """Process ids of a process and its current descendants."""
     found = [pid]
-    with contextlib.suppress(OSError):  # ended meanwhile
+    with contextlib.suppress(OSError):  # exited meanwhile
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in children.read_text().split():
                 found += descendants(int(child))
@@ -90,9 +91,10 @@ def descendants(pid: int) -> list[int]:
 
 
 def resident_bytes(pid: int) -> int:
+    """Resident set of a process in bytes; 0 if it has exited."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:  # ended meanwhile
+    except OSError:  # exited meanwhile
         return 0
 
 

@@ -1,13 +1,13 @@
-"""The ledger of graph rewrites: how much faster every rule of `mvde.export.fold` makes an engine, alone and together.
+"""Speed-up of an engine by each graph rewrite rule of `mvde.export.fold`, alone and together.
 
     python benchmarks/fold_ledger.py --res 448                                                  # the shipped model
     python benchmarks/fold_ledger.py --config configs/base.yaml --res 448 --engine openvino:bf16
     python benchmarks/fold_ledger.py --res 448 --json benchmarks/fold_ledger.jsonl
 
-The graph is traced once. Variants are the graph with no rule but normalisation into the patch embedding (`plain`), the
-same with one rule more each, with the default rules, and with all; they take turns frame by frame, and a gain is the
-median over rounds of plain time / variant time of that round, so that a noisy machine does not decide. Above 1 is
-faster; the spread is that of the middle half of the rounds.
+The graph is traced once. Variants: normalisation folded into the patch embedding only (`plain`), `plain` with one more
+rule each, the default rules, and all rules. They are interleaved frame by frame; a gain is the median over rounds of
+plain time / variant time in that round, which makes it robust to machine noise. Above 1 is faster; the spread is the
+interquartile range over rounds.
 """
 
 from __future__ import annotations
@@ -31,16 +31,21 @@ Frame = Callable[[], object]
 
 
 def main() -> None:
+    """Measure the rules on every engine and print the gains."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, help="a configuration, with random weights; default: the shipped model")
-    parser.add_argument("--late", action="store_true", help="project after enlarging, as other DPT decoders do")
+    parser.add_argument(
+        "--config", type=Path, help="configuration for a model with random weights. Default: the shipped model"
+    )
+    parser.add_argument("--late", action="store_true", help="project after upsampling, as other DPT decoders do")
     parser.add_argument("--res", default="448")
     parser.add_argument("--opset", type=int, default=23)
-    parser.add_argument("--engine", action="append", help="openvino:bf16, openvino:fp32 or onnxruntime:fp32")
-    parser.add_argument("--rule", action="append", help="measure this rule alone; repeatable. Default: every rule")
-    parser.add_argument("--rounds", type=int, default=30, help="0 writes the graphs alone")
-    parser.add_argument("--folder", type=Path, help="keep the graphs here, and use those that are here")
-    parser.add_argument("--json", type=Path, help="append the results to this file, a line per engine")
+    parser.add_argument(
+        "--engine", action="append", help="openvino:bf16, openvino:fp32 or onnxruntime:fp32; repeatable"
+    )
+    parser.add_argument("--rule", action="append", help="measure only this rule; repeatable. Default: every rule")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds to time; 0 only writes the graphs")
+    parser.add_argument("--folder", type=Path, help="keep the graphs in this folder and reuse them")
+    parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per engine")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -59,11 +64,12 @@ def main() -> None:
 
 
 def name_of(arguments: argparse.Namespace) -> str:
+    """Name of the model, for files and reports."""
     return (arguments.config.stem if arguments.config else "nano") + ("-late" if arguments.late else "")
 
 
 def variants(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
-    """Paths of the graph's variants by name, and how often each rule applied where it was alone."""
+    """Paths of the variants by name, and how often each rule matched on its own; reuses existing files."""
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / f"{name_of(arguments)}-{arguments.res}.opset{arguments.opset}.json"
     if not index.exists():
@@ -75,7 +81,7 @@ def variants(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Pat
 
 
 def load_model(config: Path | None) -> Any:
-    """The shipped model, or one of a configuration with random weights."""
+    """The shipped model, or a configuration's model with random weights."""
     from mvde.assets import shipped_checkpoint
     from mvde.model import DepthModel
 
@@ -87,7 +93,7 @@ def load_model(config: Path | None) -> Any:
 
 
 def project_late() -> None:
-    """Nothing; makes the decoder enlarge before it projects, as DPT's paper and transformers do."""
+    """Make the decoder upsample before it projects, as the DPT paper and transformers do."""
     from mvde.heads import dpt_decoder
 
     def forward(self: Any, coarse: Any, lateral: Any, size: tuple[int, int]) -> Any:
@@ -98,7 +104,7 @@ def project_late() -> None:
 
 
 def write_variants(model: Any, arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """File names of the graph's variants by name, and how often each rule applied where it was alone."""
+    """Write the variants; returns file names by variant, and how often each rule matched on its own."""
     import onnx_ir as ir
 
     from mvde.export.torch_graph import traced
@@ -124,7 +130,7 @@ def write_variants(model: Any, arguments: argparse.Namespace, folder: Path) -> t
 
 
 def measure(graphs: dict[str, Path], engine: str, num_rounds: int) -> dict[str, Any]:
-    """Milliseconds of the plain graph, and the gain of every other with the quartiles of the rounds."""
+    """Latency of the plain graph in ms, and the median and quartiles of every variant's gain."""
     backend, precision = engine.split(":")
     openers = {"openvino": open_openvino, "onnxruntime": open_onnxruntime}
     frames = {name: openers[backend](path, precision) for name, path in graphs.items()}
@@ -138,7 +144,7 @@ def measure(graphs: dict[str, Path], engine: str, num_rounds: int) -> dict[str, 
 
 
 def interleaved(frames: Sequence[Frame], num_rounds: int) -> np.ndarray:
-    """Seconds (rounds, variants); every round runs each variant once, in an order of its own."""
+    """Seconds (rounds, variants); each round runs every variant once, in random order."""
     rng = np.random.default_rng(0)
     times = np.zeros((num_rounds, len(frames)))
     for frame in frames:
@@ -153,6 +159,7 @@ def interleaved(frames: Sequence[Frame], num_rounds: int) -> np.ndarray:
 
 
 def open_openvino(path: Path, precision: str) -> Frame:
+    """Frame of a graph in OpenVINO, on random pixels."""
     from mvde.engines.base import BuildOptions
     from mvde.engines.openvino.compile import compile_model
     from mvde.precision import Precision
@@ -163,11 +170,12 @@ def open_openvino(path: Path, precision: str) -> Frame:
 
 
 def open_onnxruntime(path: Path, precision: str) -> Frame:
+    """Frame of a graph in ONNX Runtime on the CPU, on random pixels."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Other sessions' idle threads would spin on the cores that the one in turn needs.
+    # Idle threads of the other sessions would spin on the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     image = {session.get_inputs()[0].name: _image(session.get_inputs()[0].shape)}
@@ -179,6 +187,7 @@ def _image(shape: Sequence[int]) -> np.ndarray:
 
 
 def report(entry: dict[str, Any]) -> None:
+    """Print an engine's gains, one line per variant."""
     print(f"{entry['graph']}, {entry['engine']}: plain {entry['plain_ms']} ms, {entry['num_rounds']} rounds")
     for name, (gain, low, high) in entry["gain"].items():
         times = f"{entry['applied'].get(name, '')}x" if name in entry["applied"] else ""

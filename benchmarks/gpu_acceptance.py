@@ -1,11 +1,11 @@
-"""Everything that needs an NVIDIA GPU, checked by one command on a machine that has one; writes a report.
+"""Run every check that needs an NVIDIA GPU and write a report.
 
     python benchmarks/gpu_acceptance.py --out acceptance                  # the nano model at 192 and 448
-    python benchmarks/gpu_acceptance.py --export-dir export --out there   # graphs that `mvde export` wrote elsewhere
+    python benchmarks/gpu_acceptance.py --export-dir export --out there   # existing graphs
 
-Parity (every engine id that works here, against its fp32 graph), the tests marked `gpu`, timing of whole frames and of
-the GPU alone, compute-sanitizer over a run, and the C++ runtime. The report is `report.json` and `report.md`; the exit
-status is 1 if a check failed. A check that cannot run here (no compute-sanitizer, no C++ headers) is listed as such.
+Parity of every supported engine id with its fp32 graph, the tests marked `gpu`, latency end to end and of the GPU,
+compute-sanitizer, and the C++ runtime. Writes `report.json` and `report.md`; the exit status is 1 if a check failed.
+Checks that cannot run on this machine (no compute-sanitizer, no C++ headers) are reported as not run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SANITIZER_TOOLS = ("memcheck", "initcheck", "synccheck", "racecheck")
 
 @dataclass
 class Check:
-    """One check: ``state`` is passed, failed or "not run"; ``note`` says why, ``details`` has what was measured."""
+    """Outcome of a check; ``state`` is passed, failed or "not run", ``note`` the reason, ``details`` the data."""
 
     name: str
     state: str = "passed"
@@ -39,16 +39,17 @@ class Check:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class NotRun(Exception):  # noqa: N818 - not an error: the reason why a check is left out
-    """A check cannot run on this machine."""
+class NotRun(Exception):  # noqa: N818 - not an error: the check is skipped
+    """The check cannot run on this machine; the message is the reason."""
 
 
 def main() -> int:
+    """Run all checks and write the report; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("acceptance"), help="folder for engines and report")
-    parser.add_argument("--export-dir", type=Path, help="exported graphs; by default nano is exported at --res")
-    parser.add_argument("--res", action="append", help="resolution to export; repeatable (192 and 448)")
-    parser.add_argument("--duration", type=float, default=5.0, help="seconds of timing per engine")
+    parser.add_argument("--out", type=Path, default=Path("acceptance"), help="output directory for engines and report")
+    parser.add_argument("--export-dir", type=Path, help="exported graphs; default: export nano at --res")
+    parser.add_argument("--res", action="append", help="resolution to export; repeatable. Default: 192 and 448")
+    parser.add_argument("--duration", type=float, default=5.0, help="seconds of benchmark per engine")
     arguments = parser.parse_args()
     machine = require_gpu()
     out = arguments.out.resolve()
@@ -71,7 +72,7 @@ def main() -> int:
 
 
 def require_gpu() -> dict[str, Any]:
-    """What `mvde doctor` says of this machine; ends the program with the reason where there is no GPU."""
+    """Report of `mvde doctor` with the GPU's facts added; exits with the reason if there is no GPU."""
     from mvde.cuda.gpu import find_gpu, why_no_gpu
 
     gpu = find_gpu()
@@ -82,19 +83,19 @@ def require_gpu() -> dict[str, Any]:
 
 
 def engine_ids(machine: dict[str, Any]) -> list[str]:
-    """Ids of the GPU's backends that work here."""
+    """Engine ids of the GPU backends that work on this machine."""
     return [engine["id"] for engine in machine["engines"] if engine["works"] and engine["id"].split(":")[0] in BACKENDS]
 
 
 def run_check(name: str, work: Callable[[], dict[str, Any]]) -> Check:
-    """The check, with what it measured or why it failed."""
+    """Run a check; returns its measurements, or the reason it failed or was not run."""
     print(f"{name} ...", flush=True)
     check, started = Check(name), time.perf_counter()
     try:
         check.details = work()
     except NotRun as reason:
         check.state, check.note = "not run", str(reason)
-    except Exception as error:  # noqa: BLE001 - a check that breaks is a failed check, and the others still run
+    except Exception as error:  # noqa: BLE001 - any error fails this check; the others still run
         check.state, check.note = "failed", " ".join(str(error).split())[:2000]
     check.seconds = round(time.perf_counter() - started, 1)
     print(f"  {check.state} ({check.seconds} s) {check.note}", flush=True)
@@ -102,13 +103,13 @@ def run_check(name: str, work: Callable[[], dict[str, Any]]) -> Check:
 
 
 def export(folder: Path, resolutions: list[str]) -> dict[str, Any]:
-    """Graphs of the shipped model."""
+    """Export the shipped model; returns the graphs' file names."""
     mvde("export", *(word for size in resolutions for word in ("--res", size)), "--out", str(folder))
     return {"graphs": sorted(path.name for path in folder.glob("*.onnx"))}
 
 
 def build(engine_id: str, export_dir: Path, out: Path) -> dict[str, Any]:
-    """Engines of every exported graph, built twice; what the manifest states of parity and network."""
+    """Build every exported graph twice; returns parity, tolerance and network from the manifests, by engine."""
     from mvde.artifact import load_engine_artifact
 
     command = ["build", "--engine", engine_id, "--export-dir", str(export_dir), "--out", str(out / "engines")]
@@ -129,7 +130,7 @@ def build(engine_id: str, export_dir: Path, out: Path) -> dict[str, Any]:
 
 
 def gpu_tests() -> dict[str, Any]:
-    """The tests that need a device; a run that selects none has checked nothing."""
+    """Run the tests marked `gpu`. Raises NotRun if all of them were skipped."""
     arguments = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", str(ROOT / "tests")]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-500:]
@@ -141,7 +142,7 @@ def gpu_tests() -> dict[str, Any]:
 
 
 def timing(out: Path, duration_s: float) -> dict[str, Any]:
-    """The benchmark's own report of every engine."""
+    """Report of `mvde bench` on every engine."""
     target = out / "bench.json"
     mvde("bench", "--engine-dir", str(out / "engines"), "--duration", str(duration_s), "--json", str(target))
     report: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
@@ -149,7 +150,7 @@ def timing(out: Path, duration_s: float) -> dict[str, Any]:
 
 
 def sanitize(tool: str, out: Path) -> dict[str, Any]:
-    """A run of the smallest TensorRT engine under one of compute-sanitizer's tools."""
+    """Run the smallest TensorRT engine under a compute-sanitizer tool."""
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
         raise NotRun("compute-sanitizer is not installed (it comes with the CUDA toolkit)")
@@ -163,9 +164,9 @@ def sanitize(tool: str, out: Path) -> dict[str, Any]:
 
 
 def cpp_runtime(out: Path) -> dict[str, Any]:
-    """The C++ example on the same engine: its statistics against Python's.
+    """Build the C++ example and compare its depth and statistics with Python's on the same engine.
 
-    The libraries are found by CMake in the variables TENSORRT_ARGUMENTS of the environment (`-DTensorRT_INCLUDE_DIR=...
+    CMake gets the arguments in the environment variable TENSORRT_ARGUMENTS (`-DTensorRT_INCLUDE_DIR=...
     -DTensorRT_LIBRARY=...`, or those of TensorRT-RTX).
     """
     import numpy as np
@@ -193,7 +194,7 @@ def cpp_runtime(out: Path) -> dict[str, Any]:
 
 
 def smallest_engine(out: Path) -> Path:
-    """Folder of the smallest TensorRT engine that was built."""
+    """Folder of the smallest TensorRT engine built."""
     plans = sorted((out / "engines").glob("*/engine.plan"), key=lambda path: path.stat().st_size)
     if not plans:
         raise NotRun("no TensorRT engine was built")
@@ -201,7 +202,7 @@ def smallest_engine(out: Path) -> Path:
 
 
 def write_report(out: Path, machine: dict[str, Any], checks: list[Check]) -> None:
-    """`report.json` with everything, and `report.md` to read."""
+    """Write `report.json` (full) and `report.md` (summary)."""
     report = {"machine": machine, "checks": [asdict(check) for check in checks]}
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     gpu, libraries = machine["gpu"], machine["libraries"]
@@ -222,7 +223,7 @@ def write_report(out: Path, machine: dict[str, Any], checks: list[Check]) -> Non
 
 
 def _cell(check: Check) -> str:
-    """The note, or the parity of each engine, without what would end the cell."""
+    """Note of a check, or its parity per engine, escaped for a Markdown cell."""
     parities = [
         f"{name}: {facts['executed_precision']}, relative error mean {facts['mean_rel']:.1e}, "
         f"max {facts['max_rel']:.1e}"
@@ -233,12 +234,12 @@ def _cell(check: Check) -> str:
 
 
 def mvde(*arguments: str) -> str:
-    """Standard output of the command line in another process."""
+    """Standard output of the mvde command line, run in a child process."""
     return checked([sys.executable, "-m", "mvde", *arguments])
 
 
 def checked(command: list[str]) -> str:
-    """Standard output of a command. Raises RuntimeError with the end of what it said where it fails."""
+    """Standard output of a command. Raises RuntimeError with the tail of its output if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[:6])} ...: {(done.stdout + done.stderr)[-1500:]}")

@@ -1,9 +1,9 @@
-"""Registers, shared memory, spills and occupancy of the CUDA kernels on every architecture; no GPU is needed.
+"""Registers, shared memory, spills and occupancy of the CUDA kernels on every architecture; needs no GPU.
 
     python benchmarks/kernel_resources.py [--json FILE]
 
-Compiles with NVRTC and reads the assembler's report. Occupancy is what the registers, shared memory and threads of the
-launch for 896 x 896 (patches of 16 per warp, of 64 per block) leave of a multiprocessor's warps.
+Compiles with NVRTC and parses the ptxas report. Occupancy is limited by the registers, shared memory and threads of the
+launch for 896 x 896 (16-pixel patches in the warp kernel, 64-pixel patches in the block kernel).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ MULTIPROCESSORS = {
     "sm_120": Multiprocessor(48, 24, 100 * 1024),
 }
 REGISTERS = 65536
-SYSTEM_SHARED_BYTES = 1024  # of each block, from sm_80 on
+SYSTEM_SHARED_BYTES = 1024  # reserved per block from sm_80 on
 
 
 def occupancy(architecture: str, kernel: KernelResources, threads: int, dynamic_shared_bytes: int) -> float:
-    """Share of a multiprocessor's warps that can be resident, 0 to 1."""
+    """Occupancy: resident warps over the multiprocessor's maximum, 0 to 1."""
     limits = MULTIPROCESSORS[architecture]
     warps = threads // 32
     registers_per_warp = -(-kernel.num_registers * 32 // 256) * 256
@@ -56,7 +56,7 @@ def occupancy(architecture: str, kernel: KernelResources, threads: int, dynamic_
 
 
 def launch_of(kernel: str) -> LaunchPlan:
-    """The launch that the occupancy is stated for."""
+    """Launch configuration that the occupancy is computed for."""
     if kernel == "mvde_preprocess":
         return LaunchPlan(kernel, (1, 1, 1), 256, 4096)
     side, patch = (896, 16) if "warp" in kernel else (896, 64)
@@ -79,7 +79,7 @@ def measure() -> list[dict[str, object]]:
 
 
 def show(rows: list[dict[str, object]]) -> None:
-    """Prints one line per row."""
+    """Print one line per row."""
     print(f"{'arch':7} {'kernel':42} {'regs':>4} {'spills':>6} {'threads':>7} {'shared B':>8} {'occupancy':>9}")
     for row in sorted(rows, key=lambda row: (str(row["kernel"]), ARCHITECTURES.index(str(row["architecture"])))):
         spills = int(str(row["spill_store_bytes"])) + int(str(row["spill_load_bytes"]))
@@ -90,8 +90,9 @@ def show(rows: list[dict[str, object]]) -> None:
 
 
 def main() -> None:
+    """Compile the kernels, print the table and optionally write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the rows as JSON lines")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file as JSON lines")
     arguments = parser.parse_args()
     print(f"NVRTC {'.'.join(map(str, nvrtc_version()))}")
     rows = measure()

@@ -1,19 +1,18 @@
-"""How much memory a runtime needs at its peak, beside what its engine alone keeps.
+"""Peak memory of a runtime, relative to its engine's resident size.
 
     python benchmarks/memory.py engines/nano-448x448-openvino-bf16
     python benchmarks/memory.py engines/* --json benchmarks/memory.jsonl
 
-Each figure is of a process of its own, above the same process with everything imported and nothing loaded. `engine` is
-the resident size after the first frames of the engine alone, without a runtime: its weights, activations and code.
-`peak` is the largest resident size of a process that loads the runtime and takes photographs to depth and statistics,
-so that it counts what loading needs for a moment, the photographs' depths and the buffers of the resizer. `ratio` is
-peak / engine. Resident size holds the pages of the engine's file that were read, which the system can take back when it
-needs them; `own` is what the runtime keeps without them (anonymous memory). Linux only.
+Each figure is measured in a fresh process, above its baseline after all imports. `engine` is the resident size of the
+engine alone after the first frames: weights, activations and code. `peak` is the largest resident size of a process
+that loads the runtime and infers depth and statistics, including transient allocations during loading, the depth maps
+and the resizer's buffers. `ratio` is peak / engine. Resident size includes file-backed pages of the engine, which the
+kernel can reclaim; `own` is the runtime's anonymous memory. Linux only.
 
-An engine runs from sealed memory that was hashed, not from its file. What that costs is measured against the former
-way, a map of the file, hashed before: `load` is the best of five loads in milliseconds, `kept` the memory that the
-system cannot take back (anonymous and sealed), each as "sealed / mapped = ratio". `more` is what another process
-costs that is handed the opened engine: its anonymous memory, since sealed memory is shared. OpenVINO only.
+An engine runs from a sealed, hashed copy in memory. Its cost is measured against mapping the file after hashing it:
+`load` is the fastest load in ms, `kept` the memory that cannot be reclaimed (anonymous and sealed), each as "sealed /
+mapped = ratio". `more` is the cost of another process that is handed the opened engine: its anonymous memory, since
+sealed memory is shared. OpenVINO only.
 """
 
 from __future__ import annotations
@@ -32,13 +31,14 @@ import numpy as np
 
 NUM_FRAMES = 5
 SIZE = (1080, 1920)
-"""Of the photographs: a common camera's."""
+"""Height and width of the frames: Full HD."""
 
 
 def main() -> None:
+    """Measure every engine and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engines", nargs="+", type=Path, help="folders of built engines")
-    parser.add_argument("--json", type=Path, help="append the results to this file, a line per engine")
+    parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per engine")
     parser.add_argument("--child", choices=sorted({**_STAGES, **_LOADS}), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """MiB of the engine alone and of the runtime's peak, and their ratio."""
+    """Engine size and peak of the runtime in MiB, their ratio, and the cost of sealing."""
     alone, whole = (in_child(folder, stage) for stage in ("engine", "runtime"))
     engine_bytes = alone["resident"] - alone["imported"]
     peak_bytes = whole["peak"] - whole["imported"]
@@ -74,7 +74,7 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def cost_of_sealing(folder: Path) -> dict[str, Any]:
-    """Load time, memory that the system cannot take back, and what one more process costs."""
+    """Load time in ms, and unreclaimable memory and cost of one more process in MiB."""
     sealed, mapped = (in_child(folder, stage) for stage in ("engine", "mapped"))
     load_ms, mapped_load_ms = (in_child(folder, how)["load_us"] / 1e3 for how in _LOADS)
     return {
@@ -89,24 +89,24 @@ def cost_of_sealing(folder: Path) -> dict[str, Any]:
 
 
 def in_child(folder: Path, stage: str) -> dict[str, int]:
-    """Bytes from a process that does nothing else."""
+    """Figures of a stage, measured in a child process: bytes, or microseconds of a load."""
     command = [sys.executable, __file__, str(folder), "--child", stage]
     answer: dict[str, int] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return answer
 
 
 def in_this_process(folder: Path, stage: str) -> dict[str, int]:
-    """Bytes of this process: with everything imported, at the end, and the most that there were."""
+    """Memory of this process in bytes: after imports, at the end and at its peak; or a load time in µs."""
     from mvde.bench.host import peak_memory_bytes, resident_bytes
     from mvde.engines.openvino.library import shared_core
-    from mvde.engines.store import load_engine  # noqa: F401 - imported before the first figure
+    from mvde.engines.store import load_engine  # noqa: F401 - imported before the baseline
     from mvde.runtime.depth import DepthRuntime  # noqa: F401
 
     shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # loads the plugin
     imported, own, shared = resident_bytes(), bytes_of("RssAnon"), bytes_of("RssShmem")
     if stage in _LOADS:
         return {"load_us": round(min(seconds_of(_LOADS[stage], folder) for _ in range(1 + NUM_FRAMES)) * 1e6)}
-    kept = _STAGES[stage](folder)  # alive until it is weighed
+    kept = _STAGES[stage](folder)  # alive until measured
     sizes = {"imported": imported, "resident": resident_bytes(), "peak": peak_memory_bytes()}
     sizes["own"] = bytes_of("RssAnon") - own
     sizes["kept"] = sizes["own"] + bytes_of("RssShmem") - shared
@@ -115,6 +115,7 @@ def in_this_process(folder: Path, stage: str) -> dict[str, int]:
 
 
 def seconds_of(load: Callable[[Path], Any], folder: Path) -> float:
+    """Seconds to load an engine."""
     started = time.perf_counter()
     engine = load(folder)
     seconds = time.perf_counter() - started
@@ -123,19 +124,20 @@ def seconds_of(load: Callable[[Path], Any], folder: Path) -> float:
 
 
 def bytes_of(kind: str) -> int:
-    """Resident memory of this process of one kind: RssAnon has no file behind it, RssShmem is shared or sealed."""
+    """Resident bytes of this process of one kind: RssAnon is anonymous memory, RssShmem shared or sealed memory."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith(kind))) * 1024
 
 
 def load_sealed(folder: Path) -> Any:
+    """Load an engine into sealed memory."""
     from mvde.engines.store import load_engine
 
     return load_engine(folder / "engine.json")[0]
 
 
 def load_mapped(folder: Path) -> Any:
-    """The engine as it was loaded before: the file hashed, then mapped."""
+    """Load an engine the former way: hash the file, then map it."""
     from mvde.artifact import load_engine_artifact
     from mvde.engines.opened import OpenedEngine
     from mvde.engines.store import load_engine
@@ -146,6 +148,7 @@ def load_mapped(folder: Path) -> Any:
 
 
 def run_engine(folder: Path, load: Callable[[Path], Any] = load_sealed) -> Any:
+    """Load an engine and run the first frames on it."""
     engine = load(folder)
     image = np.zeros((engine.info.batch, *engine.info.resolution, 3), np.uint8)
     for _ in range(NUM_FRAMES):
@@ -154,6 +157,7 @@ def run_engine(folder: Path, load: Callable[[Path], Any] = load_sealed) -> Any:
 
 
 def run_runtime(folder: Path) -> Any:
+    """Load a runtime and run the first frames on it."""
     from mvde.runtime.depth import DepthRuntime
 
     runtime = DepthRuntime.load(folder / "engine.json")
@@ -164,6 +168,7 @@ def run_runtime(folder: Path) -> Any:
 
 
 def store(path: Path, row: dict[str, Any]) -> None:
+    """Append a row to a JSON lines file, with the machine."""
     from mvde.bench.host import describe_machine
 
     with path.open("a", encoding="utf-8") as stream:

@@ -1,10 +1,10 @@
-"""Patch statistics (mean, var, grad) of libmvde, NumPy and torch, timed in turn on the same arrays, on one thread.
+"""Single-threaded latency of patch statistics (mean, var, grad) in libmvde, NumPy and torch, on the same arrays.
 
     python benchmarks/patch_stats.py [--sizes 224 448 896 1792 3584] [--patch 16] [--json FILE]
 
-Every contender runs once per round and the median round counts, in CPU time of its thread, so that what else the
-machine does matters little. (Not the best round: a virtual machine's CPU time now and then comes out too short.) GB/s
-is the depth map's size over the time. "sum" is numpy.sum over the same array, the least that reading it once can cost.
+The contenders are interleaved and the median over rounds of the thread's CPU time is shown, which is robust to other
+load. (Not the minimum: CPU time on a virtual machine is occasionally too short.) GB/s is the size of the depth map over
+the time. "sum" is numpy.sum over the same array, a lower bound for reading it once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STATS = ("mean", "var", "grad")
 
 
 def plain_numpy(depth: np.ndarray, patch: int) -> np.ndarray:
-    """The usual whole-image formulation in float32 NumPy: no validity, no care for offsets."""
+    """Usual whole-image formulation in float32 NumPy: no validity mask, unstable for large offsets."""
     batch, height, width = depth.shape
     gy = np.pad(depth, ((0, 0), (1, 1), (0, 0)), "edge")
     gx = np.pad(depth, ((0, 0), (0, 0), (1, 1)), "edge")
@@ -43,7 +43,7 @@ def plain_numpy(depth: np.ndarray, patch: int) -> np.ndarray:
 
 
 def contenders(depth: np.ndarray, patch: int) -> dict[str, Callable[[], object]]:
-    """What is timed, by name. Torch takes part where it is installed."""
+    """Calls to time, by name; torch only if it is installed."""
     depth_out = np.empty_like(depth)
     calls: dict[str, Callable[[], object]] = {
         "sum": depth.sum,
@@ -66,7 +66,7 @@ def contenders(depth: np.ndarray, patch: int) -> dict[str, Callable[[], object]]
 
 
 def pooled_torch(depth, patch: int):  # type: ignore[no-untyped-def]
-    """The fastest torch formulation that we found: average pooling of d, d² and the slope; no validity, unstable."""
+    """Fastest known torch formulation: average pooling of d, d² and the slope; no validity mask, unstable."""
     import torch
     from torch.nn import functional
 
@@ -80,7 +80,7 @@ def pooled_torch(depth, patch: int):  # type: ignore[no-untyped-def]
 
 
 def time_in_turn(calls: dict[str, Callable[[], object]], budget_s: float) -> dict[str, float]:
-    """Median time of each call in ms. Slow calls sit out most rounds, so that fast ones get many."""
+    """Median time of each call in ms. Slow calls skip most rounds, so that fast ones get more samples."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     spent = dict.fromkeys(calls, 0.0)
     deadline = time.perf_counter() + budget_s
@@ -98,11 +98,12 @@ def time_in_turn(calls: dict[str, Callable[[], object]], budget_s: float) -> dic
 
 
 def main() -> None:
+    """Time every size and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 448, 896, 1792, 3584])
     parser.add_argument("--patch", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=6.0, help="time spent on each size")
-    parser.add_argument("--json", type=Path, help="append one JSON line per size to this file")
+    parser.add_argument("--seconds", type=float, default=6.0, help="time budget per size")
+    parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per size")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     print(f"kernel {native.kernel()}, patch {options.patch}, float32, 1 thread")

@@ -1,15 +1,15 @@
-"""mvde beside what one would do without it: the same weights, the same photographs, whole frames, in turns.
+"""Latency of mvde and of common alternatives: same weights, same photographs, end to end, interleaved.
 
     python benchmarks/peers.py --res 448                                        # the shipped model
     python benchmarks/peers.py --config configs/base.yaml --res 448             # SigLIP base, random weights
     python benchmarks/peers.py --res 448 --json benchmarks/peers.jsonl
 
-A frame is a photograph in memory (uint8 RGB, its own size) to depth at its pixels and mean, variance and gradient of
-every patch. The peers are PyTorch (eager and compiled, float32 and bf16 autocast), the same model by a plain
-`torch.onnx.export` in ONNX Runtime and in OpenVINO, both with their defaults, each with the usual pre- and
-post-processing in PyTorch or NumPy; mvde is `DepthRuntime.infer`. They take turns frame by frame. `ratio` is the median
-over rounds of a peer's time over that of mvde's fastest engine in the same round; `differs` is the mean relative
-difference of depth from PyTorch float32. Needs 'mvde[export]', and a C++ compiler for torch.compile.
+A frame takes a photograph in memory (uint8 RGB, native size) to depth per pixel and mean, variance and gradient per
+patch. The peers are PyTorch (eager and compiled, float32 and bf16 autocast) and a plain `torch.onnx.export` of
+the same model in ONNX Runtime and in OpenVINO with default settings, each with the usual pre- and post-processing in
+PyTorch or NumPy; mvde is `DepthRuntime.infer`. All are interleaved frame by frame. `ratio` is the median over rounds of
+a peer's latency over that of mvde's fastest engine in the same round; `differs` is the mean relative difference of
+depth from PyTorch float32. Needs 'mvde[export]', and a C++ compiler for torch.compile.
 """
 
 from __future__ import annotations
@@ -34,20 +34,25 @@ from torch.nn import functional as F
 from mvde.resolution import parse_resolution
 
 Frame = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""A photograph (H, W, 3) → depth (H, W) and statistics (N, 3)."""
+"""Photograph (H, W, 3) → depth (H, W) and statistics (N, 3)."""
 
 PATCH = 16
 ENGINES = ("openvino:bf16", "openvino:int8", "openvino:fp32", "onnxruntime:fp32")
 
 
 def main() -> None:
+    """Time every contender and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, help="a configuration, with random weights; default: the shipped model")
+    parser.add_argument(
+        "--config", type=Path, help="configuration for a model with random weights. Default: the shipped model"
+    )
     parser.add_argument("--res", default="448")
-    parser.add_argument("--rounds", type=int, default=20, help="0 only exports, builds and compiles")
-    parser.add_argument("--folder", type=Path, help="keep graphs and engines here, and use those that are here")
-    parser.add_argument("--skip", action="append", default=[], help="leave out peers whose name holds this; repeatable")
-    parser.add_argument("--json", type=Path, help="append the results to this file, a line per contender")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds to time; 0 only exports, builds and compiles")
+    parser.add_argument("--folder", type=Path, help="keep graphs and engines in this folder and reuse them")
+    parser.add_argument(
+        "--skip", action="append", default=[], help="skip contenders whose name contains this; repeatable"
+    )
+    parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per contender")
     arguments = parser.parse_args()
     resolution = parse_resolution(arguments.res)
     with contextlib.ExitStack() as stack:
@@ -63,7 +68,7 @@ def main() -> None:
 
 
 def opened(makers: dict[str, Callable[[], Frame]], skipped: list[str]) -> Iterator[tuple[str, Frame]]:
-    """Every contender that works here, after its first frames; what does not is said, not left out in silence."""
+    """Contenders that work on this machine, warmed up; failures are reported on stderr."""
     image = photographs()[0]
     for name, make in makers.items():
         if any(part in name for part in skipped):
@@ -73,7 +78,7 @@ def opened(makers: dict[str, Callable[[], Frame]], skipped: list[str]) -> Iterat
             frame = make()
             frame(image)
             frame(image)
-        except Exception as error:  # noqa: BLE001 - other people's libraries fail in their own ways
+        except Exception as error:  # noqa: BLE001 - third-party libraries raise anything
             print(f"{name} does not run here: {' '.join(str(error).split())[:200]}", file=sys.stderr)
             continue
         print(f"{name}: ready after {time.perf_counter() - started:.1f} s", file=sys.stderr)
@@ -84,7 +89,7 @@ def opened(makers: dict[str, Callable[[], Frame]], skipped: list[str]) -> Iterat
 
 
 def peers(model: Any, resolution: tuple[int, int], folder: Path) -> dict[str, Callable[[], Frame]]:
-    """Makers of everything that is not mvde's runtime."""
+    """Factories of the peers, by name."""
     network = PlainModel(model).eval()
     compiled = torch.compile(network)
     path = folder / f"{model.config.name}-{resolution[0]}x{resolution[1]}.plain.onnx"
@@ -102,7 +107,7 @@ def peers(model: Any, resolution: tuple[int, int], folder: Path) -> dict[str, Ca
 def engines(
     model: Any, resolution: tuple[int, int], folder: Path, stack: contextlib.ExitStack
 ) -> dict[str, Callable[[], Frame]]:
-    """Makers of mvde's runtimes, one per engine that works here."""
+    """Factories of mvde's runtimes, one per engine that works on this machine."""
     from mvde.engines.base import EngineId
     from mvde.engines.store import support
 
@@ -112,13 +117,14 @@ def engines(
 
 
 class PlainModel(torch.nn.Module):
-    """The network as one would export it: normalised float pixels (1, 3, H, W) to depth (1, H, W)."""
+    """The bare network, as usually exported: normalised float pixels (1, 3, H, W) to depth (1, H, W)."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Depth of normalised pixels."""
         depth: torch.Tensor = self.model.depth_from_pixels(pixels)
         return depth
 
@@ -127,6 +133,7 @@ class PlainModel(torch.nn.Module):
 def torch_frame(
     network: torch.nn.Module, resolution: tuple[int, int], autocast: bool, image: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Frame in PyTorch: resize, normalise, infer, resize back, statistics."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, size=resolution, mode="bilinear", antialias=True, align_corners=False)
     pixels = (pixels - 0.5) / 0.5
@@ -140,7 +147,7 @@ def torch_frame(
 def numpy_frame(
     infer: Callable[[np.ndarray], np.ndarray], resolution: tuple[int, int], image: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a script without PyTorch does: Pillow to resize, NumPy for the rest."""
+    """Frame without PyTorch: Pillow resizes, NumPy does the rest."""
     from PIL import Image
 
     small = Image.fromarray(image).resize(resolution[::-1], Image.Resampling.BILINEAR)
@@ -151,7 +158,7 @@ def numpy_frame(
 
 
 def plain_export(network: torch.nn.Module, resolution: tuple[int, int], path: Path) -> Path:
-    """The file that `torch.onnx.export` writes with its defaults."""
+    """File written by `torch.onnx.export` with default settings; reused if it exists."""
     if not path.exists():
         example = torch.zeros(1, 3, *resolution)
         torch.onnx.export(network, (example,), str(path), dynamo=True, verbose=False)
@@ -159,6 +166,7 @@ def plain_export(network: torch.nn.Module, resolution: tuple[int, int], path: Pa
 
 
 def plain_onnxruntime(path: Path, resolution: tuple[int, int]) -> Frame:
+    """Frame of ONNX Runtime with default settings."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -167,7 +175,7 @@ def plain_onnxruntime(path: Path, resolution: tuple[int, int]) -> Frame:
 
 
 def plain_openvino(path: Path, resolution: tuple[int, int]) -> Frame:
-    """OpenVINO with its defaults, which are bf16 where the CPU has it."""
+    """Frame of OpenVINO with default settings: bf16 where the CPU supports it."""
     from mvde.engines.openvino.library import openvino_library
 
     compiled = openvino_library().compile_model(str(path), "CPU")
@@ -177,6 +185,7 @@ def plain_openvino(path: Path, resolution: tuple[int, int]) -> Frame:
 def runtime_frame(
     model: Any, resolution: tuple[int, int], engine_id: Any, folder: Path, stack: contextlib.ExitStack
 ) -> Frame:
+    """Frame of `DepthRuntime.infer`; exports and builds the engine if it is missing."""
     from mvde import DepthRuntime
     from mvde.artifact import artifact_stem, find_onnx
     from mvde.engines.build import build_engine
@@ -206,16 +215,17 @@ def runtime_frame(
 
 
 def photographs() -> list[np.ndarray]:
+    """The shipped photographs, uint8 RGB (H, W, 3)."""
     from mvde.image import read_photographs
 
     return read_photographs()
 
 
-# --------------------------------------------------------------------------------------------------------- the table
+# ------------------------------------------------------------------------------------------------------------- table
 
 
 def compare(frames: dict[str, Frame], num_rounds: int) -> list[dict[str, Any]]:
-    """A row per contender, the fastest first."""
+    """One row per contender, fastest first."""
     images, names = photographs(), list(frames)
     differs = {name: [] for name in names}
     times = np.zeros((num_rounds, len(names)))
@@ -223,7 +233,7 @@ def compare(frames: dict[str, Frame], num_rounds: int) -> list[dict[str, Any]]:
     for index in range(num_rounds):
         image, depths = images[index % len(images)], {}
         for which in rng.permutation(len(names)):
-            time.sleep(0.02)  # threads of the one before stop waiting for work on the cores of the one in turn
+            time.sleep(0.02)  # the previous contender's worker threads stop spinning
             started = time.perf_counter()
             depths[names[which]], _ = frames[names[which]](image)
             times[index, which] = time.perf_counter() - started
@@ -245,12 +255,14 @@ def compare(frames: dict[str, Frame], num_rounds: int) -> list[dict[str, Any]]:
 
 
 def print_table(rows: list[dict[str, Any]], title: str) -> None:
+    """Print a Markdown table."""
     print(f"| {title} | ms | ratio | differs |\n|---|---|---|---|")
     for row in rows:
         print(f"| {row['contender']} | {row['median_ms']:.1f} | {row['ratio']:.2f}× | {row['differs']:.0e} |")
 
 
 def store(path: Path, rows: list[dict[str, Any]], graph: str, num_rounds: int) -> None:
+    """Append one JSON line per row, with the versions and the machine."""
     from mvde.bench.host import describe_machine
     from mvde.manifest import installed_versions
 

@@ -1,11 +1,11 @@
-"""What each precision costs and promises: the gate's figures, what TensorRT-RTX makes of the graph, sizes, build time.
+"""Precisions compared on TensorRT-RTX: gate measurements, parsed network, plan size and build time.
 
     mvde export --res 192
     python benchmarks/precision_table.py --export-dir export --name nano
     python benchmarks/precision_table.py --export-dir export --name base --precision fp16 --precision int8
 
-Builds `tensorrt-rtx:PRECISION` without a device for one compute capability, each as a user would, and prints a Markdown
-table out of the manifests; `--json` has all figures. No GPU is needed, and none of the engines has been run.
+Builds `tensorrt-rtx:PRECISION` without a device for one compute capability through the command line, and prints a
+Markdown table from the manifests; `--json` has all figures. Needs no GPU; the engines are not run.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ HEAD = (
 
 
 def main() -> None:
+    """Build every precision and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--export-dir", default="export")
-    parser.add_argument("--name", help="the model, where several were exported")
-    parser.add_argument("--res", help="the resolution, where several were exported")
-    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="repeatable; all by default")
+    parser.add_argument("--name", help="model, if several were exported")
+    parser.add_argument("--res", help="resolution, if several were exported")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="repeatable. Default: all")
     parser.add_argument("--compute-capability", default="8.9")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
     rows = []
     for precision in arguments.precision or PRECISIONS:
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def measure(precision: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Figures of one build; ``refused`` is what the build said where it made none."""
+    """Figures of one build; only ``refused``, the error message, if the build failed."""
     command = [sys.executable, "-m", "mvde", "build", "--engine", f"tensorrt-rtx:{precision}", "--out", str(folder)]
     command += ["--export-dir", arguments.export_dir, "--without-device"]
     command += ["--set", f"compute_capability={arguments.compute_capability}"]
@@ -72,7 +73,7 @@ def measure(precision: str, arguments: argparse.Namespace, folder: Path) -> dict
     (path,) = folder.glob("*/engine.json")
     manifest = load_engine_artifact(path).manifest
     lowering, built = manifest.lowering, manifest.engine.cuda
-    assert built is not None, f"{path} says nothing of the network that TensorRT-RTX parsed"
+    assert built is not None, f"{path} has no record of the network parsed by TensorRT-RTX"
     return {
         "precision": precision,
         "gate": gate_figures(lowering.gate) if lowering is not None and lowering.gate is not None else None,
@@ -85,13 +86,13 @@ def measure(precision: str, arguments: argparse.Namespace, folder: Path) -> dict
 
 
 def gate_figures(gate: GateRecord) -> dict[str, Any]:
-    """What the gate allowed, and what it measured on each set of images."""
+    """Tolerance of the gate, and its measurements on each set of images."""
     runs = [{**asdict(run), **asdict(run.measured), "abs_rel_change": run.abs_rel_change} for run in gate.runs]
     return {"tolerance": asdict(gate.tolerance), "runs": runs}
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """One row of the table; the gate's worst run stands for all of them."""
+    """Cells of a table row, with the gate's worst run."""
     if "refused" in row:
         return [row["precision"], row["refused"].replace("|", "/"), *[""] * (len(HEAD) - 2)]
     runs = (row["gate"] or {}).get("runs", [])

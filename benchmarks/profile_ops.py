@@ -1,13 +1,13 @@
-"""Where an engine's time goes: operator type, calls, milliseconds, share, and GFLOP/s, by the backend's own counters.
+"""Profile of an engine by operator type: calls, ms, share and GFLOP/s, from the backend's own counters.
 
     python benchmarks/profile_ops.py export/base-448x448.onnx                                # OpenVINO, bf16
     python benchmarks/profile_ops.py export/base-448x448.onnx --backend onnxruntime --precision fp32
-    python benchmarks/profile_ops.py export/base-448x448.int8.onnx --precision int8          # of the typed graph
+    python benchmarks/profile_ops.py export/base-448x448.int8.onnx --precision int8          # typed graph
     python benchmarks/profile_ops.py export/nano-448x448.onnx --json benchmarks/profile_ops.jsonl
 
-One multiplication with its addition counts as two operations. Counters cost time themselves, a few per cent of a small
-model; the ratios are what this is for. Attention that a backend takes apart or hides in a generated kernel is
-recognised by the names of the graph's Attention nodes.
+A multiply-add counts as two operations. Profiling adds a few per cent to a small model, so compare shares, not absolute
+times. Attention that a backend decomposes or fuses into a generated kernel is identified by the names of the graph's
+Attention nodes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import numpy as np
 
 Shape = tuple[int, ...]
 Op = tuple[str, str, float, float]
-"""Type, how it was executed, milliseconds, operations."""
+"""Type, implementation, milliseconds, operations."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """All executions of one type of operator in a frame."""
+    """All executions of an operator type in a frame."""
 
     op: str
     how: str
@@ -42,20 +42,21 @@ class Row:
 
     @property
     def gflop_per_s(self) -> float:
-        """Speed in GFLOP/s; 0 for operators that are no products."""
+        """Speed in GFLOP/s; 0 for operators other than products."""
         return self.gflop / self.ms * 1e3 if self.ms else 0.0
 
 
 def main() -> None:
+    """Profile a graph and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("graph", type=Path, help="an exported ONNX graph")
+    parser.add_argument("graph", type=Path, help="exported ONNX graph")
     parser.add_argument("--backend", choices=("openvino", "onnxruntime"), default="openvino")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16", "int8"), default="bf16")
     parser.add_argument("--frames", type=int, default=10)
-    parser.add_argument("--json", type=Path, help="append the table to this file, as one line")
+    parser.add_argument("--json", type=Path, help="append the table to this file as one JSON line")
     arguments = parser.parse_args()
     if arguments.backend == "onnxruntime" and arguments.precision != "fp32":
-        parser.error("onnxruntime runs the file as it lies, in fp32")
+        parser.error("onnxruntime runs the graph unchanged, in fp32")
     profile = openvino_ops if arguments.backend == "openvino" else onnxruntime_ops
     frames, wall_ms = profile(arguments.graph, arguments.precision, arguments.frames)
     rows = table(frames)
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def table(frames: Sequence[Sequence[Op]]) -> list[Row]:
-    """Rows by falling time; the median over frames of each type's time."""
+    """Rows by descending time, which is the median over frames of a type's total."""
     keys = list(dict.fromkeys((op, how) for frame in frames for op, how, _, _ in frame))
     rows = []
     for key in keys:
@@ -79,6 +80,7 @@ def table(frames: Sequence[Sequence[Op]]) -> list[Row]:
 
 
 def print_table(rows: Sequence[Row], wall_ms: float, title: str) -> None:
+    """Print the rows with a share of at least 0.2%."""
     gflop, busy_ms = sum(row.gflop for row in rows), sum(row.ms for row in rows)
     print(f"{title}: {wall_ms:.1f} ms a frame with counters, {busy_ms:.1f} ms in operators, {gflop:.1f} GFLOP")
     print(f"{'operator':28}{'executed by':34}{'calls':>6}{'ms':>10}{'share':>8}{'GFLOP':>9}{'GFLOP/s':>9}")
@@ -89,6 +91,7 @@ def print_table(rows: Sequence[Row], wall_ms: float, title: str) -> None:
 
 
 def record(arguments: argparse.Namespace, rows: Sequence[Row], wall_ms: float) -> dict[str, Any]:
+    """The table as a JSON record, with the machine."""
     from mvde.bench.host import describe_machine
 
     ops = [
@@ -102,11 +105,11 @@ def record(arguments: argparse.Namespace, rows: Sequence[Row], wall_ms: float) -
     }  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------------- the backends
+# -------------------------------------------------------------------------------------------------------- backends
 
 
 def openvino_ops(path: Path, precision: str, num_frames: int) -> tuple[list[list[Op]], float]:
-    """Operators of each frame that OpenVINO executed, and the median frame in milliseconds."""
+    """Operators executed by OpenVINO in each frame, and the median latency in ms."""
     from mvde.engines.base import BuildOptions
     from mvde.engines.openvino.compile import compile_model
     from mvde.precision import Precision
@@ -119,7 +122,7 @@ def openvino_ops(path: Path, precision: str, num_frames: int) -> tuple[list[list
     for index in range(num_frames + 2):
         started = time.perf_counter()
         request.infer([image], share_inputs=True)
-        if index >= 2:  # the first frames choose and allocate
+        if index >= 2:  # the first frames select kernels and allocate
             walls_ms.append((time.perf_counter() - started) * 1e3)
             frames.append([_openvino_op(entry, about) for entry in request.profiling_info if _ran(entry)])
     return frames, float(np.median(walls_ms))
@@ -147,7 +150,7 @@ def _openvino_op(entry: Any, about: dict[str, tuple[str, float]]) -> Op:
 
 
 def onnxruntime_ops(path: Path, precision: str, num_frames: int) -> tuple[list[list[Op]], float]:
-    """Operators of each frame that ONNX Runtime executed on the CPU, and the median frame in milliseconds."""
+    """Operators executed by ONNX Runtime on the CPU in each frame, and the median latency in ms."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -182,7 +185,7 @@ def _onnxruntime_op(event: dict[str, Any]) -> Op:
 
 
 def product_flops(kind: str, inputs: Sequence[Shape], output: Shape) -> float:
-    """Operations of one execution, two per multiplication with its addition; 0 for operators that are no products."""
+    """Operations of one execution, two per multiply-add; 0 for operators other than products."""
     if len(inputs) < 2 or not output:
         return 0.0
     if kind in {"Convolution", "Conv", "FusedConv", "GroupConvolution"}:
@@ -198,7 +201,7 @@ def product_flops(kind: str, inputs: Sequence[Shape], output: Shape) -> float:
 
 
 def attention_flops(path: Path) -> dict[str, float]:
-    """Operations of every Attention node of a graph, under the names by which OpenVINO remembers it."""
+    """Operations of every Attention node of a graph, by the node and output names that OpenVINO keeps."""
     import onnx
 
     model = onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False))

@@ -1,10 +1,10 @@
-"""Does cost grow as the arithmetic does: milliseconds, operations and speed of an engine over resolutions.
+"""Scaling of an engine with resolution: latency, operations and GFLOP/s.
 
     python benchmarks/sweep.py                                       # the shipped model, 224 to 1792
     python benchmarks/sweep.py --config configs/base.yaml --res 224 --res 448 --res 896 --json benchmarks/sweep.jsonl
 
-The network alone, compiled from the folded graph, best of a few frames: time per operation says how well the machine is
-used, and should not rise with the resolution. A multiplication with its addition counts as two operations.
+Times the network alone, compiled from the folded graph, and takes the fastest frame. Time per operation should not rise
+with the resolution. A multiply-add counts as two operations.
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ RESOLUTIONS = ("224", "448", "896", "1344", "1792")
 
 
 def main() -> None:
+    """Measure every resolution and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, help="a configuration, with random weights; default: the shipped model")
+    parser.add_argument(
+        "--config", type=Path, help="configuration for a model with random weights. Default: the shipped model"
+    )
     parser.add_argument("--res", action="append")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="bf16")
-    parser.add_argument("--seconds", type=float, default=3.0, help="per resolution; 0 writes the graphs alone")
-    parser.add_argument("--folder", type=Path, help="keep graphs here, and use those that are here")
-    parser.add_argument("--json", type=Path, help="append the results to this file, a line per resolution")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="time budget per resolution; 0 only writes the graphs"
+    )
+    parser.add_argument("--folder", type=Path, help="keep the graphs in this folder and reuse them")
+    parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per resolution")
     arguments = parser.parse_args()
     name = arguments.config.stem if arguments.config else "nano"
     with contextlib.ExitStack() as stack:
@@ -45,7 +50,7 @@ def main() -> None:
 
 
 def write_graph(config: Path | None, name: str, res: str, folder: Path) -> Path:
-    """The folded graph at a resolution, with the number of its operations in a file beside it."""
+    """Folded graph at a resolution, with its number of operations in a ``.flops`` file beside it."""
     import onnx_ir as ir
 
     from mvde.export.graph.flops import count_flops
@@ -62,7 +67,7 @@ def write_graph(config: Path | None, name: str, res: str, folder: Path) -> Path:
 
 
 def measure(graph: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Best time of a frame; other work on the machine can only add to it."""
+    """Latency of the fastest frame in ms (other load only adds to it), GFLOP and GFLOP/s."""
     frame = open_openvino(graph, arguments.precision)
     frame()
     best, started, num_frames = float("inf"), time.perf_counter(), 0
@@ -75,6 +80,7 @@ def measure(graph: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(rows: list[dict[str, Any]], title: str, resolutions: list[str]) -> None:
+    """Print a Markdown table."""
     print(f"| {title} | ms | GFLOP | GFLOP/s | ps per operation |\n|---|---|---|---|---|")
     for res, row in zip(resolutions, rows, strict=True):
         per_operation = 1e3 / row["gflop_per_s"]
@@ -82,6 +88,7 @@ def report(rows: list[dict[str, Any]], title: str, resolutions: list[str]) -> No
 
 
 def store(path: Path, rows: list[dict[str, Any]], name: str, resolutions: list[str], precision: str) -> None:
+    """Append one JSON line per resolution, with the machine."""
     from mvde.bench.host import describe_machine
 
     machine = describe_machine()

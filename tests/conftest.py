@@ -1,4 +1,4 @@
-"""Fixtures of the robot side: a tiny exported graph whose depth is known in closed form, and engines built from it."""
+"""Shared fixtures: a tiny exported graph with closed-form depth, and engines built from it."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from mvde.manifest import GraphManifest, InputSpec, OutputSpec, SourceRecord, wi
 from mvde.publish import publish
 from mvde.records import GraphParity, ParityReport
 
-# Tests import OpenVINO before mvde does, and must report no more than mvde: see mvde.engines.openvino.library.
+# Tests import OpenVINO before mvde does; disable its telemetry as mvde does: see mvde.engines.openvino.library.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 OFFSET_M, GAIN_M = 0.5, 4.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what judges int8 depth where OpenVINO's 8-bit products saturate in pairs: on x86 without VNNI."""
+    """Skip tests of int8 accuracy on x86 without VNNI, where pairs of OpenVINO's 8-bit products saturate."""
     from mvde.engines.machine import cpu_features
 
     features = set(cpu_features())
     if "avx2" not in features or features & {"avx512_vnni", "avx_vnni", "amx_int8"}:
         return
-    skip = pytest.mark.skip(reason="this CPU has AVX2 without VNNI, where OpenVINO's 8-bit products saturate in pairs")
+    skip = pytest.mark.skip(reason="AVX2 without VNNI: pairs of OpenVINO's 8-bit products saturate")
     for item in items:
         if item.get_closest_marker("vnni"):
             item.add_marker(skip)
@@ -45,13 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def closed_form_depth() -> Callable[[np.ndarray], np.ndarray]:
-    """The depth that :func:`write_graph`'s graphs compute, in float64: 0.5 m + 4 m × mean of the colours / 255."""
+    """Depth computed by :func:`write_graph`'s graphs, in float64: 0.5 m + 4 m × mean of the colours / 255."""
     return lambda images: OFFSET_M + GAIN_M * images.astype(np.float64).mean(axis=-1) / 255
 
 
 @pytest.fixture(scope="session")
 def write_graph() -> Callable[..., GraphArtifact]:
-    """Writer of ``NAME-HxW.onnx`` and its manifest: a cast, a transpose and a 1×1 convolution."""
+    """Writer of ``NAME-HxW.onnx`` (a cast, a transpose and a 1×1 convolution) and its manifest."""
     pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper, save
 
@@ -104,13 +104,13 @@ def write_graph() -> Callable[..., GraphArtifact]:
 
 @pytest.fixture(scope="session")
 def write_plain() -> Callable[[Path, Any], None]:
-    """Writer of a manifest's plain JSON, right or wrong, under a digest that fits."""
+    """Writer of a manifest from plain JSON, valid or not, with a matching digest."""
     return lambda path, plain: _write_plain(path, plain)
 
 
 @pytest.fixture(scope="session")
 def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
-    """Changes a manifest by hand, as plain JSON, and writes it under a digest that fits."""
+    """Editor of a manifest's plain JSON, which renews the digest."""
 
     def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         plain = json.loads(path.read_text(encoding="utf-8"))
@@ -127,14 +127,14 @@ def _write_plain(path: Path, plain: Any) -> None:
 
 @pytest.fixture
 def kill_when_publishing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], object]], list[int]]:
-    """Arms the next publication: it is killed before each of its steps in turn, and done in the end.
+    """Kill the next publication in a child process before each of its steps in turn, then let it finish.
 
-    Each time a child process is killed in it, the check is called with the folder, which is put back afterwards. The
-    list that comes back fills with the numbers of those steps.
+    After each kill the check is called with the folder, which is restored afterwards. The returned list collects the
+    numbers of the steps killed.
     """
 
     def arm(check: Callable[[Path], object]) -> list[int]:
-        import mvde.engines.build  # noqa: F401  (which takes the name over: before it is replaced)
+        import mvde.engines.build  # noqa: F401  (binds the name before it is patched)
 
         killed: list[int] = []
 
@@ -160,7 +160,7 @@ def kill_when_publishing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
 
 
 def _publish_killed_before(step: int, staging: Path, folder: Path) -> bool:
-    """Whether a child process came to the end of a publication instead of being killed before that step of it."""
+    """Whether the publication finished in a child process that is killed before step number ``step``."""
     child = os.fork()
     if child == 0:
         steps = itertools.count(1)
@@ -183,7 +183,7 @@ def _publish_killed_before(step: int, staging: Path, folder: Path) -> bool:
 
 @pytest.fixture(scope="session")
 def make_old() -> Callable[[Path], AnyArtifact]:
-    """Turns an artefact into a whole one of another content, as an older version may have been."""
+    """Rewriter of an artefact as a complete older version with different content."""
 
     def make(path: Path) -> AnyArtifact:
         manifest = load_artifact(path).manifest
@@ -196,7 +196,7 @@ def make_old() -> Callable[[Path], AnyArtifact]:
 
 @pytest.fixture(scope="session")
 def random_images() -> Callable[..., np.ndarray]:
-    """Maker of uint8 RGB images of a shape."""
+    """Factory of random uint8 RGB images of a shape."""
     return lambda *shape, seed=0: np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -204,7 +204,7 @@ def random_images() -> Callable[..., np.ndarray]:
 def build_tiny(
     write_graph: Callable[..., GraphArtifact], random_images: Callable[..., np.ndarray]
 ) -> Callable[..., Path]:
-    """Builder of an engine under ``root/engines`` from a graph under ``root/export``; gives the engine's folder."""
+    """Builder of an engine under ``root/engines`` from a graph under ``root/export``; returns the engine's folder."""
     from mvde.engines.base import EngineId
     from mvde.engines.build import build_engine
     from mvde.export.precision import lower_graph
@@ -221,16 +221,16 @@ def build_tiny(
 
 @pytest.fixture(scope="session")
 def engine_folder(build_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An openvino:fp32 engine of 32×48 with patches of 16; read-only by convention."""
+    """Folder of an openvino:fp32 engine at 32×48 with 16-pixel patches; read-only by convention."""
     pytest.importorskip("openvino")
     return build_tiny(tmp_path_factory.mktemp("robot"))
 
 
 @pytest.fixture(scope="session")
 def build_offset(write_graph: Callable[..., GraphArtifact], random_images: Callable[..., np.ndarray]) -> Callable:
-    """Builder of an engine whose depth is ``metres`` more than the tiny graph's, by a constant as large as the image.
+    """Builder of an engine whose depth is the tiny graph's plus ``metres``, from a constant as large as the image.
 
-    OpenVINO uses such a constant, as it does a network's weights, where it lies in the blob.
+    OpenVINO uses such a constant in place in the blob, like a network's weights.
     """
     pytest.importorskip("onnx")
     from onnx import helper, load, numpy_helper, save

@@ -1,4 +1,4 @@
-"""Manifests, hashes, atomic writes and lookup."""
+"""Manifests, checksums, atomic writes and lookup of artefacts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def graph(write_graph: Writer, tmp_path: Path) -> GraphArtifact:
 
 
 def as_engine(graph: GraphArtifact, folder: Path, engine_id: str) -> Path:
-    """An engine file of three bytes made from a graph's manifest."""
+    """Write an engine file of three bytes with a manifest derived from a graph's; returns its path."""
     backend, precision = engine_id.split(":")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "engine.bin"
@@ -112,11 +112,7 @@ def test_typed_manifest_survives_json_unchanged(graph: GraphArtifact) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [
-        spec.name
-        for spec in dataclasses.fields(GraphManifest)
-        if spec.default is dataclasses.MISSING
-    ],
+    [spec.name for spec in dataclasses.fields(GraphManifest) if spec.default is dataclasses.MISSING],
 )
 def test_missing_key_is_named(graph: GraphArtifact, key: str) -> None:
     plain = graph.manifest.to_dict()

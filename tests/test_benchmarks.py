@@ -1,4 +1,4 @@
-"""The scripts in ``benchmarks/`` import what there is; a name that moved would show only when somebody measures."""
+"""Names imported by the scripts in ``benchmarks/`` exist; no other test runs most of the scripts."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ def test_every_name_that_a_script_imports_exists(script: Path) -> None:
             pytest.skip(f"{node.module} needs {error.name}")
         for alias in node.names:
             if not hasattr(module, alias.name):
-                importlib.import_module(f"{node.module}.{alias.name}")  # a module, or an error that names it
+                importlib.import_module(f"{node.module}.{alias.name}")  # a submodule, or an ImportError that names it

@@ -1,4 +1,4 @@
-"""Relative focal lengths: what resizing leaves alone, what data sheets say, and what is refused."""
+"""Relative focal lengths: invariance to resizing, values from data sheets, and invalid input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of tensors: equal ones give equal bytes, and no flipped bit is read."""
+"""Tensor files: deterministic bytes, and every flipped bit is detected."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_type_and_shape_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_tensors(path, tensors(), METADATA)
     metadata, found = read_tensors(path)
-    theirs = load_file(path)  # the library's own reader agrees
+    theirs = load_file(path)  # safetensors' own reader
     assert {key: metadata[key] for key in METADATA} == METADATA
     assert found.keys() == theirs.keys() == tensors().keys()
     for name, tensor in tensors().items():

@@ -1,4 +1,4 @@
-"""Errors on their way out of a child process, and what is said of one that ended."""
+"""Errors propagated from child processes, and messages for a child that exited."""
 
 from __future__ import annotations
 

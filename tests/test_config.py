@@ -1,4 +1,4 @@
-"""Configurations: what is read, and how what is wrong is named."""
+"""Configurations: parsing, validation and error messages."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ OUT_OF_RANGE = {
     "train.augment.colour_jitter": (-0.1, 50.0),
     "data.depth_scale": (0.0, -1.0),
 }  # fmt: skip
-"""Of every number that is not whole; infinity and NaN are wrong for each."""
+"""Fields of type float; infinity and NaN are invalid for each."""
 
 WHOLE_NUMBERS_OUT_OF_RANGE = {
     "train.freeze_backbone_steps": -1, "train.warmup_steps": -1, "train.decay_steps": -1, "train.num_workers": -1,

@@ -1,4 +1,4 @@
-"""Reading images safely, and what an array must be to be one."""
+"""Reading images safely, and validation of image arrays."""
 
 from __future__ import annotations
 

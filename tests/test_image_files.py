@@ -1,4 +1,4 @@
-"""Picture files as they come: orientation, depth of bits, colour, animation, and damage that Pillow trips over."""
+"""Real-world image files: orientation, bit depth, colour modes, animation, and damage that makes Pillow raise."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _photo(height: int = 40, width: int = 60) -> np.ndarray:
 
 
 def _png16(colour_type: int, channels: np.ndarray) -> bytes:
-    """A PNG file of 16 bits a channel, (H, W, C) uint16, which Pillow cannot write in colour."""
+    """PNG file with 16 bits per channel from (H, W, C) uint16; Pillow cannot write it in colour."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -48,7 +48,7 @@ def _png16(colour_type: int, channels: np.ndarray) -> bytes:
 
 
 def _tiff_rgb16(channels: np.ndarray) -> bytes:
-    """A TIFF file of one strip, 16 bits a channel."""
+    """Single-strip TIFF file with 16 bits per channel."""
     height, width = channels.shape[:2]
     pixels = channels.astype("<u2").tobytes()
     after = 8 + 2 + 10 * 12 + 4
@@ -69,7 +69,7 @@ def _tiff_rgb16(channels: np.ndarray) -> bytes:
 
 
 def _run_printed_command(error: ImageError, folder: Path) -> None:
-    """Run the ``python -c …`` that the message ends with, as a shell would."""
+    """Run the ``python -c …`` at the end of the message in a shell."""
     command = str(error)[str(error).index("python -c ") :]
     words = shlex.split(command)
     subprocess.run([sys.executable, *words[1:]], cwd=folder, check=True, timeout=60)
@@ -92,7 +92,7 @@ def test_every_format_is_turned_upright(tmp_path: Path, suffix: str, orientation
 def test_exif_that_cannot_be_written_back_does_not_matter(name: str) -> None:
     with Image.open(DATA / name) as stored:
         expected = np.asarray(stored.convert("RGB"))
-    np.testing.assert_array_equal(read_image(DATA / name), np.rot90(expected, -1))  # orientation 6 in all of them
+    np.testing.assert_array_equal(read_image(DATA / name), np.rot90(expected, -1))  # all have orientation 6
 
 
 def test_a_file_of_another_format_is_refused_whatever_its_name(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_16_bit_colour_is_refused_instead_of_cut(tmp_path: Path, suffix: str) ->
         read_image(path)
     _run_printed_command(caught.value, tmp_path)
     converted = read_image(tmp_path / "a-8bit.png")
-    assert np.abs(converted - channels / 257).max() <= 1  # the upper byte, or the nearest
+    assert np.abs(converted - channels / 257).max() <= 1  # truncated or rounded to the upper byte
 
 
 @pytest.mark.parametrize(("colour_type", "num_channels"), [(4, 2), (6, 4)])
@@ -228,7 +228,7 @@ def test_cmyk_is_converted_by_the_stated_rule_without_a_profile(
 
 
 def _cmyk_profile() -> bytes:
-    """A colour profile (ICC 2.4) of inks that are all grey: L* falls by a quarter of 100 for each one at full."""
+    """ICC 2.4 profile of four grey inks: full coverage of each lowers L* by 25."""
     corners = [[255 - 255 * sum(inks) // 4, 128, 128] for inks in np.ndindex(2, 2, 2, 2)]
     table = bytes(range(256))
     lookup = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + struct.pack(">9i", *(np.eye(3, dtype=int) << 16).ravel())

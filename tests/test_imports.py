@@ -1,4 +1,4 @@
-"""The two sides stay apart: what loads without which library, and which part may import which."""
+"""Import boundaries: heavy libraries loaded on demand only, and the allowed dependencies between parts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GROUND = {
 }
 ROBOT = GROUND | {"engines", "runtime", "bench", "cli", "cuda"}
 
-# Part → parts it may import, besides itself; after the graph in the design. The command line may import every part.
+# Part → parts it may import, besides itself. The command line may import every part.
 ALLOWED = {
     "errors": set(),
     "precision": {"errors"},
@@ -149,12 +149,12 @@ def _modules() -> Iterator[tuple[str, Path]]:
 
 
 def _part(module: str) -> str:
-    """``"runtime"`` for ``"mvde.runtime.depth"``; ``""`` for the package itself."""
+    """Part of a module: ``"runtime"`` for ``"mvde.runtime.depth"``, ``""`` for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
-    """Modules of mvde that a file imports, inside functions too; imports for type checkers alone are left out."""
+    """Modules of mvde imported by a file, also inside functions; TYPE_CHECKING imports are excluded."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
@@ -173,7 +173,7 @@ def test_imports_go_one_way_only() -> None:
         part = _part(name)
         if part in {"", "cli", "__main__"}:
             continue
-        assert part in ALLOWED, f"{name} is a new part: say in this test what it may import"
+        assert part in ALLOWED, f"{name} is a new part: list its allowed imports in this test"
         targets = {_part(target) for target in _imported(ast.parse(path.read_text(encoding="utf-8")))}
         wrong += [f"{name} imports mvde.{target}" for target in sorted(targets - ALLOWED[part] - {part})]
     assert wrong == []

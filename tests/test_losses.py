@@ -1,4 +1,4 @@
-"""Losses against plain NumPy formulas written pixel by pixel."""
+"""Losses against NumPy formulas evaluated pixel by pixel."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TERMS = ("silog", "l1", "log_l1", "berhu", "gradient")
 
 
 def term(name: str, pred: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, **settings: float) -> torch.Tensor:
-    """The one loss of that name: the sum in which it alone has a weight."""
+    """Single loss term: the weighted sum with all other weights at zero."""
     weights = {other: float(other == name) for other in TERMS}
     return depth_loss(pred, target, valid, LossConfig(**weights, **settings))[0]  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Prediction, target and mask (2, 12, 16); the masks of the two images differ in size."""
+    """Prediction, target and mask (2, 12, 16); the two masks differ in their number of valid pixels."""
     rng = np.random.default_rng(0)
     pred, target = rng.uniform(0.3, 6, (2, 12, 16)), rng.uniform(0.3, 6, (2, 12, 16))
     valid = rng.random((2, 12, 16)) < np.array([0.9, 0.4])[:, None, None]

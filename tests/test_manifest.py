@@ -1,4 +1,4 @@
-"""What a manifest refuses: names that are paths, damage, hostile values. libmvde is given the same list of cases."""
+"""Rejected manifests: names that are paths, corruption, hostile values. libmvde is tested on the same cases."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Writer = Callable[..., GraphArtifact]
 
 @pytest.fixture
 def path(write_graph: Writer, tmp_path: Path) -> Path:
-    """The manifest of a graph."""
+    """Path of a graph's manifest."""
     return manifest_path(write_graph(tmp_path / "export").path)
 
 
 def changed(text: str, case: dict[str, Any]) -> str:
-    """A manifest's text after the change that a case names, under a digest that fits."""
+    """Text of a manifest after a case's change, with a matching digest."""
     if "replace" in case:
         old, new = case["replace"]
         assert old in text, case["name"]
@@ -49,7 +49,7 @@ def test_hostile_and_odd_manifests_have_their_verdict(path: Path, case: dict[str
     try:
         changed_text = changed(text, case)
     except ManifestError:
-        assert case["verdict"] == "refused"  # not even JSON once the place of the digest is lost
+        assert case["verdict"] == "refused"  # without the digest it is not JSON
         changed_text = text.replace(*case["replace"])
     path.write_text(changed_text, encoding="utf-8")
     if case["verdict"] == "read":
@@ -102,7 +102,7 @@ def test_no_digest_is_written_for_what_is_no_manifest(path: Path, capsys: pytest
 
 
 def flipped(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """A file's content with one bit of a byte changed, for every byte."""
+    """Offset and content of a file with one bit flipped, for every byte."""
     for at in range(len(content)):
         yield at, content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :]
 
@@ -122,7 +122,7 @@ def test_no_flipped_bit_is_read(path: Path, build_tiny: Callable[..., Path], tmp
 
 
 def spoil(kind: str, path: Path) -> None:
-    """Something at ``path`` that is no manifest and should not be waited for, read to its end or stumbled over."""
+    """Replace ``path`` with something that must not block, be read to its end, or raise an unexpected error."""
     match kind:
         case "foreign":
             path.write_text('{"schema_version": 2, "kind": "engine"}')
@@ -169,9 +169,9 @@ def test_a_link_to_a_manifest_is_followed(path: Path, tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "link.json") == read_manifest(path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read a file")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to drop privileges")
 def test_permission_errors_say_permission(path: Path, write_graph: Writer) -> None:
-    folder = Path("/tmp") / f"mvde-permission-{os.getpid()}"  # where pytest's folder is closed to others
+    folder = Path("/tmp") / f"mvde-permission-{os.getpid()}"  # pytest's temporary folder is closed to other users
     shutil.copytree(path.parent, folder)
     try:
         closed, other = folder / path.name, write_graph(folder, "other")

@@ -1,4 +1,4 @@
-"""Metrics against loops over pixels and against SciPy's least squares."""
+"""Metrics against per-pixel loops and SciPy's least squares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The depth model: its calls, its input's contract, its checkpoints."""
+"""The depth model: inference, input validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "nu
 
 @pytest.fixture(scope="module")
 def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a small tower with weights and its own normalisation."""
+    """Directory of a small pretrained tower with its own normalisation."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "tower"
     transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SIZES)).save_pretrained(path)
@@ -46,7 +46,7 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make(tower: Path) -> Callable[..., DepthModel]:
-    """Maker of small models on that tower."""
+    """Factory of small models on that tower."""
 
     def model(pretrained: bool = False, **decoder: Any) -> DepthModel:
         torch.manual_seed(1)
@@ -129,7 +129,7 @@ def test_prediction_keeps_no_gradients_and_restores_the_mode(
 def test_every_parameter_learns(make: Callable[..., DepthModel], images: torch.Tensor) -> None:
     model = make().train()
     model(images).log().square().mean().backward()
-    # The key bias shifts every score of a query alike, which softmax does not see.
+    # The key bias adds a constant to all scores of a query, to which softmax is invariant.
     still = [
         name
         for name, parameter in model.named_parameters()
@@ -143,7 +143,7 @@ def test_patch_statistics_are_those_of_each_patch(make: Callable[..., DepthModel
     depth_m = model.predict_depth(images)
     stats = model._compute_patch_stats(depth_m)
     assert stats.shape == (2, 15, 3)
-    patch = depth_m[1, 16:32, 64:80].double()  # second row of patches, last column: token 1 * 5 + 4
+    patch = depth_m[1, 16:32, 64:80].double()  # second patch row, last column: token 1 * 5 + 4
     assert stats[1, 9, 0].item() == pytest.approx(patch.mean().item(), rel=1e-5)
     assert stats[1, 9, 1].item() == pytest.approx(patch.var(correction=0).item(), rel=1e-3, abs=1e-9)
     assert torch.equal(stats, model.compute_patch_stats(depth_m))
@@ -217,7 +217,7 @@ def test_a_checkpoint_brings_back_the_same_depth_and_configuration(
     assert loaded.config == model.config
     assert not loaded.training
     assert all(parameter.requires_grad for parameter in loaded.parameters())
-    loaded.train()(images).sum().backward()  # nothing was left without memory
+    loaded.train()(images).sum().backward()  # no parameter is left on the meta device
 
 
 def test_a_checkpoint_is_readable_by_whoever_may_read_new_files(
@@ -234,12 +234,12 @@ def test_half_precision_halves_the_file_and_loads_to_float32(
     model = make()
     model.save(tmp_path / "full.safetensors")
     model.save(tmp_path / "half.safetensors", dtype=torch.float16)
-    header = 20_000  # bytes of names and configuration, at most
+    header = 20_000  # upper bound on names and configuration, in bytes
     full, half = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("full", "half"))
     assert half < full / 2 + header
     loaded = DepthModel.load(tmp_path / "half.safetensors")
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
-    # Weights are off by up to 2^-11 of themselves; the depth by about that.
+    # Weights have a relative error of up to 2^-11; the error in depth is of that order.
     torch.testing.assert_close(loaded.predict_depth(images), model.predict_depth(images), rtol=1e-2, atol=0)
 
 

@@ -43,7 +43,7 @@ def test_statistics_match_numpy_on_every_kernel(forced_kernel, patch_size, inval
     depth = noisy_depth((2, 2 * patch_size, 5 * patch_size), invalid_share)
     got = native.patch_stats(depth, patch_size, STATS)
     assert native.last_kernel() == forced_kernel
-    # Up to 16 terms per lane, four levels of a tree, and cancellation: see block_shift in the kernel.
+    # Up to 16 terms per lane, a reduction tree of four levels, and cancellation: see block_shift in the kernel.
     np.testing.assert_allclose(got, numpy_patch_stats(depth, patch_size, STATS), rtol=7e-6, atol=1e-12)
 
 
@@ -100,7 +100,7 @@ def test_conversions_match_numpy_on_every_kernel(forced_kernel, conversion):
         max_depth=high,
     )
     assert native.last_kernel() == forced_kernel
-    # Two exponentials of 2 ulp each, the outer one of an argument up to ln(12 / 0.2) = 4.1 that carries 1 ulp.
+    # Two exponentials with 2 ulp error each; the argument of the outer one, up to ln(12 / 0.2) = 4.1, adds 1 ulp.
     np.testing.assert_allclose(got.depth, expected, rtol=2e-6)
     stats = numpy_patch_stats(got.depth, 16, STATS)
     np.testing.assert_allclose(got.stats, stats, rtol=7e-6, atol=1e-12)
@@ -256,7 +256,7 @@ def test_resizing_and_mapping_back_have_the_bits_of_pillow(forced_kernel, source
 
 
 def along_x_then_y(pixels, size):
-    """Pillow's bilinear resize, one axis at a time: which axis it takes first depends on its version and the sizes."""
+    """Pillow's bilinear resize, x before y; Pillow's own order depends on its version and the sizes."""
     height, width = size
     image = Image.fromarray(np.ascontiguousarray(pixels))
     along_x = image.resize((width, image.height), Image.Resampling.BILINEAR)
@@ -287,7 +287,7 @@ def test_yuv_frames_become_rgb_by_bt601(pixel_format):
     green = (y - 0.299 * red - 0.114 * blue) / 0.587
     expected = np.clip(np.stack([red, green, blue], -1), 0, 255)
     got = native.Resizer((6, 8), (6, 8), pixel_format=pixel_format).resize(frame)
-    # The library's factors have three digits, as OpenCV's: up to 0.1 off, and half a step of rounding.
+    # The library's factors have three digits, like OpenCV's: an error of up to 0.1, plus rounding by 0.5.
     assert np.abs(got - expected).max() <= 0.7
 
 
@@ -324,4 +324,4 @@ def test_a_program_that_was_linked_with_the_library_where_it_lies_runs(tmp_path:
     ]
     subprocess.run(command, check=True)
     ran = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, f"{ran.stderr}: its SONAME is the name of no file; `make native` builds one that is"
+    assert ran.returncode == 0, f"{ran.stderr}: no file has its SONAME; run `make native`"

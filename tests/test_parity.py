@@ -1,4 +1,4 @@
-"""Parity reports against differences that are known by construction."""
+"""Parity reports against known differences."""
 
 from __future__ import annotations
 

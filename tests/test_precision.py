@@ -1,4 +1,4 @@
-"""The enumeration of precisions against the formats' definitions."""
+"""The precision enumeration against the definitions of the number formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Protocols against the published code's formulas, written out plainly."""
+"""Evaluation protocols against the formulas of the published code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvde.protocols import Averaging, Crop, EvaluationProtocol, ProtocolName, pa
 
 
 def published_mask(name: str, gt: np.ndarray) -> np.ndarray:
-    """What is counted by the evaluation code of BTS and monodepth2."""
+    """Valid-pixel mask of the evaluation code of BTS and monodepth2."""
     h, w = gt.shape
     top = 10.0 if name.startswith("nyu") else 80.0
     valid = np.logical_and(gt > 1e-3, gt < top)
@@ -32,7 +32,7 @@ def published_mask(name: str, gt: np.ndarray) -> np.ndarray:
 
 
 def published_errors(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
-    """The function ``compute_errors`` that both have in common, and log10 and SILog of BTS."""
+    """``compute_errors`` of BTS and monodepth2, with log10 and SILog of BTS."""
     thresh = np.maximum(gt / pred, pred / gt)
     err = np.log(pred) - np.log(gt)
     return {
@@ -49,7 +49,7 @@ def published_errors(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
 
 
 class Frames:
-    """Frames of a benchmark's size, with ground truth nearer and farther than any protocol counts, and holes."""
+    """Frames of a benchmark's size; ground truth has holes and exceeds the protocols' range at both ends."""
 
     depth_range_m = (1e-3, 80.0)
 
@@ -97,7 +97,7 @@ def test_a_protocol_gives_the_published_code_s_numbers(name: ProtocolName, align
 
 
 def test_truth_beyond_the_model_s_range_counts() -> None:
-    """A model that says at most 10 m, of a wall at 16 m: AbsRel 6 / 16."""
+    """A prediction clamped to 10 m of a wall at 16 m has AbsRel 6 / 16."""
 
     class Wall(Frames):
         def __init__(self) -> None:

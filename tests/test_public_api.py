@@ -1,4 +1,4 @@
-"""The public surface of the package: a change here is a change for every user, and belongs in the changelog."""
+"""The public API of the package; a change here affects every user and belongs in the changelog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An artefact is published in one step: killed anywhere, the old or the new one is whole; and what is left is swept."""
+"""Publication is atomic: a kill at any point leaves the old or the new artefact complete, and leftovers are removed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from mvde.export.precision.typed_graph import write_typed
 from mvde.files import atomic_write, file_record, scratch_folder, temporary_path
 from mvde.precision import Precision
 from mvde.publish import publish, staged_write
+from tests.signals import accept_sigint
 
 Writer = Callable[..., GraphArtifact]
 
@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 
 
 def stage(graph: GraphArtifact, staging: Path, content: bytes, companion: bytes = b"") -> None:
-    """A graph of that content in ``staging``, with a companion where one is given."""
+    """Write a graph with the given content, and optionally a companion file, to ``staging``."""
     path = staging / graph.path.name
     path.write_bytes(content)
     companions = ()
@@ -53,7 +53,7 @@ def test_a_kill_before_any_step_leaves_the_old_or_the_new_artefact(graph, kill_w
     found = []
 
     def check(folder: Path) -> None:
-        artifact = load_artifact(graph.path)  # by the name that users give, and by the manifest's
+        artifact = load_artifact(graph.path)  # by the user's path and by the manifest's
         assert load_artifact(manifest_path(graph.path)) == artifact
         assert [one.path for one in list_graphs(folder)] == [artifact.path]
         found.append((artifact.path.read_bytes(), artifact.companions[0].read_bytes()))
@@ -63,7 +63,7 @@ def test_a_kill_before_any_step_leaves_the_old_or_the_new_artefact(graph, kill_w
         stage(graph, staging, b"new", b"new notes")
     assert len(killed) >= 6
     assert set(found) == {(b"old", b"old notes"), (b"new", b"new notes")}
-    assert found == sorted(found, reverse=True)  # once there, the new one stays
+    assert found == sorted(found, reverse=True)  # never back to the old one
     assert load_artifact(graph.path).path.read_bytes() == b"new"
     assert names(folder) == ["tiny-32x48.json", "tiny-32x48.notes.txt", "tiny-32x48.onnx"]
 
@@ -152,7 +152,7 @@ def test_a_lowering_killed_anywhere_leaves_the_old_or_the_new_graph(graph, make_
 
 
 def dead_owner() -> int:
-    """The id of a process that has ended."""
+    """Id of a process that has exited."""
     return int(subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True).stdout)
 
 
@@ -161,7 +161,7 @@ def test_temporaries_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path
     mine = f"-{os.getpid()}-"
     assert mine in living.name
     dead = [tmp_path / living.name.replace(mine, f"-{dead_owner()}-"), tmp_path / ".engine.tmp"]
-    reused = tmp_path / living.name.replace(mine, f"-{os.getpid()}-1")  # the same number, but of another process
+    reused = tmp_path / living.name.replace(mine, f"-{os.getpid()}-1")  # the same id, reused by another process
     elsewhere = [temporary_path(tmp_path / name) for name in ("new.txt", "old.txt")]
     host = files._host()
     elsewhere = [path.with_name(path.name.replace(host, "0123abcd")) for path in elsewhere]
@@ -216,7 +216,7 @@ cli.main(["run"])
         [sys.executable, str(script)],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+        preexec_fn=accept_sigint,
     )
     while not list((tmp_path / "out").glob(".a.*")):
         assert process.poll() is None, process.communicate()

@@ -1,4 +1,4 @@
-"""Patch statistics against a plain loop over pixels in Python floats, which shares no code with the package."""
+"""Patch statistics against an independent per-pixel loop in Python floats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPECIAL = np.array([math.nan, math.inf, -math.inf, 0.0, -0.0, -1.0, 1e-42, 1e-30
 
 
 def reference_patch_stats(depth, patch_size, min_depth=0.0, max_depth=math.inf):
-    """All six columns, one patch and one pixel at a time, with correctly rounded sums."""
+    """All six statistics, computed pixel by pixel with correctly rounded sums."""
     batch, height, width = depth.shape
     lower, upper = (float(np.asarray(bound, depth.dtype)) for bound in (min_depth, max_depth))
     rows = []
@@ -68,13 +68,13 @@ def depth_maps(draw, dtypes=(np.float16, np.float32, np.float64)):
 
 
 def assert_stats_close(got, expected, relative, depth):
-    # Errors scale with what is summed: depths for the mean, their spread for the variance, differences for the slope.
-    # The absolute parts are the square of the smallest normal float32, and one rounding of the largest depth.
+    # Errors scale with the terms summed: depths for the mean, deviations for the variance, differences for the slope.
+    # The absolute terms are the square of the smallest normal float32 and one rounding of the largest depth.
     finite = depth[np.isfinite(depth) & (depth > 0)].astype(np.float64)
     scale = float(finite.max(initial=0.0))
     assert got.dtype == np.float32
-    # libmvde's second pass over a mean sums deviations of both signs, at most 2 (mean - min) per pixel together; its up
-    # to 37 roundings walk at random, sqrt(37) * 2^-24 = 3.6e-7. It shows where one far pixel outweighs all others.
+    # libmvde's second pass over a mean sums deviations of both signs, at most 2 (mean - min) per pixel; its up
+    # to 37 roundings form a random walk, sqrt(37) * 2^-24 = 3.6e-7, visible where one far pixel dominates the patch.
     walk = 3.6e-7 * 2 * (expected[..., 0] - expected[..., 3])
     off = np.abs(got[..., 0].astype(np.float64) - expected[..., 0])
     np.testing.assert_array_less(off, relative * np.abs(expected[..., 0]) + walk + 1e-38)
@@ -189,7 +189,7 @@ def test_torch_gradients_are_right(case):
         return
     invalid = ~(torch.isfinite(depth) & (depth > 0))
 
-    def stats_of(values):  # gradcheck perturbs its input, so the invalid pixels are put in behind it
+    def stats_of(values):  # gradcheck perturbs its input, so invalid pixels are inserted here
         values = torch.where(invalid, depth, values)
         return _torch_patch_stats(values, 3, STATS, _Bounds(0.0, torch.finfo(torch.float64).max))
 
@@ -240,7 +240,7 @@ def test_an_integer_tensor_is_refused():
 
 
 class Exchanged:
-    """Another library's array: shape, dtype and DLPack."""
+    """Array of another library: shape, dtype and DLPack only."""
 
     def __init__(self, array):
         self.array, self.shape, self.dtype, self.ndim = array, array.shape, array.dtype, array.ndim

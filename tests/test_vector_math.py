@@ -1,4 +1,4 @@
-"""PyTorch's elementwise functions are called on one thread before a model or statistics can call them on several."""
+"""PyTorch's elementwise functions are initialised on one thread before models or statistics call them on several."""
 
 from __future__ import annotations
 

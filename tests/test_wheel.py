@@ -1,4 +1,4 @@
-"""The built wheel, installed alone in an empty environment, runs an engine without torch."""
+"""The built wheel, installed into a clean environment without torch, builds and runs an engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def empty_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.slow
 def test_wheel_serves_every_python_of_one_platform(wheel: Path) -> None:
     assert "-py3-none-" in wheel.name
-    assert not wheel.name.endswith("-any.whl"), "the wheel carries libmvde, so it belongs to a platform"
+    assert not wheel.name.endswith("-any.whl"), "the wheel contains libmvde, so it is platform-specific"
 
 
 @pytest.mark.slow
@@ -44,7 +44,7 @@ def test_wheel_holds_the_package_and_the_library_only(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"mvde"}
     assert any(name.endswith("libmvde.so") for name in names)
     assert any(name.endswith("nano.safetensors") for name in names)
-    assert "mvde/py.typed" in names  # type checkers read the package's annotations only beside this marker
+    assert "mvde/py.typed" in names  # PEP 561 marker, required by type checkers
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def test_run_works_without_torch(empty_environment: Path, tmp_path: Path) -> Non
     engines, exports, out = tmp_path / "engines", tmp_path / "export", tmp_path / "out"
     mvde = [sys.executable, "-m", "mvde"]
     _run(*mvde, "export", "--res", "224", "--out", str(exports))
-    # The build measures the engine against ONNX Runtime, which a robot need not have.
+    # Build-time parity needs ONNX Runtime; deployment does not.
     _run(*mvde, "build", "--engine", "openvino:fp32", "--export-dir", str(exports), "--out", str(engines))
     robot = str(empty_environment / "mvde")
     photograph = ROOT / "mvde/assets/photos/coffee.jpg"

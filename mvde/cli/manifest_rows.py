@@ -55,7 +55,10 @@ def _camera_rows(focal: float | None, convention: FocalConvention | None) -> lis
         case FocalConvention.GEOMETRIC | FocalConvention.HORIZONTAL:
             shown = fov_from_focal(focal or 0.0)
             return [
-                ("camera", f"relative focal length {focal:.4g} ({convention}); field of view of a square image {shown:.1f}°")
+                (
+                    "camera",
+                    f"relative focal length {focal:.4g} ({convention}); field of view of a square image {shown:.1f}°",
+                )
             ]
 
 

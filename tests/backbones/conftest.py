@@ -1,4 +1,4 @@
-"""Small random towers as transformers saves them: the vision tower alone, and inside a whole SigLIP."""
+"""Small random towers saved by transformers: the vision tower alone, and within a full SigLIP."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SIZES = {
 
 @pytest.fixture(scope="session")
 def sizes() -> dict[str, Any]:
-    """Keyword arguments of a small SiglipVisionConfig with a native grid of 4 by 4."""
+    """Keyword arguments of a small SiglipVisionConfig with a native grid of 4 by 4 patches."""
     return dict(SIZES)
 
 
 @pytest.fixture(scope="session")
 def save_tower(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Any]]:
-    """Writer of a random SiglipVisionModel; gives the directory and the model, so that it can be compared with."""
+    """Writer of a random SiglipVisionModel; returns its directory and the model as reference."""
 
     def save(**changed: Any) -> tuple[Path, Any]:
         import torch

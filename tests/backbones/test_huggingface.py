@@ -1,4 +1,4 @@
-"""Depth models of transformers, small and random, under our contract."""
+"""Small random depth models of transformers behind the DepthModel interface."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MODELS: dict[str, tuple[Callable[[], Any], int]] = {
 
 @pytest.fixture(params=MODELS)
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, HuggingFaceDepthModel, int]:
-    """transformers' model, ours from the directory that it saved, and the patch size."""
+    """Model of transformers, mvde's model loaded from its saved directory, and the patch size."""
     make, patch_size = MODELS[request.param]
     torch.manual_seed(0)
     reference = make().eval()
@@ -58,7 +58,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, HuggingFa
 
 def test_depth_is_that_of_transformers(pair: tuple[Any, HuggingFaceDepthModel, int]) -> None:
     reference, ours, patch_size = pair
-    rows, columns = (4, 6) if patch_size == 14 else (6, 6)  # transformers' DPT knows square images only
+    rows, columns = (4, 6) if patch_size == 14 else (6, 6)  # transformers' DPT takes square images only
     images = torch.rand(2, 3, rows * patch_size, columns * patch_size)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixels = (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
@@ -94,9 +94,9 @@ def test_at_a_fixed_resolution_the_position_embedding_is_a_constant(
 
         monkeypatch.setattr(torch.nn.functional, "interpolate", noting)
         torch.testing.assert_close(fixed(pixels), expected)
-        assert resampled  # the decoder's, and not those over the 24 channels of the tokens
+        assert resampled  # in the decoder, but not over the tokens' 24 channels
         assert not [what for what in resampled if what == "24 channels"]
-        torch.testing.assert_close(ours.depth_from_pixels(pixels), expected)  # the original still resamples
+        torch.testing.assert_close(ours.depth_from_pixels(pixels), expected)  # the original module still resamples
         assert [what for what in resampled if what == "24 channels"]
 
 
@@ -115,11 +115,11 @@ def test_exported_it_gives_its_depth_without_resampling_positions(
     with traced(ours, resolution) as graph:
         modes = [node.attributes["mode"].as_string() for node in graph.graph if node.op_type == "Resize"]
         save_model(graph, tmp_path / "model.onnx", {})
-    assert modes  # the decoder's
+    assert modes  # in the decoder
     assert "cubic" not in modes
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     (depth,) = session.run(None, {"image": image.permute(0, 2, 3, 1).numpy()})
-    # As an export's parity: two float32 evaluations in another order of summation.
+    # Same as an export's parity: two float32 evaluations that differ in summation order.
     assert abs(depth / expected - 1).max() < 1e-4
 
 

@@ -37,7 +37,7 @@ def test_the_native_grid_is_handed_back_untouched() -> None:
 
 
 def _cubic_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """Keys' cubic convolution with a = -0.75, half-pixel centres and replicated border, as a matrix in float64."""
+    """Keys' cubic convolution (a = -0.75, half-pixel centres, replicated border) as a float64 matrix."""
 
     def kernel(x: float) -> float:
         a, x = -0.75, abs(x)

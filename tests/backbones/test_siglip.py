@@ -1,4 +1,4 @@
-"""The tapped tower against transformers' own, and tokens against maps."""
+"""The tapped tower against transformers' SigLIP, and token order against feature maps."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from mvde.backbones.siglip import (  # noqa: E402
 from mvde.backbones.sizes import NANO, TOWER_SIZES  # noqa: E402
 from mvde.errors import CheckpointError, ConfigError, ResolutionError  # noqa: E402
 
-# Same weights and operations, float32: what differs is the order of summation in the attention kernels.
+# Same weights and operations in float32; only summation order in the attention kernels differs.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 class _CoordinatePosition(nn.Module):
-    """Position "embedding" that writes each token's own (row, column) into its first two channels."""
+    """Position "embedding" that writes a token's (row, column) into its first two channels."""
 
     def forward(self, grid: tuple[int, int]) -> torch.Tensor:
         return torch.tensor([[[row, column] for row in range(grid[0]) for column in range(grid[1])]]).float()
@@ -59,7 +59,7 @@ def test_a_patch_of_the_image_becomes_the_token_at_its_place() -> None:
     patch_embedding = nn.Conv2d(3, 1, kernel_size=4, stride=4, bias=False)
     nn.init.constant_(patch_embedding.weight, 1 / 48)
     image = torch.zeros(1, 3, 12, 20)
-    image[:, :, 8:12, 4:8] = 1.0  # third row of patches, second column
+    image[:, :, 8:12, 4:8] = 1.0  # third patch row, second column
     tokens = tokens_from_map(patch_embedding(image))
     assert tokens.flatten().nonzero().item() == 2 * 5 + 1
     assert torch.equal(map_from_tokens(tokens, (3, 5)), patch_embedding(image))
@@ -83,9 +83,7 @@ def test_hidden_states_are_those_of_transformers(
 def test_patch_14_towers_whose_side_is_no_multiple_of_14_are_those_of_transformers(
     save_tower: Callable[..., tuple[Path, Any]],
 ) -> None:
-    path, reference = save_tower(
-        patch_size=14, image_size=64
-    )  # 4 by 4 patches of 14 are 56, as 27 of 14 are 378 of 384
+    path, reference = save_tower(patch_size=14, image_size=64)  # 4 patches of 14 make 56, as 27 make 378 of 384
     backbone, _ = pretrained_siglip(str(path), (4,))
     pixels = torch.randn(1, 3, 70, 42)
     with torch.no_grad():
@@ -162,7 +160,7 @@ def test_the_tower_trained_from_scratch_starts_with_positions_that_tell_near_fro
     similarity = torch.nn.functional.cosine_similarity(position[:1], position).reshape(side, side)
     assert similarity.argmax() == 0
     assert similarity[0, 1] > similarity[0, 4] > similarity[0, 12] - 0.2
-    torch.testing.assert_close(similarity, similarity.T)  # rows and columns are treated alike
+    torch.testing.assert_close(similarity, similarity.T)  # symmetric in rows and columns
 
 
 def test_an_unknown_tower_is_refused_with_the_known_names() -> None:

@@ -1,4 +1,4 @@
-"""Which hidden states the taps address."""
+"""Hidden states selected by the taps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Axes put values where they belong, with round numbers beside them; charts show what they are given."""
+"""Chart axes: positions and round tick labels; charts show their data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_wide_span_is_logarithmic(values: list[float]) -> None:
 def test_positions_are_per_cent_of_the_axis() -> None:
     scale = Axis(10.0, 30.0)
     assert [scale.position(value) for value in (10, 15, 30)] == [0, 25, 100]
-    assert [scale.position(value) for value in (-5, 99)] == [0, 100], "values outside stand at the ends"
+    assert [scale.position(value) for value in (-5, 99)] == [0, 100], "values outside are clamped to the ends"
     assert scale.with_room_for_text().position(30) == pytest.approx(87.5)
     assert Axis(1.0, 128.0, is_log=True).with_room_for_text().high == pytest.approx(256)
 

@@ -1,4 +1,4 @@
-"""Ratios and their intervals against SciPy's bootstrap, and the reports that are refused."""
+"""Ratios and confidence intervals against SciPy's bootstrap, and rejected reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MACHINE = {"cpu": "a CPU", "num_cpus": 2, "cpu_features": ["avx2"], "gpus": ["A 
 
 
 def make_report(times_ms: np.ndarray, **changes: Any) -> dict[str, Any]:
-    """A report of one engine whose whole frames took ``times_ms``."""
+    """Report of one engine with end-to-end latencies ``times_ms``."""
     times_us = np.rint(times_ms * 1e3).astype(int)
     engine = {"name": "tiny", "resolution": [32, 48], "batch": 1, "id": "openvino:fp32"}
     samples = {"pre": [100] * len(times_us), "infer": (times_us - 150).tolist(), "post": [50] * len(times_us)}
@@ -43,7 +43,7 @@ def test_the_interval_is_scipys(statistic: str) -> None:
         method="percentile", rng=rng,
     ).confidence_interval  # fmt: skip
     found = bootstrap_ratio(old, new, statistic)
-    # Both are random: two bootstraps of 2,000 and 4,000 resamples differ by a few per cent of the interval's width.
+    # Both are random: with 2,000 and 4,000 resamples they differ by a few per cent of the interval's width.
     assert (found.low, found.high) == pytest.approx(
         (expected.low, expected.high), abs=0.2 * (expected.high - expected.low)
     )
@@ -51,7 +51,7 @@ def test_the_interval_is_scipys(statistic: str) -> None:
 
 
 def test_the_interval_covers_the_truth_for_frames_that_resemble_their_neighbours() -> None:
-    """Times with an autocorrelation of 0.8, as of a machine that is slow for a while."""
+    """Latencies with autocorrelation 0.8, as under temporary load."""
     rng, num_covered, num_covered_singly = np.random.default_rng(0), 0, 0
 
     def series() -> np.ndarray:
@@ -67,7 +67,7 @@ def test_the_interval_covers_the_truth_for_frames_that_resemble_their_neighbours
         num_covered += found.low <= 1 <= found.high
         singly = np.sqrt(old.var() / 400 + new.var() / 400) / 100 * 1.96
         num_covered_singly += abs(new.mean() / old.mean() - 1) <= singly
-    # Blocks of 7 frames mend most of it; intervals as if frames were independent cover half of the cases.
+    # Block bootstrap (7 frames) recovers most of the coverage; assuming independence covers half of the cases.
     assert num_covered >= 44
     assert num_covered > num_covered_singly
 

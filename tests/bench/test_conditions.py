@@ -1,4 +1,4 @@
-"""The conditions of a run, on files laid out as Linux lays them out."""
+"""Conditions of a run, read from fake Linux system files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(root: Path, name: str, text: str) -> None:
 
 
 def stat(root: Path, user: int, idle: int, steal: int) -> None:
-    """/proc/stat of three CPUs, of which this process may use two; the third is busy with something else."""
+    """Write /proc/stat of three CPUs: two available to this process, the third busy."""
     line = f"{user} 0 0 {idle} 0 0 0 {steal} 0 0"
     write(
         root, "proc/stat", f"cpu 1 1 1 1 1 1 1 1 0 0\ncpu0 {line}\ncpu1 {line}\ncpu2 9999 0 0 0 0 0 0 0 0 0\nintr 1\n"
@@ -41,7 +41,7 @@ def test_steal_and_other_load_are_fractions_of_this_process_cpus(tmp_path: Path)
     with ConditionWatch(tmp_path, lambda: next(seconds)) as watch:
         stat(tmp_path, user=1080, idle=1110, steal=20)
     found = watch.conditions()
-    # Each CPU: 80 ticks busy, 110 idle, 10 stolen. This process used 1 s = 100 ticks of the 160 busy ones.
+    # Per CPU: 80 ticks busy, 110 idle, 10 stolen. This process used 1 s = 100 of the 160 busy ticks.
     assert found.steal == pytest.approx(20 / 400)
     assert found.other_load == pytest.approx(60 / 400)
     assert [text.split(" ")[0] for text in found.warnings] == ["the", "other"]
@@ -66,12 +66,12 @@ def test_throttling_and_quotas_are_counted(tmp_path: Path) -> None:
 def test_a_falling_clock_and_heat_are_seen_while_it_runs(tmp_path: Path) -> None:
     clock = "sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq"
     write(tmp_path, clock.format(0), "3000000")
-    write(tmp_path, clock.format(1), "800000")  # idle: the fastest CPU counts
+    write(tmp_path, clock.format(1), "800000")  # idle; the fastest CPU counts
     write(tmp_path, "sys/class/thermal/thermal_zone0/temp", "50000")
     with ConditionWatch(tmp_path) as watch:
         write(tmp_path, clock.format(0), "1800000")
         write(tmp_path, "sys/class/thermal/thermal_zone0/temp", "95000")
-        time.sleep(0.6)  # two samples a quarter of a second apart
+        time.sleep(0.6)  # two samples at an interval of 0.25 s
         write(tmp_path, clock.format(0), "3000000")
         write(tmp_path, "sys/class/thermal/thermal_zone0/temp", "60000")
     found = watch.conditions()

@@ -1,4 +1,4 @@
-"""Distributions, the end of a warm-up and drift, on series whose answer is known."""
+"""Latency distributions, end of warm-up and drift, on series with known answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_times_that_still_fall_are_not_steady() -> None:
     falling = [100 * 0.97**index for index in range(40)]
     assert not any(is_steady(falling[:length]) for length in range(1, 41))
     assert not warm_up(falling).is_steady
-    assert not is_steady([5.0] * 9), "nine frames do not hold two windows of five"
+    assert not is_steady([5.0] * 9), "nine frames are fewer than two windows of five"
 
 
 def test_a_slowdown_shows_as_drift() -> None:

@@ -1,4 +1,4 @@
-"""Energy counters, on files laid out as Linux lays them out and on a stand-in for NVIDIA's library."""
+"""Energy counters, on fake Linux system files and a fake NVML."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_counter_with_nonsense_is_left_out(tmp_path: Path) -> None:
 
 
 class FakeNvml:
-    """The functions of cuda.bindings.nvml that are used, with millijoules that grow by 1500 at each reading."""
+    """Fake of cuda.bindings.nvml; energy increases by 1500 mJ per reading."""
 
     def __init__(self) -> None:
         self.millijoules = 0

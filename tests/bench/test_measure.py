@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: alternation, warm-up, throughput, and what really ran."""
+"""Benchmark measurements: interleaving, warm-up, throughput, and executed precision."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_engines_take_turns_and_a_turns_first_frame_is_not_counted(
     images = [random_images(50, 60, 3)]
     found = measure_engines([load_engine_artifact(blob) for blob in blobs], images, BenchOptions(num_frames=7))
     small, large = (32, 48), (64, 64)
-    # Two frames a turn, the last one short, each after one that is not counted; then one before each stream.
+    # Two frames per turn, the last turn shorter, each after one uncounted frame; then one before each stream.
     turns = ([small] * 3 + [large] * 3) * 3 + [small] * 2 + [large] * 2 + [small, large]
     assert order[-len(turns) :] == turns
     assert [(one.num_frames, one.id, one.executed_precision) for one in found] == [(7, "openvino:fp32", "fp32")] * 2
@@ -143,15 +143,15 @@ def test_arithmetic_is_set_against_the_best_product(blobs: list[Path], random_im
 
 
 class OnDevice:
-    """An engine that tells what its device measured."""
+    """Engine that reports device times."""
 
     def __init__(self, engine: Any) -> None:
         self._engine, self.info = engine, engine.info
         self.infer, self.layers, self.close = engine.infer, engine.layers, engine.close
-        self.device = self.stream_of = self.enqueue = pytest.fail  # what the runtime asks for; a benchmark does not
+        self.device = self.stream_of = self.enqueue = pytest.fail  # used by the runtime, not by the benchmark
 
     def device_times_ms(self, images: np.ndarray, count: int) -> list[float]:
-        self.infer(images)  # refuses another shape
+        self.infer(images)  # raises on another shape
         return [0.25] * count
 
     def device_memory_bytes(self) -> int:

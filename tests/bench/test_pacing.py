@@ -1,4 +1,4 @@
-"""A camera's clock and concurrent threads, on an engine whose time per frame is set."""
+"""Camera-paced and concurrent runs, on an engine with fixed latency."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGES = [np.zeros((2, 2, 3), np.uint8)]
 
 
 class SleepingRuntime:
-    """Takes ``frame_s`` seconds per frame, and knows how many threads were inside at once."""
+    """Runtime that takes ``frame_s`` seconds per frame and records its peak concurrency."""
 
     def __init__(self, frame_s: float, fails_at: int | None = None) -> None:
         self.frame_s, self.fails_at = frame_s, fails_at
@@ -37,7 +37,7 @@ class SleepingRuntime:
 
 
 class VirtualTime:
-    """A clock that only sleeping moves, so that a busy machine cannot make a frame late."""
+    """Virtual clock advanced only by sleeping, so that machine load cannot delay a frame."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -50,7 +50,7 @@ class VirtualTime:
 
 
 class VirtualRuntime:
-    """Takes ``frame_s`` seconds of virtual time per frame."""
+    """Runtime that takes ``frame_s`` seconds of virtual time per frame."""
 
     def __init__(self, clock: VirtualTime, frame_s: float) -> None:
         self.clock, self.frame_s, self.num_frames = clock, frame_s, 0
@@ -86,7 +86,7 @@ def test_an_engine_that_is_too_slow_takes_the_newest_frame_and_is_always_late(cl
     found = paced(runtime, fps=100, duration_s=0.5)
     assert found.num_late == found.num_frames == runtime.num_frames
     assert found.num_frames + found.num_dropped == 50, "every captured frame was either taken or dropped"
-    # The engine is free at 23.7 k ms, and the newest frame is then less than 10 ms old; a queue would let the age grow.
+    # The engine is free at 23.7 k ms and takes the newest frame, less than 10 ms old; with a queue, age would grow.
     assert found.num_frames == 22
     assert found.age.max_ms < 33.7
     ages = [23.7 + 23.7 * index % 10 for index in range(22)]
@@ -104,7 +104,7 @@ def test_a_single_slow_frame_makes_the_next_ones_late_or_dropped_once(clock: Vir
 
     runtime.infer = slow_once  # type: ignore[method-assign]
     found = paced(runtime, fps=100, duration_s=0.2)
-    # Frame 2 is done 35 ms after its capture: it is late, frames 3 and 4 are dropped, frame 5 is taken 5 ms late.
+    # Frame 2 ends 35 ms after its capture: it is late, frames 3 and 4 are dropped, and frame 5 starts 5 ms late.
     assert (found.num_frames, found.num_late, found.num_dropped) == (18, 1, 2)
 
 
@@ -122,7 +122,7 @@ def test_threads_share_the_engine() -> None:
     found = run.result()
     assert runtime.most_inside == 4
     assert found.num_frames == runtime.num_frames
-    assert found.throughput_fps <= 200, "four sleepers of 20 ms cannot deliver more"
+    assert found.throughput_fps <= 200, "upper bound for four threads at 20 ms"
     assert found.total.p50_ms >= 20
 
 

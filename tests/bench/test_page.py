@@ -1,4 +1,4 @@
-"""The HTML page: complete, self-contained, and looked at in a real browser."""
+"""The HTML report: complete, self-contained, and rendered in a real browser."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ENGINES = ("openvino:fp32", "onnxruntime:fp32")
 def report_and_pictures(
     build_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, random_images: Callable
 ) -> tuple[Report, list[Picture]]:
-    """A report of two engines with everything in it that a page can show."""
+    """Report of two engines with every optional section, and the pictures."""
     pytest.importorskip("onnxruntime")
     root, patch = tmp_path_factory.mktemp("page"), pytest.MonkeyPatch()
     patch.setattr(peaks, "_SIZES", (128,))
@@ -71,7 +71,7 @@ def html(report_and_pictures: tuple[Report, list[Picture]]) -> str:
 
 
 class Parser(HTMLParser):
-    """Tags that are open, references to elsewhere, and headings."""
+    """HTML parser that records open tags, external references and headings."""
 
     VOID = frozenset({"meta", "img", "br", "hr", "link", "input"})
 
@@ -145,7 +145,7 @@ def test_the_differences_under_the_pictures_are_of_the_depth_shown(
 
 
 def look_at(html: str, width: int, folder: Path, script: str) -> Any:
-    """What ``script`` returns inside the page, shown in a browser at a width in pixels."""
+    """Result of ``script`` in the page, rendered by a browser at ``width`` pixels."""
     spy = '<script>window.errors = []; addEventListener("error", (event) => errors.push(event.message));</script>'
     seen = html.replace("<head>", f"<head>{spy}", 1)
     wrapper = folder / "wrapper.html"

@@ -1,4 +1,4 @@
-"""The machine's measured best: a product that we time ourselves cannot beat it by much, and the bytes add up."""
+"""Measured machine peaks: consistent with an independently timed matrix product and copy."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_fp32_peak_is_about_what_numpy_reaches() -> None:
     pytest.importorskip("openvino")
-    # One thread of a process of its own: NumPy's threads wait for each other, thirty times as long on a busy machine.
+    # One thread in a child process: NumPy's threads wait for each other, 30 times as long on a busy machine.
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", NUMPYS_SECONDS], env=alone, capture_output=True, text=True, check=True)
     numpys = 2 * 512**3 / float(done.stdout)
     found = peaks.product_speed(Precision.FP32)
     assert found is not None
-    # Two good libraries are within a factor of two; a wrong count of products or a precision of half the width is a
-    # factor of four or more; eight leaves room for a machine that is busy with one of them. NumPy uses one thread.
+    # Good libraries are within a factor of two; a wrong operation count or half-width precision would be a
+    # factor of four or more; eight allows for load during one of the two. NumPy uses one thread.
     assert numpys / 8 < found.large_flops_per_s <= found.best_flops_per_s < numpys * 8 * num_cpus()
 
 

@@ -1,4 +1,4 @@
-"""The acceptance command: it refuses a machine without a GPU, and its report says what failed and what did not run."""
+"""The acceptance command exits without a GPU, and reports failed and skipped checks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def acceptance() -> ModuleType:
     return module
 
 
-@pytest.mark.skipif(find_gpu() is not None, reason="says what happens without a GPU")
+@pytest.mark.skipif(find_gpu() is not None, reason="for machines without a GPU")
 def test_without_a_gpu_nothing_is_checked_and_nothing_written(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--out", "there"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""The precision table: one row per precision out of what a build wrote, and the reason where it wrote nothing."""
+"""The precision table: one row per precision from the build's manifest, or the build error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy and pictures of engines that were timed: what truth they are held against."""
+"""Accuracy and rendered depth of benchmarked engines against ground truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvde.datasets.sample import DepthSample
 
 
 class OneFrame:
-    """Two metres, by a camera of twice the canonical focal length."""
+    """Frame at 2 m, taken at twice the canonical focal length."""
 
     depth_range_m = (1e-3, 80.0)
 

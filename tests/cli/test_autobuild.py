@@ -1,4 +1,4 @@
-"""Engines that `mvde run` and `mvde bench` build themselves: when, from what, once, and when not."""
+"""Automatic builds in `mvde run` and `mvde bench`: conditions, source graph, locking, and refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from mvde.cli.shared_options import EngineSelection
 from mvde.errors import ArtifactError, MissingDependencyError
 from mvde.manifest import EngineManifest
 from mvde.runtime.depth import DepthRuntime
+from tests.signals import accept_sigint
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -38,7 +38,7 @@ BUILDING = "mvde: building openvino:fp32 from export/tiny-32x48.onnx (not built 
 
 @pytest.fixture
 def workspace(tmp_path: Path, write_graph: Callable[..., GraphArtifact], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with one graph, right after it was exported, and a photograph."""
+    """Working directory with a freshly exported graph and a photograph."""
     write_graph(tmp_path / "export")
     Image.fromarray(np.full((60, 80, 3), 100, np.uint8)).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
@@ -46,20 +46,20 @@ def workspace(tmp_path: Path, write_graph: Callable[..., GraphArtifact], monkeyp
 
 
 def mvde(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """The command line in a process of its own, which leads a group as under a shell."""
+    """Start the command line in its own process group, as a shell does."""
     command = [sys.executable, "-m", "mvde", *arguments]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
         command,
         start_new_session=True,
         env={**os.environ, **environment},
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+        preexec_fn=accept_sigint,
         **streams,
     )
 
 
 def error_of(capfd: pytest.CaptureFixture[str]) -> str:
-    """The one line that says what is wrong."""
+    """The error line on stderr."""
     (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("mvde: error: "))
     return line
 

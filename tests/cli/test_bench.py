@@ -1,4 +1,4 @@
-"""``mvde bench``: the table, the files, the comparison with an earlier report, and what it refuses."""
+"""``mvde bench``: table, output files, comparison with an earlier report, and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mvde.manifest import EngineManifest
 
 pytest.importorskip("openvino")
 
-OFFSET_M, GAIN_M = 0.5, 4.0  # of the tiny graph, see tests/conftest.py
+OFFSET_M, GAIN_M = 0.5, 4.0  # of the tiny graph in tests/conftest.py
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def bench(folder: Path, *arguments: object) -> int:
 
 
 def error_of(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr that says what is wrong."""
+    """The error line on stderr."""
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("mvde: "))
     return line
 
@@ -61,7 +61,7 @@ def edited(path: Path, change: Any) -> Path:
 
 
 def make_dataset(root: Path, depth_m: float) -> Path:
-    """Three grey pictures whose depth the tiny engine computes exactly, and ``depth_m`` as their truth."""
+    """Write three grey images, whose depth the tiny engine computes exactly, with ground truth ``depth_m``."""
     from PIL import Image
 
     for kind in ("rgb", "depth"):
@@ -106,7 +106,7 @@ def test_accuracy_is_of_the_engine_that_was_timed(
     assert bench(engines, "--frames", 3, "--data", data, "--json", report, "--html", page) == 0
     accuracy = json.loads(report.read_text())["engines"][0]["accuracy"]
     assert accuracy["num_images"] == 3
-    # The truth is the graph in closed form; float32 is the only difference.
+    # Ground truth is the closed form; only float32 rounding differs.
     assert accuracy["abs_rel"] < 1e-5
     assert accuracy["delta1"] == 1
     assert "AbsRel" in capsys.readouterr().out
@@ -129,7 +129,7 @@ sys.exit(cli.execute(["bench", "--engine-dir", {str(engines)!r}, "--frames", "2"
 
 
 def test_an_earlier_report_gives_ratios(engines: Path, old_report: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # The same engine twice on one machine: only noise is between them, far from a factor of 20.
+    # The same engine twice on one machine: noise stays far below a factor of 20.
     assert bench(engines, "--frames", 30, "--compare", old_report, "--max-regression", 20) == 0
     assert "new / old" in capsys.readouterr().out
 
@@ -138,7 +138,7 @@ def test_a_regression_is_exit_status_1_after_the_report_was_written(
     engines: Path, old_report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def far_faster(plain: dict) -> None:
-        """Frames of 3 µs: no noise makes the tiny engine as fast."""
+        """Set frame times to 3 µs, faster than the tiny engine by more than noise."""
         samples = plain["engines"][0]["samples_us"]
         samples.update({stage: [1] * len(times) for stage, times in samples.items()})
 
@@ -236,7 +236,7 @@ def test_an_engine_of_another_machine_is_refused(
 def test_a_pinned_run_says_where_it_ran(engines: Path, tmp_path: Path) -> None:
     cpu, report = min(os.sched_getaffinity(0)), tmp_path / "bench.json"
     arguments = ["bench", "--engine-dir", str(engines), "--frames", "2", "--cpus", str(cpu), "--json", str(report)]
-    # Pinned before NumPy is imported, as on the command line; measuring the machine's best would take seconds.
+    # Pinned before NumPy is imported, as on the command line; peaks are skipped, since they take seconds.
     script = f"""
 import sys
 from mvde import cli

@@ -1,4 +1,4 @@
-"""``mvde build``: which graphs and engines the options name, and what it says when they name none."""
+"""``mvde build``: selection of graphs and engines by options, and errors if none match."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime")
 
 @pytest.fixture
 def workspace(tmp_path: Path, write_graph: Callable[..., GraphArtifact], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the graphs tiny-32x48 and tiny-64x64."""
+    """Working directory with the graphs tiny-32x48 and tiny-64x64."""
     write_graph(tmp_path / "export")
     write_graph(tmp_path / "export", resolution=(64, 64))
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""``mvde doctor``: what the machine has, every engine id with a reason, and combinations that go wrong."""
+"""``mvde doctor``: machine properties, every engine id with a reason, and known-bad combinations."""
 
 from __future__ import annotations
 

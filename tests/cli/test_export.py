@@ -1,4 +1,4 @@
-"""``mvde export``: from a checkpoint to a graph in one command, and one clear line for everything that goes wrong."""
+"""``mvde export``: from a checkpoint to a graph in one command, with one-line errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ from mvde.artifact import load_artifact
 from mvde.cli import execute
 from mvde.files import scratch_folder, sha256_file
 from mvde.model import DepthModel
+from tests.signals import accept_sigint
 
 Config = dict[str, object]
 
@@ -39,7 +39,7 @@ WIDE_CAMERA = ("--camera", "256,192,320,240", "--frame", "480x640")
 
 @pytest.fixture(scope="module")
 def make_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
-    """Maker of configurations of a tiny tower that lies in a local directory."""
+    """Factory of configurations with a tiny tower from a local directory."""
 
     def make(hidden_size: int = 32) -> Config:
         tower = tmp_path_factory.mktemp("tower")
@@ -88,14 +88,14 @@ def test_a_graph_for_a_camera_gives_its_metres_and_says_so(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # no line of the table is folded
+    monkeypatch.setenv("COLUMNS", "200")  # table rows do not wrap
     config = make_config()
     config["decoder"] = {"c_dec": 16, "canonical_focal": 0.5}
     torch.manual_seed(1)
     DepthModel(config).save(tmp_path / "canonical.safetensors")
     arguments = ["export", "--checkpoint", str(tmp_path / "canonical.safetensors"), "--res", "32"]
     assert execute([*arguments, "--out", str(tmp_path / "canonical")]) == 0
-    fov = 2 * math.degrees(math.atan(0.5 / 1.5))  # of a square picture with three times the focal length
+    fov = 2 * math.degrees(math.atan(0.5 / 1.5))  # square image, three times the canonical focal length
     assert execute([*arguments, "--out", str(tmp_path / "long"), "--fov", f"{fov}x{fov}"]) == 0
     assert execute([*arguments, "--out", str(tmp_path / "wide"), *WIDE_CAMERA]) == 0
     graphs = [tmp_path / folder / "tiny-32x32.onnx" for folder in ("canonical", "long", "wide")]
@@ -123,7 +123,7 @@ def test_configuration_with_random_weights_takes_the_native_resolution(
 
 @pytest.fixture
 def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """The one line that a command prints when it fails with ``status``; nothing was written."""
+    """The error line of a command that fails with ``status`` and writes nothing."""
 
     def fails(status: int, *arguments: object) -> str:
         out = tmp_path / "export"
@@ -256,7 +256,7 @@ def test_interruption_leaves_nothing(
 
 @pytest.fixture
 def start(checkpoint: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Starter of an export in a fresh process, into ``tmp_path / "export"``; it leads a process group."""
+    """Starter of an export to ``tmp_path / "export"`` in its own process group."""
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mvde", "export", "--checkpoint", str(checkpoint), "--res", "32", *arguments]
@@ -264,7 +264,7 @@ def start(checkpoint: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[st
         return subprocess.Popen(
             [*command, "--out", str(tmp_path / "export")],
             start_new_session=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+            preexec_fn=accept_sigint,
             **streams,
         )
 
@@ -272,10 +272,10 @@ def start(checkpoint: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[st
 
 
 def _group(leader: int) -> list[str]:
-    """The commands of the processes in a group that have not ended."""
+    """Command lines of the running processes in a process group."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # ended meanwhile
+        with contextlib.suppress(OSError):  # exited meanwhile
             state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
             if int(group) == leader and state != "Z":
                 found.append(stat.with_name("cmdline").read_text())
@@ -286,9 +286,9 @@ def _group(leader: int) -> list[str]:
 def test_a_real_ctrl_c_while_tracing_leaves_nothing(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path, whole_group: bool
 ) -> None:
-    """A terminal interrupts the processes of the whole group, ``kill -INT`` only the one that it names."""
+    """A terminal signals the whole process group, ``kill -INT`` a single process."""
     process = start()
-    while not (tmp_path / "export").exists():  # made when the child is asked for the graph
+    while not (tmp_path / "export").exists():  # created when tracing starts in the child
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
@@ -297,7 +297,7 @@ def test_a_real_ctrl_c_while_tracing_leaves_nothing(
     assert err == "mvde: interrupted; no partial file was left\n"
     assert list((tmp_path / "export").iterdir()) == []
     deadline = time.monotonic() + 10
-    while left := _group(process.pid):  # multiprocessing's own helper ends by itself, a moment later
+    while left := _group(process.pid):  # multiprocessing's resource tracker exits a moment later
         assert time.monotonic() < deadline, left
 
 
@@ -306,7 +306,7 @@ def test_an_export_that_is_terminated_or_killed_while_tracing_leaves_no_process(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: int
 ) -> None:
     process = start()
-    while not (tmp_path / "export").exists():  # made when the child is asked for the graph
+    while not (tmp_path / "export").exists():  # created when tracing starts in the child
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     os.kill(process.pid, number)
@@ -318,7 +318,7 @@ def test_an_export_that_is_terminated_or_killed_while_tracing_leaves_no_process(
     deadline = time.monotonic() + 2
     while left := [command for command in _group(process.pid) if "resource_tracker" not in command]:
         assert time.monotonic() < deadline, left
-    with scratch_folder(tmp_path / "export", "next"):  # as the next export would
+    with scratch_folder(tmp_path / "export", "next"):  # as in the next export
         pass
     assert list((tmp_path / "export").iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Groups of options: what typer makes of a verb that takes frozen dataclasses."""
+"""Option groups: typer commands with frozen dataclasses as parameters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Paint:
 
 @pytest.fixture
 def painted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Paint, str, bool]]:
-    """What the verb was called with, which is all that the application has."""
+    """Calls of the application's only verb."""
     calls: list[tuple[Paint, str, bool]] = []
 
     def paint(

@@ -1,4 +1,4 @@
-"""``mvde info``: manifests made readable, and artefacts that cannot be trusted."""
+"""``mvde info``: readable manifests, and corrupt artefacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mvde lower``: typed graphs beside the fp32 one, engines that are built from them, and the images that decide."""
+"""``mvde lower``: typed graphs next to the fp32 graph, engines built from them, and calibration images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRAPH = "export/tiny-32x48.onnx"
 
 @pytest.fixture
 def workspace(tmp_path: Path, write_graph: Callable[..., GraphArtifact], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the graph tiny-32x48."""
+    """Working directory with the graph tiny-32x48."""
     write_graph(tmp_path / "export")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""The command line as a whole: exit codes, one line per error, the traceback only on request, and its speed."""
+"""The command line: exit codes, one-line errors, tracebacks on request only, and start-up time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 import typer
 
 import mvde
-import mvde.native  # before a test takes the package apart
+import mvde.native  # before a test unloads the package
 from mvde import cli
 from mvde.errors import ConfigError, ImageError, MvdeError
 
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> object:
-    """Makes the one verb of the application raise what a test gives."""
+    """Make the only verb of the application raise a given error."""
 
     def install(error: BaseException) -> None:
         app = typer.Typer()
@@ -121,10 +121,10 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
 
 
 def test_help_and_import_are_fast() -> None:
-    """The promise is 0.3 s and 0.1 s; machines differ by more than that, so typer's own start is the measure.
+    """Targets are 0.3 s and 0.1 s; since machines vary by more, the limit is relative to importing typer.
 
-    CPU time counts, and the best of three: `mvde --help` took 2.1 times what importing typer does (0.29 s and 0.15 s on
-    a busy AMD EPYC); importing NumPy as well takes it past 3.
+    Best of three CPU times: `mvde --help` took 2.1 times as long as importing typer (0.29 s and 0.15 s on a busy AMD
+    EPYC); importing NumPy as well makes it more than 3.
     """
     bare, typer_s, help_s, import_s = (
         min(_cpu_seconds(*arguments) for _ in range(3))

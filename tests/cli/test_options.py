@@ -1,4 +1,4 @@
-"""The options of all verbs together: how many a verb has, and that one name means one thing in each of them."""
+"""Options across verbs: their number per verb, and one meaning per name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mvde.cli.groups import groups_of, names_of, option_of
 from mvde.precision import LOWERED, Precision
 
 MOST_OPTIONS = 14
-"""Of a verb, a shared group counted as one."""
+"""Per verb; a shared group counts as one."""
 
 RESERVED = {"--calibration", "--depth-range", "--pixel-range"}
-"""For what comes: a file of calibration, and ranges of depth and of pixels."""
+"""Reserved for later: calibration file, depth and pixel ranges."""
 
 SHARED_GROUPS = [
     shared_options.GraphSelection,
@@ -30,7 +30,7 @@ SHARED_GROUPS = [
 
 
 def verbs(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name and function of every verb, as it was registered."""
+    """Name and function of every registered verb."""
     for command in app.registered_commands:
         yield f"{prefix}{command.name}", command.callback
     for group in app.registered_groups:
@@ -42,13 +42,13 @@ VERBS = dict(verbs(cli.make_app()))
 
 
 def options(verb: Any) -> list[inspect.Parameter]:
-    """The options of a verb; its arguments are left out."""
+    """Options of a verb, without its arguments."""
     parameters = inspect.signature(verb, eval_str=True).parameters.values()
     return [parameter for parameter in parameters if names_of(parameter)]
 
 
 def number_of_options(verb: Any) -> int:
-    """A shared group counts as one, and so does an option outside of them; a verb's own groups are only spelling."""
+    """Number of options; a shared group counts as one, while a verb's own groups are expanded."""
     shared = [
         fields
         for fields in groups_of(verb).values()
@@ -74,11 +74,11 @@ def test_every_shared_group_belongs_to_a_verb_and_explains_its_fields() -> None:
     for group in SHARED_GROUPS:
         assert tuple(group.__dataclass_fields__) in taken
         assert group.__doc__
-        assert not group.__doc__.startswith(f"{group.__name__}(")  # what a dataclass without one gets
+        assert not group.__doc__.startswith(f"{group.__name__}(")  # the default docstring of a dataclass
 
 
 def meaning(parameter: inspect.Parameter) -> tuple[Any, ...]:
-    """What must be the same wherever an option of that name is; the last is the first sentence of its help."""
+    """What all options of a name must share; last, the first sentence of the help."""
     option = option_of(parameter.annotation)
     assert option is not None
     assert option.help
@@ -88,7 +88,7 @@ def meaning(parameter: inspect.Parameter) -> tuple[Any, ...]:
 
 
 def _kind(annotation: Any) -> tuple[Any, bool]:
-    """Type of one value, and whether there may be several; ``None`` is a default, no type."""
+    """Type of a value, and whether the option is repeatable; ``None`` is only a default."""
     inner = [part for part in get_args(annotation) if part is not type(None)] or [annotation]
     if getattr(inner[0], "__origin__", None) is list or getattr(annotation, "__origin__", None) is list:
         listed = annotation if getattr(annotation, "__origin__", None) is list else inner[0]

@@ -1,4 +1,4 @@
-"""``mvde prove`` and ``mvde triton``: one artefact each, and what they say to another one."""
+"""``mvde prove`` and ``mvde triton``: their artefact, and errors on any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mvde run``: what it writes, and what it says to bad input."""
+"""``mvde run``: output files, and errors on bad input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytest.importorskip("openvino")
 
 @pytest.fixture
 def robot(engine_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with an engine and two photographs."""
+    """Working directory with an engine and two photographs."""
     shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name)
     (tmp_path / "photos").mkdir()
     for index, name in enumerate(("a", "b")):

@@ -1,4 +1,4 @@
-"""Texts of manifests, files and libraries on the terminal: shown, never obeyed."""
+"""Untrusted text from manifests, files and libraries: control sequences are escaped on the terminal."""
 
 from __future__ import annotations
 

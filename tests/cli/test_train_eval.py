@@ -1,4 +1,4 @@
-"""``mvde train`` and ``mvde eval`` as commands."""
+"""The commands ``mvde train`` and ``mvde eval``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOWER = {
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Configuration of two steps on four frames, as YAML."""
+    """YAML configuration of two steps on four frames."""
     (tmp_path / "tower").mkdir()
     (tmp_path / "tower" / "config.json").write_text(json.dumps(TOWER))
     for kind in ("rgb", "depth"):
@@ -55,7 +55,7 @@ def config(tmp_path: Path) -> Path:
     }
     settings["train"] |= {"autocast": "none", "tracker": "none"}
     path = tmp_path / "config.yaml"
-    path.write_text(json.dumps(settings))  # JSON is YAML
+    path.write_text(json.dumps(settings))  # JSON is valid YAML
     return path
 
 
@@ -80,7 +80,7 @@ def test_train_then_eval_gives_a_table_and_json(
     assert "32x32" in shown
     metrics = json.loads(report.read_text())
     assert len(metrics["alignments"]["none"]["overall"]) >= 9
-    for name, value in metrics["alignments"]["none"]["overall"].items():  # whole numbers, on a terminal of 80 columns
+    for name, value in metrics["alignments"]["none"]["overall"].items():  # untruncated on an 80-column terminal
         assert re.search(
             rf"│ {name} +│ +{value:.4f} │ +{metrics['alignments']['median']['overall'][name]:.4f} │", shown
         )
@@ -102,7 +102,7 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
     rgb = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
     depth_m = model.predict_depth(torch.from_numpy(rgb).permute(0, 3, 1, 2)).numpy()
     frames = tmp_path / "data"
-    depth_mm = np.round(2000 * depth_m).astype(np.uint16)  # twice as far, as f says
+    depth_mm = np.round(2000 * depth_m).astype(np.uint16)  # twice as far, consistent with f
     parts = (rgb, depth_mm, np.array([[32, 32, 16, 16]], np.float32))
     checksums = np.array([frame_checksums(*(part[0] for part in parts))], np.uint32)
     for path, values in zip(shard_paths(frames, 0), (*parts, checksums), strict=True):
@@ -205,7 +205,7 @@ def test_eval_says_how_it_counts_and_counts_what_the_model_cannot_say(
     from mvde.model import DepthModel
 
     settings = json.loads(config.read_text())
-    settings["decoder"] |= {"max_depth": 1.0}  # as configurations of relative models say
+    settings["decoder"] |= {"max_depth": 1.0}  # as for relative models
     (config.parent / "run").mkdir()
     DepthModel(settings).save(config.parent / "run" / "last.safetensors")
     report = tmp_path / "metrics.json"

@@ -172,7 +172,7 @@ def as_changed(text: str, case: dict[str, Any]) -> bytes:
     replaced = text.replace(*case["replace"])
     try:
         return with_digest(replaced).encode()
-    except ManifestError:  # not even JSON
+    except ManifestError:  # not JSON
         return replaced.encode()
 
 

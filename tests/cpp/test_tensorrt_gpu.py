@@ -38,7 +38,7 @@ STATS_RTOL = 2e-6
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(find_gpu() is None, reason="there is no GPU"),
+    pytest.mark.skipif(find_gpu() is None, reason="no NVIDIA GPU"),
     pytest.mark.skipif(not INCLUDE_DIR or shutil.which("nvcc") is None, reason=f"needs nvcc and {VARIABLE}"),
 ]
 
@@ -53,7 +53,7 @@ class Outputs(ctypes.Structure):
 
 
 class Built(NamedTuple):
-    """libmvde with the backend beside it, its examples, and an engine of that backend."""
+    """libmvde with the backend, its examples, and an engine of that backend."""
 
     library: Path
     infer: Path

@@ -28,7 +28,7 @@ NO_DEVICE = -18  # MVDE_ERROR_NO_DEVICE
 
 needs_headers = pytest.mark.skipif(
     not INCLUDE_DIRS or not (CUDA_INCLUDE_DIR / "cuda_runtime_api.h").is_file() or shutil.which("cmake") is None,
-    reason="TensorRT_INCLUDE_DIR does not name TensorRT's headers, or CUDA's headers or cmake are missing",
+    reason="needs TensorRT's headers in TensorRT_INCLUDE_DIR, CUDA's headers and cmake",
 )
 
 
@@ -64,7 +64,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @needs_headers
-@pytest.mark.skipif(Path("/dev/nvidiactl").exists() or Path("/dev/nvgpu").exists(), reason="there is a GPU")
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists() or Path("/dev/nvgpu").exists(), reason="for machines without a GPU")
 def test_without_a_gpu_opening_an_engine_says_so_with_an_error_of_its_own(
     library: Path, tmp_path: Path, write_engine: Callable[..., EngineManifest]
 ) -> None:

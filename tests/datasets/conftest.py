@@ -1,4 +1,4 @@
-"""Pictures and depth maps on disk, written by libraries other than the readers'."""
+"""Images and depth maps on disk, written by libraries other than the readers use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture
 def picture() -> np.ndarray:
-    """RGB (6, 8, 3) uint8 in which every pixel differs."""
+    """RGB (6, 8, 3) uint8 with distinct pixels."""
     return np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 
 

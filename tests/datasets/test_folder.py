@@ -1,4 +1,4 @@
-"""The generic folder."""
+"""The generic folder format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Writer = Callable[[Path, np.ndarray], None]
 
 @pytest.fixture
 def root(tmp_path: Path, picture: np.ndarray, write_png: Writer) -> Path:
-    """Two frames: depth as PNG in millimetres, and as float .npy in metres."""
+    """Two frames, with depth as PNG in millimetres and as float .npy in metres."""
     write_png(tmp_path / "rgb" / "b.png", picture)
     write_png(tmp_path / "depth" / "b.png", np.full((6, 8), 1500, np.uint16))
     write_png(tmp_path / "rgb" / "a.png", picture[::-1].copy())
@@ -79,7 +79,7 @@ def test_intrinsics_of_a_stated_size_are_scaled(root: Path) -> None:
     assert first.intrinsics.tolist() == [8, 6, 3.5, 2.5]
     assert second.intrinsics.tolist() == [4, 3, 1.5, 1]
     assert first.focal == second.focal == 1
-    (root / "intrinsics.txt").write_text("8 6 3.5 2.5 8 8")  # these pictures are crops of such ones
+    (root / "intrinsics.txt").write_text("8 6 3.5 2.5 8 8")  # the images are crops of this size
     assert FolderDataset(root)[0].focal is None
 
 

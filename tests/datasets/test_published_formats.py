@@ -1,4 +1,4 @@
-"""The published data sets, from small fixtures in each one's own layout."""
+"""Published data sets, from small fixtures in their original layouts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Writer = Callable[[Path, np.ndarray], None]
 class TestNyu:
     @pytest.fixture
     def root(self, tmp_path: Path, picture: np.ndarray) -> Path:
-        """MATLAB writes H x W x 3 x N column by column, which HDF5 lists as (N, 3, W, H)."""
+        """MATLAB stores H x W x 3 x N in column-major order, which HDF5 lists as (N, 3, W, H)."""
         h5py = pytest.importorskip("h5py")
         pictures = np.stack([picture, picture[::-1]])
         depths = np.arange(2 * 6 * 8, dtype=np.float32).reshape(2, 6, 8) / 10
@@ -102,7 +102,7 @@ class TestKitti:
         sample = KittiDataset(tmp_path)[0]
         assert sample.depth_m[1, 2] == 7.5
         assert np.count_nonzero(sample.depth_m) == 1
-        assert sample.intrinsics is None  # they hold for 352x1216, and this picture is not of that shape
+        assert sample.intrinsics is None  # they apply to 352x1216 only
         write_png(tmp_path / "image" / f"{stem.format('image')}.png", np.zeros((352, 1216, 3), np.uint8))
         write_png(
             tmp_path / "groundtruth_depth" / f"{stem.format('groundtruth_depth')}.png", np.ones((352, 1216), np.uint16)
@@ -120,7 +120,7 @@ class TestKitti:
         row = "P_rect_03: 7.2e+02 0 6.0e+02 -3.3e+02 0 7.3e+02 1.7e+02 2.1 0 0 1 0\n"
         head = "calib_time: x\nP_rect_02: 1 1 1 1 1 1 1 1 1 1 1 1\n"
         (raw / "calib_cam_to_cam.txt").write_text(head + row)
-        assert KittiDataset(tmp_path)[0].focal is None  # of a size that is not stated
+        assert KittiDataset(tmp_path)[0].focal is None  # image size unknown
         (raw / "calib_cam_to_cam.txt").write_text(head + "S_rect_03: 1.6e+01 1.2e+01\n" + row)
         assert KittiDataset(tmp_path)[0].intrinsics.tolist() == pytest.approx([360, 365, 299.75, 84.75])
         (raw / "calib_cam_to_cam.txt").write_text(head + "S_rect_03: 8.0e+00 6.0e+00\n" + row)
@@ -201,7 +201,7 @@ class TestTum:
         assert TumDataset(moved)[0].intrinsics is None
 
     def test_a_pair_closer_in_time_wins(self) -> None:
-        # 1.010 is within reach of both depths; 1.000 is nearer to 1.001 and takes it first.
+        # 1.010 could match both depths; 1.000 is nearer to 1.001 and is matched first.
         assert associate([1.000, 1.010], [1.001, 1.018]) == [(1.000, 1.001), (1.010, 1.018)]
         assert associate([1.0], [1.05]) == []
 
@@ -250,7 +250,7 @@ def _write_hdf5(path: Path, distance_m: np.ndarray) -> None:
 class TestHypersim:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        """A plane 2 m before the camera, stored, as Hypersim does, as distances to the camera's centre."""
+        """Plane 2 m from the camera, stored as distances to the camera centre, as in Hypersim."""
         h5py = pytest.importorskip("h5py")
         images = tmp_path / "ai_001_001/images"
         (images / "scene_cam_00_final_preview").mkdir(parents=True)
@@ -267,9 +267,9 @@ class TestHypersim:
     def test_distance_becomes_planar_depth(self, root: Path) -> None:
         sample = HypersimDataset(root)[0]
         assert np.isnan(sample.depth_m[0, 0])
-        # float16, as the data set stores it, has 11 bits.
+        # Stored as float16, which has 11 bits.
         assert np.nanmax(np.abs(sample.depth_m - 2.0)) < 2.0 * 2**-11
-        assert sample.intrinsics is None  # 60 degrees are what most scenes have; nobody says that this one does
+        assert sample.intrinsics is None  # 60 degrees is usual, but not stated for this scene
 
     def test_the_scene_s_camera_is_read_from_the_file_beside_it(
         self, root: Path, caplog: pytest.LogCaptureFixture
@@ -277,7 +277,7 @@ class TestHypersim:
         path = next(root.glob("**/*.depth_meters.hdf5"))
         height, width = 48, 64
         fx, fy, cx, cy = 40.0, 45.0, 30.5, 25.5
-        right, above = (width / 2 - 0.5 - cx) / fx, -(height / 2 - 0.5 - cy) / fy  # the ray of the picture's middle
+        right, above = (width / 2 - 0.5 - cx) / fx, -(height / 2 - 0.5 - cy) / fy  # ray through the image centre
         camera = [width / 2 / fx, 0, right, 0, height / 2 / fy, above, 0, 0, -1]
         v, u = np.mgrid[0:height, 0:width]
         distance = 2.0 * np.sqrt(((u - cx) / fx) ** 2 + ((v - cy) / fy) ** 2 + 1)

@@ -1,4 +1,4 @@
-"""Synthetic frames: exact geometry, equal frames however they are made, and clear errors for damaged folders."""
+"""Synthetic frames: exact geometry, determinism, and errors for damaged folders."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mvde.datasets.synthetic import SyntheticFrames, SyntheticIndex, frame_check
 from mvde.errors import DatasetError, MissingDependencyError, OutputError, UsageError
 
 SIZE = (32, 48)
-COUNT = 20  # two and a half scenes
+COUNT = 20  # 2.5 scenes
 
 
 @pytest.fixture(scope="module", autouse=True)
 def opengl() -> None:
-    """Skip where there is no OpenGL to render with."""
+    """Skip without OpenGL."""
     pytest.importorskip("moderngl")
     from mvde.datasets.synth.renderer import create_context
     from mvde.errors import BackendError
@@ -40,14 +40,14 @@ def opengl() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty frames made at one go by one worker; read-only by convention."""
+    """Twenty frames rendered by one worker in one run; read-only by convention."""
     root = tmp_path_factory.mktemp("synthetic") / "frames"
     generate(root, COUNT, size=SIZE, seed=11, num_workers=1)
     return root
 
 
 def write_folder(root: Path, count: int = 3, done: int = 3) -> Path:
-    """Write a small folder in the format, without a renderer."""
+    """Write a small folder in the format without rendering."""
     root.mkdir()
     parts = (
         np.zeros((count, 8, 6, 3), np.uint8),
@@ -70,7 +70,7 @@ def assert_same_frames(first: Path, second: Path, count: int = COUNT) -> None:
             np.testing.assert_array_equal(x, y, err_msg=f"frame {i}")
 
 
-# --- what frames hold --------------------------------------------------------------------------------------------
+# --- frame contents ----------------------------------------------------------------------------------------------
 
 
 def test_frames_have_the_documented_types_and_plausible_content(folder: Path) -> None:
@@ -81,7 +81,7 @@ def test_frames_have_the_documented_types_and_plausible_content(folder: Path) ->
         assert (rgb.shape, rgb.dtype) == ((*SIZE, 3), np.uint8)
         assert (depth_m.shape, depth_m.dtype) == (SIZE, np.float32)
         valid = depth_m > 0
-        assert valid.mean() > 0.9  # the probe that judges a view sees 48 x 48 pixels of it and asks for 0.97
+        assert valid.mean() > 0.9  # views are accepted at 0.97 on a 48 x 48 probe
         assert depth_m[valid].min() > 0.1
         assert depth_m.max() <= 10.0
         assert rgb.std() > 3.0
@@ -181,7 +181,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _rays(view: object, size: tuple[int, int]) -> np.ndarray:
-    """Directions (H, W, 3) through the pixel centres in world coordinates, with a unit component along the axis."""
+    """World-space rays (H, W, 3) through the pixel centres, with unit component along the optical axis."""
     fx, fy, cx, cy = view.intrinsics(size).astype(np.float64)  # type: ignore[attr-defined]
     v, u = np.mgrid[: size[0], : size[1]] + 0.5
     camera = np.stack([(u - cx) / fx, -(v - cy) / fy, -np.ones(size)], axis=2)
@@ -189,7 +189,7 @@ def _rays(view: object, size: tuple[int, int]) -> np.ndarray:
 
 
 def _depth_of_box(eye: np.ndarray, rays: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """z-depth (H, W) at which the rays enter the box (slab method, Kay and Kajiya, 1986), inf where they miss."""
+    """z-depth (H, W) where rays enter the box (slab method, Kay and Kajiya, 1986); inf where they miss."""
     with np.errstate(divide="ignore"):
         a, b = (low - eye) / rays, (high - eye) / rays
     near, far = np.minimum(a, b).max(axis=2), np.maximum(a, b).min(axis=2)
@@ -211,7 +211,7 @@ def test_depth_agrees_with_ray_casting(size: tuple[int, int], yaw: float, tilt: 
     boxes = [
         (np.array([-9.0, -9.0, -0.1]), np.array([9.0, 9.0, 0.0]), grey),  # the floor
         (np.array([6.0, -9.0, 0.0]), np.array([6.2, 9.0, 3.0]), grey),  # a wall
-        (np.array([2.0, 0.1, 0.0]), np.array([2.6, 0.9, 0.7]), red),  # to the left of someone who looks along +x
+        (np.array([2.0, 0.1, 0.0]), np.array([2.6, 0.9, 0.7]), red),  # left of a viewer looking along +x
     ]
     for low, high, material in boxes:
         builder.add("box", tuple((low + high) / 2), tuple(high - low), material)
@@ -226,16 +226,14 @@ def test_depth_agrees_with_ray_casting(size: tuple[int, int], yaw: float, tilt: 
     depths = np.stack([_depth_of_box(view.eye_m, _rays(view, size), low, high) for low, high, _ in boxes])
     expected = depths.min(axis=0)
     seen = np.isfinite(expected)
-    # A pixel whose centre lies on an edge to within the rasteriser's 1/256 px may fall to either side.
+    # Pixel centres within the rasteriser's 1/256 px of an edge may fall on either side.
     agree = np.abs(depth_m[seen] - expected[seen]) < 1e-3
     assert agree.mean() > 0.995
     assert (depth_m[~seen] == 0).mean() > 0.995 if (~seen).any() else True
     is_box = (depths.argmin(axis=0) == 2) & seen
     looks_red = colour[..., 0] > 4 * colour[..., 1] + 0.01
     assert is_box.any() or yaw < 0
-    assert (
-        looks_red == is_box
-    ).mean() > 0.995  # colour and depth come from the same geometry, no row or column swapped
+    assert (looks_red == is_box).mean() > 0.995  # colour and depth are aligned, rows and columns not swapped
 
 
 def test_meshes_fit_the_unit_cube_and_have_unit_normals() -> None:
@@ -392,7 +390,7 @@ def test_no_flipped_bit_of_a_frame_is_read(tmp_path: Path, which: int) -> None:
     root = write_folder(tmp_path / "d")
     path = shard_paths(root, 0)[which]
     content = path.read_bytes()
-    for at in range(128, len(content)):  # behind the header, whose values are compared with the index
+    for at in range(128, len(content)):  # after the header, which is checked against the index
         path.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
         frames = SyntheticFrames(root)
         with pytest.raises(DatasetError, match=r"-00000\.npy is damaged: frame .* has CRC-32 .*copy it again"):

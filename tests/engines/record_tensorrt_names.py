@@ -1,10 +1,10 @@
-"""Writes ``tensorrt_names.json``: what NVIDIA's own Python bindings of several versions have, class by class.
+"""Write ``tensorrt_names.json``: names in NVIDIA's Python bindings of several versions, by class.
 
     python tests/engines/record_tensorrt_names.py WHEEL.whl...
 
-The wheels are ``tensorrt-cu12-bindings`` (``pip download --no-deps``): a megabyte each, without the libraries of two
-gigabytes. The bindings call nine functions of those libraries, and only to create objects, so libraries that do nothing
-let the module be imported and its classes be read. It needs a C compiler; no GPU.
+The wheels are ``tensorrt-cu12-bindings`` (``pip download --no-deps``), one megabyte each without the two-gigabyte
+libraries. The bindings call nine library functions, only to create objects, so stub libraries are enough to import the
+module and list its classes. Needs a C compiler, but no GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ int getNvOnnxParserVersion(void) { return 0; }
 int initLibNvInferPlugins(void) { return 0; }
 """
 
-# Prints {class: [names]} of the module at argv[1], for the classes in argv[2:].
+# Prints {class: [names]} of the module at argv[1] for the classes in argv[2:].
 READ = """
 import importlib.util, json, sys
 spec = importlib.util.spec_from_file_location("tensorrt", sys.argv[1])

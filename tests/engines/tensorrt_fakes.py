@@ -1,8 +1,7 @@
-"""A GPU and a TensorRT that live in the host's memory: what is queued runs in order, and what was captured on launch.
+"""Fakes of a GPU and of TensorRT in host memory: streams run in order, and captured graphs on launch.
 
-They keep the rules that the real ones have: addresses are only what was allocated, copies stay inside an allocation,
-memory is freed in its stream's order, work runs when its stream is awaited (not when it is queued), and a captured
-graph runs with the addresses that it was captured with.
+They enforce the real rules: addresses must lie in an allocation, copies stay inside it, memory is freed in stream
+order, work runs when its stream is synchronised (not when it is queued), and a captured graph keeps its addresses.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Work = tuple[str, Callable[[], None]]
 
 
 class FakeStream:
-    """A queue of named work."""
+    """Queue of named work items."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
@@ -43,7 +42,7 @@ class FakeGraph:
 
 
 class FakeDevice:
-    """``CudaDevice`` in host memory. ``log`` has every call in order; ``can_capture`` says whether capturing works."""
+    """``CudaDevice`` in host memory. ``log`` records the calls in order; ``can_capture`` enables graph capture."""
 
     def __init__(self, can_capture: bool = True) -> None:
         self.can_capture = can_capture
@@ -66,14 +65,14 @@ class FakeDevice:
 
     def allocate(self, size_bytes: int, stream: FakeStream) -> DeviceBuffer:
         memory = (ctypes.c_uint8 * size_bytes)()
-        ctypes.memset(memory, 0xCD, size_bytes)  # what nobody wrote must not look right
+        ctypes.memset(memory, 0xCD, size_bytes)  # uninitialised memory must not look valid
         address = ctypes.addressof(memory)
         self.allocations[address] = memory
 
         def free() -> None:
             self.allocations.pop(address)
 
-        def close() -> None:  # in the order of the stream it came from, as CUDA's pools free
+        def close() -> None:  # stream-ordered, like CUDA's memory pools
             stream.queue.append(("free", free)) if stream.queue else free()
 
         return DeviceBuffer(address, size_bytes, SimpleNamespace(close=close))
@@ -127,25 +126,25 @@ class FakeDevice:
         return FakeGraph(self, captured)
 
     def submit(self, stream: FakeStream, name: str, work: Callable[[], None]) -> None:
-        """Queues work, or takes it into the graph that is being captured."""
+        """Queue work, or add it to the graph being captured."""
         self.log.append(name)
         (stream.queue if self.capturing is None else self.capturing).append((name, work))
 
     def inside(self, address: int, size_bytes: int) -> int:
-        """The address, where so many bytes of one allocation lie."""
+        """The address, checked to have ``size_bytes`` of one allocation."""
         for start, memory in self.allocations.items():
             if start <= address and address + size_bytes <= start + len(memory):
                 return address
         raise AssertionError(f"{size_bytes} bytes at {address:#x} are in no allocation")
 
     def array(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Device memory as an array."""
+        """View of device memory as an array."""
         size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         content = (ctypes.c_uint8 * size_bytes).from_address(self.inside(address, size_bytes))
         return np.frombuffer(content, dtype).reshape(shape)
 
     def put(self, array: np.ndarray) -> int:
-        """Address of a copy of an array in device memory, as a caller's own would be."""
+        """Address of a copy of an array in device memory, as if allocated by a caller."""
         array = np.ascontiguousarray(array)
         buffer = self.allocate(array.nbytes, FakeStream(0))
         ctypes.memmove(buffer.address, array.ctypes.data, array.nbytes)
@@ -153,7 +152,7 @@ class FakeDevice:
 
 
 class FakeKernel:
-    """The fused kernel: the specification's statistics of the depth in device memory."""
+    """The fused kernel: computes the NumPy specification's statistics from depth in device memory."""
 
     def __init__(self, device: FakeDevice) -> None:
         self.device = device
@@ -171,7 +170,7 @@ class FakeKernel:
 
 
 class FakeContext:
-    """An execution context that computes ``depth`` of the images it is bound to."""
+    """Execution context that computes ``depth`` of the bound images."""
 
     def __init__(self, device: FakeDevice, shape: tuple[int, ...], depth: Callable[[np.ndarray], np.ndarray]) -> None:
         self.device, self.shape, self.depth = device, shape, depth
@@ -198,7 +197,7 @@ class FakeContext:
 
 
 class FakeEngine:
-    """A deserialised plan with one uint8 input and one float32 output."""
+    """Deserialised plan with one uint8 input and one float32 output."""
 
     num_io_tensors = 2
 
@@ -222,7 +221,7 @@ class FakeEngine:
 
 
 def fake_api(**changes: Any) -> Any:
-    """What :class:`mvde.engines.tensorrt.api.Api` gives a plan, for TensorRT proper."""
+    """Fake of :class:`mvde.engines.tensorrt.api.Api` for TensorRT."""
     module = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"))
     library = SimpleNamespace(title="TensorRT", backend="tensorrt")
     values = {

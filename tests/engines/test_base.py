@@ -1,4 +1,4 @@
-"""The engine-id grammar, and what an engine says to the wrong input."""
+"""The engine-id grammar, and errors on wrong input."""
 
 from __future__ import annotations
 

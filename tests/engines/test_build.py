@@ -1,4 +1,4 @@
-"""Building: what the manifest states, and that nothing bad or half done is ever left."""
+"""Building engines: manifest contents, and no invalid or partial output after a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend that mvde does not ship: one object and one line make it build, load, run and be measured."""
+"""A third-party backend: one object and one registry line suffice to build, load, run and benchmark it."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from mvde.precision import Precision
 from mvde.records import DeviceRecord, EngineRecord
 from mvde.runtime.depth import DepthRuntime
 
-pytest.importorskip("onnxruntime")  # runs the graph that every engine is compared with
+pytest.importorskip("onnxruntime")  # runs the reference graph for parity
 
 ENGINE_FILE = "engine.npy"
 
 
 class NumPyEngine:
-    """The closed form of the fixtures' graph: an offset and a gain of the mean of the colours."""
+    """Engine that computes the fixtures' closed-form depth: offset plus gain times the mean colour."""
 
     def __init__(self, offset_m: float, gain_m: float, info: EngineInfo) -> None:
         self._numbers: tuple[float, float] | None = (offset_m, gain_m)
@@ -68,7 +68,7 @@ class NumPyEngine:
 
 
 class NumPyBackend:
-    """A backend on the CPU that has nothing of what others have, and says so."""
+    """CPU backend without any optional capability."""
 
     name = "numpy"
     preferred_precisions = ()
@@ -134,7 +134,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def build(tmp_path: Path, write_graph: Callable, random_images: Callable) -> Callable[..., Path]:
-    """Builder of an engine in fp32; gives its folder."""
+    """Builder of an fp32 engine; returns its folder."""
 
     def build_in(**options: Any) -> Path:
         source, images = write_graph(tmp_path / "export"), random_images(2, 32, 48, 3)

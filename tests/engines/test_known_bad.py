@@ -1,4 +1,4 @@
-"""The list of known errors: it is well formed, and refuses what it says and no more."""
+"""The list of known-bad combinations: well formed, and matching exactly what it states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines whose files are cut off, overwritten or replaced while they are loaded, or loaded meanwhile."""
+"""Engines whose files are truncated, overwritten or replaced while they are loaded or in use."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def test_an_engine_that_is_being_replaced_is_one_or_the_other(
     num_refused = 0
     try:
         started = time.monotonic()
-        # Three seconds, or as many more as a busy machine needs to see both.
+        # Three seconds, or longer until both engines were seen on a busy machine.
         while (passed_s := time.monotonic() - started) < 3 or (len(set(found)) < 2 and passed_s < 30):
             try:
                 engine, manifest = load_engine(folder / "engine.json")
-            except HashMismatchError:  # the writer had no CPU for half a second, with one of its two files in place
+            except HashMismatchError:  # the writer was descheduled for half a second between its two files
                 num_refused += 1
                 continue
             depth = round(float(engine.infer(np.zeros((1, 256, 384, 3), np.uint8))[0, 0, 0]), 3)

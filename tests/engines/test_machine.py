@@ -1,4 +1,4 @@
-"""What the machine says of itself, against other sources."""
+"""Detected machine properties against other sources."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_gpus_are_what_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytest.Monk
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert machine.nvidia_gpus() == ["NVIDIA Orin, 62000 MiB, 540.4.0, 8.7"]
-    tool.write_text("#!/bin/sh\nexit 9\n")  # what it does without a driver
+    tool.write_text("#!/bin/sh\nexit 9\n")  # as without a driver
     assert machine.nvidia_gpus() == []

@@ -1,4 +1,4 @@
-"""ONNX Runtime engines against a closed-form depth, and what they say they computed in."""
+"""ONNX Runtime engines against closed-form depth, and their reported precision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_reference_computes_the_graph(
 ) -> None:
     engine = open_onnx(write_graph(tmp_path, batch=2).path, num_threads=1)
     images = random_images(2, 32, 48, 3)
-    # One product of three terms per pixel: a few float32 roundings.
+    # A sum of three products per pixel: a few float32 roundings.
     np.testing.assert_allclose(engine.infer(images), closed_form_depth(images), rtol=1e-6)
     assert (engine.info.batch, engine.info.resolution) == (2, (32, 48))
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU, as far as it goes without one: options, the cache folder, what ran elsewhere."""
+"""ONNX Runtime's GPU providers without a GPU: options, cache folder, and operators that fell back."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_product_that_ran_on_another_provider_is_named() -> None:
 def test_a_real_profile_says_which_provider_ran_a_product(
     tmp_path: Path, build_tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key that the check reads is one that ONNX Runtime writes."""
+    """The key read by the check exists in a real profile."""
     pytest.importorskip("onnxruntime")
     seen: list[Any] = []
     check = onnxruntime_compile.check_all_products_on_provider

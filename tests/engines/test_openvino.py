@@ -1,4 +1,4 @@
-"""OpenVINO engines against a closed-form depth, from several threads, and the precisions the hardware lacks."""
+"""OpenVINO engines against closed-form depth, from several threads, and in precisions the CPU lacks."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_precision_that_the_cpu_lacks_is_not_offered(precision: Precision, har
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A graph with the products of a real model: the one that ships, small."""
+    """Graph of the shipped model at a small resolution."""
     pytest.importorskip("torch")
     from mvde.export.onnx import export_onnx
     from mvde.model import DepthModel
@@ -84,7 +84,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_precision_that_the_cpu_has_is_what_runs(
     precision: Precision, network: Path, tmp_path: Path, random_images: Callable
 ) -> None:
-    """By the executed graph, and by the result, which is as far from fp32 as that precision's rounding."""
+    """Check the executed graph, and that the result differs from fp32 by that precision's rounding."""
     if not OPENVINO.support(precision).works:
         pytest.skip(f"this CPU has no {precision}")
     images = random_images(1, 64, 96, 3)
@@ -104,7 +104,7 @@ def test_a_precision_that_the_cpu_has_is_what_runs(
 
 @pytest.fixture(scope="module")
 def quantized(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Graph:
-    """The network with its products in int8, decided and judged on photographs."""
+    """The network with int8 products, calibrated and validated on photographs."""
     from mvde.export.precision import LowerOptions, lower_graph
     from mvde.export.range_method import RangeMethod
 
@@ -117,7 +117,7 @@ def quantized(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Graph:
 def test_an_int8_engine_says_what_it_computes_in_around_its_products(
     rest: Precision, network: Path, quantized: Graph, tmp_path: Path, random_images: Callable
 ) -> None:
-    """By the executed graph; and the rest's own rounding shows beside the other's, and stays below quantisation's."""
+    """Check the executed graph, and that the rest's rounding is visible but below the quantisation error."""
     if not OPENVINO.support(rest).works:
         pytest.skip(f"this CPU has no {rest}")
     images = random_images(1, 64, 96, 3, seed=3)
@@ -150,7 +150,7 @@ def test_the_rest_of_an_int8_engine_is_bf16_where_the_cpu_has_it(
 def test_a_fallback_of_the_library_is_not_silent(
     tmp_path: Path, write_graph: Callable[..., GraphArtifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked for a precision that the CPU lacks, OpenVINO compiles fp32 without a word; the engine is refused."""
+    """OpenVINO silently falls back to fp32 in a precision that the CPU lacks; the engine must be refused."""
     if OPENVINO.support(Precision.BF16).works:
         pytest.skip("this CPU has bf16")
     with pytest.raises(BackendError, match="asked for bf16 and computes in fp32"):
@@ -177,15 +177,15 @@ def test_weights_are_read_where_the_blob_is_mapped(tmp_path: Path) -> None:
     expected = np.array(compiled(images)[0])
     before = _anonymous_bytes()
     loaded = import_blob(tmp_path / "model.blob", {"INFERENCE_PRECISION_HINT": "f32"})
-    assert _anonymous_bytes() - before < 1.5 * weights.nbytes  # the packed weights; a copy of the blob would be as much
+    assert _anonymous_bytes() - before < 1.5 * weights.nbytes  # the packed weights; a copy of the blob doubles that
     np.testing.assert_array_equal(loaded(images)[0], expected)
 
 
 def _anonymous_bytes() -> int:
-    """Memory of this process that no file stands for, which a mapped blob is not."""
+    """Anonymous memory of this process in bytes, which excludes a mapped blob."""
     status = Path("/proc/self/status")
     if not status.exists():
-        pytest.skip("the system does not tell")
+        pytest.skip("needs /proc/self/status")
     return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("RssAnon"))) * 1024
 
 

@@ -1,4 +1,4 @@
-"""mvde's attention in OpenVINO's graphs: against softmax in float64, what it replaces, and its refusals."""
+"""mvde's attention kernel in OpenVINO: accuracy against float64 softmax, graph matching, and refusals."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ BF16 = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
 
 @pytest.fixture
 def kernel() -> None:
-    """Skips where the kernel cannot run, and says why."""
+    """Skip with the reason if the kernel cannot run."""
     if reason := attention.unavailable(library_version()):
         pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model that ships, small: six attentions of 35 tokens."""
+    """Graph of the shipped model at a small resolution: six attentions over 35 tokens."""
     pytest.importorskip("torch")
     from mvde.export.onnx import export_onnx
     from mvde.model import DepthModel
@@ -50,7 +50,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model_of(tokens: int, heads: int, depth: int, *, causal: bool = False, scale: float | None = None) -> Any:
-    """An attention as the exporter writes it, between tensors (1, tokens, heads * depth)."""
+    """Attention of tensors (1, tokens, heads * depth), as the exporter writes it."""
     shape = openvino.Shape([1, tokens, heads * depth])
     inputs = [operators.parameter(shape, openvino.Type.f32) for _ in range(3)]
     split = [
@@ -63,7 +63,7 @@ def model_of(tokens: int, heads: int, depth: int, *, causal: bool = False, scale
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Float32 whose numbers bfloat16 holds, so that the kernel's inputs are exact."""
+    """Values rounded to bfloat16, as float32, so that the kernel's inputs are exact."""
     return (values.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
 
 
@@ -88,10 +88,10 @@ def test_the_operator_is_attention(tokens: int, heads: int, depth: int, scale: f
     for num_threads in ("1", "2"):
         options = {**BF16, "INFERENCE_NUM_THREADS": num_threads}
         results.append(shared_core().compile_model(model, "CPU", options)(inputs)[0])
-    # Weights and result are each rounded to 8 bits, by 2^-8 of at most the largest value.
+    # Weights and result are each rounded to 8 bits: relative to the largest value, 2^-8 at most.
     np.testing.assert_allclose(results[0], wanted, atol=2**-7 * np.abs(inputs[2]).max(), rtol=0)
     assert np.sqrt(np.mean((results[0] - wanted) ** 2)) < 2**-8 * np.sqrt(np.mean(wanted**2))
-    np.testing.assert_array_equal(results[0], results[1])  # whatever the number of threads
+    np.testing.assert_array_equal(results[0], results[1])  # independent of the number of threads
 
 
 @pytest.mark.usefixtures("kernel")
@@ -122,9 +122,9 @@ def test_an_engine_in_bf16_has_it_and_is_as_near_to_fp32(
     assert (options[attention.OPTION], rewrites["attention"]) == ("openvino", "OpenVINO's")
     executed = [
         node.get_rt_info()["layerType"].astype(str) for node in ours.get_runtime_model().get_ordered_ops()
-    ]  # the library executes operators that it does not know as "Reference"
+    ]  # OpenVINO executes custom operators as "Reference"
     assert (executed.count("Reference"), executed.count("ScaledDotProductAttention")) == (6, 0)
-    assert executed.count("Transpose") < 6  # none around an attention: of keys, of results, behind 1x1 convolutions
+    assert executed.count("Transpose") < 6  # none around attention (keys, results, 1x1 convolutions)
     error = {name: np.abs(engine(images)[0] / reference - 1).mean() for name, engine in (("o", ours), ("t", theirs))}
     assert error["o"] < 1.5 * error["t"]
 
@@ -198,7 +198,7 @@ def test_another_version_of_openvino_is_refused() -> None:
 
 
 def test_it_is_found_in_the_source_tree_of_an_editable_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such an install has two folders; `make native` builds into the second, and libmvde is taken from the first."""
+    """Such an install spans two folders: libmvde is found in the first, and `make native` builds into the second."""
     installed, tree = tmp_path / "installed", tmp_path / "tree"
     for folder in (installed / "lib", tree / "lib"):
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Linear layers as convolutions: the same sums for every shape of layer, and nothing else is touched."""
+"""Linear layers as convolutions: same results for every layer shape, and other operators are unchanged."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _layer(
 
 
 def _model(num_tokens: int, batch: int = 1) -> Model:
-    """Layers with and without bias, with and without activation, of which the last feeds two sums."""
+    """Layers with and without bias and activation, the last of which feeds two additions."""
     rng = np.random.default_rng(0)
     tokens = ops.parameter([batch, num_tokens, 24], np.float32)
     hidden = ops.gelu(_layer(tokens, 24, 40, rng, transposed=True), "tanh")
     hidden = ops.swish(_layer(hidden, 40, 24, rng, bias=False))
     shared = _layer(hidden, 24, 24, rng)
-    scores = ops.matmul(shared, shared, False, True)  # two activations: attention's, no linear layer
+    scores = ops.matmul(shared, shared, False, True)  # product of two activations, as in attention
     return Model([ops.add(ops.relu(shared), tokens), scores], [tokens])
 
 
@@ -53,12 +53,12 @@ def test_the_sums_are_the_same(num_tokens: int, batch: int) -> None:
     kinds = [node.get_type_name() for node in model.get_ordered_ops()]
     assert (kinds.count("MatMul"), kinds.count("Convolution")) == (1, 3)
     for got, want in zip(_run(model, tokens), expected, strict=True):
-        # another order of summation, in sums of at most 40 products whose size is about 1
+        # summation order differs, over at most 40 products of order 1
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
 
 
 def test_a_bias_that_is_not_one_number_per_channel_stays_a_sum() -> None:
-    """Added to every token's own row (a position embedding, say) it is no bias."""
+    """A different row per token, such as a position embedding, is not a bias."""
     rng = np.random.default_rng(0)
     tokens = ops.parameter([1, 4, 4], np.float32)
     rows = rng.normal(size=(4, 1)).astype(np.float32)

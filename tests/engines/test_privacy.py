@@ -1,4 +1,4 @@
-"""What mvde runs reports nothing from the machine: no socket, no other process, no file in HOME."""
+"""No telemetry: running an engine opens no socket, starts no process and writes no file in HOME."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ import numpy as np
 from mvde.runtime.depth import DepthRuntime
 with DepthRuntime.load(sys.argv[1]) as runtime:
     runtime.infer(np.zeros((60, 80, 3), np.uint8))
-assert "openvino.tools.ovc" in sys.modules, "the part of OpenVINO that reports is imported with it"
+assert "openvino.tools.ovc" in sys.modules, "OpenVINO imports its telemetry client"
 import openvino_telemetry  # a user's own use of it is the user's
 print(json.dumps(seen))
 """
 
 
 def test_loading_and_running_an_openvino_engine_reports_nothing(engine_folder: Path, tmp_path: Path) -> None:
-    # Without the variables of CI, where the library reports nothing anyway, and without an answer to its question.
+    # Without the CI variables, which disable telemetry, and without a stored consent.
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "MVDE_LIBRARY")}
     environment = {**kept, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""What was loaded before a fork, used in the child: an error within a second, or the same results, and never a hang."""
+"""Use after fork: an error within a second or the same results, never a hang."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LIMIT_S = 10
 
 
 def outcome_in_child(work: Callable[[], Any]) -> str:
-    """What ``work`` says in a forked child: its result as text, or its error."""
+    """Outcome of ``work`` in a forked child: its result or its error, as text."""
     sys.stdout.flush()
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         signal.alarm(LIMIT_S)
         try:
             said = repr(work())
-        except BaseException as error:  # noqa: BLE001 - the parent judges it
+        except BaseException as error:  # noqa: BLE001 - reported to the parent
             said = f"{type(error).__name__}: {error}"
         os.write(writer, said.encode())
         os.close(writer)
@@ -41,13 +41,13 @@ def outcome_in_child(work: Callable[[], Any]) -> str:
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read().decode()
-    assert os.waitpid(child, 0)[1] == 0, f"the child ended by a signal or an error, after saying {said!r}"
+    assert os.waitpid(child, 0)[1] == 0, f"the child failed or was killed after reporting {said!r}"
     return said
 
 
 @pytest.fixture(scope="module", params=["openvino:fp32", "onnxruntime:fp32"])
 def used_engine(request: pytest.FixtureRequest, build_tiny: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An engine's folder, after a process that has run it."""
+    """Folder of an engine that this process has already run."""
     pytest.importorskip(request.param.split(":")[0])
     return build_tiny(tmp_path_factory.mktemp("fork"), request.param)
 
@@ -128,7 +128,7 @@ def test_a_spawned_child_loads_the_engine_itself(engine_folder: Path, random_ima
         assert child.exitcode == 0
 
 
-@pytest.mark.skipif(not native.is_available(), reason="libmvde is not there")
+@pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")
 def test_libmvde_works_on_the_child_s_own_thread(random_images: Callable) -> None:
     depth = random_images(1, 64, 96).astype(np.float32) * 0.1 + 0.1
     fitter, image = FrameFitter((32, 48)), random_images(60, 80, 3)

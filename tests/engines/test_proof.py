@@ -1,4 +1,4 @@
-"""Proof after the build, rebuilds that must agree, and engines that are measured where their device is."""
+"""Parity proof after the build, reproducible rebuilds, and engines proved later on their device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def images(random_images: Callable[..., np.ndarray]) -> np.ndarray:
 
 @pytest.fixture
 def unproved(tmp_path: Path, write_graph: Callable[..., GraphArtifact], images: np.ndarray) -> Path:
-    """An engine that says of itself that it was never measured, with its reference beside it."""
+    """Engine marked as unmeasured, with its reference outputs beside it."""
     source = write_graph(tmp_path / "export")
     folder = build.build_engine(source, FP32, images, root=tmp_path / "engines").folder
     reference = proof.Reference.of_graph(source, images)

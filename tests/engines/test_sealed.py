@@ -1,4 +1,4 @@
-"""Content that is read once: hashed, sealed, and shared between processes."""
+"""Sealed content: read once, hashed, and shared between processes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_nobody_can_write_what_was_hashed(path: Path) -> None:
     with pytest.raises(PermissionError):
         fcntl.fcntl(sealed.fd, fcntl.F_ADD_SEALS, 0)
     mine = sealed.array
-    mine[:] = 0  # a map is private to whoever asked for it
+    mine[:] = 0  # mappings are private (copy-on-write)
     assert sealed.array.tobytes() == CONTENT
 
 

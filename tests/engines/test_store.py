@@ -1,4 +1,4 @@
-"""Finding engines, and refusing those that are not for this machine, this library or this content."""
+"""Finding engines, and refusing those of another machine, library version or checksum."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytest.importorskip("openvino")
 
 @pytest.fixture
 def engine_copy(engine_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the engine that a test may damage; gives the path of the blob."""
+    """Path of the blob in a copy of the engine that a test may damage."""
     shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name)
     return tmp_path / "engines" / engine_folder.name / "engine.blob"
 
@@ -82,9 +82,9 @@ def test_an_engine_of_an_older_export_is_refused(
     with pytest.raises(IncompatibleEngineError, match="was built from another graph"):
         store.load_engine(blob)
     graph.write_text('{"a": 1}')
-    store.load_engine(blob)  # what is no manifest says nothing of the graph
+    store.load_engine(blob)  # an invalid manifest identifies no graph
     graph.unlink()
-    store.load_engine(blob)  # a robot carries the engine alone
+    store.load_engine(blob)  # deployed without the graph
 
 
 def test_a_graph_is_not_an_engine(tmp_path: Path, write_graph: Callable) -> None:
@@ -142,7 +142,7 @@ def test_an_id_that_nothing_here_executes_gives_every_reason() -> None:
 
 
 def _engine_of(folder: Path, blob: Path, created: str, **changes: object) -> Path:
-    """A copy of an engine's manifest and file under another folder's name."""
+    """Copy an engine with changes to its record; returns the new folder."""
     shutil.copytree(blob.parent, folder)
     _rewrite(folder / blob.name, **changes)
     manifest = read_manifest(folder / blob.name)
@@ -162,7 +162,7 @@ def test_of_engines_that_differ_in_content_alone_the_latest_that_runs_here_is_ta
         shutil.rmtree(folder)
     other = _engine_of(root / "older-of-another-version", newest / engine_copy.name, "2029-01-01")
     assert other.is_dir()
-    assert store.find("fp32", root=root).path.parent == newest  # so that loading it says why none runs
+    assert store.find("fp32", root=root).path.parent == newest  # loading it reports why none runs
 
 
 def test_an_engine_that_was_never_measured_is_refused_with_the_command_that_measures_it(engine_copy: Path) -> None:
@@ -185,7 +185,7 @@ def test_an_engine_that_was_measured_on_another_gpu_is_refused(
         write_manifest(dataclasses.replace(manifest, parity=parity), engine_copy)
 
     measured_on(driver_cuda="12.8")
-    store.load_engine(engine_copy)  # a newer driver does not make another GPU
+    store.load_engine(engine_copy)  # a newer driver is still the same GPU
     measured_on(gpu="NVIDIA RTX 4090")
     with pytest.raises(IncompatibleEngineError, match=r"on NVIDIA RTX 4090, 8\.9, but this machine has NVIDIA L4"):
         store.load_engine(engine_copy)

@@ -1,4 +1,4 @@
-"""Every name of TensorRT that mvde uses, held against the bindings of several versions and the one installed."""
+"""Names of TensorRT used by mvde, checked against the bindings of several versions and the installed one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mvde.engines.tensorrt.api import LIBRARIES, USED, USED_BY_RTX, version_of
 # Written by record_tensorrt_names.py from NVIDIA's wheels.
 RECORDED = json.loads(Path(__file__).with_name("tensorrt_names.json").read_text(encoding="utf-8"))
 
-# Names that mvde's own classes have, too, and that the package uses of those alone.
+# Names that the package only uses on mvde's own classes.
 SHARED = {"builder", "engine", "file", "logger", "num_aux_streams", "precision", "update"}
 
 READ = """
@@ -54,7 +54,7 @@ def test_every_name_is_in_the_library_that_is_installed(backend: str) -> None:
 
 
 def _attributes() -> list[ast.Attribute]:
-    """Every attribute that the package asks any object for, but for mvde's own classes."""
+    """Attribute accesses in the package, except on mvde's own classes."""
     files = Path(api.__file__).parent.glob("*.py")
     nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     own = {"Precision", "TensorRtOptions"}
@@ -62,7 +62,7 @@ def _attributes() -> list[ast.Attribute]:
 
 
 def test_the_list_has_every_name_that_the_package_uses() -> None:
-    """One that the list lacks would go unchecked."""
+    """A missing name would go unchecked."""
     listed = {name for names in (*USED.values(), *USED_BY_RTX.values()) for name in names}
     known = {name for classes in RECORDED.values() for names in classes.values() for name in names}
     assert sorted({node.attr for node in _attributes()} & known - listed - SHARED) == []

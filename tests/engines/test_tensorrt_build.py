@@ -1,7 +1,6 @@
-"""TensorRT-RTX for real, as far as it goes without a GPU: parse, inspect, build, store, and every refusal on the way.
+"""TensorRT-RTX without a GPU: parse, inspect, build, store, and every refusal on the way.
 
-The library is only ever loaded in another process: beside other inference libraries in one process it once made an
-unrelated test crash.
+The library is loaded in child processes only: next to other inference libraries it once crashed an unrelated test.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed"
 )
-without_gpu = pytest.mark.skipif(find_gpu() is not None, reason="says what happens without a GPU")
+without_gpu = pytest.mark.skipif(find_gpu() is not None, reason="for machines without a GPU")
 
 FOR_ADA = ("--without-device", "--set", "compute_capability=8.9")
 
 
 def mvde(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line in another process, in ``folder``."""
+    """Run the command line in a child process, in ``folder``."""
     command = [sys.executable, "-m", "mvde", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that the command says went wrong."""
+    """The one error line of a failed command."""
     lines = [line for line in done.stderr.splitlines() if line.startswith("mvde: error: ")]
     assert len(lines) == 1, done.stderr
     return lines[0]
@@ -49,7 +48,7 @@ def build(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, write_graph: Callable[..., GraphArtifact]) -> Path:
-    """A folder with the graph tiny-32x48 and an fp16 engine of it for Ada, built without a GPU."""
+    """Folder with the graph tiny-32x48 and its fp16 engine for Ada, built without a GPU."""
     folder = tmp_path_factory.mktemp("tensorrt")
     write_graph(folder / "export")
     done = build(folder, *FOR_ADA)
@@ -174,7 +173,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def refusals(workspace: Path) -> dict[str, tuple[int, str]]:
-    """Status and standard error of each command line of :data:`REFUSED`, all run in one process."""
+    """Exit status and standard error of each command line in :data:`REFUSED`, all run in one process."""
     script = """
 import contextlib, io, json
 from mvde import cli
@@ -250,7 +249,7 @@ def build(precision=Precision.FP32, lower=lower_graph, **options):
 
 
 def python(folder: Path, script: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """A script in another process, after :data:`IN_PROCESS`."""
+    """Run a script after :data:`IN_PROCESS` in a child process."""
     command = [sys.executable, "-c", IN_PROCESS + script]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False, input=given)
 

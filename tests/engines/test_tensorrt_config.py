@@ -1,6 +1,6 @@
-"""How TensorRT is asked to build: differences between its versions, defaults for a robot, caches and refusals.
+"""Configuration of TensorRT builds: version differences, defaults for deployment, caches and refusals.
 
-The library is a recorder with the names of the real one (held to them by ``test_tensorrt_api.py``).
+The library is replaced by a recorder with the real names (checked by ``test_tensorrt_api.py``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ORIN = Gpu("Orin", "8.7", "12.6", 8 << 30, True)
 
 
 class Recorder:
-    """Stands for the library's builder, network and configuration, and keeps what was set."""
+    """Fake of the library's builder, network and configuration that records what is set."""
 
     def __init__(self, plan: bytes | None = b"plan") -> None:
         self.set: dict[str, Any] = {}
@@ -66,7 +66,7 @@ class Recorder:
         return None if content == b"damaged" else SimpleNamespace(serialize=lambda: b"timed", content=content)
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch  # timings of another GPU choose slow kernels
+        assert not ignore_mismatch  # timings from another GPU would select slow kernels
         self.attached = cache.content
         return True
 
@@ -167,7 +167,7 @@ def test_compatible_plans_are_asked_for() -> None:
     assert "VERSION_COMPATIBLE" in recorder.flags
     assert recorder.set["hardware_compatibility_level"] == "ampere"
     with pytest.raises(BackendError, match=r"10\.16\.1 has no hardware compatibility 'same-compute-capability'"):
-        built(TRT, hardware="same-compute-capability")  # TensorRT 10.3 lacks it, as this one does
+        built(TRT, hardware="same-compute-capability")  # missing in TensorRT 10.3, as here
 
 
 def test_tensorrt_rtx_builds_for_the_capabilities_named_and_can_be_captured() -> None:
@@ -342,7 +342,7 @@ def test_the_cuda_of_a_wheel_is_read_from_its_name(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(checks.metadata, "version", version)
     assert checks.cuda_major("tensorrt") == "12"
-    assert checks.cuda_major("tensorrt-rtx") is None  # a Debian package does not say
+    assert checks.cuda_major("tensorrt-rtx") is None  # unknown for a Debian package
 
 
 def test_tensorrt_does_not_build_for_other_gpus() -> None:

@@ -1,4 +1,4 @@
-"""A loaded plan's copies, order and sharing of buffers, on a GPU and a TensorRT made of the host's memory."""
+"""Copies, ordering and buffer sharing of a loaded plan, on fakes of a GPU and of TensorRT."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def manifest(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> Manif
 
 @pytest.fixture
 def open_engine(manifest: Manifest, closed_form_depth: Callable) -> Callable[..., tuple[TensorRtEngine, Any]]:
-    """Opener of an engine; gives it and its device."""
+    """Opener of an engine; returns it and its device."""
 
     def open_on(can_capture: bool = True, with_kernel: bool = True) -> tuple[TensorRtEngine, Any]:
         device = fakes.FakeDevice(can_capture)
@@ -91,7 +91,7 @@ def test_depth_and_statistics_are_those_of_the_images(
     np.testing.assert_array_equal(both[0], depth)
     np.testing.assert_array_equal(both[1], stats)
     again = engine.infer(images[::-1])
-    np.testing.assert_array_equal(both[0], depth)  # the first result is the caller's, not the engine's buffer
+    np.testing.assert_array_equal(both[0], depth)  # the first result is a copy, not the engine's buffer
     np.testing.assert_array_equal(again, depth[::-1])
 
 
@@ -134,7 +134,7 @@ def test_device_arrays_go_in_and_out_on_the_callers_stream_without_waiting(
     ]
     assert "synchronize" not in device.log
     assert not [entry for entry in device.log if entry.startswith(("upload", "download"))]
-    device.synchronize(other)  # which waits for the work on the other stream, since both use the engine's buffers
+    device.synchronize(other)  # waits for the other stream, since both use the engine's buffers
     for (depth, stats), batch, stream in zip(results, (images, images[::-1]), (mine, other), strict=True):
         expected_depth, expected_stats = expected(batch, closed_form_depth)
         np.testing.assert_array_equal(device.array(depth.address, depth.shape, np.float32), expected_depth)
@@ -192,7 +192,7 @@ def test_a_benchmark_gets_one_time_per_run_and_the_memory_that_was_taken(
     open_engine: Callable, images: np.ndarray
 ) -> None:
     engine, _ = open_engine()
-    assert engine.device_times_ms(images, 5) == [2.0] * 5  # engine and statistics: two pieces of work on the stream
+    assert engine.device_times_ms(images, 5) == [2.0] * 5  # engine and statistics: two items on the stream
     assert engine.device_memory_bytes() == 3 * BATCH * HEIGHT * WIDTH + DEPTH_BYTES + STATS_BYTES
     assert isinstance(engine, DeviceEngine)
     assert isinstance(engine, StatsEngine)

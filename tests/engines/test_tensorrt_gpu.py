@@ -1,4 +1,4 @@
-"""TensorRT on a real GPU: build, proof, loading, host and device arrays, graphs and caches."""
+"""TensorRT on a real GPU: build, parity proof, loading, host and device arrays, CUDA graphs and caches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BACKENDS = [
 PRECISIONS = {
     Precision.FP32: 1e-5,
     Precision.FP16: 2e-3,
-}  # a product of three terms: fp32's roundings, and one of fp16's spacing
+}  # a sum of three products: float32 rounding, and one fp16 spacing
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -46,7 +46,7 @@ def built(
     write_graph: Callable,
     random_images: Callable,
 ) -> Callable[..., Path]:
-    """Builder of an engine of the tiny graph; gives its folder."""
+    """Builder of an engine of the tiny graph; returns its folder."""
     root = tmp_path_factory.mktemp("gpu")
     source: GraphArtifact = write_graph(root / "export")
 
@@ -152,7 +152,7 @@ def test_an_engine_that_was_built_without_a_device_is_proved_here_and_keeps_its_
 
 
 def _on_device(device: Any, image: np.ndarray, stream: Any) -> Any:
-    """A frame of somebody else's in device memory, with both protocols."""
+    """Frame of another library in device memory, with both array protocols."""
     from mvde.cuda.array import DeviceArray
 
     staging = device.pinned(image.shape, np.uint8)

@@ -1,4 +1,4 @@
-"""What is made of a parsed network's numbers: shares, what counts as the precision asked for, and broken promises."""
+"""Checks on a parsed network's statistics: shares by dtype, accepted precisions, and unmet promises."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_network_as_promised_passes() -> None:
             {"num_by_dtype": {"fp32": 100}},
             "0% of its nodes compute in fp16, promised 90%; 100% of its nodes compute in fp32",
         ),
-        ({"num_by_dtype": {"fp16": 100}}, "100% of its nodes compute in fp16, promised 90%"),  # islands were lost
+        ({"num_by_dtype": {"fp16": 100}}, "100% of its nodes compute in fp16, promised 90%"),  # kept nodes were lost
     ],
 )
 def test_every_broken_promise_is_named(changes: dict[str, Any], message: str) -> None:

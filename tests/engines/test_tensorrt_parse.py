@@ -1,4 +1,4 @@
-"""What TensorRT-RTX's parser makes of graphs that are odd, in another process (see test_tensorrt_build)."""
+"""TensorRT-RTX's parser on unusual graphs, in a child process (see test_tensorrt_build)."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ builder = api.builder()
 
 @pytest.fixture
 def folder(tmp_path: Path, write_graph: Callable[..., Artifact]) -> Path:
-    """A folder with the graph tiny-32x48."""
+    """Folder with the graph tiny-32x48."""
     write_graph(tmp_path / "export")
     return tmp_path
 
 
 def python(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """A script in another process, after :data:`PARSING`."""
+    """Run a script after :data:`PARSING` in a child process."""
     command = [sys.executable, "-c", PARSING + script]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
@@ -66,7 +66,7 @@ except BackendError as error:
 
 
 def test_a_constant_that_is_resized_at_run_time_is_refused(folder: Path) -> None:
-    """What a position embedding that is left to be resampled looks like."""
+    """As from a position embedding that is resampled in the graph."""
     script = """
 graph.initializer.append(numpy_helper.from_array(np.ones((1, 1, 16, 24), np.float32), "embedding"))
 graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))

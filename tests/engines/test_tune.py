@@ -1,4 +1,4 @@
-"""Tuning picks what is faster here, keeps the library's choice where nothing is, and records what it measured."""
+"""Tuning selects the fastest settings, keeps the library's defaults otherwise, and records its measurements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGES = np.zeros((3, 4, 6, 3), np.uint8)
 
 
 class Clock:
-    """A clock that only engines move, so that a busy machine does not decide what a test sees."""
+    """Virtual clock advanced only by engines, so that tests do not depend on machine load."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class TimedEngine:
-    """An engine whose frame takes as long as its settings say."""
+    """Engine whose latency is a function of its settings."""
 
     def __init__(self, clock: Clock, seconds: Callable[[], float]) -> None:
         self.info = SimpleNamespace(batch=1)
@@ -66,7 +66,7 @@ Opener = Callable[..., TimedEngine]
 
 @pytest.fixture
 def opener(clock: Clock) -> Callable[[Callable[[Mapping[str, Any]], float]], tuple[Opener, list[TimedEngine]]]:
-    """What opens engines whose time depends on their settings, and the engines that it opened."""
+    """Opener of engines with a given latency function, and the list of engines opened."""
 
     def make(seconds: Callable[[Mapping[str, Any]], float]) -> tuple[Opener, list[TimedEngine]]:
         opened: list[TimedEngine] = []

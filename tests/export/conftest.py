@@ -1,4 +1,4 @@
-"""A tiny SigLIP-shaped model whose depth varies, and its exported graphs, made once."""
+"""Tiny SigLIP-shaped model with varying depth, and its exported graphs, made once per session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUM_LAYERS = 4
 
 @pytest.fixture(scope="session")
 def make_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DepthModel]:
-    """Maker of models with random weights, whose decoder is scaled so that depth spans the metric range."""
+    """Factory of models with random weights; the decoder is scaled so that depth spans the metric range."""
     import torch
 
     from mvde.model import DepthModel
@@ -68,7 +68,7 @@ def tiny_model(make_tiny_model: Callable[..., DepthModel]) -> DepthModel:
 def exported(
     request: pytest.FixtureRequest, tiny_model: DepthModel, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, int]:
-    """Path of the tiny model's graph at 48x80, and its opset; read-only by convention."""
+    """Path and opset of the tiny model's graph at 48x80; read-only by convention."""
     from mvde.export.onnx import export_onnx
 
     folder = tmp_path_factory.mktemp(f"opset{request.param}")
@@ -78,7 +78,7 @@ def exported(
 
 @pytest.fixture
 def without_tracing(monkeypatch: pytest.MonkeyPatch, exported: tuple[Path, int]) -> None:
-    """Exports take the graph that was traced before, so that what follows the tracing can be tested quickly."""
+    """Replace tracing by an existing graph, to test the later steps quickly."""
     import onnx_ir as ir
 
     from mvde.export import exporter

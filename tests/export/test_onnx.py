@@ -1,4 +1,4 @@
-"""The exported graph: its form, its agreement with PyTorch in several libraries, and what happens when export fails."""
+"""The exported graph: structure, parity with PyTorch in several runtimes, and failed exports."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def assert_same_depth(actual: np.ndarray, expected: np.ndarray) -> None:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Content hash of everything in a folder, hidden files included."""
+    """SHA-256 of all files in a folder by name, hidden files included."""
     return {path.name: sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -162,7 +162,7 @@ print(network.get_input(0).dtype, tuple(network.get_input(0).shape), tuple(netwo
 
 def test_tensorrt_rtx_parses_the_graph(exported: Exported) -> None:
     pytest.importorskip("tensorrt_rtx")
-    # In a process of its own: loaded into this one, without a GPU, it was followed by a crash in a later test.
+    # In a child process: loaded here without a GPU, the library made a later test crash.
     command = [sys.executable, "-c", PARSE_WITH_TENSORRT_RTX, str(exported[0])]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -239,7 +239,7 @@ def test_bad_argument_is_one_error_before_anything_is_written(
 
 @pytest.fixture
 def older(tiny_model: DepthModel, tmp_path: Path, without_tracing: None) -> dict[str, str]:
-    """An export that stands where the next will go; hashes of its files."""
+    """Write an earlier export to the output folder; returns the hashes of its files."""
     export_onnx(tiny_model, [RESOLUTION], tmp_path)
     return files(tmp_path)
 
@@ -270,7 +270,7 @@ def test_interrupted_export_leaves_the_old_artefact(
 
 @contextlib.contextmanager
 def limited_file_size(num_bytes: int) -> Iterator[None]:
-    """The operating system refuses to write past ``num_bytes`` in any file, as it refuses on a full disk."""
+    """Make writes beyond ``num_bytes`` of a file fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
@@ -320,7 +320,7 @@ def test_traced_graph_keeps_no_hold_on_the_model(make_tiny_model: Callable[..., 
     import weakref
 
     model = make_tiny_model()
-    memory = []  # each parameter moves onto an array of its own, which dies when the last tensor on it does
+    memory = []  # each parameter gets its own array, freed with the last tensor that uses it
     for parameter in model.parameters():
         array = parameter.detach().numpy().copy()
         parameter.data = torch.from_numpy(array)
@@ -343,7 +343,7 @@ def test_an_export_killed_anywhere_leaves_the_old_or_the_new_graph(
     make_old: Callable[[Path], object],
     kill_when_publishing: Callable[..., list[int]],
 ) -> None:
-    monkeypatch.setattr(save, "MAX_INLINE_BYTES", 10_000)  # with a companion that the graph names
+    monkeypatch.setattr(save, "MAX_INLINE_BYTES", 10_000)  # with an external data file
     (path,) = export_onnx(tiny_model, [RESOLUTION], tmp_path)
     make_old(path)
     found: list[str] = []

@@ -1,6 +1,6 @@
-"""PyTorch's part of an export in a process of its own: the same graph, its errors, and its end.
+"""Tracing in a child process: same graph, propagated errors, and termination.
 
-The child imports this file, so it imports nothing heavy.
+The child imports this file, so module-level imports are light.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def load(path: Path) -> DepthModel:
 
 
 class TwoArguments(Exception):  # noqa: N818
-    """An error that pickle takes apart and cannot put together again."""
+    """Error that pickles but cannot be unpickled."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
@@ -75,7 +75,7 @@ def test_a_child_writes_the_graph_that_this_process_writes(tiny_model: DepthMode
     assert num_children() == 0
     (local,) = export_onnx(tiny_model, [RESOLUTION], tmp_path / "local", checkpoint=checkpoint)
     here, there = (load_graph(path).manifest for path in (local, remote))
-    assert there.file == here.file  # the same bytes
+    assert there.file == here.file  # same checksum
     assert (there.source, there.num_flops, there.parity.photos) == (here.source, here.num_flops, here.parity.photos)
     assert [message.split(": ")[1] for message in told] == [
         "computing depth in PyTorch",
@@ -119,7 +119,7 @@ def test_closing_ends_a_child_at_work(load: Callable[[], Any], tmp_path: Path, m
     def interrupted(self: Any, request: Any, progress: Any) -> Any:
         self._is_at_work = True
         self._line.send(request)
-        time.sleep(3.0)  # the child has come to its sleep
+        time.sleep(3.0)  # until the child sleeps
         raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess_exporter._Child, "ask", interrupted)

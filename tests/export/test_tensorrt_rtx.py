@@ -1,6 +1,6 @@
-"""What TensorRT-RTX makes of an exported SigLIP model: every attention and layer normalisation is recognised as one.
+"""TensorRT-RTX recognises every attention and layer normalisation of an exported SigLIP model.
 
-The library runs in another process, as in ``tests/engines/test_tensorrt_build.py``.
+The library runs in a child process, as in ``tests/engines/test_tensorrt_build.py``.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ print(report.manifest.engine.executed_precision, report.manifest.engine.cuda.net
 
 
 def test_a_whole_bf16_graph_is_built(exported: tuple[Path, int], tmp_path: Path) -> None:
-    """TensorRT-RTX 1.7 builds no transposed convolution in bf16; exported graphs have none that need be one."""
+    """TensorRT-RTX 1.7 lacks bf16 transposed convolutions; exported graphs avoid them."""
     path, opset = exported
     if opset < 23:
-        pytest.skip("convolutions take bf16 from opset 22 on")
+        pytest.skip("bf16 convolutions need opset 22")
     command = [sys.executable, "-c", BUILD, str(path), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

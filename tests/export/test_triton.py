@@ -1,4 +1,4 @@
-"""The Triton repository: Triton's own schema reads it, and its statistics are NumPy's."""
+"""The Triton repository: parsed by Triton's schema, and statistics equal to NumPy's."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def source(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> GraphAr
 
 @pytest.fixture
 def read_config() -> Callable[[Path], Any]:
-    """Reader of a config.pbtxt by the schema that Triton's client ships."""
+    """Parser of a config.pbtxt with the schema from Triton's client."""
     text_format = pytest.importorskip("google.protobuf.text_format")
     return lambda folder: text_format.Parse((folder / "config.pbtxt").read_text(), _schema().ModelConfig())
 
 
 def _schema() -> Any:
-    """The generated schema alone: the package round it wants a client's network libraries."""
+    """The generated schema alone; its package would import the client's network libraries."""
     if "model_config_pb2" not in sys.modules:
         package = importlib.util.find_spec("tritonclient")
         if package is None or package.origin is None:

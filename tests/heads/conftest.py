@@ -1,4 +1,4 @@
-"""A small random depth model."""
+"""Small random depth model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def small_model(tmp_path: Path) -> DepthModel:
-    """A tower of 4 layers, 32 wide, tapped twice, of which the upper two layers are dropped; random weights."""
+    """Random tower of width 32 with two taps; the upper two of its four layers are dropped."""
     transformers = pytest.importorskip("transformers")
     from mvde.model import DepthModelFactory
 

@@ -1,4 +1,4 @@
-"""The decoder: sizes for every grid, the projection's place, and the range of its depth."""
+"""The DPT decoder: output sizes for every grid, position of the projection, and depth range."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_any_number_of_blocks_uses_every_tap(num_blocks: int) -> None:
 
 
 def test_taps_are_reassembled_at_strides_4_8_16_and_32() -> None:
-    tap = torch.randn(1, 12, 6, 10)  # an image of 96 by 160 with patches of 16
+    tap = torch.randn(1, 12, 6, 10)  # 96 by 160 image, 16-pixel patches
     sizes = [tuple(Reassemble(12, 8, level)(tap).shape[2:]) for level in range(4)]
     assert sizes == [(24, 40), (12, 20), (6, 10), (3, 5)]
 
@@ -55,7 +55,7 @@ def test_projecting_before_enlarging_equals_projecting_after(size: tuple[int, in
 
 
 def test_convolution_sees_no_position_but_the_border() -> None:
-    """A shifted feature gives a shifted depth: no block mixes up rows and columns."""
+    """The decoder is shift-equivariant: no block transposes rows and columns."""
     torch.manual_seed(0)
     decoder = DPTDecoder(width=4, channels=8, num_blocks=4).double()
     tap = torch.zeros(1, 4, 16, 32, dtype=torch.float64)
@@ -65,7 +65,7 @@ def test_convolution_sees_no_position_but_the_border() -> None:
     response = decoder((tap,) * 4, (256, 512)) - blank
     shifted = decoder((moved,) * 4, (256, 512)) - blank
     assert response.abs().amax() > 0
-    rows, columns = slice(112, 160), slice(240, 290)  # around the impulse, out of reach of the border
+    rows, columns = slice(112, 160), slice(240, 290)  # around the impulse, away from the border
     torch.testing.assert_close(shifted[:, rows, 272:322], response[:, rows, columns], rtol=1e-3, atol=1e-6)
 
 

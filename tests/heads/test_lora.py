@@ -1,4 +1,4 @@
-"""Low-rank adapters on the tower."""
+"""LoRA adapters on the tower."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_new_adapters_do_not_change_the_depth(model: DepthModel) -> None:
     before = model.predict_depth(IMAGES)
     num_parameters = add_lora(model, rank=2)
     assert torch.equal(model.predict_depth(IMAGES), before)
-    # Two layers run, two targets each: a (2, 32) and a (32, 2) factor.
+    # Two layers with two targets each, of factors (2, 32) and (32, 2).
     assert num_parameters == 2 * 2 * (2 * 32 + 32 * 2)
 
 

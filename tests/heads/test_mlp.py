@@ -1,4 +1,4 @@
-"""Patch statistics to tokens."""
+"""Projection of patch statistics to tokens."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.gpu
 
 
 class Gpu:
-    """A device with a stream, and copies to and from its memory."""
+    """Device with a stream and copies to and from its memory."""
 
     def __init__(self, core, device):
         self.core, self.device = core, device

@@ -1,4 +1,4 @@
-"""A tiny model and a tiny data set for training tests."""
+"""Tiny model and data set for training tests."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TINY_TOWER = {
 
 @pytest.fixture(autouse=True)
 def _single_thread() -> None:
-    """One thread: sums in a fixed order, and no contention between test processes."""
+    """Use one thread: fixed summation order, and no contention between test processes."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def tower_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Local directory that describes a tiny tower."""
+    """Directory with the configuration of a tiny tower."""
     folder = tmp_path_factory.mktemp("tower")
     (folder / "config.json").write_text(json.dumps(TINY_TOWER))
     return folder
@@ -39,7 +39,7 @@ def tower_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def frames_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eleven frames in the generic format: the brighter the picture, the nearer."""
+    """Eleven frames in the folder format; brighter pixels are nearer."""
     root = tmp_path_factory.mktemp("frames")
     rng = np.random.default_rng(0)
     (root / "rgb").mkdir()
@@ -55,7 +55,7 @@ def frames_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_config(tower_dir: Path, frames_dir: Path) -> Callable[..., dict[str, Any]]:
-    """Maker of configurations: eight steps of four images; keyword arguments change the ``train`` section."""
+    """Factory of configurations with eight steps of four images; keywords override the ``train`` section."""
 
     def make(**train: Any) -> dict[str, Any]:
         section = {

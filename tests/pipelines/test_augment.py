@@ -1,4 +1,4 @@
-"""Augmentation: depth follows the picture, and the focal length is accounted for."""
+"""Augmentation: depth stays aligned with the image, and scales with the focal length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvde.pipelines.augment import Transform, crop_box, draw_transform, jitter_c
 
 
 def coded_sample(height: int = 48, width: int = 64) -> DepthSample:
-    """A frame whose red and green are its row and column, as is its depth (row + column / 100)."""
+    """Frame that encodes row and column in red and green, and in depth as row + column / 100."""
     rows, columns = np.mgrid[:height, :width]
     rgb = np.stack([4 * rows, 4 * columns, 0 * rows], axis=-1).astype(np.uint8)
     return DepthSample(rgb, (1 + rows + columns / 100).astype(np.float32), None, "coded")
@@ -44,7 +44,7 @@ def test_a_crop_shows_the_same_place_in_picture_and_depth() -> None:
 
 
 def test_a_zoomed_pinhole_view_gets_the_depth_of_the_camera_that_took_it_unzoomed() -> None:
-    """A disc of radius r at depth z covers f * r / z pixels; after a zoom the label must explain its size with f."""
+    """A disc of radius r at depth z covers f * r / z pixels; after a zoom its depth label must be consistent with f."""
     focal, radius_m, z = 40.0, 0.5, 2.0
     rows, columns = np.mgrid[:96, :96]
     disc = np.hypot(rows + 0.5 - 48, columns + 0.5 - 48) < focal * radius_m / z
@@ -53,12 +53,12 @@ def test_a_zoomed_pinhole_view_gets_the_depth_of_the_camera_that_took_it_unzoome
     )
     image, depth = transform_sample(sample, (96, 96), Transform(scale=0.5))
     apparent_radius = np.sqrt((image[0].numpy() > 127).sum() / np.pi)
-    assert focal * radius_m / apparent_radius == pytest.approx(float(depth[48, 48]), rel=0.03)  # pixels are coarse
+    assert focal * radius_m / apparent_radius == pytest.approx(float(depth[48, 48]), rel=0.03)  # pixel quantisation
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_the_canonical_camera_explains_the_size_of_what_any_camera_saw(scale: float) -> None:
-    """A disc of radius r covers f * r / z pixels; with the canonical f the label must explain its size."""
+    """A disc of radius r covers f * r / z pixels; its depth label must be consistent with the canonical f."""
     focal, canonical, radius_m, z = 60.0, 80.0, 0.5, 2.0
     rows, columns = np.mgrid[:96, :96]
     disc = np.hypot(rows + 0.5 - 48, columns + 0.5 - 48) < focal * radius_m / z
@@ -97,7 +97,7 @@ def test_the_crop_has_the_aspect_of_the_target_and_fits(target: tuple[int, int])
         top, left, height, width = crop_box((48, 100), target, transform)
         assert 0 <= top <= 48 - height
         assert 0 <= left <= 100 - width
-        assert height / width == pytest.approx(target[0] / target[1], rel=0.1)  # sides are whole pixels
+        assert height / width == pytest.approx(target[0] / target[1], rel=0.1)  # sides are rounded to pixels
 
 
 def test_draws_depend_on_the_generator_alone_and_stay_in_range() -> None:

@@ -1,4 +1,4 @@
-"""Batches are a function of the step: on any number of processes, from any first step."""
+"""Batches depend on the step alone, not on the number of processes or the first step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvde.pipelines.batches import Share, StepBatches, batches_from
 
 
 class NumberedFrames:
-    """Frames whose depth is their number plus one."""
+    """Frames whose depth is their index plus one."""
 
     def __init__(self, count: int) -> None:
         self.count = count

@@ -1,4 +1,4 @@
-"""Two processes with half of each batch train as one process with all of it."""
+"""Training on two processes with half of each batch equals training on one process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(prefix: list[str], config: Path, output_dir: Path) -> str:
 @pytest.mark.slow  # three processes import torch and transformers
 def test_two_processes_train_as_one(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    # The backbone joins at step 2, and the decoder rests in step 3, so both switches are covered, too.
+    # The backbone is unfrozen at step 2 and the decoder frozen in step 3, which covers both transitions.
     stages = [{"steps": STEPS - 1, "res": [32]}, {"steps": 1, "res": [32], "supervise": "tokens"}]
     OmegaConf.save(OmegaConf.create(tiny_config(stages=stages, freeze_backbone_steps=2)), config)
     alone = run([sys.executable], config, tmp_path / "alone")
@@ -52,9 +52,9 @@ def test_two_processes_train_as_one(tiny_config: Callable[..., dict[str, Any]], 
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     together = run([*launch, "--main_process_port", str(free_port())], config, tmp_path / "together")
     assert len(losses(alone)) == STEPS
-    # Printed to four decimals; sums are taken in another order.
+    # Printed to four decimals; summation order differs.
     assert losses(together) == pytest.approx(losses(alone), abs=2e-4)
     ours, theirs = (load_file(tmp_path / name / "last.safetensors") for name in ("alone", "together"))
     for name in ours:
-        # Adam divides by the gradient's size, so rounding of a tiny gradient can turn into a part of a step (2e-3).
+        # Adam normalises gradients, so rounding of a tiny one can become a fraction of a step (2e-3).
         np.testing.assert_allclose(ours[name], theirs[name], atol=2e-3)

@@ -1,4 +1,4 @@
-"""Evaluation: the same code for checkpoints and engines, and numbers that come from mvde.metrics."""
+"""Evaluation: checkpoints and engines share one code path, and numbers come from mvde.metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 
 
 class ThreeFrames:
-    """Depths 1, 2 and 20 m; the third frame has also a nearer row."""
+    """Frames at 1, 2 and 20 m; the third also has a nearer row."""
 
     depth_range_m = (0.1, 10.0)
 
@@ -114,7 +114,7 @@ def test_an_engine_is_evaluated_with_the_same_code(
     totals = evaluate(source.predict, dataset, default_protocol(dataset))["none"]
     sample = dataset[0]
     exact = depth_metrics(closed_form_depth(sample.rgb), sample.depth_m)
-    # The engine sees 36 x 48 pixels stretched to 32 x 48, which blurs the borders of the squares.
+    # The engine resizes 36 x 48 pixels to 32 x 48, which blurs the borders of the squares.
     assert totals.per_image[sample.name]["abs_rel"] == pytest.approx(exact["abs_rel"], rel=0.05)
     with pytest.raises(MvdeError, match=r"32.48"):
         open_source(engine_folder, (64, 64))

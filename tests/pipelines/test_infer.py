@@ -26,7 +26,7 @@ def checkpoint(tiny_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Pa
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Path]:
-    """Three pictures of the model's own size, and one of another."""
+    """Three photographs at the model's resolution and one at another."""
     paths = []
     for index, size in enumerate([(40, 32)] * 3 + [(20, 50)]):
         pixels = np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -41,7 +41,7 @@ def test_each_image_gets_its_depth_and_statistics(checkpoint: Path, photos: list
     image = torch.from_numpy(np.array(Image.open(photos[2]))).permute(2, 0, 1)[None]
     depth = DepthModel.load(checkpoint).predict_depth(image)[0].numpy()
     with np.load(written[2]) as result:
-        # The same image alone or in a batch: float32 sums in another order.
+        # Alone or in a batch: float32 summation order differs.
         np.testing.assert_allclose(result["depth"], depth, rtol=1e-4)
         assert result["grid"].tolist() == [5, 4]
         assert result["columns"].tolist() == ["mean", "max"]

@@ -1,4 +1,4 @@
-"""The structured start of a tower: whitened patches, attention near the identity."""
+"""Structured initialisation of a tower: whitened patch embedding, attention near the identity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mvde.pipelines.initialization import initialize_structured, mimic_attention
 
 
 def smooth_pictures() -> torch.Tensor:
-    """Pictures whose neighbouring pixels are alike, in [-1, 1]."""
+    """Images with correlated neighbouring pixels, in [-1, 1]."""
     torch.manual_seed(0)
     coarse = torch.rand(40, 3, 9, 9)
     noise = torch.rand(40, 3, 64, 64)
@@ -53,12 +53,12 @@ def test_attention_starts_near_multiples_of_the_identity() -> None:
     attention = backbone.layers[0].self_attn
     mimic_attention(attention)
     value_out = attention.out_proj.weight @ attention.v_proj.weight
-    # The mean of 48 diagonal entries of -0.4 + 0.4 * N(0, 1 / 48) is within 0.1 of -0.4 by many deviations.
+    # Mean of 48 diagonal entries of -0.4 + 0.4 * N(0, 1 / 48): 0.1 is many standard deviations.
     assert value_out.diagonal().mean().item() == pytest.approx(-0.4, abs=0.1)
     assert (value_out - torch.diag(value_out.diagonal())).std().item() == pytest.approx(0.4 / 48**0.5, rel=0.1)
     for first in range(0, 48, 16):
         product = attention.q_proj.weight[first : first + 16].T @ attention.k_proj.weight[first : first + 16]
-        assert product.diagonal().mean() > 2 * product.std()  # of the identity, a third of the ranks is kept
+        assert product.diagonal().mean() > 2 * product.std()  # a third of the identity's rank is kept
 
 
 def test_patches_attend_to_themselves_more_than_by_chance() -> None:

@@ -1,4 +1,4 @@
-"""Schedules, the moving average, and Muon against torch's own."""
+"""Learning-rate schedules, weight averaging, and Muon against torch's implementation."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_muon_takes_the_backbones_matrices_only() -> None:
 
 
 class _SeenProducts(TorchDispatchMode):
-    """The dtypes of the batched matrix products that run inside."""
+    """Recorder of the dtypes of batched matrix products."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def test_muon_is_torchs_muon(dtype: torch.dtype) -> None:
         mine.step()
         reference.step()
     for a, b in zip(ours, theirs, strict=True):
-        # torch iterates in bfloat16 (8 bits): a step is lr * 0.2 * sqrt(10), of which 4 were made.
+        # torch iterates in bfloat16 (8 bits); a step is lr * 0.2 * sqrt(10), and 4 were taken.
         assert (a - b).abs().max() < 4 * 0.02 * 0.2 * math.sqrt(10) * 0.05
 
 
@@ -129,7 +129,7 @@ def test_the_average_is_exponential_and_swaps_back() -> None:
     model = nn.Linear(3, 2, bias=False)
     average = MovingAverage(model, decay=0.9)
     expected = model.weight.detach().clone()
-    for step in range(200, 205):  # late enough for the decay to be the given one
+    for step in range(200, 205):  # past the warm-up of the decay
         with torch.no_grad():
             model.weight.add_(1.0)
         average.update(model, step)

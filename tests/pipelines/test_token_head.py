@@ -1,4 +1,4 @@
-"""The linear head on the tower's tokens: what it reads where, and what it is held to."""
+"""The auxiliary linear head on the tower's tokens: its inputs and its targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training end to end on a tiny model: it learns, freezes, resumes identically, and stops cleanly."""
+"""End-to-end training of a tiny model: convergence, freezing, bit-identical resume, and clean stop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def assert_same_files(first: Path, second: Path) -> None:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Send this process SIGINT, as Ctrl-C does, during update number ``step``."""
+    """Send SIGINT to this process during update number ``step``."""
     update = DepthTrainingPipeline._update
 
     def interrupting(self: DepthTrainingPipeline, *batch: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -183,7 +183,7 @@ def test_wrong_configurations_and_empty_data_are_errors_before_the_first_step(
     config["data"] = {"format": "folder", "train": str(tmp_path / "none")}
     with pytest.raises(DatasetError, match="none"):
         DepthTrainingPipeline(config).train(tmp_path / "run")
-    assert not (tmp_path / "run").exists()  # not even the tracker's logs
+    assert not (tmp_path / "run").exists()  # no tracker logs either
 
 
 def test_a_disk_that_fills_under_the_trackers_log_is_one_error(
@@ -203,13 +203,13 @@ def test_a_disk_that_fills_under_the_trackers_log_is_one_error(
 def test_a_full_disk_is_one_error_and_leaves_the_older_state(tiny_config: Maker, tmp_path: Path) -> None:
     def train(steps: int) -> None:
         config = tiny_config(steps=steps)
-        del config["data"]["val"]  # the state is then the first file to be written
+        del config["data"]["val"]  # so that the state is the first file written
         DepthTrainingPipeline(config).train(tmp_path)
 
     train(steps=1)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # refused past that, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # writes beyond that fail, as on a full disk
     try:
         with pytest.raises(OutputError, match=r"cannot write .*state\.safetensors.*no partial file was left"):
             train(steps=2)
@@ -239,7 +239,7 @@ def test_bf16_autocast_trains_in_bf16_and_keeps_float32_weights(
 
     monkeypatch.setattr(train_depth.DepthModel, "forward", spying)
     DepthTrainingPipeline(tiny_config(steps=1, autocast="bf16")).train(tmp_path)
-    assert seen[0] == torch.bfloat16  # then comes the validation, which runs in float32
+    assert seen[0] == torch.bfloat16  # validation follows, in float32
     assert {t.dtype for t in weights(tmp_path / "last.safetensors").values()} == {torch.float32}
 
 
@@ -261,7 +261,7 @@ def test_a_stage_on_tokens_trains_the_tower_and_leaves_the_decoder(
     moved = {name for name, p in pipeline.model.named_parameters() if not torch.equal(p, before[name])}
     assert any(name.startswith("backbone.layers.3") for name in moved)
     assert not any(name.startswith("decoder.") for name in moved)
-    # Its decoder would not fit: no model of such a stage is the best one.
+    # Its decoder does not match, so no model of this stage may become the best one.
     assert not (tmp_path / "tokens" / "best.safetensors").exists()
     DepthTrainingPipeline(config).train(tmp_path / "both")
     for name in ("best.safetensors", "last.safetensors"):

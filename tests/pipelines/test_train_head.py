@@ -1,4 +1,4 @@
-"""The projector learns a teacher's tokens from statistics."""
+"""The projector learns a teacher's tokens from patch statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvde.pipelines.train_head import load_head, train_head  # noqa: E402
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """Six images of 40 patches whose tokens are smooth functions of the logarithm of the statistics."""
+    """Six images of 40 patches; tokens are smooth functions of the log statistics."""
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(3, 5))
     folder = tmp_path / "pairs"
@@ -34,7 +34,7 @@ def test_the_head_beats_the_mean_token_on_patches_it_did_not_see(pairs: Path, tm
 def test_a_saved_head_gives_the_same_tokens(pairs: Path, tmp_path: Path) -> None:
     first = train_head(pairs, tmp_path / "a.safetensors", steps=5)
     second = train_head(pairs, tmp_path / "b.safetensors", steps=5)
-    assert first.error == second.error  # the seed decides everything
+    assert first.error == second.error  # fully determined by the seed
     stats = torch.rand(2, 7, 3)
     tokens = load_head(first.path)(stats)
     assert tokens.shape == (2, 7, 5)

@@ -1,4 +1,4 @@
-"""Training that fails, fails: the last good state stays, and the error says what to do."""
+"""Diverging training stops with an actionable error and keeps the last good state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def break_step(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:
-    """Make the loss of one step NaN, or a gradient of it infinite."""
+    """Make the loss of one step NaN, or one of its gradients infinite."""
     pipeline = DepthTrainingPipeline
     update = pipeline._update
     now = [0]
@@ -62,8 +62,8 @@ def test_a_step_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
         with pytest.raises(TrainingError, match=rf"step 4, .*{what}.*after step 2.*train\.lr"):
             pipeline.train(tmp_path)
     assert files(tmp_path) == before
-    assert all(torch.isfinite(p).all() for p in pipeline.model.parameters())  # the bad step was not taken
-    assert DepthTrainingPipeline(tiny_config(steps=6)).train(tmp_path).step == 6  # and the run goes on from there
+    assert all(torch.isfinite(p).all() for p in pipeline.model.parameters())  # the bad step was not applied
+    assert DepthTrainingPipeline(tiny_config(steps=6)).train(tmp_path).step == 6  # resumes from the last good state
 
 
 @pytest.mark.parametrize("steps", [1, 6])
@@ -77,7 +77,7 @@ def test_a_rate_far_too_high_writes_nothing(tiny_config: Maker, tmp_path: Path, 
 
 def wrong_scale(tiny_config: Maker, **train: Any) -> dict[str, Any]:
     config = tiny_config(**train)
-    config["data"]["depth_scale"] = 1.0  # metres out of millimetres
+    config["data"]["depth_scale"] = 1.0  # millimetres read as metres
     return config
 
 
@@ -95,7 +95,7 @@ def test_data_without_valid_depth_is_refused_by_name(
     assert config["data"]["train"] in message
     assert "depth_scale" in message
     assert "0.1 to 10 m" in message
-    assert re.search(r"hold depth of \d{3,4}[.\d]* to \d{4}[.\d]* m", message)  # what is there instead
+    assert re.search(r"hold depth of \d{3,4}[.\d]* to \d{4}[.\d]* m", message)  # the range found
     assert files(tmp_path) == {}
     assert f"{min(train['steps'], 5)} steps in a row" in message
 

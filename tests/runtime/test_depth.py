@@ -1,4 +1,4 @@
-"""DepthRuntime on an engine whose depth is known in closed form."""
+"""DepthRuntime on an engine with closed-form depth."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_depth_is_at_the_pixels_of_the_image(runtime: DepthRuntime, fit: str, si
 
 
 def test_patches_in_the_bars_have_no_statistics(runtime: DepthRuntime) -> None:
-    image = np.full((32, 16, 3), 51, np.uint8)  # a third of the width: the outer two columns of patches are bars
+    image = np.full((32, 16, 3), 51, np.uint8)  # a third of the width: the outer two patch columns are padding
     stats = runtime.infer(image, fit="letterbox").stats.reshape(2, 3, 3)
     np.testing.assert_allclose(stats[:, 1, 0], 1.3, rtol=1e-5)
-    np.testing.assert_allclose(stats[:, 1, 1:], 0, atol=1e-6)  # not even a gradient at the border of the bar
+    np.testing.assert_allclose(stats[:, 1, 1:], 0, atol=1e-6)  # no gradient at the border of the padding
     assert (stats[:, [0, 2]] == 0).all()
 
 
@@ -131,7 +131,7 @@ def test_infer_refuses_what_is_no_rgb_image(runtime: DepthRuntime) -> None:
 
 
 def test_statistics_are_those_of_the_models_grid(runtime: DepthRuntime, random_images: Callable) -> None:
-    """They come from the depth at the model's resolution, not from the one mapped back."""
+    """Statistics come from depth at the model's resolution, not from the resized result."""
     image = random_images(100, 100, 3)
     small = np.asarray(Image.fromarray(image).resize((48, 32), Image.Resampling.BILINEAR))
     expected = depth_to_patch_stats(runtime.infer(small).depth[None], 16)[0]

@@ -1,4 +1,4 @@
-"""DepthRuntime over an engine on a GPU made of the host's memory: what it leaves to the engine and what it does not."""
+"""DepthRuntime over an engine on a fake GPU in host memory: which steps run on the device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEIGHT, WIDTH = 32, 48
 
 
 class FakeResizer:
-    """The resizing kernel: Pillow's resize, which the real one equals to the bit, of the frame at its address."""
+    """Fake resizing kernel: Pillow's resize, to which the real one is bit-identical, of the frame at its address."""
 
     def __init__(self, device: Any) -> None:
         self.device = device
@@ -55,7 +55,7 @@ class FakeResizer:
 
 
 class Foreign:
-    """An array of somebody's in device memory."""
+    """Array of another library in device memory."""
 
     def __init__(self, device: Any, image: np.ndarray, pitch: int | None = None) -> None:
         height, width, _ = image.shape
@@ -104,7 +104,7 @@ def test_statistics_come_from_the_gpu_and_alone_where_depth_is_not_wanted(
 
 def test_the_bars_of_a_letterbox_are_cleared_on_the_cpu(on_gpu: Any, random_images: Callable) -> None:
     runtime, _, _ = on_gpu
-    tall = random_images(96, 48, 3)  # 16 of 48 columns of the model's input: two of three patches hold nothing but bar
+    tall = random_images(96, 48, 3)  # 16 of 48 input columns: two of three patches are padding
     result = runtime.infer(tall, "letterbox")
     columns = result.stats.reshape(2, 3, 3)
     assert (columns[:, [0, 2]] == 0).all()
@@ -130,7 +130,7 @@ def test_a_device_frame_of_any_size_is_resized_and_run_on_the_callers_stream(
     held = len(device.allocations)
     enqueue_frame(engine, fitter, Foreign(device, image, pitch), "stretch", mine)
     device.synchronize(mine)
-    assert len(device.allocations) == held + 3  # the frame, and the two results: tables are made once
+    assert len(device.allocations) == held + 3  # the frame and the two results; tables are allocated once
     fitter.close()
     assert len(device.allocations) == held + 1
 

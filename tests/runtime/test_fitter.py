@@ -1,4 +1,4 @@
-"""Frames in and depth back: libmvde against Pillow, threads, and what is kept between frames."""
+"""Resizing of frames and depth: libmvde against Pillow, threads, and buffers kept between frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mvde.runtime.fitter import FrameFitter
 from mvde.runtime.placement import depth_to_source, fit_image, place
 
 FITS = ("stretch", "letterbox", "crop")
-SIZES = ((32, 48), (100, 61), (61, 200), (20, 20))  # the first is the model's own
+SIZES = ((32, 48), (100, 61), (61, 200), (20, 20))  # the first is the model's resolution
 RESOLUTION = SIZES[0]
 
 
@@ -54,7 +54,7 @@ def test_threads_that_share_a_frame_give_the_same_bits(size, monkeypatch) -> Non
     np.testing.assert_array_equal(out[0], out[1])
     alone, shared = (fitter.depth_to_source(depth, fitted[index], parallel=bool(index)) for index in range(2))
     np.testing.assert_array_equal(alone, shared)
-    assert all(way.threads is not None for way in fitter._pool.idle)  # they did share
+    assert all(way.threads is not None for way in fitter._pool.idle)  # threads were used
 
 
 def test_views_of_a_frame_are_read_as_they_are() -> None:
@@ -93,7 +93,7 @@ def test_a_size_is_prepared_once_and_old_ones_are_forgotten(monkeypatch) -> None
     for side in range(51, 51 + fitting._MAX_IDLE):
         fit_and_map_back(fitter, *example((side, side)), "stretch")
     with pytest.raises(UsageError, match="closed"):
-        made[0].handle  # noqa: B018 - the property checks
+        made[0].handle  # noqa: B018 - the property raises
     fitter.close()
     for resizer in made:
         with pytest.raises(UsageError, match="closed"):

@@ -1,4 +1,4 @@
-"""The map of an image into the model's resolution and back."""
+"""Mapping of an image to the model's resolution and back."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_crop_takes_the_middle() -> None:
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("source", [(480, 640), (33, 517), (2, 2), (1080, 1920), (64, 48)])
 def test_a_plane_of_depth_comes_back_in_place(fit: Fit, source: tuple[int, int]) -> None:
-    """Depth that is linear across the model's input is linear across the same pixels of the image."""
+    """Depth linear in the model's input stays linear in the corresponding image pixels."""
     target = (48, 64)
     placement = place(source, target, fit)
     rows = np.linspace(1.0, 2.0, target[0], dtype=np.float32)[:, None]
@@ -85,7 +85,7 @@ def test_a_plane_of_depth_comes_back_in_place(fit: Fit, source: tuple[int, int])
     # Pixel centres: y of the image ↔ (y + ½) · scale − ½ of the input.
     y = (np.arange(box.size[0]) + 0.5) * inner.size[0] / box.size[0] - 0.5 + inner.top
     expected = np.interp(y, np.arange(target[0]), rows[:, 0])
-    edge = max(1, round(box.size[0] / inner.size[0]) + 1)  # a border is replicated instead of continued
+    edge = max(1, round(box.size[0] / inner.size[0]) + 1)  # the border is replicated, not extrapolated
     middle = slice(edge, max(box.size[0] - edge, edge))
     np.testing.assert_allclose(depth[box.slices][middle].mean(1), expected[middle], atol=2e-3)
 

@@ -1,4 +1,4 @@
-"""Pictures of depth: encodings, the colour map's uniformity, and the scale bar."""
+"""Rendered depth: encodings, uniformity of the colour map, and the scale bar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_lightness_falls_evenly_from_near_to_far() -> None:
     skimage_color = pytest.importorskip("skimage.color")
     lab = skimage_color.rgb2lab(colour_table()[None] / 255.0)[0]
     steps = np.diff(lab[:, 0])
-    assert (steps < 0.2).all()  # 8-bit rounding may hold a step back, never visibly turn it
+    assert (steps < 0.2).all()  # 8-bit rounding may flatten a step, but not reverse it visibly
     assert lab[0, 0] > 85
     assert lab[-1, 0] < 15
     difference = np.linalg.norm(np.diff(lab[::16], axis=0), axis=1)
@@ -49,7 +49,7 @@ def test_the_scale_stands_under_the_picture(shape: tuple[int, int]) -> None:
     assert (below == 255).all(axis=-1).any()
     if shape[1] > 100:
         dark = (below.sum(-1) < 60).sum()
-        assert dark > 50  # ticks and numbers
+        assert dark > 50  # ticks and labels
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, 2.5])

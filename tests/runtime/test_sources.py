@@ -1,4 +1,4 @@
-"""Where frames come from, and what their results are named after."""
+"""Frame sources, and the names of their results."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_video_gives_its_frames(tmp_path: Path) -> None:
     assert count_frames([path]) == 3
     frames = list(read_frames([path]))
     assert [frame.stem for frame in frames] == ["clip-000000", "clip-000001", "clip-000002"]
-    # Lossy and in limited-range YUV: a few levels.
+    # Lossy compression in limited-range YUV: a few levels.
     np.testing.assert_allclose([frame.image.mean() for frame in frames], (20, 120, 220), atol=8)
     (tmp_path / "broken.mp4").write_bytes(path.read_bytes()[:200])
     with pytest.raises(ImageError, match=r"cannot read the video .*broken\.mp4"):
@@ -78,7 +78,7 @@ def test_a_video_gives_its_frames(tmp_path: Path) -> None:
 
 
 def _results(paths: list[Path], stems: list[str]) -> list[str]:
-    """Names that the results of the files have: of a video, those of a few of its frames."""
+    """Names of the results of files; for a video, those of a few frames."""
     frames = [*range(12), 999_999, 1_000_000, 123_456_789]
     return [
         name
@@ -121,11 +121,11 @@ def test_ten_thousand_names_take_no_time() -> None:
     folders = [Path(f"folder{index % 7}") for index in range(10_000)]
     for paths in (
         [folder / f"{index:05d}.jpg" for index, folder in enumerate(folders)],
-        [folder / "frame.jpg" for folder in folders],  # all of one stem
+        [folder / "frame.jpg" for folder in folders],  # same stem
         [folder / f"frame-{index % 50}.jpg" for index, folder in enumerate(folders)],
     ):
         took_s = []
-        for _ in range(3):  # the machine may be busy
+        for _ in range(3):  # best of three: the machine may be busy
             start_s = time.process_time()
             stems = result_stems(paths)
             took_s.append(time.process_time() - start_s)

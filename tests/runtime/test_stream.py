@@ -1,4 +1,4 @@
-"""The pipeline of stages: order, overlap, bounds, errors in place, and threads that end."""
+"""The staged pipeline: order, overlap, bounded queues, errors in order, and thread shutdown."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_results_come_in_order() -> None:
 
 
 def test_stages_overlap() -> None:
-    """Three stages must be inside at the same time: each waits at a barrier that only all three can pass."""
+    """All three stages wait at one barrier, which only opens if they run at the same time."""
     barrier = threading.Barrier(3, timeout=10)
 
     def meet(item: int) -> int:
-        if item in range(2, 8):  # the ends of the stream have no neighbours
+        if item in range(2, 8):  # items at the ends have no neighbours
             with_neighbours[item] += 1
         return item
 

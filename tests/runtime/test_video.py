@@ -1,4 +1,4 @@
-"""Frames of videos: turned as the file says, and as many as it states."""
+"""Video frames: rotated as the file states, and as many as it states."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NUM_FRAMES = 10
 
 
 def _blocks(seed: int) -> np.ndarray:
-    """RGB (48, 64, 3) of flat squares, which survive compression."""
+    """RGB (48, 64, 3) of flat squares, which compress with little loss."""
     colours = np.random.default_rng(seed).integers(0, 256, (6, 8, 3))
     return np.kron(colours, np.ones((8, 8, 1))).astype(np.uint8)
 
 
 def _write(path: Path, codec: str = "mpeg4", options: dict[str, str] | None = None, turn: Any = None) -> Path:
-    """A video of 64x48 at 10 frames a second, every frame complete in itself."""
+    """Write a 64x48 video at 10 frames per second, intra frames only."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 1
@@ -39,7 +39,7 @@ def _write(path: Path, codec: str = "mpeg4", options: dict[str, str] | None = No
 
 
 def _read(path: Path) -> tuple[list[int], str]:
-    """Numbers of the frames that came, and the error after them."""
+    """Numbers of the decoded frames, and the error that ended them."""
     numbers: list[int] = []
     try:
         for number, _ in read_video(path):
@@ -55,7 +55,7 @@ def test_a_turned_video_comes_out_upright() -> None:
     frames = [image for _, image in read_video(DATA / "rot.mp4")]
     assert len(frames) == 3
     assert frames[0].shape == expected.shape
-    assert np.abs(frames[0] - expected).mean() < 4  # 69 when turned by 180° instead
+    assert np.abs(frames[0] - expected).mean() < 4  # 69 if rotated by 180° instead
 
 
 @pytest.mark.parametrize("is_mirrored", [False, True])
@@ -68,7 +68,7 @@ def test_every_turn_and_mirror_image_is_applied(tmp_path: Path, degrees: int, is
     expected = (expected[:, ::-1] if is_mirrored else expected).astype(int)
     _, image = next(read_video(path))
     assert image.shape == expected.shape
-    assert np.abs(image - expected).mean() < 12  # another turn: 80 and more
+    assert np.abs(image - expected).mean() < 12  # at least 80 for another rotation
 
 
 def test_a_turn_that_is_no_multiple_of_90_degrees_is_refused(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_whole_cut_and_holed_videos(tmp_path: Path, name: str, codec: str, optio
         assert len(numbers) < NUM_FRAMES
         assert name in message
         num_missing = NUM_FRAMES - len(numbers)
-        if name == "a.mpg":  # which states no number and no length: a cut at its end shows by one damaged frame
+        if name == "a.mpg":  # states neither frame count nor duration: truncation shows as one damaged frame
             assert "missing or damaged" in message
         elif numbers:
             assert f"{len(numbers)} of {NUM_FRAMES} frames could be read, {num_missing} are missing" in message
@@ -117,7 +117,7 @@ def test_frames_that_a_cut_hides_are_not_missing(tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for seed in range(NUM_FRAMES):
             frame = av.VideoFrame.from_ndarray(_blocks(seed), format="rgb24")
-            frame.pts, frame.time_base = seed - 4, Fraction(1, 10)  # what is shown starts at 0
+            frame.pts, frame.time_base = seed - 4, Fraction(1, 10)  # presentation starts at 0
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     images = []

@@ -1,4 +1,4 @@
-"""Random graphs in double precision, folded and compared with themselves by ONNX's reference evaluator."""
+"""Random double-precision graphs, compared before and after folding in ONNX's reference evaluator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mvde.export.fold import fold_graph  # noqa: E402
 
 
 class Builder:
-    """An ONNX model under construction: constants and nodes by what they compute."""
+    """Builder of an ONNX model from constants and nodes."""
 
     def __init__(self, seed: int, shape: Sequence[int]) -> None:
         self.rng = np.random.default_rng(seed)
@@ -57,9 +57,9 @@ def build() -> Callable[..., Builder]:
 
 @pytest.fixture(scope="session")
 def fold() -> Callable[..., tuple[list[str], int]]:
-    """Folds a model by one rule; gives the operators that are left and how often the rule was applied.
+    """Apply one rule to a model; returns the remaining operators and the number of matches.
 
-    The folded model passes ONNX's checker and computes what it did; 1e-9 is the order of a few hundred additions.
+    The folded model must pass ONNX's checker and be equivalent; 1e-9 allows for reordering a few hundred additions.
     """
 
     def run(model: Any, rule: str, tolerance: float = 1e-9) -> tuple[list[str], int]:

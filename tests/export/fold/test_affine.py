@@ -1,4 +1,4 @@
-"""Graph rewrites against ONNX's reference evaluator, in double precision, on random graphs."""
+"""Affine folding on random graphs in double precision, against ONNX's reference evaluator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mvde.export.fold import fold_affine_into_conv, fold_graph  # noqa: E402
 
 @dataclass
 class Chain:
-    """A chain of elementwise operators before a convolution, as an ONNX model under construction."""
+    """Builder of an ONNX model: elementwise operators before a convolution."""
 
     rng: np.random.Generator
     channels: int = 3
@@ -64,7 +64,7 @@ def assert_same_function(before: onnx.ModelProto, after: onnx.ModelProto, rng: n
     x = rng.normal(size=(2, before.graph.input[0].type.tensor_type.shape.dim[1].dim_value, 8, 6))
     expected, actual = (ReferenceEvaluator(model).run(None, {"x": x}) for model in (before, after))
     for left, right in zip(expected, actual, strict=True):
-        # Double precision: only the order of a few hundred additions differs.
+        # Double precision; only the order of a few hundred additions differs.
         np.testing.assert_allclose(right, left, rtol=1e-10, atol=1e-10 * np.abs(left).max())
 
 

@@ -1,4 +1,4 @@
-"""Query, key and value become one product; the scale of the scores goes into the query's weights."""
+"""Query, key and value merge into one product; the score scale folds into the query's weights."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_scale_goes_into_the_query(
     build: Callable, fold: Callable, seed: int, heads: int, scale: float | None
 ) -> None:
     model = _attention(build, seed, heads, **({} if scale is None else {"scale": scale}))
-    ops, count = fold(model, "scale-into-query", tolerance=1e-6)  # the evaluator rounds a scale to float32
+    ops, count = fold(model, "scale-into-query", tolerance=1e-6)  # the evaluator rounds the scale to float32
     assert count == (scale != 1.0)
     assert ops == [node.op_type for node in model.graph.node]
 

@@ -1,4 +1,4 @@
-"""All rules together on a whole exported model: the same depth, and attention that TensorRT-RTX still recognises."""
+"""All rules on an exported model: same depth, and TensorRT-RTX still recognises attention."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ for path in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def folded(exported: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """The exported graph with every rule applied, and how often each was."""
+    """Exported graph with every rule applied, and the number of matches per rule."""
     import onnx
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
@@ -47,19 +47,19 @@ def test_every_rule_applies_to_the_model_and_keeps_its_depth(
     from mvde.engines.onnxruntime.engine import open_onnx
 
     path, applied = folded
-    at_export = {"affine-into-conv", "squeeze-before-resize", "conv-before-resize"}  # or by the decoder's own order
-    at_export |= {"spread-by-depth-to-space", "conv-into-transposed"}  # the first leaves nothing to the second
+    at_export = {"affine-into-conv", "squeeze-before-resize", "conv-before-resize"}  # or made redundant by the decoder
+    at_export |= {"spread-by-depth-to-space", "conv-into-transposed"}  # the first rule pre-empts the second
     needs_attention = {"scale-into-query"} if exported[1] < 23 else set()
     assert {rule for rule, count in applied.items() if count == 0} <= at_export | needs_attention
     images = random_images(1, 48, 80, 3)
     before, after = (open_onnx(one).infer(images) for one in (exported[0], path))
     assert before.std() > 0.1
-    np.testing.assert_allclose(after, before, rtol=1e-4)  # the export's own tolerance: float32 in another order
+    np.testing.assert_allclose(after, before, rtol=1e-4)  # the export's tolerance: float32 summation order differs
 
 
 def test_tensorrt_rtx_recognises_every_attention(exported: tuple[Path, int], folded: tuple[Path, dict]) -> None:
     pytest.importorskip("tensorrt_rtx")
-    # In a process of its own: loaded into this one, without a GPU, it was followed by a crash in a later test.
+    # In a child process: loaded here without a GPU, the library made a later test crash.
     command = [sys.executable, "-c", COUNT_ATTENTION, str(exported[0]), str(folded[0])]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""LayerNormalization's scale and shift go into every product that reads it, or into none."""
+"""LayerNormalization's scale and shift fold into all its consumers or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The patch embedding as a product."""
+"""The patch embedding as a matrix product."""
 
 from __future__ import annotations
 

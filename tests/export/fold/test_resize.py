@@ -1,4 +1,4 @@
-"""Resizing after what shrinks its input, and without an axis of length one."""
+"""Resize moved behind operators that shrink its input, and freed of axes of length one."""
 
 from __future__ import annotations
 

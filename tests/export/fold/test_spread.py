@@ -1,4 +1,4 @@
-"""A transposed convolution that writes every pixel once, as a 1x1 convolution and a DepthToSpace."""
+"""Non-overlapping transposed convolutions as a 1x1 convolution and a DepthToSpace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transposed convolution and the convolution after it as one, borders included."""
+"""A transposed convolution merged with the following convolution, borders included."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _chain(
     build: Callable, seed: int, stride: int, kernel: int, pad: int, size: tuple[int, int], biases: tuple[bool, bool],
     between: str | None = None, front: bool = True, **second: Any,
 ) -> Any:  # fmt: skip
-    """1x1 convolution, transposed convolution, convolution; ``between`` is an operator that keeps the two apart."""
+    """1x1 convolution, transposed convolution, convolution; ``between`` is an operator that prevents the merge."""
     graph = build(seed, (2, 5, *size))
     value = graph.node("Conv", "x", graph.random(4, 5, 1, 1), graph.random(4)) if front else "x"
     channels = 4 if front else 5
@@ -39,7 +39,7 @@ def test_transposed_and_plain_convolution_become_one(
     biases: tuple[bool, bool],
 ) -> None:  # fmt: skip
     if stride < kernel or size == (1, 1):
-        stride = 4  # where it saves work
+        stride = 4  # large enough for the merge to pay off
     if size == (1, 1) and kernel == 3 and inner:
         inner = False
     ops, count = fold(_chain(build, seed, stride, kernel, 0 if inner else kernel // 2, size, biases), RULE)
@@ -69,7 +69,7 @@ def test_a_bias_needs_a_convolution_in_front_to_carry_it(build: Callable, fold: 
 
 
 def test_a_merge_that_would_cost_more_is_not_made(build: Callable, fold: Callable) -> None:
-    """With stride 1 the merged kernel of 5x5 does 25 products where two of 3x3 do 18."""
+    """With stride 1 the merged 5x5 kernel needs 25 products, two 3x3 kernels 18."""
     graph = build(0, (1, 4, 6, 6))
     value = graph.node("ConvTranspose", "x", graph.random(4, 4, 3, 3), strides=[1, 1])
     model = graph.model(graph.node("Conv", value, graph.random(4, 4, 3, 3), pads=[1] * 4))

@@ -1,4 +1,4 @@
-"""Precisions and ONNX's dtypes: there and back, and the opsets against ONNX's own operator schemas."""
+"""Conversion between precisions and ONNX dtypes, and opsets against ONNX's operator schemas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a graph, against PyTorch's own counter and against counts by hand."""
+"""Operation counts of a graph against PyTorch's counter and hand counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_manifest_states_what_pytorch_counts(exported: tuple[Path, int], tin
     from torch.utils.flop_counter import FlopCounterMode
 
     images = torch.zeros(1, 3, *RESOLUTION, dtype=torch.uint8)
-    # PyTorch's counter does not know the CPU's fused attention and would count nothing for it.
+    # PyTorch's counter ignores the fused CPU attention.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         tiny_model.predict_depth(images)  # type: ignore[attr-defined]
     assert read_manifest(exported[0]).num_flops == counter.get_total_flops()

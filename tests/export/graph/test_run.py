@@ -1,4 +1,4 @@
-"""Running a graph: tensors inside of it against ONNX Runtime asked for them directly, and errors in one line."""
+"""Running a graph: intermediate tensors against ONNX Runtime, and one-line errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_largest_magnitudes_are_those_of_the_tensors_themselves(
     runs = [session.run(names, {"image": image[None]}) for image in images]
     for index, node in enumerate(nodes):
         expected = max(np.abs(run[index]).max() for run in runs)
-        assert found[str(node.name)] == pytest.approx(expected, rel=1e-4)  # summed in another order
+        assert found[str(node.name)] == pytest.approx(expected, rel=1e-4)  # summation order differs
 
 
 def test_large_tensors_are_fetched_in_several_runs(exported: tuple[Path, int]) -> None:

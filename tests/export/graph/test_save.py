@@ -1,4 +1,4 @@
-"""Files written by streaming against the messages that onnx itself would write."""
+"""Streamed files against those serialised by onnx."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mvde.files import sha256_file  # noqa: E402
 
 
 def make_model(num_layers: int = 3, op: str = "MatMul") -> onnx.ModelProto:
-    """Products with matrices of 16 kB and additions of scalars, so that there are streamed and inline tensors."""
+    """Matrix products (16 kB weights, streamed) and additions of scalars (inline)."""
     rng = np.random.default_rng(0)
     nodes, initializers, value = [], [], "x"
     for index in range(num_layers):

@@ -1,4 +1,4 @@
-"""What tests of typed graphs share: targets that random models on noise meet, and what a gate measured."""
+"""Helpers for typed graphs: targets that random models meet on noise, and gate measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDE = targets.Target(1.0, 1.0)
 def widen_targets(
     patch: pytest.MonkeyPatch, *precisions: Precision, target: targets.Target = WIDE, mean_rel: float = 1.0
 ) -> None:
-    """A model of random weights on noise is worse than what the targets and the gate are made for."""
+    """Widen targets and gate, which a random model on noise cannot meet."""
     usual_target, usual_tolerance = targets.target, targets.gate_tolerance
     tolerance = GateTolerance(1.0, 1.0, mean_rel, 1.0)
     patch.setattr(targets, "target", lambda asked: target if asked in precisions else usual_target(asked))
@@ -22,7 +22,7 @@ def widen_targets(
 
 
 def judged(record: LoweringRecord | None) -> ParityReport:
-    """What the gate measured on the first of its sets of images."""
+    """Gate measurements on its first set of images."""
     assert record is not None
     assert record.gate is not None
     return record.gate.runs[0].measured

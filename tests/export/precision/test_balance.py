@@ -1,4 +1,4 @@
-"""Balancing: the fp32 graph keeps its bits, and int8 graphs of towers with outlier channels come out far better."""
+"""Balancing leaves the fp32 graph bit-identical and makes int8 far more accurate with outlier channels."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ def images(random_images: Callable[..., np.ndarray]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def planted(exported: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with three channels of every layer normalisation made 30 times as large, and the weights that read
-    them as much smaller: the same depth, with the outlier channels that trained towers have."""
+    """The tiny model with the outlier channels that trained towers have, and the same depth.
+
+    Three channels of every layer normalisation are scaled up by 30, and the weights that read them scaled down by 30.
+    """
     model = onnx.load(str(exported[0]))
     arrays = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
     factors = np.ones(32, np.float32)
@@ -102,7 +104,7 @@ def test_a_tower_with_outlier_channels_gains_much_and_the_record_says_so(
     assert reasons[str(BalanceKind.NORMS)].startswith("balanced: balancing 8 changes the mean error from")
     assert none == {}
     assert unbalanced > 1.5 * usual
-    assert balanced - usual < (unbalanced - usual) / 3  # most of what the outliers cost is won back
+    assert balanced - usual < (unbalanced - usual) / 3  # recovers most of the loss due to outliers
 
 
 def test_factors_are_powers_of_two_and_leave_channels_of_zeros_alone() -> None:

@@ -1,4 +1,4 @@
-"""Ranges of activations: onnxruntime's own calibrator and NumPy's quantiles say the same."""
+"""Activation ranges against onnxruntime's calibrator and NumPy's quantiles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _statistics(*runs: np.ndarray, axis: int = -1) -> TensorStatistics:
 
 @pytest.fixture(scope="module")
 def runs() -> list[np.ndarray]:
-    """Values of an activation with a long tail, growing from run to run."""
+    """Long-tailed activations whose range grows from run to run."""
     random = np.random.default_rng(0)
     return [(random.standard_t(4, (2, 500, 16)) * scale).astype(np.float32) for scale in (0.3, 1.0, 2.5)]
 
@@ -43,8 +43,8 @@ def test_entropy_is_where_onnxruntime_s_calibrator_has_it() -> None:
     low, high, *_ = collector.compute_collection_result()["x"]
     expected = max(abs(float(low)), abs(float(high)))
     found = threshold(_statistics(values.reshape(1, 1000, 100)), RangeMethod.ENTROPY)
-    assert found < float(np.abs(values).max()) / 2  # the tail is cut
-    assert 0.5 < found / expected < 2.0  # the divergence is flat there, and the two bin differently
+    assert found < float(np.abs(values).max()) / 2  # the tail is clipped
+    assert 0.5 < found / expected < 2.0  # the divergence is flat near its minimum, and the binning differs
 
 
 def test_bins_that_grow_lose_no_value(runs: list[np.ndarray]) -> None:
@@ -52,12 +52,14 @@ def test_bins_that_grow_lose_no_value(runs: list[np.ndarray]) -> None:
     assert statistics.counts.sum() == sum(run.size for run in runs)
     values = np.abs(np.concatenate([run.ravel() for run in runs]))
     expected, _ = np.histogram(values, NUM_BINS, (0, statistics.limit))
-    assert np.abs(np.cumsum(statistics.counts) - np.cumsum(expected)).max() <= 3  # values on an edge, rounded
+    assert (
+        np.abs(np.cumsum(statistics.counts) - np.cumsum(expected)).max() <= 3
+    )  # values at bin edges may round either way
 
 
 def test_a_large_tensor_is_binned_in_part_and_its_largest_value_is_found_all_the_same() -> None:
     values = np.random.default_rng(2).standard_normal((1, 3000, 1024)).astype(np.float32)
-    values[..., 7] *= 40  # one channel of 1024, which an even step would see always or never
+    values[..., 7] *= 40  # one of 1024 channels, which strided sampling would hit always or never
     values[0, 1234, 500] = 500.0
     statistics = _statistics(values)
     assert statistics.largest == 500.0

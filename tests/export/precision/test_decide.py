@@ -1,4 +1,4 @@
-"""Deciding what stays: groups whose effects are known numbers that add like independent errors."""
+"""Selection of groups to keep, with known effects that add like independent errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TARGET = Target(mean_rel=1e-3, p99_rel=1e-2)
 
 
 class Arithmetic:
-    """A probe of "graphs" that are lists of groups: the error of each is a number, and squares add."""
+    """Fake probe: "graphs" are lists of groups with known errors, whose squares add."""
 
     def __init__(self, errors: dict[str, float]) -> None:
         self.errors = errors

@@ -1,4 +1,4 @@
-"""Emulated dtypes: float32 graphs that round where the typed graph rounds, bit for bit as ml_dtypes does."""
+"""Emulated dtypes: float32 graphs that round like the typed graph, bit-identical to ml_dtypes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCALE, SHIFT = 1.0 / 37, 0.123
 
 @pytest.fixture
 def affine() -> ir.Model:
-    """Bytes (1, 4, 4, 3) → ``bytes * SCALE + SHIFT``, reduced to nothing but a reshape."""
+    """Graph of uint8 (1, 4, 4, 3) → ``image * SCALE + SHIFT``, reshaped."""
     helper, kinds = onnx.helper, onnx.TensorProto
     nodes = [
         helper.make_node("Cast", ["image"], ["x"], to=kinds.FLOAT, name="cast"),
@@ -59,7 +59,7 @@ def test_nodes_that_are_kept_compute_in_fp32_and_clones_are_not_touched(affine: 
     before = GraphSession(affine).depth(image)
     copy = affine.clone()
     cast_nodes(copy, Precision.BF16, {"mul", "add", "reshape"})
-    np.testing.assert_array_equal(GraphSession(emulated(copy)).depth(image), before)  # bytes are exact in bf16
+    np.testing.assert_array_equal(GraphSession(emulated(copy)).depth(image), before)  # uint8 values are exact in bf16
     cast_nodes(affine.clone(), Precision.BF16, set())
     np.testing.assert_array_equal(GraphSession(affine).depth(image), before)
 

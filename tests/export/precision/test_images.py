@@ -1,4 +1,4 @@
-"""Images that decide and judge a typed graph: which of a folder judge, and frames with depth at the graph's size."""
+"""Calibration and held-out images: how a folder is split, and frames with depth at the graph's resolution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESOLUTION = (32, 48)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Nine pictures of one grey each, at the graph's resolution, so that cropping leaves them as they are."""
+    """Nine uniform grey images at the graph's resolution, unchanged by cropping."""
     target = tmp_path / "robot"
     target.mkdir()
     for index in range(9):
@@ -37,7 +37,7 @@ def manifest(write_graph: Callable[..., GraphArtifact], tmp_path: Path) -> Graph
 
 
 class Frames:
-    """A data set of ``count`` frames whose depth in metres is the row, and whose grey is the frame's number."""
+    """Data set of ``count`` frames: depth in metres is the row, grey level the frame number."""
 
     depth_range_m = (0.5, 6.0)
 
@@ -88,8 +88,8 @@ def test_frames_are_spread_evenly_and_depth_is_that_of_the_nearest_pixel(manifes
     assert held_out.images[:, 0, 0, 0].tolist() == [0, 5, 10]
     assert held_out.depth_m is not None
     assert held_out.depth_m.shape == (3, *RESOLUTION)
-    # Rows 1, 3, 5, … of 64 lie under the middles of 32; the data set says 0.5 to 6 m, and what is outside is unknown.
-    # The graph, which knows 0.5 to 4.5 m, is judged on all of it.
+    # Rows 1, 3, 5, … of 64 are sampled at the centres of 32; outside the data set's 0.5 to 6 m depth is unknown.
+    # The graph, limited to 0.5 to 4.5 m, is validated on the full range.
     assert held_out.depth_m[0, :4, 0].tolist() == [1.0, 3.0, 5.0, 0.0]
 
 

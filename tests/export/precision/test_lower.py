@@ -1,4 +1,4 @@
-"""Typed graphs: explicit dtypes inside, the same input and output, near the fp32 graph, and refusals of what is not."""
+"""Typed graphs: explicit dtypes, same interface, accuracy relative to fp32, and rejection by the gate."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def images(random_images: Callable[..., np.ndarray]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def options(images: np.ndarray, random_images: Callable[..., np.ndarray]) -> LowerOptions:
-    """Decided on noise and judged on other noise: photographs take longer and say no more of a random model."""
+    """Calibrate on noise, validate on held-out noise: for a random model, photographs are slower and no better."""
     return LowerOptions(images, (HeldOut(random_images(3, *RESOLUTION, 3, seed=1), "noise"),))
 
 
 @pytest.fixture(scope="module")
 def typed(exported: tuple[Path, int], options: LowerOptions, tmp_path_factory: pytest.TempPathFactory) -> Typed:
-    """The tiny model's typed graphs by precision, for those that its opset has; only bf16 has groups to keep.
+    """Typed graphs of the tiny model by precision, as far as its opset allows; only bf16 keeps groups in fp32.
 
-    Finding out which takes dozens of measurements, so the other targets are wide enough for the first to meet them.
+    Selecting groups takes dozens of measurements, so the other targets are wide enough to pass at once.
     """
     path, opset = exported
     folder = tmp_path_factory.mktemp("typed")
@@ -56,7 +56,7 @@ def typed(exported: tuple[Path, int], options: LowerOptions, tmp_path_factory: p
 
 @pytest.fixture(scope="module")
 def newest(exported: tuple[Path, int]) -> Path:
-    """The graph with the standard Attention operator, for what does not depend on the opset."""
+    """Graph with the standard Attention operator, for tests independent of the opset."""
     if exported[1] < 23:
         pytest.skip("tested on the newest opset")
     return exported[0]
@@ -77,7 +77,7 @@ def test_typed_graphs_pass_the_checker_and_keep_their_interface(typed: Typed) ->
 
 
 def test_weights_are_stored_in_the_precision(typed: Typed, exported: tuple[Path, int]) -> None:
-    numbers = {"fp16": 10, "bf16": 16, "int8": 3, "fp8": 17}  # of onnx.TensorProto
+    numbers = {"fp16": 10, "bf16": 16, "int8": 3, "fp8": 17}  # onnx.TensorProto codes
     for name, graph in typed.items():
         model = onnx.load(str(graph.path))
         assert numbers[name] in {tensor.data_type for tensor in model.graph.initializer}
@@ -114,11 +114,11 @@ def test_no_cast_lands_inside_an_attention_or_a_normalisation(typed: Typed) -> N
 def test_onnx_s_own_evaluator_computes_the_depth_that_was_judged(
     typed: Typed, exported: tuple[Path, int], images: np.ndarray
 ) -> None:
-    """The gate runs in ONNX Runtime, dtypes emulated; the reference evaluator runs the file itself, node by node."""
+    """The gate emulates dtypes in ONNX Runtime; the reference evaluator runs the typed file node by node."""
     reference = _depth(exported[0], images[:1])
     for name, graph in typed.items():
         if name == "bf16":
-            continue  # NumPy has no bf16, and the evaluator no way round it
+            continue  # the evaluator lacks bf16, as NumPy does
         evaluated = onnx.reference.ReferenceEvaluator(str(graph.path)).run(None, {"image": images[:1]})[0]
         error = float(np.mean(np.abs(evaluated - reference) / reference))
         assert error < 3 * judged(graph.lowering).mean_rel + 1e-4, name
@@ -129,7 +129,7 @@ def test_quantised_graphs_run_in_onnxruntime_s_basic_form(
 ) -> None:
     reference = _depth(exported[0], images)
     error = np.abs(_depth(typed[Precision.FP16].path, images) - reference) / reference
-    assert error.mean() < 5e-3  # a tenth of what a wrong dtype or scale anywhere does to it
+    assert error.mean() < 5e-3  # a tenth of the error of any wrong dtype or scale
 
 
 @pytest.mark.vnni
@@ -140,7 +140,7 @@ def test_openvino_reads_the_files_and_gives_their_depth(
     reference = _depth(exported[0], images[:1])
     for name, graph in typed.items():
         if name == "fp8":
-            continue  # no CPU computes it, and mvde builds no such engine
+            continue  # no CPU backend supports it
         compiled = shared_core().compile_model(str(graph.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         depth = compiled([images[:1]])[0]
         error = float(np.mean(np.abs(depth - reference) / reference))

@@ -1,4 +1,4 @@
-"""The probe: a graph that is computed from kept tensors on measures what the whole graph does, to the bit."""
+"""The probe: running from cached tensors is bit-identical to running the whole graph."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_group_measures_the_same_with_and_without_kept_tensors(
         cast_nodes(model, Precision.FP16, {name for group in groups for name in group.nodes} - set(lowered.nodes))
         assert kept.measure(model, "") == plain.measure(model, "")
     assert set(num_fed[1::2]) == {0}
-    assert num_fed[-2] == 1  # the tail alone starts from the network's output
+    assert num_fed[-2] == 1  # only the tail starts from the network's output
     assert sum(count > 0 for count in num_fed[::2]) >= len(groups) - 2
 
 
@@ -47,4 +47,4 @@ def test_groups_have_names_of_their_own_and_branches_begin_together(exported: tu
     assert len({group.name for group in groups}) == len(groups)
     first = first_bundles(groups)
     assert sorted(group.name for bundle in first for group in bundle) == sorted(group.name for group in groups)
-    assert max(map(len, first)) == 2 * 4  # an attention and an MLP in each of the tower's layers
+    assert max(map(len, first)) == 2 * 4  # attention and MLP of each tower layer
