@@ -44,6 +44,7 @@ def verbs() -> Iterator[tuple[str, str]]:
     """Name and help of the command line itself and of each of its verbs."""
     sys.path.insert(0, str(ROOT))
     import typer
+
     from mvde.cli import make_app
 
     yield from _help_of(typer.main.get_command(make_app()), "mvde", None)
