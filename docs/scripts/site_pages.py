@@ -17,7 +17,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-HELP_WIDTH = 100
+HELP_WIDTH = 80
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
