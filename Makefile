@@ -1,7 +1,6 @@
 # make demo    export the shipped model, build the best engine here, run it on photographs, print a benchmark
 # make test    install what the tests need and run the fast ones (MARK= runs the slow ones too), C++ and Python
 # make check   format, lint, types, tests: the same at a desk and in CI
-# make docs    the manual as a site in build/site; a broken link or reference fails
 # make native  libmvde alone, built into mvde/lib and tested with CTest
 #              and the OpenVINO backend of its sessions, where Python's openvino is installed
 # make native-debug     libmvde's tests without optimisation, which hides some defects (a class defined twice)
@@ -24,7 +23,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo test check docs native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
+.PHONY: nano demo test check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -37,9 +36,6 @@ test: $(VENV)/.test mvde/lib/libmvde.so native-test
 	$(BIN)/python -m pytest -m "$(MARK)"
 
 check: format-check lint types test
-
-docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 native: mvde/lib/libmvde.so native-test
 
@@ -142,7 +138,12 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --group lint
 	touch $@
 
+# make docs    the manual as a site in build/site; a broken link or reference fails
 # Without PyTorch and the rest: the API is read from the source, and --help needs little.
+.PHONY: docs
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --group docs
 	touch $@
