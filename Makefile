@@ -138,5 +138,15 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --group lint
 	touch $@
 
+# make docs    the manual as a site in build/site; a broken link or reference fails
+# Without PyTorch and the rest: the API is read from the source, and --help needs little.
+.PHONY: docs
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --group docs
+	touch $@
+
 clean:
 	rm -rf demo build dist mvde/lib
