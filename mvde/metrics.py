@@ -85,12 +85,14 @@ def depth_errors(
 class MetricTotals:
     """Metrics of many images: kept per image, and averaged over images or over pixels.
 
-    ``num_known`` and ``num_counted`` are pixels with ground truth, and those of them that were counted.
+    ``num_known`` and ``num_counted`` are pixels with ground truth, and those of them that were counted;
+    ``num_with_camera`` is the number of images whose intrinsics are known.
     """
 
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
     num_known: int = 0
     num_counted: int = 0
+    num_with_camera: int = 0
     _errors: list[DepthErrors] = field(default_factory=list)
 
     def add(self, name: str, metrics: Mapping[str, float] | DepthErrors) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,46 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
         assert metrics["canonical_focal"] == 0.5
         found.append((metrics["camera"], metrics["alignments"]["none"]["overall"]["abs_rel"]))
     assert found == [("known", pytest.approx(0.0, abs=1e-3)), ("assumed", pytest.approx(0.5, abs=1e-3))]
+
+
+@pytest.mark.parametrize(
+    ("unknown", "camera", "text"),
+    [
+        ((), "known", "camera known"),
+        ((3,), "mixed", "camera known for 3 of 4 images, assumed for the others"),
+        ((0, 1), "mixed", "camera known for 2 of 4 images, assumed for the others"),
+        ((0, 1, 2, 3), "assumed", "camera assumed"),
+    ],
+)
+def test_eval_counts_the_frames_whose_camera_is_known(
+    unknown: tuple[int, ...],
+    camera: str,
+    text: str,
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mvde.datasets.folder import FolderDataset
+    from mvde.model import DepthModel
+
+    monkeypatch.setenv("COLUMNS", "200")
+    settings = json.loads(config.read_text())
+    settings["decoder"]["canonical_focal"] = 0.5
+    (config.parent / "run").mkdir()
+    DepthModel(settings).save(config.parent / "run" / "last.safetensors")
+    (config.parent / "data" / "intrinsics.txt").write_text("32 32 16 16\n")
+    read = FolderDataset.__getitem__
+
+    def without_some(self: FolderDataset, index: int) -> object:
+        sample = read(self, index)
+        return replace(sample, intrinsics=None) if index in unknown else sample
+
+    monkeypatch.setattr(FolderDataset, "__getitem__", without_some)
+    report = config.parent / "metrics.json"
+    assert evaluate(config, "--json", str(report)) == 0
+    assert text in " ".join(capsys.readouterr().out.split())
+    metrics = json.loads(report.read_text())
+    assert (metrics["camera"], metrics["num_images_with_camera"]) == (camera, 4 - len(unknown))
 
 
 @pytest.mark.parametrize(
