@@ -25,6 +25,7 @@ from mvde.records import GraphParity, ParityReport
 
 # Tests import OpenVINO before mvde does, and must report no more than mvde: see mvde.engines.openvino.library.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 OFFSET_M, GAIN_M = 0.5, 4.0
 

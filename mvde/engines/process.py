@@ -4,8 +4,9 @@ Using such a library in the child waits for its threads for ever, and so does fr
 the library's objects has a :class:`ProcessGuard`: in a forked child its use is an error that says what to do, and
 nothing of it is ever freed there.
 
-A child that ends by ``os._exit``, as those of multiprocessing do, ends at once. One of ``os.fork`` that ends by
-``sys.exit`` does so with OpenVINO; ONNX Runtime waits for its threads there, beyond our reach.
+A child that ends by ``os._exit``, as those of multiprocessing do, ends at once, and so does one of ``os.fork`` that
+ends by ``sys.exit``. Where a program has imported ONNX Runtime before mvde, with its telemetry on, that library waits
+for its telemetry thread there, with or without mvde.
 """
 
 from __future__ import annotations
