@@ -13,12 +13,14 @@ folders, which not every file system has and which folders of several artefacts 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
+import errno
 import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +31,8 @@ from mvde.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, manifest_fro
 M = TypeVar("M", bound=Manifest)
 
 _CONTENT = r"\.[0-9a-f]{8}\."
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}  # file system, kernel, sandbox
 
 
 @contextlib.contextmanager
@@ -60,6 +64,41 @@ def publish(staging: Path, folder: Path) -> None:
         else:
             _publish_artefact(*stated, [path for path in files if path != stated[0]], folder)
         sync(folder)
+
+
+def publish_folders(made: Sequence[Path], parent: Path) -> None:
+    """Move the folders of ``made`` into ``parent``, on the same disk, each in one step; signals are held back.
+
+    One of the same name is exchanged for the new one and lies at the path in ``made`` afterwards. Where the file system
+    knows no exchange (NFS, some overlays), it is moved away first, and for a moment there is none of that name.
+    """
+    for folder in made:
+        for path in (*folder.rglob("*"), folder):
+            sync(path)
+    with _signals_held():
+        for folder in made:
+            target = parent / folder.name
+            if not target.exists():
+                folder.replace(target)
+            elif not exchange(folder, target):
+                aside = temporary_path(folder)
+                target.replace(aside)
+                folder.replace(target)
+                aside.replace(folder)
+        sync(parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two paths of one file system in one step; False where the system cannot. Raises :class:`OSError`."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def content_name(name: str, stem: str, sha256: str) -> str:

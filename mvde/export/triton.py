@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mvde.artifact import EngineArtifact, GraphArtifact
 from mvde.errors import OutputError, UsageError
+from mvde.files import scratch_folder
 from mvde.manifest import EngineManifest, InputSpec, Manifest, OutputSpec
-from mvde.publish import staged_write
+from mvde.publish import publish_folders
 
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
@@ -49,6 +50,9 @@ class TritonPythonModel:
 def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> list[Path]:
     """Folders of the three models written to the repository ``root``; models of the same name are replaced.
 
+    Each is replaced in one step, so that Triton sees the old model or the new one (see
+    :func:`mvde.publish.publish_folders`); the ensemble comes last.
+
     ``artifact`` is a graph (served by Triton's onnxruntime backend) or a TensorRT engine (served by its tensorrt one,
     of the same version). Raises :class:`UsageError` for another engine, :class:`OutputError` where it cannot write.
     """
@@ -60,7 +64,7 @@ def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> li
         f"{name}-stats": _stats_config(f"{name}-stats", manifest),
         name: _ensemble_config(name, manifest),
     }
-    with staged_write(root, name) as staging:
+    with scratch_folder(root, name) as staging:
         for model, config in models.items():
             version = staging / model / _VERSION
             version.mkdir(parents=True)
@@ -71,16 +75,15 @@ def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> li
         for record in manifest.companions:  # under the names that the graph uses
             shutil.copyfile(artifact.path.with_name(record.name), target / record.name)
         for model in models:
-            _publish(staging / model, root / model)
+            _check_replaceable(root / model)
+        publish_folders([staging / model for model in models], root)
     return [root / model for model in models]
 
 
-def _publish(made: Path, target: Path) -> None:
-    """Move a model into the repository. Triton sees the old one, none, or the new one, but never a half."""
+def _check_replaceable(target: Path) -> None:
+    """Raise :class:`OutputError` for a folder that is there and is not a model."""
     if target.exists() and not (target / "config.pbtxt").is_file():
         raise OutputError(f"{target} is there and is not a model of Triton's; name another folder with --out")
-    shutil.rmtree(target, ignore_errors=True)
-    made.replace(target)
 
 
 def _backend(artifact: GraphArtifact | EngineArtifact) -> str:
