@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from mvde import cli
-from mvde.datasets.synthetic import GENERATOR_VERSION, frame_checksums, shard_paths
+from mvde.datasets.splits import Split
+from mvde.datasets.synthetic import SyntheticIndex, frame_checksums, shard_paths
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
@@ -108,8 +109,7 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
     checksums = np.array([frame_checksums(*(part[0] for part in parts))], np.uint32)
     for path, values in zip(shard_paths(frames, 0), (*parts, checksums), strict=True):
         np.save(path, values)
-    index = {"seed": 0, "split": "train", "size": [32, 32], "count": 1, "shard_frames": 1024}
-    (frames / "index.json").write_text(json.dumps({**index, "generator_version": GENERATOR_VERSION, "done": [1]}))
+    SyntheticIndex(seed=0, split=Split.TRAIN, size=(32, 32), count=1, done=[1]).write(frames)
     found = []
     for flags in ([], ["--assume-camera"]):
         assert evaluate(config, "--format", "synthetic", "--json", str(tmp_path / "metrics.json"), *flags) == 0
