@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mvde.cli.shared_options import OUT_HELP, SPLIT_HELP
+from mvde.cli.terminal import console, say
 from mvde.datasets.splits import Split
 
 
@@ -34,7 +35,6 @@ def synth(
     workers: Annotated[int | None, typer.Option("--workers", help="Processes. Default: one per core.")] = None,
 ) -> None:
     """Render indoor scenes as a robot sees them: RGB, metric depth and intrinsics, on the CPU, without a screen."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mvde.datasets.synthetic import generate
@@ -42,7 +42,7 @@ def synth(
 
     resolution = parse_resolution(size)
     columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
+    bar = Progress(*columns, console=console(stderr=True))
     task = bar.add_task("", total=count)
 
     def show(done: int) -> None:
@@ -54,4 +54,4 @@ def synth(
     finally:
         if bar.live.is_started:  # stopping one that was not would print an empty line
             bar.stop()
-    print(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them made now")
+    say(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them made now")
