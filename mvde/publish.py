@@ -20,9 +20,11 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 from mvde.errors import ArtifactError, ManifestError
 from mvde.files import read_small, scratch_folder, sha256_file, sync, temporary_path
@@ -31,6 +33,7 @@ from mvde.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, manifest_fro
 M = TypeVar("M", bound=Manifest)
 
 _CONTENT = r"\.[0-9a-f]{8}\."
+_HELD = (signal.SIGINT, signal.SIGTERM)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}  # file system, kernel, sandbox
 
@@ -187,11 +190,14 @@ def _copy_over(source: Path, target: Path) -> None:
     """Make ``target`` another name of ``source`` (a copy of it, where the file system has no links), in one step."""
     temporary = temporary_path(target)
     try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-        sync(temporary)
-    temporary.replace(target)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            sync(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _content_names(path: Path) -> set[str]:
@@ -214,8 +220,30 @@ def _move(files: list[Path], folder: Path) -> None:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Hold SIGINT and SIGTERM back until the block ends.
+
+    A mask alone does not: it is this thread's, and another one (a library's worker) takes a signal of the process, so
+    that Python calls the handler in the main thread none the less. There, the handlers are replaced, too.
+    """
+    received: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    handlers = _replace_handlers(lambda number, frame: received.append(number))
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in dict.fromkeys(received):
+            signal.raise_signal(number)
+
+
+def _replace_handlers(handler: Callable[[int, FrameType | None], object]) -> dict[signal.Signals, Any]:
+    """The handlers that were replaced: none outside the main thread, none for what is ignored or not Python's."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    former = {number: signal.getsignal(number) for number in _HELD}
+    replaced = {number: one for number, one in former.items() if one not in (None, signal.SIG_IGN)}
+    for number in replaced:
+        signal.signal(number, handler)
+    return replaced
