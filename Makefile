@@ -1,5 +1,7 @@
 # make demo    export the shipped model, build the best engine here, run it on photographs, print a benchmark
 # make test    install what the tests need and run the fast ones (MARK= runs the slow ones too), C++ and Python
+# make standing-checks  publishing, manifests, live files, processes and inputs under attack, in less than five minutes
+# make soak    20,000 frames in Python and in C++; fails where memory grows
 # make check   format, lint, types, tests: the same at a desk and in CI
 # make native  libmvde alone, built into mvde/lib and tested with CTest
 #              and the OpenVINO backend of its sessions, where Python's openvino is installed
@@ -23,7 +25,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo test check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
+.PHONY: nano demo test standing-checks soak check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -34,6 +36,14 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
 	$(BIN)/python -m pytest -m "$(MARK)"
+
+standing-checks: $(VENV)/.test mvde/lib/libmvde.so
+	$(BIN)/python -m pytest -m standing
+
+soak: $(VENV)/.test mvde/lib/libmvde.so
+	$(BIN)/mvde export --res 192 --out build/soak/export
+	$(BIN)/mvde build --engine openvino:fp32 --threads 1 --export-dir build/soak/export --out build/soak/engines
+	$(BIN)/python benchmarks/soak.py build/soak/engines/nano-192x192-openvino-fp32 --native $(BUILD)/tests/cpp/soak
 
 check: format-check lint types test
 

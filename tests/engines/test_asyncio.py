@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.standing
-
 LIMIT_S = 10
 
 PROGRAM = """

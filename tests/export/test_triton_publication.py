@@ -19,8 +19,6 @@ from mvde import publish
 from mvde.artifact import GraphArtifact
 from mvde.export.triton import write_repository
 
-pytestmark = pytest.mark.standing
-
 Writer = Callable[..., GraphArtifact]
 MODELS = {"tiny-depth", "tiny-stats", "tiny"}
 _STEPS = ("replace", "rename", "unlink", "rmdir")
