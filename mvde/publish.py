@@ -234,8 +234,8 @@ def _signals_held() -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number in dict.fromkeys(received):
-            signal.raise_signal(number)
+        for one in dict.fromkeys(received):
+            signal.raise_signal(one)
 
 
 def _replace_handlers(handler: Callable[[int, FrameType | None], object]) -> dict[signal.Signals, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
+from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.machine import cpu_name
 from mvde.engines.openvino import attention
 from mvde.engines.openvino.library import DEVICE, executed_precision, library_version, openvino_library, shared_core
@@ -57,6 +58,7 @@ class OpenVinoEngine:
         """What runs, and on what."""
         return self._info
 
+    @in_default_float_environment
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth (B, H, W), float32, of RGB images (B, H, W, 3), uint8; see :class:`~mvde.engines.base.Engine`."""
         self._process.check(f"engine {self._info.id}")
