@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,5 +139,15 @@ def import_blob(path: Path, options: Mapping[str, Any], content: SealedFile | No
         return compiled
     except (OSError, ValueError, RuntimeError) as error:
         raise IncompatibleEngineError(
-            f"OpenVINO cannot load {path}: {one_line(error)}; build it again with `mvde build`"
+            f"OpenVINO cannot load {path}: {one_line(error)}; {_remedy(str(error))}"
         ) from error
+
+
+def _remedy(message: str) -> str:
+    """What to do about a blob that was refused."""
+    if re.search(r"\bov=\d{1,3}[^\d;]\d{3}\.", message):  # 2.026.4.1: the year of the version as a number of thousands
+        return (
+            "the global C++ locale of this program groups digits, also in the library's version; set "
+            "std::locale::global(std::locale::classic()) before the engine is loaded"
+        )
+    return "build it again with `mvde build`"
