@@ -1,5 +1,7 @@
 # make demo    export the bundled model, build the fastest engine for this machine, run it on photographs, print a benchmark
 # make test    install the test dependencies and run the fast tests (MARK= also runs the slow ones), C++ and Python
+# make standing-checks  fault injection: publishing, manifests, live files, processes, inputs; under five minutes
+# make soak    20,000 frames in Python and in C++; fails if memory grows
 # make check   formatting, linting, types and tests, as run by CI
 # make native  build libmvde into mvde/lib and test it with CTest,
 #              with the OpenVINO backend if Python's openvino is installed
@@ -23,7 +25,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo test check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
+.PHONY: nano demo test standing-checks soak check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -34,6 +36,14 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
 	$(BIN)/python -m pytest -m "$(MARK)"
+
+standing-checks: $(VENV)/.test mvde/lib/libmvde.so
+	$(BIN)/python -m pytest -m standing
+
+soak: $(VENV)/.test mvde/lib/libmvde.so
+	$(BIN)/mvde export --res 192 --out build/soak/export
+	$(BIN)/mvde build --engine openvino:fp32 --threads 1 --export-dir build/soak/export --out build/soak/engines
+	$(BIN)/python benchmarks/soak.py build/soak/engines/nano-192x192-openvino-fp32 --native $(BUILD)/tests/cpp/soak
 
 check: format-check lint types test
 
