@@ -1,5 +1,7 @@
 # make demo    export the shipped model, build the best engine here, run it on photographs, print a benchmark
 # make test    install what the tests need and run the fast ones (MARK= runs the slow ones too), C++ and Python
+# make test-oldest  the same tests on the lowest versions that pyproject.toml allows, in .venv-oldest
+# make constraints  write constraints.txt anew (RENEW="--upgrade-package onnx" or RENEW=--upgrade for newer versions)
 # make check   format, lint, types, tests: the same at a desk and in CI
 # make native  libmvde alone, built into mvde/lib and tested with CTest
 #              and the OpenVINO backend of its sessions, where Python's openvino is installed
@@ -23,7 +25,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo test check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
+.PHONY: nano demo test test-oldest constraints check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -34,6 +36,29 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
 	$(BIN)/python -m pytest -m "$(MARK)"
+
+# The lowest version of what pyproject.toml names, the newest of what those need. Runs in a copy of the checkout, since
+# libmvde's OpenVINO backend is built for one OpenVINO. On x86-64, PyPI's wheels of torch 2.9 bring CUDA: 4 GB to fetch;
+# UV_TORCH_BACKEND=cpu takes PyTorch's own CPU wheels, where its index can be reached.
+OLDEST_PYTHON ?= $(shell for python in python3.10 python3.11 python3; do \
+    if $$python -c "" 2>/dev/null; then echo $$python; break; fi; done)
+OLDEST_VENV := $(abspath .venv-oldest)
+OLDEST_PIP := $(OLDEST_VENV)/bin/uv pip install --quiet --system-certs --python $(OLDEST_VENV) --resolution lowest-direct --upgrade
+
+test-oldest:
+	$(MAKE) $(OLDEST_VENV)/bin/uv VENV=$(OLDEST_VENV) PYTHON=$(OLDEST_PYTHON)
+	rm -rf build/oldest && mkdir -p build/oldest
+	git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T - | tar -x -C build/oldest
+	$(MAKE) -C build/oldest test VENV=$(OLDEST_VENV) PIP="$(OLDEST_PIP)"
+
+# For every Python and platform at once. Versions that are there already stay, unless RENEW says otherwise.
+constraints: $(BIN)/uv
+	mkdir -p build && cp constraints.txt build/
+	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.10 --no-header --no-annotate $(RENEW) \
+	    pyproject.toml --extra export --extra train --extra data --extra video \
+	    --group build --group test --group lint --output-file build/constraints.txt >/dev/null
+	{ grep '^#' constraints.txt; grep -v '^#' build/constraints.txt; } > build/constraints.new
+	mv build/constraints.new constraints.txt
 
 check: format-check lint types test
 
@@ -121,6 +146,9 @@ format: $(VENV)/.lint
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
 
 $(VENV)/.build: | $(BIN)/python
 	$(PIP) --group build
