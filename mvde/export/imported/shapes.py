@@ -1,0 +1,160 @@
+"""Shape arithmetic of a graph with fixed input sizes: computed once, so that only arithmetic on pictures remains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvde.engines.base import one_line
+from mvde.errors import ArtifactError, BackendError
+from mvde.export.graph.edit import is_constant, static_shape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_MAX_ROUNDS = 8
+"""Each round resolves the shapes behind the constants of the round before; real files need two or three."""
+
+_SMALL_BYTES = 8192
+"""Shapes and scales; constants above this size are computed by ONNX Runtime."""
+
+_MAX_FOLDED_BYTES = 256 << 20
+"""Largest constant that replaces a node, above the largest position embedding."""
+
+_KEPT = {"Constant", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan"}
+
+
+def raise_opset(model: ir.Model, path: Path, opset: int) -> None:
+    """Convert a graph to a newer opset in place. Raises :class:`ArtifactError` where an operator has no successor."""
+    from onnxscript import version_converter
+
+    if model.graph.opset_imports[""] >= opset:
+        return
+    try:
+        version_converter.convert_version(model, opset, fallback=True)
+    except Exception as error:  # the libraries' exceptions share no public base class
+        raise ArtifactError(
+            f"{path} has opset {model.graph.opset_imports['']} and cannot be converted to {opset}: {one_line(error)}; "
+            "export it again with opset 17 or later"
+        ) from error
+
+
+def fold_shapes(model: ir.Model, path: Path) -> None:
+    """Compute shapes, branches and constant subgraphs of a graph whose input sizes are fixed, in place.
+
+    Raises :class:`ArtifactError` if ONNX rejects the graph.
+    """
+    from onnxscript.optimizer import optimize_ir
+
+    forget_shapes(model)
+    for _ in range(_MAX_ROUNDS):
+        before = _signature(model)
+        infer_shapes(model, path)
+        try:
+            optimize_ir(model, num_iterations=2, input_size_limit=_SMALL_BYTES, output_size_limit=_SMALL_BYTES)
+        except Exception as error:  # the library's exceptions share no public base class
+            raise ArtifactError(f"{path} cannot be simplified: {one_line(error)}") from error
+        compute_constants(model)
+        if _signature(model) == before:
+            break
+    infer_shapes(model, path)
+
+
+def forget_shapes(model: ir.Model) -> None:
+    """Remove the shapes that the exporter stored for other sizes, inputs and constants aside."""
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if value.const_value is None:
+                value.shape = None
+
+
+def infer_shapes(model: ir.Model, path: Path) -> None:
+    """Infer shapes and dtypes in place. Raises :class:`ArtifactError` naming what does not fit together."""
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    try:
+        ShapeInferencePass(check_type=True, strict_mode=True, data_prop=True)(model)
+    except Exception as error:  # the library's exceptions share no public base class
+        raise ArtifactError(
+            f"the shapes of {path} do not fit together at this size: {one_line(error)}; the model may need another "
+            "--res, or sizes that are multiples of its patch"
+        ) from error
+
+
+def compute_constants(model: ir.Model) -> int:
+    """Replace nodes that depend on constants only, such as resampled position embeddings; return their number."""
+    constants: dict[ir.Value, None] = {}
+    nodes = []
+    for node in model.graph:
+        is_fixed = all(value is None or is_constant(value) or value in constants for value in node.inputs)
+        if is_fixed and node.inputs and node.op_type not in _KEPT and not _is_large(node):
+            nodes.append(node)
+            constants.update(dict.fromkeys(node.outputs))
+    ends = [value for value in constants if _leaves(value, constants)]
+    if not ends:
+        return 0
+    _replace(model, nodes, ends)
+    return len(nodes)
+
+
+def _leaves(value: ir.Value, constants: dict[ir.Value, None]) -> bool:
+    """Whether a constant is read outside the constant part of the graph."""
+    readers = [use.node for use in value.uses()]
+    return value.is_graph_output() or any(not set(reader.outputs) <= constants.keys() for reader in readers)
+
+
+def _replace(model: ir.Model, nodes: list[ir.Node], ends: list[ir.Value]) -> None:
+    """Compute the values ``ends`` of ``nodes`` in ONNX Runtime and store them in place of the nodes."""
+    import onnx_ir as ir
+
+    names = [str(value.name) for value in ends]
+    arrays = _computed(model, nodes, names)
+    for value, name, array in zip(ends, names, arrays, strict=True):
+        value.name = f"{name}.computed"
+        tensor = ir.tensor(array, name=name)
+        constant = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        model.graph.register_initializer(constant)
+        value.replace_all_uses_with(constant, replace_graph_outputs=True)
+    for node in reversed(nodes):
+        if not any(value.uses() for value in node.outputs):
+            model.graph.remove(node, safe=True)
+
+
+def _computed(model: ir.Model, nodes: list[ir.Node], names: list[str]) -> list[object]:
+    import onnx_ir as ir
+
+    from mvde.engines.onnxruntime.session import AS_WRITTEN, open_session
+
+    inputs = {value for node in nodes for value in node.inputs if value is not None and is_constant(value)}
+    copies = {value: ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
+              for value in inputs}  # fmt: skip
+    made = []
+    for node in nodes:
+        sources = [None if value is None else copies[value] for value in node.inputs]
+        copy = ir.Node("", node.op_type, sources, node.attributes.values(), num_outputs=len(node.outputs))
+        for value, result in zip(node.outputs, copy.outputs, strict=True):
+            result.name, result.type, copies[value] = value.name, value.type, result
+        made.append(copy)
+    ends = {str(value.name): value for copy in made for value in copy.outputs}
+    graph = ir.Graph([], [ends[name] for name in names], nodes=made, initializers=[copies[value] for value in inputs],
+                     opset_imports=dict(model.graph.opset_imports), name="constants")  # fmt: skip
+    data = ir.to_proto(ir.Model(graph, ir_version=model.ir_version)).SerializeToString()
+    session = open_session(data, AS_WRITTEN, what="a constant part of the graph", extra="export")
+    try:
+        return list(session.run(names, {}))
+    except Exception as error:  # the library's exceptions share no public base class
+        raise BackendError(f"ONNX Runtime cannot compute a constant part of the graph: {one_line(error)}") from error
+
+
+def _is_large(node: ir.Node) -> bool:
+    """Whether a node's result is too large to be stored, or of unknown size."""
+    import math
+
+    shapes = [static_shape(value) for value in node.outputs if value.uses() or value.is_graph_output()]
+    return any(shape is None or 8 * math.prod(shape) > _MAX_FOLDED_BYTES for shape in shapes)
+
+
+def _signature(model: ir.Model) -> tuple[int, int]:
+    """Number of nodes, and of values without a static shape."""
+    nodes = list(model.graph)
+    return len(nodes), sum(static_shape(value) is None for node in nodes for value in node.outputs)
