@@ -162,4 +162,6 @@ def _report(imported: Imported) -> None:
         roles = ", ".join(f"{output.role}" for output in kept)
         say(f"note: {roles} is in the graph and its manifest, but this version's runtime reads depth only")
     if imported.dropped:
-        say(f"note: {', '.join(map(repr, imported.dropped))} of the file is left out of the graph; keep it with --output NAME=ROLE")
+        say(
+            f"note: {', '.join(map(repr, imported.dropped))} of the file is left out of the graph; keep it with --output NAME=ROLE"
+        )

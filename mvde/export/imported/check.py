@@ -37,14 +37,22 @@ HALF_TOLERANCE = 3e-2
 
 
 def original_maps(
-    source: SourceFile, pixels: Pixels, record: PreprocessRecord, names: Sequence[str], images: Sequence[NDArray[np.uint8]]
+    source: SourceFile,
+    pixels: Pixels,
+    record: PreprocessRecord,
+    names: Sequence[str],
+    images: Sequence[NDArray[np.uint8]],
 ) -> list[Maps]:
     """Outputs of the original file by name for each batch of images (B, H, W, 3), uint8 RGB.
 
     The pixels are computed in NumPy from ``record``, independently of the nodes that the import puts in front.
     """
-    session = open_session(source.path, CHECKING, what=str(source.path), extra="export", purpose="importing an ONNX file")
-    return [_run(session, source.path, {pixels.name: _network_pixels(image, pixels, record)}, names) for image in images]
+    session = open_session(
+        source.path, CHECKING, what=str(source.path), extra="export", purpose="importing an ONNX file"
+    )
+    return [
+        _run(session, source.path, {pixels.name: _network_pixels(image, pixels, record)}, names) for image in images
+    ]
 
 
 def imported_maps(path: Path, names: Sequence[str], images: Sequence[NDArray[np.uint8]]) -> list[Maps]:
@@ -53,13 +61,17 @@ def imported_maps(path: Path, names: Sequence[str], images: Sequence[NDArray[np.
     return [_run(session, path, {"image": image}, names) for image in images]
 
 
-def compare_maps(candidate: NDArray[np.float32], reference: NDArray[np.float32], kind: DepthKind, patch: int) -> ParityReport:
+def compare_maps(
+    candidate: NDArray[np.float32], reference: NDArray[np.float32], kind: DepthKind, patch: int
+) -> ParityReport:
     """Differences of two maps (B, H, W): relative to the depth, or of inverse kinds to the map's range (p99 - p1).
 
     Raises :class:`ArtifactError` if the reference is not finite or constant.
     """
     if not np.isfinite(reference).all():
-        raise ArtifactError("the original file computes NaN or infinity on photographs; check --mean, --std and --preset")
+        raise ArtifactError(
+            "the original file computes NaN or infinity on photographs; check --mean, --std and --preset"
+        )
     low, high = np.quantile(reference, (0.01, 0.99))
     if not high > low:
         raise ArtifactError(
@@ -75,7 +87,9 @@ def compare_maps(candidate: NDArray[np.float32], reference: NDArray[np.float32],
     return replace(report, max_rel=float(relative.max()), mean_rel=float(relative.mean()), p99_rel=p99)
 
 
-def check_other_map(name: str, candidate: NDArray[np.float32], reference: NDArray[np.float32], tolerance: float) -> None:
+def check_other_map(
+    name: str, candidate: NDArray[np.float32], reference: NDArray[np.float32], tolerance: float
+) -> None:
     """Raise :class:`ParityError` if a sky, mask or confidence map differs by more than ``tolerance`` of its range."""
     span = max(float(np.ptp(reference)), float(np.abs(reference).max()), 1e-6)
     difference = float(np.abs(candidate.astype(np.float64) - reference).max()) / span

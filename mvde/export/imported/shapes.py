@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +34,8 @@ def raise_opset(model: ir.Model, path: Path, opset: int) -> None:
     if model.graph.opset_imports[""] >= opset:
         return
     try:
-        version_converter.convert_version(model, opset, fallback=True)
+        with _collected_failures():
+            version_converter.convert_version(model, opset, fallback=True)
     except Exception as error:  # the libraries' exceptions share no public base class
         raise ArtifactError(
             f"{path} has opset {model.graph.opset_imports['']} and cannot be converted to {opset}: {one_line(error)}; "
@@ -51,7 +55,8 @@ def fold_shapes(model: ir.Model, path: Path) -> None:
         before = _signature(model)
         infer_shapes(model, path)
         try:
-            optimize_ir(model, num_iterations=2, input_size_limit=_SMALL_BYTES, output_size_limit=_SMALL_BYTES)
+            with _collected_failures():
+                optimize_ir(model, num_iterations=2, input_size_limit=_SMALL_BYTES, output_size_limit=_SMALL_BYTES)
         except Exception as error:  # the library's exceptions share no public base class
             raise ArtifactError(f"{path} cannot be simplified: {one_line(error)}") from error
         compute_constants(model)
@@ -72,13 +77,36 @@ def infer_shapes(model: ir.Model, path: Path) -> None:
     """Infer shapes and dtypes in place. Raises :class:`ArtifactError` naming what does not fit together."""
     from onnx_ir.passes.common import ShapeInferencePass
 
-    try:
+    with _collected_failures() as failures:
         ShapeInferencePass(check_type=True, strict_mode=True, data_prop=True)(model)
-    except Exception as error:  # the library's exceptions share no public base class
+    if failures:
         raise ArtifactError(
-            f"the shapes of {path} do not fit together at this size: {one_line(error)}; the model may need another "
-            "--res, or sizes that are multiples of its patch"
-        ) from error
+            f"the shapes of {path} do not fit together at this size: {one_line(failures[0])}; the model may need another "
+            "--res, such as one whose sides are multiples of its patch"
+        )
+
+
+@contextlib.contextmanager
+def _collected_failures() -> Iterator[list[BaseException]]:
+    """Collect the exceptions that the libraries log instead of raising them, and keep their logs off the terminal."""
+    failures: list[BaseException] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1] is not None:
+                failures.append(record.exc_info[1])
+
+    loggers, handler = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")], Collector()
+    before = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield failures
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.propagate = propagate
 
 
 def compute_constants(model: ir.Model) -> int:

@@ -20,6 +20,7 @@ OPSETS = range(11, 24)
 """Opsets of files that can be imported."""
 
 _MAX_MESSAGE_BYTES = (1 << 31) - 1  # protobuf's limit
+_SMALL_BYTES = 1 << 16  # shapes, scales and biases
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,20 @@ class SourceFile:
         for run in (common.RemoveInitializersFromInputsPass(), common.InlinePass()):
             model = run(model).model
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        _take_small_external(model)
         for number, node in enumerate(model.graph.all_nodes()):
             node.name = node.name or f"{node.op_type}_{number}"
         return model
+
+
+def _take_small_external(model: ir.Model) -> None:
+    """Read small external tensors, whose values shape inference needs; large ones stay in their file."""
+    import onnx_ir as ir
+
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes <= _SMALL_BYTES:
+            value.const_value = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def read_source(path: Path) -> SourceFile:

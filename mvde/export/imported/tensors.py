@@ -68,7 +68,9 @@ def fixed_resolution(model: ir.Model, pixels: Pixels) -> tuple[int, int] | None:
     return None if height is None or width is None else (height, width)
 
 
-def find_outputs(model: ir.Model, path: Path, contract: ImportContract, batch_shape: Sequence[int]) -> list[NamedOutput]:
+def find_outputs(
+    model: ir.Model, path: Path, contract: ImportContract, batch_shape: Sequence[int]
+) -> list[NamedOutput]:
     """Outputs to keep, depth first; ``batch_shape`` is (B, H, W), and the shapes of ``model`` are static.
 
     The depth output is the one of the contract's outputs or names, else the only map of this size. Raises
@@ -98,7 +100,9 @@ def find_outputs(model: ir.Model, path: Path, contract: ImportContract, batch_sh
         )
     if not usual and len(candidates) > 1:
         names = " and ".join(map(repr, candidates))
-        raise UsageError(f"{path} has several maps of the input's size, {names}; say which is depth: --output NAME=depth")
+        raise UsageError(
+            f"{path} has several maps of the input's size, {names}; say which is depth: --output NAME=depth"
+        )
     return [NamedOutput((usual or candidates)[0], OutputRole.DEPTH), *others]
 
 
@@ -158,7 +162,9 @@ def _layout(picture: ir.Value, path: Path, wanted: Layout | None) -> Layout:
     planes, interleaved = sides[1] in (None, 3), sides[3] in (None, 3)
     fits = {Layout.NCHW: planes, Layout.NHWC: interleaved}
     if not any(fits.values()):
-        raise ArtifactError(f"input {picture.name!r} of {path} is {_shape_text(picture)}, without an axis of 3 channels")
+        raise ArtifactError(
+            f"input {picture.name!r} of {path} is {_shape_text(picture)}, without an axis of 3 channels"
+        )
     if wanted is not None:
         if not fits[wanted]:
             raise UsageError(f"input {picture.name!r} of {path} is {_shape_text(picture)}, which is not {wanted}")
@@ -181,4 +187,6 @@ def _sides(value: ir.Value) -> list[int | None]:
 
 def _shape_text(value: ir.Value) -> str:
     shape = value.shape
-    return "of unknown shape" if shape is None else str([side if isinstance(side, int) else str(side) for side in shape])
+    return (
+        "of unknown shape" if shape is None else str([side if isinstance(side, int) else str(side) for side in shape])
+    )
