@@ -22,7 +22,7 @@ from mvde.cli.shared_options import (
 from mvde.cli.terminal import console, say
 from mvde.contract import OutputRole, stretched
 from mvde.errors import UsageError
-from mvde.export.imported.contract import ImportContract, Layout, NamedOutput, parse_output
+from mvde.export.imported.contract import ImportContract, Layout, parse_output
 from mvde.export.imported.presets import PRESETS, preset_named
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def import_onnx(
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("export"),
     name: Annotated[str | None, typer.Option("--name", help=f"{NAME_HELP} Default: the file's name.")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help=BATCH_HELP)] = 1,
+    opset: Annotated[
+        int, typer.Option("--opset", help="ONNX opset, 18 to 23. Use 20 for parsers without the Attention operator.")
+    ] = 23,
     images: Annotated[Path | None, typer.Option("--images", help=IMAGES_HELP)] = None,
 ) -> None:
     """Import a depth model from an ONNX file and verify it against the file.
@@ -93,7 +96,14 @@ def import_onnx(
         from mvde.export.imported.importer import ImportRequest, import_onnx
 
         request = ImportRequest(
-            file, contract, file.stem if name is None else name, batch, tensors.input, tensors.layout, photos
+            path=file,
+            contract=contract,
+            name=file.stem if name is None else name,
+            batch=batch,
+            opset=opset,
+            input_name=tensors.input,
+            layout=tensors.layout,
+            photos=photos,
         )
         imported = import_onnx(request, resolutions, out, status.update)
     for each in imported:
@@ -162,6 +172,5 @@ def _report(imported: Imported) -> None:
         roles = ", ".join(f"{output.role}" for output in kept)
         say(f"note: {roles} is in the graph and its manifest, but this version's runtime reads depth only")
     if imported.dropped:
-        say(
-            f"note: {', '.join(map(repr, imported.dropped))} of the file is left out of the graph; keep it with --output NAME=ROLE"
-        )
+        names = ", ".join(map(repr, imported.dropped))
+        say(f"note: the file's output {names} is not in the graph; keep it with --output NAME=ROLE")

@@ -95,8 +95,8 @@ def check_other_map(
     difference = float(np.abs(candidate.astype(np.float64) - reference).max()) / span
     if not difference <= tolerance:
         raise ParityError(
-            f"the imported output {name!r} differs from the original by {difference:.2e} of its range, expected at most "
-            f"{tolerance:.1e}; nothing was written"
+            f"the imported output {name!r} differs from the original by {difference:.2e} of its range, expected at "
+            f"most {tolerance:.1e}; nothing was written"
         )
 
 

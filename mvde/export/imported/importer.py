@@ -13,7 +13,6 @@ import numpy as np
 from mvde import __version__
 from mvde.artifact import EXPORT_DIR, artifact_stem, write_manifest
 from mvde.assets import sample_photos
-from mvde.contract import OutputRole
 from mvde.errors import ArtifactError, UsageError
 from mvde.export import verify
 from mvde.export.fold import fold_graph
@@ -27,6 +26,8 @@ from mvde.export.imported.operators import check_operators, check_static, larges
 from mvde.export.imported.shapes import fold_shapes, infer_shapes, raise_opset
 from mvde.export.imported.source import SourceFile, check_memory, read_source
 from mvde.export.imported.tensors import Pixels, find_outputs, find_pixels, fix_input, fixed_resolution
+from mvde.export.onnx import OPSETS
+from mvde.export.torch_graph import DEFAULT_OPSET
 from mvde.manifest import (
     NAME_RULE,
     FileRecord,
@@ -46,10 +47,6 @@ from mvde.stats import DEFAULT_STATS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from numpy.typing import NDArray
-
-OPSET = 23
-"""Opset of imported graphs: the one that `mvde export` writes, and that every precision can be lowered from."""
 
 _IR_VERSION = 10
 _TOOLS = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -68,6 +65,7 @@ class ImportRequest:
     contract: ImportContract
     name: str
     batch: int = 1
+    opset: int = DEFAULT_OPSET
     input_name: str | None = None
     layout: Layout | None = None
     photos: tuple[Path, ...] | None = None
@@ -77,6 +75,8 @@ class ImportRequest:
             raise UsageError(f"the name {self.name!r} cannot be a file name; use {NAME_RULE}")
         if self.batch < 1:
             raise UsageError(f"the batch must be at least 1, but got {self.batch}")
+        if self.opset not in OPSETS:
+            raise UsageError(f"opset {self.opset} cannot be written; use one of {', '.join(map(str, OPSETS))}")
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _prepared(job: _Job) -> tuple[ir.Model, list[NamedOutput], bool]:
     model = job.source.load()
     fix_input(model, path, job.pixels, request.batch, job.resolution)
     is_half = widen_halves(model) > 0
-    raise_opset(model, path, OPSET)
+    raise_opset(model, path, request.opset)
     fold_shapes(model, path)
     outputs = find_outputs(model, path, request.contract, job.batch_shape)
     check_static(model, path)
@@ -283,7 +283,7 @@ def _manifest(
         canonical_focal=contract.canonical_focal,
         focal_convention=contract.focal_convention,
         stats=DEFAULT_STATS,
-        opset=OPSET,
+        opset=request.opset,
         source=SourceRecord("onnx", request.path.name, job.source.sha256, config),
         file=records[0],
         tools=installed_versions(_TOOLS),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvde.engines.base import one_line
-from mvde.errors import ArtifactError, BackendError
+from mvde.errors import ArtifactError, BackendError, UsageError
 from mvde.export.graph.edit import is_constant, static_shape
 
 if TYPE_CHECKING:
@@ -28,17 +28,23 @@ _KEPT = {"Constant", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan"}
 
 
 def raise_opset(model: ir.Model, path: Path, opset: int) -> None:
-    """Convert a graph to a newer opset in place. Raises :class:`ArtifactError` where an operator has no successor."""
+    """Convert a graph to a newer opset in place.
+
+    Raises :class:`ArtifactError` where an operator has no successor, :class:`UsageError` for an older opset.
+    """
     from onnxscript import version_converter
 
-    if model.graph.opset_imports[""] >= opset:
+    own = model.graph.opset_imports[""]
+    if own > opset:
+        raise UsageError(f"{path} has opset {own}, which is not converted to the older {opset}; use --opset {own}")
+    if own == opset:
         return
     try:
         with _collected_failures():
             version_converter.convert_version(model, opset, fallback=True)
     except Exception as error:  # the libraries' exceptions share no public base class
         raise ArtifactError(
-            f"{path} has opset {model.graph.opset_imports['']} and cannot be converted to {opset}: {one_line(error)}; "
+            f"{path} has opset {own} and cannot be converted to {opset}: {one_line(error)}; "
             "export it again with opset 17 or later"
         ) from error
 
@@ -81,8 +87,8 @@ def infer_shapes(model: ir.Model, path: Path) -> None:
         ShapeInferencePass(check_type=True, strict_mode=True, data_prop=True)(model)
     if failures:
         raise ArtifactError(
-            f"the shapes of {path} do not fit together at this size: {one_line(failures[0])}; the model may need another "
-            "--res, such as one whose sides are multiples of its patch"
+            f"the shapes of {path} do not fit together at this size: {one_line(failures[0])}; the model may need "
+            "another --res, such as one whose sides are multiples of its patch"
         )
 
 
