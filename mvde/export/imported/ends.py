@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.contract import OutputRole, PreprocessRecord
-from mvde.export.graph.edit import add_initializer
+from mvde.export.graph.edit import add_initializer, static_shape
 from mvde.export.imported.contract import Layout, NamedOutput
 from mvde.export.imported.tensors import Pixels
 
@@ -28,8 +28,8 @@ def take_camera_bytes(model: ir.Model, pixels: Pixels, record: PreprocessRecord)
 
     graph = model.graph
     (picture,) = [value for value in graph.inputs if value.name == pixels.name]
-    assert picture.shape is not None
-    sides = [int(side) for side in picture.shape]
+    sides = static_shape(picture)
+    assert sides is not None
     batch, height, width = (sides[0], *sides[2:]) if pixels.layout is Layout.NCHW else sides[:3]
     _free_name(model, INPUT_NAME)
     image = ir.Value(name=INPUT_NAME, type=ir.TensorType(ir.DataType.UINT8), shape=ir.Shape((batch, height, width, 3)))
@@ -43,9 +43,9 @@ def take_camera_bytes(model: ir.Model, pixels: Pixels, record: PreprocessRecord)
         value = front.add("Div", [value, front.constant("largest", np.float32(255 / record.pixel_range))])
     axes = (1, 3, 1, 1) if pixels.layout is Layout.NCHW else (1, 1, 1, 3)
     if any(record.mean):
-        value = front.add("Sub", [value, front.constant("mean", np.float32(record.mean).reshape(axes))])
+        value = front.add("Sub", [value, front.constant("mean", np.array(record.mean, np.float32).reshape(axes))])
     if set(record.std) != {1.0}:
-        value = front.add("Div", [value, front.constant("std", np.float32(record.std).reshape(axes))])
+        value = front.add("Div", [value, front.constant("std", np.array(record.std, np.float32).reshape(axes))])
     picture.replace_all_uses_with(value, replace_graph_outputs=True)
     graph.insert_before(graph[0], front.nodes)
     graph.inputs[:] = [image]

@@ -161,7 +161,8 @@ def _import_one(job: _Job, out_dir: Path, progress: Progress) -> Imported:
             {role: maps[output.name].reshape(job.batch_shape) for role, output in zip(roles, outputs, strict=True)}
             for maps in originals
         ]
-        parity = _parity(job, path, reference, is_half, photos)
+        ours = check.imported_maps(path, roles, images)
+        parity = _parity(job, ours, reference, is_half, photos)
         manifest = _manifest(job, outputs, records, parity, _range(job, reference), num_flops or None)
         write_manifest(manifest, path)
     return Imported(out_dir / path.name, manifest, dropped)
@@ -209,21 +210,19 @@ def _metadata(job: _Job) -> dict[str, str]:
 
 
 def _parity(
-    job: _Job, path: Path, originals: Sequence[check.Maps], is_half: bool, photos: Sequence[Path]
+    job: _Job, candidates: Sequence[check.Maps], originals: Sequence[check.Maps], is_half: bool, photos: Sequence[Path]
 ) -> GraphParity:
     """Parity of the written graph with the original. Raises :class:`ParityError` beyond the tolerance."""
     contract = job.request.contract
     tolerance = check.HALF_TOLERANCE if is_half else check.TOLERANCE
-    images = verify.load_photos(photos, job.resolution, job.request.batch)
-    roles = list(originals[0])
     reports = []
-    for original, ours in zip(originals, check.imported_maps(path, roles, images), strict=True):
-        for role in roles[1:]:
+    for original, ours in zip(originals, candidates, strict=True):
+        for role in list(original)[1:]:
             check.check_other_map(role, ours[role], original[role], tolerance)
         reference = original["depth"].astype(np.float32) * np.float32(contract.map_scale)
         reports.append(check.compare_maps(ours["depth"], reference, contract.kind, contract.patch))
     measured = merge_reports(reports)
-    check_parity(measured, tolerance, what=f"the imported graph {path.stem}")
+    check_parity(measured, tolerance, what=f"the imported graph of {job.source.path}")
     return GraphParity(
         reference="onnx:fp16" if is_half else "onnx:fp32",
         candidate="onnxruntime:fp32",

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mvde.engines.base import one_line
 from mvde.errors import ArtifactError, BackendError, UsageError
@@ -14,6 +14,7 @@ from mvde.export.graph.edit import is_constant, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
 _MAX_ROUNDS = 8
 """Each round resolves the shapes behind the constants of the round before; real files need two or three."""
@@ -146,7 +147,8 @@ def _replace(model: ir.Model, nodes: list[ir.Node], ends: list[ir.Value]) -> Non
     for value, name, array in zip(ends, names, arrays, strict=True):
         value.name = f"{name}.computed"
         tensor = ir.tensor(array, name=name)
-        constant = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        shape = ir.Shape(array.shape)
+        constant = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         model.graph.register_initializer(constant)
         value.replace_all_uses_with(constant, replace_graph_outputs=True)
     for node in reversed(nodes):
@@ -154,7 +156,7 @@ def _replace(model: ir.Model, nodes: list[ir.Node], ends: list[ir.Value]) -> Non
             model.graph.remove(node, safe=True)
 
 
-def _computed(model: ir.Model, nodes: list[ir.Node], names: list[str]) -> list[object]:
+def _computed(model: ir.Model, nodes: list[ir.Node], names: list[str]) -> list[NDArray[Any]]:
     import onnx_ir as ir
 
     from mvde.engines.onnxruntime.session import AS_WRITTEN, open_session

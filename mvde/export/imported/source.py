@@ -164,7 +164,7 @@ def _is_external(tensor: onnx.TensorProto) -> bool:
 def _external_name(tensor: onnx.TensorProto, path: Path) -> str:
     """Name of the file that holds the tensor's data. Raises :class:`ArtifactError` unless it lies beside ``path``."""
     stated = {entry.key: entry.value for entry in tensor.external_data}
-    name = stated.get("location", "")
+    name = str(stated.get("location", ""))
     where = f"the external data of tensor {tensor.name!r} in {path} is {name!r}"
     if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name:
         raise ArtifactError(f"{where}, which does not lie in the file's folder; it must be a bare file name beside it")
@@ -197,7 +197,7 @@ def _num_bytes(tensor: onnx.TensorProto) -> int:
     if any(side < 0 for side in tensor.dims):
         return -1
     bits = math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth
-    return -(-bits // 8)
+    return int(-(-bits // 8))
 
 
 def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
@@ -220,23 +220,24 @@ def _check_numbers(path: Path) -> None:
         model = ir.load(path)
     except Exception as error:  # the library's exceptions share no public base class
         raise ArtifactError(f"{path} is not an ONNX graph: {one_line(error)}") from error
-    for graph in (model.graph, *model.functions.values()):
-        values = [(str(value.name), value.const_value) for value in getattr(graph, "initializers", {}).values()]
-        values += [
-            (str(node.name or node.outputs[0].name), attribute.as_tensor())
-            for node in graph.all_nodes()
-            for attribute in node.attributes.values()
-            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref()
-        ]
-        for name, tensor in values:
-            if tensor is None or not tensor.dtype.is_floating_point() or tensor.dtype.bitwidth < 16:
-                continue
-            array = tensor.numpy()
-            if bool(np.isnan(array.astype(np.float32) if tensor.dtype.bitwidth == 16 else array).any()):
-                raise ArtifactError(
-                    f"the weight {name!r} in {path} contains NaN, which would reach every pixel; the file is damaged "
-                    "or its training diverged: take another one"
-                )
+    graphs = [model.graph, *model.graph.subgraphs()]
+    nodes = [*model.graph.all_nodes(), *(node for each in model.functions.values() for node in each.all_nodes())]
+    values = [(str(value.name), value.const_value) for graph in graphs for value in graph.initializers.values()]
+    values += [
+        (str(node.name or node.outputs[0].name), attribute.as_tensor())
+        for node in nodes
+        for attribute in node.attributes.values()
+        if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref()
+    ]
+    for name, tensor in values:
+        if tensor is None or not tensor.dtype.is_floating_point() or tensor.dtype.bitwidth < 16:
+            continue
+        array = tensor.numpy()
+        if bool(np.isnan(array.astype(np.float32) if tensor.dtype.bitwidth == 16 else array).any()):
+            raise ArtifactError(
+                f"the weight {name!r} in {path} contains NaN, which would reach every pixel; the file is damaged "
+                "or its training diverged: take another one"
+            )
 
 
 def check_memory(needed_bytes: int, what: str) -> None:

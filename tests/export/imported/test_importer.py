@@ -193,6 +193,19 @@ def test_inverse_maps_are_compared_relative_to_their_range() -> None:
     assert check.compare_maps(candidate, reference, DepthKind.METRIC, 16).max_rel > 1
 
 
+def test_an_inverse_map_with_zeros_is_kept_as_it_is(
+    write_file: Callable[..., Path], import_file: ImportFile, contract_with: ContractWith, images: np.ndarray
+) -> None:
+    def without_offset(model: onnx.ModelProto) -> None:
+        model.graph.initializer[2].CopyFrom(numpy_helper.from_array(np.float32(0), "one"))
+
+    imported = import_file(write_file(edit=without_offset), contract=contract_with(kind=DepthKind.INVERSE_RELATIVE))
+    (depth,) = run_graph(imported.path, images)
+    assert (depth == 0).any()  # as a ReLU head gives in the sky
+    assert imported.manifest.unit == "1/u"
+    assert imported.manifest.parity.measured.max_rel < 1e-6
+
+
 @pytest.mark.parametrize("edit", ["mean", "axis", "colour"])
 def test_a_wrong_front_is_not_written(
     write_file: Callable[..., Path],
