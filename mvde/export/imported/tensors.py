@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mvde.contract import OutputRole
 from mvde.errors import ArtifactError, UsageError
-from mvde.export.graph.edit import static_shape
+from mvde.export.graph.edit import ints, is_op, static_shape
 from mvde.export.imported.contract import ImportContract, Layout, NamedOutput
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def is_map(value: ir.Value, batch_shape: Sequence[int]) -> bool:
     return [side for side in shape if side != 1] == [side for side in batch_shape if side != 1]
 
 
+_ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Cast", "Identity", "Clip")
 _AXES = {
     Layout.NCHW: ("batch", "channels", "height", "width"),
     Layout.NHWC: ("batch", "height", "width", "channels"),
@@ -170,13 +171,30 @@ def _layout(picture: ir.Value, path: Path, wanted: Layout | None) -> Layout:
             raise UsageError(f"input {picture.name!r} of {path} is {_shape_text(picture)}, which is not {wanted}")
         return wanted
     sure = [layout for layout, index in ((Layout.NCHW, 1), (Layout.NHWC, 3)) if sides[index] == 3]
-    possible = sure or [layout for layout, fit in fits.items() if fit]
+    read = _layout_of_readers(picture)
+    possible = sure or ([read] if read is not None else [layout for layout, fit in fits.items() if fit])
     if len(possible) > 1:
         raise UsageError(
             f"input {picture.name!r} of {path} is {_shape_text(picture)}, which does not tell where its channels are; "
             "give --layout NCHW or --layout NHWC"
         )
     return possible[0]
+
+
+def _layout_of_readers(picture: ir.Value) -> Layout | None:
+    """Layout that the first convolution tells: it takes planes, or a transpose to planes comes before it."""
+    values, seen = [picture], {picture}
+    while values:
+        for use in values.pop(0).uses():
+            node = use.node
+            if is_op(node, "Conv") and use.idx == 0:
+                return Layout.NCHW
+            if is_op(node, "Transpose"):
+                return {(0, 3, 1, 2): Layout.NHWC}.get(ints(node, "perm", ()))
+            if is_op(node, *_ELEMENTWISE) and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                values.append(node.outputs[0])
+    return None
 
 
 def _sides(value: ir.Value) -> list[int | None]:

@@ -107,6 +107,15 @@ def test_interleaved_pixels_are_taken(
     np.testing.assert_allclose(run_graph(imported.path, images)[0], expected_depth(images), rtol=1e-5)
 
 
+def test_open_axes_are_told_by_the_first_convolution(
+    tmp_path: Path, import_file: ImportFile, images: np.ndarray, expected_depth: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    onnx.save(network(sides=("batch", "num_channels", "height", "width")), str(tmp_path / "open.onnx"))
+    imported = import_file(tmp_path / "open.onnx")
+    assert imported.manifest.source.config["layout"] == "NCHW"
+    np.testing.assert_allclose(run_graph(imported.path, images)[0], expected_depth(images), rtol=1e-5)
+
+
 def test_half_precision_weights_become_float32(
     write_file: Callable[..., Path],
     import_file: ImportFile,

@@ -241,6 +241,8 @@ def test_names_that_the_file_lacks(write_file: WriteFile, refused: Refused, cont
 
 def test_a_layout_that_the_shape_leaves_open(tmp_path: Path, refused: Refused) -> None:
     model = network(sides=("a", "b", "c", "d"))
+    model.graph.node.insert(0, helper.make_node("ReduceMean", ["image"], ["flat"], axes=[1], keepdims=1))
+    model.graph.node[1].CopyFrom(helper.make_node("Mul", ["flat", "one"], ["sum"]))
     onnx.save(model, str(tmp_path / "open.onnx"))
     assert "--layout NCHW or --layout NHWC" in refused(tmp_path / "open.onnx", UsageError)
 
