@@ -40,6 +40,7 @@ FIT_HELP = "How to fit images of another aspect ratio to the engine's input."
 REST_HELP = "Precision of unquantised nodes in an int8 or fp8 graph."
 SPLIT_HELP = "Split of the data set."
 JSON_HELP = "Write JSON to this file; - prints it instead of the table."
+KIND_HELP = "Meaning of the map's numbers."
 EXPORT_DIR_HELP = "Folder of exported graphs."
 ENGINE_DIR_HELP = "Folder of engines."
 
@@ -299,9 +300,7 @@ class PixelOptions:
 class MeaningOptions:
     """What the numbers of a depth map mean; ``None`` for the preset's or the model's own."""
 
-    kind: Annotated[
-        DepthKind | None, typer.Option("--kind", help="Meaning of the map's numbers, see docs/models.md.")
-    ] = None
+    kind: Annotated[DepthKind | None, typer.Option("--kind", help=f"{KIND_HELP} See docs/models.md.")] = None
     canonical_focal: Annotated[
         str | None,
         typer.Option(

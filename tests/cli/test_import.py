@@ -142,7 +142,7 @@ def test_a_preset_names_its_files_and_its_source(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["openvino:fp32", "onnxruntime:fp32", "openvino:int8", "onnxruntime:fp16"])
+@pytest.mark.parametrize("engine", ["openvino:fp32", "openvino:int8", "onnxruntime:fp16"])
 def test_a_file_is_built_run_measured_and_served(
     theirs: Path, capsys: pytest.CaptureFixture[str], engine: str, make_photos: Callable[[], Path]
 ) -> None:

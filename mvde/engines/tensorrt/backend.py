@@ -81,11 +81,7 @@ class TensorRtBackend:
         """
         if options.num_threads is not None:
             raise UsageError(f"--threads is for engines on a CPU, but this is {self.name}:{precision}")
-        if len(manifest.outputs) > 1:
-            names = ", ".join(repr(output.name) for output in manifest.outputs[1:])
-            raise UsageError(
-                f"{self.name} engines return depth only, but the graph also has {names}; import or export it without"
-            )
+        checks.check_outputs(self.name, manifest)
         target = self._target(options)
         checks.check_arithmetic(precision, target.capabilities)
         check_opset(target.api, manifest)

@@ -223,6 +223,8 @@ def _parity(
         reports.append(check.compare_maps(ours["depth"], reference, contract.kind, contract.patch))
     measured = merge_reports(reports)
     check_parity(measured, tolerance, what=f"the imported graph of {job.source.path}")
+    if is_half:
+        check.check_half_mean(measured)
     return GraphParity(
         reference="onnx:fp16" if is_half else "onnx:fp32",
         candidate="onnxruntime:fp32",

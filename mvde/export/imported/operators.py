@@ -25,10 +25,13 @@ _DATA_DEPENDENT = {"NonZero", "NonMaxSuppression", "Unique", "Compress", "Loop",
 
 
 def check_operators(model: ir.Model, path: Path) -> None:
-    """Raise :class:`ArtifactError` naming a node of ``model`` that is custom, quantised or random.
+    """Raise :class:`ArtifactError` naming a node that is custom, unknown, unconnected, quantised or random.
 
     Functions of the file are inlined before, so that what remains of another domain has no definition.
     """
+    import onnx
+
+    opset = model.graph.opset_imports[""]
     for node in model.graph.all_nodes():
         what = f"node {node.name!r} of {path} is a {node.op_type}"
         if node.domain not in ("", "ai.onnx"):
@@ -36,6 +39,12 @@ def check_operators(model: ir.Model, path: Path) -> None:
                 f"node {node.name!r} of {path} is a custom operator, {node.domain}.{node.op_type}; mvde imports "
                 "standard ONNX operators: export the model again without optimisation for one runtime"
             )
+        if not onnx.defs.has(node.op_type, opset, ""):
+            raise ArtifactError(
+                f"{what}, which opset {opset} of ONNX does not have; the file is damaged: export it again"
+            )
+        if (lost := next((value for value in node.inputs if _is_lost(value)), None)) is not None:
+            raise ArtifactError(f"{what} that reads {lost.name!r}, which no node makes; the file is damaged")
         if node.op_type in _QUANTIZED:
             raise ArtifactError(f"{what}, so it is quantised; import the float file, and quantise it with `mvde lower`")
         if node.op_type in _RANDOM:
@@ -69,6 +78,13 @@ def _num_bytes(value: ir.Value) -> int:
 
     shape = static_shape(value)
     return 0 if shape is None or value.dtype is None else math.prod(shape) * -(-value.dtype.bitwidth // 8)
+
+
+def _is_lost(value: ir.Value | None) -> bool:
+    """Whether a value comes from nowhere."""
+    if value is None or value.const_value is not None:
+        return False
+    return value.producer() is None and not value.is_graph_input()
 
 
 def _is_open(value: ir.Value) -> bool:

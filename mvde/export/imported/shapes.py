@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,13 @@ def fold_shapes(model: ir.Model, path: Path) -> None:
         infer_shapes(model, path)
         try:
             with _collected_failures():
-                optimize_ir(model, num_iterations=2, input_size_limit=_SMALL_BYTES, output_size_limit=_SMALL_BYTES)
+                optimize_ir(
+                    model,
+                    num_iterations=2,
+                    input_size_limit=_SMALL_BYTES,
+                    output_size_limit=_SMALL_BYTES,
+                    should_fold=lambda node: False if _is_large(node, _SMALL_BYTES) else None,
+                )
         except Exception as error:  # the library's exceptions share no public base class
             raise ArtifactError(f"{path} cannot be simplified: {one_line(error)}") from error
         compute_constants(model)
@@ -122,7 +129,8 @@ def compute_constants(model: ir.Model) -> int:
     nodes = []
     for node in model.graph:
         is_fixed = all(value is None or is_constant(value) or value in constants for value in node.inputs)
-        if is_fixed and node.inputs and node.op_type not in _KEPT and not _is_large(node):
+        is_computed = node.op_type not in _KEPT and not _is_large(node, _MAX_FOLDED_BYTES, unknown=True)
+        if is_fixed and node.inputs and is_computed:
             nodes.append(node)
             constants.update(dict.fromkeys(node.outputs))
     ends = [value for value in constants if _leaves(value, constants)]
@@ -182,12 +190,10 @@ def _computed(model: ir.Model, nodes: list[ir.Node], names: list[str]) -> list[N
         raise BackendError(f"ONNX Runtime cannot compute a constant part of the graph: {one_line(error)}") from error
 
 
-def _is_large(node: ir.Node) -> bool:
-    """Whether a node's result is too large to be stored, or of unknown size."""
-    import math
-
+def _is_large(node: ir.Node, limit_bytes: int, unknown: bool = False) -> bool:
+    """Whether a node's result exceeds ``limit_bytes`` at 8 bytes a number; ``unknown`` where its size is open."""
     shapes = [static_shape(value) for value in node.outputs if value.uses() or value.is_graph_output()]
-    return any(shape is None or 8 * math.prod(shape) > _MAX_FOLDED_BYTES for shape in shapes)
+    return any(unknown if shape is None else 8 * math.prod(shape) > limit_bytes for shape in shapes)
 
 
 def _signature(model: ir.Model) -> tuple[int, int]:

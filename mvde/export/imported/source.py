@@ -194,10 +194,17 @@ def _num_bytes(tensor: onnx.TensorProto) -> int:
 
     import onnx_ir as ir
 
-    if any(side < 0 for side in tensor.dims):
+    if any(side < 0 for side in tensor.dims) or tensor.data_type not in _dtypes():
         return -1
     bits = math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth
     return int(-(-bits // 8))
+
+
+def _dtypes() -> set[int]:
+    """Numbers of the dtypes that tensors may have."""
+    import onnx_ir as ir
+
+    return {int(dtype) for dtype in ir.DataType} - {int(ir.DataType.UNDEFINED), int(ir.DataType.STRING)}
 
 
 def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
@@ -232,7 +239,10 @@ def _check_numbers(path: Path) -> None:
     for name, tensor in values:
         if tensor is None or not tensor.dtype.is_floating_point() or tensor.dtype.bitwidth < 16:
             continue
-        array = tensor.numpy()
+        try:
+            array = tensor.numpy()
+        except Exception as error:  # as above
+            raise ArtifactError(f"tensor {name!r} in {path} is damaged: {one_line(error)}; export it again") from error
         if bool(np.isnan(array.astype(np.float32) if tensor.dtype.bitwidth == 16 else array).any()):
             raise ArtifactError(
                 f"the weight {name!r} in {path} contains NaN, which would reach every pixel; the file is damaged "
@@ -257,4 +267,14 @@ def available_bytes() -> int | None:
     except OSError:
         return None
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None
+    return min([*found[:1], *_container_bytes()], default=None)
+
+
+def _container_bytes() -> list[int]:
+    """Memory that the container leaves, where it has a limit (cgroup v2)."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((folder / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
+        return [int(limit) - int(used)]
+    except (OSError, ValueError):  # no such files, or "max"
+        return []

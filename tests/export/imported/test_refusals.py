@@ -44,6 +44,22 @@ def test_a_truncated_file(write_file: WriteFile, refused: Refused, keep: int) ->
     assert "truncated" in refused(path)
 
 
+def test_a_file_cut_anywhere(write_file: WriteFile) -> None:
+    path = write_file()
+    content = path.read_bytes()
+    for length in range(0, len(content), 3):
+        path.write_bytes(content[:length])
+        with pytest.raises(ArtifactError):
+            source.read_source(path)
+
+
+def test_a_value_that_no_node_makes(write_file: WriteFile, refused: Refused) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.node[2].input[0] = "elsewhere"
+
+    assert "elsewhere" in refused(write_file(edit=edit))
+
+
 @pytest.mark.parametrize("content", [b"PK\x03\x04", b"\x89PNG\r\n", b"hello\n" * 100])
 def test_a_file_of_another_kind(tmp_path: Path, refused: Refused, content: bytes) -> None:
     (tmp_path / "other.onnx").write_bytes(content)
