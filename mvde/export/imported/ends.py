@@ -51,12 +51,21 @@ def take_camera_bytes(model: ir.Model, pixels: Pixels, record: PreprocessRecord)
     graph.inputs[:] = [image]
 
 
+def keep_outputs(model: ir.Model, names: Sequence[str]) -> None:
+    """Drop the other outputs, and the nodes that only they need."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    found = {str(value.name): value for value in model.graph.outputs}
+    model.graph.outputs[:] = [found[name] for name in names]
+    RemoveUnusedNodesPass()(model)
+
+
 def give_maps(
     model: ir.Model, outputs: Sequence[NamedOutput], batch_shape: Sequence[int], map_scale: float
 ) -> list[str]:
     """Replace the graph's outputs by float32 maps (B, H, W) named after their roles; return these names.
 
-    Depth is multiplied by ``map_scale``; outputs without a role are dropped.
+    Depth is multiplied by ``map_scale``.
     """
     import onnx_ir as ir
 

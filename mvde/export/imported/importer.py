@@ -20,7 +20,7 @@ from mvde.export.graph.flops import count_flops
 from mvde.export.graph.save import save_model
 from mvde.export.imported import check
 from mvde.export.imported.contract import ImportContract, Layout, NamedOutput
-from mvde.export.imported.ends import give_maps, take_camera_bytes
+from mvde.export.imported.ends import give_maps, keep_outputs, take_camera_bytes
 from mvde.export.imported.halves import widen_halves
 from mvde.export.imported.operators import check_operators, check_static, largest_step_bytes
 from mvde.export.imported.shapes import fold_shapes, infer_shapes, raise_opset
@@ -142,7 +142,8 @@ def _import_one(job: _Job, out_dir: Path, progress: Progress) -> Imported:
     stem = artifact_stem(request.name, job.resolution, request.batch)
     progress(f"{stem}: simplifying")
     model, outputs, is_half = _prepared(job)
-    dropped = tuple(sorted({str(v.name) for v in model.graph.outputs} - {output.name for output in outputs}))
+    kept = {output.name for output in outputs}
+    dropped = tuple(str(value.name) for value in source.load().graph.outputs if value.name not in kept)
     take_camera_bytes(model, job.pixels, request.contract.preprocess)
     roles = give_maps(model, outputs, job.batch_shape, request.contract.map_scale)
     _finish(model, source.path)
@@ -176,7 +177,12 @@ def _prepared(job: _Job) -> tuple[ir.Model, list[NamedOutput], bool]:
     is_half = widen_halves(model) > 0
     raise_opset(model, path, request.opset)
     fold_shapes(model, path)
-    outputs = find_outputs(model, path, request.contract, job.batch_shape)
+    try:
+        outputs = find_outputs(model, path, request.contract, job.batch_shape)
+    except ArtifactError:
+        check_static(model, path)  # a node whose size is open is the cause
+        raise
+    keep_outputs(model, [output.name for output in outputs])
     check_static(model, path)
     what = f"one step of {path} at {job.resolution[0]}x{job.resolution[1]} with batch {request.batch}"
     check_memory(2 * largest_step_bytes(model), what)

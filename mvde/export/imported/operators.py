@@ -39,7 +39,8 @@ def check_operators(model: ir.Model, path: Path) -> None:
                 f"node {node.name!r} of {path} is a custom operator, {node.domain}.{node.op_type}; mvde imports "
                 "standard ONNX operators: export the model again without optimisation for one runtime"
             )
-        if not onnx.defs.has(node.op_type, opset, ""):
+        # A damaged name that is not Unicode is read as bytes.
+        if not isinstance(node.op_type, str) or not onnx.defs.has(node.op_type, opset, ""):
             raise ArtifactError(
                 f"{what}, which opset {opset} of ONNX does not have; the file is damaged: export it again"
             )

@@ -26,6 +26,9 @@ _SMALL_BYTES = 8192
 _MAX_FOLDED_BYTES = 256 << 20
 """Largest constant that replaces a node, above the largest position embedding."""
 
+_MAX_READ_BYTES = 1 << 30
+"""Weights read at a time; the rest waits for the next round. ONNX Runtime gets them in one message of at most 2 GB."""
+
 _KEPT = {"Constant", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan"}
 
 
@@ -126,11 +129,13 @@ def _collected_failures() -> Iterator[list[BaseException]]:
 def compute_constants(model: ir.Model) -> int:
     """Replace nodes that depend on constants only, such as resampled position embeddings; return their number."""
     constants: dict[ir.Value, None] = {}
-    nodes = []
+    nodes, num_bytes = [], 0
     for node in model.graph:
         is_fixed = all(value is None or is_constant(value) or value in constants for value in node.inputs)
         is_computed = node.op_type not in _KEPT and not _is_large(node, _MAX_FOLDED_BYTES, unknown=True)
-        if is_fixed and node.inputs and is_computed:
+        num_read = sum(value.const_value.nbytes for value in node.inputs if value is not None and value.const_value)
+        if is_fixed and node.inputs and is_computed and num_bytes + num_read <= _MAX_READ_BYTES:
+            num_bytes += num_read
             nodes.append(node)
             constants.update(dict.fromkeys(node.outputs))
     ends = [value for value in constants if _leaves(value, constants)]

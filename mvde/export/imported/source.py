@@ -43,8 +43,11 @@ class SourceFile:
             model = run(model).model
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         _take_small_external(model)
+        versions = model.graph.opset_imports
+        versions[""] = versions.pop("ai.onnx", versions.get("", self.opset))
         for number, node in enumerate(model.graph.all_nodes()):
             node.name = node.name or f"{node.op_type}_{number}"
+            node.domain = "" if node.domain == "ai.onnx" else node.domain
         return model
 
 

@@ -190,7 +190,7 @@ def _layout_of_readers(picture: ir.Value) -> Layout | None:
             if is_op(node, "Conv") and use.idx == 0:
                 return Layout.NCHW
             if is_op(node, "Transpose"):
-                return {(0, 3, 1, 2): Layout.NHWC}.get(ints(node, "perm", ()))
+                return Layout.NHWC if ints(node, "perm", ()) == (0, 3, 1, 2) else None
             if is_op(node, *_ELEMENTWISE) and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
                 values.append(node.outputs[0])

@@ -184,6 +184,18 @@ def test_an_output_without_a_role_is_dropped_and_named(
     assert [output.name for output in onnx.load(imported.path).graph.output] == ["depth"]
 
 
+def test_a_branch_of_open_size_is_dropped_with_its_output(
+    write_file: Callable[..., Path], import_file: ImportFile
+) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.node.append(helper.make_node("NonZero", ["sum"], ["boxes"], name="boxes"))
+        model.graph.output.append(helper.make_tensor_value_info("boxes", TensorProto.INT64, [4, "found"]))
+
+    imported = import_file(write_file(edit=edit))
+    assert imported.dropped == ("boxes",)
+    assert "NonZero" not in {node.op_type for node in onnx.load(imported.path).graph.node}
+
+
 def test_a_canonical_camera_is_stated(
     write_file: Callable[..., Path], import_file: ImportFile, contract_with: ContractWith
 ) -> None:

@@ -226,6 +226,16 @@ def test_a_size_that_depends_on_the_picture(write_file: WriteFile, refused: Refu
     assert "NonZero" in message
 
 
+def test_a_map_whose_size_depends_on_the_picture(write_file: WriteFile, refused: Refused) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.node[5].CopyFrom(helper.make_node("NonZero", ["metres"], ["where"], name="theirs"))
+        model.graph.node.append(helper.make_node("Cast", ["where"], ["depth"], to=TensorProto.FLOAT))
+
+    message = refused(write_file(edit=edit))
+    assert "'theirs'" in message
+    assert "depends on the picture" in message
+
+
 def test_no_usable_output(write_file: WriteFile, refused: Refused) -> None:
     def edit(model: onnx.ModelProto) -> None:
         insert_before_map(model, "ReduceMean", axes=[3], keepdims=1)
