@@ -18,7 +18,6 @@ from mvde.errors import UsageError
 from mvde.protocols import Averaging, EvaluationProtocol
 
 if TYPE_CHECKING:
-    from mvde.datasets.sample import DepthDataset
     from mvde.metrics import MetricTotals
     from mvde.pipelines.eval_depth import DepthSource
 
@@ -71,8 +70,6 @@ def evaluate(
     resolution = only(res or (), "--res", "mvde eval takes one resolution")
     source = target if target is not None else str(shipped_checkpoint())
     opened = open_source(source, parse_resolution(resolution) if resolution else None)
-    camera = _camera(opened.canonical_focal, dataset, assume_camera)
-    focal = opened.canonical_focal if camera == "known" else None
     protocol = data.evaluation(dataset)
     protocol = protocol if averaging is None else replace(protocol, averaging=averaging)
     totals = evaluate_predictor(
@@ -81,13 +78,16 @@ def evaluate(
         protocol,
         align or [Alignment.NONE],
         max_frames=data.max_frames or 0,
-        canonical_focal=focal,
+        canonical_focal=None if assume_camera else opened.canonical_focal,
     )
+    camera = None if opened.canonical_focal is None else _camera(totals, assume_camera)
     if json_path is not None:
         write_json(json_path, json.dumps(_plain(Path(source).name, opened, camera, protocol, totals), indent=2))
     if json_path != STDOUT:
         size = opened.resolution
-        title = f"{Path(source).name} at {size[0]}x{size[1]}, {data.data}" + (f", camera {camera}" if camera else "")
+        title = f"{Path(source).name} at {size[0]}x{size[1]}, {data.data}" + (
+            f", camera {_in_words(camera, totals)}" if camera else ""
+        )
         _print_table(title, protocol, totals)
 
 
@@ -108,20 +108,26 @@ def _plain(
         "depth_range_m": list(source.depth_range_m),
         "canonical_focal": source.canonical_focal,
         "camera": camera,
+        "num_images_with_camera": next(iter(totals.values())).num_with_camera,
         "protocol": protocol.to_dict(),
         "ground_truth_counted": next(iter(totals.values())).share_counted,
         "alignments": {alignment: total.to_dict(protocol.averaging) for alignment, total in totals.items()},
     }
 
 
-def _camera(canonical_focal: float | None, dataset: DepthDataset, assume: bool) -> str | None:
-    """``"known"`` if depth is converted to each frame's camera, ``"assumed"`` if all are taken as canonical.
+def _camera(totals: dict[Alignment, MetricTotals], assume: bool) -> str:
+    """``"known"``, ``"assumed"`` or ``"mixed"``: whether depth was scaled to each image's own focal length."""
+    total = next(iter(totals.values()))
+    if assume or total.num_with_camera == 0:
+        return "assumed"
+    return "known" if total.num_with_camera == len(total.per_image) else "mixed"
 
-    ``None`` without a canonical camera. A data set has intrinsics for all of its frames or for none.
-    """
-    if canonical_focal is None:
-        return None
-    return "assumed" if assume or len(dataset) == 0 or dataset[0].focal is None else "known"
+
+def _in_words(camera: str, totals: dict[Alignment, MetricTotals]) -> str:
+    total = next(iter(totals.values()))
+    if camera != "mixed":
+        return camera
+    return f"known for {total.num_with_camera} of {len(total.per_image)} images, assumed for the others"
 
 
 def _print_table(title: str, protocol: EvaluationProtocol, totals: dict[Alignment, MetricTotals]) -> None:

@@ -16,6 +16,7 @@ from mvde.artifact import (
 )
 from mvde.engines.backends import backend, backend_names
 from mvde.engines.base import Engine, EngineId, Support
+from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.machine import cpu_features
 from mvde.engines.opened import OpenedEngine, open_verified
 from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, ManifestError, MissingDependencyError
@@ -96,6 +97,7 @@ def find(
     return _only(_for_this_machine(find_engines(name, resolution, folder=root, batch=batch)), "any")
 
 
+@in_default_float_environment
 def load_engine(source: str | Path | EngineArtifact | OpenedEngine) -> tuple[Engine, EngineManifest]:
     """Load an engine and its manifest after checking hashes, library version, CPU and graph.
 

@@ -130,6 +130,7 @@ def _accumulate(
         if num_counted:
             errors = depth_errors(pred_m, target, valid, alignment=alignment, range_m=protocol.range_m)
             total.add(sample.name, errors)
+            total.num_with_camera += sample.intrinsics is not None
 
 
 def open_source(target: str | Path, resolution: tuple[int, int] | None = None) -> DepthSource:
