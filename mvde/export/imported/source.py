@@ -42,6 +42,7 @@ class SourceFile:
         for run in (common.RemoveInitializersFromInputsPass(), common.InlinePass()):
             model = run(model).model
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        common.TopologicalSortPass()(model)  # converters to fp16 append their casts at the end
         _take_small_external(model)
         versions = model.graph.opset_imports
         versions[""] = versions.pop("ai.onnx", versions.get("", self.opset))
