@@ -18,7 +18,24 @@ from mvde.errors import BackendError, MvdeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERBS = ("export", "lower", "build", "prove", "triton", "run", "bench", "eval", "train", "data", "info", "doctor")
+VERBS = (
+    "export",
+    "import",
+    "lower",
+    "build",
+    "prove",
+    "triton",
+    "run",
+    "bench",
+    "eval",
+    "train",
+    "data",
+    "info",
+    "doctor",
+)
+_MODULES = {"import": "import_onnx"}
+"""Modules of verbs whose name is a keyword of Python."""
+
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT or SIGTERM, as shells expect
 
 _received: list[int] = []
@@ -37,7 +54,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_root)
     for verb in VERBS:
-        importlib.import_module(f"mvde.cli.{verb}").register(app)
+        importlib.import_module(f"mvde.cli.{_MODULES.get(verb, verb)}").register(app)
     return app
 
 

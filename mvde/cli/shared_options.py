@@ -1,7 +1,7 @@
 """Options and option groups shared by several verbs.
 
 An option means the same in every verb; a test checks that type, short form and first help sentence agree. Reserved for
-future use: ``--calibration FILE``, ``--depth-range`` and ``--pixel-range``.
+future use: ``--calibration FILE``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from mvde.camera import Camera, focal_from_fov, parse_camera, parse_fov
+from mvde.contract import COLOURS, DepthKind
 from mvde.datasets.formats import DataFormat
 from mvde.datasets.splits import Split
 from mvde.errors import UsageError
+from mvde.export.imported.contract import parse_channels, parse_focal, parse_span
 from mvde.export.range_method import RangeMethod
 from mvde.protocols import EvaluationProtocol, ProtocolName, parse_range, protocol_named
 from mvde.resolution import parse_resolution
@@ -38,6 +40,7 @@ FIT_HELP = "How to fit images of another aspect ratio to the engine's input."
 REST_HELP = "Precision of unquantised nodes in an int8 or fp8 graph."
 SPLIT_HELP = "Split of the data set."
 JSON_HELP = "Write JSON to this file; - prints it instead of the table."
+KIND_HELP = "Meaning of the map's numbers."
 EXPORT_DIR_HELP = "Folder of exported graphs."
 ENGINE_DIR_HELP = "Folder of engines."
 
@@ -250,6 +253,83 @@ class QuantizationOptions:
     method: Annotated[
         RangeMethod, typer.Option("--method", help="How to determine int8 and fp8 ranges from these images.")
     ] = RangeMethod.AUTO
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """What a network expects of its pixels; texts as given, ``None`` for the preset's or the model's own."""
+
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            "--mean",
+            metavar="R,G,B",
+            help="Mean that is subtracted from the pixels, one number or three; 0 where the graph normalises itself.",
+        ),
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option(
+            "--std",
+            metavar="R,G,B",
+            help="Deviation that the pixels are divided by, one number or three; 1 where the graph normalises itself.",
+        ),
+    ] = None
+    pixel_range: Annotated[
+        float | None,
+        typer.Option("--pixel-range", help="Largest value of a pixel before normalisation, 1 or 255. Default: 1."),
+    ] = None
+    colour: Annotated[str | None, typer.Option("--colour", help="Order of the channels, RGB or BGR.")] = None
+
+    def __post_init__(self) -> None:
+        if self.colour is not None and self.colour not in COLOURS:
+            raise UsageError(f"--colour is {' or '.join(COLOURS)}, but got {self.colour!r}")
+        if self.pixel_range is not None and self.pixel_range not in (1, 255):
+            raise UsageError(f"--pixel-range is 1 or 255, but got {self.pixel_range:g}")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Fields of :class:`mvde.contract.PreprocessRecord` that were given."""
+        found: dict[str, Any] = {"pixel_range": self.pixel_range, "colour": self.colour}
+        found["mean"] = None if self.mean is None else parse_channels(self.mean, "--mean")
+        found["std"] = None if self.std is None else parse_channels(self.std, "--std")
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class MeaningOptions:
+    """What the numbers of a depth map mean; ``None`` for the preset's or the model's own."""
+
+    kind: Annotated[DepthKind | None, typer.Option("--kind", help=f"{KIND_HELP} See docs/models.md.")] = None
+    canonical_focal: Annotated[
+        str | None,
+        typer.Option(
+            "--canonical-focal",
+            metavar="VALUE,CONVENTION",
+            help="Focal length that metres are for, e.g. 1000,pixels; for metric_focal and inverse_canonical.",
+        ),
+    ] = None
+    depth_range: Annotated[
+        str | None,
+        typer.Option(
+            "--depth-range",
+            metavar="MIN,MAX",
+            help="Range of the network's map, in its unit. Default: from 0 to twice the largest on photographs.",
+        ),
+    ] = None
+    patch: Annotated[
+        int | None, typer.Option("--patch", min=1, help="Patch of the statistics in pixels. Default: 16.")
+    ] = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Fields of an import's contract that were given."""
+        found: dict[str, Any] = {"kind": self.kind, "patch": self.patch}
+        if self.canonical_focal is not None:
+            found["canonical_focal"], found["focal_convention"] = parse_focal(self.canonical_focal)
+        if self.depth_range is not None:
+            found["valid_range"] = parse_span(self.depth_range, "--depth-range")
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def only(given: Sequence[Value], option: str, what: str) -> Value | None:

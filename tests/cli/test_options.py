@@ -17,8 +17,8 @@ from mvde.precision import LOWERED, Precision
 MOST_OPTIONS = 14
 """Per verb; a shared group counts as one."""
 
-RESERVED = {"--calibration", "--depth-range", "--pixel-range"}
-"""Reserved for later: calibration file, depth and pixel ranges."""
+RESERVED = {"--calibration"}
+"""Reserved for later: the calibration file."""
 
 SHARED_GROUPS = [
     shared_options.GraphSelection,
@@ -26,6 +26,8 @@ SHARED_GROUPS = [
     shared_options.DataOptions,
     shared_options.CameraOptions,
     shared_options.QuantizationOptions,
+    shared_options.PixelOptions,
+    shared_options.MeaningOptions,
 ]
 
 
@@ -60,7 +62,8 @@ def number_of_options(verb: Any) -> int:
 def test_every_verb_is_there() -> None:
     assert {name.split()[0] for name in VERBS} == set(cli.VERBS)
     assert set(VERBS) == {
-        "export", "lower", "build", "prove", "triton", "run", "bench", "eval", "train", "data synth", "info", "doctor",
+        "export", "import", "lower", "build", "prove", "triton", "run", "bench", "eval", "train", "data synth", "info",
+        "doctor",
     }  # fmt: skip
 
 

@@ -267,7 +267,8 @@ def test_a_library_that_is_not_installed_names_its_extra(monkeypatch: pytest.Mon
     ],
 )
 def test_a_graph_with_attention_needs_a_parser_that_knows_it(api: Api, opset: int, fits: bool) -> None:
-    manifest: Any = SimpleNamespace(opset=opset, name="base", resolution=(896, 896))
+    source = SimpleNamespace(kind="mvde", name="base")
+    manifest: Any = SimpleNamespace(opset=opset, name="base", resolution=(896, 896), source=source)
     if fits:
         check_opset(api, manifest)
         return
@@ -275,6 +276,18 @@ def test_a_graph_with_attention_needs_a_parser_that_knows_it(api: Api, opset: in
         BackendError, match=r"opset 23, whose Attention .*mvde export --opset 20 --name base --res 896x896"
     ):
         check_opset(api, manifest)
+    source.kind, source.name = "onnx", "theirs.onnx"
+    with pytest.raises(BackendError, match=r"mvde import theirs\.onnx --opset 20 --name base --res 896x896"):
+        check_opset(api, manifest)
+
+
+def test_a_graph_with_more_than_depth_is_refused() -> None:
+    outputs = [SimpleNamespace(name=name) for name in ("depth", "sky")]
+    manifest: Any = SimpleNamespace(name="theirs", outputs=outputs[:1])
+    checks.check_outputs("tensorrt", manifest)
+    manifest.outputs = outputs
+    with pytest.raises(UsageError, match="tensorrt engines return depth only, but the graph of theirs also has 'sky'"):
+        checks.check_outputs("tensorrt", manifest)
 
 
 def record(**changes: Any) -> EngineRecord:

@@ -42,10 +42,11 @@ def check_opset(api: Api, manifest: Manifest) -> None:
         return
     height, width = manifest.resolution
     needed = ".".join(map(str, FIRST_VERSION_WITH_ATTENTION))
+    verb = f"import {manifest.source.name}" if manifest.source.kind == "onnx" else "export"
     raise BackendError(
         f"the graph of {manifest.name} has opset {manifest.opset}, whose Attention operator {api.library.title} "
         f"{api.version} does not know ({needed} does); export it for this version: "
-        f"mvde export --opset 20 --name {manifest.name} --res {height}x{width}"
+        f"mvde {verb} --opset 20 --name {manifest.name} --res {height}x{width}"
     )
 
 
