@@ -18,7 +18,21 @@ from mvde.errors import BackendError, MvdeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERBS = ("export", "lower", "build", "prove", "triton", "run", "bench", "eval", "train", "data", "info", "doctor")
+VERBS = (
+    "models",
+    "export",
+    "lower",
+    "build",
+    "prove",
+    "triton",
+    "run",
+    "bench",
+    "eval",
+    "train",
+    "data",
+    "info",
+    "doctor",
+)
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT or SIGTERM, as shells expect
 
 _received: list[int] = []

@@ -80,11 +80,15 @@ class DepthPro(FamilyDefaults):
     def depth(self, network: Any, pixels: Tensor, setup: ModelSetup) -> Tensor:
         """Inverse map, or metres with the field of view (degrees) that the network estimates."""
         import torch
+        from torch.nn import functional as F
 
         output = network(pixel_values=pixels)
         inverse: Tensor = output.predicted_depth
         if setup.description.depth_kind is DepthKind.INVERSE_CANONICAL:
             return inverse
+        size = int(pixels.shape[2]), int(pixels.shape[3])
+        if inverse.shape[1:] != pixels.shape[2:]:  # before the reciprocal, as transformers does
+            inverse = F.interpolate(inverse[:, None], size=size, mode=self.resize_mode, align_corners=False)[:, 0]
         width_by_focal = 2 * torch.tan(0.5 * torch.deg2rad(output.field_of_view))
         low, high = _INVERSE_RANGE
         return 1 / (inverse * width_by_focal[:, None, None]).clamp(low, high)

@@ -114,10 +114,13 @@ def zoedepth(*domains: str) -> Any:
     config = transformers.ZoeDepthConfig(
         backbone_config=beit(), neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, bottleneck_features=8,
         num_relative_features=8, bin_embedding_dim=8, num_attractors=[4, 2, 2, 1], bin_configurations=bins,
-        readout_type="project", num_patch_transformer_layers=1, patch_transformer_hidden_size=128,
+        readout_type="project", num_patch_transformer_layers=4, patch_transformer_hidden_size=128,
         patch_transformer_intermediate_size=16, patch_transformer_num_attention_heads=2,
     )  # fmt: skip
     model = transformers.ZoeDepthForDepthEstimation(config)
+    with torch.no_grad():
+        for parameter in model.metric_head.parameters():
+            parameter.normal_(std=0.5)
     return lively(model, model.relative_head.conv3)
 
 
@@ -133,10 +136,13 @@ def depth_pro(use_fov_model: bool = True) -> Any:
         fov_model_config=dict(tower), use_fov_model=use_fov_model, merge_padding_value=1,
     )  # fmt: skip
     model = transformers.DepthProForDepthEstimation(config)
+    lively(model, model.head.layers[4], lift=0.5)
     if model.fov_model is not None:
+        last = model.fov_model.head.layers[-1]
         with torch.no_grad():
-            model.fov_model.head.layers[-1].bias.fill_(60.0)  # degrees
-    return lively(model, model.head.layers[4], lift=0.5)
+            last.weight.mul_(1e-5)
+            last.bias.fill_(60.0)  # degrees
+    return model
 
 
 def tipsv2() -> Any:
