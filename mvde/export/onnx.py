@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -51,6 +52,8 @@ missing bias or another resampling by 1e-2.
 
 _MEASURED_WORK = 5e11
 """Backbone multiply-adds allowed for the parity check: all photographs for a small model, one for a large one."""
+
+_LOG = logging.getLogger("mvde.export")
 
 _TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
@@ -123,6 +126,7 @@ def export_onnx(
         wanted = list(dict.fromkeys(resolutions)) or [sizing.size if frame is None else sizing.for_frame(frame)]
         for resolution in wanted:  # validate all before tracing the first
             facts.description.check(resolution)
+            _say_if_unusual(facts.description, resolution)
         return [_export_one(run, resolution, Path(out_dir)) for resolution in wanted]
 
 
