@@ -130,6 +130,21 @@ def export_onnx(
         return [_export_one(run, resolution, Path(out_dir)) for resolution in wanted]
 
 
+def _say_if_unusual(described: ModelDescription, resolution: tuple[int, int]) -> None:
+    """Log a warning for a size that the author's preprocessing of a third-party model never gives."""
+    if described.origin.kind == "mvde" or described.sizing.is_authors(resolution):
+        return
+    height, width = described.sizing.size
+    _LOG.warning(
+        "%dx%d is not a size that the author's preprocessing of %s gives (%dx%d, or --frame HxW for your camera); its "
+        "accuracy there is unknown",
+        *resolution,
+        described.origin.name,
+        height,
+        width,
+    )
+
+
 def _exporter(model: ExportableModel | Callable[[], ExportableModel] | Exporter, checkpoint: Path | None) -> Exporter:
     if isinstance(model, Exporter):
         return model
