@@ -1,9 +1,8 @@
-"""Depth models: RGB images in, depth out; normalisation and output activation are part of the model."""
+"""Depth models of mvde: RGB images in, depth out; normalisation and output activation are part of the model."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,88 +11,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mvde.backbones.huggingface import DepthKind, HuggingFaceDepth, load_huggingface_depth
 from mvde.backbones.siglip import SiglipBackbone, image_normalization, pretrained_siglip, random_siglip, tower_spec
 from mvde.checkpoint import CheckpointHeader, check_architecture, read_checkpoint, write_checkpoint
 from mvde.config import DEFAULT_TAPS, Config, DecoderConfig, VitConfig, load_config
+from mvde.contract import DepthKind, FocalConvention, stretched
+from mvde.description import ModelDescription, Origin, SizeRule, Sizing
 from mvde.errors import CheckpointError, ConfigError, UsageError
 from mvde.heads.dpt_decoder import DPTDecoder, MetricActivation, RelativeActivation
+from mvde.image_model import ImageDepthModel
 from mvde.resolution import check_resolution
-from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
-from mvde.vector_math import resolve_vector_math
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-resolve_vector_math()  # before a model makes its first multi-threaded call
-
-_RANGE_SLACK = 1e-2  # bicubic resampling overshoots [0, 1] by this much; a 0..255 image by far more
-
-
-class ImageDepthModel(nn.Module, ABC):
-    """Base class of depth models: input checks, normalisation, prediction and patch statistics."""
-
-    config: Config
-    mean: Tensor
-    std: Tensor
-
-    def _set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        for name, values in (("mean", mean), ("std", std)):
-            tensor = torch.tensor(tuple(values), dtype=torch.float32, device="cpu").view(1, 3, 1, 1)
-            self.register_buffer(name, tensor, persistent=False)
-
-    @property
-    @abstractmethod
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-
-    @abstractmethod
-    def depth_from_pixels(self, pixels: Tensor) -> Tensor:
-        """Depth (B, H, W) from normalised pixels (B, 3, H, W)."""
-
-    @abstractmethod
-    def at_resolution(self, resolution: tuple[int, int]) -> nn.Module:
-        """Build a module from normalised pixels (B, 3, H, W) to depth (B, H, W) at a fixed resolution, for export.
-
-        Its position embeddings are constants, its weights are shared where possible, and it is in evaluation mode.
-        """
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Predict depth (B, H, W) float32 in metres, or relative for a scale-invariant model.
-
-        ``images``: (B, 3, H, W) RGB, uint8 or float in [0, 1], not normalised, H and W multiples of the patch size.
-        Raises :class:`UsageError` for another shape, dtype or range, :class:`ResolutionError` for other sizes.
-        """
-        return self.depth_from_pixels(self.normalize(images))
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Normalise images to pixels (B, 3, H, W), ``(image in [0, 1] - mean) / std``; raises as :meth:`forward`."""
-        _check_images(images)
-        check_resolution((int(images.shape[2]), int(images.shape[3])), self.patch_size)
-        unit = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
-        return (unit - self.mean) / self.std
-
-    @torch.no_grad()
-    def predict_depth(self, images: Tensor) -> Tensor:
-        """Predict depth (B, H, W) as :meth:`forward` does, in evaluation mode and without gradients."""
-        was_training = self.training
-        self.eval()
-        try:
-            depth: Tensor = self(images)
-        finally:
-            self.train(was_training)
-        return depth
-
-    def compute_patch_stats(self, depth: Tensor, stats: Sequence[str] = DEFAULT_STATS) -> Tensor:
-        """Statistics (B, N, S) float32 per patch of ``depth`` (B, H, W): mean (m), variance (m²), gradient (m/px).
-
-        See :func:`mvde.stats.depth_to_patch_stats` for other columns and the errors raised.
-        """
-        return depth_to_patch_stats(depth, self.patch_size, stats)
-
-    def _compute_patch_stats(self, depth: Tensor) -> Tensor:
-        """Former name of :meth:`compute_patch_stats`."""
-        return self.compute_patch_stats(depth)
+    from mvde.families.network import TransformersDepthModel
 
 
 class DepthModel(ImageDepthModel):
@@ -103,6 +34,8 @@ class DepthModel(ImageDepthModel):
     :class:`ConfigError` for an inconsistent configuration, :class:`CheckpointError` if its pretrained weights are
     unavailable.
     """
+
+    config: Config
 
     def __init__(self, config: Config | DictConfig | Mapping[str, Any] | str | Path) -> None:
         super().__init__()
@@ -154,6 +87,27 @@ class DepthModel(ImageDepthModel):
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
         return self.backbone.patch_size
+
+    def describe(self) -> ModelDescription:
+        """Describe the meaning of the map, the pixels, the sizes and the origin of the model."""
+        decoder, patch_size = self.config.decoder, self.patch_size
+        kind = DepthKind.METRIC if decoder.canonical_focal is None else DepthKind.METRIC_FOCAL
+        kind = DepthKind.SCALE_INVARIANT if decoder.scale_invariant else kind
+        return ModelDescription(
+            name=self.config.name,
+            depth_kind=kind,
+            valid_range=(decoder.min_depth, decoder.max_depth),
+            preprocess=stretched(_channels(self.mean), _channels(self.std)),
+            stats_patch=patch_size,
+            sizing=Sizing(size=self.config.vit.image_size, multiple=patch_size, rule=SizeRule.STRETCH),
+            origin=Origin(kind="mvde", name=self.config.name, config=self.config.to_dict()),
+            canonical_focal=decoder.canonical_focal if kind.has_canonical_camera else None,
+            focal_convention=FocalConvention.GEOMETRIC if kind.has_canonical_camera else None,
+        )
+
+    def num_encoder_weights(self) -> int:
+        """Count the tower's weights."""
+        return sum(parameter.numel() for parameter in self.backbone.parameters())
 
     def depth_from_pixels(self, pixels: Tensor) -> Tensor:
         """Depth (B, H, W) from normalised pixels (B, 3, H, W)."""
@@ -236,30 +190,6 @@ class FixedDepthModel(nn.Module):
         return depth
 
 
-class HuggingFaceDepthModel(ImageDepthModel):
-    """Adapter from a transformers depth model (DPT, Depth Anything, …) to :class:`ImageDepthModel`."""
-
-    def __init__(self, depth: HuggingFaceDepth, config: Config, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.config = config
-        self.depth = depth
-        self._set_normalization(mean, std)
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-        return self.depth.patch_size
-
-    def depth_from_pixels(self, pixels: Tensor) -> Tensor:
-        """Depth (B, H, W) from normalised pixels (B, 3, H, W)."""
-        depth: Tensor = self.depth(pixels)
-        return depth
-
-    def at_resolution(self, resolution: tuple[int, int]) -> nn.Module:
-        """Copy the model for a fixed ``resolution`` (H, W), with a constant position embedding."""
-        return self.depth.at_resolution(resolution)
-
-
 class DepthModelFactory:
     """Factory of depth models from plain arguments instead of a configuration."""
 
@@ -288,20 +218,31 @@ class DepthModelFactory:
 
     @staticmethod
     def create_huggingface_model(
-        model_name: str, image_size: int | tuple[int, int], kind: DepthKind | None = None
-    ) -> HuggingFaceDepthModel:
+        model_name: str,
+        image_size: int | tuple[int, int] | None = None,
+        kind: DepthKind | None = None,
+        *,
+        revision: str | None = None,
+        domain: str | None = None,
+    ) -> TransformersDepthModel:
         """Create a model from transformers' ``AutoModelForDepthEstimation`` (hub name or directory), in eval mode.
 
-        ``kind`` is the kind of depth, if the model's configuration does not state it. Raises :class:`CheckpointError`
-        if the weights are unavailable or do not belong to a depth model.
+        ``kind`` is the kind of depth, if neither the model's configuration nor mvde's table of checkpoints states it;
+        ``image_size`` a size to check, ``domain`` the head of a ZoeDepth model with several. Raises
+        :class:`CheckpointError` if the weights are unavailable or not of a depth model, :class:`UsageError` for a kind
+        that is unknown or contradicts the model.
         """
-        depth, mean, std = load_huggingface_depth(model_name, kind)
-        relative = depth.kind is not DepthKind.METRIC
-        vit = VitConfig(model_name, image_size=_pair(image_size))
-        decoder = DecoderConfig(scale_invariant=relative, max_depth=depth.max_depth_m)
-        check_resolution(vit.image_size, depth.patch_size)
-        config = Config(name=Path(model_name).name, vit=vit, decoder=decoder)
-        return HuggingFaceDepthModel(depth, config, mean, std).eval()
+        from mvde.families import load_family_model
+
+        model = load_family_model(model_name, kind=kind, revision=revision, domain=domain)
+        if image_size is not None:
+            model.check_size(_pair(image_size))
+        return model
+
+
+def _channels(tensor: Tensor) -> tuple[float, float, float]:
+    red, green, blue = (float(f"{value:.7g}") for value in tensor.flatten().tolist())
+    return red, green, blue
 
 
 def _activation(decoder: DecoderConfig) -> MetricActivation | RelativeActivation:
@@ -310,17 +251,3 @@ def _activation(decoder: DecoderConfig) -> MetricActivation | RelativeActivation
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _check_images(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise UsageError(f"images must be (B, 3, H, W) RGB, but got {tuple(images.shape)}")
-    if images.dtype == torch.uint8 or torch.compiler.is_compiling():
-        return
-    if not images.is_floating_point():
-        raise UsageError(f"images must be uint8, or float in [0, 1], but got {images.dtype}")
-    low, high = (float(bound) for bound in torch.aminmax(images.detach())) if images.numel() else (0.0, 0.0)
-    if not (low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK):  # rejects NaN, too
-        raise UsageError(
-            f"float images must lie in [0, 1], but got {low:.4g} to {high:.4g}; divide 8-bit values by 255"
-        )

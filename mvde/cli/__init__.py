@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERBS = (
+    "models",
     "export",
     "import",
     "lower",

@@ -1,4 +1,4 @@
-"""``mvde export``: export a checkpoint to ONNX graphs at fixed resolutions, verified against PyTorch."""
+"""``mvde export``: export a depth model to ONNX graphs at fixed resolutions, verified against PyTorch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import typer
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import BATCH_HELP, CONFIG_HELP, IMAGES_HELP, NAME_HELP, OUT_HELP, RES_HELP, CameraOptions
 from mvde.cli.terminal import console, say
+from mvde.contract import DepthKind
 from mvde.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mvde.export.exportable import ExportableModel
     from mvde.export.exporter import Exporter
     from mvde.model import DepthModel
 
@@ -27,8 +29,16 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True)
+class ExportCamera(CameraOptions):
+    """Camera that metric depth is converted to; ``frame`` alone chooses the resolution of a model of transformers."""
+
+    def _check_frame(self) -> None:
+        """``--frame`` needs no camera here."""
+
+
+@dataclass(frozen=True)
 class ModelSource:
-    """Weights and configuration of the model to export."""
+    """Weights and configuration of the model to export: mvde's own, or a depth model of transformers."""
 
     checkpoint: Annotated[
         Path | None,
@@ -41,7 +51,30 @@ class ModelSource:
         bool, typer.Option("--random-weights", help="Use --config with random weights, for timing only.")
     ] = False
 
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME|DIR", help="Depth model of transformers, a hub name or folder; see `mvde models`."
+        ),
+    ] = None
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="SHA", help="Revision of --model on the hub.")
+    ] = None
+    kind: Annotated[
+        DepthKind | None,
+        typer.Option("--kind", help="Meaning of the map of --model, where neither the model nor mvde knows it."),
+    ] = None
+    domain: Annotated[
+        str | None, typer.Option("--domain", help="Head of a ZoeDepth model with several, e.g. nyu or kitti.")
+    ] = None
+
     def __post_init__(self) -> None:
+        if self.model is None and (self.revision, self.kind, self.domain) != (None, None, None):
+            raise UsageError("--revision, --kind and --domain are about --model; give it, too")
+        if self.model is not None:
+            if self.random_weights or self.config is not None or self.checkpoint is not None:
+                raise UsageError("--model excludes --checkpoint, --config and --random-weights")
+            return
         if self.random_weights and (self.config is None or self.checkpoint is not None):
             raise UsageError("--random-weights requires --config and excludes --checkpoint")
         if self.config is not None and self.checkpoint is None and not self.random_weights:
@@ -62,7 +95,7 @@ def export(
         int, typer.Option("--opset", help="ONNX opset, 18 to 23. Use 20 for parsers without the Attention operator.")
     ] = 23,
     images: Annotated[Path | None, typer.Option("--images", help=IMAGES_HELP)] = None,
-    camera: CameraOptions,
+    camera: ExportCamera,
 ) -> None:
     """Export a model to ONNX and verify it against PyTorch.
 
@@ -73,6 +106,7 @@ def export(
 
     photos = None if images is None else _photographs(images)
     resolutions = [parse_resolution(text) for text in res or ()]
+    frame = _frame(model, camera, resolutions)
     _require_packages()
     load, source = _model_loader(model)
     focal = camera.relative_focal
@@ -82,9 +116,27 @@ def export(
         from mvde.export.onnx import export_onnx
 
         exporter = _exporter(load, source)
-        paths = export_onnx(exporter, resolutions, out, name, opset, batch, photos=photos, progress=status.update)
+        progress = status.update
+        paths = export_onnx(
+            exporter, resolutions, out, name, opset, batch, photos=photos, frame=frame, progress=progress
+        )
     for path in paths:
         _report(path)
+
+
+def _frame(model: ModelSource, camera: CameraOptions, resolutions: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """Frame (H, W) that the resolution is chosen for; ``None`` if it is given or native."""
+    from mvde.resolution import parse_resolution
+
+    if camera.frame is None:
+        return None
+    if model.model is None:
+        if camera.camera is None:
+            raise UsageError("--frame is the frame size for --camera or --model; give --camera fx,fy,cx,cy too, or --model")
+        return None
+    if resolutions and camera.camera is None:
+        raise UsageError("--frame and --res both choose the resolution; give one of them")
+    return parse_resolution(camera.frame)
 
 
 def _photographs(folder: Path) -> list[Path]:
@@ -98,17 +150,19 @@ def _photographs(folder: Path) -> list[Path]:
     return paths
 
 
-def _model_loader(model: ModelSource) -> tuple[Callable[[], DepthModel], Path | None]:
+def _model_loader(model: ModelSource) -> tuple[Callable[[], ExportableModel], Path | None]:
     """Function that loads the model, and the file of its weights (None for random weights)."""
     from mvde.assets import shipped_checkpoint
 
+    if model.model is not None:
+        return partial(_family_model, model.model, model.revision, model.kind, model.domain), None
     if model.random_weights and model.config is not None:
         return partial(_untrained_model, model.config), None
     checkpoint = model.checkpoint or shipped_checkpoint()
     return partial(_trained_model, checkpoint, model.config), checkpoint
 
 
-def _exporter(load: Callable[[], DepthModel], source: Path | None) -> Exporter:
+def _exporter(load: Callable[[], ExportableModel], source: Path | None) -> Exporter:
     """Run PyTorch in a child process, so that its memory is released before ONNX Runtime needs it.
 
     If PyTorch is already loaded in this process, run it here, since a child would only add memory.
@@ -121,6 +175,12 @@ def _exporter(load: Callable[[], DepthModel], source: Path | None) -> Exporter:
     return (LocalExporter if "torch" in sys.modules else SubprocessExporter)(load, source)
 
 
+def _family_model(name: str, revision: str | None, kind: DepthKind | None, domain: str | None) -> ExportableModel:
+    from mvde.families import load_family_model
+
+    return load_family_model(name, kind=kind, revision=revision, domain=domain)
+
+
 def _trained_model(checkpoint: Path, config: Path | None) -> DepthModel:
     from mvde.model import DepthModel
 
@@ -131,8 +191,15 @@ def _trained_model(checkpoint: Path, config: Path | None) -> DepthModel:
     return model
 
 
-def _for_camera(load: Callable[[], DepthModel], focal: float) -> DepthModel:
+def _for_camera(load: Callable[[], ExportableModel], focal: float) -> ExportableModel:
+    from mvde.model import DepthModel
+
     model = load()
+    if not isinstance(model, DepthModel):
+        raise UsageError(
+            "--camera and --fov are folded into mvde's own models only; give the camera when the engine runs, or leave "
+            "it out"
+        )
     model.set_camera(focal)
     return model
 
@@ -167,8 +234,10 @@ def _report(path: Path) -> None:
     from mvde.artifact import load_graph
 
     manifest = load_graph(path).manifest
-    photos, measured = manifest.parity.photos, manifest.parity.measured
+    photos, measured, is_inverse = manifest.parity.photos, manifest.parity.measured, manifest.depth_kind.is_inverse
+    what = "|Δ| relative to the map's range" if is_inverse else "|Δdepth|/depth"
     say(
-        f"{path}: opset {manifest.opset}, {manifest.file.size_bytes / 1e6:.1f} MB; against PyTorch on "
-        f"{len(photos)} photographs |Δdepth|/depth max {measured.max_rel:.1e}, mean {measured.mean_rel:.1e}"
+        f"{path}: {manifest.depth_kind} ({manifest.unit}), opset {manifest.opset}, "
+        f"{manifest.file.size_bytes / 1e6:.1f} MB; against PyTorch on {len(photos)} photographs {what} max "
+        f"{measured.max_rel:.1e}, mean {measured.mean_rel:.1e}"
     )

@@ -218,9 +218,12 @@ class CameraOptions:
     def __post_init__(self) -> None:
         if self.camera is not None and self.fov is not None:
             raise UsageError("--camera and --fov both describe the camera; give one of them")
+        self._check_frame()
+        _ = self.relative_focal
+
+    def _check_frame(self) -> None:
         if self.frame is not None and self.camera is None:
             raise UsageError("--frame is the frame size for --camera; give --camera fx,fy,cx,cy too")
-        _ = self.relative_focal
 
     @property
     def known_camera(self) -> Camera | None:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from mvde.config import Config
-from mvde.contract import PreprocessRecord, stretched
+from mvde.description import ModelDescription
 from mvde.export import verify
 from mvde.export.graph.flops import count_flops
 from mvde.export.graph.save import save_model
@@ -26,10 +25,9 @@ from mvde.manifest import FileRecord
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
-    from mvde.model import DepthModel
+    from mvde.export.exportable import ExportableModel
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,8 @@ class ModelFacts:
     ``weights_sha256`` is the checksum of the checkpoint, or of the weights themselves where there is no file.
     """
 
-    config: Config
-    patch_size: int
-    preprocess: PreprocessRecord
-    num_backbone_weights: int
+    description: ModelDescription
+    num_encoder_weights: int
     weights_sha256: str
 
 
@@ -87,22 +83,22 @@ class Exporter(Protocol):
 class LocalExporter:
     """:class:`Exporter` in this process; releases the model after each graph and reloads it for the next."""
 
-    def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None = None) -> None:
+    def __init__(self, load: Callable[[], ExportableModel], checkpoint: Path | None = None) -> None:
         """Store ``load``, which returns the model, and ``checkpoint``, the file of its weights, if any."""
         self._load = load
-        self._loaded: DepthModel | None = None
+        self._loaded: ExportableModel | None = None
         self._checkpoint = checkpoint
 
     def facts(self) -> ModelFacts:
         """Return the model's facts; the model stays loaded for the next graph."""
         import_export_packages()
         model = self._loaded = self._load()
+        description = model.describe()
+        sha256 = description.origin.sha256 if self._checkpoint is None else sha256_file(self._checkpoint)
         return ModelFacts(
-            config=model.config,
-            patch_size=model.patch_size,
-            preprocess=stretched(_channels(model.mean), _channels(model.std)),
-            num_backbone_weights=sum(parameter.numel() for parameter in model.backbone.parameters()),
-            weights_sha256=_weights_sha256(model) if self._checkpoint is None else sha256_file(self._checkpoint),
+            description=description,
+            num_encoder_weights=model.num_encoder_weights(),
+            weights_sha256=sha256 or _weights_sha256(model),
         )
 
     def write(self, request: GraphRequest, progress: Progress) -> WrittenGraph:
@@ -127,7 +123,7 @@ def return_freed_memory() -> None:
         trim(0)
 
 
-def _write(model: DepthModel, request: GraphRequest, progress: Progress) -> WrittenGraph:
+def _write(model: ExportableModel, request: GraphRequest, progress: Progress) -> WrittenGraph:
     stem = request.path.stem
     progress(f"{stem}: computing depth in PyTorch")
     reference = verify.torch_depth(model, request.images)
@@ -139,12 +135,7 @@ def _write(model: DepthModel, request: GraphRequest, progress: Progress) -> Writ
     return WrittenGraph(records, num_flops, reference)
 
 
-def _channels(tensor: torch.Tensor) -> tuple[float, float, float]:
-    red, green, blue = (float(f"{value:.7g}") for value in tensor.flatten().tolist())
-    return red, green, blue
-
-
-def _weights_sha256(model: DepthModel) -> str:
+def _weights_sha256(model: ExportableModel) -> str:
     """SHA-256 of the weights' names, shapes, dtypes and bytes."""
     digest = hashlib.sha256()
     for key, tensor in sorted(model.state_dict().items()):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mvde import __version__
 from mvde.artifact import EXPORT_DIR, artifact_stem, write_manifest
 from mvde.assets import sample_photos
-from mvde.contract import DepthKind, FocalConvention, OutputRole
+from mvde.contract import OutputRole
+from mvde.description import ModelDescription
 from mvde.errors import UsageError
 from mvde.export import verify
 from mvde.export.exporter import Exporter, GraphRequest, LocalExporter, ModelFacts, WrittenGraph
@@ -29,15 +32,14 @@ from mvde.manifest import (
 )
 from mvde.parity import check, compare_depth, merge_reports
 from mvde.publish import staged_write
-from mvde.records import GraphParity
-from mvde.resolution import check_resolution
+from mvde.records import GraphParity, ParityReport
 from mvde.stats import DEFAULT_STATS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mvde.model import DepthModel
+    from mvde.export.exportable import ExportableModel
 
 OPSETS = (18, 19, 20, 21, 22, 23)
 
@@ -50,6 +52,8 @@ missing bias or another resampling by 1e-2.
 
 _MEASURED_WORK = 5e11
 """Backbone multiply-adds allowed for the parity check: all photographs for a small model, one for a large one."""
+
+_LOG = logging.getLogger("mvde.export")
 
 _TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
@@ -77,18 +81,12 @@ class _ExportRun:
             raise UsageError("no photograph was given for the parity check; leave the argument out to use the samples")
 
     @property
-    def depth_kind(self) -> DepthKind:
-        decoder = self.facts.config.decoder
-        if decoder.scale_invariant:
-            return DepthKind.SCALE_INVARIANT
-        return DepthKind.METRIC if decoder.canonical_focal is None else DepthKind.METRIC_FOCAL
-
-    def grid(self, resolution: tuple[int, int]) -> tuple[int, int]:
-        return resolution[0] // self.facts.patch_size, resolution[1] // self.facts.patch_size
+    def description(self) -> ModelDescription:
+        return self.facts.description
 
 
 def export_onnx(
-    model: DepthModel | Callable[[], DepthModel] | Exporter,
+    model: ExportableModel | Callable[[], ExportableModel] | Exporter,
     resolutions: Sequence[tuple[int, int]],
     out_dir: str | Path = EXPORT_DIR,
     name: str | None = None,
@@ -97,15 +95,18 @@ def export_onnx(
     *,
     checkpoint: Path | None = None,
     photos: Sequence[Path] | None = None,
+    frame: tuple[int, int] | None = None,
     progress: Progress = no_progress,
 ) -> list[Path]:
     """Export ``model`` to one ONNX file with manifest per resolution (H, W) in pixels; return the files' paths.
 
-    The graph takes ``image`` uint8 (B, H, W, 3) RGB and returns ``depth`` float32 (B, H, W), in metres for a metric
-    model. ``model`` may be a function that loads it: its memory is then freed before ONNX Runtime needs as much. A
+    The graph takes ``image`` uint8 (B, H, W, 3) RGB and returns ``depth`` float32 (B, H, W): metres for a metric model,
+    the raw map for inverse and relative ones, as the manifest's ``depth_kind`` says. ``model`` may be a function that
+    loads it: its memory is then freed before ONNX Runtime needs as much. A
     :class:`~mvde.export.subprocess_exporter.SubprocessExporter` frees PyTorch's too. Empty ``resolutions`` means the
-    native one. ``name`` defaults to the configuration's; ``checkpoint`` is the file of the weights, for the manifest;
-    ``photos`` replace the sample photographs of the parity check; ``progress`` receives status messages.
+    one that the author's preprocessing gives for a ``frame`` (H, W), by default the native one. ``name`` defaults to
+    the model's; ``checkpoint`` is the file of the weights, for the manifest; ``photos`` replace the sample photographs
+    of the parity check; ``progress`` receives status messages.
 
     Nothing is written for a resolution that fails: :class:`ResolutionError`, :class:`UsageError` (opset, batch, name),
     :class:`ParityError` over ``PARITY_TOLERANCE``, :class:`OutputError` if the disk is full.
@@ -115,25 +116,46 @@ def export_onnx(
         run = _ExportRun(
             exporter=exporter,
             facts=facts,
-            name=name if name is not None else facts.config.name,
+            name=name if name is not None else facts.description.name,
             opset=opset,
             batch=batch,
             photos=None if photos is None else tuple(photos),
             progress=progress,
         )
-        wanted = list(dict.fromkeys(resolutions)) or [facts.config.vit.image_size]
+        sizing = facts.description.sizing
+        wanted = list(dict.fromkeys(resolutions)) or [sizing.size if frame is None else sizing.for_frame(frame)]
         for resolution in wanted:  # validate all before tracing the first
-            check_resolution(resolution, facts.patch_size)
+            facts.description.check(resolution)
+            _say_if_unusual(facts.description, resolution)
         return [_export_one(run, resolution, Path(out_dir)) for resolution in wanted]
 
 
-def _exporter(model: DepthModel | Callable[[], DepthModel] | Exporter, checkpoint: Path | None) -> Exporter:
+def _say_if_unusual(described: ModelDescription, resolution: tuple[int, int]) -> None:
+    """Log a warning for a size that the author's preprocessing of a third-party model never gives."""
+    if described.origin.kind == "mvde" or described.sizing.is_authors(resolution):
+        return
+    height, width = described.sizing.size
+    _LOG.warning(
+        "%dx%d is not a size that the author's preprocessing of %s gives (%dx%d, or --frame HxW for your camera); its "
+        "accuracy there is unknown",
+        *resolution,
+        described.origin.name,
+        height,
+        width,
+    )
+
+
+def _exporter(model: ExportableModel | Callable[[], ExportableModel] | Exporter, checkpoint: Path | None) -> Exporter:
     if isinstance(model, Exporter):
         return model
-    import_export_packages()
-    from mvde.model import DepthModel
+    torch = import_export_packages()
+    if isinstance(model, torch.nn.Module):  # callable, too
+        return LocalExporter(partial(_itself, model), checkpoint)
+    return LocalExporter(cast("Callable[[], ExportableModel]", model), checkpoint)
 
-    return LocalExporter((lambda: model) if isinstance(model, DepthModel) else model, checkpoint)
+
+def _itself(model: ExportableModel) -> ExportableModel:
+    return model
 
 
 def _export_one(run: _ExportRun, resolution: tuple[int, int], out_dir: Path) -> Path:
@@ -154,61 +176,92 @@ def _export_one(run: _ExportRun, resolution: tuple[int, int], out_dir: Path) -> 
 
 def _metadata(run: _ExportRun, resolution: tuple[int, int]) -> dict[str, str]:
     """Metadata stored in the ONNX file itself, for files whose manifest is lost; mvde reads the manifest."""
-    decoder = run.facts.config.decoder
+    described = run.description
+    low, high = described.valid_range
     return {
         "mvde.version": __version__,
         "mvde.name": run.name,
-        "mvde.stats_patch": str(run.facts.patch_size),
-        "mvde.grid": "x".join(map(str, run.grid(resolution))),
-        "mvde.depth_kind": run.depth_kind.value,
-        "mvde.unit": run.depth_kind.unit,
-        "mvde.valid_range": f"{decoder.min_depth:g}..{decoder.max_depth:g}",
+        "mvde.stats_patch": str(described.stats_patch),
+        "mvde.grid": "x".join(map(str, described.grid(resolution))),
+        "mvde.depth_kind": described.depth_kind.value,
+        "mvde.unit": described.depth_kind.unit,
+        "mvde.valid_range": f"{low:g}..{high:g}",
         "mvde.source_sha256": run.facts.weights_sha256,
     }
 
 
 def _parity(
     run: _ExportRun,
-    candidate_m: Sequence[NDArray[np.float32]],
-    reference_m: Sequence[NDArray[np.float32]],
+    candidates: Sequence[NDArray[np.float32]],
+    references: Sequence[NDArray[np.float32]],
     photos: Sequence[Path],
 ) -> GraphParity:
-    """Parity of the file's depth with the model's, batch by batch."""
-    pairs = zip(candidate_m, reference_m, strict=True)
+    """Parity of the file's map with the model's, batch by batch."""
+    pairs = zip(candidates, references, strict=True)
     return GraphParity(
         reference="pytorch:fp32",
         candidate="onnxruntime:fp32",
         tolerance_max_rel=PARITY_TOLERANCE,
         photos=tuple(photo.name for photo in photos),
-        measured=merge_reports([compare_depth(onnx_m, torch_m, run.facts.patch_size) for onnx_m, torch_m in pairs]),
+        measured=merge_reports([_compared(run.description, onnx_map, torch_map) for onnx_map, torch_map in pairs]),
+    )
+
+
+def _compared(
+    described: ModelDescription, candidate: NDArray[np.float32], reference: NDArray[np.float32]
+) -> ParityReport:
+    """Differences of two maps; those of inverse kinds are relative to the map's range (p99 - p1).
+
+    A map of inverse depth is 0 far away, where a relative difference says nothing.
+    """
+    import numpy as np
+
+    report = compare_depth(candidate, reference, described.stats_patch)
+    if not described.depth_kind.is_inverse:
+        return report
+    low, high = np.percentile(reference, [1, 99])
+    relative = np.abs(candidate.astype(np.float64) - reference) / max(float(high - low), np.finfo(np.float32).tiny)
+    relative[~np.isfinite(relative)] = np.inf
+    return replace(
+        report,
+        max_rel=float(relative.max()),
+        mean_rel=float(relative.mean()),
+        p99_rel=float(np.quantile(relative, 0.99, method="higher")),
     )
 
 
 def _num_photos(run: _ExportRun, resolution: tuple[int, int]) -> int:
-    rows, columns = run.grid(resolution)
-    return max(1, min(len(sample_photos()), int(_MEASURED_WORK // (rows * columns * run.facts.num_backbone_weights))))
+    rows, columns = run.description.grid(resolution)
+    return max(1, min(len(sample_photos()), int(_MEASURED_WORK // (rows * columns * run.facts.num_encoder_weights))))
 
 
 def _manifest(
     run: _ExportRun, resolution: tuple[int, int], written: WrittenGraph, parity: GraphParity
 ) -> GraphManifest:
-    decoder, kind = run.facts.config.decoder, run.depth_kind
+    described, origin = run.description, run.description.origin
     return GraphManifest(
         name=run.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         inputs=(InputSpec("image", (run.batch, *resolution, 3), "uint8", "BHWC", "RGB"),),
         outputs=(OutputSpec("depth", (run.batch, *resolution), "float32", OutputRole.DEPTH),),
-        preprocess=run.facts.preprocess,
-        stats_patch=run.facts.patch_size,
-        grid=run.grid(resolution),
-        depth_kind=kind,
-        unit=kind.unit,
-        valid_range=(decoder.min_depth, decoder.max_depth),
-        canonical_focal=decoder.canonical_focal if kind.has_canonical_camera else None,
-        focal_convention=FocalConvention.GEOMETRIC if kind.has_canonical_camera else None,
+        preprocess=described.preprocess,
+        stats_patch=described.stats_patch,
+        grid=described.grid(resolution),
+        depth_kind=described.depth_kind,
+        unit=described.depth_kind.unit,
+        valid_range=described.valid_range,
+        canonical_focal=described.canonical_focal,
+        focal_convention=described.focal_convention,
         stats=DEFAULT_STATS,
         opset=run.opset,
-        source=SourceRecord("mvde", run.facts.config.name, run.facts.weights_sha256, run.facts.config.to_dict()),
+        source=SourceRecord(
+            kind=origin.kind,
+            name=origin.name,
+            sha256=run.facts.weights_sha256,
+            config=origin.config,
+            revision=origin.revision,
+            licence=origin.licence,
+        ),
         file=written.records[0],
         tools=installed_versions(_TOOLS),
         parity=parity,

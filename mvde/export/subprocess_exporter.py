@@ -24,7 +24,7 @@ from mvde.export.progress import Progress, no_progress
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from mvde.model import DepthModel
+    from mvde.export.exportable import ExportableModel
 
 _SECONDS_TO_END = 5.0
 _DOING = "traces the model"
@@ -36,7 +36,7 @@ class SubprocessExporter:
     The child's exceptions are re-raised here, with the child's traceback as their cause.
     """
 
-    def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None = None) -> None:
+    def __init__(self, load: Callable[[], ExportableModel], checkpoint: Path | None = None) -> None:
         """Store ``load``, a picklable function that returns the model; ``checkpoint`` is as for ``LocalExporter``."""
         self._arguments = (load, checkpoint)
         self._child: _Child | None = None
@@ -64,7 +64,7 @@ class SubprocessExporter:
 class _Child:
     """Child process and its pipe."""
 
-    def __init__(self, load: Callable[[], DepthModel], checkpoint: Path | None) -> None:
+    def __init__(self, load: Callable[[], ExportableModel], checkpoint: Path | None) -> None:
         context = multiprocessing.get_context("spawn")  # fork in a process with threads can deadlock
         self._line, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, load, checkpoint), name="mvde-export", daemon=True)
@@ -104,7 +104,7 @@ class _Child:
             self._process.join()
 
 
-def _serve(line: Connection, load: Callable[[], DepthModel], checkpoint: Path | None) -> None:
+def _serve(line: Connection, load: Callable[[], ExportableModel], checkpoint: Path | None) -> None:
     """Serve requests in the child until EOF, or until an error was sent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     signal.signal(signal.SIGTERM, _end_at_once)

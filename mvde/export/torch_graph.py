@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from mvde.model import DepthModel
+    from mvde.export.exportable import ExportableModel
 
 DEFAULT_OPSET = 23
 """First opset with the standard ``Attention`` operator."""
@@ -24,7 +24,7 @@ DEFAULT_OPSET = 23
 
 @contextlib.contextmanager
 def traced(
-    model: DepthModel,
+    model: ExportableModel,
     resolution: tuple[int, int],
     batch: int = 1,
     opset: int = DEFAULT_OPSET,
@@ -92,7 +92,7 @@ def import_export_packages() -> Any:
     return torch
 
 
-def _camera_bytes_model(model: DepthModel, resolution: tuple[int, int]) -> torch.nn.Module:
+def _camera_bytes_model(model: ExportableModel, resolution: tuple[int, int]) -> torch.nn.Module:
     """Wrap the model to take bytes (B, H, W, 3); keeps export code out of the trained model."""
     import torch
 

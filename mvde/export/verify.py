@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from mvde.image import read_image
 from mvde.runtime.placement import Fit, fitted
 
 if TYPE_CHECKING:
-    from mvde.model import DepthModel
+    from mvde.export.exportable import ExportableModel
 
     DepthArray = NDArray[np.float32]
     ImageArray = NDArray[np.uint8]
@@ -32,20 +32,19 @@ def load_photos(paths: Sequence[Path], resolution: tuple[int, int], batch: int) 
     return list(images[indices])
 
 
-def torch_depth(model: DepthModel, images: Sequence[ImageArray]) -> list[DepthArray]:
+def torch_depth(model: ExportableModel, images: Sequence[ImageArray]) -> list[DepthArray]:
     """Depth (B, H, W) float32, metres or relative, from PyTorch for each uint8 (B, H, W, 3) batch.
 
-    The decoder runs channels-last meanwhile: otherwise oneDNN reorders its largest maps, 0.2 GB for base at 896.
+    Convolutions run channels-last meanwhile: otherwise oneDNN reorders their largest maps, 0.2 GB for base at 896.
     """
     import torch
 
     batches = [torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2))) for image in images]
-    decoder: Any = model.decoder
-    decoder.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
     try:
         return [model.predict_depth(batch).float().numpy() for batch in batches]
     finally:
-        decoder.to(memory_format=torch.contiguous_format)
+        model.to(memory_format=torch.contiguous_format)
 
 
 def onnxruntime_depth(path: Path, images: Sequence[ImageArray]) -> list[DepthArray]:

@@ -62,23 +62,26 @@ def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
 
 
 def _save_inline(model: ir.Model, path: Path) -> None:
-    large = [tensor for tensor in _tensors(model) if tensor.nbytes >= _STREAMED_BYTES]
+    large = {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None and value.const_value.nbytes >= _STREAMED_BYTES
+    }
     skeleton, headers = _split(model, large)
     _check(_with_inputs(skeleton, headers), path)
     with path.open("wb") as stream:
-        _write(stream, skeleton, zip(headers, large, strict=True))
+        _write(stream, skeleton, zip(headers, large.values(), strict=True))
 
 
-def _split(model: ir.Model, large: Iterable[ir.TensorProtocol]) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
+def _split(model: ir.Model, large: Mapping[str, ir.TensorProtocol]) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
     """Message without large initializers, and their headers (name, dtype, shape) in the order of ``large``."""
     import onnx
     import onnx_ir as ir
 
     headers = []
-    for tensor in large:
-        header = onnx.TensorProto(name=tensor.name or "", data_type=int(tensor.dtype), dims=tensor.shape.numpy())
-        headers.append(header)
-        del model.graph.initializers[header.name]
+    for name, tensor in large.items():
+        headers.append(onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy()))
+        del model.graph.initializers[name]
     return ir.to_proto(model), headers
 
 
