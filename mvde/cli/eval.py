@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mvde.alignment import Alignment
+from mvde.alignment import Alignment, default_alignment
 from mvde.cli.groups import with_groups
 from mvde.cli.output import STDOUT, write_json
-from mvde.cli.shared_options import JSON_HELP, RES_HELP, DataOptions, only
+from mvde.cli.shared_options import JSON_HELP, RES_HELP, FilmedDataOptions, only
 from mvde.cli.terminal import console, say
 from mvde.errors import UsageError
 from mvde.protocols import Averaging, EvaluationProtocol
 
 if TYPE_CHECKING:
-    from mvde.datasets.sample import DepthDataset
     from mvde.metrics import MetricTotals
     from mvde.pipelines.eval_depth import DepthSource
 
@@ -29,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    data: DataOptions,
+    data: FilmedDataOptions,
     target: Annotated[
         str | None,
         typer.Argument(help="Checkpoint (.safetensors), engine folder or engine id. Default: the bundled checkpoint."),
@@ -39,7 +38,10 @@ def evaluate(
     ] = None,
     align: Annotated[
         list[Alignment] | None,
-        typer.Option("--align", help="Alignment of depth to the ground truth; repeatable. Default: none."),
+        typer.Option(
+            "--align",
+            help="Alignment of depth to the ground truth; repeatable. Default: by depth kind, none for metres.",
+        ),
     ] = None,
     assume_camera: Annotated[
         bool,
@@ -61,33 +63,36 @@ def evaluate(
     range, crop, split and averaging of a published evaluation.
     """
     from mvde.assets import shipped_checkpoint
+    from mvde.pipelines.eval_depth import camera_source, cameras_of, open_source
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
-    from mvde.pipelines.eval_depth import open_source
     from mvde.resolution import parse_resolution
 
     dataset = data.open()
     if dataset is None:
         raise UsageError("mvde eval needs frames with depth; name the data set: --data FOLDER")
+    if assume_camera and data.frame_camera is not None:
+        raise UsageError("--assume-camera ignores the camera, which --camera or --fov gives; leave one of them out")
     resolution = only(res or (), "--res", "mvde eval takes one resolution")
     source = target if target is not None else str(shipped_checkpoint())
     opened = open_source(source, parse_resolution(resolution) if resolution else None)
-    camera = _camera(opened.canonical_focal, dataset, assume_camera)
-    focal = opened.canonical_focal if camera == "known" else None
+    frame_camera = cameras_of(data.frame_camera, assumed=assume_camera)
+    used, kind = camera_source(opened.contract, dataset, frame_camera), opened.contract.depth_kind
     protocol = data.evaluation(dataset)
     protocol = protocol if averaging is None else replace(protocol, averaging=averaging)
     totals = evaluate_predictor(
         opened.predict,
         dataset,
         protocol,
-        align or [Alignment.NONE],
+        align or [default_alignment(kind)],
         max_frames=data.max_frames or 0,
-        canonical_focal=focal,
+        kind=kind,
+        frame_camera=frame_camera,
     )
     if json_path is not None:
-        write_json(json_path, json.dumps(_plain(Path(source).name, opened, camera, protocol, totals), indent=2))
+        write_json(json_path, json.dumps(_plain(Path(source).name, opened, used, protocol, totals), indent=2))
     if json_path != STDOUT:
         size = opened.resolution
-        title = f"{Path(source).name} at {size[0]}x{size[1]}, {data.data}" + (f", camera {camera}" if camera else "")
+        title = f"{Path(source).name} at {size[0]}x{size[1]}, {data.data}" + (f", camera {used}" if used else "")
         _print_table(title, protocol, totals)
 
 
@@ -100,28 +105,21 @@ def _plain(
 ) -> dict[str, object]:
     """Metrics per image and overall, with their protocol, as JSON types.
 
-    ``depth_range_m`` is the model's output range; the range of evaluated ground truth is the protocol's.
+    ``valid_range`` is the model's output range, in the unit of ``depth_kind``; the range of evaluated ground truth is
+    the protocol's. ``camera`` is known, given or assumed, or null for kinds without a canonical camera.
     """
     return {
         "target": name,
         "resolution": list(source.resolution),
-        "depth_range_m": list(source.depth_range_m),
-        "canonical_focal": source.canonical_focal,
+        "depth_kind": source.contract.depth_kind,
+        "valid_range": list(source.valid_range),
+        "canonical_focal": source.contract.canonical_focal,
+        "focal_convention": source.contract.focal_convention,
         "camera": camera,
         "protocol": protocol.to_dict(),
         "ground_truth_counted": next(iter(totals.values())).share_counted,
         "alignments": {alignment: total.to_dict(protocol.averaging) for alignment, total in totals.items()},
     }
-
-
-def _camera(canonical_focal: float | None, dataset: DepthDataset, assume: bool) -> str | None:
-    """``"known"`` if depth is converted to each frame's camera, ``"assumed"`` if all are taken as canonical.
-
-    ``None`` without a canonical camera. A data set has intrinsics for all of its frames or for none.
-    """
-    if canonical_focal is None:
-        return None
-    return "assumed" if assume or len(dataset) == 0 or dataset[0].focal is None else "known"
 
 
 def _print_table(title: str, protocol: EvaluationProtocol, totals: dict[Alignment, MetricTotals]) -> None:

@@ -174,13 +174,13 @@ def _parity(
     photos: Sequence[Path],
 ) -> GraphParity:
     """Parity of the file's depth with the model's, batch by batch."""
-    pairs = zip(candidate_m, reference_m, strict=True)
+    pairs, patch, kind = zip(candidate_m, reference_m, strict=True), run.facts.patch_size, run.depth_kind
     return GraphParity(
         reference="pytorch:fp32",
         candidate="onnxruntime:fp32",
         tolerance_max_rel=PARITY_TOLERANCE,
         photos=tuple(photo.name for photo in photos),
-        measured=merge_reports([compare_depth(onnx_m, torch_m, run.facts.patch_size) for onnx_m, torch_m in pairs]),
+        measured=merge_reports([compare_depth(onnx_m, torch_m, patch, kind=kind) for onnx_m, torch_m in pairs]),
     )
 
 

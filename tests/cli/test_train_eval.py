@@ -214,7 +214,7 @@ def test_eval_says_how_it_counts_and_counts_what_the_model_cannot_say(
         capsys.readouterr().out
     )
     metrics = json.loads(report.read_text())
-    assert (metrics["protocol"]["range_m"], metrics["depth_range_m"]) == ([1e-3, 1000.0], [0.1, 1.0])
+    assert (metrics["protocol"]["range_m"], metrics["valid_range"]) == ([1e-3, 1000.0], [0.1, 1.0])
     assert metrics["ground_truth_counted"] == 1
     assert metrics["alignments"]["none"]["num_images"] == 4
     assert evaluate(config, "--range", "0.5,1.7", "--averaging", "pixels", "--json", str(report)) == 0
