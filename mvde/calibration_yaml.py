@@ -68,10 +68,11 @@ def _numbers(plain: dict[str, Any], key: str, count: int | None) -> list[float]:
     """Finite numbers of a matrix, ``data`` beside ``rows`` and ``cols``, or a bare list."""
     value = plain[key]
     data = value.get("data") if isinstance(value, dict) else value
-    is_list = isinstance(data, list) and all(isinstance(item, (int, float)) and math.isfinite(item) for item in data)
-    if not is_list or (count is not None and len(data) != count):
+    items: list[Any] = data if isinstance(data, list) else []
+    are_numbers = bool(items) and all(isinstance(item, (int, float)) and math.isfinite(item) for item in items)
+    if not are_numbers or (count is not None and len(items) != count):
         raise UsageError(f"{key} must have data: [{count if count is not None else 'some'} numbers], but got {data!r}")
-    return [float(item) for item in data]
+    return [float(item) for item in items]
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:
@@ -90,7 +91,8 @@ def _parse_yaml(text: str) -> dict[str, Any]:
 
 def _mapping(lines: list[_Line], start: int) -> tuple[dict[str, Any], int]:
     """Mapping whose first line is ``start``, and the index of the line after it."""
-    indent, found, index = lines[start][0], {}, start
+    found: dict[str, Any] = {}
+    indent, index = lines[start][0], start
     while index < len(lines) and lines[index][0] == indent and (match := _key_of(lines[index][1])):
         key, value = match
         index += 1

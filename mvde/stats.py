@@ -14,7 +14,7 @@ min, max  m        extremes
 valid     1        fraction of valid pixels in the patch
 ========  =======  ====================================================================================================
 
-A patch without a valid pixel has 0 in every column.
+A patch without a valid pixel has 0 in every column. For relative and inverse depth the same holds in the map's unit.
 """
 
 from __future__ import annotations

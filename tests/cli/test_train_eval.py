@@ -110,13 +110,17 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
     index = {"seed": 0, "split": "train", "size": [32, 32], "count": 1, "shard_frames": 1024}
     (frames / "index.json").write_text(json.dumps({**index, "generator_version": GENERATOR_VERSION, "done": [1]}))
     found = []
-    for flags in ([], ["--assume-camera"]):
+    options = ([], ["--assume-camera"], ["--camera", "16,16,16,16"], ["--fov", "53.130102x53.130102"])  # f / W of 1
+    for flags in options:
         assert evaluate(config, "--format", "synthetic", "--json", str(tmp_path / "metrics.json"), *flags) == 0
         metrics = json.loads((tmp_path / "metrics.json").read_text())
         assert f"camera {metrics['camera']}" in " ".join(capsys.readouterr().out.split())
         assert metrics["canonical_focal"] == 0.5
         found.append((metrics["camera"], metrics["alignments"]["none"]["overall"]["abs_rel"]))
-    assert found == [("known", pytest.approx(0.0, abs=1e-3)), ("assumed", pytest.approx(0.5, abs=1e-3))]
+    exact, half = pytest.approx(0.0, abs=1e-3), pytest.approx(0.5, abs=1e-3)
+    assert found == [("known", exact), ("assumed", half), ("given", half), ("given", exact)]
+    assert evaluate(config, "--format", "synthetic", "--fov", "60x60", "--assume-camera") == 2
+    assert "leave one of them out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
