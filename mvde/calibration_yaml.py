@@ -68,8 +68,8 @@ def _numbers(plain: dict[str, Any], key: str, count: int | None) -> list[float]:
     """Finite numbers of a matrix, ``data`` beside ``rows`` and ``cols``, or a bare list."""
     value = plain[key]
     data = value.get("data") if isinstance(value, dict) else value
-    items: list[Any] = data if isinstance(data, list) else []
-    are_numbers = bool(items) and all(isinstance(item, (int, float)) and math.isfinite(item) for item in items)
+    items: list[Any] = data if isinstance(data, list) else [data]
+    are_numbers = all(isinstance(item, (int, float)) and math.isfinite(item) for item in items)
     if not are_numbers or (count is not None and len(items) != count):
         raise UsageError(f"{key} must have data: [{count if count is not None else 'some'} numbers], but got {data!r}")
     return [float(item) for item in items]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mvde.alignment import Alignment, default_alignment, fit_inverse
+from mvde.alignment import SMALLEST_DEPTH_M, Alignment, default_alignment, fit_inverse
 from mvde.bench.measure import Assessment
 from mvde.bench.pictures import Picture
 from mvde.errors import DatasetError
@@ -82,20 +82,18 @@ class Assessor:
 
 
 def _shown(result: DepthResult, picture: Picture) -> NDArray[np.float32]:
-    """Depth to show: in metres, by alignment to the truth where the kind needs it and the truth is known."""
-    kind, alignment = result.depth_kind, default_alignment(result.depth_kind)
+    """Depth to show: aligned to the truth, in metres, where the kind needs it and the truth is known."""
+    truth_m, kind = picture.truth_m, result.depth_kind
+    alignment = default_alignment(kind)
+    valid = None if truth_m is None else np.isfinite(truth_m) & (truth_m > 0)
+    if truth_m is None or valid is None or alignment is Alignment.NONE or not valid.any():
+        return result.as_depth() if kind.is_inverse else result.depth
+    depth, target = result.depth.astype(np.float64), truth_m[valid].astype(np.float64)
     if not kind.is_inverse:
-        return result.depth
-    if alignment is Alignment.NONE or picture.truth_m is None:
-        return result.as_depth()
-    valid = np.isfinite(picture.truth_m) & (picture.truth_m > 0)
-    if not valid.any():
-        return result.as_depth()
-    # Aligned by the valid pixels, for all: the fit is a function of the map.
-    pred, target = result.depth.astype(np.float64), picture.truth_m[valid].astype(np.float64)
-    scale, shift = fit_inverse(pred[valid], target)
-    aligned: NDArray[np.float32] = (1 / np.maximum(scale * pred + shift, 1 / target.max())).astype(np.float32)
-    return aligned
+        median = max(float(np.median(depth[valid])), SMALLEST_DEPTH_M)
+        return (depth * (np.median(target) / median)).astype(np.float32)
+    scale, shift = fit_inverse(depth[valid], target)
+    return (1 / np.maximum(scale * depth + shift, 1 / target.max())).astype(np.float32)
 
 
 def open_assessor(

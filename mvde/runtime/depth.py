@@ -295,7 +295,7 @@ class DepthRuntime:
         prepared, depth = ran.prepared, ran.depth
         manifest, fitted = self._manifest, prepared.fitted
         stats = ran.stats if ran.stats is not None else self._stats_of(fitted, depth)
-        stats = [self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)]
+        scaled = [self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)]
         mapped = [
             self._fitter.depth_to_source(
                 one if view.scale == 1 else one * np.float32(view.scale), where, parallel=parallel
@@ -316,7 +316,7 @@ class DepthRuntime:
                 view.factor,
                 view.is_assumed,
             )
-            for one, rows, where, view in zip(mapped, stats, fitted, prepared.views, strict=True)
+            for one, rows, where, view in zip(mapped, scaled, fitted, prepared.views, strict=True)
         ]
 
 

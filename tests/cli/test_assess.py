@@ -61,8 +61,18 @@ def test_the_users_camera_is_that_of_every_frame() -> None:
     assert [assessor.camera_words(), Assessor(OneFrame(), 0, ()).camera_words()] == ["camera given", "camera known"]
 
 
-def test_relative_inverse_depth_is_shown_in_the_truths_metres() -> None:
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        (DepthKind.INVERSE_RELATIVE, lambda truth_m: 50 / truth_m + 7),
+        (DepthKind.SCALE_INVARIANT, lambda truth_m: 0.3 * truth_m),
+        (DepthKind.INVERSE_CANONICAL, lambda truth_m: 1 / truth_m),
+    ],
+)
+def test_depth_without_metres_is_shown_in_the_truths(kind: DepthKind, raw: Any) -> None:
     truth_m = np.linspace(1, 4, 64, dtype=np.float32).reshape(8, 8)
-    result = SimpleNamespace(depth=50 / truth_m + 7, depth_kind=DepthKind.INVERSE_RELATIVE)
+    result = SimpleNamespace(depth=raw(truth_m), depth_kind=kind, as_depth=lambda: 1 / raw(truth_m))
     shown = _shown(cast("Any", result), Picture(np.zeros((8, 8, 3), np.uint8), truth_m))
     np.testing.assert_allclose(shown, truth_m, rtol=1e-4)
+    alone = _shown(cast("Any", result), Picture(np.zeros((8, 8, 3), np.uint8)))
+    np.testing.assert_allclose(alone, 1 / raw(truth_m) if kind.is_inverse else raw(truth_m), rtol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mvde.alignment import Alignment, default_alignment
 from mvde.camera import Camera
 from mvde.contract import DepthKind, FocalConvention
 from mvde.datasets.folder import FolderDataset
@@ -180,3 +182,20 @@ def test_an_engine_is_evaluated_with_the_same_code(
     assert totals.per_image[sample.name]["abs_rel"] == pytest.approx(exact["abs_rel"], rel=0.05)
     with pytest.raises(MvdeError, match=r"32.48"):
         open_source(engine_folder, (64, 64))
+
+
+def test_an_inverse_engine_is_evaluated_by_the_fit_of_its_raw_map(
+    engine_folder: Path, edit_manifest: Callable[..., None], tmp_path: Path, frames_dir: Path
+) -> None:
+    folder = Path(shutil.copytree(engine_folder, tmp_path / engine_folder.name))
+    edit_manifest(folder / "engine.json", lambda plain: plain.update(depth_kind="inverse_relative", unit="1/u"))
+    dataset, source = FolderDataset(frames_dir), open_source(folder)
+    kind = source.contract.depth_kind
+    totals = evaluate(source.predict, dataset, default_protocol(dataset), [default_alignment(kind)], kind=kind)
+    sample = dataset[0]
+    valid = np.isfinite(sample.depth_m) & (sample.depth_m > 0)
+    raw, target = source.predict([sample.rgb], [None])[0][valid].astype(np.float64), sample.depth_m[valid]
+    scale, shift = np.polyfit(raw, 1 / target, 1)
+    aligned = 1 / np.maximum(scale * raw + shift, 1 / target.max())
+    found = totals[Alignment.SCALE_SHIFT].per_image[sample.name]["abs_rel"]
+    assert found == pytest.approx(np.mean(np.abs(aligned - target) / target), rel=1e-5)
