@@ -91,9 +91,11 @@ def _shown(result: DepthResult, picture: Picture) -> NDArray[np.float32]:
     depth, target = result.depth.astype(np.float64), truth_m[valid].astype(np.float64)
     if not kind.is_inverse:
         median = max(float(np.median(depth[valid])), SMALLEST_DEPTH_M)
-        return (depth * (np.median(target) / median)).astype(np.float32)
-    scale, shift = fit_inverse(depth[valid], target)
-    return (1 / np.maximum(scale * depth + shift, 1 / target.max())).astype(np.float32)
+        aligned: NDArray[np.float64] = depth * (np.median(target) / median)
+    else:
+        scale, shift = fit_inverse(depth[valid], target)
+        aligned = 1 / np.maximum(scale * depth + shift, 1 / target.max())
+    return aligned.astype(np.float32)
 
 
 def open_assessor(
