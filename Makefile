@@ -1,5 +1,10 @@
 # make demo    export the bundled model, build the fastest engine for this machine, run it on photographs, print a benchmark
 # make test    install the test dependencies and run the fast tests (MARK= also runs the slow ones), C++ and Python
+# make standing-checks  fault injection: publishing, manifests, live files, processes, inputs; under five minutes
+# make soak    20,000 frames in Python and in C++; fails if memory grows
+# make test-oldest  the same tests on the lowest versions that pyproject.toml allows, in .venv-oldest
+# make constraints  rewrite constraints.txt (RENEW="--upgrade-package onnx" or RENEW=--upgrade for newer versions)
+# make docs    build the manual as a site in build/site; a broken link or reference fails
 # make check   formatting, linting, types and tests, as run by CI
 # make native  build libmvde into mvde/lib and test it with CTest,
 #              with the OpenVINO backend if Python's openvino is installed
@@ -23,7 +28,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo test check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
+.PHONY: nano demo test standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -34,6 +39,37 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
 	$(BIN)/python -m pytest -m "$(MARK)"
+
+standing-checks: $(VENV)/.test mvde/lib/libmvde.so
+	$(BIN)/python -m pytest -m standing
+
+soak: $(VENV)/.test mvde/lib/libmvde.so
+	$(BIN)/mvde export --res 192 --out build/soak/export
+	$(BIN)/mvde build --engine openvino:fp32 --threads 1 --export-dir build/soak/export --out build/soak/engines
+	$(BIN)/python benchmarks/soak.py build/soak/engines/nano-192x192-openvino-fp32 --native $(BUILD)/tests/cpp/soak
+
+# Lowest versions of direct dependencies, newest of theirs. Runs in a copy of the checkout, since libmvde's OpenVINO
+# backend is built for one release. On x86-64, PyPI's wheels of torch 2.9 bring CUDA (4 GB); UV_TORCH_BACKEND=cpu takes
+# PyTorch's CPU wheels if its index can be reached. With OLDEST_PYTHON=python3.10 the tests of int8 graphs fail: ONNX
+# Runtime 1.23, the last for that Python, has no 8-bit operators of opset 23.
+OLDEST_PYTHON ?= $(PYTHON)
+OLDEST_VENV := $(abspath .venv-oldest)
+OLDEST_PIP := $(OLDEST_VENV)/bin/uv pip install --quiet --system-certs --python $(OLDEST_VENV) --resolution lowest-direct --upgrade
+
+test-oldest:
+	$(MAKE) $(OLDEST_VENV)/bin/uv VENV=$(OLDEST_VENV) PYTHON=$(OLDEST_PYTHON)
+	rm -rf build/oldest && mkdir -p build/oldest
+	git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T - | tar -x -C build/oldest
+	$(MAKE) -C build/oldest test VENV=$(OLDEST_VENV) PIP="$(OLDEST_PIP)"
+
+# For all Python versions and platforms. Pinned versions are kept unless RENEW says otherwise.
+constraints: $(BIN)/uv
+	mkdir -p build && cp constraints.txt build/
+	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.10 --no-header --no-annotate $(RENEW) \
+	    pyproject.toml --extra export --extra train --extra data --extra video \
+	    --group build --group test --group lint --group docs --output-file build/constraints.txt >/dev/null
+	{ grep '^#' constraints.txt; grep -v '^#' build/constraints.txt; } > build/constraints.new
+	mv build/constraints.new constraints.txt
 
 check: format-check lint types test
 
@@ -122,6 +158,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+
 $(VENV)/.build: | $(BIN)/python
 	$(PIP) --group build
 	touch $@
@@ -136,6 +175,16 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --group lint
+	touch $@
+
+# make docs    the manual as a site in build/site; a broken link or reference fails
+# Without PyTorch and the rest: the API is read from the source, and --help needs little.
+.PHONY: docs
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --group docs
 	touch $@
 
 clean:

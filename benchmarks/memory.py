@@ -2,6 +2,7 @@
 
     python benchmarks/memory.py engines/nano-448x448-openvino-bf16
     python benchmarks/memory.py engines/* --json benchmarks/memory.jsonl
+    python benchmarks/memory.py engines/base-448x448-openvino-fp32 --workers 16
 
 Each figure is measured in a fresh process, above its baseline after all imports. `engine` is the resident size of the
 engine alone after the first frames: weights, activations and code. `peak` is the largest resident size of a process
@@ -10,15 +11,20 @@ and the resizer's buffers. `ratio` is peak / engine. Resident size includes file
 kernel can reclaim; `own` is the runtime's anonymous memory. Linux only.
 
 An engine runs from a sealed, hashed copy in memory. Its cost is measured against mapping the file after hashing it:
-`load` is the fastest load in ms, `kept` the memory that cannot be reclaimed (anonymous and sealed), each as "sealed /
-mapped = ratio". `more` is the cost of another process that is handed the opened engine: its anonymous memory, since
-sealed memory is shared. OpenVINO only.
+`load` is the fastest load of five in ms, `kept` the memory that cannot be reclaimed (anonymous and sealed), each as
+"sealed / mapped = ratio". `more` is the cost of another process that is handed the opened engine: its anonymous memory,
+since sealed memory is shared. OpenVINO only.
+
+With --workers N, N processes are spawned that load and run the one opened engine they are handed, then N that map the
+engine's file. `load` is the slowest worker's time from the call to the first depth, `together` the sum of the workers'
+proportional set sizes, in which a page shared by N processes counts 1/N for each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -39,10 +45,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engines", nargs="+", type=Path, help="folders of built engines")
     parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per engine")
+    parser.add_argument("--workers", type=int, help="measure only this many processes that share an engine")
     parser.add_argument("--child", choices=sorted({**_STAGES, **_LOADS}), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(in_this_process(arguments.engines[0], arguments.child)))
+        return
+    if arguments.workers:
+        for folder in arguments.engines:
+            print_workers(folder, arguments.workers)
         return
     print("| engine | engine alone, MiB | runtime's peak, MiB | ratio | own, MiB | load, ms | kept, MiB | more, MiB |")
     print("|---|---|---|---|---|---|---|---|")
@@ -86,6 +97,65 @@ def cost_of_sealing(folder: Path) -> dict[str, Any]:
         "kept_ratio": round(sealed["kept"] / mapped["kept"], 3),
         "more_mib": round(sealed["own"] / 2**20, 1),
     }
+
+
+def print_workers(folder: Path, count: int) -> None:
+    """Print what ``count`` workers need that share one sealed copy, and that map the file."""
+    from mvde.engines.opened import open_verified
+
+    started = time.perf_counter()
+    opened = open_verified(folder / "engine.json")
+    print(
+        f"{folder.name}, {opened.content.size_bytes / 2**20:.0f} MiB; opened in {time.perf_counter() - started:.2f} s"
+    )
+    print("| workers | share | load, s | together, MiB | per worker, MiB | anonymous per worker, MiB |")
+    print("|---|---|---|---|---|---|")
+    for name, load, source in (("a sealed copy", load_opened, opened), ("the mapped file", load_mapped, folder)):
+        rows = of_workers(load, source, count)
+        together = sum(row["pss"] for row in rows) / 2**20
+        own = sum(row["anonymous"] for row in rows) / count / 2**20
+        slowest = max(row["load_s"] for row in rows)
+        print(f"| {count} | {name} | {slowest:.2f} | {together:.0f} | {together / count:.0f} | {own:.0f} |", flush=True)
+
+
+def of_workers(load: Callable[[Any], Any], source: Any, count: int) -> list[dict[str, float]]:
+    """Figures of ``count`` spawned processes, read while all of them hold the engine."""
+    context = multiprocessing.get_context("spawn")
+    barrier, rows = context.Barrier(count), context.SimpleQueue()
+    workers = [context.Process(target=be_worker, args=(load, source, barrier, rows)) for _ in range(count)]
+    for worker in workers:
+        worker.start()
+    found = [rows.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    return found
+
+
+def be_worker(load: Callable[[Any], Any], source: Any, barrier: Any, rows: Any) -> None:
+    """Load and run the engine, wait for the others, and tell the sizes."""
+    from mvde.engines.openvino.library import shared_core
+
+    shared_core()
+    started = time.perf_counter()
+    engine = run_engine(source, load)
+    load_s = time.perf_counter() - started
+    barrier.wait()
+    rows.put({"load_s": load_s, "pss": rollup_bytes("Pss"), "anonymous": rollup_bytes("Anonymous")})
+    barrier.wait()  # nobody leaves before all are weighed
+    engine.close()
+
+
+def rollup_bytes(kind: str) -> int:
+    """Memory of this process of one kind of /proc/self/smaps_rollup."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{kind}:"))) * 1024
+
+
+def load_opened(opened: Any) -> Any:
+    """Load the engine from the sealed memory that was handed over."""
+    from mvde.engines.store import load_engine
+
+    return load_engine(opened)[0]
 
 
 def in_child(folder: Path, stage: str) -> dict[str, int]:
@@ -147,7 +217,7 @@ def load_mapped(folder: Path) -> Any:
     return load_engine(OpenedEngine(artifact.path, artifact.manifest, cast(Any, content)))[0]
 
 
-def run_engine(folder: Path, load: Callable[[Path], Any] = load_sealed) -> Any:
+def run_engine(folder: Any, load: Callable[[Any], Any] = load_sealed) -> Any:
     """Load an engine and run the first frames on it."""
     engine = load(folder)
     image = np.zeros((engine.info.batch, *engine.info.resolution, 3), np.uint8)

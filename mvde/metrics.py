@@ -88,12 +88,14 @@ def depth_errors(
 class MetricTotals:
     """Metrics of many images, per image and averaged over images or pixels.
 
-    ``num_known`` is the number of pixels with ground truth, ``num_counted`` the number of those evaluated.
+    ``num_known`` is the number of pixels with ground truth, ``num_counted`` the number of those evaluated,
+    ``num_with_camera`` the number of evaluated images whose camera is known.
     """
 
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
     num_known: int = 0
     num_counted: int = 0
+    num_with_camera: int = 0
     _errors: list[DepthErrors] = field(default_factory=list)
 
     def add(self, name: str, metrics: Mapping[str, float] | DepthErrors) -> None:

@@ -14,14 +14,18 @@ exchanging directories, which not every file system supports and which does not 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
+import errno
 import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 from mvde.errors import ArtifactError, ManifestError
 from mvde.files import read_small, scratch_folder, sha256_file, sync, temporary_path
@@ -30,6 +34,9 @@ from mvde.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, manifest_fro
 M = TypeVar("M", bound=Manifest)
 
 _CONTENT = r"\.[0-9a-f]{8}\."
+_HELD = (signal.SIGINT, signal.SIGTERM)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}  # file system, kernel, sandbox
 
 
 @contextlib.contextmanager
@@ -60,6 +67,41 @@ def publish(staging: Path, folder: Path) -> None:
         else:
             _publish_artefact(*stated, [path for path in files if path != stated[0]], folder)
         sync(folder)
+
+
+def publish_folders(made: Sequence[Path], parent: Path) -> None:
+    """Move the folders of ``made`` into ``parent``, on the same disk, each in one step; signals are held back.
+
+    One of the same name is exchanged for the new one and lies at the path in ``made`` afterwards. Where the file system
+    knows no exchange (NFS, some overlays), it is moved away first, and for a moment there is none of that name.
+    """
+    for folder in made:
+        for path in (*folder.rglob("*"), folder):
+            sync(path)
+    with _signals_held():
+        for folder in made:
+            target = parent / folder.name
+            if not target.exists():
+                folder.replace(target)
+            elif not exchange(folder, target):
+                aside = temporary_path(folder)
+                target.replace(aside)
+                folder.replace(target)
+                aside.replace(folder)
+        sync(parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two paths of one file system in one step; False where the system cannot. Raises :class:`OSError`."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def content_name(name: str, stem: str, sha256: str) -> str:
@@ -148,11 +190,14 @@ def _copy_over(source: Path, target: Path) -> None:
     """Hard-link ``source`` to ``target`` atomically, or copy it if the file system has no links."""
     temporary = temporary_path(target)
     try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-        sync(temporary)
-    temporary.replace(target)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            sync(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _content_names(path: Path) -> set[str]:
@@ -175,8 +220,30 @@ def _move(files: list[Path], folder: Path) -> None:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Hold SIGINT and SIGTERM back until the block ends.
+
+    A mask alone does not: it is this thread's, and another one (a library's worker) takes a signal of the process, so
+    that Python calls the handler in the main thread none the less. There, the handlers are replaced, too.
+    """
+    received: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    handlers = _replace_handlers(lambda number, frame: received.append(number))
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for one in dict.fromkeys(received):
+            signal.raise_signal(one)
+
+
+def _replace_handlers(handler: Callable[[int, FrameType | None], object]) -> dict[signal.Signals, Any]:
+    """The handlers that were replaced: none outside the main thread, none for what is ignored or not Python's."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    former = {number: signal.getsignal(number) for number in _HELD}
+    replaced = {number: one for number, one in former.items() if one not in (None, signal.SIG_IGN)}
+    for number in replaced:
+        signal.signal(number, handler)
+    return replaced

@@ -26,12 +26,56 @@ from mvde.records import GraphParity, ParityReport
 
 # Tests import OpenVINO before mvde does; disable its telemetry as mvde does: see mvde.engines.openvino.library.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+TESTS = Path(__file__).parent
 OFFSET_M, GAIN_M = 0.5, 4.0
+
+STANDING_CHECKS = {
+    # Kill and terminate before every rename; a reader against a writer.
+    "publish": (
+        "test_publish.py",
+        "cli/test_publish_verbs.py",
+        "export/test_triton_publication.py",
+        "engines/test_live_file.py::test_an_engine_that_is_being_replaced",
+    ),
+    # Every byte flipped, and the list of hostile files, by both readers.
+    "manifests": ("test_manifest.py", "cpp/test_manifest_readers.py"),
+    # Cut off and overwritten while loaded.
+    "live_file": ("engines/test_live_file.py", "engines/test_sealed.py", "cpp/test_live_engine.py"),
+    # Fork, spawn, signals and event loops after inference.
+    "processes": ("engines/test_process.py", "engines/test_asyncio.py"),
+    # Pictures, videos, FIFOs, colliding names, losses that are not finite, data without labels.
+    "inputs": (
+        "test_image_files.py",
+        "test_mutated_pictures.py",
+        "runtime/test_sources.py",
+        "runtime/test_video.py",
+        "pipelines/test_watch.py",
+    ),
+}
+"""What `make standing-checks` runs: files below ``tests/``, or tests of them by the beginning of their name."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests of int8 accuracy on x86 without VNNI, where pairs of OpenVINO's 8-bit products saturate."""
+    """Mark the standing checks, and skip what this CPU cannot judge."""
+    for item in items:
+        place = f"{item.path.relative_to(TESTS)}::{item.name}" if item.path.is_relative_to(TESTS) else ""
+        for check, prefixes in STANDING_CHECKS.items():
+            if place.startswith(prefixes):
+                item.add_marker(pytest.mark.standing(check=check))
+                break
+    _skip_without_vnni(items)
+
+
+@pytest.fixture(scope="session")
+def standing_checks() -> dict[str, tuple[str, ...]]:
+    """Places of the standing checks by their name."""
+    return STANDING_CHECKS
+
+
+def _skip_without_vnni(items: list[pytest.Item]) -> None:
+    """Skip what judges int8 depth where OpenVINO's 8-bit products saturate in pairs: on x86 without VNNI."""
     from mvde.engines.machine import cpu_features
 
     features = set(cpu_features())

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -243,3 +244,36 @@ def test_publishing_holds_signals_back(graph, monkeypatch):
         masks.clear()
         publish(staging, graph.path.parent)
     assert all({signal.SIGINT, signal.SIGTERM} <= mask for mask in masks)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_another_thread_takes_waits_for_the_end(graph, monkeypatch, number):
+    rename, steps = os.replace, []
+
+    def interrupted(*arguments: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)  # as long as the other thread's share of the processor takes
+        rename(*arguments)
+        steps.append(arguments)
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, stop)
+    idle = threading.Event()
+    worker = threading.Thread(target=idle.wait)
+    worker.start()
+    try:
+        with scratch_folder(graph.path.parent, "tiny") as staging:
+            stage(graph, staging, b"new", b"new notes")
+            monkeypatch.setattr(os, "replace", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                publish(staging, graph.path.parent)
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+        idle.set()
+        worker.join()
+    assert len(steps) >= 4
+    assert load_artifact(graph.path).path.read_bytes() == b"new"
+    assert names(graph.path.parent) == ["tiny-32x48.json", "tiny-32x48.notes.txt", "tiny-32x48.onnx"]

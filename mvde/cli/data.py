@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mvde.cli.shared_options import OUT_HELP, SPLIT_HELP
+from mvde.cli.terminal import console, say
 from mvde.datasets.splits import Split
 
 
@@ -37,7 +38,6 @@ def synth(
 
     Writes RGB, metric depth and intrinsics. Runs on the CPU without a display.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mvde.datasets.synthetic import generate
@@ -45,7 +45,7 @@ def synth(
 
     resolution = parse_resolution(size)
     columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
+    bar = Progress(*columns, console=console(stderr=True))
     task = bar.add_task("", total=count)
 
     def show(done: int) -> None:
@@ -57,4 +57,4 @@ def synth(
     finally:
         if bar.live.is_started:  # stopping an unstarted bar prints an empty line
             bar.stop()
-    print(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them new")
+    say(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them new")

@@ -63,7 +63,7 @@ def evaluate(
     range, crop, split and averaging of a published evaluation.
     """
     from mvde.assets import shipped_checkpoint
-    from mvde.pipelines.eval_depth import camera_source, cameras_of, open_source
+    from mvde.pipelines.eval_depth import cameras_of, open_source
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
     from mvde.resolution import parse_resolution
 
@@ -75,8 +75,7 @@ def evaluate(
     resolution = only(res or (), "--res", "mvde eval takes one resolution")
     source = target if target is not None else str(shipped_checkpoint())
     opened = open_source(source, parse_resolution(resolution) if resolution else None)
-    frame_camera = cameras_of(data.frame_camera, assumed=assume_camera)
-    used, kind = camera_source(opened.contract, dataset, frame_camera), opened.contract.depth_kind
+    kind = opened.contract.depth_kind
     protocol = data.evaluation(dataset)
     protocol = protocol if averaging is None else replace(protocol, averaging=averaging)
     totals = evaluate_predictor(
@@ -86,13 +85,16 @@ def evaluate(
         align or [default_alignment(kind)],
         max_frames=data.max_frames or 0,
         kind=kind,
-        frame_camera=frame_camera,
+        frame_camera=cameras_of(data.frame_camera, assumed=assume_camera),
     )
+    camera = _camera(totals, is_given=data.frame_camera is not None) if kind.has_canonical_camera else None
     if json_path is not None:
-        write_json(json_path, json.dumps(_plain(Path(source).name, opened, used, protocol, totals), indent=2))
+        write_json(json_path, json.dumps(_plain(Path(source).name, opened, camera, protocol, totals), indent=2))
     if json_path != STDOUT:
         size = opened.resolution
-        title = f"{Path(source).name} at {size[0]}x{size[1]}, {data.data}" + (f", camera {used}" if used else "")
+        title = f"{Path(source).name} at {size[0]}x{size[1]}, {data.data}" + (
+            f", camera {_in_words(camera, totals)}" if camera else ""
+        )
         _print_table(title, protocol, totals)
 
 
@@ -106,7 +108,7 @@ def _plain(
     """Metrics per image and overall, with their protocol, as JSON types.
 
     ``valid_range`` is the model's output range, in the unit of ``depth_kind``; the range of evaluated ground truth is
-    the protocol's. ``camera`` is known, given or assumed, or null for kinds without a canonical camera.
+    the protocol's. ``camera`` is known, given, assumed or mixed, or null for kinds without a canonical camera.
     """
     return {
         "target": name,
@@ -116,10 +118,26 @@ def _plain(
         "canonical_focal": source.contract.canonical_focal,
         "focal_convention": source.contract.focal_convention,
         "camera": camera,
+        "num_images_with_camera": next(iter(totals.values())).num_with_camera,
         "protocol": protocol.to_dict(),
         "ground_truth_counted": next(iter(totals.values())).share_counted,
         "alignments": {alignment: total.to_dict(protocol.averaging) for alignment, total in totals.items()},
     }
+
+
+def _camera(totals: dict[Alignment, MetricTotals], *, is_given: bool) -> str:
+    """``"known"``, ``"given"``, ``"assumed"`` or ``"mixed"``: the camera that each image's depth is for."""
+    total = next(iter(totals.values()))
+    if is_given or total.num_with_camera == 0:
+        return "given" if is_given else "assumed"
+    return "known" if total.num_with_camera == len(total.per_image) else "mixed"
+
+
+def _in_words(camera: str, totals: dict[Alignment, MetricTotals]) -> str:
+    total = next(iter(totals.values()))
+    if camera != "mixed":
+        return camera
+    return f"known for {total.num_with_camera} of {len(total.per_image)} images, assumed for the others"
 
 
 def _print_table(title: str, protocol: EvaluationProtocol, totals: dict[Alignment, MetricTotals]) -> None:

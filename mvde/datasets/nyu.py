@@ -88,7 +88,7 @@ def _frames_of(split: Split, labelled: Path, count: int) -> list[int]:
     path = require_file(labelled.with_name(SPLITS_NAME), f"NYU's list of splits, from {SPLITS_URL},")
     try:
         numbers = np.asarray(loadmat(path)[keys[split]]).ravel().astype(np.int64)
-    except (MatReadError, OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except (MatReadError, OSError, ValueError, TypeError, LookupError, NotImplementedError) as error:
         raise DatasetError(f"{path} has no readable list {keys[split]}: {error}; get it from {SPLITS_URL}") from error
     if len(numbers) == 0 or numbers.min() < 1 or numbers.max() > count:
         raise DatasetError(f"{path} lists frames outside the {count} of {labelled}; do both belong together?")

@@ -2,7 +2,8 @@
 
 A folder holds shards of 1,024 frames and an index::
 
-    index.json                 seed, split, size [H, W], count, shard_frames, generator_version, done (frames per shard)
+    index.json                 seed, split, size [H, W], count, shard_frames, generator_version, done (frames a shard),
+                               crc32 of the others (of their compact JSON with sorted keys)
     rgb-00000.npy              uint8 (n, H, W, 3), RGB
     depth-00000.npy            uint16 (n, H, W), z-depth in millimetres, 0 where there is none
     intrinsics-00000.npy       float32 (n, 4): fx, fy, cx, cy in pixels
@@ -83,6 +84,7 @@ class SyntheticIndex:
             raise DatasetError(f"{path} is missing: not a synthetic dataset; make one with 'mvde data synth'") from None
         except (OSError, ValueError) as error:
             raise DatasetError(f"{path} is not readable JSON ({error}); generate the dataset again") from None
+        _check_own_checksum(path, raw)
         try:
             index = cls(**{**raw, "size": tuple(raw["size"]), "split": Split(raw["split"])})
             sound = len(index.size) == 2 and len(index.done) == index.num_shards
@@ -99,10 +101,31 @@ class SyntheticIndex:
         """Replace ``index.json`` by an atomic rename."""
         temporary = root / f".index.json.{os.getpid()}"
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file)
+            plain = asdict(self)
+            json.dump({**plain, "crc32": _crc32_of(plain)}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(root / "index.json")
+
+
+def _crc32_of(plain: dict[str, Any]) -> str:
+    """CRC-32 of an index's JSON without its own checksum, as eight hexadecimal digits."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _check_own_checksum(path: Path, raw: Any) -> None:
+    """Take the checksum out of a parsed index; raise DatasetError where it is missing or another one."""
+    if not isinstance(raw, dict) or "crc32" not in raw:
+        raise DatasetError(
+            f"{path} states no checksum: it is no index of a synthetic dataset, or of an older mvde; make it anew with "
+            "'mvde data synth'"
+        )
+    if (stated := raw.pop("crc32")) != (actual := _crc32_of(raw)):
+        raise DatasetError(
+            f"{path} is damaged or was edited: it has CRC-32 {actual}, but {stated} is stated in it; copy it again, or "
+            "make the dataset anew"
+        )
 
 
 def shard_paths(root: Path, shard: int) -> tuple[Path, Path, Path, Path]:

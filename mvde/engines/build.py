@@ -14,6 +14,7 @@ from mvde.artifact import ENGINE_DIR, GraphArtifact, write_manifest
 from mvde.engines.backends import backend
 from mvde.engines.base import BuildOptions, EngineId, Graph
 from mvde.engines.compile import Recipe, compile_engine
+from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.onnxruntime.session import onnxruntime_library
 from mvde.engines.proof import LAYERS_FILE, Reference, measured_parity, prove_build
 from mvde.engines.store import engine_folder, resolve
@@ -48,6 +49,7 @@ class BuildReport:
     warnings: tuple[str, ...] = ()
 
 
+@in_default_float_environment
 def build_engine(
     source: GraphArtifact,
     engine_id: EngineId,

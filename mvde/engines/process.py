@@ -4,8 +4,9 @@ In the child, using such a library or freeing its objects deadlocks on the missi
 objects therefore has a :class:`ProcessGuard`: in a forked child using it is an error with advice, and it is never
 freed.
 
-A child that ends with ``os._exit``, as in multiprocessing, ends at once. One that ends with ``sys.exit`` does so with
-OpenVINO; ONNX Runtime waits for its threads there, which we cannot prevent.
+A child that ends with ``os._exit``, as in multiprocessing, ends at once, and so does a child of ``os.fork`` that ends
+with ``sys.exit``. Where a program imported ONNX Runtime before mvde, with its telemetry on, that library waits for its
+telemetry thread there, with or without mvde.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from mvde.artifact import (
 )
 from mvde.engines.backends import backend, backend_names
 from mvde.engines.base import Engine, EngineId, Support
+from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.machine import cpu_features
 from mvde.engines.opened import OpenedEngine, open_verified
 from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, ManifestError, MissingDependencyError
@@ -97,6 +98,7 @@ def find(
     return _only(_for_this_machine(find_engines(name, resolution, folder=root, batch=batch)), "any")
 
 
+@in_default_float_environment
 def load_engine(
     source: str | Path | EngineArtifact | OpenedEngine, stats: tuple[str, ...] | None = None
 ) -> tuple[Engine, EngineManifest]:

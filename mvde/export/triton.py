@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from mvde.artifact import EngineArtifact, GraphArtifact
 from mvde.errors import OutputError, UsageError
+from mvde.files import scratch_folder
 from mvde.manifest import EngineManifest, InputSpec, Manifest, OutputSpec
-from mvde.publish import staged_write
+from mvde.publish import publish_folders
 
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
@@ -58,9 +59,10 @@ class _Tensor(NamedTuple):
 def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> list[Path]:
     """Write the three models to the repository ``root``, replacing models of the same name; return their folders.
 
-    ``artifact`` is a graph (served by Triton's onnxruntime backend) or a TensorRT engine (served by its tensorrt
-    backend of the same version). Raises :class:`UsageError` for another engine, :class:`OutputError` if it cannot
-    write.
+    Each is replaced in one step, so that Triton sees the old model or the new one (see
+    :func:`mvde.publish.publish_folders`); the ensemble comes last. ``artifact`` is a graph (served by Triton's
+    onnxruntime backend) or a TensorRT engine (served by its tensorrt backend of the same version). Raises
+    :class:`UsageError` for another engine, :class:`OutputError` if it cannot write.
     """
     backend = _backend(artifact)
     manifest = artifact.manifest
@@ -70,7 +72,7 @@ def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> li
         f"{name}-stats": _stats_config(f"{name}-stats", manifest),
         name: _ensemble_config(name, manifest),
     }
-    with staged_write(root, name) as staging:
+    with scratch_folder(root, name) as staging:
         for model, config in models.items():
             version = staging / model / _VERSION
             version.mkdir(parents=True)
@@ -81,16 +83,15 @@ def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> li
         for record in manifest.companions:  # the graph refers to these names
             shutil.copyfile(artifact.path.with_name(record.name), target / record.name)
         for model in models:
-            _publish(staging / model, root / model)
+            _check_replaceable(root / model)
+        publish_folders([staging / model for model in models], root)
     return [root / model for model in models]
 
 
-def _publish(made: Path, target: Path) -> None:
-    """Move a model into the repository; Triton never sees a partial one."""
+def _check_replaceable(target: Path) -> None:
+    """Raise :class:`OutputError` for an existing folder that is not a model."""
     if target.exists() and not (target / "config.pbtxt").is_file():
         raise OutputError(f"{target} exists and is not a Triton model; choose another folder with --out")
-    shutil.rmtree(target, ignore_errors=True)
-    made.replace(target)
 
 
 def _backend(artifact: GraphArtifact | EngineArtifact) -> str:

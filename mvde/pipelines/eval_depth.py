@@ -123,18 +123,6 @@ def cameras_of(given: CameraOf | None, *, assumed: bool = False) -> FrameCamera:
     return lambda sample: camera_of(given, (sample.rgb.shape[0], sample.rgb.shape[1]))
 
 
-def camera_source(contract: DepthContract, dataset: DepthDataset, frame_camera: FrameCamera) -> str | None:
-    """``"known"`` or ``"given"`` if depth is for each frame's camera, ``"assumed"`` if it is for the model's.
-
-    ``None`` for kinds without a canonical camera. A data set has intrinsics for all of its frames or for none.
-    """
-    if not contract.depth_kind.has_canonical_camera:
-        return None
-    if len(dataset) == 0 or frame_camera(dataset[0]) is None:
-        return "assumed"
-    return "known" if frame_camera is own_camera else "given"
-
-
 def evaluate(
     predict: Predictor,
     dataset: DepthDataset,
@@ -163,8 +151,10 @@ def evaluate(
         samples = [dataset[int(index)] for index in indices[first : first + batch_size]]
         cameras = [frame_camera(sample) for sample in samples]
         maps = predict([sample.rgb for sample in samples], cameras)
-        for sample, pred in zip(samples, maps, strict=True):
-            _accumulate(totals, sample, pred, protocol, kind)
+        for sample, camera, pred in zip(samples, cameras, maps, strict=True):
+            counted = _accumulate(totals, sample, pred, protocol, kind)
+            for total in totals.values():
+                total.num_with_camera += counted and camera is not None
     return totals
 
 
@@ -179,7 +169,8 @@ def _accumulate(
     pred: NDArray[np.float32],
     protocol: EvaluationProtocol,
     kind: DepthKind,
-) -> None:
+) -> bool:
+    """Add a frame's errors; return whether it has a pixel that counts."""
     target = sample.depth_m
     valid = protocol.counted(target)
     num_known, num_counted = int((np.isfinite(target) & (target > 0)).sum()), int(valid.sum())
@@ -188,6 +179,7 @@ def _accumulate(
         if num_counted:
             errors = depth_errors(pred, target, valid, alignment=alignment, range_m=protocol.range_m, kind=kind)
             total.add(sample.name, errors)
+    return num_counted > 0
 
 
 def open_source(target: str | Path, resolution: tuple[int, int] | None = None) -> DepthSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from mvde import cli
-from mvde.datasets.synthetic import GENERATOR_VERSION, frame_checksums, shard_paths
+from mvde.datasets.splits import Split
+from mvde.datasets.synthetic import SyntheticIndex, frame_checksums, shard_paths
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
@@ -107,8 +109,7 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
     checksums = np.array([frame_checksums(*(part[0] for part in parts))], np.uint32)
     for path, values in zip(shard_paths(frames, 0), (*parts, checksums), strict=True):
         np.save(path, values)
-    index = {"seed": 0, "split": "train", "size": [32, 32], "count": 1, "shard_frames": 1024}
-    (frames / "index.json").write_text(json.dumps({**index, "generator_version": GENERATOR_VERSION, "done": [1]}))
+    SyntheticIndex(seed=0, split=Split.TRAIN, size=(32, 32), count=1, done=[1]).write(frames)
     found = []
     options = ([], ["--assume-camera"], ["--camera", "16,16,16,16"], ["--fov", "53.130102x53.130102"])  # f / W of 1
     for flags in options:
@@ -121,6 +122,46 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
     assert found == [("known", exact), ("assumed", half), ("given", half), ("given", exact)]
     assert evaluate(config, "--format", "synthetic", "--fov", "60x60", "--assume-camera") == 2
     assert "leave one of them out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("unknown", "camera", "text"),
+    [
+        ((), "known", "camera known"),
+        ((3,), "mixed", "camera known for 3 of 4 images, assumed for the others"),
+        ((0, 1), "mixed", "camera known for 2 of 4 images, assumed for the others"),
+        ((0, 1, 2, 3), "assumed", "camera assumed"),
+    ],
+)
+def test_eval_counts_the_frames_whose_camera_is_known(
+    unknown: tuple[int, ...],
+    camera: str,
+    text: str,
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mvde.datasets.folder import FolderDataset
+    from mvde.model import DepthModel
+
+    monkeypatch.setenv("COLUMNS", "200")
+    settings = json.loads(config.read_text())
+    settings["decoder"]["canonical_focal"] = 0.5
+    (config.parent / "run").mkdir()
+    DepthModel(settings).save(config.parent / "run" / "last.safetensors")
+    (config.parent / "data" / "intrinsics.txt").write_text("32 32 16 16\n")
+    read = FolderDataset.__getitem__
+
+    def without_some(self: FolderDataset, index: int) -> object:
+        sample = read(self, index)
+        return replace(sample, intrinsics=None) if index in unknown else sample
+
+    monkeypatch.setattr(FolderDataset, "__getitem__", without_some)
+    report = config.parent / "metrics.json"
+    assert evaluate(config, "--json", str(report)) == 0
+    assert text in " ".join(capsys.readouterr().out.split())
+    metrics = json.loads(report.read_text())
+    assert (metrics["camera"], metrics["num_images_with_camera"]) == (camera, 4 - len(unknown))
 
 
 @pytest.mark.parametrize(

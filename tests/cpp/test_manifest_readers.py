@@ -153,10 +153,12 @@ def check_refusals(plain: Any, wrong: Iterable[Any], refusals: Callable[[Any], t
     return num_refused
 
 
+@pytest.mark.slow
 def test_both_refuse_the_same_manifests_of_engines_with_the_same_words(full, refusals):
     assert check_refusals(full, spoiled(full), refusals) > 500
 
 
+@pytest.mark.slow
 def test_both_refuse_the_same_manifests_of_graphs_with_the_same_words(full, refusals):
     graph = as_graph(full)
     small = {key: value for key, value in graph.items() if key != "lowering"}

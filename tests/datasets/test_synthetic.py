@@ -279,9 +279,35 @@ def test_a_malformed_index_is_named(tmp_path: Path, content: str) -> None:
 
 @pytest.mark.parametrize("done", [[4], [-1], [3, 0], []])
 def test_an_index_that_counts_wrongly_is_refused(tmp_path: Path, done: list[int]) -> None:
+    root = write_folder(tmp_path / "d")
+    SyntheticIndex(seed=0, split=Split.TRAIN, size=(8, 6), count=3, done=done).write(root)
+    with pytest.raises(DatasetError, match=r"index\.json does not have the keys"):
+        SyntheticFrames(root)
+
+
+def test_no_flipped_bit_of_an_index_changes_what_is_read(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "d") / "index.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "done": done}))
-    with pytest.raises(DatasetError, match=r"index\.json"):
+    content, index = path.read_bytes(), SyntheticIndex.read(path.parent)
+    num_refused = 0
+    for at in range(len(content)):
+        for bit in range(8):
+            path.write_bytes(content[:at] + bytes([content[at] ^ (1 << bit)]) + content[at + 1 :])
+            try:
+                assert SyntheticIndex.read(path.parent) == index  # a space became another one
+            except DatasetError as error:
+                num_refused += "index.json" in str(error)
+    assert num_refused > 7 * len(content)
+
+
+def test_an_edited_index_and_one_without_a_checksum_are_refused(tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "d") / "index.json"
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps({**plain, "seed": 1}))
+    with pytest.raises(DatasetError, match=r"index\.json is damaged or was edited: it has CRC-32"):
+        SyntheticFrames(path.parent)
+    del plain["crc32"]
+    path.write_text(json.dumps(plain))
+    with pytest.raises(DatasetError, match=r"index\.json states no checksum"):
         SyntheticFrames(path.parent)
 
 

@@ -96,8 +96,8 @@ def test_an_engine_that_is_being_replaced_is_one_or_the_other(
     num_refused = 0
     try:
         started = time.monotonic()
-        # Three seconds, or longer until both engines were seen on a busy machine.
-        while (passed_s := time.monotonic() - started) < 3 or (len(set(found)) < 2 and passed_s < 30):
+        # Five seconds, or longer until both engines were seen on a busy machine.
+        while (passed_s := time.monotonic() - started) < 5 or (len(set(found)) < 2 and passed_s < 30):
             try:
                 engine, manifest = load_engine(folder / "engine.json")
             except HashMismatchError:  # the writer was descheduled for half a second between its two files
@@ -110,7 +110,7 @@ def test_an_engine_that_is_being_replaced_is_one_or_the_other(
         writer.kill()
         writer.wait()
     assert set(found) == {1.5, 2.5}
-    assert num_refused <= len(found) / 10
+    assert num_refused == 0
 
 
 def test_a_file_that_stays_wrong_is_refused_in_a_moment(engine_folder: Path, tmp_path: Path) -> None:

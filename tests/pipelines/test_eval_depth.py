@@ -12,7 +12,7 @@ import pytest
 
 from mvde.alignment import Alignment, default_alignment
 from mvde.camera import Camera
-from mvde.contract import DepthKind, FocalConvention
+from mvde.contract import DepthKind
 from mvde.datasets.folder import FolderDataset
 from mvde.datasets.sample import DepthSample
 from mvde.errors import CheckpointError, DatasetError, MvdeError, ResolutionError, UsageError
@@ -20,7 +20,6 @@ from mvde.metrics import depth_metrics
 from mvde.pipelines.eval_depth import (
     FrameCamera,
     ModelContract,
-    camera_source,
     cameras_of,
     default_protocol,
     evaluate,
@@ -88,14 +87,17 @@ def test_depth_is_asked_for_with_the_camera_of_each_frame_or_the_users_or_none()
         abs_rel(cameras_of(lambda size: Camera(4, 4, 2, 2, (4, 4))))
 
 
-def test_where_the_camera_comes_from_is_said_for_kinds_that_need_one() -> None:
-    contract = ModelContract(DepthKind.METRIC_FOCAL, 1.0, FocalConvention.GEOMETRIC)
+def test_evaluated_frames_whose_camera_is_known_are_counted() -> None:
+    predict = lambda images, cameras: [np.ones((8, 8), np.float32) for _ in images]  # noqa: E731
     fov = lambda size: Camera.from_fov(60, None, size)  # noqa: E731
-    assert camera_source(contract, Zoomed(), cameras_of(None)) == "known"
-    assert camera_source(contract, Zoomed(), cameras_of(fov)) == "given"
-    assert camera_source(contract, Zoomed(), cameras_of(None, assumed=True)) == "assumed"
-    assert camera_source(contract, ThreeFrames(), cameras_of(None)) == "assumed"
-    assert camera_source(ModelContract(DepthKind.METRIC), Zoomed(), cameras_of(fov)) is None
+    for farthest_m, frame_camera, expected in (
+        (10.0, cameras_of(None), 2),
+        (1.5, cameras_of(None), 1),  # of the others no pixel counts
+        (10.0, cameras_of(fov), 3),
+        (10.0, cameras_of(None, assumed=True), 0),
+    ):
+        totals = evaluate(predict, Zoomed(), EvaluationProtocol((0.1, farthest_m)), frame_camera=frame_camera)
+        assert totals["none"].num_with_camera == expected
 
 
 def test_inverse_depth_is_aligned_in_inverse_depth_or_is_its_reciprocal() -> None:

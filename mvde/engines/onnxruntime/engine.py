@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
+from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.machine import cpu_name
 from mvde.engines.onnxruntime.providers import Provider, available_providers, provider_options
 from mvde.engines.onnxruntime.session import SessionSettings, library_version, open_in_memory, open_session
@@ -49,6 +50,7 @@ class OnnxRuntimeEngine:
         """Backend, precision, device and shape of the engine."""
         return self._info
 
+    @in_default_float_environment
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Infer depth (B, H, W), float32, from RGB images (B, H, W, 3), uint8; see ``base.Engine``."""
         self._process.check(f"engine {self._info.id}")
@@ -88,6 +90,7 @@ def load(opened: OpenedEngine) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(session, EngineInfo.of(manifest, device=record.device, library_version=library_version()))
 
 
+@in_default_float_environment
 def open_onnx(path: str | Path, num_threads: int | None = None) -> OnnxRuntimeEngine:
     """Open an exported fp32 graph on the CPU: the reference for engines and exports.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -110,7 +111,12 @@ def open_in_memory(
 
 
 def onnxruntime_library(extra: str = "onnxruntime", purpose: str = "an onnxruntime engine") -> Any:
-    """The module ``onnxruntime``. Raises :class:`MissingDependencyError` naming the extra that installs it."""
+    """The module ``onnxruntime``. Raises :class:`MissingDependencyError` naming the extra that installs it.
+
+    From 1.29 on, the library reports its use from a thread of its own, which it starts when it is imported unless this
+    variable is set; a forked child then waits for that thread when it exits. A value that the user has set stays.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

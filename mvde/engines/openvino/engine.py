@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
+from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.machine import cpu_name
 from mvde.engines.openvino import attention
 from mvde.engines.openvino.library import DEVICE, executed_precision, library_version, openvino_library, shared_core
@@ -57,6 +59,7 @@ class OpenVinoEngine:
         """Backend, precision, device and shape of the engine."""
         return self._info
 
+    @in_default_float_environment
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Infer depth (B, H, W), float32, from RGB images (B, H, W, 3), uint8; see ``base.Engine``."""
         self._process.check(f"engine {self._info.id}")
@@ -136,5 +139,15 @@ def import_blob(path: Path, options: Mapping[str, Any], content: SealedFile | No
         return compiled
     except (OSError, ValueError, RuntimeError) as error:
         raise IncompatibleEngineError(
-            f"OpenVINO cannot load {path}: {one_line(error)}; build it again with `mvde build`"
+            f"OpenVINO cannot load {path}: {one_line(error)}; {_remedy(str(error))}"
         ) from error
+
+
+def _remedy(message: str) -> str:
+    """What to do about a blob that was refused."""
+    if re.search(r"\bov=\d{1,3}[^\d;]\d{3}\.", message):  # 2.026.4.1: the year of the version as a number of thousands
+        return (
+            "the global C++ locale of this program groups digits, also in the library's version; set "
+            "std::locale::global(std::locale::classic()) before the engine is loaded"
+        )
+    return "build it again with `mvde build`"

@@ -1,0 +1,140 @@
+"""Every verb that writes artefacts, killed and terminated before each of its renames: what is there is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mvde import cli
+from mvde.artifact import AnyArtifact, GraphArtifact, load_artifact, write_manifest
+from mvde.files import file_record
+
+pytest.importorskip("openvino")
+
+DRIVER = """
+import itertools, json, os, signal, sys
+from functools import partial
+from mvde import cli, publish
+import mvde.cli.build, mvde.cli.lower, mvde.cli.run, mvde.cli.triton
+folder, kept, number, *arguments = sys.argv[1:]
+
+def run(step):
+    steps = itertools.count(1)
+    def counted(call, *given, **options):
+        if next(steps) == step:
+            os.kill(os.getpid(), int(number))
+        return call(*given, **options)
+    for name in ("replace", "rename", "link"):
+        setattr(os, name, partial(counted, getattr(os, name)))
+    publish.exchange = partial(counted, publish.exchange)
+    signal.alarm(60)
+    cli.main(arguments)
+    os._exit(0 if next(steps) <= step else 99)
+
+for step in itertools.count(1):
+    os.chdir(os.path.dirname(folder))
+    os.system(f"rm -rf '{folder}' && cp -a '{kept}' '{folder}'")
+    os.chdir(folder)
+    if (child := os.fork()) == 0:
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 1), os.dup2(devnull, 2)
+        try:
+            run(step)
+        except SystemExit as error:
+            os._exit(error.code or 0)
+        finally:
+            os._exit(98)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([step, status]), flush=True)
+    if sys.stdin.readline() == "end\\n":
+        break
+"""
+
+VERBS = {
+    "lower": ["lower", "export/tiny-32x48.onnx", "--to", "fp16"],
+    "build": ["build", "export/tiny-32x48.onnx", "--engine", "openvino:fp32", "--out", "engines"],
+    "triton": ["triton", "export/tiny-32x48.onnx", "--out", "models"],
+    "digest": ["info", "--rewrite-digest", "export/tiny-32x48.json"],
+    "run": ["run", "photo.png", "--engine-dir", "engines", "--out", "depth"],
+}
+"""Those that write artefacts or results, but for `mvde export` and `mvde train`, whose writers these share."""
+
+
+def make_old(path: Path) -> None:
+    """Turn an artefact into a whole one of another content."""
+    manifest = load_artifact(path).manifest
+    path.write_bytes(b"an older version")
+    write_manifest(dataclasses.replace(manifest, file=file_record(path), created="long ago"), path)
+
+
+@pytest.fixture(scope="module")
+def kept(write_graph: Callable[..., GraphArtifact], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every verb has run; the lowered graph is an old one."""
+    folder = tmp_path_factory.mktemp("kept")
+    write_graph(folder / "export")
+    shutil.copy(Path(__file__).parents[1] / "data" / "upright.png", folder / "photo.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert [cli.execute(verb) for verb in VERBS.values()] == [0] * len(VERBS)
+    make_old(next((folder / "export").glob("*.fp16.onnx")))
+    return folder
+
+
+def artefacts(folder: Path) -> list[AnyArtifact]:
+    """Every artefact of the folder, each compared with its hashes."""
+    return [
+        load_artifact(path)
+        for place in ("export", "engines")
+        for path in (folder / place).rglob("*.json")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for place in ("depth", "models")
+        for path in (folder / place).rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def temporaries(folder: Path) -> list[str]:
+    return [str(path) for path in folder.rglob(".*") if ".tmp" in path.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_signal_before_any_rename_leaves_whole_artefacts(
+    verb: str, number: signal.Signals, kept: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    expected, num_artefacts = results(kept), len(artefacts(kept))
+    command = [sys.executable, "-c", DRIVER, str(folder), str(kept), str(int(number)), *VERBS[verb]]
+    driver: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ended = {signal.SIGKILL: -int(number), signal.SIGTERM: 128 + int(number)}[number]
+    with driver:
+        while True:
+            step, status = json.loads(driver.stdout.readline())
+            assert len(artefacts(folder)) == num_artefacts, step
+            assert results(folder) == expected, step
+            if number == signal.SIGTERM:
+                assert temporaries(folder) == [], step
+            if is_done := status == 0:
+                assert temporaries(folder) == []
+            else:
+                assert status == ended, step
+            driver.stdin.write("end\n" if is_done else "on\n")
+            driver.stdin.flush()
+            if is_done:
+                break
+    assert step > 1
