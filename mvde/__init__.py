@@ -6,18 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mvde.camera import Camera
     from mvde.config import load_config
     from mvde.errors import MvdeError
-    from mvde.runtime.depth import DepthResult, DepthRuntime
+    from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.result import DepthResult
     from mvde.stats import depth_to_patch_stats
 
 __version__ = "0.1.0"
 
-__all__ = ["DepthResult", "DepthRuntime", "MvdeError", "__version__", "depth_to_patch_stats", "load_config"]
+__all__ = ["Camera", "DepthResult", "DepthRuntime", "MvdeError", "__version__", "depth_to_patch_stats", "load_config"]
 
 # Imported lazily: `import mvde` (and `mvde --help`) loads neither NumPy nor any inference library.
 _HOMES = {
-    "DepthResult": "mvde.runtime.depth",
+    "Camera": "mvde.camera",
+    "DepthResult": "mvde.runtime.result",
     "DepthRuntime": "mvde.runtime.depth",
     "MvdeError": "mvde.errors",
     "depth_to_patch_stats": "mvde.stats",

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mvde.alignment import SMALLEST_DEPTH_M, Alignment, align_depth
+from mvde.alignment import SMALLEST_DEPTH_M, Alignment, align_map
+from mvde.contract import DepthKind
 from mvde.errors import UsageError
 from mvde.protocols import Averaging
 
@@ -24,14 +25,15 @@ def depth_metrics(
     *,
     alignment: Alignment | str = Alignment.NONE,
     range_m: tuple[float, float] | None = None,
+    kind: DepthKind = DepthKind.METRIC,
 ) -> dict[str, float]:
     """Compute metrics by name over the valid pixels of one image, or of several images as one set.
 
-    ``pred_m`` and ``target_m`` are depths in metres of the same shape; ``valid`` is a mask of that shape, by default
-    where the target is finite and > 0. Masked pixels of a masked array are invalid. ``abs_rel``, ``rmse_log`` and
-    ``log10`` are dimensionless, ``sq_rel`` and ``rmse`` are in metres, ``silog`` is 100 * sqrt(var(ln pred -
-    ln target)) as on the KITTI benchmark, and ``deltaK`` is the fraction of pixels with max(pred / target,
-    target / pred) < 1.25^K (Eigen et al., 2014).
+    ``pred_m`` and ``target_m`` are depths in metres of the same shape; for inverse kinds ``pred_m`` is the map (see
+    :func:`mvde.alignment.align_map`). ``valid`` is a mask of that shape, by default where the target is finite and > 0.
+    Masked pixels of a masked array are invalid. ``abs_rel``, ``rmse_log`` and ``log10`` are dimensionless, ``sq_rel``
+    and ``rmse`` are in metres, ``silog`` is 100 * sqrt(var(ln pred - ln target)) as on the KITTI benchmark, and
+    ``deltaK`` is the fraction of pixels with max(pred / target, target / pred) < 1.25^K (Eigen et al., 2014).
 
     Predictions are clamped to ``range_m`` (nearest, farthest), if given, after alignment, as in published evaluation
     code.
@@ -39,7 +41,7 @@ def depth_metrics(
     Raises :class:`UsageError` for mismatched shapes, an unknown alignment, no valid pixel, or a prediction that is not
     finite at a valid pixel.
     """
-    return depth_errors(pred_m, target_m, valid, alignment=alignment, range_m=range_m).metrics
+    return depth_errors(pred_m, target_m, valid, alignment=alignment, range_m=range_m, kind=kind).metrics
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,11 @@ def depth_errors(
     *,
     alignment: Alignment | str = Alignment.NONE,
     range_m: tuple[float, float] | None = None,
+    kind: DepthKind = DepthKind.METRIC,
 ) -> DepthErrors:
     """Compute :func:`depth_metrics` plus the values needed to pool images by pixel."""
     pred, target = _valid_pixels(pred_m, target_m, valid)
-    pred = np.maximum(align_depth(pred, target, alignment), SMALLEST_DEPTH_M)
+    pred = np.maximum(align_map(pred, target, alignment, kind), SMALLEST_DEPTH_M)
     if range_m is not None:
         pred = np.clip(pred, max(range_m[0], SMALLEST_DEPTH_M), range_m[1])
     difference, log_difference = pred - target, np.log(pred) - np.log(target)
@@ -86,7 +89,7 @@ class MetricTotals:
     """Metrics of many images, per image and averaged over images or pixels.
 
     ``num_known`` is the number of pixels with ground truth, ``num_counted`` the number of those evaluated,
-    ``num_with_camera`` the number of images with known intrinsics.
+    ``num_with_camera`` the number of evaluated images whose camera is known.
     """
 
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)

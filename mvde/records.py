@@ -16,8 +16,11 @@ class ParityReport:
     """Differences of a candidate from its reference (see :mod:`mvde.parity`).
 
     ``max_rel``, ``mean_rel`` and ``p99_rel`` are |Δdepth| / depth over all pixels, dimensionless; ``max_abs_m`` is the
-    largest |Δdepth| (metres, or the unit of relative depth). ``stats`` holds the largest absolute difference per patch
-    statistic, in its unit (mean m, var m², grad m/px).
+    largest |Δdepth| (in the map's unit). ``stats`` holds the largest absolute difference per patch statistic, in its
+    unit (for metres: mean m, var m², grad m/px).
+
+    ``reference_range`` is there for inverse kinds: their relative differences are |Δ| / (p99 − p1) of the reference
+    map, and this is the smallest such range among the images.
     """
 
     max_rel: float
@@ -26,10 +29,16 @@ class ParityReport:
     max_abs_m: float
     num_images: int
     stats: dict[str, float] = field(default_factory=dict)
+    reference_range: float | None = None
+
+    @property
+    def difference(self) -> str:
+        """Name of the relative difference."""
+        return "|Δdepth|/depth" if self.reference_range is None else "|Δ|/range"
 
     def __str__(self) -> str:
         stats = ", ".join(f"{name} {value:.2e}" for name, value in self.stats.items())
-        return f"|Δdepth|/depth max {self.max_rel:.2e}, mean {self.mean_rel:.2e}; patch statistics max: {stats}"
+        return f"{self.difference} max {self.max_rel:.2e}, mean {self.mean_rel:.2e}; patch statistics max: {stats}"
 
 
 @dataclass(frozen=True)

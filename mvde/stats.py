@@ -14,7 +14,7 @@ min, max  m        extremes
 valid     1        fraction of valid pixels in the patch
 ========  =======  ====================================================================================================
 
-A patch without a valid pixel has 0 in every column.
+A patch without a valid pixel has 0 in every column. For relative and inverse depth the same holds in the map's unit.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ LARGEST_DEPTH_M = 1e16
 
 With this limit, sums are finite in every implementation for patches of up to 1800 pixels a side.
 """
+
+_POWERS = {"mean": 1, "var": 2, "grad": 1, "min": 1, "max": 1, "valid": 0}
+"""Power of the map's unit in each statistic's."""
 
 # Image rows per step of the NumPy version: its float64 temporaries stay in the L2 cache, twice as fast as
 # whole-image temporaries.
@@ -145,6 +148,21 @@ def numpy_patch_stats(
                 for index, name in enumerate(stats):
                     image_out[row:stop, :, index] = columns_by_name[name]
     return out.reshape(batch, rows * columns, len(stats))
+
+
+def scale_stats(stats: NDArray[np.float32], names: Sequence[str], factor: float) -> NDArray[np.float32]:
+    """Statistics (..., S) float32 of a map multiplied by ``factor`` > 0, from those of the map, by names of columns."""
+    powers = np.array([factor ** _POWERS[name] for name in names], np.float32)
+    scaled: NDArray[np.float32] = stats * powers
+    return scaled
+
+
+def check_stats(stats: Sequence[str]) -> tuple[str, ...]:
+    """Columns of statistics as a tuple; raise :class:`UsageError` for an unknown, repeated or missing name."""
+    _check_stats(stats)
+    if len(set(stats)) != len(stats):
+        raise UsageError(f"stats names a column twice: {', '.join(stats)}; give each once")
+    return tuple(stats)
 
 
 def _padded_band(image: NDArray[Any], start: int, stop: int) -> NDArray[np.float64]:

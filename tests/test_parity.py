@@ -8,8 +8,9 @@ import json
 import numpy as np
 import pytest
 
+from mvde.contract import DepthKind
 from mvde.errors import ParityError, UsageError
-from mvde.parity import MIN_REFERENCE_M, check, compare_depth, merge_reports
+from mvde.parity import MIN_RANGE_SHARE, MIN_REFERENCE_M, check, compare_depth, merge_reports
 
 
 @pytest.fixture
@@ -95,3 +96,32 @@ def test_report_is_json(reference_m: np.ndarray) -> None:
     plain = dataclasses.asdict(compare_depth(reference_m, reference_m, 16, stats=("min", "max")))
     assert json.loads(json.dumps(plain)) == plain
     assert set(plain["stats"]) == {"min", "max"}
+
+
+@pytest.mark.parametrize("kind", [DepthKind.INVERSE_RELATIVE, DepthKind.INVERSE_CANONICAL])
+def test_differences_of_inverse_depth_are_relative_to_the_range_of_the_map(kind: DepthKind) -> None:
+    rows = np.linspace(0, 100, 32 * 48, dtype=np.float32).reshape(1, 32, 48)
+    reference = np.concatenate([rows, rows / 10])  # the second has a tenth of the range
+    spans = [float(np.subtract(*np.percentile(one, (99, 1)))) for one in reference]
+    candidate = reference + np.array([[[0.5]], [[0.2]]], np.float32)
+    report = compare_depth(candidate, reference, 16, kind=kind)
+    assert report.max_rel == pytest.approx(0.2 / spans[1], rel=1e-5)
+    assert report.mean_rel == pytest.approx((0.5 / spans[0] + 0.2 / spans[1]) / 2, rel=1e-5)
+    assert report.reference_range == pytest.approx(spans[1])
+    assert "|Δ|/range max" in str(report)
+    merged = merge_reports([compare_depth(candidate[i : i + 1], reference[i : i + 1], 16, kind=kind) for i in (0, 1)])
+    assert merged == dataclasses.replace(report, mean_rel=pytest.approx(report.mean_rel))
+    assert compare_depth(candidate, reference, 16).max_rel > 1e4  # relative to depth: the first pixels are 0
+    with pytest.raises(ParityError, match=r"max \|Δ\|/range is"):
+        check(report, 1e-4)
+
+
+def test_a_flat_or_empty_inverse_map_has_a_range_to_compare_with() -> None:
+    flat = np.full((1, 16, 16), 50, np.float32)
+    report = compare_depth(flat + np.float32(1e-3), flat, 16, kind=DepthKind.INVERSE_RELATIVE)
+    assert report.reference_range == pytest.approx(50 * MIN_RANGE_SHARE)
+    assert report.max_rel == pytest.approx(1e-3 / 0.5, rel=1e-2)
+    zeros = np.zeros((1, 16, 16), np.float32)
+    assert compare_depth(zeros, zeros, 16, kind=DepthKind.INVERSE_RELATIVE).max_rel == 0
+    broken = np.full((1, 16, 16), np.nan, np.float32)
+    assert compare_depth(broken, broken, 16, kind=DepthKind.INVERSE_RELATIVE).max_rel == np.inf

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mvde.alignment import Alignment
+from mvde.camera import Camera
 from mvde.datasets.sample import DepthSample
 from mvde.errors import UsageError
 from mvde.metrics import depth_metrics
@@ -67,7 +68,7 @@ class Frames:
         rgb = np.full((*self.gt[0].shape, 3), index, np.uint8)
         return DepthSample(rgb, self.gt[index], None, f"frame {index}")
 
-    def predict(self, images: list[np.ndarray]) -> list[np.ndarray]:
+    def predict(self, images: list[np.ndarray], cameras: list[Camera | None]) -> list[np.ndarray]:
         return [self.pred[int(image[0, 0, 0])] for image in images]
 
 

@@ -12,6 +12,7 @@ import mvde
 
 def test_the_public_names_are_these() -> None:
     assert mvde.__all__ == [
+        "Camera",
         "DepthResult",
         "DepthRuntime",
         "MvdeError",
@@ -33,11 +34,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_names_resolve_to_the_objects_of_their_modules() -> None:
+    from mvde.camera import Camera
     from mvde.config import load_config
     from mvde.errors import MvdeError
-    from mvde.runtime.depth import DepthResult, DepthRuntime
+    from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.result import DepthResult
     from mvde.stats import depth_to_patch_stats
 
+    assert mvde.Camera is Camera
     assert mvde.DepthRuntime is DepthRuntime
     assert mvde.DepthResult is DepthResult
     assert mvde.depth_to_patch_stats is depth_to_patch_stats

@@ -26,8 +26,9 @@ from mvde.bench.pacing import Concurrent, ConcurrentRun, Paced, PacedRun
 from mvde.engines.base import DeviceEngine
 from mvde.engines.machine import cpu_name
 from mvde.errors import UsageError
-from mvde.runtime.depth import DepthRuntime, Timings
+from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.placement import Fit, fit_image, place
+from mvde.runtime.result import Timings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -263,7 +263,8 @@ def _pictures(report: Report, pictures: Sequence[Picture]) -> str:
     body = []
     for index, picture in enumerate(pictures):
         depths = [(name, colour, one.assessment.depths[index]) for one, name, colour in engines]
-        body.append(comparison(picture, depths, engines[0][0].unit, engines[0][1]))
+        is_metric = picture.truth_m is not None or engines[0][0].unit == "m"  # others are aligned to the truth
+        body.append(comparison(picture, depths, "m" if is_metric else "", engines[0][1]))
     lead = "The same images with every engine; one colour scale per row; grey: no depth."
     return _section("Depth", lead, "".join(body)) if body else ""
 

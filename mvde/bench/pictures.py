@@ -16,6 +16,8 @@ from mvde.runtime.render import colour_table, colourise
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mvde.camera import Camera
+
 _WIDTH_PX = 320
 _JPEG_QUALITY = 82
 _NUM_STOPS = 12
@@ -25,12 +27,12 @@ _NUM_STOPS = 12
 class Picture:
     """Image (H, W, 3) uint8 RGB for depth pictures, and its true depth (H, W) in metres, if known.
 
-    ``focal`` is the relative focal length of its camera (see :mod:`mvde.camera`), if known.
+    ``camera`` is the one that took it, if known.
     """
 
     image: NDArray[np.uint8]
     truth_m: NDArray[np.float32] | None = None
-    focal: float | None = None
+    camera: Camera | None = None
 
 
 def comparison(
@@ -92,7 +94,7 @@ def _span(depths_m: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
 
 
 def _difference(depth_m: NDArray[np.float32], expected_m: NDArray[np.float32]) -> str:
-    valid = np.isfinite(expected_m) & (expected_m > 0)
+    valid = np.isfinite(expected_m) & (expected_m > 0) & np.isfinite(depth_m)
     if not valid.any():
         return "no valid pixel"
     share = float(np.mean(np.abs(depth_m[valid] - expected_m[valid]) / expected_m[valid]))

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mvde.alignment import Alignment
+from mvde.alignment import SMALLEST_DEPTH_M, Alignment, default_alignment, fit_inverse
 from mvde.bench.measure import Assessment
 from mvde.bench.pictures import Picture
-from mvde.camera import camera_factor
 from mvde.errors import DatasetError
 from mvde.protocols import EvaluationProtocol
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
     from mvde.datasets.sample import DepthDataset
     from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.frame_camera import CameraOf
+    from mvde.runtime.result import DepthResult
 
 _NUM_PICTURES = 3
 _NUM_LOOKED_AT = 16
@@ -33,42 +34,68 @@ _NUM_LOOKED_AT = 16
 class Assessor:
     """Assesses timed engines on ``dataset``, if any, and on ``pictures``.
 
-    ``protocol`` is the evaluation protocol; by default all frames, within the depth range of the data set.
+    ``protocol`` is the evaluation protocol; by default all frames, within the depth range of the data set. ``camera``
+    is the user's for every frame; by default each has its own, if it is known.
     """
 
     dataset: DepthDataset | None
     max_frames: int
     pictures: tuple[Picture, ...]
     protocol: EvaluationProtocol | None = None
+    camera: CameraOf | None = None
 
     def assess(self, runtime: DepthRuntime) -> Assessment:
         """Evaluate an engine: metrics over the data set with the number of images, and the depth of each picture.
 
-        Relative depth is aligned by median scaling, metric depth is not aligned.
+        Depth without metres is aligned to the ground truth as its kind needs, metric depth is not.
         """
-        canonical = runtime.manifest.canonical_focal
         depths = tuple(
-            runtime.infer(picture.image).depth * np.float32(camera_factor(picture.focal, canonical))
+            _shown(runtime.infer(picture.image, camera=self.camera or picture.camera), picture)
             for picture in self.pictures
         )
         return Assessment(None if self.dataset is None else self._accuracy(self.dataset, runtime), depths)
 
+    def camera_words(self) -> str:
+        """Where the cameras of the data set's frames come from; it matters to kinds with a canonical camera."""
+        if self.camera is not None:
+            return "camera given"
+        is_known = self.dataset is not None and len(self.dataset) > 0 and self.dataset[0].camera is not None
+        return "camera known" if is_known else "camera assumed"
+
     def _accuracy(self, dataset: DepthDataset, runtime: DepthRuntime) -> dict[str, float]:
-        from mvde.pipelines.eval_depth import default_protocol, evaluate, runtime_predictor
+        from mvde.pipelines.eval_depth import cameras_of, default_protocol, evaluate, runtime_predictor
 
         manifest = runtime.manifest
         protocol = self.protocol or default_protocol(dataset)
-        alignment = Alignment.NONE if manifest.unit == "m" else Alignment.MEDIAN
+        alignment = default_alignment(manifest.depth_kind)
         totals = evaluate(
             runtime_predictor(runtime),
             dataset,
             protocol,
             [alignment],
             max_frames=self.max_frames,
-            canonical_focal=manifest.canonical_focal,
+            kind=manifest.depth_kind,
+            frame_camera=cameras_of(self.camera),
         )[alignment]
         shares = {"num_images": len(totals.per_image), "ground_truth_counted": totals.share_counted}
         return {**totals.overall(protocol.averaging), **shares}
+
+
+def _shown(result: DepthResult, picture: Picture) -> NDArray[np.float32]:
+    """Depth to show: aligned to the truth, in metres, where the kind needs it and the truth is known."""
+    truth_m, kind = picture.truth_m, result.depth_kind
+    alignment = default_alignment(kind)
+    valid = None if truth_m is None else np.isfinite(truth_m) & (truth_m > 0)
+    if truth_m is None or valid is None or alignment is Alignment.NONE or not valid.any():
+        return result.as_depth() if kind.is_inverse else result.depth
+    depth, target = result.depth.astype(np.float64), truth_m[valid].astype(np.float64)
+    if not kind.is_inverse:
+        median = max(float(np.median(depth[valid])), SMALLEST_DEPTH_M)
+        aligned: NDArray[np.float64] = depth * (np.median(target) / median)
+    else:
+        scale, shift = fit_inverse(depth[valid], target)
+        aligned = 1 / np.maximum(scale * depth + shift, 1 / target.max())
+    return aligned.astype(np.float32)
 
 
 def open_assessor(
@@ -79,6 +106,7 @@ def open_assessor(
     *,
     with_pictures: bool,
     protocol: EvaluationProtocol | None = None,
+    camera: CameraOf | None = None,
 ) -> Assessor:
     """Create an assessor; its pictures come from the data set (read from ``where``) if given, else ``photographs``.
 
@@ -86,10 +114,10 @@ def open_assessor(
     """
     if dataset is None:
         chosen = [Picture(image) for image in photographs[:_NUM_PICTURES]] if with_pictures else []
-        return Assessor(None, max_frames, tuple(chosen))
+        return Assessor(None, max_frames, tuple(chosen), camera=camera)
     protocol = protocol or EvaluationProtocol(dataset.depth_range_m)
     _check_ground_truth(dataset, where, protocol)
-    return Assessor(dataset, max_frames, _pictures_of(dataset) if with_pictures else (), protocol)
+    return Assessor(dataset, max_frames, _pictures_of(dataset) if with_pictures else (), protocol, camera)
 
 
 def _check_ground_truth(dataset: DepthDataset, where: Path | None, protocol: EvaluationProtocol) -> None:
@@ -104,7 +132,7 @@ def _check_ground_truth(dataset: DepthDataset, where: Path | None, protocol: Eva
 
 def _pictures_of(dataset: DepthDataset) -> tuple[Picture, ...]:
     samples = [dataset[index] for index in _spread(len(dataset), _NUM_PICTURES)]
-    return tuple(Picture(sample.rgb, sample.depth_m, sample.focal) for sample in samples)
+    return tuple(Picture(sample.rgb, sample.depth_m, sample.camera) for sample in samples)
 
 
 def _spread(count: int, taken: int) -> list[int]:

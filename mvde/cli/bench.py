@@ -13,7 +13,7 @@ import typer
 
 from mvde.cli.groups import with_groups
 from mvde.cli.output import STDOUT, write_json, write_text
-from mvde.cli.shared_options import FIT_HELP, IMAGES_HELP, JSON_HELP, DataOptions, EngineSelection
+from mvde.cli.shared_options import FIT_HELP, IMAGES_HELP, JSON_HELP, EngineSelection, FilmedDataOptions
 from mvde.cli.terminal import console, say
 from mvde.errors import UsageError
 from mvde.runtime.placement import Fit
@@ -79,7 +79,7 @@ class Outputs:
 
 def bench(
     selection: EngineSelection,
-    data: DataOptions,
+    data: FilmedDataOptions,
     timing: Timing,
     outputs: Outputs,
     images: Annotated[Path | None, typer.Option("--images", help=IMAGES_HELP)] = None,
@@ -110,7 +110,7 @@ class Pinning(NamedTuple):
 
 def _bench(
     selection: EngineSelection,
-    data: DataOptions,
+    data: FilmedDataOptions,
     timing: Timing,
     outputs: Outputs,
     images: Path | None,
@@ -132,9 +132,17 @@ def _bench(
     protocol = None if dataset is None else data.evaluation(dataset)
     with_pictures = bool(outputs.html)
     assessor = open_assessor(
-        dataset, data.data, data.max_frames or 0, photographs, with_pictures=with_pictures, protocol=protocol
+        dataset,
+        data.data,
+        data.max_frames or 0,
+        photographs,
+        with_pictures=with_pictures,
+        protocol=protocol,
+        camera=data.frame_camera,
     )
-    what = f"{data.format} {data.data.name}: {protocol.describe()}" if data.data and protocol else None
+    what = None
+    if data.data and protocol:
+        what = f"{data.format} {data.data.name}: {protocol.describe()}, {assessor.camera_words()}"
     settings = settings_of(options, photographs, pinning.pinned, what)
     if old is not None:
         check_same_frames(old["settings"], settings)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mvde.alignment import Alignment
+from mvde.alignment import Alignment, default_alignment
 from mvde.cli.groups import with_groups
 from mvde.cli.output import STDOUT, write_json
-from mvde.cli.shared_options import JSON_HELP, RES_HELP, DataOptions, only
+from mvde.cli.shared_options import JSON_HELP, RES_HELP, FilmedDataOptions, only
 from mvde.cli.terminal import console, say
 from mvde.errors import UsageError
 from mvde.protocols import Averaging, EvaluationProtocol
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    data: DataOptions,
+    data: FilmedDataOptions,
     target: Annotated[
         str | None,
         typer.Argument(help="Checkpoint (.safetensors), engine folder or engine id. Default: the bundled checkpoint."),
@@ -38,7 +38,10 @@ def evaluate(
     ] = None,
     align: Annotated[
         list[Alignment] | None,
-        typer.Option("--align", help="Alignment of depth to the ground truth; repeatable. Default: none."),
+        typer.Option(
+            "--align",
+            help="Alignment of depth to the ground truth; repeatable. Default: by depth kind, none for metres.",
+        ),
     ] = None,
     assume_camera: Annotated[
         bool,
@@ -60,27 +63,31 @@ def evaluate(
     range, crop, split and averaging of a published evaluation.
     """
     from mvde.assets import shipped_checkpoint
+    from mvde.pipelines.eval_depth import cameras_of, open_source
     from mvde.pipelines.eval_depth import evaluate as evaluate_predictor
-    from mvde.pipelines.eval_depth import open_source
     from mvde.resolution import parse_resolution
 
     dataset = data.open()
     if dataset is None:
         raise UsageError("mvde eval needs frames with depth; name the data set: --data FOLDER")
+    if assume_camera and data.frame_camera is not None:
+        raise UsageError("--assume-camera ignores the camera, which --camera or --fov gives; leave one of them out")
     resolution = only(res or (), "--res", "mvde eval takes one resolution")
     source = target if target is not None else str(shipped_checkpoint())
     opened = open_source(source, parse_resolution(resolution) if resolution else None)
+    kind = opened.contract.depth_kind
     protocol = data.evaluation(dataset)
     protocol = protocol if averaging is None else replace(protocol, averaging=averaging)
     totals = evaluate_predictor(
         opened.predict,
         dataset,
         protocol,
-        align or [Alignment.NONE],
+        align or [default_alignment(kind)],
         max_frames=data.max_frames or 0,
-        canonical_focal=None if assume_camera else opened.canonical_focal,
+        kind=kind,
+        frame_camera=cameras_of(data.frame_camera, assumed=assume_camera),
     )
-    camera = None if opened.canonical_focal is None else _camera(totals, assume_camera)
+    camera = _camera(totals, is_given=data.frame_camera is not None) if kind.has_canonical_camera else None
     if json_path is not None:
         write_json(json_path, json.dumps(_plain(Path(source).name, opened, camera, protocol, totals), indent=2))
     if json_path != STDOUT:
@@ -100,13 +107,16 @@ def _plain(
 ) -> dict[str, object]:
     """Metrics per image and overall, with their protocol, as JSON types.
 
-    ``depth_range_m`` is the model's output range; the range of evaluated ground truth is the protocol's.
+    ``valid_range`` is the model's output range, in the unit of ``depth_kind``; the range of evaluated ground truth is
+    the protocol's. ``camera`` is known, given, assumed or mixed, or null for kinds without a canonical camera.
     """
     return {
         "target": name,
         "resolution": list(source.resolution),
-        "depth_range_m": list(source.depth_range_m),
-        "canonical_focal": source.canonical_focal,
+        "depth_kind": source.contract.depth_kind,
+        "valid_range": list(source.valid_range),
+        "canonical_focal": source.contract.canonical_focal,
+        "focal_convention": source.contract.focal_convention,
         "camera": camera,
         "num_images_with_camera": next(iter(totals.values())).num_with_camera,
         "protocol": protocol.to_dict(),
@@ -115,11 +125,11 @@ def _plain(
     }
 
 
-def _camera(totals: dict[Alignment, MetricTotals], assume: bool) -> str:
-    """``"known"``, ``"assumed"`` or ``"mixed"``: whether depth was scaled to each image's own focal length."""
+def _camera(totals: dict[Alignment, MetricTotals], *, is_given: bool) -> str:
+    """``"known"``, ``"given"``, ``"assumed"`` or ``"mixed"``: the camera that each image's depth is for."""
     total = next(iter(totals.values()))
-    if assume or total.num_with_camera == 0:
-        return "assumed"
+    if is_given or total.num_with_camera == 0:
+        return "given" if is_given else "assumed"
     return "known" if total.num_with_camera == len(total.per_image) else "mixed"
 
 

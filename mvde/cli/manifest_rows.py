@@ -34,7 +34,7 @@ def _common_rows(manifest: Manifest) -> list[Row]:
     return [
         *found,
         ("depth", f"{manifest.depth_kind}, {low:g} to {high:g} {_unit(manifest.unit)}"),
-        *_camera_rows(manifest.canonical_focal, manifest.focal_convention),
+        *([("camera", camera_text(manifest))] if manifest.depth_kind.has_canonical_camera else []),
         ("patches", f"{manifest.grid[0]} rows x {manifest.grid[1]} columns of {manifest.stats_patch} px"),
         ("statistics", ", ".join(manifest.stats)),
         *_preprocess_rows(manifest.preprocess),
@@ -45,21 +45,17 @@ def _common_rows(manifest: Manifest) -> list[Row]:
     ]
 
 
-def _camera_rows(focal: float | None, convention: FocalConvention | None) -> list[Row]:
-    """The camera that metres are for, by the field of view of a square picture where that follows."""
+def camera_text(manifest: Manifest) -> str:
+    """The camera that metres are for, by the field of view of a square picture where that follows; empty for none."""
+    focal, convention = manifest.canonical_focal, manifest.focal_convention
     match convention:
         case None:
-            return []
+            return ""
         case FocalConvention.PIXELS:
-            return [("camera", f"focal length {focal:.4g} px of the network's input")]
+            return f"focal length {focal:.4g} px of the network's input"
         case FocalConvention.GEOMETRIC | FocalConvention.HORIZONTAL:
             shown = fov_from_focal(focal or 0.0)
-            return [
-                (
-                    "camera",
-                    f"relative focal length {focal:.4g} ({convention}); field of view of a square image {shown:.1f}°",
-                )
-            ]
+            return f"relative focal length {focal:.4g} ({convention}); field of view of a square image {shown:.1f}°"
 
 
 def _preprocess_rows(record: PreprocessRecord) -> list[Row]:
@@ -100,7 +96,7 @@ def _engine_parity_rows(parity: EngineParity) -> list[Row]:
 
 
 def _measured_rows(measured: ParityReport) -> list[Row]:
-    return [(f"parity: {key}", _readable(value)) for key, value in asdict(measured).items()]
+    return [(f"parity: {key}", _readable(value)) for key, value in asdict(measured).items() if value is not None]
 
 
 def _engine_rows(engine: EngineRecord, lowering: LoweringRecord | None) -> list[Row]:

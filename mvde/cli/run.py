@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mvde.cli.groups import with_groups
-from mvde.cli.shared_options import FIT_HELP, OUT_HELP, EngineSelection, only
+from mvde.cli.shared_options import FIT_HELP, OUT_HELP, CameraOptions, EngineSelection, only
 from mvde.cli.terminal import console, say
 from mvde.errors import ImageError
 from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
-    from mvde.runtime.depth import DepthResult, DepthRuntime
+    from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.result import DepthResult
     from mvde.runtime.sources import Frame
 
 _MOST_NAMES = 10
@@ -33,15 +34,16 @@ def run(
         list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders or quoted patterns.")
     ],
     selection: EngineSelection,
+    camera: CameraOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("depth"),
-    fit: Annotated[Fit, typer.Option("--fit", help=FIT_HELP)] = Fit.STRETCH,
+    fit: Annotated[Fit | None, typer.Option("--fit", help=f"{FIT_HELP} Default: as the model expects.")] = None,
 ) -> None:
     """Estimate depth and patch statistics of images and videos.
 
     Writes for each frame NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (visualisation with scale) and
-    NAME.stats.npz (one row per patch). Relative depth has no unit and is written as NAME.depth.npy instead. A missing
-    engine is built first if only one graph matches. Unreadable inputs are skipped and reported; the exit status is
-    then 1.
+    NAME.stats.npz (one row per patch). Relative and inverse depth are not metres and are written as NAME.depth.npy
+    instead. Metres depend on the camera, which is assumed unless --camera or --fov gives it. A missing engine is built
+    first if only one graph matches. Unreadable inputs are skipped and reported; the exit status is then 1.
     """
     from mvde.cli.autobuild import build_missing
     from mvde.runtime.depth import DepthRuntime
@@ -52,11 +54,17 @@ def run(
     paths = expand_inputs(inputs)
     build_missing(selection)
     with DepthRuntime.load(
-        engine, name=selection.name, resolution=resolution, batch=selection.batch, engine_dir=selection.engine_dir
+        engine,
+        name=selection.name,
+        resolution=resolution,
+        batch=selection.batch,
+        engine_dir=selection.engine_dir,
+        camera=camera.frame_camera,
     ) as runtime:
         info = runtime.info
         size = "x".join(map(str, info.resolution))
         say(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
+        _say_camera(runtime, is_given=camera.frame_camera is not None)
         total_ms, num_frames, skipped = 0.0, 0, _Skipped(len(paths))
         for frame, result in _progress(_results(runtime, paths, fit, skipped.add), count_frames(paths)):
             _write(out, frame, result, runtime)
@@ -64,6 +72,18 @@ def run(
     if num_frames:
         say(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}/, {total_ms / num_frames:.1f} ms each")
     skipped.check()
+
+
+def _say_camera(runtime: DepthRuntime, *, is_given: bool) -> None:
+    """Say that the camera is assumed, or has no effect."""
+    from mvde.cli.manifest_rows import camera_text
+
+    manifest = runtime.manifest
+    if not manifest.depth_kind.has_canonical_camera:
+        if is_given:
+            say(f"the camera has no effect: depth of kind {manifest.depth_kind} does not depend on it")
+    elif not is_given:
+        say(f"camera assumed: {camera_text(manifest)}; give --camera or --fov for that of the frames")
 
 
 class _Skipped:
@@ -94,7 +114,7 @@ class _Skipped:
 
 
 def _results(
-    runtime: DepthRuntime, paths: list[Path], fit: Fit, on_error: Callable[[Path, ImageError], None]
+    runtime: DepthRuntime, paths: list[Path], fit: Fit | None, on_error: Callable[[Path, ImageError], None]
 ) -> Iterator[tuple[Frame, DepthResult]]:
     """Iterate over frames and results, queueing the frames in flight."""
     from collections import deque
@@ -127,15 +147,14 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
     from mvde.runtime.render import depth_picture, millimetres
 
     manifest = runtime.manifest
-    relative = manifest.unit != "m"
-    if relative:  # millimetres would be wrong
+    if result.unit != "m":  # millimetres would be wrong
         with atomic_write(folder / f"{frame.stem}.depth.npy") as path:
             np.save(path, result.depth)
     else:
         with atomic_write(folder / f"{frame.stem}.depth.png") as path:
             Image.fromarray(millimetres(result.depth)).save(path)
     with atomic_write(folder / f"{frame.stem}.depth.jpg") as path:
-        depth_picture(result.depth, unit="" if relative else "m").save(path, quality=92)
+        depth_picture(result.depth, result.depth_kind).save(path, quality=92)
     with atomic_write(folder / f"{frame.stem}.stats.npz") as path:
         np.savez_compressed(
             path,
@@ -144,4 +163,7 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
             grid=np.array(result.grid),
             patch_size=manifest.stats_patch,
             engine=runtime.info.id,
+            depth_kind=str(result.depth_kind),
+            camera_factor=result.camera_factor,
+            camera_assumed=result.camera_assumed,
         )

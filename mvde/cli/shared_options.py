@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mvde.camera import Camera, focal_from_fov, parse_camera, parse_fov
+from mvde.camera import Camera, focal_from_fov, parse_camera, parse_fov, parse_intrinsics
 from mvde.contract import COLOURS, DepthKind
 from mvde.datasets.formats import DataFormat
 from mvde.datasets.splits import Split
@@ -26,6 +26,7 @@ from mvde.resolution import parse_resolution
 
 if TYPE_CHECKING:
     from mvde.datasets.sample import DepthDataset
+    from mvde.runtime.frame_camera import CameraOf
 
 Value = TypeVar("Value")
 
@@ -188,10 +189,10 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class CameraOptions:
-    """Intrinsics of the camera: ``camera`` is a JSON file, or fx,fy,cx,cy in pixels of ``frame``.
+    """Intrinsics of the camera: ``camera`` is a file, or fx,fy,cx,cy in pixels of ``frame``.
 
     ``fov``, as an alternative, is the field of view from a data sheet, horizontal x vertical in degrees. ``frame`` is
-    the camera's height x width in pixels.
+    the camera's height x width in pixels; verbs that see frames take it from them.
     """
 
     camera: Annotated[
@@ -199,7 +200,8 @@ class CameraOptions:
         typer.Option(
             "--camera",
             metavar="FILE|fx,fy,cx,cy",
-            help="Camera intrinsics: a JSON file with fx, fy, cx, cy, width and height, or four numbers in pixels.",
+            help="Camera intrinsics: a ROS calibration (.yaml), a JSON file with fx, fy, cx, cy, width and height, or "
+            "four numbers in pixels.",
         ),
     ] = None
     fov: Annotated[
@@ -219,11 +221,35 @@ class CameraOptions:
         if self.camera is not None and self.fov is not None:
             raise UsageError("--camera and --fov both describe the camera; give one of them")
         self._check_frame()
-        _ = self.relative_focal
+        if self.camera is not None and self.frame is None and (numbers := parse_intrinsics(self.camera)) is not None:
+            Camera(*numbers, size=(1, 1))  # the frame's size comes later
+        else:
+            _ = self.relative_focal
 
     def _check_frame(self) -> None:
         if self.frame is not None and self.camera is None:
             raise UsageError("--frame is the frame size for --camera; give --camera fx,fy,cx,cy too")
+
+    @property
+    def frame_camera(self) -> CameraOf | None:
+        """Function from the size (H, W) of a frame to its camera; ``None`` if no camera was given.
+
+        Numbers without ``frame`` are in pixels of the first frame.
+        """
+        if self.fov is not None:
+            horizontal_deg, vertical_deg = parse_fov(self.fov)
+            return lambda size: Camera.from_fov(horizontal_deg, vertical_deg, size)
+        if self.camera is None:
+            return None
+        numbers = parse_intrinsics(self.camera)
+        cameras = [self.known_camera] if numbers is None or self.frame is not None else []
+
+        def camera_of(size: tuple[int, int]) -> Camera | None:
+            if not cameras and numbers is not None:
+                cameras.append(Camera(*numbers, size=size))
+            return cameras[0]
+
+        return camera_of
 
     @property
     def known_camera(self) -> Camera | None:
@@ -239,6 +265,15 @@ class CameraOptions:
         if camera is not None:
             return camera.relative_focal
         return None if self.fov is None else focal_from_fov(parse_fov(self.fov))
+
+
+@dataclass(frozen=True)
+class FilmedDataOptions(DataOptions, CameraOptions):
+    """A data set with ground truth, and the camera that took all of its frames, which overrides its own intrinsics."""
+
+    def __post_init__(self) -> None:
+        DataOptions.__post_init__(self)
+        CameraOptions.__post_init__(self)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mvde.camera import relative_focal
+from mvde.camera import Camera, relative_focal
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,14 @@ class DepthSample:
     def __post_init__(self) -> None:
         if isinstance(self.depth_m, np.ma.MaskedArray):
             object.__setattr__(self, "depth_m", self.depth_m.filled(0))
+
+    @property
+    def camera(self) -> Camera | None:
+        """Camera of the frame, ``None`` without intrinsics."""
+        if self.intrinsics is None:
+            return None
+        fx, fy, cx, cy = (float(value) for value in self.intrinsics)
+        return Camera(fx, fy, cx, cy, (self.depth_m.shape[0], self.depth_m.shape[1]))
 
     @property
     def focal(self) -> float | None:

@@ -180,6 +180,11 @@ class StatsEngine(Engine, Protocol):
         """Whether statistics are available here; otherwise the two methods below must not be called."""
         ...
 
+    @property
+    def stat_names(self) -> tuple[str, ...]:
+        """Columns of the statistics."""
+        ...
+
     def infer_with_stats(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Infer depth (B, H, W) and statistics (B, N, S), both float32; images as in :meth:`Engine.infer`."""
         ...

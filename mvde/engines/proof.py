@@ -21,7 +21,7 @@ from mvde.engines.opened import opened
 from mvde.engines.store import check_machine
 from mvde.engines.tolerances import check_tolerance
 from mvde.errors import ArtifactError, UsageError
-from mvde.manifest import EngineManifest
+from mvde.manifest import EngineManifest, Manifest
 from mvde.parity import compare_depth, merge_reports
 from mvde.records import EngineParity, ParityReport
 
@@ -66,10 +66,11 @@ class Reference:
         return REFERENCE_FILE
 
 
-def compare_each(candidate: NDArray[np.float32], reference: NDArray[np.float32], patch_size: int) -> ParityReport:
-    """Compare depth batches (K, H, W) image by image, to bound memory, and merge the reports."""
+def compare_each(candidate: NDArray[np.float32], reference: NDArray[np.float32], manifest: Manifest) -> ParityReport:
+    """Compare batches of the manifest's maps (K, H, W) image by image, to bound memory, and merge the reports."""
+    patch, kind = manifest.stats_patch, manifest.depth_kind
     pairs = zip(candidate, reference, strict=True)
-    return merge_reports([compare_depth(one[None], other[None], patch_size) for one, other in pairs])
+    return merge_reports([compare_depth(one[None], other[None], patch, kind=kind) for one, other in pairs])
 
 
 def infer_batches(infer: Infer, images: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:
@@ -94,11 +95,11 @@ def prove_build(
         if layers := engine.layers():
             (staging / LAYERS_FILE).write_text(layers, encoding="utf-8")
         depth = infer_batches(engine.infer, reference.images, manifest.batch)
-    report = compare_each(depth, reference.depth, manifest.stats_patch)
+    report = compare_each(depth, reference.depth, manifest)
     check_parity(report, manifest)
     for number in range(2, options.num_builds + 1):
         rebuilt = _rebuilt_depth(recipe, staging, options, reference)
-        drift = compare_each(rebuilt, depth, manifest.stats_patch)
+        drift = compare_each(rebuilt, depth, manifest)
         what = f"build {number} of {options.num_builds} of {recipe.engine_id} (against build 1)"
         check_parity(drift, manifest, what)
     return report, load_s
@@ -140,7 +141,7 @@ def prove_engine(path: Path) -> Proof:
     engine, load_s = _loaded(backend(manifest.engine.backend), folder, manifest)
     with contextlib.closing(engine):
         depth = infer_batches(engine.infer, reference.images, manifest.batch)
-    report = compare_each(depth, reference.depth, manifest.stats_patch)
+    report = compare_each(depth, reference.depth, manifest)
     check_parity(report, manifest)
     proved = dataclasses.replace(manifest, parity=measured_parity(manifest, report))
     write_manifest(proved, artifact.path)

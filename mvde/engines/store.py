@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,12 @@ def find(
 
 
 @in_default_float_environment
-def load_engine(source: str | Path | EngineArtifact | OpenedEngine) -> tuple[Engine, EngineManifest]:
+def load_engine(
+    source: str | Path | EngineArtifact | OpenedEngine, stats: tuple[str, ...] | None = None
+) -> tuple[Engine, EngineManifest]:
     """Load an engine and its manifest after checking hashes, library version, CPU and graph.
+
+    ``stats`` are the columns that an engine with statistics of its own computes; default: those of the manifest.
 
     The hashed bytes are those that run; later changes to the files have no effect. An engine opened in another process
     by :func:`~mvde.engines.opened.open_verified` is not read again.
@@ -111,6 +116,8 @@ def load_engine(source: str | Path | EngineArtifact | OpenedEngine) -> tuple[Eng
     check_machine(manifest, str(folder))
     check_graph(manifest, folder)
     check_proved(manifest, folder)
+    if stats is not None:
+        opened = dataclasses.replace(opened, manifest=dataclasses.replace(manifest, stats=stats))
     return backend(manifest.engine.backend).load(opened), manifest
 
 

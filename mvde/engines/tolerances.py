@@ -32,12 +32,13 @@ def tolerance_of(precision: Precision) -> Tolerance:
 def check_tolerance(report: ParityReport, tolerance: Tolerance, depth_range: float, what: str) -> None:
     """Raise :class:`ParityError` naming each measure of ``report`` that exceeds ``tolerance`` (NaN never passes).
 
-    ``depth_range`` is the span of the model's depth, in its unit.
+    ``depth_range`` is the span of the model's depth, in its unit; for inverse kinds that of the maps is used.
     """
+    span = depth_range if report.reference_range is None else report.reference_range
     measures = {
-        "mean |Δdepth|/depth": (report.mean_rel, tolerance.mean_rel),
-        "99th percentile of |Δdepth|/depth": (report.p99_rel, tolerance.p99_rel),
-        "largest difference of a patch mean": (report.stats["mean"], tolerance.patch_mean * depth_range),
+        f"mean {report.difference}": (report.mean_rel, tolerance.mean_rel),
+        f"99th percentile of {report.difference}": (report.p99_rel, tolerance.p99_rel),
+        "largest difference of a patch mean": (report.stats["mean"], tolerance.patch_mean * span),
     }
     outside = [f"{name} is {got:.2e}, allowed {most:.1e}" for name, (got, most) in measures.items() if not got <= most]
     if outside:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from mvde.manifest import (
 )
 from mvde.parity import check, compare_depth, merge_reports
 from mvde.publish import staged_write
-from mvde.records import GraphParity, ParityReport
+from mvde.records import GraphParity
 from mvde.stats import DEFAULT_STATS
 
 if TYPE_CHECKING:
@@ -197,36 +197,14 @@ def _parity(
     photos: Sequence[Path],
 ) -> GraphParity:
     """Parity of the file's map with the model's, batch by batch."""
-    pairs = zip(candidates, references, strict=True)
+    pairs, described = zip(candidates, references, strict=True), run.description
+    patch, kind = described.stats_patch, described.depth_kind
     return GraphParity(
         reference="pytorch:fp32",
         candidate="onnxruntime:fp32",
         tolerance_max_rel=PARITY_TOLERANCE,
         photos=tuple(photo.name for photo in photos),
-        measured=merge_reports([_compared(run.description, onnx_map, torch_map) for onnx_map, torch_map in pairs]),
-    )
-
-
-def _compared(
-    described: ModelDescription, candidate: NDArray[np.float32], reference: NDArray[np.float32]
-) -> ParityReport:
-    """Differences of two maps; those of inverse kinds are relative to the map's range (p99 - p1).
-
-    A map of inverse depth is 0 far away, where a relative difference says nothing.
-    """
-    import numpy as np
-
-    report = compare_depth(candidate, reference, described.stats_patch)
-    if not described.depth_kind.is_inverse:
-        return report
-    low, high = np.percentile(reference, [1, 99])
-    relative = np.abs(candidate.astype(np.float64) - reference) / max(float(high - low), np.finfo(np.float32).tiny)
-    relative[~np.isfinite(relative)] = np.inf
-    return replace(
-        report,
-        max_rel=float(relative.max()),
-        mean_rel=float(relative.mean()),
-        p99_rel=float(np.quantile(relative, 0.99, method="higher")),
+        measured=merge_reports([compare_depth(onnx_map, torch_map, patch, kind=kind) for onnx_map, torch_map in pairs]),
     )
 
 

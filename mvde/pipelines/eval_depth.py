@@ -11,38 +11,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvde.alignment import Alignment, check_alignment
-from mvde.camera import camera_factor
+from mvde.camera import Camera
+from mvde.contract import DepthKind, FocalConvention
 from mvde.datasets.sample import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
 from mvde.metrics import MetricTotals, depth_errors
 from mvde.protocols import EvaluationProtocol
 from mvde.resolution import check_resolution
+from mvde.runtime.frame_camera import CameraOf, DepthContract, camera_factor, camera_of
+from mvde.runtime.placement import Fit, place
 
 if TYPE_CHECKING:
+    from mvde.config import DecoderConfig
     from mvde.model import DepthModel
     from mvde.pipelines.token_head import TokenSupervised
     from mvde.runtime.depth import DepthRuntime
 
-Predictor = Callable[[list[NDArray[np.uint8]]], list[NDArray[np.float32]]]
+Predictor = Callable[[list[NDArray[np.uint8]], list[Camera | None]], list[NDArray[np.float32]]]
+"""From images (H, W, 3) uint8 and their cameras, where known, to maps (H, W) float32 of those cameras."""
+
+FrameCamera = Callable[[DepthSample], Camera | None]
+"""The camera to take a frame's depth for; ``None`` assumes the model's."""
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """Meaning of a model's map, as in a manifest (see :class:`~mvde.runtime.frame_camera.DepthContract`)."""
+
+    depth_kind: DepthKind
+    canonical_focal: float | None = None
+    focal_convention: FocalConvention | None = None
+
+
+def contract_of(decoder: DecoderConfig) -> ModelContract:
+    """Meaning of the depth of mvde's own models."""
+    if decoder.scale_invariant:
+        return ModelContract(DepthKind.SCALE_INVARIANT)
+    if decoder.canonical_focal is None:
+        return ModelContract(DepthKind.METRIC)
+    return ModelContract(DepthKind.METRIC_FOCAL, decoder.canonical_focal, FocalConvention.GEOMETRIC)
 
 
 @dataclass(frozen=True)
 class DepthSource:
-    """Depth predictor under evaluation, with the meaning of its depth.
+    """Depth predictor under evaluation, with the meaning of its maps.
 
-    ``depth_range_m`` is the representable range (nearest, farthest) in metres, ``resolution`` (H, W), and
-    ``canonical_focal`` the relative focal length of the camera that the depth refers to, if any (see
-    :mod:`mvde.camera`).
+    ``valid_range`` is the representable range (min, max) in the unit of the map, ``resolution`` (H, W).
     """
 
     predict: Predictor
-    depth_range_m: tuple[float, float]
+    contract: DepthContract
+    valid_range: tuple[float, float]
     resolution: tuple[int, int]
-    canonical_focal: float | None
 
 
-def torch_predictor(model: DepthModel | TokenSupervised, resolution: tuple[int, int]) -> Predictor:
-    """Function from images (H, W, 3) uint8 to depths (H, W) float32 in metres, using ``model`` at ``resolution``.
+def torch_predictor(
+    model: DepthModel | TokenSupervised, resolution: tuple[int, int], contract: DepthContract
+) -> Predictor:
+    """Predictor of ``model`` at ``resolution``, in metres.
 
     Images are stretched to the resolution with antialiasing; depth is resized back bilinearly.
     """
@@ -51,14 +77,18 @@ def torch_predictor(model: DepthModel | TokenSupervised, resolution: tuple[int, 
 
     device = next(model.parameters()).device
 
-    def predict(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        resized = []
+    def predict(images: list[NDArray[np.uint8]], cameras: list[Camera | None]) -> list[NDArray[np.float32]]:
+        resized, factors = [], []
         for image in images:
             x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
             same = image.shape[:2] == resolution
             resized.append(x if same else F.interpolate(x, size=resolution, mode="bilinear", antialias=True))
+        for image, camera in zip(images, cameras, strict=True):
+            placement = place((image.shape[0], image.shape[1]), resolution, Fit.STRETCH)
+            factors.append(np.float32(camera_factor(contract, camera, placement)))
         depth = model.predict_depth(torch.cat(resized).to(device)).float().cpu()
-        return [_resized(d.numpy(), image.shape[:2]) for d, image in zip(depth, images, strict=True)]
+        both = zip(depth, images, factors, strict=True)
+        return [_resized(one.numpy(), image.shape[:2]) * factor for one, image, factor in both]
 
     def _resized(depth: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
         if depth.shape == size:
@@ -70,12 +100,27 @@ def torch_predictor(model: DepthModel | TokenSupervised, resolution: tuple[int, 
 
 
 def runtime_predictor(runtime: DepthRuntime) -> Predictor:
-    """Function from images (H, W, 3) uint8 to depths (H, W) float32 in metres, using a loaded engine and stretching."""
+    """Predictor of a loaded engine, with the manifest's own fit."""
 
-    def predict(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        return [runtime.infer(image).depth for image in images]
+    def predict(images: list[NDArray[np.uint8]], cameras: list[Camera | None]) -> list[NDArray[np.float32]]:
+        both = zip(images, cameras, strict=True)
+        return [runtime.infer(image, camera=camera).depth for image, camera in both]
 
     return predict
+
+
+def own_camera(sample: DepthSample) -> Camera | None:
+    """Camera of a frame by its intrinsics."""
+    return sample.camera
+
+
+def cameras_of(given: CameraOf | None, *, assumed: bool = False) -> FrameCamera:
+    """The camera of a user for every frame, the model's where it is ``assumed``, else each frame's own."""
+    if assumed:
+        return lambda sample: None
+    if given is None:
+        return own_camera
+    return lambda sample: camera_of(given, (sample.rgb.shape[0], sample.rgb.shape[1]))
 
 
 def evaluate(
@@ -85,13 +130,13 @@ def evaluate(
     alignments: Iterable[Alignment | str] = (Alignment.NONE,),
     batch_size: int = 16,
     max_frames: int = 0,
-    canonical_focal: float | None = None,
+    kind: DepthKind = DepthKind.METRIC,
+    frame_camera: FrameCamera = own_camera,
 ) -> dict[Alignment, MetricTotals]:
     """Metrics by alignment over the pixels of the data set that ``protocol`` counts.
 
     The range is the data set's, never the model's: depth that the model cannot represent counts as its error.
-    Predictions for the camera of ``canonical_focal`` are converted to each frame's camera with its intrinsics; frames
-    without intrinsics are left unchanged.
+    Predictions, maps of ``kind``, are for each frame's camera, ``frame_camera``: by default from its intrinsics.
 
     ``max_frames`` > 0 selects that many evenly spaced frames. Frames without a valid pixel are skipped. Raises
     DatasetError for an empty data set.
@@ -104,10 +149,12 @@ def evaluate(
     totals = {check_alignment(alignment): MetricTotals() for alignment in alignments}
     for first in range(0, taken, batch_size):
         samples = [dataset[int(index)] for index in indices[first : first + batch_size]]
-        depths = predict([sample.rgb for sample in samples])
-        for sample, pred_m in zip(samples, depths, strict=True):
-            factor = np.float32(camera_factor(sample.focal, canonical_focal))
-            _accumulate(totals, sample, pred_m * factor, protocol)
+        cameras = [frame_camera(sample) for sample in samples]
+        maps = predict([sample.rgb for sample in samples], cameras)
+        for sample, camera, pred in zip(samples, cameras, maps, strict=True):
+            counted = _accumulate(totals, sample, pred, protocol, kind)
+            for total in totals.values():
+                total.num_with_camera += counted and camera is not None
     return totals
 
 
@@ -119,18 +166,20 @@ def default_protocol(dataset: DepthDataset) -> EvaluationProtocol:
 def _accumulate(
     totals: dict[Alignment, MetricTotals],
     sample: DepthSample,
-    pred_m: NDArray[np.float32],
+    pred: NDArray[np.float32],
     protocol: EvaluationProtocol,
-) -> None:
+    kind: DepthKind,
+) -> bool:
+    """Add a frame's errors; return whether it has a pixel that counts."""
     target = sample.depth_m
     valid = protocol.counted(target)
     num_known, num_counted = int((np.isfinite(target) & (target > 0)).sum()), int(valid.sum())
     for alignment, total in totals.items():
         total.count(num_known, num_counted)
         if num_counted:
-            errors = depth_errors(pred_m, target, valid, alignment=alignment, range_m=protocol.range_m)
+            errors = depth_errors(pred, target, valid, alignment=alignment, range_m=protocol.range_m, kind=kind)
             total.add(sample.name, errors)
-            total.num_with_camera += sample.intrinsics is not None
+    return num_counted > 0
 
 
 def open_source(target: str | Path, resolution: tuple[int, int] | None = None) -> DepthSource:
@@ -156,8 +205,8 @@ def _checkpoint_source(path: Path, resolution: tuple[int, int] | None) -> DepthS
     check_resolution(size, model.patch_size)
     decoder = model.config.decoder
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    depth_range_m = (decoder.min_depth, decoder.max_depth)
-    return DepthSource(torch_predictor(model, size), depth_range_m, size, decoder.canonical_focal)
+    contract, valid_range = contract_of(decoder), (decoder.min_depth, decoder.max_depth)
+    return DepthSource(torch_predictor(model, size, contract), contract, valid_range, size)
 
 
 def _engine_source(target: str | Path, resolution: tuple[int, int] | None) -> DepthSource:
@@ -171,4 +220,4 @@ def _engine_source(target: str | Path, resolution: tuple[int, int] | None) -> De
             "leave the resolution out, or build an engine of that resolution"
         )
     manifest = runtime.manifest
-    return DepthSource(runtime_predictor(runtime), manifest.valid_range, own, manifest.canonical_focal)
+    return DepthSource(runtime_predictor(runtime), manifest, manifest.valid_range, own)

@@ -26,7 +26,7 @@ from mvde.losses import depth_loss, valid_mask
 from mvde.model import DepthModel
 from mvde.pipelines.augment import Transform, transform_sample
 from mvde.pipelines.batches import Share, StepBatches, batches_from
-from mvde.pipelines.eval_depth import default_protocol, evaluate, torch_predictor
+from mvde.pipelines.eval_depth import contract_of, default_protocol, evaluate, torch_predictor
 from mvde.pipelines.initialization import initialize_structured
 from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
 from mvde.pipelines.state import STATE_FILE, TrainProgress, load_state, save_state
@@ -257,11 +257,12 @@ class DepthTrainingPipeline:
             number, stage = self._stage(self.progress.step - 1)
             size = parse_resolution(stage.res[0])
             head = self._head if stage.supervise == "tokens" else None
-            predict = self._watch.finite(torch_predictor(head or self.model, size), self.progress.step)
+            contract = contract_of(self.config.decoder)
+            predict = self._watch.finite(torch_predictor(head or self.model, size, contract), self.progress.step)
             self._average.swap(self._trained)
             try:
-                protocol, focal = default_protocol(self._validation), self.config.decoder.canonical_focal
-                totals = evaluate(predict, self._validation, protocol, canonical_focal=focal)
+                protocol = default_protocol(self._validation)
+                totals = evaluate(predict, self._validation, protocol)
                 if not totals[Alignment.NONE].per_image:
                     raise DatasetError(
                         f"{self.config.data.val} (data.val, format {self.config.data.format}) holds no frame with "

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mvde.camera import Camera
 from mvde.config import Config
 from mvde.errors import DatasetError, TrainingError
 from mvde.pipelines.eval_depth import Predictor
@@ -71,8 +72,8 @@ class TrainingWatch:
     def finite(self, predict: Predictor, step: int) -> Predictor:
         """Wrap ``predict`` to raise :class:`TrainingError` if the depth of a picture is not finite."""
 
-        def checked(images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-            depths = predict(images)
+        def checked(images: list[NDArray[np.uint8]], cameras: list[Camera | None]) -> list[NDArray[np.float32]]:
+            depths = predict(images, cameras)
             if not all(np.isfinite(depth).all() for depth in depths):
                 raise self._diverged(step, "the depth predicted with the averaged weights is not finite")
             return depths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.artifact import ENGINE_DIR
+from mvde.camera import Camera
 from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
 from mvde.errors import ImageError, UsageError
@@ -19,53 +21,33 @@ from mvde.image import check_image
 from mvde.manifest import EngineManifest
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, check_array
-from mvde.runtime.placement import Fit, check_fit, clear_bars, has_bars
+from mvde.runtime.frame_camera import CameraOf, camera_factor, camera_of, map_scale
+from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars
+from mvde.runtime.result import DepthResult, Timings
 from mvde.runtime.stream import pipeline
-from mvde.stats import depth_to_patch_stats
+from mvde.stats import check_stats, depth_to_patch_stats, scale_stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Timings:
-    """Latency of one call in milliseconds: preprocessing, inference, and postprocessing with statistics."""
-
-    pre_ms: float
-    infer_ms: float
-    post_ms: float
-
-    @property
-    def total_ms(self) -> float:
-        """Sum of the three stages in milliseconds."""
-        return self.pre_ms + self.infer_ms + self.post_ms
-
-
-@dataclass(frozen=True)
-class DepthResult:
-    """Depth in metres (or the model's relative unit) and patch statistics.
-
-    ``depth`` is (H, W), float32, at the input image's resolution; 0 marks pixels outside the model's view
-    (``fit="crop"``). ``stats`` is (N, S), float32, on the model's patch grid, row-major, with one column per name in
-    ``stat_names``; patches in the bars of ``fit="letterbox"`` are 0. ``grid`` is (rows, columns), with N = rows *
-    columns. For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), and timings cover the whole batch; in a stream
-    they are divided evenly among the frames of a batch.
-    """
-
-    depth: NDArray[np.float32]
-    stats: NDArray[np.float32]
-    grid: tuple[int, int]
-    timings: Timings
-    stat_names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Prepared:
-    """A preprocessed batch: the engine's input (padded to its batch) and the placement of each image."""
+    """A preprocessed batch: the engine's input (padded to its batch), and placement and camera of each image."""
 
     images: NDArray[np.uint8]
     fitted: list[Fitted]
+    views: list[_View]
     pre_ms: float
+
+
+@dataclass(frozen=True)
+class _View:
+    """Effect of a frame's camera, as in :class:`DepthResult`; map and statistics are multiplied by ``scale``."""
+
+    factor: float
+    scale: float
+    is_assumed: bool
 
 
 @dataclass(frozen=True)
@@ -86,9 +68,17 @@ class DepthRuntime:
     iterates it; several may run on one runtime.
     """
 
-    def __init__(self, engine: Engine, manifest: EngineManifest) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        manifest: EngineManifest,
+        camera: Camera | CameraOf | None = None,
+        stats: Sequence[str] | None = None,
+    ) -> None:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
+        self._camera = camera
+        self._stat_names = manifest.stats if stats is None else check_stats(stats)
         self._manifest = manifest
         self._fitter = FrameFitter(engine.info.resolution)
         self._device_fitter: DeviceFitter | None = None
@@ -103,21 +93,27 @@ class DepthRuntime:
         batch: int | None = None,
         engine_dir: str | Path = ENGINE_DIR,
         manifest: EngineManifest | None = None,
+        camera: Camera | CameraOf | None = None,
+        stats: Sequence[str] | None = None,
     ) -> DepthRuntime:
         """Load an engine by path or id (``"fp16"``, ``"openvino:bf16"``), or wrap a loaded one.
 
         An id is looked up in ``engine_dir``; ``name``, ``resolution`` (H, W) and ``batch`` disambiguate. ``None`` loads
-        the only engine. A loaded engine needs its ``manifest``.
+        the only engine. A loaded engine needs its ``manifest``. ``camera`` is that of the frames, or a function from
+        their size (H, W) to it; it matters to kinds with a canonical camera. ``stats`` are the columns of the
+        statistics, some of :data:`mvde.stats.STATS`; default: those of the manifest.
 
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
-        another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced.
+        another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,
+        :class:`UsageError` for an unknown statistic.
         """
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
-            return cls(*load_engine(found))
+            columns = None if stats is None else check_stats(stats)
+            return cls(*load_engine(found, columns), camera, columns)
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
-        return cls(source, manifest)
+        return cls(source, manifest, camera, stats)
 
     @property
     def info(self) -> EngineInfo:
@@ -134,22 +130,36 @@ class DepthRuntime:
         """The engine's manifest: its origin and measured parity."""
         return self._manifest
 
-    def infer(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> DepthResult:
+    def infer(
+        self,
+        image: NDArray[np.uint8],
+        fit: Fit | str | None = None,
+        *,
+        camera: Camera | CameraOf | None = None,
+    ) -> DepthResult:
         """Infer depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
 
         ``fit`` selects how an image of another aspect ratio is resized: ``"stretch"``, ``"letterbox"`` (bars) or
-        ``"crop"`` (centre; depth is 0 outside it). A batch of any length runs in chunks of the engine's batch.
+        ``"crop"`` (centre; depth is 0 outside it); default: as the manifest says. ``camera`` is the image's, by default
+        the runtime's. A batch of any length runs in chunks of the engine's batch.
 
-        Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit``.
+        Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit`` or a
+        camera of frames of another size.
         """
         images, is_batch = _as_batch(image)
         results = []
         for start in range(0, len(images), self.info.batch):
-            prepared = self._prepare(images[start : start + self.info.batch], fit)
+            prepared = self._prepare(images[start : start + self.info.batch], fit, camera)
             results += self._finish(self._run(prepared))
         return _stacked(results) if is_batch else results[0]
 
-    def patch_stats(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> NDArray[np.float32]:
+    def patch_stats(
+        self,
+        image: NDArray[np.uint8],
+        fit: Fit | str | None = None,
+        *,
+        camera: Camera | CameraOf | None = None,
+    ) -> NDArray[np.float32]:
         """Infer only the patch statistics (N, S) of an image, or (B, N, S) of a batch, as in :meth:`infer`.
 
         On a GPU only these floats are copied to the host, and depth is not resized to the image.
@@ -157,37 +167,51 @@ class DepthRuntime:
         images, is_batch = _as_batch(image)
         parts = []
         for start in range(0, len(images), self.info.batch):
-            prepared = self._prepare(images[start : start + self.info.batch], fit)
+            prepared = self._prepare(images[start : start + self.info.batch], fit, camera)
             parts.append(self._stats_alone(prepared))
         stats = np.concatenate(parts)
         return stats if is_batch else stats[0]
 
-    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str = Fit.STRETCH) -> DeviceResult:
+    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str | None = None) -> DeviceResult:
         """Enqueue inference on a frame in device memory; the results stay there. Asynchronous.
 
         ``frame`` is RGB (H, W, 3), uint8, of any size (resized on the GPU), or a batch (B, H, W, 3) at the model's
         resolution, with ``__dlpack__`` or ``__cuda_array_interface__`` (torch, CuPy and others). ``stream`` is a handle
         or an object with ``__cuda_stream__``; default: the engine's own stream.
 
-        Raises :class:`UsageError` if the engine is not on a GPU, :class:`ImageError` for another kind of frame.
+        Raises :class:`UsageError` if the engine is not on a GPU or the runtime's camera would change the result,
+        :class:`ImageError` for another kind of frame.
         """
         engine = self._engine
         if not isinstance(engine, DeviceEngine):
             raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
+        has_canonical = self._manifest.depth_kind.has_canonical_camera
+        if self._camera is not None and has_canonical:
+            raise UsageError(
+                "infer_device leaves depth in the canonical camera of the model, but the runtime has a camera; use "
+                "infer, or load without camera= and multiply by mvde.runtime.frame_camera.camera_factor"
+            )
         self._device_fitter = self._device_fitter or DeviceFitter(engine.device, self.info.resolution)
-        depth, stats = enqueue_frame(engine, self._device_fitter, frame, fit, engine.stream_of(stream))
-        return DeviceResult(depth, stats, self._manifest.grid, self._manifest.stats)
+        depth, stats = enqueue_frame(engine, self._device_fitter, frame, self._fit(fit), engine.stream_of(stream))
+        names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
+        return DeviceResult(depth, stats, self._manifest.grid, names, self._manifest.depth_kind, has_canonical)
 
-    def stream(self, frames: Iterable[NDArray[np.uint8]], fit: Fit | str = Fit.STRETCH) -> Iterator[DepthResult]:
+    def stream(
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        fit: Fit | str | None = None,
+        *,
+        camera: Camera | CameraOf | None = None,
+    ) -> Iterator[DepthResult]:
         """Yield one result per frame (H, W, 3), in order, overlapping the stages of neighbouring frames in threads.
 
         At most a few frames are in flight, so a slow consumer throttles the source. An error of the source or a frame
         is raised in place of its result; closing the iterator early stops the threads. Frames are grouped into the
-        engine's batch.
+        engine's batch. ``fit`` and ``camera`` are as in :meth:`infer`.
         """
         return pipeline(
             _chunks(frames, self.info.batch),
-            lambda chunk: self._prepare(chunk, fit, parallel=False),
+            lambda chunk: self._prepare(chunk, fit, camera, parallel=False),
             self._run,
             lambda ran: self._finish(ran, parallel=False),
         )
@@ -207,13 +231,30 @@ class DepthRuntime:
     ) -> None:
         self.close()
 
-    def _prepare(self, images: Sequence[NDArray[np.uint8]], fit: Fit | str, parallel: bool = True) -> _Prepared:
-        started, fit = time.perf_counter(), check_fit(fit)
+    def _fit(self, fit: Fit | str | None) -> Fit:
+        return check_fit(self._manifest.preprocess.fit if fit is None else fit)
+
+    def _prepare(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        fit: Fit | str | None,
+        camera: Camera | CameraOf | None,
+        parallel: bool = True,
+    ) -> _Prepared:
+        started, fit = time.perf_counter(), self._fit(fit)
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # pad a short batch; the padding's results are dropped
-        return _Prepared(batch, fitted, _ms_since(started))
+        views = [self._view(one.placement, self._camera if camera is None else camera) for one in fitted]
+        return _Prepared(batch, fitted, views, _ms_since(started))
+
+    def _view(self, placement: Placement, camera: Camera | CameraOf | None) -> _View:
+        """Effect of the camera of a frame at ``placement``."""
+        kind = self._manifest.depth_kind
+        known = camera_of(camera, placement.source_size)
+        factor = camera_factor(self._manifest, known, placement)
+        return _View(factor, map_scale(kind, factor), kind.has_canonical_camera and known is None)
 
     def _run(self, prepared: _Prepared) -> _Ran:
         started = time.perf_counter()
@@ -224,23 +265,29 @@ class DepthRuntime:
         return _Ran(prepared, self._engine.infer(prepared.images)[:count], None, _ms_since(started))
 
     def _stats_engine(self, prepared: _Prepared) -> StatsEngine | None:
-        """The engine if it computes valid statistics for this batch; letterbox bars need the CPU."""
+        """The engine if it computes these statistics for this batch; letterbox bars need the CPU."""
         engine = self._engine
-        if not isinstance(engine, StatsEngine) or not engine.has_stats:
+        if not isinstance(engine, StatsEngine) or not engine.has_stats or engine.stat_names != self._stat_names:
             return None
         return None if any(has_bars(one.placement) for one in prepared.fitted) else engine
 
     def _stats_alone(self, prepared: _Prepared) -> NDArray[np.float32]:
         count = len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
-            return engine.patch_stats(prepared.images)[:count]
-        return self._stats_of(prepared.fitted, self._engine.infer(prepared.images)[:count])
+            stats = engine.patch_stats(prepared.images)[:count]
+        else:
+            stats = self._stats_of(prepared.fitted, self._engine.infer(prepared.images)[:count])
+        return np.stack([self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)])
+
+    def _scaled(self, rows: NDArray[np.float32], view: _View) -> NDArray[np.float32]:
+        """Statistics (N, S) of the frame's camera, from those of the network's map."""
+        return rows if view.scale == 1 else scale_stats(rows, self._stat_names, view.scale)
 
     def _stats_of(self, fitted: Sequence[Fitted], depth: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute statistics (B, N, S) on the CPU, excluding letterbox bars."""
         if any(has_bars(one.placement) for one in fitted):
             depth = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
-        return depth_to_patch_stats(depth, self._manifest.stats_patch, self._manifest.stats)
+        return depth_to_patch_stats(depth, self._manifest.stats_patch, self._stat_names)
 
     def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
         """Postprocess into one result per image; the batch's times are divided evenly."""
@@ -248,13 +295,28 @@ class DepthRuntime:
         prepared, depth = ran.prepared, ran.depth
         manifest, fitted = self._manifest, prepared.fitted
         stats = ran.stats if ran.stats is not None else self._stats_of(fitted, depth)
-        both = zip(depth, fitted, strict=True)
-        mapped = [self._fitter.depth_to_source(one, where, parallel=parallel) for one, where in both]
+        scaled = [self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)]
+        mapped = [
+            self._fitter.depth_to_source(
+                one if view.scale == 1 else one * np.float32(view.scale), where, parallel=parallel
+            )
+            for one, where, view in zip(depth, fitted, prepared.views, strict=True)
+        ]
         count = len(fitted)
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
         return [
-            DepthResult(one, one_stats, manifest.grid, timings, manifest.stats)
-            for one, one_stats in zip(mapped, stats, strict=True)
+            DepthResult(
+                one,
+                rows,
+                manifest.grid,
+                timings,
+                self._stat_names,
+                manifest.depth_kind,
+                where.placement,
+                view.factor,
+                view.is_assumed,
+            )
+            for one, rows, where, view in zip(mapped, scaled, fitted, prepared.views, strict=True)
         ]
 
 
@@ -276,7 +338,7 @@ def _stacked(results: list[DepthResult]) -> DepthResult:
         sum(one.pre_ms for one in times), sum(one.infer_ms for one in times), sum(one.post_ms for one in times)
     )
     depth, stats = np.stack([result.depth for result in results]), np.stack([result.stats for result in results])
-    return DepthResult(depth, stats, results[0].grid, timings, results[0].stat_names)
+    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings)
 
 
 def _chunks(frames: Iterable[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:

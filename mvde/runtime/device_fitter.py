@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mvde.contract import DepthKind
 from mvde.cuda.array import DeviceArray, DeviceView, view_of
 from mvde.cuda.preprocess import DeviceFrame, preprocess_params, resize_tables
 from mvde.engines.process import ProcessGuard
@@ -25,14 +26,22 @@ _MAX_TABLES = 8  # cached frame sizes: a few cameras
 class DeviceResult:
     """Depth (B, H, W) and statistics (B, N, S), float32, in device memory, ordered on the caller's stream.
 
-    Depth is at the model's resolution, in metres (or the model's relative unit); ``stats`` is ``None`` if the GPU
-    cannot compute them (NVRTC is not installed). ``grid`` is (rows, columns), with N = rows * columns.
+    Depth is at the model's resolution, the map of ``depth_kind`` for the model's canonical camera, if it has one
+    (``camera_assumed``); ``stats`` is ``None`` if the GPU cannot compute them (NVRTC is not installed). ``grid`` is
+    (rows, columns), with N = rows * columns.
     """
 
     depth: DeviceArray
     stats: DeviceArray | None
     grid: tuple[int, int]
     stat_names: tuple[str, ...]
+    depth_kind: DepthKind
+    camera_assumed: bool
+
+    @property
+    def unit(self) -> str:
+        """Unit of ``depth``: ``"m"``, ``"1"`` (depth up to a scale) or ``"1/u"`` (inverse depth)."""
+        return self.depth_kind.unit
 
 
 class _Tables(NamedTuple):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mvde.contract import DepthKind
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
@@ -46,23 +48,29 @@ def colour_table() -> NDArray[np.uint8]:
 
 
 def colourise(depth_m: NDArray[np.float32], near_m: float, far_m: float) -> NDArray[np.uint8]:
-    """Colour depth (H, W) in metres as RGB (H, W, 3), uint8; invalid pixels (not finite, or <= 0) are grey."""
+    """Colour depth (H, W) in metres as RGB (H, W, 3), uint8; invalid pixels (not finite, or <= 0) are grey.
+
+    Of inverse depth, ``near_m`` is the larger number.
+    """
     valid = np.isfinite(depth_m) & (depth_m > 0)
-    position = (np.where(valid, depth_m, near_m) - near_m) / max(far_m - near_m, 1e-6)
+    span = far_m - near_m
+    position = (np.where(valid, depth_m, near_m) - near_m) / (span if abs(span) > 1e-6 else 1e-6)
     index = np.clip(np.rint(position * (_NUM_COLOURS - 1)), 0, _NUM_COLOURS - 1).astype(np.intp)
     picture = colour_table()[index]
     picture[~valid] = INVALID_COLOUR
     return picture
 
 
-def depth_picture(depth_m: NDArray[np.float32], unit: str = "m") -> Image:
-    """Render depth (H, W) with a scale bar below it, labelled in ``unit``.
+def depth_picture(depth_m: NDArray[np.float32], kind: DepthKind = DepthKind.METRIC) -> Image:
+    """Render a map (H, W) of ``kind`` with a scale bar below it, from near to far whatever the kind.
 
     The scale spans the 1st to the 99th percentile of valid depth, so that outliers do not compress the colours.
     """
     from PIL import Image, ImageDraw
 
-    near_m, far_m = _span(depth_m)
+    near_m, far_m = _span(depth_m, kind)
+    if kind.is_inverse:
+        near_m, far_m = far_m, near_m
     picture = colourise(depth_m, near_m, far_m)
     height, width = depth_m.shape
     text_px = max(10, min(height, width) // 28)
@@ -73,8 +81,19 @@ def depth_picture(depth_m: NDArray[np.float32], unit: str = "m") -> Image:
     left, right, top = margin, max(width - margin, margin + 1), height + margin
     ramp = np.linspace(near_m, far_m, right - left, dtype=np.float32)[None].repeat(bar_height, 0)
     canvas.paste(Image.fromarray(colourise(np.maximum(ramp, 1e-6), near_m, far_m)), (left, top))
-    _draw_ticks(draw, (left, right), top + bar_height, text_px, near_m, far_m, unit)
+    _draw_ticks(draw, (left, right), top + bar_height, text_px, near_m, far_m, _label(kind))
     return canvas
+
+
+def _label(kind: DepthKind) -> str:
+    """Unit on the scale; empty for numbers without one."""
+    match kind:
+        case DepthKind.METRIC | DepthKind.METRIC_FOCAL:
+            return "m"
+        case DepthKind.INVERSE_CANONICAL:
+            return "1/m"
+        case DepthKind.SCALE_INVARIANT | DepthKind.INVERSE_RELATIVE:
+            return ""
 
 
 def _draw_ticks(
@@ -87,21 +106,22 @@ def _draw_ticks(
     left, right = span_px
     num_ticks = max(2, min(_NUM_TICKS, (right - left) // (4 * text_px)))
     for value in np.linspace(near_m, far_m, num_ticks):
-        x = left + (right - left - 1) * (value - near_m) / max(far_m - near_m, 1e-6)
-        label = f"{value:.2f} {unit}" if far_m - near_m < 2 else f"{value:.1f} {unit}"
+        x = left + (right - left - 1) * (value - near_m) / (far_m - near_m)
+        label = f"{value:.2f} {unit}" if abs(far_m - near_m) < 2 else f"{value:.1f} {unit}"
         length = draw.textlength(label, font=font)
         draw.line([(x, top), (x, top + text_px // 3)], fill=(0, 0, 0), width=max(text_px // 12, 1))
         where = min(max(x - length / 2, left), max(right - length, left))
         draw.text((where, top + text_px // 3), label, fill=(0, 0, 0), font=font)
 
 
-def _span(depth_m: NDArray[np.float32]) -> tuple[float, float]:
-    """Range of the scale; at least 0.01, even for constant depth."""
+def _span(depth_m: NDArray[np.float32], kind: DepthKind) -> tuple[float, float]:
+    """Range (min, max) of the scale; not empty for a constant map: at least 0.01, or a hundredth of inverse depth."""
     valid = depth_m[np.isfinite(depth_m) & (depth_m > 0)]
     if valid.size == 0:
         return 0.0, 1.0
     near_m, far_m = (float(value) for value in np.quantile(valid, (0.01, 0.99)))
-    return near_m, max(far_m, near_m + 0.01)
+    smallest = max(0.01 * near_m, 2e-6) if kind.is_inverse else 0.01
+    return near_m, max(far_m, near_m + smallest)
 
 
 def _srgb_from_oklab(lab: NDArray[np.float64]) -> NDArray[np.float64]:

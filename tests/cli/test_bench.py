@@ -113,6 +113,27 @@ def test_accuracy_is_of_the_engine_that_was_timed(
     assert "true depth" in page.read_text()
 
 
+def test_accuracy_is_for_the_camera_that_is_given(
+    engine_folder: Path, tmp_path: Path, edit_manifest: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name))
+    focal = {"depth_kind": "metric_focal", "canonical_focal": 0.5, "focal_convention": "horizontal"}
+    edit_manifest(folder / "engine.json", lambda plain: plain.update(focal))
+    data, report = make_dataset(tmp_path / "data", 0), tmp_path / "bench.json"
+    found = {}
+    for words, options in (("assumed", []), ("given", ["--camera", "48,48,23.5,15.5"])):  # f / W of 1: twice as far
+        assert bench(folder.parent, "--frames", 2, "--data", data, "--json", report, *options) == 0
+        plain = json.loads(report.read_text())
+        assert plain["settings"]["data"].endswith(f"camera {words}")
+        found[words] = plain["engines"][0]["accuracy"]["abs_rel"]
+    assert found == {"assumed": pytest.approx(0, abs=1e-5), "given": pytest.approx(1, abs=1e-5)}
+    capsys.readouterr()
+    assert bench(folder.parent, "--fov", "60x60") == 2
+    assert "--fov would have no effect without --data" in error_of(capsys)
+
+
 def test_accuracy_does_not_need_pytorch(engines: Path, tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data", 3.0)
     script = f"""

@@ -25,6 +25,7 @@ SHARED_GROUPS = [
     shared_options.EngineSelection,
     shared_options.DataOptions,
     shared_options.CameraOptions,
+    shared_options.FilmedDataOptions,
     shared_options.QuantizationOptions,
     shared_options.PixelOptions,
     shared_options.MeaningOptions,

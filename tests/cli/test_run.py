@@ -72,6 +72,59 @@ def test_relative_depth_is_not_called_millimetres(robot: Path, edit_manifest: Ca
     np.testing.assert_array_equal(np.load("depth/a.depth.npy"), expected)
 
 
+def test_inverse_depth_is_written_as_it_is_and_its_picture_is_near_to_far(
+    robot: Path, edit_manifest: Callable[..., None]
+) -> None:
+    from mvde.runtime.render import colour_table
+
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32] = 255  # larger inverse depth: near
+    Image.fromarray(pixels).save("photos/a.png")
+    manifest = next((robot / "engines").rglob("engine.json"))
+    edit_manifest(manifest, lambda plain: plain.update(depth_kind="inverse_relative", unit="1/u"))
+    assert cli.execute(["run", "photos/a.png"]) == 0
+    raw = np.load("depth/a.depth.npy")
+    assert raw[0, 0] == pytest.approx(4.5, rel=1e-4)
+    with Image.open("depth/a.depth.jpg") as picture:
+        shown = np.asarray(picture.convert("RGB")).astype(int)
+    near, far = colour_table()[[0, -1]].astype(int)
+    assert np.abs(shown[8, 48] - near).max() < 12  # JPEG
+    assert np.abs(shown[56, 48] - far).max() < 12
+
+
+def test_the_camera_of_the_frames_makes_their_metres_and_an_assumed_one_is_said(
+    robot: Path, edit_manifest: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def depth_mm(*options: str) -> np.ndarray:
+        assert cli.execute(["run", "photos/a.png", *options]) == 0
+        return np.asarray(Image.open("depth/a.depth.png")).astype(float)
+
+    plain = depth_mm("--fov", "90x90")
+    assert "the camera has no effect: depth of kind metric" in capsys.readouterr().out
+    manifest = next((robot / "engines").rglob("engine.json"))
+    focal = {"depth_kind": "metric_focal", "canonical_focal": 0.5, "focal_convention": "horizontal"}
+    edit_manifest(manifest, lambda plain: plain.update(focal))
+    np.testing.assert_array_equal(depth_mm(), plain)
+    assert "camera assumed: relative focal length 0.5 (horizontal); field of view" in capsys.readouterr().out
+    with np.load("depth/a.stats.npz") as stored:
+        assert (bool(stored["camera_assumed"]), float(stored["camera_factor"])) == (True, 1.0)
+        assert str(stored["depth_kind"]) == "metric_focal"
+    (robot / "camera.json").write_text('{"fx": 80, "fy": 80, "cx": 39.5, "cy": 29.5, "width": 80, "height": 60}')
+    for options in (["--camera", "80,80,39.5,29.5"], ["--camera", "camera.json"], ["--fov", "53.13010235x50"]):
+        np.testing.assert_allclose(depth_mm(*options), 2 * plain, atol=1)  # f / W of 1
+        assert "camera assumed" not in capsys.readouterr().out
+    assert cli.execute(["run", "photos/a.png", "--camera", "80,80,39.5,29.5", "--frame", "80x60"]) == 2
+    assert "frames of 80x60, but this frame is 60x80" in _one_error_line(capsys)
+    for options in (
+        ["--camera", "80,-80,39.5,29.5"],
+        ["--camera", "nan,80,1,1"],
+        ["--camera", "1,2"],
+        ["--fov", "0x9"],
+    ):
+        assert cli.execute(["run", "photos/a.png", *options]) == 2
+        _one_error_line(capsys)
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [

@@ -111,13 +111,17 @@ def test_eval_knows_the_camera_of_each_frame_or_assumes_the_canonical_one(
         np.save(path, values)
     SyntheticIndex(seed=0, split=Split.TRAIN, size=(32, 32), count=1, done=[1]).write(frames)
     found = []
-    for flags in ([], ["--assume-camera"]):
+    options = ([], ["--assume-camera"], ["--camera", "16,16,16,16"], ["--fov", "53.130102x53.130102"])  # f / W of 1
+    for flags in options:
         assert evaluate(config, "--format", "synthetic", "--json", str(tmp_path / "metrics.json"), *flags) == 0
         metrics = json.loads((tmp_path / "metrics.json").read_text())
         assert f"camera {metrics['camera']}" in " ".join(capsys.readouterr().out.split())
         assert metrics["canonical_focal"] == 0.5
         found.append((metrics["camera"], metrics["alignments"]["none"]["overall"]["abs_rel"]))
-    assert found == [("known", pytest.approx(0.0, abs=1e-3)), ("assumed", pytest.approx(0.5, abs=1e-3))]
+    exact, half = pytest.approx(0.0, abs=1e-3), pytest.approx(0.5, abs=1e-3)
+    assert found == [("known", exact), ("assumed", half), ("given", half), ("given", exact)]
+    assert evaluate(config, "--format", "synthetic", "--fov", "60x60", "--assume-camera") == 2
+    assert "leave one of them out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -255,7 +259,7 @@ def test_eval_says_how_it_counts_and_counts_what_the_model_cannot_say(
         capsys.readouterr().out
     )
     metrics = json.loads(report.read_text())
-    assert (metrics["protocol"]["range_m"], metrics["depth_range_m"]) == ([1e-3, 1000.0], [0.1, 1.0])
+    assert (metrics["protocol"]["range_m"], metrics["valid_range"]) == ([1e-3, 1000.0], [0.1, 1.0])
     assert metrics["ground_truth_counted"] == 1
     assert metrics["alignments"]["none"]["num_images"] == 4
     assert evaluate(config, "--range", "0.5,1.7", "--averaging", "pixels", "--json", str(report)) == 0

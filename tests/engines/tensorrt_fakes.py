@@ -16,7 +16,7 @@ import numpy as np
 
 from mvde.cuda.memory import DeviceBuffer, PinnedArray
 from mvde.errors import BackendError
-from mvde.stats import numpy_patch_stats
+from mvde.stats import STATS, numpy_patch_stats
 
 Work = tuple[str, Callable[[], None]]
 
@@ -164,7 +164,8 @@ class FakeKernel:
         out = self.device.array(params.stats, (params.batch, num_patches, params.num_columns), np.float32)
 
         def compute() -> None:
-            out[...] = numpy_patch_stats(raw, params.patch, ("mean", "var", "grad"))
+            names = [STATS[params.columns >> 4 * column & 15] for column in range(params.num_columns)]
+            out[...] = numpy_patch_stats(raw, params.patch, names)
 
         self.device.submit(stream, "statistics", compute)
 

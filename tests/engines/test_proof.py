@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvde.artifact import GraphArtifact, load_engine_artifact, write_manifest
+from mvde.artifact import GraphArtifact, load_engine_artifact, load_graph, write_manifest
+from mvde.contract import DepthKind
 from mvde.engines import build, proof
 from mvde.engines.base import BuildOptions, EngineId, Graph
 from mvde.engines.opened import OpenedEngine
@@ -197,3 +198,27 @@ def test_what_is_not_quantised_is_in_the_graph_as_the_backend_wants_it(
     engine_id: str, rest: Precision | None, in_graph: Precision
 ) -> None:
     assert build.graph_rest(EngineId.parse(engine_id), rest) is in_graph
+
+
+def test_an_inverse_engine_is_held_against_the_range_of_its_maps(
+    tmp_path: Path,
+    write_graph: Callable[..., GraphArtifact],
+    images: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = write_graph(tmp_path / "export")
+    kind = DepthKind.INVERSE_RELATIVE
+    write_manifest(dataclasses.replace(source.manifest, depth_kind=kind, unit=kind.unit), source.path)
+    source = load_graph(source.path)
+    built = build.build_engine(source, FP32, images, root=tmp_path / "engines")
+    assert built.parity is not None
+    depth = proof.Reference.of_graph(source, images).depth
+    spans = [np.subtract(*np.percentile(one, (99, 1))) for one in depth]
+    assert built.parity.reference_range == pytest.approx(min(spans), rel=1e-5)
+    stored = load_engine_artifact(built.folder / "engine.blob").manifest
+    assert stored.parity.measured == built.parity
+    # 1 % of the level, 3 % of the range: fp32 allows 0.01 % of the range.
+    infer = OpenVinoEngine.infer
+    monkeypatch.setattr(OpenVinoEngine, "infer", lambda self, given: infer(self, given) * np.float32(1.01))
+    with pytest.raises(ParityError, match=r"mean \|Δ\|/range is"):
+        build.build_engine(source, FP32, images, root=tmp_path / "other")

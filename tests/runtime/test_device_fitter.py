@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from mvde.artifact import GraphArtifact
+from mvde.camera import Camera
+from mvde.contract import DepthKind, FocalConvention
 from mvde.cuda.array import DeviceView, check_dense
 from mvde.engines.base import EngineInfo
 from mvde.engines.tensorrt.engine import TensorRtEngine
@@ -67,13 +70,17 @@ class Foreign:
 
 @pytest.fixture
 def on_gpu(tmp_path: Path, write_graph: Callable[..., GraphArtifact], closed_form_depth: Callable) -> Any:
+    return load_on_gpu(write_graph(tmp_path).manifest, closed_form_depth)
+
+
+def load_on_gpu(manifest: Any, closed_form_depth: Callable, **options: Any) -> Any:
+    """Runtime with ``options``, engine with the manifest's columns, and fake device."""
     device = fakes.FakeDevice()
-    manifest = write_graph(tmp_path).manifest
     context = fakes.FakeContext(device, (1, HEIGHT, WIDTH, 3), closed_form_depth)
     plan = LoadedPlan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
     info = EngineInfo("tensorrt:fp16", "tensorrt", Precision.FP16, "fp16", "a GPU", (HEIGHT, WIDTH), 1, "10.16.1")
     engine = TensorRtEngine(plan, device, manifest, info, fakes.FakeKernel(device))
-    return DepthRuntime(engine, manifest), engine, device
+    return DepthRuntime(engine, manifest, **options), engine, device
 
 
 @pytest.fixture
@@ -110,6 +117,40 @@ def test_the_bars_of_a_letterbox_are_cleared_on_the_cpu(on_gpu: Any, random_imag
     assert (columns[:, [0, 2]] == 0).all()
     assert (columns[:, 1, 0] > 0).all()
     np.testing.assert_array_equal(runtime.patch_stats(tall, "letterbox"), result.stats)
+
+
+def test_the_engine_computes_the_columns_it_was_loaded_with_and_the_cpu_any_others(
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], image: np.ndarray, closed_form_depth: Callable
+) -> None:
+    names = ("valid", "max")
+    manifest = dataclasses.replace(write_graph(tmp_path).manifest, stats=names)
+    fitted = fit_image(image, place(image.shape[:2], (HEIGHT, WIDTH), "stretch"))
+    expected = numpy_patch_stats(closed_form_depth(fitted[None]).astype(np.float32), 16, names)[0]
+    for columns, num_bytes in ((None, expected.nbytes), (("max", "valid"), 4 * HEIGHT * WIDTH)):
+        runtime, engine, device = load_on_gpu(manifest, closed_form_depth, stats=columns)
+        assert engine.stat_names == names
+        device.log.clear()
+        found = runtime.patch_stats(image)
+        np.testing.assert_allclose(found if columns is None else found[:, ::-1], expected, rtol=1e-6)
+        assert [entry for entry in device.log if entry.startswith("download")] == [f"download {num_bytes}"]
+
+
+def test_the_camera_of_a_frame_scales_statistics_of_the_gpu_and_is_refused_for_results_that_stay_there(
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], image: np.ndarray, closed_form_depth: Callable
+) -> None:
+    manifest = dataclasses.replace(
+        write_graph(tmp_path).manifest,
+        depth_kind=DepthKind.METRIC_FOCAL,
+        canonical_focal=0.5,
+        focal_convention=FocalConvention.HORIZONTAL,
+    )
+    camera = Camera(80.0, 80.0, 39.5, 29.5, image.shape[:2])  # f / W of 1: twice the canonical one
+    runtime, _, _ = load_on_gpu(manifest, closed_form_depth, camera=camera)
+    _, stats = _expected(image, "stretch", closed_form_depth)
+    np.testing.assert_allclose(runtime.infer(image).stats, stats * [2, 4, 2], rtol=1e-6)
+    np.testing.assert_allclose(runtime.patch_stats(image), stats * [2, 4, 2], rtol=1e-6)
+    with pytest.raises(UsageError, match="infer_device leaves depth in the canonical camera"):
+        runtime.infer_device(image)
 
 
 @pytest.mark.parametrize("pitch", [None, 256])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mvde.contract import DepthKind
 from mvde.runtime.render import INVALID_COLOUR, colour_table, colourise, depth_picture, millimetres
 
 
@@ -55,3 +56,17 @@ def test_the_scale_stands_under_the_picture(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("value", [0.0, np.nan, 2.5])
 def test_a_flat_or_empty_map_still_has_a_picture(value: float) -> None:
     assert depth_picture(np.full((20, 30), value, np.float32)).size[0] == 30
+
+
+@pytest.mark.parametrize("kind", [DepthKind.INVERSE_RELATIVE, DepthKind.INVERSE_CANONICAL])
+def test_near_has_the_same_colour_for_inverse_depth(kind: DepthKind) -> None:
+    depth_m = np.linspace(1, 3, 120 * 160, dtype=np.float32).reshape(120, 160)
+    metric, inverse = (
+        np.asarray(depth_picture(depth, one)) for depth, one in ((depth_m, DepthKind.METRIC), (1 / depth_m, kind))
+    )
+    np.testing.assert_array_equal(
+        metric[[0, 119]][:, [0, 159]][[0, 1], [0, 1]], inverse[[0, 119]][:, [0, 159]][[0, 1], [0, 1]]
+    )
+    tiny = np.asarray(depth_picture(1e-4 * depth_m, kind))  # a unit that is not known has no smallest range
+    assert len(np.unique(tiny[:120].reshape(-1, 3), axis=0)) > 200
+    assert (np.asarray(depth_picture(np.zeros_like(depth_m), kind))[:120] == INVALID_COLOUR).all()

@@ -266,7 +266,8 @@ const Record kParityReport{{{"max_rel", kReal},
                             {"p99_rel", kReal},
                             {"max_abs_m", kReal},
                             {"num_images", kInteger},
-                            {"stats", by_name(kReal), false}}};
+                            {"stats", by_name(kReal), false},
+                            {"reference_range", kNullableReal, false}}};
 const Record kGraphParity{{{"reference", kText},
                            {"candidate", kText},
                            {"tolerance_max_rel", kReal},

@@ -96,6 +96,11 @@ class TensorRtEngine:
         """Whether the statistics are computed on the GPU."""
         return self._kernel is not None
 
+    @property
+    def stat_names(self) -> tuple[str, ...]:
+        """Columns of the statistics, those of the manifest it was loaded with."""
+        return self._manifest.stats
+
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Infer depth (B, H, W), float32, from RGB images (B, H, W, 3), uint8; see ``base.Engine``."""
         return self._run(images, lambda buffers: (buffers.pinned_depth,))[0]

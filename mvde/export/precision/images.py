@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvde.assets import sample_photos
-from mvde.camera import camera_factor
 from mvde.errors import DatasetError, UsageError
 from mvde.export.precision.lowering_options import HeldOut, LowerOptions
 from mvde.export.range_method import RangeMethod
 from mvde.image import read_image, read_photographs
 from mvde.precision import Precision
 from mvde.protocols import EvaluationProtocol
-from mvde.runtime.placement import Fit, fitted
+from mvde.runtime.frame_camera import camera_factor
+from mvde.runtime.placement import Fit, fitted, place
 
 if TYPE_CHECKING:
     from mvde.datasets.sample import DepthDataset
@@ -62,7 +62,7 @@ def lower_options(
         judges.append(held_out)
     if dataset is not None:
         judges.append(judging_frames(dataset, manifest, max_frames, dataset_name, protocol))
-    return LowerOptions(decides, tuple(judges), method, rest, manifest.stats_patch)
+    return LowerOptions(decides, tuple(judges), method, rest, manifest.stats_patch, manifest.depth_kind)
 
 
 def quantization_images(folder: Path, resolution: tuple[int, int]) -> tuple[ImageArray, HeldOut]:
@@ -102,10 +102,10 @@ def judging_frames(
     resolution = manifest.resolution
     images = fitted([item.rgb for item in samples], resolution, Fit.STRETCH)
     judged_by = protocol or EvaluationProtocol(dataset.depth_range_m)
-    canonical = manifest.canonical_focal
     counted = [np.where(judged_by.counted(item.depth_m), item.depth_m, np.float32(0)) for item in samples]
     known = [
-        _nearest(depth_m, resolution) / camera_factor(item.focal, canonical)
+        _nearest(depth_m, resolution)
+        / camera_factor(manifest, item.camera, place((depth_m.shape[0], depth_m.shape[1]), resolution, Fit.STRETCH))
         for depth_m, item in zip(counted, samples, strict=True)
     ]
     return HeldOut(images, f"{len(samples)} frames of {name}", np.stack(known).astype(np.float32))

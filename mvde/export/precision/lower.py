@@ -57,7 +57,7 @@ def lower_graph(graph: Graph, precision: Precision, folder: Path, options: Lower
     try:
         files = _save(lowered.model, target)
         options.progress(f"comparing with fp32 on {sum(len(item.images) for item in held_out)} held-out images")
-        runs = judge(_as_computed(target), base, held_out, options.patch_size)
+        runs = judge(_as_computed(target), base, held_out, options.patch_size, options.depth_kind)
         tolerance = targets.gate_tolerance(precision)
         check(runs, tolerance, f"the {precision} graph {target.name}", partial(_advice, lowered))
     except BaseException:
@@ -108,7 +108,7 @@ def _probe(model: ir.Model, images: NDArray[np.uint8], options: LowerOptions) ->
     """Probe on as many images as the measurement budget allows."""
     count = max(1, min(len(images), _MAX_PROBE_IMAGES, int(_PROBE_WORK // max(1, count_weight_multiply_adds(model)))))
     taken = images[np.linspace(0, len(images) - 1, count).astype(int)]
-    return Probe(model, taken, options.patch_size, options.progress)
+    return Probe(model, taken, options.patch_size, options.progress, kind=options.depth_kind)
 
 
 def _save(model: ir.Model, target: Path) -> tuple[Path, ...]:

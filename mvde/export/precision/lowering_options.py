@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mvde.contract import DepthKind
 from mvde.errors import UsageError
 from mvde.export.progress import Progress, no_progress
 from mvde.export.range_method import RangeMethod
@@ -37,7 +38,8 @@ class LowerOptions:
 
     ``held_out`` are the validation images; default: crops of other photographs. ``rest`` is the precision of the
     non-quantised nodes of an int8 or fp8 graph, one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
-    ``progress`` receives a message per measurement. Raises :class:`UsageError` for another ``rest`` or method.
+    ``patch_size`` and ``depth_kind`` are those of the manifest. ``progress`` receives a message per measurement. Raises
+    :class:`UsageError` for another ``rest`` or method.
     """
 
     calibration: NDArray[np.uint8] | None = None
@@ -45,6 +47,7 @@ class LowerOptions:
     method: RangeMethod = RangeMethod.AUTO
     rest: Precision = Precision.FP32
     patch_size: int = 16
+    depth_kind: DepthKind = DepthKind.METRIC
     progress: Progress = no_progress
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from mvde.contract import DepthKind
 from mvde.export.graph.dtypes import computes
 from mvde.export.graph.run import MAX_TENSOR_BYTES, GraphSession, with_outputs
 from mvde.export.precision.emulate import emulated
@@ -25,6 +26,8 @@ _KNOWN = ".known"
 class Probe:
     """Measure lowered graphs against the fp32 graph ``base`` on images (K, H, W, 3), and report to ``progress``.
 
+    ``kind`` is that of the map, see :func:`mvde.parity.compare_depth`.
+
     Tensors between groups of ``base`` are cached, smallest first, up to ``limit_bytes`` in total. A graph with one
     lowered decoder group is then computed from there instead of from the image.
     """
@@ -36,12 +39,14 @@ class Probe:
         patch_size: int,
         progress: Progress = no_progress,
         limit_bytes: int = MAX_TENSOR_BYTES,
+        kind: DepthKind = DepthKind.METRIC,
     ) -> None:
         import numpy as np
 
         self.images = images
         self.progress = progress
         self._patch_size = patch_size
+        self._kind = kind
         self._num_measured = 0
         progress(f"depth of {len(images)} images in fp32")
         depth, names = str(base.graph.outputs[0].name), _borders(base.graph, limit_bytes // len(images))
@@ -56,7 +61,8 @@ class Probe:
         copy = emulated(model)
         fed = self._cut(copy)
         feeds = [{f"{name}{_KNOWN}": run[name] for name in fed} for run in self._known]
-        return compare_depth(GraphSession(copy).depth(self.images, feeds), self._reference, self._patch_size)
+        depth = GraphSession(copy).depth(self.images, feeds)
+        return compare_depth(depth, self._reference, self._patch_size, kind=self._kind)
 
     def _cut(self, model: ir.Model) -> list[str]:
         """Replace cached tensors in ``model`` by inputs; return their names."""

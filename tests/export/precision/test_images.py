@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mvde.artifact import GraphArtifact
-from mvde.camera import camera_factor
+from mvde.contract import DepthKind, FocalConvention
 from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError, ImageError, UsageError
 from mvde.export.precision.images import default_images, judging_frames, lower_options, quantization_images
@@ -96,13 +96,12 @@ def test_frames_are_spread_evenly_and_depth_is_that_of_the_nearest_pixel(manifes
 def test_depth_is_that_of_the_graph_s_own_camera(manifest: GraphManifest) -> None:
     import dataclasses
 
-    source = dataclasses.replace(manifest.source, config={"decoder": {"canonical_focal": 1.0}})
-    known = dataclasses.replace(manifest, source=source)
+    own = {"depth_kind": DepthKind.METRIC_FOCAL, "canonical_focal": 1.0, "focal_convention": FocalConvention.GEOMETRIC}
+    known = dataclasses.replace(manifest, **own)
     intrinsics = np.array([40.0, 40.0, 48.0, 32.0], np.float32)
     frames = Frames(1, intrinsics)
     held_out = judging_frames(frames, known, 1, "rooms")
-    factor = camera_factor(frames[0].focal, 1.0)
-    assert factor != 1.0
+    factor = np.sqrt(40 / 96 * 40 / 64)
     assert held_out.depth_m is not None
     assert held_out.depth_m[0, 0, 0] == pytest.approx(1.0 / factor, rel=1e-6)
 

@@ -1,0 +1,74 @@
+"""Result of one call of the runtime: the map, its statistics, and what both mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mvde.contract import DepthKind
+from mvde.runtime.placement import Placement
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Latency of one call in milliseconds: preprocessing, inference, and postprocessing with statistics."""
+
+    pre_ms: float
+    infer_ms: float
+    post_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """Sum of the three stages in milliseconds."""
+        return self.pre_ms + self.infer_ms + self.post_ms
+
+
+@dataclass(frozen=True)
+class DepthResult:
+    """The network's map for the frame's camera, and its patch statistics.
+
+    ``depth`` is (H, W), float32, at the input image's resolution, in :attr:`unit` of ``depth_kind``: inverse kinds keep
+    the map, and :meth:`as_depth` takes the reciprocal. 0 marks pixels outside the model's view (``fit="crop"``).
+    ``stats`` is (N, S), float32, on the model's patch grid, row-major, with one column per name in ``stat_names``;
+    patches in the bars of ``fit="letterbox"`` are 0. ``grid`` is (rows, columns), with N = rows * columns.
+    ``placement`` holds the part of the frame that the network saw and where it was in the network's input.
+
+    ``camera_factor`` is f / f_canonical, which ``depth`` and ``stats`` contain; 1 for kinds without a canonical camera.
+    ``camera_assumed`` says that the kind has one, but the frame's camera was not given.
+
+    For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), and timings cover the whole batch; in a stream they are
+    divided evenly among the frames of a batch.
+    """
+
+    depth: NDArray[np.float32]
+    stats: NDArray[np.float32]
+    grid: tuple[int, int]
+    timings: Timings
+    stat_names: tuple[str, ...]
+    depth_kind: DepthKind
+    placement: Placement
+    camera_factor: float = 1.0
+    camera_assumed: bool = False
+
+    @property
+    def unit(self) -> str:
+        """Unit of ``depth``: ``"m"``, ``"1"`` (depth up to a scale) or ``"1/u"`` (inverse depth)."""
+        return self.depth_kind.unit
+
+    def as_depth(self) -> NDArray[np.float32]:
+        """Depth of the shape of ``depth``, NaN where it is not finite or not above 0; a copy.
+
+        The reciprocal of an inverse kind: metres for ``inverse_canonical``; for ``inverse_relative`` a number that
+        grows with distance, but not in proportion, since scale and shift are unknown.
+        """
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            valid = np.isfinite(self.depth) & (self.depth > 0)
+            depth = np.where(valid, 1 / self.depth if self.depth_kind.is_inverse else self.depth, np.float32(math.nan))
+        depth[np.isinf(depth)] = math.nan  # the reciprocal of a subnormal number
+        return depth
