@@ -37,6 +37,7 @@ GROUND = {
     "stats",
     "assets",
     "vector_math",
+    "resampling",
 }
 ROBOT = GROUND | {"engines", "runtime", "bench", "cli", "cuda"}
 
@@ -60,10 +61,11 @@ ALLOWED = {
     "alignment": {"errors"},
     "protocols": {"errors"},
     "metrics": {"errors", "alignment", "protocols"},
-    "native": {"errors"},
+    "resampling": {"errors", "contract"},
+    "native": {"errors", "resampling"},
     "vector_math": set(),
     "stats": {"errors", "native", "vector_math"},
-    "cuda": {"errors", "resolution", "files", "stats", "native"},
+    "cuda": {"errors", "resolution", "files", "stats", "native", "resampling"},
     "parity": {"errors", "records", "stats"},
     "assets": {"errors"},
     "engines": {
@@ -83,6 +85,7 @@ ALLOWED = {
     },
     "runtime": {
         "errors",
+        "resampling",
         "contract",
         "precision",
         "files",
@@ -116,6 +119,7 @@ ALLOWED = {
     "model": {"errors", "config", "resolution", "stats", "assets", "backbones", "heads", "checkpoint", "vector_math"},
     "export": {
         "errors",
+        "resampling",
         "contract",
         "child_process",
         "precision",

@@ -34,7 +34,7 @@ def run(
     ],
     selection: EngineSelection,
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("depth"),
-    fit: Annotated[Fit, typer.Option("--fit", help=FIT_HELP)] = Fit.STRETCH,
+    fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
 ) -> None:
     """Estimate depth and patch statistics of images and videos.
 
@@ -94,7 +94,7 @@ class _Skipped:
 
 
 def _results(
-    runtime: DepthRuntime, paths: list[Path], fit: Fit, on_error: Callable[[Path, ImageError], None]
+    runtime: DepthRuntime, paths: list[Path], fit: Fit | None, on_error: Callable[[Path, ImageError], None]
 ) -> Iterator[tuple[Frame, DepthResult]]:
     """Iterate over frames and results, queueing the frames in flight."""
     from collections import deque

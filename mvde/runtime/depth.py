@@ -17,9 +17,10 @@ from mvde.engines.store import find, load_engine
 from mvde.errors import ImageError, UsageError
 from mvde.image import check_image
 from mvde.manifest import EngineManifest
+from mvde.resampling import Resampling
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, check_array
-from mvde.runtime.placement import Fit, check_fit, clear_bars, has_bars
+from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, place
 from mvde.runtime.stream import pipeline
 from mvde.stats import depth_to_patch_stats
 
@@ -90,7 +91,8 @@ class DepthRuntime:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
         self._manifest = manifest
-        self._fitter = FrameFitter(engine.info.resolution)
+        self._resampling = Resampling.of(manifest.preprocess)
+        self._fitter = FrameFitter(engine.info.resolution, self._resampling)
         self._device_fitter: DeviceFitter | None = None
 
     @classmethod
@@ -134,11 +136,12 @@ class DepthRuntime:
         """The engine's manifest: its origin and measured parity."""
         return self._manifest
 
-    def infer(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> DepthResult:
+    def infer(self, image: NDArray[np.uint8], fit: Fit | str | None = None) -> DepthResult:
         """Infer depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
 
         ``fit`` selects how an image of another aspect ratio is resized: ``"stretch"``, ``"letterbox"`` (bars) or
-        ``"crop"`` (centre; depth is 0 outside it). A batch of any length runs in chunks of the engine's batch.
+        ``"crop"`` (centre; depth is 0 outside it); by default as the manifest states. A batch of any length runs in
+        chunks of the engine's batch.
 
         Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit``.
         """
@@ -149,7 +152,7 @@ class DepthRuntime:
             results += self._finish(self._run(prepared))
         return _stacked(results) if is_batch else results[0]
 
-    def patch_stats(self, image: NDArray[np.uint8], fit: Fit | str = Fit.STRETCH) -> NDArray[np.float32]:
+    def patch_stats(self, image: NDArray[np.uint8], fit: Fit | str | None = None) -> NDArray[np.float32]:
         """Infer only the patch statistics (N, S) of an image, or (B, N, S) of a batch, as in :meth:`infer`.
 
         On a GPU only these floats are copied to the host, and depth is not resized to the image.
@@ -162,7 +165,7 @@ class DepthRuntime:
         stats = np.concatenate(parts)
         return stats if is_batch else stats[0]
 
-    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str = Fit.STRETCH) -> DeviceResult:
+    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str | None = None) -> DeviceResult:
         """Enqueue inference on a frame in device memory; the results stay there. Asynchronous.
 
         ``frame`` is RGB (H, W, 3), uint8, of any size (resized on the GPU), or a batch (B, H, W, 3) at the model's
@@ -174,11 +177,13 @@ class DepthRuntime:
         engine = self._engine
         if not isinstance(engine, DeviceEngine):
             raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
-        self._device_fitter = self._device_fitter or DeviceFitter(engine.device, self.info.resolution)
-        depth, stats = enqueue_frame(engine, self._device_fitter, frame, fit, engine.stream_of(stream))
+        self._device_fitter = self._device_fitter or DeviceFitter(
+            engine.device, self.info.resolution, resampling=self._resampling
+        )
+        depth, stats = enqueue_frame(engine, self._device_fitter, frame, self._fit(fit), engine.stream_of(stream))
         return DeviceResult(depth, stats, self._manifest.grid, self._manifest.stats)
 
-    def stream(self, frames: Iterable[NDArray[np.uint8]], fit: Fit | str = Fit.STRETCH) -> Iterator[DepthResult]:
+    def stream(self, frames: Iterable[NDArray[np.uint8]], fit: Fit | str | None = None) -> Iterator[DepthResult]:
         """Yield one result per frame (H, W, 3), in order, overlapping the stages of neighbouring frames in threads.
 
         At most a few frames are in flight, so a slow consumer throttles the source. An error of the source or a frame
@@ -191,6 +196,10 @@ class DepthRuntime:
             self._run,
             lambda ran: self._finish(ran, parallel=False),
         )
+
+    def placement(self, size: tuple[int, int], fit: Fit | str | None = None) -> Placement:
+        """Compute how a frame of ``size`` (H, W) enters the model's input; ``fit`` as in :meth:`infer`."""
+        return place(size, self.info.resolution, self._fit(fit), self._resampling)
 
     def close(self) -> None:
         """Free the engine and all buffers."""
@@ -207,13 +216,17 @@ class DepthRuntime:
     ) -> None:
         self.close()
 
-    def _prepare(self, images: Sequence[NDArray[np.uint8]], fit: Fit | str, parallel: bool = True) -> _Prepared:
-        started, fit = time.perf_counter(), check_fit(fit)
+    def _prepare(self, images: Sequence[NDArray[np.uint8]], fit: Fit | str | None, parallel: bool = True) -> _Prepared:
+        started, fit = time.perf_counter(), self._fit(fit)
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # pad a short batch; the padding's results are dropped
         return _Prepared(batch, fitted, _ms_since(started))
+
+    def _fit(self, fit: Fit | str | None) -> Fit:
+        """The caller's choice, or the manifest's."""
+        return check_fit(self._manifest.preprocess.fit if fit is None else fit)
 
     def _run(self, prepared: _Prepared) -> _Ran:
         started = time.perf_counter()

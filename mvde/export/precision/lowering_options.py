@@ -9,6 +9,7 @@ from mvde.errors import UsageError
 from mvde.export.progress import Progress, no_progress
 from mvde.export.range_method import RangeMethod
 from mvde.precision import LOWERED, Precision
+from mvde.resampling import DEFAULT_RESAMPLING, Resampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ class LowerOptions:
 
     ``held_out`` are the validation images; default: crops of other photographs. ``rest`` is the precision of the
     non-quantised nodes of an int8 or fp8 graph, one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
-    ``progress`` receives a message per measurement. Raises :class:`UsageError` for another ``rest`` or method.
+    ``progress`` receives a message per measurement, ``resampling`` is the graph's, for default images. Raises :class:`UsageError` for another ``rest`` or method.
     """
 
     calibration: NDArray[np.uint8] | None = None
@@ -46,6 +47,7 @@ class LowerOptions:
     rest: Precision = Precision.FP32
     patch_size: int = 16
     progress: Progress = no_progress
+    resampling: Resampling = DEFAULT_RESAMPLING
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, RangeMethod):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from mvde.artifact import GraphArtifact
 from mvde.camera import camera_factor
 from mvde.datasets.sample import DepthSample
+from mvde.contract import DepthKind, FocalConvention
 from mvde.errors import DatasetError, ImageError, UsageError
 from mvde.export.precision.images import default_images, judging_frames, lower_options, quantization_images
 from mvde.export.range_method import RangeMethod
@@ -40,6 +42,7 @@ class Frames:
     """Data set of ``count`` frames: depth in metres is the row, grey level the frame number."""
 
     depth_range_m = (0.5, 6.0)
+    width = 96
 
     def __init__(self, count: int, intrinsics: np.ndarray | None = None) -> None:
         self.count = count
@@ -49,8 +52,8 @@ class Frames:
         return self.count
 
     def __getitem__(self, index: int) -> DepthSample:
-        depth_m = np.repeat(np.arange(64, dtype=np.float32)[:, None], 96, axis=1)
-        return DepthSample(np.full((64, 96, 3), index, np.uint8), depth_m, self.intrinsics, f"frame {index}")
+        depth_m = np.repeat(np.arange(64, dtype=np.float32)[:, None], self.width, axis=1)
+        return DepthSample(np.full((64, self.width, 3), index, np.uint8), depth_m, self.intrinsics, f"frame {index}")
 
 
 def test_every_fourth_image_of_a_folder_judges(folder: Path) -> None:
@@ -94,10 +97,12 @@ def test_frames_are_spread_evenly_and_depth_is_that_of_the_nearest_pixel(manifes
 
 
 def test_depth_is_that_of_the_graph_s_own_camera(manifest: GraphManifest) -> None:
-    import dataclasses
-
-    source = dataclasses.replace(manifest.source, config={"decoder": {"canonical_focal": 1.0}})
-    known = dataclasses.replace(manifest, source=source)
+    known = dataclasses.replace(
+        manifest,
+        depth_kind=DepthKind.METRIC_FOCAL,
+        canonical_focal=1.0,
+        focal_convention=FocalConvention.GEOMETRIC,
+    )
     intrinsics = np.array([40.0, 40.0, 48.0, 32.0], np.float32)
     frames = Frames(1, intrinsics)
     held_out = judging_frames(frames, known, 1, "rooms")
@@ -105,6 +110,25 @@ def test_depth_is_that_of_the_graph_s_own_camera(manifest: GraphManifest) -> Non
     assert factor != 1.0
     assert held_out.depth_m is not None
     assert held_out.depth_m[0, 0, 0] == pytest.approx(1.0 / factor, rel=1e-6)
+
+
+def test_frames_enter_as_the_manifest_says_and_so_does_their_depth(manifest: GraphManifest) -> None:
+    record = dataclasses.replace(manifest.preprocess, fit="letterbox", multiple=16, padding=9)
+    held_out = judging_frames(Frames(2), dataclasses.replace(manifest, preprocess=record), 2, "rooms")
+    assert held_out.depth_m is not None
+    frame, depth = held_out.images[1], held_out.depth_m[1]  # 64x96 into 32x48: no bars
+    assert (frame == 1).all()
+    assert (depth[:3] > 0).all()
+    tall = Frames(2)
+    tall.width = 32
+    held_out = judging_frames(tall, dataclasses.replace(manifest, preprocess=record), 2, "rooms")
+    assert held_out.depth_m is not None
+    frame, depth = held_out.images[1], held_out.depth_m[1]  # 64x32 into the middle 32x16
+    assert (frame[:, 16:32] == 1).all()
+    assert (frame[:, :16] == 9).all()
+    assert (depth[:3, 16:32] > 0).all()
+    assert (depth[:, :16] == 0).all()
+    assert (depth[:, 32:] == 0).all()
 
 
 def test_a_data_set_without_frames_is_refused(manifest: GraphManifest) -> None:
