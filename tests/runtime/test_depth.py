@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 from PIL import Image
 
 import mvde
+from mvde.contract import Interpolation, PreprocessRecord
 from mvde.engines.store import load_engine
 from mvde.errors import ArtifactError, ImageError, UsageError
+from mvde.resampling import Resampling
 from mvde.runtime.depth import DepthRuntime
+from mvde.runtime.placement import depth_to_source, fit_image, place
 from mvde.stats import depth_to_patch_stats
 
 pytest.importorskip("openvino")

@@ -38,7 +38,8 @@ class LowerOptions:
 
     ``held_out`` are the validation images; default: crops of other photographs. ``rest`` is the precision of the
     non-quantised nodes of an int8 or fp8 graph, one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
-    ``progress`` receives a message per measurement, ``resampling`` is the graph's, for default images. Raises :class:`UsageError` for another ``rest`` or method.
+    ``progress`` receives a message per measurement, ``resampling`` is the graph's, for default images. Raises
+    :class:`UsageError` for another ``rest`` or method.
     """
 
     calibration: NDArray[np.uint8] | None = None

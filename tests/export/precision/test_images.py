@@ -12,8 +12,8 @@ from PIL import Image
 
 from mvde.artifact import GraphArtifact
 from mvde.camera import camera_factor
-from mvde.datasets.sample import DepthSample
 from mvde.contract import DepthKind, FocalConvention
+from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError, ImageError, UsageError
 from mvde.export.precision.images import default_images, judging_frames, lower_options, quantization_images
 from mvde.export.range_method import RangeMethod
