@@ -9,6 +9,7 @@ from PIL import Image
 from mvde.contract import Interpolation, PreprocessRecord
 from mvde.errors import UsageError
 from mvde.resampling import Resampling, most_taps, resample, resize_table
+from mvde.runtime.placement import fit_image, has_bars, place
 
 BILINEAR, BICUBIC = Interpolation.BILINEAR, Interpolation.BICUBIC
 EVERY = [
@@ -21,6 +22,8 @@ EVERY = [
     for coefficient in (None, -0.5, -0.75)
     for antialias, align_corners in ((True, False), (False, False), (False, True))
 ]
+# torch has one coefficient with and one without antialiasing.
+TORCHS = [one for one in EVERY if one.bicubic_coefficient in (None, -0.5 if one.antialias else -0.75)]
 SIZES = [((40, 60), (33, 77)), ((200, 300), (28, 42)), ((37, 500), (64, 80)), ((1, 1), (5, 5)), ((7, 5), (1, 1))]
 
 
@@ -45,14 +48,11 @@ def test_antialiasing_has_the_bits_of_pillow(
 
 
 @pytest.mark.parametrize(("source", "target"), SIZES)
-@pytest.mark.parametrize("resampling", EVERY, ids=repr)
+@pytest.mark.parametrize("resampling", TORCHS, ids=repr)
 def test_each_way_is_torchs_within_the_rounding_of_two_passes(
     resampling: Resampling, source: tuple[int, int], target: tuple[int, int]
 ) -> None:
     torch = pytest.importorskip("torch")
-    torchs = {None: None, True: -0.5, False: -0.75}
-    if resampling.bicubic_coefficient not in (None, torchs[resampling.antialias]):
-        pytest.skip("torch has one coefficient with and one without antialiasing")
     # Between 64 and 191 no kernel overshoots the range of bytes, which the passes clip to and torch's floats do not.
     image = np.random.default_rng(1).integers(64, 192, (*source, 3), dtype=np.uint8)
     expected = torch.nn.functional.interpolate(
@@ -65,6 +65,21 @@ def test_each_way_is_torchs_within_the_rounding_of_two_passes(
     difference = np.abs(resized(image, target, resampling) - expected[0].permute(1, 2, 0).numpy())
     assert difference.max() <= 1.3  # each pass rounds by half a level, the first one's error grows by up to 1.4
     assert difference.mean() <= 0.4
+
+
+@pytest.mark.parametrize("size", [(400, 600), (108, 192), (90, 61)])
+def test_keep_aspect_bicubic_has_the_bits_of_transformers_processor(size: tuple[int, int]) -> None:
+    transformers = pytest.importorskip("transformers")
+    processor = getattr(transformers, "DPTImageProcessorPil", None) or transformers.DPTImageProcessor
+    whole = {"keep_aspect_ratio": True, "ensure_multiple_of": 14, "resample": 3}
+    process = processor(size={"height": 126, "width": 126}, do_rescale=False, do_normalize=False, **whole)
+    image = np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = np.asarray(process(images=image, return_tensors="np")["pixel_values"])[0].transpose(1, 2, 0)
+    resampling = Resampling(interpolation=BICUBIC, bicubic_coefficient=-0.5, multiple=14)
+    placement = place(size, expected.shape[:2], "letterbox", resampling)
+    assert not has_bars(placement)
+    # Pillow resizes along x first, unless Pillow 13 finds y cheaper.
+    assert np.abs(fit_image(image, placement) - expected.astype(int)).max() <= 1
 
 
 def keys(x: float, a: float) -> float:
