@@ -103,6 +103,8 @@ def declare(library: ctypes.CDLL) -> None:
         "mvde_workers_create": (i32, [i32, ctypes.POINTER(pointer)]),
         "mvde_workers_destroy": (None, [pointer]),
         "mvde_patch_stats": (i32, [maps, f32, f32, request, pointer]),
+        # Not called: its absence tells a library whose mvde_resizer_create takes other arguments.
+        "mvde_resizer_defaults": (None, [ctypes.POINTER(CResizerOptions)]),
         "mvde_resizer_create": (
             i32,
             [i32, i64, i64, i64, i64, ctypes.POINTER(CResizerOptions), ctypes.POINTER(pointer)],
