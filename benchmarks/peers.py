@@ -194,6 +194,7 @@ def runtime_frame(
     from mvde.export.precision import lowerer
     from mvde.export.precision.images import lower_options
     from mvde.image import read_photographs
+    from mvde.resampling import Resampling
     from mvde.runtime.placement import Fit, fitted
 
     graph = folder / "export" / f"{artifact_stem(model.config.name, resolution)}.onnx"
@@ -202,7 +203,8 @@ def runtime_frame(
     source = find_onnx(graph)
     target = engine_folder(source.manifest, engine_id, folder / "engines")
     if not target.is_dir():
-        images = fitted(read_photographs()[:1], resolution, Fit.CROP)
+        resampling = Resampling.of(source.manifest.preprocess)
+        images = fitted(read_photographs()[:1], resolution, Fit.CROP, resampling)
         lowered = lowerer(source, lower_options(source.manifest))
         build_engine(source, engine_id, images, root=folder / "engines", lower_graph=lowered)
     runtime = stack.enter_context(DepthRuntime.load(target))

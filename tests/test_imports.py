@@ -39,6 +39,7 @@ GROUND = {
     "stats",
     "assets",
     "vector_math",
+    "resampling",
 }
 ROBOT = GROUND | {"engines", "runtime", "bench", "cli", "cuda"}
 
@@ -64,10 +65,11 @@ ALLOWED = {
     "alignment": {"errors", "contract"},
     "protocols": {"errors"},
     "metrics": {"errors", "contract", "alignment", "protocols"},
-    "native": {"errors"},
+    "resampling": {"errors", "contract"},
+    "native": {"errors", "resampling"},
     "vector_math": set(),
     "stats": {"errors", "native", "vector_math"},
-    "cuda": {"errors", "resolution", "files", "stats", "native"},
+    "cuda": {"errors", "resolution", "files", "stats", "native", "resampling"},
     "parity": {"errors", "contract", "records", "stats"},
     "assets": {"errors"},
     "engines": {
@@ -88,6 +90,7 @@ ALLOWED = {
     "runtime": {
         "errors",
         "camera",
+        "resampling",
         "contract",
         "precision",
         "files",
@@ -134,6 +137,7 @@ ALLOWED = {
     },
     "export": {
         "errors",
+        "resampling",
         "contract",
         "description",
         "child_process",

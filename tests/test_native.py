@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from mvde import native
+from mvde.contract import Interpolation
 from mvde.errors import BackendError, UsageError
-from mvde.runtime.placement import LETTERBOX_GREY, place
+from mvde.resampling import Resampling
+from mvde.runtime.placement import fit_image, place
 from mvde.stats import STATS, depth_to_patch_stats, numpy_patch_stats
 
 pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")
@@ -245,7 +247,7 @@ def test_resizing_and_mapping_back_have_the_bits_of_pillow(forced_kernel, source
     image = RNG.integers(0, 256, (*source, 3), dtype=np.uint8)
     depth = noisy_depth(target)
     placement = place(source, target, fit)
-    fitted = np.full((*target, 3), LETTERBOX_GREY, np.uint8)
+    fitted = np.full((*target, 3), 128, np.uint8)
     fitted[placement.target_box.slices] = along_x_then_y(image[placement.source_box.slices], placement.target_box.size)
     mapped = np.zeros(source, np.float32)
     mapped[placement.source_box.slices] = along_x_then_y(depth[placement.target_box.slices], placement.source_box.size)
@@ -253,6 +255,30 @@ def test_resizing_and_mapping_back_have_the_bits_of_pillow(forced_kernel, source
         np.testing.assert_array_equal(resizer.resize(image), fitted)
         np.testing.assert_array_equal(resizer.resize(image[::-1].copy()[::-1], workers=workers), fitted)
         np.testing.assert_array_equal(resizer.depth_to_source(depth, workers=workers), mapped)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize("coefficient", [None, -0.5, -0.75])
+@pytest.mark.parametrize(("antialias", "align_corners"), [(True, False), (False, False), (False, True)])
+def test_every_resampling_has_the_bits_of_the_specification(forced_kernel, antialias, align_corners, coefficient, fit):
+    resampling = Resampling(
+        interpolation=Interpolation.BILINEAR if coefficient is None else Interpolation.BICUBIC,
+        bicubic_coefficient=coefficient,
+        antialias=antialias,
+        align_corners=align_corners,
+        multiple=14,
+        padding=7,
+    )
+    image = RNG.choice(np.array([0, 100, 255], np.uint8), (45, 131, 3))  # sums leave the range of bytes at both ends
+    for target in ((28, 42), (112, 98), (14, 196)):
+        placement = place((45, 131), target, fit, resampling)
+        with native.Resizer((45, 131), target, fit, resampling=resampling) as resizer:
+            np.testing.assert_array_equal(resizer.resize(image), fit_image(image, placement))
+
+
+def test_a_letterbox_that_the_target_cannot_hold_is_refused():
+    with pytest.raises(UsageError, match="multiples of 14 pixels does not fit into 32x28"):
+        native.Resizer((6, 8), (32, 28), "letterbox", resampling=Resampling(multiple=14))
 
 
 def along_x_then_y(pixels, size):

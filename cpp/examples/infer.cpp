@@ -48,10 +48,11 @@ int main(int argc, char **argv) {
         return report("usage: infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop]");
     Photograph photograph;
     if (!read_ppm(argv[2], photograph)) return report(std::string(argv[2]) + " is not a binary 8-bit RGB PPM file (P6)");
-    const std::string_view fit = argc == 6 ? argv[5] : "stretch";
+    const std::string_view fit = argc == 6 ? argv[5] : "";
     mvde::SessionOptions options;
     options.frame = {photograph.height, photograph.width};
-    options.fit = fit == "crop" ? mvde::Fit::crop : fit == "letterbox" ? mvde::Fit::letterbox : mvde::Fit::stretch;
+    if (!fit.empty())  // otherwise as the engine's manifest states
+        options.fit = fit == "crop" ? mvde::Fit::crop : fit == "letterbox" ? mvde::Fit::letterbox : mvde::Fit::stretch;
 
     auto session = mvde::Session::open(argv[1], options);
     if (!session) return report(session.error().message);

@@ -1,9 +1,10 @@
 // Converts a camera frame (RGB, BGR, grey, NV12 or YUYV, any row pitch) to the model's uint8 RGB input: the selected part
 // of the frame, resized into a box of the target and surrounded by a constant colour.
 //
-// Bilinear with anti-aliasing when downscaling, in the fixed-point arithmetic of Pillow's Image.resize(..., BILINEAR): the
-// same weights, first along rows with rounding to 8 bits, then along columns. Bit-identical to Pillow at any scale, except
-// where Pillow 13 reverses the order (height shrinks much more than width); values then differ by at most one. A block
+// Weights come from tables (mvde/resampling.py). The fixed-point arithmetic is that of Pillow's Image.resize: first along
+// rows with rounding to 8 bits, then along columns. With its BILINEAR or BICUBIC tables bit-identical to Pillow at any
+// scale, except where Pillow 13 reverses the order (height shrinks much more than width); values then differ by at most one.
+// Firsts and ends of taps must not decrease from one target pixel to the next. A block
 // computes 32 x 16 target pixels; the source rows it needs pass through shared memory in bands, already resized along x, so
 // that shared memory does not grow with the scale.
 #include "device_common.cuh"

@@ -8,7 +8,7 @@ namespace mvde_cuda {
 enum PixelFormat { kRgb = 0, kBgr = 1, kGrey = 2, kNv12 = 3, kYuyv = 4 };
 
 // Filter taps along one axis: target pixel i is the sum over k < counts[i] of weights[i * most + k] times source pixel
-// firsts[i] + k. Weights are fixed-point with kWeightBits fractional bits and sum to one, up to rounding.
+// firsts[i] + k. Weights are fixed-point with kWeightBits fractional bits, may be negative, and sum to one, up to rounding.
 struct Taps {
     const int *firsts;
     const int *counts;

@@ -27,7 +27,7 @@ from mvde.engines.base import DeviceEngine
 from mvde.engines.machine import cpu_name
 from mvde.errors import UsageError
 from mvde.runtime.depth import DepthRuntime
-from mvde.runtime.placement import Fit, fit_image, place
+from mvde.runtime.placement import Fit, fit_image
 from mvde.runtime.result import Timings
 
 if TYPE_CHECKING:
@@ -46,13 +46,14 @@ _NUM_TURNS = 4  # used if a turn's length is not given
 class BenchOptions:
     """Extent of a measurement.
 
-    Every engine gets ``num_frames`` frames, or as many as fit into ``duration_s`` seconds (at least ten). If given,
-    ``paced_fps`` adds a run of the same length at that frame rate, and ``num_threads`` one from that many threads.
+    Every engine gets ``num_frames`` frames, or as many as fit into ``duration_s`` seconds (at least ten). ``fit`` is by
+    default each engine's own. If given, ``paced_fps`` adds a run of the same length at that frame rate, and
+    ``num_threads`` one from that many threads.
     """
 
     duration_s: float = 5.0
     num_frames: int | None = None
-    fit: Fit = Fit.STRETCH
+    fit: Fit | None = None
     paced_fps: float | None = None
     num_threads: int | None = None
 
@@ -288,8 +289,7 @@ def _on_their_devices(runs: Sequence[_Run], image: NDArray[np.uint8], options: B
         for run in runs:
             if isinstance(run.runtime.engine, DeviceEngine):
                 info = run.runtime.info
-                size = (image.shape[0], image.shape[1])
-                fitted = fit_image(image, place(size, info.resolution, options.fit))
+                fitted = fit_image(image, run.runtime.placement((image.shape[0], image.shape[1]), options.fit))
                 batch = np.repeat(fitted[None], info.batch, axis=0)
                 count = -(-len(run.timings) // _NUM_TURNS)
                 run.device_times_ms += run.runtime.engine.device_times_ms(batch, count)

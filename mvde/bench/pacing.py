@@ -48,7 +48,7 @@ class Concurrent:
 class PacedRun:
     """One engine's frames at a fixed camera rate, interleaved with other engines."""
 
-    def __init__(self, runtime: DepthRuntime, images: Images, fit: Fit, fps: float) -> None:
+    def __init__(self, runtime: DepthRuntime, images: Images, fit: Fit | None, fps: float) -> None:
         self._runtime, self._images, self._fit, self._fps = runtime, images, fit, fps
         self._ages_ms: list[float] = []
         self._num_late = 0
@@ -78,7 +78,7 @@ class PacedRun:
 class ConcurrentRun:
     """One engine's frames from several threads, interleaved with other engines."""
 
-    def __init__(self, runtime: DepthRuntime, images: Images, fit: Fit, num_threads: int) -> None:
+    def __init__(self, runtime: DepthRuntime, images: Images, fit: Fit | None, num_threads: int) -> None:
         self._runtime, self._images, self._fit, self._num_threads = runtime, images, fit, num_threads
         self._times_ms: list[float] = []
         self._elapsed_s = 0.0

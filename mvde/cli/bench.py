@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 class Timing:
     """Measurements taken of each engine; see :class:`mvde.bench.measure.BenchOptions`."""
 
-    fit: Annotated[Fit, typer.Option("--fit", help=FIT_HELP)] = Fit.STRETCH
+    fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None
     duration: Annotated[float, typer.Option("--duration", help="Seconds per engine (at least ten frames).")] = 5.0
     frames: Annotated[int | None, typer.Option("--frames", help="Frames per engine, instead of --duration.")] = None
     paced: Annotated[

@@ -63,9 +63,12 @@ def build_one(request: BuildRequest) -> BuildReport:
 
     from mvde.engines.build import build_engine
     from mvde.image import read_photographs
+    from mvde.resampling import Resampling
     from mvde.runtime.placement import Fit, fitted
 
-    images = fitted(read_photographs(request.images), request.source.manifest.resolution, Fit.CROP)
+    manifest = request.source.manifest
+    resampling = Resampling.of(manifest.preprocess)
+    images = fitted(read_photographs(request.images), manifest.resolution, Fit.CROP, resampling)
     what = f"building {request.engine_id} from {request.source.path}"
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     shown = console(stderr=True)

@@ -36,7 +36,7 @@ def run(
     selection: EngineSelection,
     camera: CameraOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("depth"),
-    fit: Annotated[Fit | None, typer.Option("--fit", help=f"{FIT_HELP} Default: as the model expects.")] = None,
+    fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
 ) -> None:
     """Estimate depth and patch statistics of images and videos.
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-import numpy as np
+from typing import NamedTuple, Protocol
 
 from mvde.cuda.postprocess import LaunchPlan
 from mvde.errors import ImageError, UsageError
+from mvde.resampling import Resampling, ResizeTable, most_taps, resize_table
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-_WEIGHT_BITS = 22  # fractional bits of Pillow's fixed-point weights
 _YUV_BITS = 20
 _TILE = (16, 32)
 _BLOCK_THREADS = 256
@@ -83,6 +77,11 @@ class PlacementLike(Protocol):
         """Part of the model's input to fill."""
         ...
 
+    @property
+    def resampling(self) -> Resampling:
+        """How the part is resampled, and the padding around it."""
+        ...
+
 
 class _Taps(ctypes.Structure):
     _fields_ = (
@@ -136,46 +135,11 @@ class DeviceFrame(NamedTuple):
     chroma_pitch: int = 0
 
 
-class ResizeTable(NamedTuple):
-    """Resampling weights of one axis, all int32; ``weights`` (target, most) have 22 fractional bits.
-
-    They depend only on the sizes, so a caller uploads them once, in the layout of :meth:`packed`.
-    """
-
-    firsts: NDArray[np.int32]
-    counts: NDArray[np.int32]
-    weights: NDArray[np.int32]
-
-    def packed(self) -> NDArray[np.int32]:
-        """Concatenate all three into the layout that the kernel expects."""
-        return np.concatenate([self.firsts, self.counts, self.weights.reshape(-1)])
-
-
-def resize_table(source_size: int, target_size: int) -> ResizeTable:
-    """Compute bilinear weights from ``source_size`` to ``target_size`` pixels, anti-aliased when downscaling.
-
-    Bit-identical to Pillow's ``Image.resize(..., BILINEAR)`` (its ``precompute_coeffs``).
-    """
-    if source_size < 1 or target_size < 1:
-        raise UsageError(f"a side of {source_size} pixels cannot be resized to {target_size}; both must be positive")
-    scale = source_size / target_size
-    support = max(scale, 1.0)
-    most = math.ceil(support) * 2 + 1
-    centres = (np.arange(target_size) + 0.5) * scale
-    firsts = np.maximum((centres - support + 0.5).astype(np.int64), 0)
-    ends = np.minimum((centres + support + 0.5).astype(np.int64), source_size)
-    positions = np.arange(most)[None, :]
-    distances = (positions + firsts[:, None] - centres[:, None] + 0.5) * (1.0 / support)
-    weights = np.where(positions < (ends - firsts)[:, None], np.maximum(1.0 - np.abs(distances), 0.0), 0.0)
-    weights /= np.cumsum(weights, axis=1)[:, -1:]  # sequential sum, in Pillow's order
-    fixed = (0.5 + weights * (1 << _WEIGHT_BITS)).astype(np.int32)
-    return ResizeTable(firsts.astype(np.int32), (ends - firsts).astype(np.int32), fixed)
-
-
 def resize_tables(placement: PlacementLike) -> tuple[ResizeTable, ResizeTable]:
     """Compute the tables (columns, rows) of a placement."""
     (source_height, source_width), (height, width) = placement.source_box.size, placement.target_box.size
-    return resize_table(source_width, width), resize_table(source_height, height)
+    resampling = placement.resampling
+    return resize_table(source_width, width, resampling), resize_table(source_height, height, resampling)
 
 
 def preprocess_params(
@@ -187,9 +151,11 @@ def preprocess_params(
     *,
     target_pitch: int = 0,
     yuv: YuvStandard = YuvStandard.BT601_LIMITED,
-    fill: tuple[int, int, int] = (128, 128, 128),
+    fill: tuple[int, int, int] | None = None,
 ) -> PreprocessParams:
     """Build the kernel's arguments; tables are packed in device memory, the target is (H, W, 3) uint8, RGB.
+
+    ``fill`` is the colour around the frame, by default the placement's padding.
 
     Raises :class:`UsageError` for an address of 0 or a pitch that is too small, :class:`ImageError` for NV12 or YUYV
     with odd sides.
@@ -207,8 +173,8 @@ def preprocess_params(
         source_pitch=frame.pitch,
         chroma_pitch=frame.chroma_pitch,
         target_pitch=pitch,
-        columns=_taps(columns_address, source.size[1], target.size[1]),
-        rows=_taps(rows_address, source.size[0], target.size[0]),
+        columns=_taps(columns_address, source.size[1], target.size[1], placement.resampling),
+        rows=_taps(rows_address, source.size[0], target.size[0], placement.resampling),
         source_top=source.top,
         source_left=source.left,
         height=height,
@@ -219,7 +185,7 @@ def preprocess_params(
         box_width=target.size[1],
         pixel_format=frame.pixel_format.value,
         yuv=yuv_matrix(yuv),
-        fill=(*fill, 0),
+        fill=(*(fill or (placement.resampling.padding,) * 3), 0),
     )
 
 
@@ -252,9 +218,9 @@ def yuv_matrix(standard: YuvStandard) -> _YuvMatrix:
     )
 
 
-def _taps(address: int, source_size: int, target_size: int) -> _Taps:
+def _taps(address: int, source_size: int, target_size: int, resampling: Resampling) -> _Taps:
     """Addresses of a packed table's parts."""
-    most = math.ceil(max(source_size / target_size, 1.0)) * 2 + 1
+    most = most_taps(source_size, target_size, resampling)
     return _Taps(address, address + 4 * target_size, address + 8 * target_size, most)
 
 

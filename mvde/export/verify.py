@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mvde.contract import PreprocessRecord
 from mvde.engines.onnxruntime.session import CHECKING
 from mvde.export.graph.run import GraphSession
 from mvde.image import read_image
+from mvde.resampling import Resampling
 from mvde.runtime.placement import Fit, fitted
 
 if TYPE_CHECKING:
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
     ImageArray = NDArray[np.uint8]
 
 
-def load_photos(paths: Sequence[Path], resolution: tuple[int, int], batch: int) -> list[ImageArray]:
-    """Batches (B, H, W, 3) uint8 RGB of photographs stretched to ``resolution``; the last is padded by repetition.
+def load_photos(
+    paths: Sequence[Path], resolution: tuple[int, int], batch: int, preprocess: PreprocessRecord
+) -> list[ImageArray]:
+    """Batches (B, H, W, 3) uint8 RGB of photographs, resized as ``preprocess`` says; the last is padded by repetition.
 
     Raises :class:`ImageError` naming the unreadable file.
     """
-    images = fitted([read_image(path) for path in paths], resolution, Fit.STRETCH)
+    photos = [read_image(path) for path in paths]
+    images = fitted(photos, resolution, Fit(preprocess.fit), Resampling.of(preprocess))
     num_batches = -(-len(images) // batch)
     indices = np.arange(num_batches * batch).reshape(num_batches, batch) % len(images)
     return list(images[indices])

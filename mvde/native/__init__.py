@@ -21,6 +21,7 @@ import numpy as np
 import mvde
 from mvde.errors import BackendError, UsageError
 from mvde.native import abi
+from mvde.resampling import DEFAULT_RESAMPLING, Resampling
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -101,7 +102,7 @@ def set_kernel(name: str | None) -> None:
 class _Handle:
     """An opaque library handle, destroyed by :meth:`close`, at the end of a ``with`` block, or by the finaliser."""
 
-    def __init__(self, create: str, destroy: str, *arguments: int) -> None:
+    def __init__(self, create: str, destroy: str, *arguments: int | ctypes.Structure) -> None:
         self._library = _require()
         handle = ctypes.c_void_p()
         _check(self._library, getattr(self._library, create)(*arguments, ctypes.byref(handle)))
@@ -139,7 +140,7 @@ class Workers(_Handle):
 class Resizer(_Handle):
     """Resizes frames of one format and size to one resolution, and depth back; not thread-safe.
 
-    Bit-identical to Pillow's BILINEAR applied along x, then along y. Sizes are (height, width).
+    Bit-identical to :mod:`mvde.resampling`, and so to Pillow applied along x, then along y. Sizes are (height, width).
     """
 
     def __init__(
@@ -148,12 +149,23 @@ class Resizer(_Handle):
         target_size: tuple[int, int],
         fit: str = "stretch",
         pixel_format: str = "rgb",
+        resampling: Resampling = DEFAULT_RESAMPLING,
     ) -> None:
         """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv (BT.601, limited range)."""
         self.source_size, self.target_size = source_size, target_size
         self._format = _enum(abi.PIXEL_FORMATS, pixel_format, "pixel_format")
-        sizes = (self._format, *source_size, *target_size, _enum(abi.FITS, fit, "fit"))
-        super().__init__("mvde_resizer_create", "mvde_resizer_destroy", *sizes)
+        options = abi.CResizerOptions(
+            ctypes.sizeof(abi.CResizerOptions),
+            _enum(abi.FITS, fit, "fit"),
+            _enum(abi.INTERPOLATIONS, resampling.interpolation, "interpolation"),
+            resampling.bicubic_coefficient or 0.0,
+            resampling.antialias,
+            resampling.align_corners,
+            resampling.multiple,
+            resampling.padding,
+        )
+        sizes = (self._format, *source_size, *target_size)
+        super().__init__("mvde_resizer_create", "mvde_resizer_destroy", *sizes, options)
 
     def resize(
         self, frame: NDArray[np.uint8], *, out: NDArray[np.uint8] | None = None, workers: Workers | None = None

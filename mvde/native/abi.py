@@ -10,6 +10,7 @@ STATS = {"mean": 0, "var": 1, "grad": 2, "min": 3, "max": 4, "valid": 5}  # enum
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint16": 3}  # enum mvde_dtype
 CONVERSIONS = {"linear": 0, "inverse": 1, "exp": 2, "log_sigmoid": 3}  # enum mvde_conversion
 RANGES = {"reject": 0, "clamp": 1}  # enum mvde_range
+INTERPOLATIONS = {"bilinear": 0, "bicubic": 1}  # enum mvde_interpolation
 FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
 PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
 
@@ -72,6 +73,21 @@ class CFrame(ctypes.Structure):
     )
 
 
+class CResizerOptions(ctypes.Structure):
+    """``mvde_resizer_options``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("fit", ctypes.c_int32),
+        ("interpolation", ctypes.c_int32),
+        ("bicubic_coefficient", ctypes.c_float),
+        ("antialias", ctypes.c_int32),
+        ("align_corners", ctypes.c_int32),
+        ("multiple", ctypes.c_int32),
+        ("padding", ctypes.c_int32),
+    )
+
+
 def declare(library: ctypes.CDLL) -> None:
     """Set argument and result types of all functions used. Raises AttributeError for a missing symbol."""
     pointer, i32, i64, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
@@ -87,7 +103,12 @@ def declare(library: ctypes.CDLL) -> None:
         "mvde_workers_create": (i32, [i32, ctypes.POINTER(pointer)]),
         "mvde_workers_destroy": (None, [pointer]),
         "mvde_patch_stats": (i32, [maps, f32, f32, request, pointer]),
-        "mvde_resizer_create": (i32, [i32, i64, i64, i64, i64, i32, ctypes.POINTER(pointer)]),
+        # Not called: its absence tells a library whose mvde_resizer_create takes other arguments.
+        "mvde_resizer_defaults": (None, [ctypes.POINTER(CResizerOptions)]),
+        "mvde_resizer_create": (
+            i32,
+            [i32, i64, i64, i64, i64, ctypes.POINTER(CResizerOptions), ctypes.POINTER(pointer)],
+        ),
         "mvde_resizer_destroy": (None, [pointer]),
         "mvde_resize": (i32, [pointer, ctypes.POINTER(CFrame), pointer, i64, pointer]),
         "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, pointer]),

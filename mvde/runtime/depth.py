@@ -19,10 +19,11 @@ from mvde.engines.store import find, load_engine
 from mvde.errors import ImageError, UsageError
 from mvde.image import check_image
 from mvde.manifest import EngineManifest
+from mvde.resampling import Resampling
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, check_array
 from mvde.runtime.frame_camera import CameraOf, camera_factor, camera_of, map_scale
-from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars
+from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, place
 from mvde.runtime.result import DepthResult, Timings
 from mvde.runtime.stream import pipeline
 from mvde.stats import check_stats, depth_to_patch_stats, scale_stats
@@ -80,7 +81,8 @@ class DepthRuntime:
         self._camera = camera
         self._stat_names = manifest.stats if stats is None else check_stats(stats)
         self._manifest = manifest
-        self._fitter = FrameFitter(engine.info.resolution)
+        self._resampling = Resampling.of(manifest.preprocess)
+        self._fitter = FrameFitter(engine.info.resolution, self._resampling)
         self._device_fitter: DeviceFitter | None = None
 
     @classmethod
@@ -191,7 +193,9 @@ class DepthRuntime:
                 "infer_device leaves depth in the canonical camera of the model, but the runtime has a camera; use "
                 "infer, or load without camera= and multiply by mvde.runtime.frame_camera.camera_factor"
             )
-        self._device_fitter = self._device_fitter or DeviceFitter(engine.device, self.info.resolution)
+        self._device_fitter = self._device_fitter or DeviceFitter(
+            engine.device, self.info.resolution, resampling=self._resampling
+        )
         depth, stats = enqueue_frame(engine, self._device_fitter, frame, self._fit(fit), engine.stream_of(stream))
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
         return DeviceResult(depth, stats, self._manifest.grid, names, self._manifest.depth_kind, has_canonical)
@@ -216,6 +220,10 @@ class DepthRuntime:
             lambda ran: self._finish(ran, parallel=False),
         )
 
+    def placement(self, size: tuple[int, int], fit: Fit | str | None = None) -> Placement:
+        """Compute how a frame of ``size`` (H, W) enters the model's input; ``fit`` as in :meth:`infer`."""
+        return place(size, self.info.resolution, self._fit(fit), self._resampling)
+
     def close(self) -> None:
         """Free the engine and all buffers."""
         if self._device_fitter is not None:
@@ -230,9 +238,6 @@ class DepthRuntime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _fit(self, fit: Fit | str | None) -> Fit:
-        return check_fit(self._manifest.preprocess.fit if fit is None else fit)
 
     def _prepare(
         self,
@@ -255,6 +260,10 @@ class DepthRuntime:
         known = camera_of(camera, placement.source_size)
         factor = camera_factor(self._manifest, known, placement)
         return _View(factor, map_scale(kind, factor), kind.has_canonical_camera and known is None)
+
+    def _fit(self, fit: Fit | str | None) -> Fit:
+        """The caller's choice, or the manifest's."""
+        return check_fit(self._manifest.preprocess.fit if fit is None else fit)
 
     def _run(self, prepared: _Prepared) -> _Ran:
         started = time.perf_counter()

@@ -13,6 +13,7 @@ from mvde.cuda.array import DeviceArray, DeviceView, view_of
 from mvde.cuda.preprocess import DeviceFrame, preprocess_params, resize_tables
 from mvde.engines.process import ProcessGuard
 from mvde.errors import ImageError, UsageError
+from mvde.resampling import DEFAULT_RESAMPLING, Resampling
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 
 if TYPE_CHECKING:
@@ -52,10 +53,17 @@ class _Tables(NamedTuple):
 class DeviceFitter:
     """Resizes frames of any size to the model's resolution on the GPU. Thread-safe."""
 
-    def __init__(self, device: CudaDevice, resolution: tuple[int, int], kernels: Any = None) -> None:
+    def __init__(
+        self,
+        device: CudaDevice,
+        resolution: tuple[int, int],
+        kernels: Any = None,
+        resampling: Resampling = DEFAULT_RESAMPLING,
+    ) -> None:
         """``kernels`` is a :class:`mvde.cuda.launch.PreprocessKernels`; by default created on first use."""
         self._device = device
         self._resolution = resolution
+        self._resampling = resampling
         self._kernels = kernels
         self._tables: dict[tuple[tuple[int, int], Fit], _Tables] = {}
         self._lock = threading.Lock()
@@ -67,7 +75,7 @@ class DeviceFitter:
         Rows may be padded. Raises :class:`ImageError` for another kind of array, :class:`UsageError` if the fit leaves
         bars.
         """
-        placement = _placement(frame, self._resolution, fit)
+        placement = _placement(frame, self._resolution, fit, self._resampling)
         height, width = self._resolution
         with self._lock:
             tables = self._tables_of(placement, fit)
@@ -134,12 +142,12 @@ def enqueue_frame(
     return results
 
 
-def _placement(frame: DeviceView, resolution: tuple[int, int], fit: Fit) -> Placement:
+def _placement(frame: DeviceView, resolution: tuple[int, int], fit: Fit, resampling: Resampling) -> Placement:
     if len(frame.shape) != 3 or frame.shape[2] != 3 or frame.dtype != "uint8":
         raise ImageError(f"a device frame is (H, W, 3) uint8 RGB, but got shape {frame.shape} and dtype {frame.dtype}")
     if frame.strides is not None and tuple(frame.strides[1:]) != (3, 1):
         raise ImageError(f"a device frame may pad its rows only, but got strides {frame.strides} (elements)")
-    placement = place((frame.shape[0], frame.shape[1]), resolution, fit)
+    placement = place((frame.shape[0], frame.shape[1]), resolution, fit, resampling)
     if has_bars(placement):
         raise UsageError(
             f"fit {fit.value!r} of {frame.shape[0]}x{frame.shape[1]} into {resolution[0]}x{resolution[1]} leaves bars, "

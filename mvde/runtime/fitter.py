@@ -19,6 +19,7 @@ from mvde import native
 from mvde.engines.machine import num_cpus
 from mvde.errors import ImageError
 from mvde.image import check_image
+from mvde.resampling import DEFAULT_RESAMPLING, Resampling
 from mvde.runtime.placement import Fit, Placement, depth_to_source, fit_image, place
 
 if TYPE_CHECKING:
@@ -86,9 +87,10 @@ class FrameFitter:
     concurrently it would only compete for CPUs. Results are bit-identical.
     """
 
-    def __init__(self, resolution: tuple[int, int]) -> None:
+    def __init__(self, resolution: tuple[int, int], resampling: Resampling = DEFAULT_RESAMPLING) -> None:
         """``resolution`` is the model's (H, W) in pixels."""
         self._resolution = resolution
+        self._resampling = resampling
         self._pool = _Pool()
 
     def fit(self, image: NDArray[np.uint8], fit: Fit, out: NDArray[np.uint8], *, parallel: bool = True) -> Fitted:
@@ -98,7 +100,7 @@ class FrameFitter:
         """
         check_array(image)
         check_image(image)
-        placement = place((image.shape[0], image.shape[1]), self._resolution, fit)
+        placement = place((image.shape[0], image.shape[1]), self._resolution, fit, self._resampling)
         if placement.source_size == self._resolution or not native.is_available():
             out[...] = fit_image(image, placement)
         else:
@@ -127,7 +129,8 @@ class FrameFitter:
         """Borrow a resizer for exclusive use."""
         pooled = self._take_idle(source_size, fit)
         if pooled is None:
-            pooled = _PooledResizer(source_size, fit, native.Resizer(source_size, self._resolution, fit))
+            resizer = native.Resizer(source_size, self._resolution, fit, resampling=self._resampling)
+            pooled = _PooledResizer(source_size, fit, resizer)
         try:
             yield pooled
         finally:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from mvde.contract import Interpolation
 from mvde.errors import UsageError
+from mvde.resampling import DEFAULT_RESAMPLING, Resampling, resample, resize_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
-
-LETTERBOX_GREY = 128  # centre of SigLIP's normalised range, like its padding
 
 
 class Fit(str, Enum):
@@ -57,12 +57,16 @@ class Box:
 
 @dataclass(frozen=True)
 class Placement:
-    """Mapping of ``source_box`` in the image to ``target_box`` in the model's input; sizes are (height, width)."""
+    """Mapping of ``source_box`` in the image to ``target_box`` in the model's input; sizes are (height, width).
+
+    ``resampling`` says how pixels are computed, and what surrounds ``target_box``.
+    """
 
     source_size: tuple[int, int]
     source_box: Box
     target_size: tuple[int, int]
     target_box: Box
+    resampling: Resampling = DEFAULT_RESAMPLING
 
 
 def check_fit(text: Fit | str) -> Fit:
@@ -73,50 +77,62 @@ def check_fit(text: Fit | str) -> Fit:
         raise UsageError(f"fit {text!r} is not known; expected one of {', '.join(Fit)}") from error
 
 
-def place(source_size: tuple[int, int], target_size: tuple[int, int], fit: Fit | str) -> Placement:
+def place(
+    source_size: tuple[int, int],
+    target_size: tuple[int, int],
+    fit: Fit | str,
+    resampling: Resampling = DEFAULT_RESAMPLING,
+) -> Placement:
     """Compute the placement of an image of ``source_size`` (H, W) in an input of ``target_size`` (H, W).
 
-    Raises :class:`UsageError` for an unknown ``fit``.
+    With ``"letterbox"`` the sides of the target box are rounded to ``resampling.multiple`` pixels each, as the
+    processors of keep-aspect models do: 1080x1920 fills an input of 518x924 with a multiple of 14.
+
+    Raises :class:`UsageError` for an unknown ``fit``, and for a letterbox in a target whose sides are no multiples.
     """
     whole_source, whole_target = _whole(source_size), _whole(target_size)
     ratios = [target / source for target, source in zip(target_size, source_size, strict=True)]
     match check_fit(fit):
         case Fit.STRETCH:
-            return Placement(source_size, whole_source, target_size, whole_target)
+            return Placement(source_size, whole_source, target_size, whole_target, resampling)
         case Fit.LETTERBOX:
+            _check_multiple(target_size, resampling.multiple)
             scale = min(ratios)
-            inner = _centred(target_size, [side * scale for side in source_size])
-            return Placement(source_size, whole_source, target_size, inner)
+            inner = _centred(target_size, [side * scale for side in source_size], resampling.multiple)
+            return Placement(source_size, whole_source, target_size, inner, resampling)
         case Fit.CROP:
             scale = max(ratios)
             inner = _centred(source_size, [side / scale for side in target_size])
-            return Placement(source_size, inner, target_size, whole_target)
+            return Placement(source_size, inner, target_size, whole_target, resampling)
 
 
 def fit_image(image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
-    """Resize an image (H, W, 3), uint8 RGB, to the model's resolution; bilinear, anti-aliased when downscaling."""
+    """Resize an image (H, W, 3), uint8 RGB, to the model's resolution, as the placement's resampling says."""
     import numpy as np
-    from PIL import Image
 
-    box, (height, width) = placement.source_box, placement.target_box.size
-    if placement.source_size == placement.target_size == (height, width) and box == _whole(placement.source_size):
+    box = placement.source_box
+    is_whole = box == _whole(placement.source_size) and not has_bars(placement)
+    if placement.source_size == placement.target_size and is_whole:
         return np.ascontiguousarray(image)
-    # Horizontal pass first, as in libmvde and the CUDA kernel: Pillow's order depends on sizes and version, and each
-    # pass rounds to bytes.
-    across = Image.fromarray(image[box.slices]).resize((width, box.size[0]), Image.Resampling.BILINEAR)
-    resized = across.resize((width, height), Image.Resampling.BILINEAR)
+    resized = _resized(image[box.slices], placement.target_box.size, placement.resampling)
     if not has_bars(placement):
-        return np.asarray(resized)
-    canvas = np.full((*placement.target_size, 3), LETTERBOX_GREY, np.uint8)
-    canvas[placement.target_box.slices] = np.asarray(resized)
+        return resized
+    canvas = np.full((*placement.target_size, 3), placement.resampling.padding, np.uint8)
+    canvas[placement.target_box.slices] = resized
     return canvas
 
 
-def fitted(images: Sequence[NDArray[np.uint8]], resolution: tuple[int, int], fit: Fit | str) -> NDArray[np.uint8]:
+def fitted(
+    images: Sequence[NDArray[np.uint8]],
+    resolution: tuple[int, int],
+    fit: Fit | str,
+    resampling: Resampling = DEFAULT_RESAMPLING,
+) -> NDArray[np.uint8]:
     """Resize images (H, W, 3), uint8 RGB, to ``resolution`` (H, W) and stack them to (K, H, W, 3), uint8."""
     import numpy as np
 
-    return np.stack([fit_image(image, place((image.shape[0], image.shape[1]), resolution, fit)) for image in images])
+    placements = [place((image.shape[0], image.shape[1]), resolution, fit, resampling) for image in images]
+    return np.stack([fit_image(image, placement) for image, placement in zip(images, placements, strict=True)])
 
 
 def has_bars(placement: Placement) -> bool:
@@ -159,8 +175,35 @@ def _whole(size: tuple[int, int]) -> Box:
     return Box(0, 0, *size)
 
 
-def _centred(outer: tuple[int, int], inner: list[float]) -> Box:
-    """Centred box of ``inner`` size in ``outer``, rounded to whole pixels, at least 1 x 1."""
-    height, width = (min(max(round(side), 1), most) for side, most in zip(inner, outer, strict=True))
+def _centred(outer: tuple[int, int], inner: list[float], multiple: int = 1) -> Box:
+    """Centred box of ``inner`` size in ``outer``, rounded to a multiple of whole pixels, at least one."""
+    sides = [round(side / multiple) * multiple for side in inner]
+    height, width = (min(max(side, multiple), most) for side, most in zip(sides, outer, strict=True))
     top, left = math.floor((outer[0] - height) / 2), math.floor((outer[1] - width) / 2)
     return Box(top, left, top + height, left + width)
+
+
+def _check_multiple(target_size: tuple[int, int], multiple: int) -> None:
+    height, width = target_size
+    if height % multiple or width % multiple:
+        raise UsageError(
+            f"a letterbox with sides of multiples of {multiple} pixels does not fit into {height}x{width}, whose sides "
+            "are no multiples; use stretch or crop"
+        )
+
+
+def _resized(image: NDArray[np.uint8], size: tuple[int, int], resampling: Resampling) -> NDArray[np.uint8]:
+    """Resize an image (H, W, 3), uint8, to ``size`` (H, W): along x, then along y."""
+    import numpy as np
+    from PIL import Image
+
+    height, width = size
+    if not resampling.is_pillows:
+        across = resample(image, resize_table(image.shape[1], width, resampling), axis=1)
+        return resample(across, resize_table(image.shape[0], height, resampling), axis=0)
+    is_bicubic = resampling.interpolation is Interpolation.BICUBIC
+    kernel = Image.Resampling.BICUBIC if is_bicubic else Image.Resampling.BILINEAR
+    # Horizontal pass first, as in libmvde and the CUDA kernel: Pillow's order depends on sizes and version, and each
+    # pass rounds to bytes.
+    row_by_row = Image.fromarray(image).resize((width, image.shape[0]), kernel)
+    return np.asarray(row_by_row.resize((width, height), kernel))

@@ -170,13 +170,15 @@ TEST(options_out_of_range_are_refused) {
 
 TEST(frames_that_do_not_fit_are_refused) {
     mvde_resizer *resizer = nullptr;
-    EXPECT(mvde_resizer_create(9, 4, 4, 4, 4, 0, &resizer), MVDE_ERROR_ARGUMENT, "pixel_format");
-    EXPECT(mvde_resizer_create(MVDE_NV12, 4, 5, 4, 4, 0, &resizer), MVDE_ERROR_SHAPE, "even sides");
-    EXPECT(mvde_resizer_create(MVDE_RGB, 4, 4, 4, 4, 3, &resizer), MVDE_ERROR_ARGUMENT, "fit");
-    EXPECT(mvde_resizer_create(MVDE_RGB, 1 << 20, 4, 4, 4, 0, &resizer), MVDE_ERROR_SHAPE, "expected 1 to");
-    EXPECT(mvde_resizer_create(MVDE_RGB, 4, 4, 0, 4, 0, &resizer), MVDE_ERROR_SHAPE, "target");
+    EXPECT(mvde_resizer_create(9, 4, 4, 4, 4, nullptr, &resizer), MVDE_ERROR_ARGUMENT, "pixel_format");
+    EXPECT(mvde_resizer_create(MVDE_NV12, 4, 5, 4, 4, nullptr, &resizer), MVDE_ERROR_SHAPE, "even sides");
+    EXPECT(mvde_resizer_create(MVDE_RGB, 1 << 20, 4, 4, 4, nullptr, &resizer), MVDE_ERROR_SHAPE, "expected 1 to");
+    EXPECT(mvde_resizer_create(MVDE_RGB, 4, 4, 0, 4, nullptr, &resizer), MVDE_ERROR_SHAPE, "target");
     CHECK(resizer == nullptr);
-    CHECK(mvde_resizer_create(MVDE_RGB, 4, 6, 8, 8, MVDE_LETTERBOX, &resizer) == MVDE_OK);
+    mvde_resizer_options options;
+    mvde_resizer_defaults(&options);
+    options.fit = MVDE_LETTERBOX;
+    CHECK(mvde_resizer_create(MVDE_RGB, 4, 6, 8, 8, &options, &resizer) == MVDE_OK);
     std::vector<uint8_t> image(4 * 6 * 3, 7), rgb(8 * 8 * 3);
     mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 4, 6, 0, 0};
     CHECK(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK, "%s", mvde_last_error());
@@ -193,6 +195,54 @@ TEST(frames_that_do_not_fit_are_refused) {
     frame.row_stride = 0;
     frame.width = 5;
     EXPECT(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr), MVDE_ERROR_SHAPE, "this resizer is for 4x6");
+    mvde_resizer_destroy(resizer);
+}
+
+TEST(resampling_that_no_resizer_does_is_refused) {
+    const auto refused = [](auto change, mvde_status status, const char *words, int line) {
+        mvde_resizer *resizer = nullptr;
+        mvde_resizer_options options;
+        mvde_resizer_defaults(&options);
+        change(options);
+        const int32_t got = mvde_resizer_create(MVDE_RGB, 40, 40, 28, 42, &options, &resizer);
+        CHECK(got == status && std::strstr(mvde_last_error(), words), "line %d: %d, %s", line, got, mvde_last_error());
+        CHECK(!resizer);
+    };
+    using Options = mvde_resizer_options;
+    const mvde_status argument = MVDE_ERROR_ARGUMENT;
+    refused([](Options &o) { o.struct_size = 0; }, argument, "mvde_resizer_defaults()", __LINE__);
+    refused([](Options &o) { o.fit = 3; }, argument, "fit is 3", __LINE__);
+    refused([](Options &o) { o.fit = MVDE_FIT_DEFAULT; }, argument, "fit is -1", __LINE__);
+    refused([](Options &o) { o.interpolation = 2; }, argument, "expected a mvde_interpolation", __LINE__);
+    refused([](Options &o) { o.interpolation = MVDE_BICUBIC, o.bicubic_coefficient = -0.6F; }, argument,
+            "-0.6: expected -0.5 or -0.75", __LINE__);
+    refused([](Options &o) { o.antialias = 2; }, argument, "got 2", __LINE__);
+    refused([](Options &o) { o.align_corners = 1; }, argument, "without antialiasing only", __LINE__);
+    refused([](Options &o) { o.padding = 256; }, argument, "padding is 256", __LINE__);
+    refused([](Options &o) { o.multiple = 0; }, argument, "multiple is 0", __LINE__);
+    refused([](Options &o) { o.multiple = 4, o.fit = MVDE_LETTERBOX; }, MVDE_ERROR_SHAPE,
+            "multiples of 4 pixels does not fit into 28x42", __LINE__);
+}
+
+TEST(a_letterbox_fills_what_its_multiple_allows) {
+    mvde_resizer *resizer = nullptr;
+    mvde_resizer_options options;
+    mvde_resizer_defaults(&options);
+    options.fit = MVDE_LETTERBOX;
+    options.padding = 9;
+    mvde_box box{};
+    for (const int32_t multiple : {1, 14}) {
+        options.multiple = multiple;
+        CHECK(mvde_resizer_create(MVDE_RGB, 1080, 1920, 518, 924, &options, &resizer) == MVDE_OK);
+        CHECK(mvde_resizer_boxes(resizer, nullptr, &box) == MVDE_OK);
+        CHECK(box.top == 0 && box.bottom == 518 && box.right - box.left == (multiple == 14 ? 924 : 921));
+        mvde_resizer_destroy(resizer);
+    }
+    CHECK(mvde_resizer_create(MVDE_RGB, 10, 40, 28, 28, &options, &resizer) == MVDE_OK);
+    std::vector<uint8_t> image(10 * 40 * 3, 7), rgb(28 * 28 * 3);
+    const mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 10, 40, 0, 0};
+    CHECK(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK);
+    CHECK(rgb[0] == 9 && rgb[28 * 14 * 3] == 7, "one row of 14 pixels in the middle");
     mvde_resizer_destroy(resizer);
 }
 

@@ -109,9 +109,15 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         const auto out_bytes = static_cast<std::size_t>(target_height * target_width * 3);
         const bool at_end = random() % 2;
         mvde_resizer *resizer = nullptr;
-        CHECK(mvde_resizer_create(format, height, width, target_height, target_width, static_cast<int32_t>(random() % 3),
-                                  &resizer) == MVDE_OK,
-              "%s", mvde_last_error());
+        mvde_resizer_options options;
+        mvde_resizer_defaults(&options);
+        options.fit = static_cast<int32_t>(random() % 3);
+        options.interpolation = static_cast<int32_t>(random() % 2);
+        options.bicubic_coefficient = random() % 2 ? -0.5F : -0.75F;
+        options.antialias = static_cast<int32_t>(random() % 2);
+        options.align_corners = options.antialias ? 0 : static_cast<int32_t>(random() % 2);
+        CHECK(mvde_resizer_create(format, height, width, target_height, target_width, &options, &resizer) == MVDE_OK, "%s",
+              mvde_last_error());
         const mvde_frame frame{in_memory.place(in_bytes, at_end), nullptr, format, 0, height, width, stride, stride};
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);

@@ -113,7 +113,11 @@ TEST(every_implementation_resizes_to_the_same_bits) {
     for (const mvde::internal::Kernel *kernel : testable_kernels()) {
         mvde::internal::force_kernel(kernel);
         mvde_resizer *resizer = nullptr;
-        CHECK(mvde_resizer_create(MVDE_RGB, 45, 62, 112, 30, MVDE_LETTERBOX, &resizer) == MVDE_OK);
+        mvde_resizer_options options;
+        mvde_resizer_defaults(&options);
+        options.fit = MVDE_LETTERBOX;
+        options.interpolation = MVDE_BICUBIC;
+        CHECK(mvde_resizer_create(MVDE_RGB, 45, 62, 112, 30, &options, &resizer) == MVDE_OK);
         std::vector<uint8_t> rgb(112 * 30 * 3);
         std::vector<float> depth(112 * 30), back(45 * 62);
         for (std::size_t i = 0; i < depth.size(); ++i) depth[i] = 1.0F + static_cast<float>(i % 97) * 0.031F;

@@ -58,7 +58,10 @@ struct Work {
         mvde_workers *workers = nullptr;
         mvde_resizer *resizer = nullptr;
         statuses.push_back(mvde_workers_create(3, &workers));
-        statuses.push_back(mvde_resizer_create(MVDE_RGB, 50, 70, kHeight, kWidth, MVDE_LETTERBOX, &resizer));
+        mvde_resizer_options resizing;
+        mvde_resizer_defaults(&resizing);
+        resizing.fit = MVDE_LETTERBOX;
+        statuses.push_back(mvde_resizer_create(MVDE_RGB, 50, 70, kHeight, kWidth, &resizing, &resizer));
         const mvde_frame view{image.data(), nullptr, MVDE_RGB, 0, 50, 70, 0, 0};
         statuses.push_back(mvde_resize(resizer, &view, rgb.data(), 0, workers));
         append(bytes, rgb);

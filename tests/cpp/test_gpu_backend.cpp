@@ -18,8 +18,9 @@ using engine_folder::with;
 constexpr mvde::Size kFrame{60, 60};  // into 32x48: letterboxed to 32x32, padded left and right
 
 struct Folder : engine_folder::Folder {
-    Folder() {
+    explicit Folder(const char *interpolation = R"("bilinear", "antialias": true)") {
         std::string text = engine_folder::manifest(content);
+        text = with(text, R"("bilinear", "antialias": true)", interpolation);
         text = with(text, "\"id\": \"openvino:fp32\", \"backend\": \"openvino\"",
                     "\"id\": \"tensorrt:fp32\", \"backend\": \"tensorrt\"");
         text = with(text, "\"onnx_sha256\": \"\"",
@@ -45,8 +46,9 @@ struct Results {
 };
 
 // The CPU's results for the same frame: libmvde's resizing, the plan's depth, libmvde's statistics.
-Results reference(const Frame &frame, mvde::Fit fit) {
-    auto resizer = mvde::Resizer::create(mvde::PixelFormat::rgb, kFrame, {32, 48}, fit);
+template <class Options>
+Results reference(const Frame &frame, const Options &options) {
+    auto resizer = mvde::Resizer::create(mvde::PixelFormat::rgb, kFrame, {32, 48}, options);
     std::vector<uint8_t> rgb(32 * 48 * 3);
     CHECK(resizer->resize(frame.view, rgb));
     std::vector<float> depth(32 * 48);
@@ -85,6 +87,24 @@ TEST(frames_of_the_host_give_the_cpus_results_on_every_kind_of_gpu) {
                 CHECK(results == reference(frame, fit), "%s, frame %d", gpu, i);
             }
         }
+}
+
+TEST(the_gpu_resamples_as_the_manifest_says) {
+    const Folder folder(R"("bicubic", "bicubic_coefficient": -0.75, "antialias": false)");
+    mvde_resizer_options options;
+    mvde_resizer_defaults(&options);
+    options.fit = MVDE_LETTERBOX;
+    options.interpolation = MVDE_BICUBIC;
+    options.bicubic_coefficient = -0.75F;
+    options.antialias = 0;
+    auto session = open(folder, "discrete");
+    CHECK(session, "%s", session.error().message.c_str());
+    Frame frame(kFrame);
+    for (std::size_t i = 0; i < frame.bytes.size(); ++i) frame.bytes[i] = static_cast<uint8_t>(i * 31 % 253);
+    Results results(60 * 60);
+    CHECK(session && session->infer(frame.view, results.depth, results.stats));
+    CHECK(results == reference(frame, options));
+    CHECK(!(results == reference(frame, mvde::Fit::letterbox)));
 }
 
 TEST(a_frame_on_the_gpu_has_a_time_limit_and_allocates_nothing) {

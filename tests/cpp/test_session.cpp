@@ -211,6 +211,44 @@ TEST(a_frame_gives_depth_and_statistics_and_allocates_nothing) {
     CHECK(num_allocations.load() == before, "%ld allocations", num_allocations.load() - before);
 }
 
+TEST(frames_enter_as_the_manifest_says) {
+    const Folder folder;
+    const std::string text = engine_folder::with(
+        engine_folder::manifest(folder.content),
+        R"("stretch", "multiple": 1, "interpolation": "bilinear", "antialias": true)",
+        R"("letterbox", "multiple": 16, "interpolation": "bicubic", "antialias": false, "bicubic_coefficient": -0.75)");
+    folder.write("engine.json", text);
+    mvde::SessionOptions options;
+    options.frame = {60, 200};
+    mvde_resizer_options resizing;
+    mvde_resizer_defaults(&resizing);
+    resizing.fit = MVDE_LETTERBOX;
+    resizing.multiple = 16;
+    resizing.interpolation = MVDE_BICUBIC;
+    resizing.antialias = 0;
+    resizing.bicubic_coefficient = -0.75F;
+    Frame frame({60, 200});
+    for (std::size_t i = 0; i < frame.bytes.size(); ++i) frame.bytes[i] = static_cast<uint8_t>(i * 31 % 253);
+    for (const mvde::Fit fit : {mvde::Fit::automatic, mvde::Fit::stretch}) {
+        options.fit = fit;
+        if (fit == mvde::Fit::stretch) resizing.fit = MVDE_STRETCH;
+        auto session = mvde::Session::open(folder.path.string(), options);
+        auto resizer = mvde::Resizer::create(mvde::PixelFormat::rgb, {60, 200}, {32, 48}, resizing);
+        CHECK(session && resizer, "%s", session.error().message.c_str());
+        if (!session || !resizer) return;
+        std::vector<uint8_t> rgb(32 * 48 * 3);
+        CHECK(resizer->resize(frame.view, rgb));
+        std::vector<float> depth(60 * 200), stats(18), model(32 * 48), expected(60 * 200);
+        for (std::size_t i = 0; i < model.size(); ++i)  // the fake engine's depth
+            model[i] = 0.5F + static_cast<float>(rgb[3 * i] + rgb[3 * i + 1] + rgb[3 * i + 2]) / 192.0F;
+        CHECK(resizer->depth_to_source(model, expected));
+        CHECK(session->infer(frame.view, depth, stats), "%s", mvde_last_error());
+        CHECK(depth == expected);
+        const mvde_box box = resizer->target_box();
+        CHECK(box.bottom - box.top == (fit == mvde::Fit::stretch ? 32 : 16), "14.4 rounded to the multiple");
+    }
+}
+
 TEST(wrong_calls_are_refused_and_the_handle_remembers_why) {
     const Folder folder;
     auto session = mvde::Session::open(folder.path.string() + "/engine.blob");

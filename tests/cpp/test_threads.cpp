@@ -40,7 +40,10 @@ struct Frame {
 
 mvde_resizer *new_resizer() {
     mvde_resizer *resizer = nullptr;
-    CHECK(mvde_resizer_create(MVDE_BGR, 50, 70, kHeight, kWidth, MVDE_CROP, &resizer) == MVDE_OK);
+    mvde_resizer_options options;
+    mvde_resizer_defaults(&options);
+    options.fit = MVDE_CROP;
+    CHECK(mvde_resizer_create(MVDE_BGR, 50, 70, kHeight, kWidth, &options, &resizer) == MVDE_OK);
     return resizer;
 }
 

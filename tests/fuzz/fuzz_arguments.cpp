@@ -114,17 +114,25 @@ void postprocess(FuzzedDataProvider &data) {
 }
 
 void resize(FuzzedDataProvider &data) {
-    const auto format = data.ConsumeIntegralInRange<std::int32_t>(-1, 5),
-               fit = data.ConsumeIntegralInRange<std::int32_t>(-1, 3);
+    const auto format = data.ConsumeIntegralInRange<std::int32_t>(-1, 5);
+    mvde_resizer_options options;
+    mvde_resizer_defaults(&options);
+    options.fit = data.ConsumeIntegralInRange<std::int32_t>(-1, 3);
+    options.interpolation = data.ConsumeIntegralInRange<std::int32_t>(-1, 2);
+    options.bicubic_coefficient = data.ConsumeBool() ? -0.75F : -0.5F;
+    options.antialias = data.ConsumeIntegralInRange<std::int32_t>(0, 1);
+    options.align_corners = data.ConsumeIntegralInRange<std::int32_t>(0, 1);
+    options.multiple = data.ConsumeIntegralInRange<std::int32_t>(0, 4);
+    options.padding = data.ConsumeIntegralInRange<std::int32_t>(-1, 256);
     const std::int64_t height = number(data, 1, 30), width = number(data, 1, 30);
     const std::int64_t target_height = number(data, 1, 60), target_width = number(data, 1, 60);
     constexpr std::int64_t kLargest = 200;  // larger tables take time without finding more
     if (std::max({height, width, target_height, target_width}) > kLargest) {
-        check(mvde_resizer_create(format, height, width, 1, 1, fit, nullptr));
+        check(mvde_resizer_create(format, height, width, 1, 1, &options, nullptr));
         return;
     }
     mvde_resizer *resizer = nullptr;
-    check(mvde_resizer_create(format, height, width, target_height, target_width, fit, &resizer));
+    check(mvde_resizer_create(format, height, width, target_height, target_width, &options, &resizer));
     if (!resizer) return;
     const std::int64_t pixel = format == MVDE_YUYV ? 2 : format == MVDE_RGB || format == MVDE_BGR ? 3 : 1;
     const std::int64_t row_stride = width * pixel + data.ConsumeIntegralInRange<std::int64_t>(0, 9);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 from PIL import Image
 
 import mvde
+from mvde.contract import Interpolation, PreprocessRecord
 from mvde.engines.store import load_engine
 from mvde.errors import ArtifactError, ImageError, UsageError
+from mvde.resampling import Resampling
 from mvde.runtime.depth import DepthRuntime
+from mvde.runtime.placement import depth_to_source, fit_image, place
 from mvde.stats import depth_to_patch_stats
 
 pytest.importorskip("openvino")
@@ -66,6 +70,36 @@ def test_patches_in_the_bars_have_no_statistics(runtime: DepthRuntime) -> None:
     np.testing.assert_allclose(stats[:, 1, 0], 1.3, rtol=1e-5)
     np.testing.assert_allclose(stats[:, 1, 1:], 0, atol=1e-6)  # no gradient at the border of the padding
     assert (stats[:, [0, 2]] == 0).all()
+
+
+def test_frames_enter_as_the_manifest_says_unless_told_otherwise(
+    runtime: DepthRuntime, random_images: Callable, closed_form_depth: Callable
+) -> None:
+    record = PreprocessRecord(
+        fit="letterbox",
+        multiple=16,
+        interpolation=Interpolation.BICUBIC,
+        antialias=False,
+        padding=0,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        pixel_range=1.0,
+        colour="RGB",
+        bicubic_coefficient=-0.75,
+    )
+    keeping = DepthRuntime(runtime.engine, dataclasses.replace(runtime.manifest, preprocess=record))
+    image = random_images(1, 60, 25, 3)[0]
+    expected = place((60, 25), (32, 48), "letterbox", Resampling.of(record))
+    assert keeping.placement((60, 25)) == expected
+    assert expected.target_box.size == (32, 16)
+    depth = closed_form_depth(fit_image(image, expected)[None])[0]
+    np.testing.assert_allclose(keeping.infer(image).depth, depth_to_source(depth, expected), rtol=1e-5)
+    np.testing.assert_array_equal(next(keeping.stream([image])).depth, keeping.infer(image).depth)
+    np.testing.assert_array_equal(keeping.patch_stats(image), keeping.infer(image).stats)
+    assert (keeping.infer(image).stats.reshape(2, 3, 3)[:, 0] == 0).all()
+    stretched = keeping.infer(image, "stretch")
+    assert (stretched.stats.reshape(2, 3, 3)[:, 0, 0] > 0).all()
+    assert keeping.placement((60, 25), "stretch").resampling == expected.resampling
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

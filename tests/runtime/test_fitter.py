@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from mvde import native
+from mvde.contract import Interpolation
 from mvde.errors import ImageError, UsageError
+from mvde.resampling import Resampling
 from mvde.runtime import fitter as fitting
 from mvde.runtime.fitter import FrameFitter
 from mvde.runtime.placement import depth_to_source, fit_image, place
@@ -41,6 +43,22 @@ def test_gives_pillows_bits_with_and_without_the_library(size, fit, library, mon
     resized, mapped = fit_and_map_back(FrameFitter(RESOLUTION), image, depth, fit)
     np.testing.assert_array_equal(resized, fit_image(image, placement))
     np.testing.assert_array_equal(mapped, depth_to_source(depth, placement))
+
+
+@pytest.mark.parametrize("library", [True, False])
+def test_frames_are_resampled_and_padded_as_asked(library, monkeypatch) -> None:
+    if library and not native.is_available():
+        pytest.skip("libmvde is not installed")
+    monkeypatch.setattr(native, "is_available", lambda: library)
+    resampling = Resampling(
+        interpolation=Interpolation.BICUBIC, bicubic_coefficient=-0.75, antialias=False, multiple=16, padding=3
+    )
+    image, depth = example((100, 61))
+    resized, _ = fit_and_map_back(FrameFitter(RESOLUTION, resampling), image, depth, "letterbox")
+    placement = place((100, 61), RESOLUTION, "letterbox", resampling)
+    assert placement.target_box.size == (32, 16)
+    np.testing.assert_array_equal(resized, fit_image(image, placement))
+    assert (resized[:, :16] == 3).all()
 
 
 @pytest.mark.skipif(not native.is_available(), reason="libmvde is not installed")
@@ -81,8 +99,8 @@ def test_a_size_is_prepared_once_and_old_ones_are_forgotten(monkeypatch) -> None
     made = []
     real = native.Resizer
 
-    def counting(*arguments):
-        made.append(real(*arguments))
+    def counting(*arguments, **options):
+        made.append(real(*arguments, **options))
         return made[-1]
 
     monkeypatch.setattr(native, "Resizer", counting)

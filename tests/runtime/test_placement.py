@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mvde.errors import UsageError
+from mvde.resampling import Resampling
 from mvde.runtime.placement import Fit, check_fit, clear_bars, depth_to_source, fit_image, fitted, place
 
 FITS = tuple(Fit)
@@ -60,6 +61,30 @@ def test_letterbox_keeps_the_aspect_ratio_and_centres() -> None:
     assert (image[box.slices] == 7).all()
     assert (image[:16] == 128).all()
     assert (image[48:] == 128).all()
+
+
+def test_keep_aspect_rounds_to_the_multiple_as_processors_do() -> None:
+    """Depth Anything's processor resizes 1080x1920 to 518x924 (height 518 is 479.6 thousandths, 920.9 wide)."""
+    exact, rounded = (
+        place((1080, 1920), (518, 924), "letterbox", Resampling(multiple=multiple)) for multiple in (1, 14)
+    )
+    assert exact.target_box.size == (518, 921)
+    assert rounded.target_box.size == (518, 924)
+    assert place((10, 1000), (56, 140), "letterbox", Resampling(multiple=14)).target_box.size == (14, 140)
+    assert place((100, 131), (56, 56), "letterbox", Resampling(multiple=14)).target_box.top == 7
+
+
+def test_keep_aspect_needs_an_input_of_multiples() -> None:
+    resampling = Resampling(multiple=14)
+    with pytest.raises(UsageError, match="multiples of 14 pixels does not fit into 520x924"):
+        place((1080, 1920), (520, 924), "letterbox", resampling)
+    assert place((1080, 1920), (520, 924), "stretch", resampling).target_box.size == (520, 924)
+
+
+def test_the_padding_is_the_manifests() -> None:
+    image = fit_image(_photo(), place((40, 60), (64, 64), "letterbox", Resampling(padding=0)))
+    assert (image[:10] == 0).all()
+    assert (image[-10:] == 0).all()
 
 
 def test_crop_takes_the_middle() -> None:

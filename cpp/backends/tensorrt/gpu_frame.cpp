@@ -5,8 +5,6 @@
 namespace mvde::internal::gpu {
 namespace {
 
-constexpr unsigned char kBarGrey = 128;  // the middle of the normalised range, as on the CPU
-
 // BT.601, limited range, in units of 2^-20: the coefficients of frame.cpp, for bit-identical results.
 constexpr mvde_cuda::YuvMatrix kYuv{16, 1220542, 1673527, -409993, -852492, 2116026};
 
@@ -40,9 +38,9 @@ void clear(float *first, std::int64_t pitch, std::int64_t height, std::int64_t w
 }  // namespace
 
 Resize::Resize(const mvde_backend_request &request)
-    : source_(request.source), target_(request.target), height_(request.height), width_(request.width),
-      most_columns_(request.columns.stride), most_rows_(request.rows.stride), columns_(packed_size(request.columns)),
-      rows_(packed_size(request.rows)) {
+    : source_(request.source), target_(request.target), padding_(request.padding), height_(request.height),
+      width_(request.width), most_columns_(request.columns.stride), most_rows_(request.rows.stride),
+      columns_(packed_size(request.columns)), rows_(packed_size(request.rows)) {
     upload(packed(request.columns), columns_.get());
     upload(packed(request.rows), rows_.get());
 }
@@ -69,7 +67,7 @@ mvde_cuda::PreprocessParams Resize::params(const mvde_frame &frame, std::uint8_t
     params.box_width = pixels(box_width);
     params.pixel_format = frame.format;
     params.yuv = kYuv;
-    for (unsigned char &channel : params.fill) channel = kBarGrey;
+    for (unsigned char &channel : params.fill) channel = padding_;
     return params;
 }
 

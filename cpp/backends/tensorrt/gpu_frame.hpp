@@ -20,6 +20,7 @@ public:
 
 private:
     mvde_box source_, target_;
+    std::uint8_t padding_;
     std::int64_t height_, width_;
     std::int64_t most_columns_, most_rows_;
     DeviceArray<std::int32_t> columns_, rows_;  // offsets, counts and weights, concatenated

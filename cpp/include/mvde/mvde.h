@@ -226,24 +226,48 @@ typedef struct mvde_frame {
 
 /* Mapping of a frame to another aspect ratio. */
 typedef enum mvde_fit {
-    MVDE_STRETCH = 0,   /* the whole frame, aspect ratio not preserved */
-    MVDE_LETTERBOX = 1, /* the whole frame, aspect ratio preserved, padded with grey (128) */
-    MVDE_CROP = 2       /* the centre of the frame, aspect ratio preserved */
+    MVDE_FIT_DEFAULT = -1, /* the engine's own, as its manifest states; for sessions only */
+    MVDE_STRETCH = 0,      /* the whole frame, aspect ratio not preserved */
+    MVDE_LETTERBOX = 1,    /* the whole frame, aspect ratio preserved, padded */
+    MVDE_CROP = 2          /* the centre of the frame, aspect ratio preserved */
 } mvde_fit;
+
+typedef enum mvde_interpolation {
+    MVDE_BILINEAR = 0,
+    MVDE_BICUBIC = 1 /* Keys' kernel; see bicubic_coefficient */
+} mvde_interpolation;
 
 /* A rectangle in pixels; bottom and right are exclusive. */
 typedef struct mvde_box {
     int64_t top, left, bottom, right;
 } mvde_box;
 
+/* How frames are placed and resampled. Initialise with mvde_resizer_defaults(). */
+typedef struct mvde_resizer_options {
+    uint32_t struct_size;      /* sizeof(mvde_resizer_options) */
+    int32_t fit;               /* mvde_fit; not MVDE_FIT_DEFAULT */
+    int32_t interpolation;     /* mvde_interpolation */
+    float bicubic_coefficient; /* -0.5 (Pillow, and torch with antialiasing) or -0.75 (OpenCV, and torch without) */
+    int32_t antialias;         /* 1: widen the kernel when downscaling and omit taps beyond the border, as Pillow does;
+                                  0: replicate the border, as torch and OpenCV do */
+    int32_t align_corners;     /* 1: corner pixels keep their centres; without antialiasing only */
+    int32_t multiple;          /* MVDE_LETTERBOX rounds the frame's sides in the target to multiples of it, which the
+                                  target's sides must be, too; 1 to 65536 pixels */
+    int32_t padding;           /* value of the target's pixels outside the frame, 0 to 255 */
+} mvde_resizer_options;
+
+/* Set `options` to: stretch, bilinear with antialiasing, -0.5 for bicubic, multiple 1, padding 128 (grey). */
+MVDE_API void mvde_resizer_defaults(mvde_resizer_options *options);
+
 /* Resizes frames of one format and size to one resolution, and maps depth back. All memory is allocated at creation.
- * Bilinear with anti-aliasing when downscaling; bit-identical to Pillow's BILINEAR applied along x, then along y. */
+ * Resamples along x, then along y, rounding to bytes after each; bit-identical to Pillow's BILINEAR and BICUBIC so applied
+ * (with antialiasing and a coefficient of -0.5). */
 typedef struct mvde_resizer mvde_resizer;
 
-/* Create a resizer. Sizes are in pixels (target: 1 to 65536 a side); `format` is a mvde_pixel_format, `fit` a mvde_fit.
- * `*resizer` receives the handle; the caller owns it and releases it with mvde_resizer_destroy. */
+/* Create a resizer. Sizes are in pixels (target: 1 to 65536 a side); `format` is a mvde_pixel_format; `options` may be NULL:
+ * the defaults. `*resizer` receives the handle; the caller owns it and releases it with mvde_resizer_destroy. */
 MVDE_API int32_t mvde_resizer_create(int32_t format, int64_t source_height, int64_t source_width, int64_t target_height,
-                                     int64_t target_width, int32_t fit, mvde_resizer **resizer);
+                                     int64_t target_width, const mvde_resizer_options *options, mvde_resizer **resizer);
 
 /* Release the resizer, after a call in progress has returned. NULL is allowed. */
 MVDE_API void mvde_resizer_destroy(mvde_resizer *resizer);
@@ -276,11 +300,11 @@ typedef struct mvde_session_options {
     uint32_t struct_size; /* sizeof(mvde_session_options) */
     int32_t format;       /* mvde_pixel_format of the frames */
     int64_t frame_height, frame_width; /* pixels; 0: the model's input size */
-    int32_t fit;          /* mvde_fit */
+    int32_t fit;          /* mvde_fit; how frames are resampled and padded is always as the manifest states */
     int32_t num_threads;  /* for resizing and statistics, 1 to 256, calling thread included; inference has its own */
 } mvde_session_options;
 
-/* Set `options` to: RGB frames of the model's input size, stretch, one thread. */
+/* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, one thread. */
 MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* Open an engine.

@@ -81,7 +81,13 @@ struct Size {
 };
 
 enum class PixelFormat : int32_t { rgb = MVDE_RGB, bgr = MVDE_BGR, grey = MVDE_GREY, nv12 = MVDE_NV12, yuyv = MVDE_YUYV };
-enum class Fit : int32_t { stretch = MVDE_STRETCH, letterbox = MVDE_LETTERBOX, crop = MVDE_CROP };
+// `automatic` is the engine's own, for sessions only.
+enum class Fit : int32_t {
+    automatic = MVDE_FIT_DEFAULT,
+    stretch = MVDE_STRETCH,
+    letterbox = MVDE_LETTERBOX,
+    crop = MVDE_CROP
+};
 
 // A thread pool that shares the work of one call at a time with the calling thread.
 class Workers {
@@ -105,11 +111,19 @@ private:
 // Resizes frames of one format and size to RGB at one resolution, and maps depth back. Serves one call at a time.
 class Resizer {
 public:
-    // `source` is the frames' size, `target` the resolution to resize to, in pixels.
+    // `source` is the frames' size, `target` the resolution to resize to, in pixels. Bilinear with antialiasing.
     static Result<Resizer> create(PixelFormat format, Size source, Size target, Fit fit = Fit::stretch) {
+        mvde_resizer_options options;
+        mvde_resizer_defaults(&options);
+        options.fit = static_cast<int32_t>(fit);
+        return create(format, source, target, options);
+    }
+
+    // With all `options`, which mvde_resizer_defaults() initialises.
+    static Result<Resizer> create(PixelFormat format, Size source, Size target, const mvde_resizer_options &options) {
         mvde_resizer *handle = nullptr;
         const int32_t status = mvde_resizer_create(static_cast<int32_t>(format), source.height, source.width, target.height,
-                                                   target.width, static_cast<int32_t>(fit), &handle);
+                                                   target.width, &options, &handle);
         if (status) return Error::last(status);
         return Resizer(handle, source, target);
     }
@@ -151,7 +165,7 @@ private:
 struct SessionOptions {
     PixelFormat format = PixelFormat::rgb;
     Size frame;  // of the camera, in pixels; {0, 0}: the model's input size
-    Fit fit = Fit::stretch;
+    Fit fit = Fit::automatic;
     int32_t num_threads = 1;  // for resizing and statistics, 1 to 256, calling thread included
 };
 

@@ -21,15 +21,17 @@ namespace mvde::internal {
 namespace {
 
 constexpr std::int64_t kBand = 8;  // rows that one work unit converts and resamples along x, with one buffer
-constexpr int kBarGrey = 128;      // the middle of the normalised range
+constexpr std::int64_t kMaxSide = 1 << 16;
 
 std::int64_t height_of(const mvde_box &box) { return box.bottom - box.top; }
 std::int64_t width_of(const mvde_box &box) { return box.right - box.left; }
 
-// A box of about `height` x `width`, centred in the outer size; whole pixels, at least one.
-mvde_box centred(std::int64_t outer_height, std::int64_t outer_width, double height, double width) {
-    const auto side = [](double wanted, std::int64_t most) {  // nearbyint: ties to even, like Python's round
-        return std::min(std::max(static_cast<std::int64_t>(std::nearbyint(wanted)), std::int64_t{1}), most);
+// A box of about `height` x `width`, centred in the outer size; multiples of whole pixels, at least one.
+mvde_box centred(std::int64_t outer_height, std::int64_t outer_width, double height, double width,
+                 std::int64_t multiple = 1) {
+    const auto side = [multiple](double wanted, std::int64_t most) {  // nearbyint: ties to even, like Python's round
+        const auto count = static_cast<std::int64_t>(std::nearbyint(wanted / static_cast<double>(multiple)));
+        return std::min(std::max(count * multiple, multiple), most);
     };
     const std::int64_t h = side(height, outer_height), w = side(width, outer_width);
     const std::int64_t top = (outer_height - h) / 2, left = (outer_width - w) / 2;
@@ -41,26 +43,66 @@ struct Placement {
 };
 
 Placement place(std::int64_t source_height, std::int64_t source_width, std::int64_t target_height, std::int64_t target_width,
-                std::int32_t fit) {
+                const mvde_resizer_options &options) {
     Placement placement{{0, 0, source_height, source_width}, {0, 0, target_height, target_width}};
     const auto real = [](std::int64_t x) { return static_cast<double>(x); };
     const double along_y = real(target_height) / real(source_height), along_x = real(target_width) / real(source_width);
-    if (fit == MVDE_LETTERBOX) {
+    if (options.fit == MVDE_LETTERBOX) {
         const double scale = std::min(along_y, along_x);
-        placement.target = centred(target_height, target_width, real(source_height) * scale, real(source_width) * scale);
-    } else if (fit == MVDE_CROP) {
+        placement.target = centred(target_height, target_width, real(source_height) * scale, real(source_width) * scale,
+                                   options.multiple);
+    } else if (options.fit == MVDE_CROP) {
         const double scale = std::max(along_y, along_x);
         placement.source = centred(source_height, source_width, real(target_height) / scale, real(target_width) / scale);
     }
     return placement;
 }
 
-int check_target(std::int64_t height, std::int64_t width, std::int32_t fit) {
-    if (height < 1 || width < 1 || height > 1 << 16 || width > 1 << 16)
-        return fail(MVDE_ERROR_SHAPE, "the target is %" PRId64 "x%" PRId64 " (HxW): expected 1 to 65536 each", height,
-                    width);
-    if (fit < MVDE_STRETCH || fit > MVDE_CROP) return fail(MVDE_ERROR_ARGUMENT, "fit is %d: expected a mvde_fit", fit);
+int check_target(std::int64_t height, std::int64_t width) {
+    if (height < 1 || width < 1 || height > kMaxSide || width > kMaxSide)
+        return fail(MVDE_ERROR_SHAPE, "the target is %" PRId64 "x%" PRId64 " (HxW): expected 1 to %" PRId64 " each", height,
+                    width, kMaxSide);
     return MVDE_OK;
+}
+
+int check_resampling(const mvde_resizer_options &options) {
+    if (options.interpolation != MVDE_BILINEAR && options.interpolation != MVDE_BICUBIC)
+        return fail(MVDE_ERROR_ARGUMENT, "options.interpolation is %d: expected a mvde_interpolation",
+                    options.interpolation);
+    const bool is_known = options.bicubic_coefficient == -0.5F || options.bicubic_coefficient == -0.75F;
+    if (options.interpolation == MVDE_BICUBIC && !is_known)
+        return fail(MVDE_ERROR_ARGUMENT, "options.bicubic_coefficient is %g: expected -0.5 or -0.75",
+                    static_cast<double>(options.bicubic_coefficient));
+    for (const std::int32_t flag : {options.antialias, options.align_corners})
+        if (flag != 0 && flag != 1)
+            return fail(MVDE_ERROR_ARGUMENT, "options.antialias and align_corners: expected 0 or 1, but got %d", flag);
+    if (options.align_corners && options.antialias)
+        return fail(MVDE_ERROR_ARGUMENT, "options.align_corners is defined without antialiasing only");
+    if (options.padding < 0 || options.padding > 255)
+        return fail(MVDE_ERROR_ARGUMENT, "options.padding is %d: expected 0 to 255", options.padding);
+    return MVDE_OK;
+}
+
+int check_options(const mvde_resizer_options &options, std::int64_t target_height, std::int64_t target_width) {
+    if (options.struct_size != sizeof options)
+        return fail(MVDE_ERROR_ARGUMENT, "options.struct_size is %u: start from mvde_resizer_defaults()",
+                    options.struct_size);
+    if (options.fit < MVDE_STRETCH || options.fit > MVDE_CROP)
+        return fail(MVDE_ERROR_ARGUMENT, "fit is %d: expected MVDE_STRETCH, MVDE_LETTERBOX or MVDE_CROP", options.fit);
+    if (const int status = check_resampling(options)) return status;
+    if (options.multiple < 1 || options.multiple > kMaxSide)
+        return fail(MVDE_ERROR_ARGUMENT, "options.multiple is %d: expected 1 to %" PRId64, options.multiple, kMaxSide);
+    if (options.fit == MVDE_LETTERBOX && (target_height % options.multiple || target_width % options.multiple))
+        return fail(MVDE_ERROR_SHAPE,
+                    "a letterbox with sides of multiples of %d pixels does not fit into %" PRId64 "x%" PRId64
+                    ", whose sides are no multiples; use stretch or crop",
+                    options.multiple, target_height, target_width);
+    return MVDE_OK;
+}
+
+Resampling resampling_of(const mvde_resizer_options &options) {
+    return {options.interpolation == MVDE_BICUBIC, options.antialias == 1, options.align_corners == 1,
+            static_cast<double>(options.bicubic_coefficient)};
 }
 
 }  // namespace
@@ -69,11 +111,11 @@ namespace {
 
 struct Resizer {
     Resizer(std::int32_t pixel_format, std::int64_t height, std::int64_t width, std::int64_t to_height,
-            std::int64_t to_width, std::int32_t fit)
+            std::int64_t to_width, const mvde_resizer_options &options)
         : format(pixel_format), source_height(height), source_width(width), target_height(to_height), target_width(to_width),
-          placement(place(height, width, to_height, to_width, fit)),
-          image_x(width_of(placement.source), width_of(placement.target)),
-          image_y(height_of(placement.source), height_of(placement.target)),
+          padding(static_cast<std::uint8_t>(options.padding)), placement(place(height, width, to_height, to_width, options)),
+          image_x(width_of(placement.source), width_of(placement.target), resampling_of(options)),
+          image_y(height_of(placement.source), height_of(placement.target), resampling_of(options)),
           depth_x(width_of(placement.target), width_of(placement.source)),
           depth_y(height_of(placement.target), height_of(placement.source)) {
         const std::int64_t rgb_bytes = height_of(placement.source) * width_of(placement.target) * 3;
@@ -88,6 +130,7 @@ struct Resizer {
 
     const std::int32_t format;
     const std::int64_t source_height, source_width, target_height, target_width;
+    const std::uint8_t padding;
     const Placement placement;
     const Filter image_x, image_y, depth_x, depth_y;
     std::unique_ptr<float[]> intermediate;  // an image or depth map resampled along x
@@ -147,13 +190,13 @@ struct Resize {
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, resizer.target_height); ++y) {
             std::uint8_t *row = call.rgb + y * call.row_stride;
             if (y < box.top || y >= box.bottom) {
-                std::memset(row, kBarGrey, static_cast<std::size_t>(all_bytes));
+                std::memset(row, resizer.padding, static_cast<std::size_t>(all_bytes));
                 continue;
             }
-            std::memset(row, kBarGrey, static_cast<std::size_t>(left_bytes));
+            std::memset(row, resizer.padding, static_cast<std::size_t>(left_bytes));
             call.kernel.resample_column_bytes(resizer.intermediate_rgb(), bytes, resizer.image_y.taps(), y - box.top,
                                               row + left_bytes);
-            std::memset(row + left_bytes + bytes, kBarGrey, static_cast<std::size_t>(all_bytes - left_bytes - bytes));
+            std::memset(row + left_bytes + bytes, resizer.padding, static_cast<std::size_t>(all_bytes - left_bytes - bytes));
         }
     }
 };
@@ -223,7 +266,8 @@ int check_rows(const void *data, const char *name, std::int64_t height, std::int
 
 ResizePlan plan_of(const mvde_resizer *handle) {
     const Resizers::Hold resizer = resizers().read(handle);
-    return {resizer->placement.source, resizer->placement.target, resizer->image_x.taps(), resizer->image_y.taps()};
+    return {resizer->placement.source, resizer->placement.target, resizer->image_x.taps(), resizer->image_y.taps(),
+            resizer->padding};
 }
 
 int check_fits(const mvde_resizer *handle, const mvde_frame &frame) {
@@ -237,16 +281,24 @@ using namespace mvde::internal;
 
 extern "C" {
 
+void mvde_resizer_defaults(mvde_resizer_options *options) {
+    if (options) *options = {sizeof *options, MVDE_STRETCH, MVDE_BILINEAR, -0.5F, 1, 0, 1, 128};
+}
+
 int32_t mvde_resizer_create(int32_t format, int64_t source_height, int64_t source_width, int64_t target_height,
-                            int64_t target_width, int32_t fit, mvde_resizer **resizer) {
+                            int64_t target_width, const mvde_resizer_options *options, mvde_resizer **resizer) {
     if (!resizer) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL: expected the address of a handle");
     *resizer = nullptr;
     const FloatEnvironment environment;
     if (const int status = check_frame_size(format, source_height, source_width)) return status;
-    if (const int status = check_target(target_height, target_width, fit)) return status;
+    if (const int status = check_target(target_height, target_width)) return status;
+    mvde_resizer_options chosen;
+    mvde_resizer_defaults(&chosen);
+    if (options) chosen = *options;
+    if (const int status = check_options(chosen, target_height, target_width)) return status;
     try {
         *resizer = resizers().add(
-            std::make_unique<Resizer>(format, source_height, source_width, target_height, target_width, fit));
+            std::make_unique<Resizer>(format, source_height, source_width, target_height, target_width, chosen));
         return *resizer ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "4096 resizers exist: destroy one first");
     } catch (const std::bad_alloc &) {
         return fail(MVDE_ERROR_MEMORY, "no memory to resize %" PRId64 "x%" PRId64 " to %" PRId64 "x%" PRId64, source_height,

@@ -9,6 +9,7 @@ namespace mvde::internal {
 struct ResizePlan {
     mvde_box source, target;
     Taps columns, rows;  // for 8-bit images; valid as long as the resizer
+    std::uint8_t padding;  // of the target outside its box
 };
 
 ResizePlan plan_of(const mvde_resizer *resizer);  // the handle must be open

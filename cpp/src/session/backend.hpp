@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define MVDE_BACKEND_VERSION 3
+#define MVDE_BACKEND_VERSION 4
 #define MVDE_BACKEND_ENTRY "mvde_backend_entry"
 
 extern "C" {
@@ -30,11 +30,12 @@ struct mvde_backend_request {
     std::int32_t patch_size, num_stats;
     const std::int32_t *stats;  // mvde_stat
     // Frame resizing, for backends that resize on a device: frame format and size, source box, target box and filter taps
-    // (for 8-bit images).
+    // (for 8-bit images), value of the padding outside the target box.
     std::int32_t frame_format;
     std::int64_t frame_height, frame_width;
     mvde_box source, target;
     mvde::internal::Taps columns, rows;
+    std::uint8_t padding;
 };
 
 // A loaded engine and its host buffers. All are valid until `close`.

@@ -48,6 +48,19 @@ void require(std::int32_t status) {
     if (status) throw Refused(static_cast<mvde_status>(status), mvde_last_error());
 }
 
+mvde_resizer_options resizing_of(const Preprocess &preprocess, std::int32_t fit) {
+    mvde_resizer_options options;
+    mvde_resizer_defaults(&options);
+    options.fit = fit != MVDE_FIT_DEFAULT ? fit : preprocess.fit == "letterbox" ? MVDE_LETTERBOX : MVDE_STRETCH;
+    options.interpolation = preprocess.interpolation == "bicubic" ? MVDE_BICUBIC : MVDE_BILINEAR;
+    if (preprocess.bicubic_coefficient) options.bicubic_coefficient = static_cast<float>(*preprocess.bicubic_coefficient);
+    options.antialias = preprocess.antialias;
+    options.align_corners = preprocess.align_corners;
+    options.multiple = static_cast<std::int32_t>(preprocess.multiple);
+    options.padding = static_cast<std::int32_t>(preprocess.padding);
+    return options;
+}
+
 Extent extent_of(const float *data, std::int64_t count) {
     const auto address = reinterpret_cast<std::uintptr_t>(data);
     return data ? Extent{address, address + static_cast<std::uintptr_t>(count) * sizeof(float)} : Extent{};
@@ -124,7 +137,8 @@ void Session::create_resizer(const mvde_session_options &options) {
     frame_height_ = options.frame_height ? options.frame_height : height;
     frame_width_ = options.frame_width ? options.frame_width : width;
     mvde_resizer *resizer = nullptr;
-    require(mvde_resizer_create(options.format, frame_height_, frame_width_, height, width, options.fit, &resizer));
+    const mvde_resizer_options resizing = resizing_of(artifact_.manifest.preprocess, options.fit);
+    require(mvde_resizer_create(options.format, frame_height_, frame_width_, height, width, &resizing, &resizer));
     resizer_.reset(resizer);
     mvde_resizer_boxes(resizer, nullptr, &seen_);
     if (options.num_threads > 1) {
@@ -159,7 +173,8 @@ void Session::load_engine(const mvde_session_options &session) {
                                        plan.source,
                                        plan.target,
                                        plan.columns,
-                                       plan.rows};
+                                       plan.rows,
+                                       plan.padding};
     mvde_backend_message message{};
     mvde_backend_engine loaded{};
     const std::int32_t status = backend_->load(&request, &loaded, &message);

@@ -67,7 +67,7 @@ using namespace mvde::internal;
 extern "C" {
 
 void mvde_session_defaults(mvde_session_options *options) {
-    if (options) *options = {sizeof *options, MVDE_RGB, 0, 0, MVDE_STRETCH, 1};
+    if (options) *options = {sizeof *options, MVDE_RGB, 0, 0, MVDE_FIT_DEFAULT, 1};
 }
 
 int32_t mvde_open(const char *engine_path, const mvde_session_options *options, mvde_session **session) {

@@ -17,8 +17,9 @@ from mvde.export.range_method import RangeMethod
 from mvde.image import read_image, read_photographs
 from mvde.precision import Precision
 from mvde.protocols import EvaluationProtocol
+from mvde.resampling import DEFAULT_RESAMPLING, Resampling
 from mvde.runtime.frame_camera import camera_factor
-from mvde.runtime.placement import Fit, fitted, place
+from mvde.runtime.placement import Fit, Placement, fitted, place
 
 if TYPE_CHECKING:
     from mvde.datasets.sample import DepthDataset
@@ -57,15 +58,20 @@ def lower_options(
     """
     decides: ImageArray | None = None
     judges: list[HeldOut] = []
+    resampling = Resampling.of(manifest.preprocess)
     if images_folder is not None:
-        decides, held_out = quantization_images(images_folder, manifest.resolution)
+        decides, held_out = quantization_images(images_folder, manifest.resolution, resampling)
         judges.append(held_out)
     if dataset is not None:
         judges.append(judging_frames(dataset, manifest, max_frames, dataset_name, protocol))
-    return LowerOptions(decides, tuple(judges), method, rest, manifest.stats_patch, manifest.depth_kind)
+    return LowerOptions(
+        decides, tuple(judges), method, rest, manifest.stats_patch, manifest.depth_kind, resampling=resampling
+    )
 
 
-def quantization_images(folder: Path, resolution: tuple[int, int]) -> tuple[ImageArray, HeldOut]:
+def quantization_images(
+    folder: Path, resolution: tuple[int, int], resampling: Resampling = DEFAULT_RESAMPLING
+) -> tuple[ImageArray, HeldOut]:
     """Calibration images (K, H, W, 3) of a folder, and every fourth as held-out, cropped to ``resolution``.
 
     Raises :class:`DatasetError` if there are too few, :class:`ImageError` for an unreadable one.
@@ -78,7 +84,7 @@ def quantization_images(folder: Path, resolution: tuple[int, int]) -> tuple[Imag
             f"{folder} holds {len(photographs)} images; quantisation needs at least {_HELD_OUT_SHARE}, one of which "
             "is held out; 50 or more are recommended"
         )
-    images = fitted(photographs, resolution, Fit.CROP)
+    images = fitted(photographs, resolution, Fit.CROP, resampling)
     judges = np.arange(len(images)) % _HELD_OUT_SHARE == _HELD_OUT_SHARE - 1
     return images[~judges], HeldOut(images[judges], f"every fourth image of {folder.name}")
 
@@ -90,32 +96,36 @@ def judging_frames(
     name: str,
     protocol: EvaluationProtocol | None = None,
 ) -> HeldOut:
-    """Evenly spaced frames of a data set, stretched to the graph's resolution, with nearest-neighbour depth.
+    """Evenly spaced frames of a data set, resized as the manifest says, with nearest-neighbour depth.
 
-    Depth is in metres in the graph's canonical camera, and 0 where ``protocol`` excludes it: by default outside the
-    range of the data set, never that of the graph. Raises :class:`DatasetError` for an empty data set.
+    Depth is in metres in the graph's canonical camera, and 0 around the frame and where ``protocol`` excludes it: by
+    default outside the range of the data set, never that of the graph. Raises :class:`DatasetError` for an empty data
+    set.
     """
     if len(dataset) == 0:
         raise DatasetError("the data set holds no frames; there is nothing to validate with")
     indices = np.linspace(0, len(dataset) - 1, min(max_frames, len(dataset)))
     samples = [dataset[int(index)] for index in indices]
     resolution = manifest.resolution
-    images = fitted([item.rgb for item in samples], resolution, Fit.STRETCH)
+    fit, resampling = Fit(manifest.preprocess.fit), Resampling.of(manifest.preprocess)
+    images = fitted([item.rgb for item in samples], resolution, fit, resampling)
     judged_by = protocol or EvaluationProtocol(dataset.depth_range_m)
     counted = [np.where(judged_by.counted(item.depth_m), item.depth_m, np.float32(0)) for item in samples]
+    places = [place((item.shape[0], item.shape[1]), resolution, fit, resampling) for item in counted]
     known = [
-        _nearest(depth_m, resolution)
-        / camera_factor(manifest, item.camera, place((depth_m.shape[0], depth_m.shape[1]), resolution, Fit.STRETCH))
-        for depth_m, item in zip(counted, samples, strict=True)
+        _nearest(depth_m, where) / camera_factor(manifest, item.camera, where)
+        for depth_m, item, where in zip(counted, samples, places, strict=True)
     ]
     return HeldOut(images, f"{len(samples)} frames of {name}", np.stack(known).astype(np.float32))
 
 
-def default_images(resolution: tuple[int, int], limit: int) -> tuple[ImageArray, HeldOut]:
+def default_images(
+    resolution: tuple[int, int], limit: int, resampling: Resampling = DEFAULT_RESAMPLING
+) -> tuple[ImageArray, HeldOut]:
     """Calibration and held-out images (K, H, W, 3), at most ``limit`` of each, from disjoint photographs."""
     paths = sample_photos()
-    calibration = _crops(paths[::2], CALIBRATION_LEVELS, resolution, limit)
-    held_out = _crops(paths[1::2], HELD_OUT_LEVELS, resolution, limit)
+    calibration = _crops(paths[::2], CALIBRATION_LEVELS, resolution, limit, resampling)
+    held_out = _crops(paths[1::2], HELD_OUT_LEVELS, resolution, limit, resampling)
     return calibration, HeldOut(held_out, "photographs that calibration did not see")
 
 
@@ -136,12 +146,14 @@ def check_images(images: ImageArray, resolution: tuple[int, int], what: str) -> 
         )
 
 
-def _crops(paths: Sequence[Path], levels: Sequence[int], resolution: tuple[int, int], limit: int) -> ImageArray:
+def _crops(
+    paths: Sequence[Path], levels: Sequence[int], resolution: tuple[int, int], limit: int, resampling: Resampling
+) -> ImageArray:
     """Square crops spread evenly over each photograph, level by level, subsampled to at most ``limit``."""
     photographs = [read_image(path) for path in paths]
     crops = [crop for level in levels for photograph in photographs for crop in _squares(photograph, level)]
     taken = np.linspace(0, len(crops) - 1, min(limit, len(crops))).astype(int)
-    return fitted([crops[index] for index in taken], resolution, Fit.STRETCH)
+    return fitted([crops[index] for index in taken], resolution, Fit.STRETCH, resampling)
 
 
 def _squares(photograph: ImageArray, level: int) -> list[ImageArray]:
@@ -155,7 +167,10 @@ def _squares(photograph: ImageArray, level: int) -> list[ImageArray]:
     ]
 
 
-def _nearest(depth_m: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Depth (H, W) resampled to ``size`` by nearest neighbour at pixel centres."""
-    rows, columns = (((np.arange(to) + 0.5) * of / to).astype(int) for to, of in zip(size, depth_m.shape, strict=True))
-    return depth_m[np.ix_(rows, columns)]
+def _nearest(depth_m: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
+    """Depth (H, W) placed in the input by nearest neighbour at pixel centres, 0 around it."""
+    sizes = zip(placement.target_box.size, depth_m.shape, strict=True)
+    rows, columns = (((np.arange(to) + 0.5) * of / to).astype(int) for to, of in sizes)
+    placed = np.zeros(placement.target_size, np.float32)
+    placed[placement.target_box.slices] = depth_m[np.ix_(rows, columns)]
+    return placed

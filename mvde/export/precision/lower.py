@@ -86,7 +86,7 @@ def _images(base: ir.Model, options: LowerOptions) -> tuple[NDArray[np.uint8], t
     limit = max(_MIN_IMAGES, min(_MAX_IMAGES, int(_IMAGE_WORK // max(1, count_weight_multiply_adds(base)))))
     calibration, held_out = options.calibration, options.held_out
     if calibration is None or not held_out:
-        ours, others = default_images(resolution, limit)
+        ours, others = default_images(resolution, limit, options.resampling)
         calibration = ours if calibration is None else calibration
         held_out = held_out or (others,)
     check_images(calibration, resolution, "calibration images")

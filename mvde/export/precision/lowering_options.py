@@ -10,6 +10,7 @@ from mvde.errors import UsageError
 from mvde.export.progress import Progress, no_progress
 from mvde.export.range_method import RangeMethod
 from mvde.precision import LOWERED, Precision
+from mvde.resampling import DEFAULT_RESAMPLING, Resampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,8 @@ class LowerOptions:
 
     ``held_out`` are the validation images; default: crops of other photographs. ``rest`` is the precision of the
     non-quantised nodes of an int8 or fp8 graph, one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
-    ``patch_size`` and ``depth_kind`` are those of the manifest. ``progress`` receives a message per measurement. Raises
+    ``patch_size`` and ``depth_kind`` are those of the manifest, ``resampling`` is that of default images. ``progress``
+    receives a message per measurement. Raises
     :class:`UsageError` for another ``rest`` or method.
     """
 
@@ -49,6 +51,7 @@ class LowerOptions:
     patch_size: int = 16
     depth_kind: DepthKind = DepthKind.METRIC
     progress: Progress = no_progress
+    resampling: Resampling = DEFAULT_RESAMPLING
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, RangeMethod):

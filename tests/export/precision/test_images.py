@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Frames:
     """Data set of ``count`` frames: depth in metres is the row, grey level the frame number."""
 
     depth_range_m = (0.5, 6.0)
+    width = 96
 
     def __init__(self, count: int, intrinsics: np.ndarray | None = None) -> None:
         self.count = count
@@ -49,8 +51,8 @@ class Frames:
         return self.count
 
     def __getitem__(self, index: int) -> DepthSample:
-        depth_m = np.repeat(np.arange(64, dtype=np.float32)[:, None], 96, axis=1)
-        return DepthSample(np.full((64, 96, 3), index, np.uint8), depth_m, self.intrinsics, f"frame {index}")
+        depth_m = np.repeat(np.arange(64, dtype=np.float32)[:, None], self.width, axis=1)
+        return DepthSample(np.full((64, self.width, 3), index, np.uint8), depth_m, self.intrinsics, f"frame {index}")
 
 
 def test_every_fourth_image_of_a_folder_judges(folder: Path) -> None:
@@ -94,8 +96,6 @@ def test_frames_are_spread_evenly_and_depth_is_that_of_the_nearest_pixel(manifes
 
 
 def test_depth_is_that_of_the_graph_s_own_camera(manifest: GraphManifest) -> None:
-    import dataclasses
-
     own = {"depth_kind": DepthKind.METRIC_FOCAL, "canonical_focal": 1.0, "focal_convention": FocalConvention.GEOMETRIC}
     known = dataclasses.replace(manifest, **own)
     intrinsics = np.array([40.0, 40.0, 48.0, 32.0], np.float32)
@@ -104,6 +104,25 @@ def test_depth_is_that_of_the_graph_s_own_camera(manifest: GraphManifest) -> Non
     factor = np.sqrt(40 / 96 * 40 / 64)
     assert held_out.depth_m is not None
     assert held_out.depth_m[0, 0, 0] == pytest.approx(1.0 / factor, rel=1e-6)
+
+
+def test_frames_enter_as_the_manifest_says_and_so_does_their_depth(manifest: GraphManifest) -> None:
+    record = dataclasses.replace(manifest.preprocess, fit="letterbox", multiple=16, padding=9)
+    held_out = judging_frames(Frames(2), dataclasses.replace(manifest, preprocess=record), 2, "rooms")
+    assert held_out.depth_m is not None
+    frame, depth = held_out.images[1], held_out.depth_m[1]  # 64x96 into 32x48: no bars
+    assert (frame == 1).all()
+    assert (depth[:3] > 0).all()
+    tall = Frames(2)
+    tall.width = 32
+    held_out = judging_frames(tall, dataclasses.replace(manifest, preprocess=record), 2, "rooms")
+    assert held_out.depth_m is not None
+    frame, depth = held_out.images[1], held_out.depth_m[1]  # 64x32 into the middle 32x16
+    assert (frame[:, 16:32] == 1).all()
+    assert (frame[:, :16] == 9).all()
+    assert (depth[:3, 16:32] > 0).all()
+    assert (depth[:, :16] == 0).all()
+    assert (depth[:, 32:] == 0).all()
 
 
 def test_a_data_set_without_frames_is_refused(manifest: GraphManifest) -> None:
