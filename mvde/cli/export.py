@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mvde.cli.groups import with_groups
-from mvde.cli.shared_options import BATCH_HELP, CONFIG_HELP, IMAGES_HELP, NAME_HELP, OUT_HELP, RES_HELP, CameraOptions
+from mvde.cli.shared_options import (
+    BATCH_HELP,
+    CONFIG_HELP,
+    IMAGES_HELP,
+    KIND_HELP,
+    NAME_HELP,
+    OUT_HELP,
+    RES_HELP,
+    CameraOptions,
+)
 from mvde.cli.terminal import console, say
 from mvde.contract import DepthKind
 from mvde.errors import UsageError
@@ -62,7 +71,7 @@ class ModelSource:
     ] = None
     kind: Annotated[
         DepthKind | None,
-        typer.Option("--kind", help="Meaning of the map of --model, where neither the model nor mvde knows it."),
+        typer.Option("--kind", help=f"{KIND_HELP} Needed if neither --model nor mvde states it."),
     ] = None
     domain: Annotated[
         str | None, typer.Option("--domain", help="Head of a ZoeDepth model with several, e.g. nyu or kitti.")
