@@ -132,7 +132,9 @@ def _frame(model: ModelSource, camera: CameraOptions, resolutions: list[tuple[in
         return None
     if model.model is None:
         if camera.camera is None:
-            raise UsageError("--frame is the frame size for --camera or --model; give --camera fx,fy,cx,cy too, or --model")
+            raise UsageError(
+                "--frame is the frame size for --camera or --model; give --camera fx,fy,cx,cy too, or --model"
+            )
         return None
     if resolutions and camera.camera is None:
         raise UsageError("--frame and --res both choose the resolution; give one of them")
