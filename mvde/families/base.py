@@ -102,9 +102,11 @@ class Family(Protocol):
 class FamilyDefaults:
     """Answers that most families share."""
 
+    title: str
+    model_types: tuple[str, ...] = ()
     checkpoints: tuple[KnownCheckpoint, ...] = ()
-    note = ""
-    resize_mode = "bicubic"
+    note: str = ""
+    resize_mode: str = "bicubic"
 
     def focal(self, kind: DepthKind) -> tuple[float | None, FocalConvention | None]:
         """No canonical camera."""
