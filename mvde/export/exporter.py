@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mvde.description import ModelDescription
 from mvde.export import verify
@@ -140,5 +140,6 @@ def _weights_sha256(model: ExportableModel) -> str:
     digest = hashlib.sha256()
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+        array: Any = tensor.detach().cpu().contiguous().numpy()
+        digest.update(memoryview(array).cast("B"))
     return digest.hexdigest()

@@ -53,14 +53,30 @@ class ModelSetup:
 class Family(Protocol):
     """Adapter of one family: what its checkpoints mean and how they are computed."""
 
-    title: str
-    model_types: tuple[str, ...]
-    """Values of ``model_type`` in ``config.json`` that belong to the family."""
-    checkpoints: tuple[KnownCheckpoint, ...]
-    note: str
-    """A few words about size, padding or camera, for ``mvde models``."""
-    resize_mode: str
-    """How transformers resizes the network's map to the image: ``"bicubic"`` or ``"bilinear"``."""
+    @property
+    def title(self) -> str:
+        """Name of the family."""
+        ...
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """Values of ``model_type`` in ``config.json`` that belong to the family."""
+        ...
+
+    @property
+    def checkpoints(self) -> tuple[KnownCheckpoint, ...]:
+        """Published checkpoints."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """A few words about size, padding or camera, for ``mvde models``."""
+        ...
+
+    @property
+    def resize_mode(self) -> str:
+        """How transformers resizes the network's map to the image: ``"bicubic"`` or ``"bilinear"``."""
+        ...
 
     def kind(self, folder: ModelFolder, options: FamilyOptions) -> DepthKind:
         """Kind of depth. Raises :class:`UsageError` if it is unknown or contradicts the options."""
@@ -102,9 +118,11 @@ class Family(Protocol):
 class FamilyDefaults:
     """Answers that most families share."""
 
+    title: str
+    model_types: tuple[str, ...] = ()
     checkpoints: tuple[KnownCheckpoint, ...] = ()
-    note = ""
-    resize_mode = "bicubic"
+    note: str = ""
+    resize_mode: str = "bicubic"
 
     def focal(self, kind: DepthKind) -> tuple[float | None, FocalConvention | None]:
         """No canonical camera."""
