@@ -161,7 +161,7 @@ def _itself(model: ExportableModel) -> ExportableModel:
 def _export_one(run: _ExportRun, resolution: tuple[int, int], out_dir: Path) -> Path:
     stem = artifact_stem(run.name, resolution, run.batch)
     photos = run.photos or tuple(sample_photos()[: _num_photos(run, resolution)])
-    images = verify.load_photos(photos, resolution, run.batch, run.facts.preprocess)
+    images = verify.load_photos(photos, resolution, run.batch, run.description.preprocess)
     with staged_write(out_dir, stem) as staging:
         path = staging / f"{stem}.onnx"
         request = GraphRequest(path, resolution, run.batch, run.opset, _metadata(run, resolution), images)

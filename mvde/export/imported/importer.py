@@ -149,7 +149,7 @@ def _import_one(job: _Job, out_dir: Path, progress: Progress) -> Imported:
     _finish(model, source.path)
     num_flops = count_flops(model)
     photos = request.photos or tuple(sample_photos())
-    images = verify.load_photos(photos, job.resolution, request.batch)
+    images = verify.load_photos(photos, job.resolution, request.batch, request.contract.preprocess)
     progress(f"{stem}: running {source.path.name}")
     originals = check.original_maps(
         source, job.pixels, request.contract.preprocess, [output.name for output in outputs], images
