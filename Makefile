@@ -21,6 +21,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 MARK ?= not slow
+# Processes that share the Python tests, a file at a time; many tests use two cores themselves.
+WORKERS ?= 2
 BUILD := build/native
 # Folder of OpenVINO's CMake files; empty if the package is not installed.
 OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_spec('openvino'); \
@@ -38,7 +40,7 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 	@echo "Depth, pictures and statistics are in demo/depth"
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
-	$(BIN)/python -m pytest -m "$(MARK)"
+	$(BIN)/python -m pytest -m "$(MARK)" -n $(WORKERS) --dist loadfile
 
 standing-checks: $(VENV)/.test mvde/lib/libmvde.so
 	$(BIN)/python -m pytest -m standing
