@@ -149,14 +149,14 @@ def test_a_camera_that_is_none_or_that_the_model_does_not_know_is_one_clear_line
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--camera", "500,500,320,240"], "whose size is not known; give --frame HxW"),
+        (["--camera", "500,500,320,240"], "of unknown size; give --frame HxW"),
         (["--camera", "500,500"], "has 2 numbers; give four"),
         (["--camera", "500,500,320,middle", "--frame", "480x640"], "is not understood; give four numbers"),
         (["--camera", "nowhere.json"], "cannot read the camera nowhere.json: No such file"),
         (["--camera", "0,500,320,240", "--frame", "480x640"], "fx of a camera lies between 0 and"),
         (["--camera", "500,500,320,240", "--frame", "tall"], "'tall' is not understood"),
         (["--frame", "480x640"], "give --camera fx,fy,cx,cy too"),
-        (["--fov", "69x42", "--camera", "500,500,320,240"], "--camera and --fov both say"),
+        (["--fov", "69x42", "--camera", "500,500,320,240"], "--camera and --fov both describe"),
     ],
 )
 def test_a_camera_that_is_half_given_or_given_twice_is_one_clear_line(
@@ -221,7 +221,7 @@ def test_random_weights_and_a_checkpoint_contradict(
 ) -> None:
     assert "--random-weights requires --config" in fails(2, "--random-weights")
     arguments = ["--random-weights", "--config", config_file, "--checkpoint", checkpoint]
-    assert "without --checkpoint" in fails(2, *arguments)
+    assert "excludes --checkpoint" in fails(2, *arguments)
 
 
 def test_configuration_with_a_typo_names_the_key(tmp_path: Path, fails: Callable[..., str]) -> None:

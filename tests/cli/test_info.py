@@ -27,8 +27,8 @@ def test_one_artefact_is_shown_with_what_a_user_needs(
     shown = capsys.readouterr().out
     for expected in (
         "image: uint8 [1, 32, 48, 3] BHWC, RGB",
-        "depth: float32 [1, 32, 48], metres",
-        "metric, 0.5 m to 4.5 m",
+        "depth: float32 [1, 32, 48], depth",
+        "metric, 0.5 to 4.5 m",
         "2 rows x 3 columns of 16 px",
         "inside the graph",
         graph.manifest.file.sha256,
@@ -52,7 +52,7 @@ def test_json_is_the_manifest_itself(write_graph: Writer, tmp_path: Path, capsys
     assert json.loads(capsys.readouterr().out) == json.loads(manifest_path(graph.path).read_text())
     assert execute(["info", str(graph.path), "--json", str(tmp_path / "copy.txt")]) == 0
     assert json.loads((tmp_path / "copy.txt").read_text()) == json.loads(manifest_path(graph.path).read_text())
-    assert "metric, 0.5 m to 4.5 m" in capsys.readouterr().out
+    assert "metric, 0.5 to 4.5 m" in capsys.readouterr().out
 
 
 def test_several_artefacts_are_listed(write_graph: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def test_an_engine_that_was_measured_when_it_was_built_needs_no_proof(
     engine_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.execute(["prove", str(engine_folder)]) == 2
-    assert "are measured as they are built" in error_of(capsys)
+    assert "are measured when they are built" in error_of(capsys)
 
 
 def test_a_graph_becomes_a_model_repository(

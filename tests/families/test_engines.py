@@ -19,6 +19,7 @@ from mvde.artifact import GraphArtifact, load_graph
 from mvde.contract import DepthKind
 from mvde.engines.base import EngineId
 from mvde.engines.build import build_engine
+from mvde.errors import BackendError, ParityError
 from mvde.export.onnx import PARITY_TOLERANCE, export_onnx
 from mvde.families import load_family_model
 from mvde.precision import Precision
@@ -29,6 +30,9 @@ from tests.families.test_maps import CASES, photograph
 
 Save = Callable[[str], Path]
 Export = Callable[[str], GraphArtifact]
+
+REFUSED = {("zoedepth", "openvino:fp32"), ("zoedepth, kitti", "openvino:fp32")}
+"""Engines that OpenVINO 2026.4 computes wrongly or cannot compile on CPUs without AVX-512: right, or refused."""
 
 QUICK = ("depth anything",)
 """Exported in the fast tests; the others are slow."""
@@ -60,7 +64,12 @@ def test_engines_give_the_map_of_transformers_for_a_photograph(
     photo = photograph(size)
     expected, graph = reference_map(saved(key), photo, **options), exported(case)
     for name in ("onnxruntime:fp32", "openvino:fp32"):
-        report = build_engine(graph, EngineId.parse(name), photo[None], root=tmp_path / "engines")
+        try:
+            report = build_engine(graph, EngineId.parse(name), photo[None], root=tmp_path / "engines")
+        except (BackendError, ParityError):
+            if (case, name) not in REFUSED:
+                raise
+            continue
         with DepthRuntime.load(report.folder) as runtime:
             result = runtime.infer(photo)
         # Two float32 libraries differ by 1e-6 of the range; a wrong mean, axis or unit by 1e-2.
@@ -88,13 +97,15 @@ def test_the_manifest_states_kind_preprocessing_and_origin(exported: Export, sav
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["depth anything, metric", "glpn"])
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP16, Precision.INT8], ids=str)
-def test_lowered_graphs_pass_their_gate(case: str, precision: Precision, exported: Export, tmp_path: Path) -> None:
-    from mvde.export.precision import lower_graph
+def test_lowered_graphs_pass_their_gate(case: str, precision: Precision, exported: Export) -> None:
+    from mvde.export.precision import write_typed
+    from mvde.export.precision.images import lower_options
 
-    lowered = lower_graph(exported(case), precision, tmp_path)
-    assert lowered.lowering is not None
-    assert (tmp_path / lowered.file.name).is_file()
-    assert lowered.depth_kind is DepthKind.METRIC
+    graph = exported(case)
+    lowered = write_typed(graph, precision, lower_options(graph.manifest))
+    assert lowered.manifest.lowering is not None
+    assert lowered.manifest.lowering.precision is precision
+    assert (lowered.manifest.depth_kind, lowered.manifest.unit) == (DepthKind.METRIC, "m")
 
 
 @pytest.mark.slow

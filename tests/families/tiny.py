@@ -63,7 +63,7 @@ def dpt(**changed: Any) -> Any:
         "fusion_hidden_size": 8, "readout_type": "ignore", "is_hybrid": False,
     }  # fmt: skip
     model = transformers.DPTForDepthEstimation(transformers.DPTConfig(**{**own, **changed}))
-    return lively(model, model.head.head[4], lift=0.5)
+    return lively(model, model.head.head[4], lift=1.0)
 
 
 def hybrid() -> Any:
