@@ -1,5 +1,6 @@
 # make demo    export the bundled model, build the fastest engine for this machine, run it on photographs, print a benchmark
 # make test    install the test dependencies and run the fast tests (MARK= also runs the slow ones), C++ and Python
+# make test-extended  tests that take minutes: every family of models in every engine, the commands of every page
 # make standing-checks  fault injection: publishing, manifests, live files, processes, inputs; under five minutes
 # make soak    20,000 frames in Python and in C++; fails if memory grows
 # make test-oldest  the same tests on the lowest versions that pyproject.toml allows, in .venv-oldest
@@ -20,7 +21,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
-MARK ?= not slow
+MARK ?= not slow and not extended
 # Processes that share the Python tests, a file at a time; many tests use two cores themselves.
 WORKERS ?= 2
 BUILD := build/native
@@ -30,7 +31,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo test standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
+.PHONY: nano demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -41,6 +42,9 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
 	$(BIN)/python -m pytest -m "$(MARK)" -n $(WORKERS) --dist loadfile
+
+test-extended: $(VENV)/.test mvde/lib/libmvde.so
+	$(BIN)/python -m pytest -m extended
 
 standing-checks: $(VENV)/.test mvde/lib/libmvde.so
 	$(BIN)/python -m pytest -m standing

@@ -364,8 +364,12 @@ SMALLER = (
 )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "bash")], ids=lambda page: page.stem)
+LONG = {"benchmark", "training", "tensorrt", "precision"}  # pages that take more than half a minute
+COMMANDS = [pytest.param(page, id=page.stem, marks=pytest.mark.extended if page.stem in LONG else pytest.mark.slow)
+            for page in PAGES if blocks_of(page, "bash")]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", COMMANDS)
 def test_commands_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
     there = {feature: has() for feature, has in FEATURES.items()}
     found = [block for block in blocks_of(page, "bash") if block.runs and there.get(block.note[6:], True)]

@@ -34,8 +34,15 @@ Export = Callable[[str], GraphArtifact]
 REFUSED = {("zoedepth", "openvino:fp32"), ("zoedepth, kitti", "openvino:fp32")}
 """Engines that OpenVINO 2026.4 computes wrongly or cannot compile on CPUs without AVX-512: right, or refused."""
 
-QUICK = ("depth anything",)
-"""Exported in the fast tests; the others are slow."""
+QUICK, SLOW = ("depth anything",), ("depth anything, metric", "glpn")
+"""Cases of the fast and of the slow tests; the others are run by `make test-extended`."""
+
+
+def marks_of(case: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Marker of a case by the time that its export takes."""
+    if case in QUICK:
+        return ()
+    return (pytest.mark.slow,) if case in SLOW else (pytest.mark.extended,)
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +61,7 @@ def exported(saved: Save, tmp_path_factory: pytest.TempPathFactory) -> Export:
     return export
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
-)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=marks_of(case)) for case in CASES])
 def test_engines_give_the_map_of_transformers_for_a_photograph(
     case: str, exported: Export, saved: Save, tmp_path: Path
 ) -> None:
@@ -108,7 +113,7 @@ def test_lowered_graphs_pass_their_gate(case: str, precision: Precision, exporte
     assert (lowered.manifest.depth_kind, lowered.manifest.unit) == (DepthKind.METRIC, "m")
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx-cu13 is not installed")
 @pytest.mark.parametrize("case", CASES)
 def test_tensorrt_rtx_parses_the_graph(case: str, exported: Export) -> None:
