@@ -102,11 +102,11 @@ native-debug: $(VENV)/.build
 	$(BIN)/ctest --test-dir build/debug --output-on-failure
 
 native-sanitize: $(VENV)/.build
-	for kind in address,undefined thread; do \
-	    $(CMAKE) -B build/sanitize-$$kind -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
+	for kind in address,undefined thread; do build=build/sanitize-$${kind%%,*}; \
+	    $(CMAKE) -B $$build -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
 	        -DMVDE_BUILD_TESTS=ON -DMVDE_SANITIZE=$$kind -DSIMDE_INCLUDE_DIR= && \
-	    $(BIN)/cmake --build build/sanitize-$$kind && \
-	    $(BIN)/ctest --test-dir build/sanitize-$$kind --output-on-failure || exit 1; \
+	    $(BIN)/cmake --build $$build && \
+	    $(BIN)/ctest --test-dir $$build --output-on-failure || exit 1; \
 	done
 
 native-aarch64: $(VENV)/.build
