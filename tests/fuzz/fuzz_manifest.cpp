@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size
         const bool is_sound = manifest.input.shape.size() == 4 && manifest.stats_patch > 0 && !manifest.outputs.empty() &&
                               manifest.grid_rows * manifest.stats_patch == manifest.height() &&
                               manifest.grid_columns * manifest.stats_patch == manifest.width() &&
-                              manifest.min_depth_m < manifest.max_depth_m && !manifest.stem().empty() &&
+                              manifest.min_valid < manifest.max_valid && !manifest.stem().empty() &&
                               manifest.file.name.find('/') == std::string::npos;
         if (!is_sound) std::abort();
     } catch (const mvde::internal::Refused &error) {
