@@ -19,11 +19,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Bytecode of what is never imported would take a third of the installation's time; Python writes the rest on import.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 MARK ?= not slow and not extended
-# Processes that share the Python tests, a file at a time; many tests use two cores themselves.
+# Processes that share the tests, in Python a file at a time; many tests use two cores themselves.
 WORKERS ?= 2
+CTEST := $(BIN)/ctest --parallel $(WORKERS) --output-on-failure
 BUILD := build/native
 # Folder of OpenVINO's CMake files; empty if the package is not installed.
 OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_spec('openvino'); \
@@ -82,7 +84,7 @@ check: format-check lint types test
 native: mvde/lib/libmvde.so native-test
 
 native-test: $(BUILD)/.built
-	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
+	$(CTEST) --test-dir $(BUILD)
 
 mvde/lib/libmvde.so: $(BUILD)/.built
 	install -D $(BUILD)/cpp/libmvde.so $@
@@ -99,21 +101,22 @@ native-debug: $(VENV)/.build
 	$(CMAKE) -B build/debug -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O0 -g1" \
 	    -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON -DSIMDE_INCLUDE_DIR=
 	$(BIN)/cmake --build build/debug
-	$(BIN)/ctest --test-dir build/debug --output-on-failure
+	$(CTEST) --test-dir build/debug
 
 native-sanitize: $(VENV)/.build
 	for kind in address,undefined thread; do build=build/sanitize-$${kind%%,*}; \
 	    $(CMAKE) -B $$build -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
 	        -DMVDE_BUILD_TESTS=ON -DMVDE_SANITIZE=$$kind -DSIMDE_INCLUDE_DIR= && \
 	    $(BIN)/cmake --build $$build && \
-	    $(BIN)/ctest --test-dir $$build --output-on-failure || exit 1; \
+	    $(CTEST) --test-dir $$build || exit 1; \
 	done
 
 native-aarch64: $(VENV)/.build
 	$(CMAKE) -B build/aarch64 --toolchain cpp/cmake/aarch64-linux-gnu.cmake -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
 	$(BIN)/cmake --build build/aarch64
-	$(BIN)/ctest --test-dir build/aarch64 --output-on-failure
+	$(CTEST) --test-dir build/aarch64
 
+FUZZED := manifest session arguments
 FUZZ_SECONDS ?= 30
 # In memory if possible: each fuzzing iteration rewrites its folders.
 FUZZ_TMPDIR := $(firstword $(wildcard /dev/shm /tmp))
@@ -126,12 +129,11 @@ native-fuzz: $(VENV)/.build
 	$(BIN)/cmake --build build/fuzz
 	rm -rf build/fuzz/seeds
 	build/fuzz/tests/fuzz/make_seeds build/fuzz/seeds
-	for name in manifest session arguments; do \
-	    mkdir -p build/fuzz/corpus/$$name && TMPDIR=$(FUZZ_TMPDIR) \
-	    build/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=8192 \
+	mkdir -p $(addprefix build/fuzz/corpus/,$(FUZZED))
+	printf '%s\n' $(FUZZED) | TMPDIR=$(FUZZ_TMPDIR) xargs -P $(WORKERS) -I NAME \
+	    build/fuzz/tests/fuzz/fuzz_NAME -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=8192 \
 	        -dict=build/fuzz/seeds/manifest.dict -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=0 \
-	        build/fuzz/corpus/$$name build/fuzz/seeds/$$name || exit 1; \
-	done
+	        build/fuzz/corpus/NAME build/fuzz/seeds/NAME
 
 nano: $(VENV)/.test mvde/lib/libmvde.so
 	$(BIN)/mvde data synth --count 64000 --size 192x192 --seed 1 --out data/synth192
