@@ -284,13 +284,14 @@ class DepthTrainingPipeline:
 
     def _save(self, output_dir: Path) -> None:
         if self._accelerator.is_main_process:
-            state = output_dir / STATE_FILE
-            save_state(state, self._trained, self._average, self._optimizers, self.progress, self.config.to_dict())
+            # The state comes last: once it says that all steps are done, nothing would write the weights again.
             self._average.swap(self._trained)
             try:
                 self.model.save(output_dir / LAST_FILE)
             finally:
                 self._average.swap(self._trained)
+            state = output_dir / STATE_FILE
+            save_state(state, self._trained, self._average, self._optimizers, self.progress, self.config.to_dict())
         self._watch.saved(self.progress.step)
         self._accelerator.wait_for_everyone()
 

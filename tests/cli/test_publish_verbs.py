@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mvde import cli
 from mvde.artifact import AnyArtifact, GraphArtifact, load_artifact, write_manifest
 from mvde.files import file_record
+from tests.killed import ended_before_each_rename
 
 pytest.importorskip("openvino")
-
-DRIVER = """
-import itertools, json, os, signal, sys
-from functools import partial
-from mvde import cli, publish
-import mvde.cli.build, mvde.cli.lower, mvde.cli.run, mvde.cli.triton
-folder, kept, number, *arguments = sys.argv[1:]
-
-def run(step):
-    steps = itertools.count(1)
-    def counted(call, *given, **options):
-        if next(steps) == step:
-            os.kill(os.getpid(), int(number))
-        return call(*given, **options)
-    for name in ("replace", "rename", "link"):
-        setattr(os, name, partial(counted, getattr(os, name)))
-    publish.exchange = partial(counted, publish.exchange)
-    signal.alarm(60)
-    cli.main(arguments)
-    os._exit(0 if next(steps) <= step else 99)
-
-for step in itertools.count(1):
-    os.chdir(os.path.dirname(folder))
-    os.system(f"rm -rf '{folder}' && cp -a '{kept}' '{folder}'")
-    os.chdir(folder)
-    if (child := os.fork()) == 0:
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 1), os.dup2(devnull, 2)
-        try:
-            run(step)
-        except SystemExit as error:
-            os._exit(error.code or 0)
-        finally:
-            os._exit(98)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps([step, status]), flush=True)
-    if sys.stdin.readline() == "end\\n":
-        break
-"""
 
 VERBS = {
     "lower": ["lower", "export/tiny-32x48.onnx", "--to", "fp16"],
@@ -66,7 +24,7 @@ VERBS = {
     "digest": ["info", "--rewrite-digest", "export/tiny-32x48.json"],
     "run": ["run", "photo.png", "--engine-dir", "engines", "--out", "depth"],
 }
-"""Those that write artefacts or results, but for `mvde export` and `mvde train`, whose writers these share."""
+"""Those that write artefacts or results without PyTorch."""
 
 
 def make_old(path: Path) -> None:
@@ -119,22 +77,11 @@ def test_a_signal_before_any_rename_leaves_whole_artefacts(
 ) -> None:
     folder = tmp_path / "folder"
     expected, num_artefacts = results(kept), len(artefacts(kept))
-    command = [sys.executable, "-c", DRIVER, str(folder), str(kept), str(int(number)), *VERBS[verb]]
-    driver: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     ended = {signal.SIGKILL: -int(number), signal.SIGTERM: 128 + int(number)}[number]
-    with driver:
-        while True:
-            step, status = json.loads(driver.stdout.readline())
-            assert len(artefacts(folder)) == num_artefacts, step
-            assert results(folder) == expected, step
-            if number == signal.SIGTERM:
-                assert temporaries(folder) == [], step
-            if is_done := status == 0:
-                assert temporaries(folder) == []
-            else:
-                assert status == ended, step
-            driver.stdin.write("end\n" if is_done else "on\n")
-            driver.stdin.flush()
-            if is_done:
-                break
+    for step, status in ended_before_each_rename(VERBS[verb], number, kept, folder):
+        assert len(artefacts(folder)) == num_artefacts, step
+        assert results(folder) == expected, step
+        if number == signal.SIGTERM or status == 0:
+            assert temporaries(folder) == [], step
+        assert status in (0, ended), step
     assert step > 1
