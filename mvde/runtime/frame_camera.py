@@ -71,12 +71,12 @@ def camera_factor(contract: DepthContract, camera: Camera | None, placement: Pla
 
 
 def assumed_factor(convention: FocalConvention, placement: Placement) -> float:
-    """f / f_canonical of a frame whose camera is unknown and assumed to be the canonical one of the whole frame.
+    """Factor f / f_canonical of a frame whose camera is unknown and assumed to be the canonical one of the whole frame.
 
     That is the camera with square pixels whose focal length at the input is the canonical one if the frame is
     stretched. Crop magnifies it, letterbox shrinks it, so that one frame's metres are the same however it is fitted:
-    with the box resized by sx = w_target_box / w_source_box along x, and stretch by rx = W_input / W_frame (sy, ry along
-    y), the factor is sqrt(sx/rx * sy/ry), sx/rx or (sx + sy) / (rx + ry) in the three conventions.
+    with the box resized by sx = w_target_box / w_source_box along x, and stretch by rx = W_input / W_frame (sy, ry
+    along y), the factor is sqrt(sx/rx * sy/ry), sx/rx or (sx + sy) / (rx + ry) in the three conventions.
     """
     down, across = _ratios(placement.target_box.size, placement.source_box.size)
     whole_down, whole_across = _ratios(placement.target_size, placement.source_size)
