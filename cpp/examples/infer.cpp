@@ -1,7 +1,10 @@
-// Depth and patch statistics of one photograph: infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop]
+// Depth and patch statistics of one photograph:
 //
-// PHOTO.ppm is binary 8-bit RGB (P6). Writes float32 [height, width] in metres, at the photograph's resolution, to
-// DEPTH.f32 and float32 [patches, statistics] to STATS.f32.
+//     infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop|default [FX,FY,CX,CY]]
+//
+// PHOTO.ppm is binary 8-bit RGB (P6). Writes float32 [height, width] in the model's unit, at the photograph's resolution, to
+// DEPTH.f32 and float32 [patches, statistics] to STATS.f32. The camera is in pixels of the photograph; without one, the
+// model's is assumed.
 #include <mvde/mvde.hpp>
 
 #include <cstdio>
@@ -44,15 +47,22 @@ bool write(const char *path, const std::vector<float> &values) {
 }  // namespace
 
 int main(int argc, char **argv) {
-    if (argc < 5 || argc > 6)
-        return report("usage: infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop]");
+    if (argc < 5 || argc > 7)
+        return report("usage: infer ENGINE_FOLDER PHOTO.ppm DEPTH.f32 STATS.f32 [stretch|letterbox|crop|default "
+                      "[FX,FY,CX,CY]]");
     Photograph photograph;
     if (!read_ppm(argv[2], photograph)) return report(std::string(argv[2]) + " is not a binary 8-bit RGB PPM file (P6)");
-    const std::string_view fit = argc == 6 ? argv[5] : "";
+    const std::string_view fit = argc >= 6 ? argv[5] : "default";
     mvde::SessionOptions options;
     options.frame = {photograph.height, photograph.width};
-    if (!fit.empty())  // otherwise as the engine's manifest states
+    if (fit != "default")  // otherwise as the engine's manifest states
         options.fit = fit == "crop" ? mvde::Fit::crop : fit == "letterbox" ? mvde::Fit::letterbox : mvde::Fit::stretch;
+    if (argc == 7) {
+        mvde_camera camera{0, 0, 0, 0, photograph.height, photograph.width};
+        if (std::sscanf(argv[6], "%lf,%lf,%lf,%lf", &camera.fx, &camera.fy, &camera.cx, &camera.cy) != 4)
+            return report(std::string(argv[6]) + " is not a camera: give FX,FY,CX,CY in pixels");
+        options.camera = camera;
+    }
 
     auto session = mvde::Session::open(argv[1], options);
     if (!session) return report(session.error().message);
@@ -67,5 +77,6 @@ int main(int argc, char **argv) {
     std::printf("%s %s (%s %s, computes in %s): %lldx%lld patches of %d, unit %s\n", info.name, info.engine_id, info.backend,
                 info.library_version, info.executed_precision, static_cast<long long>(info.grid_rows),
                 static_cast<long long>(info.grid_columns), info.patch_size, info.unit);
+    if (info.camera_assumed) std::printf("camera assumed: give FX,FY,CX,CY for that of the photograph\n");
     return 0;
 }

@@ -56,7 +56,7 @@ static void print_nearest_and_farthest(const mvde_session_info *info, const floa
 static int run(mvde_session *session, const struct photograph *photograph, const char *out) {
     mvde_session_info info;
     mvde_frame frame = {0};
-    mvde_outputs outputs = {0};
+    mvde_outputs outputs;
     size_t num_stats;
     int failed = 0;
     info.struct_size = sizeof info;
@@ -66,6 +66,7 @@ static int run(mvde_session *session, const struct photograph *photograph, const
     frame.format = MVDE_RGB;
     frame.height = photograph->height;
     frame.width = photograph->width;
+    mvde_outputs_defaults(&outputs);
     outputs.stats = malloc(num_stats * sizeof *outputs.stats);
     outputs.stats_capacity = (int64_t)num_stats;
     if (!outputs.stats) return report("no memory");

@@ -34,6 +34,7 @@ int main(int argc, char **argv) {
     options.frame = {std::atoi(argv[2]), std::atoi(argv[3])};
     options.fit = mvde::Fit::letterbox;
     const int64_t budget_ms = std::atoi(argv[4]);
+    options.deadline_ms = budget_ms;
     if (budget_ms < 1) return report(std::string(argv[4]) + " is not a budget: give milliseconds, 1 or more");
     auto session = mvde::Session::open(argv[1], options);
     if (!session) return report(session.error().message);
@@ -45,26 +46,36 @@ int main(int argc, char **argv) {
     std::vector<uint8_t> rgb(session->num_depths() * 3);
     std::vector<float> depth_m(session->num_depths()), stats(session->num_stats());
 
-    long long num_frames = 0, num_late = 0, num_passed = 0;
-    while (read_frame(rgb)) {
-        const uint64_t taken_ns = shared_depth::now_ns();
-        if (auto begun = session->infer_async(mvde::frame(rgb.data(), options.format, options.frame)); !begun)
-            return report(begun.error().message);
-        auto done = session->wait(depth_m, stats, budget_ms);  // time for other work, up to the budget
-        if (!done && done.error().status == MVDE_ERROR_TIMEOUT) done = session->wait(depth_m, stats);
-        if (!done) return report(done.error().message);
-        publisher.publish(taken_ns, depth_m, stats);
-        ++num_frames;
+    mvde::Outputs outputs;
+    outputs.depth_m = depth_m;
+    outputs.stats = stats;
 
-        const double took_ms = static_cast<double>(shared_depth::now_ns() - taken_ns) / 1e6;
-        if (took_ms <= static_cast<double>(budget_ms)) continue;
-        ++num_late;
+    uint64_t num_read = 0;
+    int64_t num_late = 0;
+    long long num_passed = 0;
+    while (read_frame(rgb)) {
+        mvde_frame frame = mvde::frame(rgb.data(), options.format, options.frame);
+        frame.tag = {static_cast<int64_t>(shared_depth::now_ns()), ++num_read};  // comes out with the results
+        if (auto begun = session->infer_async(frame); !begun) return report(begun.error().message);
+        auto done = session->wait(outputs, budget_ms);  // time for other work, up to the budget
+        if (!done && done.error().status == MVDE_ERROR_TIMEOUT) done = session->wait(outputs);
+        if (!done) return report(done.error().message);
+        const auto taken_ns = static_cast<uint64_t>(outputs.tag.timestamp_ns);
+        const uint64_t took_ns = shared_depth::now_ns() - taken_ns;
+        publisher.publish(taken_ns, depth_m, stats);
+
+        const mvde_session_counters counters = session->counters();
+        if (counters.num_late == num_late) continue;
+        num_late = counters.num_late;
+        const double took_ms = static_cast<double>(took_ns) / 1e6;
         const auto num_missed = static_cast<long long>(took_ms / static_cast<double>(budget_ms));
-        std::fprintf(stderr, "robot_loop: frame %lld took %.1f ms of %lld: %lld late so far, skipping %lld\n", num_frames,
-                     took_ms, static_cast<long long>(budget_ms), num_late, num_missed);
+        std::fprintf(stderr, "robot_loop: frame %lld took %.1f ms of %lld: %lld late so far, skipping %lld\n",
+                     static_cast<long long>(outputs.tag.sequence), took_ms, static_cast<long long>(budget_ms),
+                     static_cast<long long>(num_late), num_missed);
         for (long long i = 0; i < num_missed && read_frame(rgb); ++i) ++num_passed;
     }
-    std::printf("%lld frames published, %lld of them late, %lld skipped; %s %s, %s\n", num_frames, num_late, num_passed,
-                info.name, info.engine_id, info.execution);
+    const auto num_frames = static_cast<long long>(session->counters().num_frames);
+    std::printf("%lld frames published, %lld of them late, %lld skipped; %s %s, %s\n", num_frames,
+                static_cast<long long>(num_late), num_passed, info.name, info.engine_id, info.execution);
     return num_frames > 0 ? 0 : report("no frame received");
 }

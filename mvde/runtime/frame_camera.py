@@ -5,13 +5,15 @@ One function for the runtime, evaluation and the gate of typed graphs, so that m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from mvde.camera import Camera
+from mvde.contract import FocalConvention
 
 if TYPE_CHECKING:
-    from mvde.contract import DepthKind, FocalConvention
+    from mvde.contract import DepthKind
     from mvde.runtime.placement import Placement
 
 CameraOf = Callable[[tuple[int, int]], "Camera | None"]
@@ -56,15 +58,40 @@ def input_camera(camera: Camera, placement: Placement) -> Camera:
 
 
 def camera_factor(contract: DepthContract, camera: Camera | None, placement: Placement) -> float:
-    """Metres of the frame's ``camera`` over those of the canonical camera, f / f_canonical.
+    """Metres of the frame's ``camera`` over those of the canonical camera, f / f_canonical, at the network's input.
 
-    1 for kinds without a canonical camera. Without a camera, that of the input is taken to be the canonical one, as
-    libmvde's sessions do.
+    1 for kinds without a canonical camera. Without a camera, see :func:`assumed_factor`.
     """
     canonical, convention = contract.canonical_focal, contract.focal_convention
-    if camera is None or canonical is None or convention is None:
+    if canonical is None or convention is None:
         return 1.0
+    if camera is None:
+        return assumed_factor(convention, placement)
     return input_camera(camera, placement).focal(convention) / canonical
+
+
+def assumed_factor(convention: FocalConvention, placement: Placement) -> float:
+    """Factor f / f_canonical of a frame whose camera is unknown and assumed to be the canonical one of the whole frame.
+
+    That is the camera with square pixels whose focal length at the input is the canonical one if the frame is
+    stretched. Crop magnifies it, letterbox shrinks it, so that one frame's metres are the same however it is fitted:
+    with the box resized by sx = w_target_box / w_source_box along x, and stretch by rx = W_input / W_frame (sy, ry
+    along y), the factor is sqrt(sx/rx * sy/ry), sx/rx or (sx + sy) / (rx + ry) in the three conventions.
+    """
+    down, across = _ratios(placement.target_box.size, placement.source_box.size)
+    whole_down, whole_across = _ratios(placement.target_size, placement.source_size)
+    match convention:
+        case FocalConvention.GEOMETRIC:
+            return math.sqrt(across / whole_across * (down / whole_down))
+        case FocalConvention.HORIZONTAL:
+            return across / whole_across
+        case FocalConvention.PIXELS:
+            return (across + down) / (whole_across + whole_down)
+
+
+def _ratios(target: tuple[int, int], source: tuple[int, int]) -> tuple[float, float]:
+    """Ratios (along y, along x) of two sizes (H, W)."""
+    return target[0] / source[0], target[1] / source[1]
 
 
 def map_scale(kind: DepthKind, factor: float) -> float:

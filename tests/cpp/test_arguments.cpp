@@ -180,7 +180,7 @@ TEST(frames_that_do_not_fit_are_refused) {
     options.fit = MVDE_LETTERBOX;
     CHECK(mvde_resizer_create(MVDE_RGB, 4, 6, 8, 8, &options, &resizer) == MVDE_OK);
     std::vector<uint8_t> image(4 * 6 * 3, 7), rgb(8 * 8 * 3);
-    mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 4, 6, 0, 0};
+    mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 4, 6, 0, 0, {}};
     CHECK(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK, "%s", mvde_last_error());
     CHECK(rgb[0] == 128 && rgb[3 * 8 * 4] == 7);
     EXPECT(mvde_resize(resizer, &frame, image.data(), 0, nullptr), MVDE_ERROR_OVERLAP, "overlap");
@@ -240,7 +240,7 @@ TEST(a_letterbox_fills_what_its_multiple_allows) {
     }
     CHECK(mvde_resizer_create(MVDE_RGB, 10, 40, 28, 28, &options, &resizer) == MVDE_OK);
     std::vector<uint8_t> image(10 * 40 * 3, 7), rgb(28 * 28 * 3);
-    const mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 10, 40, 0, 0};
+    const mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 10, 40, 0, 0, {}};
     CHECK(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK);
     CHECK(rgb[0] == 9 && rgb[28 * 14 * 3] == 7, "one row of 14 pixels in the middle");
     mvde_resizer_destroy(resizer);

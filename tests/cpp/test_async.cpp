@@ -21,7 +21,7 @@ struct Opened {
         frame.fill(64);
     }
     mvde_session *handle() { return session->get(); }
-    mvde_outputs outputs() { return {depth.data(), 32 * 48, stats.data(), 18}; }
+    mvde_outputs outputs() { return outputs_of(depth, stats); }
     void check_depth(float expected, int line) {
         CHECK(std::all_of(depth.begin(), depth.end(), [&](float value) { return value == expected; }), "line %d: %g", line,
               depth[0]);
@@ -47,7 +47,7 @@ void expect(int32_t got, int32_t status, const char *words, int line) {
 
 TEST(a_frame_in_flight_gives_what_a_call_gives_and_allocates_nothing) {
     Opened opened;
-    const mvde_outputs outputs = opened.outputs();
+    mvde_outputs outputs = opened.outputs();
     const long before = num_allocations.load();
     for (int i = 0; i < 10; ++i) {
         opened.frame.fill(64 * (1 + i % 3));
@@ -100,7 +100,7 @@ TEST(a_frame_that_fails_is_over) {
 
 TEST(device_memory_is_refused_by_a_backend_without_it) {
     Opened opened;
-    const mvde_outputs outputs = opened.outputs();
+    mvde_outputs outputs = opened.outputs();
     EXPECT(mvde_bind_device(opened.handle(), &opened.frame.view, &outputs), MVDE_ERROR_UNSUPPORTED, "use mvde_infer");
     EXPECT(mvde_infer_device(opened.handle(), nullptr), MVDE_ERROR_UNSUPPORTED,
            "OpenVINO engines do not take device memory");
@@ -114,7 +114,7 @@ TEST(a_session_that_was_closed_is_recognised) {
     mvde_session *next = nullptr;  // reuses the closed session's slot, but not its handle
     CHECK(mvde_open(opened.folder.path.c_str(), nullptr, &next) == MVDE_OK && next != handle);
     mvde_session *invented = reinterpret_cast<mvde_session *>(&opened);
-    const mvde_outputs outputs = opened.outputs();
+    mvde_outputs outputs = opened.outputs();
     mvde_session_info info{};
     info.struct_size = sizeof info;
     for (mvde_session *wrong : {handle, invented}) {
@@ -149,7 +149,7 @@ TEST(closing_awaits_the_call_that_is_inside) {
     CHECK(mvde_open(opened.folder.path.c_str(), nullptr, &handle) == MVDE_OK);
     opened.frame.bytes[1] = kSlow;
     CHECK(mvde_infer_async(handle, &opened.frame.view) == MVDE_OK);
-    const mvde_outputs outputs = opened.outputs();
+    mvde_outputs outputs = opened.outputs();
     std::atomic<int32_t> status{1};
     std::thread waiting([&] {
         int32_t got;

@@ -118,7 +118,7 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         options.align_corners = options.antialias ? 0 : static_cast<int32_t>(random() % 2);
         CHECK(mvde_resizer_create(format, height, width, target_height, target_width, &options, &resizer) == MVDE_OK, "%s",
               mvde_last_error());
-        const mvde_frame frame{in_memory.place(in_bytes, at_end), nullptr, format, 0, height, width, stride, stride};
+        const mvde_frame frame{in_memory.place(in_bytes, at_end), nullptr, format, 0, height, width, stride, stride, {}};
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
             CHECK(mvde_resize(resizer, &frame, out_memory.place(out_bytes, at_end), 0, nullptr) == MVDE_OK, "%s",

@@ -105,9 +105,11 @@ def run(program: object, *arguments: object, frames: bytes = b"") -> subprocess.
     return subprocess.run(command, input=frames, capture_output=True, check=False, timeout=60)
 
 
-def infer(examples: Path, engine: Path, out: Path, fit: str = "stretch") -> subprocess.CompletedProcess[bytes]:
+def infer(
+    examples: Path, engine: Path, out: Path, fit: str = "stretch", *camera: str
+) -> subprocess.CompletedProcess[bytes]:
     Image.open(PHOTO).convert("RGB").save(out / "photo.ppm")
-    return run(examples / "infer", engine, out / "photo.ppm", out / "depth.f32", out / "stats.f32", fit)
+    return run(examples / "infer", engine, out / "photo.ppm", out / "depth.f32", out / "stats.f32", fit, *camera)
 
 
 def test_find_package_knows_the_backends_as_components(prefix: Path, tmp_path: Path) -> None:
@@ -125,14 +127,24 @@ def test_find_package_knows_the_backends_as_components(prefix: Path, tmp_path: P
     assert "libmvde_tensorrt.so is missing: build mvde with this backend" in " ".join(refused.stderr.decode().split())
 
 
+@pytest.mark.parametrize("camera", [None, (431.25, 520.5, 300.0, 187.0)])
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
-def test_infer_gives_pythons_bits(examples: Path, engine: Path, tmp_path: Path, fit: str) -> None:
-    done = infer(examples, engine, tmp_path, fit)
+def test_infer_gives_pythons_bits(
+    examples: Path, engine: Path, tmp_path: Path, fit: str, camera: tuple[float, float, float, float] | None
+) -> None:
+    image = photograph()
+    given = None if camera is None else mvde.Camera(*camera, size=(image.shape[0], image.shape[1]))
+    done = infer(examples, engine, tmp_path, fit, *([] if camera is None else [",".join(map(str, camera))]))
     assert done.returncode == 0, done.stderr
     assert b"computes in fp32" in done.stdout
+    assert (b"camera assumed" in done.stdout) == (camera is None)
     with mvde.DepthRuntime.load(engine) as runtime:
-        result = runtime.infer(photograph(), fit=fit)
-    np.testing.assert_array_equal(np.fromfile(tmp_path / "depth.f32", np.float32), result.depth.ravel())
+        result = runtime.infer(image, fit=fit, camera=given)
+    assert (result.camera_factor == 1) == (camera is None and fit == "stretch")
+    expected = np.full_like(result.depth, np.nan)  # where nothing was seen
+    seen = result.placement.source_box.slices
+    expected[seen] = result.depth[seen]
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "depth.f32", np.float32), expected.ravel())
     np.testing.assert_array_equal(np.fromfile(tmp_path / "stats.f32", np.float32), result.stats.ravel())
 
 

@@ -62,7 +62,7 @@ struct Work {
         mvde_resizer_defaults(&resizing);
         resizing.fit = MVDE_LETTERBOX;
         statuses.push_back(mvde_resizer_create(MVDE_RGB, 50, 70, kHeight, kWidth, &resizing, &resizer));
-        const mvde_frame view{image.data(), nullptr, MVDE_RGB, 0, 50, 70, 0, 0};
+        const mvde_frame view{image.data(), nullptr, MVDE_RGB, 0, 50, 70, 0, 0, {}};
         statuses.push_back(mvde_resize(resizer, &view, rgb.data(), 0, workers));
         append(bytes, rgb);
         for (int32_t conversion : {MVDE_LINEAR, MVDE_INVERSE, MVDE_EXP, MVDE_LOG_SIGMOID}) postprocess(conversion, workers);
@@ -106,7 +106,7 @@ struct Work {
         mvde_session_defaults(&options);
         options.num_threads = 2;
         statuses.push_back(mvde_open(engine.c_str(), &options, &session));
-        const mvde_outputs outputs{session_depth.data(), 32 * 48, session_stats.data(), 18};
+        mvde_outputs outputs = outputs_of(session_depth, session_stats);
         statuses.push_back(mvde_infer(session, &frame.view, &outputs));
         append(bytes, session_depth);
         append(bytes, session_stats);
@@ -116,7 +116,7 @@ struct Work {
         mvde_session_info info{};
         info.struct_size = sizeof info;
         statuses.push_back(mvde_session_query(session, &info));
-        append(bytes, std::vector<float>{info.min_depth_m, info.max_depth_m});
+        append(bytes, std::vector<float>{info.min_valid, info.max_valid});
         mvde_close(session);
     }
 };

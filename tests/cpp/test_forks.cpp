@@ -95,7 +95,7 @@ TEST(a_session_of_the_parent_says_so_in_the_child_and_closes) {
     CHECK(session, "%s", session.error().message.c_str());
     Frame frame({32, 48});
     std::vector<float> depth(32 * 48);
-    const mvde_outputs outputs{depth.data(), 32 * 48, nullptr, 0};
+    mvde_outputs outputs = outputs_of(depth, {});
     CHECK(mvde_infer(session->get(), &frame.view, &outputs) == MVDE_OK);
     CHECK(mvde_infer_async(session->get(), &frame.view) == MVDE_OK);
     IN_CHILD([&] {

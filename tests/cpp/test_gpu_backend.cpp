@@ -6,6 +6,8 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -36,6 +38,7 @@ mvde::Result<mvde::Session> open(const Folder &folder, const char *gpu, mvde::Fi
     mvde::SessionOptions options;
     options.frame = kFrame;
     options.fit = fit;
+    options.invalid_m = 0.0F;  // as mvde_depth_to_source marks what was not seen
     return mvde::Session::open(folder.path.string(), options);
 }
 
@@ -140,6 +143,30 @@ TEST(frames_in_device_memory_are_queued_on_the_callers_stream) {
         CHECK(session->bind_device(other.view, results.depth, results.stats).error().status == MVDE_ERROR_SHAPE);
         CHECK(session->bind_device(frame.view, {results.depth.data(), 7}, {}).error().status == MVDE_ERROR_CAPACITY);
     }
+}
+
+TEST(results_in_device_memory_are_for_the_frames_camera) {
+    const Folder folder;
+    std::ifstream stream(folder.path / "engine.json");
+    const std::string text((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
+    folder.write(
+        "engine.json",
+        engine_folder::with(text, R"("depth_kind": "metric")",
+                            R"("depth_kind": "metric_focal", "canonical_focal": 0.5, "focal_convention": "horizontal")"));
+    setenv("FAKE_GPU", "discrete", 1);
+    mvde::SessionOptions options;
+    options.frame = kFrame;
+    options.camera = mvde_camera{60, 60, 30, 30, 60, 60};  // twice the canonical focal length
+    auto session = mvde::Session::open(folder.path.string(), options);
+    CHECK(session, "%s", session.error().message.c_str());
+    if (!session) return;
+    Frame frame(kFrame);
+    frame.fill(64);
+    Results results(32 * 48), host(60 * 60);
+    CHECK(session->bind_device(frame.view, results.depth, results.stats) && session->infer_device(nullptr));
+    CHECK(session->infer(frame.view, host.depth, host.stats), "%s", mvde_last_error());
+    CHECK(results.depth[24] == 3.0F && results.stats[3] == 3.0F, "%g %g", results.depth[24], results.stats[3]);
+    CHECK(host.depth[24] == 3.0F && host.stats[3] == 3.0F, "%g %g", host.depth[24], host.stats[3]);
 }
 
 TEST(a_machine_without_a_gpu_and_a_manifest_that_lies_have_their_own_errors) {

@@ -192,7 +192,7 @@ TEST(a_frame_gives_depth_and_statistics_and_allocates_nothing) {
     const mvde_session_info info = session->info();
     CHECK(info.grid_rows == 2 && info.grid_columns == 3 && info.num_stats == 3 && info.stats[2] == MVDE_GRAD &&
           info.stats[3] == -1);
-    CHECK(info.is_metric == 1 && info.max_depth_m == 4.0F && std::string(info.unit) == "m");
+    CHECK(info.depth_kind == MVDE_METRIC && info.max_valid == 4.0F && std::string(info.unit) == "m");
     CHECK(std::string(info.executed_precision) == "fp32" && std::string(info.library_version) == "1.2.3");
     Frame frame({60, 60});
     std::fill(frame.bytes.begin(), frame.bytes.end(), uint8_t{64});
@@ -206,7 +206,7 @@ TEST(a_frame_gives_depth_and_statistics_and_allocates_nothing) {
     const long before = num_allocations.load();
     CHECK(before > 0, "the counter does not count");
     for (int i = 0; i < 10; ++i) CHECK(session->infer(frame.view, depth, stats));
-    const mvde_outputs nothing{nullptr, 0, nullptr, 0};
+    mvde_outputs nothing = outputs_of({}, {});
     CHECK(mvde_infer(session->get(), &frame.view, &nothing) == MVDE_ERROR_ARGUMENT);  // errors do not allocate either
     CHECK(num_allocations.load() == before, "%ld allocations", num_allocations.load() - before);
 }
@@ -262,19 +262,21 @@ TEST(wrong_calls_are_refused_and_the_handle_remembers_why) {
         CHECK(got == status, "got %d", got);
         CHECK(std::string(mvde_session_error(handle)).find(words) != std::string::npos, "%s", mvde_session_error(handle));
     };
-    mvde_outputs outputs{depth.data(), 32 * 48, stats.data(), 18};
+    mvde_outputs outputs = outputs_of(depth, stats);
     expect(mvde_infer(handle, nullptr, &outputs), MVDE_ERROR_ARGUMENT, "frame or outputs is NULL");
     expect(mvde_infer(handle, &frame.view, nullptr), MVDE_ERROR_ARGUMENT, "frame or outputs is NULL");
     expect(mvde_infer(handle, &other.view, &outputs), MVDE_ERROR_SHAPE, "the frame is 32x32");
     outputs.stats_capacity = 17;
-    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_CAPACITY, "the statistics are 18 floats");
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_CAPACITY,
+           "outputs.stats_capacity is 17, but stats takes 18 values");
     outputs.depth_capacity = 0;
-    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_CAPACITY, "the map has 1536 floats");
-    outputs = {depth.data(), 32 * 48, stats.data(), 18};
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_CAPACITY,
+           "outputs.depth_capacity is 0, but depth takes 1536 values");
+    outputs = outputs_of(depth, stats);
     outputs.stats = reinterpret_cast<float *>(reinterpret_cast<char *>(stats.data()) + 1);
     expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_ALIGNMENT, "");
     outputs.stats = depth.data() + 32 * 48 - 1;
-    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_OVERLAP, "outputs.depth_m and outputs.stats overlap");
+    expect(mvde_infer(handle, &frame.view, &outputs), MVDE_ERROR_OVERLAP, "the buffers of outputs overlap");
     outputs.stats = stats.data();
     mvde_frame within = frame.view;
     within.data = reinterpret_cast<const uint8_t *>(depth.data() + 100);
@@ -293,7 +295,7 @@ TEST(wrong_calls_are_refused_and_the_handle_remembers_why) {
           mvde_session_query(handle, nullptr) == MVDE_ERROR_ARGUMENT);
     mvde_session_options options;
     mvde_session_defaults(&options);
-    options.num_threads = 0;
+    options.num_threads = -1;
     mvde_session *none = handle;
     CHECK(mvde_open(folder.path.c_str(), &options, &none) == MVDE_ERROR_ARGUMENT && !none);
     CHECK(mvde_open(folder.path.c_str(), nullptr, nullptr) == MVDE_ERROR_ARGUMENT);

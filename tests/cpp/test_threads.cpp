@@ -27,7 +27,7 @@ struct Frame {
     }
 
     int32_t run(mvde_resizer *resizer, mvde_workers *workers) {
-        const mvde_frame frame{image.data(), nullptr, MVDE_BGR, 0, 50, 70, 0, 0};
+        const mvde_frame frame{image.data(), nullptr, MVDE_BGR, 0, 50, 70, 0, 0, {}};
         const mvde_map raw{depth.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
         const mvde_map out{metres.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
         const mvde_stats_request request{16, 4, kStats, stats.data(), static_cast<int64_t>(stats.size())};

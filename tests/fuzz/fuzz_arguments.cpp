@@ -142,8 +142,8 @@ void resize(FuzzedDataProvider &data) {
     std::vector<float> depth(static_cast<std::size_t>(target_height * target_width), 2.0F);
     std::vector<float> source(static_cast<std::size_t>(height * width));
     const mvde_frame frame{
-        image.data(), nullptr,   data.ConsumeIntegralInRange(0, 7) ? format : format + 1, 0, height, width,
-        row_stride,   row_stride};
+        image.data(), nullptr, data.ConsumeIntegralInRange(0, 7) ? format : format + 1, 0, height, width, row_stride,
+        row_stride,   {}};
     if (frame.format == format) check(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr));
     else if (mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK) std::abort();
     check(mvde_depth_to_source(resizer, depth.data(), 0, source.data(), 0, nullptr));

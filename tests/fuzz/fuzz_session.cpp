@@ -33,9 +33,15 @@ void run_frame(mvde_session *session) {
     std::vector<std::uint8_t> bytes(static_cast<std::size_t>(info.frame_height * info.frame_width * 3), 64);
     std::vector<float> depth(static_cast<std::size_t>(info.frame_height * info.frame_width));
     std::vector<float> stats(static_cast<std::size_t>(info.grid_rows * info.grid_columns * info.num_stats));
-    const mvde_frame frame{bytes.data(), nullptr, MVDE_RGB, 0, info.frame_height, info.frame_width, 0, 0};
-    const mvde_outputs outputs{depth.data(), static_cast<std::int64_t>(depth.size()), stats.data(),
-                               static_cast<std::int64_t>(stats.size())};
+    const mvde_frame frame{bytes.data(), nullptr, MVDE_RGB, 0, info.frame_height, info.frame_width, 0, 0, {}};
+    std::vector<std::uint16_t> depth_mm(depth.size());
+    mvde_outputs outputs;
+    mvde_outputs_defaults(&outputs);
+    outputs.depth_m = depth.data();
+    outputs.stats = stats.data();
+    outputs.depth_capacity = outputs.depth_mm_capacity = static_cast<std::int64_t>(depth.size());
+    outputs.stats_capacity = static_cast<std::int64_t>(stats.size());
+    if (info.unit[0] == 'm') outputs.depth_mm = depth_mm.data();
     if (mvde_infer(session, &frame, &outputs) != MVDE_OK && !*mvde_session_error(session)) std::abort();
 }
 
@@ -55,7 +61,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size
     else std::filesystem::remove(graph / "tiny-32x48.json");
 
     mvde_session *session = nullptr;
-    const std::int32_t status = mvde_open(folder.path.c_str(), nullptr, &session);
+    mvde_session_options options;
+    mvde_session_defaults(&options);
+    const mvde_camera camera{size % 7 * 100.0, 140, 97, 63, 32, 48};  // of other frames than most manifests'
+    if (size % 2) options.camera = &camera;
+    const std::int32_t status = mvde_open(folder.path.c_str(), &options, &session);
     if ((status == MVDE_OK) != (session != nullptr) || (status != MVDE_OK && !*mvde_last_error())) std::abort();
     if (session) run_frame(session);
     mvde_close(session);

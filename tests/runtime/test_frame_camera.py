@@ -147,7 +147,7 @@ def test_statistics_are_those_of_the_scaled_map(
     frame = random_images(*SIZE, 3)
     plain, known = DepthRuntime(Slanted(0), own, stats=STATS), DepthRuntime(Slanted(0), own, CAMERA, STATS)
     result, assumed = known.infer(frame, fit), plain.infer(frame, fit)
-    factor = camera_factor(own, CAMERA, result.placement)
+    factor = camera_factor(own, CAMERA, result.placement) / camera_factor(own, None, result.placement)
     scale = 1 / factor if kind.is_inverse else factor
     assert factor != pytest.approx(1, rel=0.01)
     assert result.stat_names == STATS
@@ -177,20 +177,60 @@ def test_statistics_of_a_frame_of_the_models_size_are_those_of_its_depth(
     np.testing.assert_allclose(result.stats, expected, rtol=2e-5)
 
 
-@pytest.mark.parametrize("kind", list(DepthKind))
+ASSUMED = {
+    ("stretch", FocalConvention.GEOMETRIC): 1.0,
+    ("stretch", FocalConvention.HORIZONTAL): 1.0,
+    ("stretch", FocalConvention.PIXELS): 1.0,
+    # 120x200 -> 29x48 of 32x48: sqrt(29/32); 48/48; (48/200 + 29/120) / (48/200 + 32/120)
+    ("letterbox", FocalConvention.GEOMETRIC): 0.9519716382329886,
+    ("letterbox", FocalConvention.HORIZONTAL): 1.0,
+    ("letterbox", FocalConvention.PIXELS): 0.9506578947368423,
+    # 120x180 of 120x200: sqrt(200/180); 200/180; (48/180 + 32/120) / (48/200 + 32/120)
+    ("crop", FocalConvention.GEOMETRIC): 1.0540925533894598,
+    ("crop", FocalConvention.HORIZONTAL): 1.1111111111111112,
+    ("crop", FocalConvention.PIXELS): 1.0526315789473684,
+}
+"""f / f_canonical of a frame of 120x200 in an input of 32x48 if the canonical camera is that of the whole frame."""
+
+
+@pytest.mark.parametrize(("convention", "focal"), CONVENTIONS)
 @pytest.mark.parametrize("fit", FITS)
-def test_without_a_camera_the_map_is_the_networks_and_the_result_says_what_is_assumed(
+def test_without_a_camera_the_canonical_one_is_that_of_the_whole_frame(
+    manifest: EngineManifest, fit: str, convention: FocalConvention, focal: float
+) -> None:
+    expected = ASSUMED[fit, convention]
+    frame = np.zeros((*SIZE, 3), np.uint8)
+    for kind, scale in ((DepthKind.METRIC_FOCAL, expected), (DepthKind.INVERSE_CANONICAL, 1 / expected)):
+        result = DepthRuntime(FakeEngine(2.5), of_kind(manifest, kind, focal, convention)).infer(frame, fit)
+        assert result.camera_factor == pytest.approx(expected, rel=1e-14)
+        assert result.camera_assumed
+        seen = result.depth[result.placement.source_box.slices]
+        np.testing.assert_allclose(seen, 2.5 * scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("convention", "focal"), CONVENTIONS)
+@pytest.mark.parametrize("fit", FITS)
+def test_the_assumed_camera_is_one_camera_of_the_frame_whatever_the_fit(
+    manifest: EngineManifest, fit: str, convention: FocalConvention, focal: float
+) -> None:
+    own = of_kind(manifest, DepthKind.METRIC_FOCAL, focal, convention)
+    placed, stretch = place(SIZE, RESOLUTION, fit), place(SIZE, RESOLUTION, "stretch")
+    unit = Camera(1.0, 1.0, 99.5, 59.5, SIZE)  # square pixels
+    side = focal / input_camera(unit, stretch).focal(convention)
+    camera = dataclasses.replace(unit, fx=side, fy=side)
+    assert camera_factor(own, camera, placed) == pytest.approx(camera_factor(own, None, placed), rel=1e-14)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DepthKind if not kind.has_canonical_camera])
+@pytest.mark.parametrize("fit", FITS)
+def test_kinds_without_a_canonical_camera_are_the_networks_with_any_camera(
     manifest: EngineManifest, kind: DepthKind, fit: str
 ) -> None:
-    own = of_kind(manifest, kind, *((0.9, FocalConvention.GEOMETRIC) if kind.has_canonical_camera else ()))
-    runtime = DepthRuntime(FakeEngine(2.5), own)
-    frame = np.zeros((*SIZE, 3), np.uint8)
-    result = runtime.infer(frame, fit)
-    assert (result.depth[result.depth > 0] == 2.5).all()
-    assert (result.camera_factor, result.camera_assumed) == (1.0, kind.has_canonical_camera)
-    known = runtime.infer(frame, fit, camera=CAMERA)
-    assert not known.camera_assumed
-    assert (known.camera_factor == 1.0) == (not kind.has_canonical_camera)
+    runtime = DepthRuntime(FakeEngine(2.5), of_kind(manifest, kind))
+    for camera in (None, CAMERA):
+        result = runtime.infer(np.zeros((*SIZE, 3), np.uint8), fit, camera=camera)
+        assert (result.depth[result.placement.source_box.slices] == 2.5).all()
+        assert (result.camera_factor, result.camera_assumed) == (1.0, False)
 
 
 def test_a_stream_and_a_batch_take_the_camera_too(manifest: EngineManifest) -> None:

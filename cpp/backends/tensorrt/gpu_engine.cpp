@@ -79,7 +79,7 @@ void Engine::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
     done_.synchronize();
     device_graph_.clear();
     bound_ = DeviceFrame{resize_.params(frame, images_.device()),
-                         statistics_params(request_, depth_.device(), outputs.depth_m, outputs.stats)};
+                         statistics_params(request_, depth_.device(), outputs.depth_m, outputs.stats, request_.map_scale)};
     enqueue_device_frame(stream_.get());
     stream_.synchronize();  // reports pointers that are not the device's
     execution_ = captured(device_graph_, &Engine::enqueue_device_frame);
@@ -105,7 +105,7 @@ void Engine::run_engine(cudaStream_t stream) {
 void Engine::enqueue_host_frame(cudaStream_t stream) {
     images_.upload(stream);
     run_engine(stream);
-    const auto statistics = statistics_params(request_, depth_.device(), nullptr, patch_stats_.device());
+    const auto statistics = statistics_params(request_, depth_.device(), nullptr, patch_stats_.device(), 1.0F);
     check(mvde_cuda::enqueue_postprocess(mvde_cuda::kRawFloat32, statistics, stream), "launch the statistics");
     depth_.download(stream);
     patch_stats_.download(stream);

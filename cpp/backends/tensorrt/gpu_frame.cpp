@@ -72,7 +72,7 @@ mvde_cuda::PreprocessParams Resize::params(const mvde_frame &frame, std::uint8_t
 }
 
 mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &request, const float *raw, float *depth,
-                                               float *stats) {
+                                               float *stats, float scale) {
     mvde_cuda::PostprocessParams params{};
     params.raw = raw;
     params.depth = depth;
@@ -84,9 +84,9 @@ mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &reque
     params.width = static_cast<int>(request.width);
     params.patch = request.patch_size;
     params.depth_output = depth ? mvde_cuda::kDepthMetres : mvde_cuda::kNoDepth;
-    params.conversion = mvde_cuda::kLinear;  // mvde's engines output metres
+    params.conversion = mvde_cuda::kLinear;
     params.range = mvde_cuda::kReject;
-    params.scale = 1.0F;
+    params.scale = scale;
     params.max_depth_m = std::numeric_limits<float>::infinity();
     params.num_columns = stats ? request.num_stats : 0;
     for (std::int32_t column = 0; stats && column < request.num_stats; ++column)

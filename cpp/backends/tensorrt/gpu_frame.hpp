@@ -26,9 +26,9 @@ private:
     DeviceArray<std::int32_t> columns_, rows_;  // offsets, counts and weights, concatenated
 };
 
-// Statistics of depth in metres and, if `depth` is not NULL, the depth itself with 0 where invalid.
+// Statistics of the map times `scale` and, if `depth` is not NULL, that map itself with 0 where invalid.
 mvde_cuda::PostprocessParams statistics_params(const mvde_backend_request &request, const float *raw, float *depth,
-                                               float *stats);
+                                               float *stats, float scale);
 
 // Zeroes depth outside the part of the input that the frame fills, so that padding has neither depth nor statistics.
 void clear_bars(float *depth, std::int64_t height, std::int64_t width, const mvde_box &seen, cudaStream_t stream);

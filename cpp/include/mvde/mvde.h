@@ -214,6 +214,12 @@ typedef enum mvde_pixel_format {
     MVDE_YUYV = 4  /* Y0 Cb Y1 Cr; BT.601, limited range; even width */
 } mvde_pixel_format;
 
+/* What identifies a frame; its meaning is the caller's. */
+typedef struct mvde_tag {
+    int64_t timestamp_ns;
+    uint64_t sequence;
+} mvde_tag;
+
 /* A camera frame in the caller's memory, 8 bits per channel. */
 typedef struct mvde_frame {
     const uint8_t *data;   /* first pixel; NV12: of the luma plane */
@@ -222,6 +228,7 @@ typedef struct mvde_frame {
     int32_t reserved;      /* 0 */
     int64_t height, width; /* pixels */
     int64_t row_stride, chroma_row_stride; /* bytes; 0 means dense */
+    mvde_tag tag; /* comes out with the frame's results (mvde_outputs.tag) */
 } mvde_frame;
 
 /* Mapping of a frame to another aspect ratio. */
@@ -295,16 +302,43 @@ MVDE_API int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_
  * Sessions share no lock. */
 typedef struct mvde_session mvde_session;
 
+#define MVDE_MAX_STATS 16
+
+/* Meaning of a network's map; mvde_session_info.depth_kind. */
+typedef enum mvde_depth_kind {
+    MVDE_METRIC = 0,            /* metres, whatever the camera */
+    MVDE_METRIC_FOCAL = 1,      /* metres for the canonical focal length; a session scales them to the frame's camera */
+    MVDE_INVERSE_CANONICAL = 2, /* 1/metres for the canonical focal length; scaled likewise */
+    MVDE_SCALE_INVARIANT = 3,   /* depth up to an unknown scale */
+    MVDE_INVERSE_RELATIVE = 4   /* inverse depth up to an unknown scale and shift */
+} mvde_depth_kind;
+
+/* The pinhole camera of the frames, without distortion, in pixels of a frame of height x width. Pixel centres have integer
+ * coordinates, as in OpenCV and ROS. */
+typedef struct mvde_camera {
+    double fx, fy; /* focal lengths, > 0 and < 1e9 */
+    double cx, cy; /* principal point, which may lie outside the frame */
+    int64_t height, width;
+} mvde_camera;
+
 /* Options of mvde_open. Initialise with mvde_session_defaults(). */
 typedef struct mvde_session_options {
     uint32_t struct_size; /* sizeof(mvde_session_options) */
     int32_t format;       /* mvde_pixel_format of the frames */
-    int64_t frame_height, frame_width; /* pixels; 0: the model's input size */
+    int64_t frame_height, frame_width; /* pixels; both 0: the model's input size */
     int32_t fit;          /* mvde_fit; how frames are resampled and padded is always as the manifest states */
-    int32_t num_threads;  /* for resizing and statistics, 1 to 256, calling thread included; inference has its own */
+    int32_t num_threads; /* for resizing and statistics, 1 to 256, calling thread included; 0: one per CPU that the process
+                             may use, at most 4. Inference has its own. */
+    const mvde_camera *camera; /* of frames of that size; NULL: the manifest's canonical camera is assumed for the whole
+                                  frame. Without effect on kinds that have no canonical camera. Read by mvde_open only */
+    const int32_t *stats; /* mvde_stat of each column of the statistics, each once; read by mvde_open only */
+    int32_t num_stats; /* number of columns; 0: those of the manifest */
+    float invalid_m; /* value of invalid pixels of a float map: NaN, or 0 */
+    int64_t deadline_ms; /* a result that takes longer is counted as late; 0: none */
 } mvde_session_options;
 
-/* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, one thread. */
+/* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, threads by the CPUs, no camera, statistics of the
+ * manifest, NaN for invalid pixels, no deadline. */
 MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* Open an engine.
@@ -321,16 +355,25 @@ MVDE_API int32_t mvde_open(const char *engine_path, const mvde_session_options *
  * discarded. NULL is allowed. */
 MVDE_API void mvde_close(mvde_session *session);
 
-/* Output buffers of a frame. Either pointer may be NULL (not computed), but not both. */
+/* Output buffers of a frame. Initialise with mvde_outputs_defaults(). A NULL pointer is not computed; one must be given. */
 typedef struct mvde_outputs {
-    float *depth_m; /* [frame_height, frame_width], dense; 0 outside the part of the frame that the model sees */
+    uint32_t struct_size; /* sizeof(mvde_outputs) */
+    float *depth_m; /* [frame_height, frame_width], dense: the map, in metres or the unit that mvde_session_info states;
+                       `invalid_m` of the options outside the part of the frame that the model sees */
     int64_t depth_capacity; /* size of `depth_m` in floats */
-    float *stats;   /* [grid_rows * grid_columns, num_stats], dense; 0 for patches in letterbox padding */
+    uint16_t *depth_mm; /* [frame_height, frame_width], dense: millimetres; 0 where invalid or past 65.535 m. For maps in
+                           metres only */
+    int64_t depth_mm_capacity; /* size of `depth_mm` in values */
+    float *stats; /* [grid_rows * grid_columns, num_stats], dense; 0 for patches in letterbox padding */
     int64_t stats_capacity; /* size of `stats` in floats */
+    mvde_tag tag; /* written by mvde_infer and mvde_wait: the tag of the frame that the results are of */
 } mvde_outputs;
 
+/* Set `outputs` to: nothing wanted. */
+MVDE_API void mvde_outputs_defaults(mvde_outputs *outputs);
+
 /* Compute depth and statistics of a frame, which has the format and size that the session was opened with. */
-MVDE_API int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs);
+MVDE_API int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, mvde_outputs *outputs);
 
 /* Start inference on a frame and return without waiting. The frame is resized before the call returns, so its memory can be
  * reused. At most one frame is in flight: until mvde_wait has returned its results, another call fails with MVDE_ERROR_BUSY.
@@ -342,12 +385,12 @@ MVDE_API int32_t mvde_infer_async(mvde_session *session, const mvde_frame *frame
  * on the calling thread, which need not be the one that started the frame. After MVDE_ERROR_TIMEOUT, or if `outputs` is
  * invalid, the frame is still in flight: call again. After MVDE_OK or any other error it is finished. MVDE_ERROR_IDLE if no
  * frame is in flight. */
-MVDE_API int32_t mvde_wait(mvde_session *session, int64_t timeout_ms, const mvde_outputs *outputs);
+MVDE_API int32_t mvde_wait(mvde_session *session, int64_t timeout_ms, mvde_outputs *outputs);
 
 /* Bind device memory for inference without copies (TensorRT engines; others return MVDE_ERROR_UNSUPPORTED). The pointers in
  * `frame` and `outputs` are device pointers (on a Jetson, also unified memory). They are kept: the caller owns the memory
- * and must not free it before the session is closed or bound again. `depth_m` is [model_height, model_width] here: metres,
- * 0 where invalid. Allocates, synchronises with the device and, if supported, captures a frame as a CUDA graph. */
+ * and must not free it before the session is closed or bound again. `depth_m` is [model_height, model_width] here, in the
+ * map's unit, 0 where invalid; `depth_mm` must be NULL. Allocates, synchronises with the device and, if supported, captures a frame as a CUDA graph. */
 MVDE_API int32_t mvde_bind_device(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs);
 
 /* Enqueue resizing, inference and statistics of the bound frame on `stream`, a cudaStream_t (NULL: the default stream), and
@@ -364,18 +407,34 @@ typedef struct mvde_session_info {
     uint32_t struct_size; /* sizeof(mvde_session_info), to be set by the caller */
     int32_t num_stats;
     int64_t frame_height, frame_width, model_height, model_width; /* pixels */
-    int64_t grid_rows, grid_columns;                              /* patches */
-    int32_t patch_size;                                           /* pixels of the model's input */
-    int32_t stats[6]; /* mvde_stat of each column, then -1 */
-    int32_t is_metric; /* 1: depth is in metres; 0: in the model's own relative unit */
-    float min_depth_m, max_depth_m; /* the model's depth range */
-    const char *name, *unit, *engine_id, *backend, *library_version, *device;
+    int64_t grid_rows, grid_columns; /* patches */
+    int32_t patch_size; /* pixels of the model's input */
+    int32_t stats[MVDE_MAX_STATS]; /* mvde_stat of each column, then -1 */
+    int32_t depth_kind; /* mvde_depth_kind */
+    int32_t camera_assumed; /* 1: the kind has a canonical camera, and the frames' was not given */
+    double camera_factor; /* f / f_canonical, by which depth is multiplied (an inverse map is divided by it) */
+    float min_valid, max_valid; /* range of the network's map, in `unit` */
+    int32_t fit; /* mvde_fit, as chosen or as the manifest states */
+    mvde_box source_box, target_box; /* the part of the frame that the model sees, and the part of its input it fills */
+    const char *name, *engine_id, *backend, *library_version, *device;
+    const char *unit; /* of the map: "m", "1" (depth up to a scale) or "1/u" (inverse depth) */
     const char *executed_precision; /* as reported by the inference library */
-    const char *execution;          /* how frames are executed, such as "CUDA graph" */
+    const char *execution; /* how frames are executed, such as "CUDA graph" */
 } mvde_session_info;
 
 /* Get the properties of a session. Allowed while another call uses it. */
 MVDE_API int32_t mvde_session_query(const mvde_session *session, mvde_session_info *info);
+
+/* What became of a session's frames since mvde_open; those of mvde_infer_device are not counted. */
+typedef struct mvde_session_counters {
+    uint32_t struct_size; /* sizeof(mvde_session_counters), to be set by the caller */
+    int64_t num_frames; /* results delivered */
+    int64_t num_late; /* of those, later than `deadline_ms` after their mvde_infer or mvde_infer_async was called */
+    int64_t num_dropped; /* frames refused with MVDE_ERROR_BUSY: one was in flight, or the session in use */
+} mvde_session_counters;
+
+/* Get the counters of a session. Allowed while another call uses it. */
+MVDE_API int32_t mvde_session_count(const mvde_session *session, mvde_session_counters *counters);
 
 #ifdef __cplusplus
 }

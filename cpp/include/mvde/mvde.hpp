@@ -14,8 +14,10 @@
 #include <initializer_list>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace mvde {
 
@@ -166,7 +168,32 @@ struct SessionOptions {
     PixelFormat format = PixelFormat::rgb;
     Size frame;  // of the camera, in pixels; {0, 0}: the model's input size
     Fit fit = Fit::automatic;
-    int32_t num_threads = 1;  // for resizing and statistics, 1 to 256, calling thread included
+    int32_t num_threads = 0;  // for resizing and statistics, 1 to 256, calling thread included; 0: one per CPU, at most 4
+    std::optional<mvde_camera> camera;  // of the frames; std::nullopt: the manifest's is assumed
+    std::vector<int32_t> stats;         // mvde_stat of each column; empty: those of the manifest
+    float invalid_m = std::numeric_limits<float>::quiet_NaN();  // value of invalid pixels: NaN or 0
+    int64_t deadline_ms = 0;  // a result that takes longer is counted as late; 0: none
+};
+
+// Output buffers of a frame; an empty view is not wanted. Sizes: Session::num_depths() and num_stats().
+struct Outputs {
+    View<float> depth_m;      // in the map's unit, at the frame's pixels
+    View<float> stats;        // [patches, columns]
+    View<uint16_t> depth_mm;  // millimetres at the frame's pixels, 0 where invalid; for maps in metres
+    mvde_tag tag{};           // of the frame that the results are of; written by infer() and wait()
+
+    // The same as a struct of the C API.
+    mvde_outputs plain() const {
+        mvde_outputs plain;
+        mvde_outputs_defaults(&plain);
+        if (depth_m.size()) plain.depth_m = depth_m.data();
+        if (depth_mm.size()) plain.depth_mm = depth_mm.data();
+        if (stats.size()) plain.stats = stats.data();
+        plain.depth_capacity = static_cast<int64_t>(depth_m.size());
+        plain.depth_mm_capacity = static_cast<int64_t>(depth_mm.size());
+        plain.stats_capacity = static_cast<int64_t>(stats.size());
+        return plain;
+    }
 };
 
 // An engine written by `mvde build`: frames in, depth and patch statistics out. Serves one call at a time.
@@ -181,16 +208,26 @@ public:
         plain.frame_width = options.frame.width;
         plain.fit = static_cast<int32_t>(options.fit);
         plain.num_threads = options.num_threads;
+        plain.camera = options.camera ? &*options.camera : nullptr;
+        plain.stats = options.stats.data();
+        plain.num_stats = static_cast<int32_t>(options.stats.size());
+        plain.invalid_m = options.invalid_m;
+        plain.deadline_ms = options.deadline_ms;
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
         return Session(handle);
     }
 
-    // Compute `depth_m` (num_depths() floats, metres, at the frame's pixels) and `stats` (num_stats() floats). Pass an empty
-    // view for what is not wanted.
+    // Compute what `outputs` has views for: depth (num_depths() values at the frame's pixels) and statistics (num_stats()).
+    Result<void> infer(const mvde_frame &frame, Outputs &outputs) {
+        mvde_outputs plain = outputs.plain();
+        const int32_t status = mvde_infer(handle_.get(), &frame, &plain);
+        outputs.tag = plain.tag;
+        return Result<void>::of(status);
+    }
     Result<void> infer(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
-        const mvde_outputs outputs = outputs_of(depth_m, stats);
-        return Result<void>::of(mvde_infer(handle_.get(), &frame, &outputs));
+        Outputs outputs{depth_m, stats, {}, {}};
+        return infer(frame, outputs);
     }
 
     // Start inference on a frame and return without waiting; the memory of `frame` can then be reused. Follow with wait(),
@@ -199,15 +236,21 @@ public:
 
     // Wait up to `timeout_ms` milliseconds (negative: no limit) for the frame in flight and compute its results as infer()
     // does. After MVDE_ERROR_TIMEOUT it is still in flight.
+    Result<void> wait(Outputs &outputs, int64_t timeout_ms = -1) {
+        mvde_outputs plain = outputs.plain();
+        const int32_t status = mvde_wait(handle_.get(), timeout_ms, &plain);
+        outputs.tag = plain.tag;
+        return Result<void>::of(status);
+    }
     Result<void> wait(View<float> depth_m, View<float> stats, int64_t timeout_ms = -1) {
-        const mvde_outputs outputs = outputs_of(depth_m, stats);
-        return Result<void>::of(mvde_wait(handle_.get(), timeout_ms, &outputs));
+        Outputs outputs{depth_m, stats, {}, {}};
+        return wait(outputs, timeout_ms);
     }
 
     // Bind device memory once, then enqueue frames on a cudaStream_t. The memory must outlive the binding. See
     // mvde_bind_device and mvde_infer_device.
     Result<void> bind_device(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
-        const mvde_outputs outputs = outputs_of(depth_m, stats);
+        const mvde_outputs outputs = Outputs{depth_m, stats, {}, {}}.plain();
         return Result<void>::of(mvde_bind_device(handle_.get(), &frame, &outputs));
     }
     Result<void> infer_device(void *stream) { return Result<void>::of(mvde_infer_device(handle_.get(), stream)); }
@@ -218,6 +261,14 @@ public:
         info.struct_size = sizeof info;
         mvde_session_query(handle_.get(), &info);
         return info;
+    }
+
+    // Results delivered, late ones, and frames refused because one was in flight.
+    mvde_session_counters counters() const {
+        mvde_session_counters counters{};
+        counters.struct_size = sizeof counters;
+        mvde_session_count(handle_.get(), &counters);
+        return counters;
     }
 
     // Number of floats in a frame's depth map, and in its statistics.
@@ -233,10 +284,6 @@ public:
 
 private:
     explicit Session(mvde_session *handle) : handle_(handle) {}
-    static mvde_outputs outputs_of(View<float> depth_m, View<float> stats) {
-        return {depth_m.size() ? depth_m.data() : nullptr, static_cast<int64_t>(depth_m.size()),
-                stats.size() ? stats.data() : nullptr, static_cast<int64_t>(stats.size())};
-    }
     struct Close {
         void operator()(mvde_session *handle) const { mvde_close(handle); }
     };
@@ -245,7 +292,7 @@ private:
 
 // A dense frame over the caller's memory; `size` in pixels.
 inline mvde_frame frame(const uint8_t *data, PixelFormat format, Size size) {
-    return {data, nullptr, static_cast<int32_t>(format), 0, size.height, size.width, 0, 0};
+    return {data, nullptr, static_cast<int32_t>(format), 0, size.height, size.width, 0, 0, {}};
 }
 
 // A dense batch of float32 maps over the caller's memory; `size` in pixels. Not written if used as an input.

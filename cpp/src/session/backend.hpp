@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define MVDE_BACKEND_VERSION 4
+#define MVDE_BACKEND_VERSION 5
 #define MVDE_BACKEND_ENTRY "mvde_backend_entry"
 
 extern "C" {
@@ -36,6 +36,7 @@ struct mvde_backend_request {
     mvde_box source, target;
     mvde::internal::Taps columns, rows;
     std::uint8_t padding;
+    float map_scale;  // of the depth and statistics in bound device memory; the host buffers hold the network's own
 };
 
 // A loaded engine and its host buffers. All are valid until `close`.

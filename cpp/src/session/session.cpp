@@ -1,29 +1,24 @@
 #include "session/session.hpp"
 
 #include "error.hpp"
-#include "image/frame.hpp"
-#include "kernel/map.hpp"
 #include "image/resizer.hpp"
+#include "session/columns.hpp"
+#include "session/frame_camera.hpp"
+
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cinttypes>
 #include <cstring>
 #include <limits>
+#include <thread>
 
 namespace mvde::internal {
 namespace {
 
 constexpr std::int64_t kMaxSide = 1 << 16;
 constexpr std::int64_t kMaxPixels = 1 << 28;
-constexpr const char *kStatNames[] = {"mean", "var", "grad", "min", "max", "valid"};  // mvde_stat
-
-std::int32_t stat_of(const std::string &name) {
-    for (std::int32_t stat = 0; stat < 6; ++stat)
-        if (name == kStatNames[stat]) return stat;
-    return -1;
-}
-
 // Checks a session's requirements beyond those of every manifest.
 void check_usable(const Artifact &artifact) {
     const Manifest &manifest = artifact.manifest;
@@ -61,30 +56,13 @@ mvde_resizer_options resizing_of(const Preprocess &preprocess, std::int32_t fit)
     return options;
 }
 
-Extent extent_of(const float *data, std::int64_t count) {
-    const auto address = reinterpret_cast<std::uintptr_t>(data);
-    return data ? Extent{address, address + static_cast<std::uintptr_t>(count) * sizeof(float)} : Extent{};
-}
-
-// Checks the frame, and that it does not overlap the outputs.
-std::int32_t check_apart(const mvde_frame &frame, Extent depth, Extent stats) {
-    mvde_frame complete;
-    Extent luma, chroma;
-    if (const std::int32_t status = check_frame(frame, complete, luma, chroma)) return status;
-    for (const Extent read : {luma, chroma})
-        if (overlaps(read, depth) || overlaps(read, stats))
-            return fail(MVDE_ERROR_OVERLAP, "the frame and the outputs overlap");
-    return MVDE_OK;
-}
-
-std::int32_t check_floats(const char *name, const float *data, std::int64_t capacity, std::int64_t count, const char *what) {
-    if (!data) return MVDE_OK;
-    if (capacity < count)
-        return fail(MVDE_ERROR_CAPACITY, "%s_capacity is %" PRId64 ", but %s %" PRId64 " floats", name, capacity, what,
-                    count);
-    if (reinterpret_cast<std::uintptr_t>(data) % sizeof(float))
-        return fail(MVDE_ERROR_ALIGNMENT, "outputs.%s: its pointer must be a multiple of 4 bytes", name);
-    return MVDE_OK;
+// Threads for resizing and statistics, as in mvde/runtime/fitter.py: a frame takes about 1 ms, so more than four cost more in
+// wake-ups than they gain.
+std::int32_t default_threads() {
+    cpu_set_t set;
+    const auto count = sched_getaffinity(0, sizeof set, &set) == 0 ? static_cast<unsigned>(CPU_COUNT(&set))
+                                                                   : std::thread::hardware_concurrency();
+    return static_cast<std::int32_t>(std::clamp(count, 1U, 4U));
 }
 
 }  // namespace
@@ -99,8 +77,9 @@ Session::Session(const char *path, const mvde_session_options &options) : artifa
     check_graph(artifact_);
     check_proved(artifact_, backend_->device ? &device_ : nullptr);
     check_usable(artifact_);
-    for (const std::string &name : artifact_.manifest.stats) stats_.push_back(stat_of(name));
+    stats_ = chosen_columns(options, artifact_.manifest.stats);
     create_resizer(options);
+    place_camera(options.camera);
     load_engine(options);
 }
 
@@ -138,14 +117,29 @@ void Session::create_resizer(const mvde_session_options &options) {
     frame_width_ = options.frame_width ? options.frame_width : width;
     mvde_resizer *resizer = nullptr;
     const mvde_resizer_options resizing = resizing_of(artifact_.manifest.preprocess, options.fit);
+    format_ = options.format;
+    fit_ = resizing.fit;
+    invalid_m_ = options.invalid_m;
+    deadline_ms_ = options.deadline_ms;
     require(mvde_resizer_create(options.format, frame_height_, frame_width_, height, width, &resizing, &resizer));
     resizer_.reset(resizer);
-    mvde_resizer_boxes(resizer, nullptr, &seen_);
-    if (options.num_threads > 1) {
+    mvde_resizer_boxes(resizer, &source_box_, &target_box_);
+    const std::int32_t num_threads = options.num_threads ? options.num_threads : default_threads();
+    if (num_threads > 1) {
         mvde_workers *workers = nullptr;
-        require(mvde_workers_create(options.num_threads, &workers));
+        require(mvde_workers_create(num_threads, &workers));
         workers_.reset(workers);
     }
+}
+
+void Session::place_camera(const mvde_camera *camera) {
+    const Manifest &manifest = artifact_.manifest;
+    const FrameView view{frame_height_, frame_width_, manifest.height(), manifest.width(), source_box_, target_box_};
+    kind_ = depth_kind_of(manifest);
+    camera_factor_ = camera_factor(manifest, camera, view);
+    camera_assumed_ = manifest.canonical_focal && !camera;
+    map_scale_ = map_scale(kind_, camera_factor_);
+    if (manifest.unit == "m") metres_.reset(new float[static_cast<std::size_t>(frame_height_ * frame_width_)]);
 }
 
 void Session::load_engine(const mvde_session_options &session) {
@@ -174,7 +168,8 @@ void Session::load_engine(const mvde_session_options &session) {
                                        plan.target,
                                        plan.columns,
                                        plan.rows,
-                                       plan.padding};
+                                       plan.padding,
+                                       static_cast<float>(map_scale_)};
     mvde_backend_message message{};
     mvde_backend_engine loaded{};
     const std::int32_t status = backend_->load(&request, &loaded, &message);
@@ -196,34 +191,33 @@ void Session::load_engine(const mvde_session_options &session) {
     if (!engine_.keeps_content) artifact_.content.reset();
 }
 
-std::int64_t Session::num_stats() const {
-    return artifact_.manifest.grid_rows * artifact_.manifest.grid_columns * static_cast<std::int64_t>(stats_.size());
-}
+std::int64_t Session::num_patches() const { return artifact_.manifest.grid_rows * artifact_.manifest.grid_columns; }
 
-std::int32_t Session::infer(const mvde_frame &frame, const mvde_outputs &outputs) {
-    if (const std::int32_t status = check_idle()) return status;
-    const std::int64_t num_pixels = frame_height_ * frame_width_;
-    if (const std::int32_t status = check_outputs(outputs, num_pixels)) return status;
-    const Extent depth = extent_of(outputs.depth_m, num_pixels), stats = extent_of(outputs.stats, num_stats());
-    if (const std::int32_t status = check_apart(frame, depth, stats)) return status;
-    if (const std::int32_t status = mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get())) return status;
+std::int64_t Session::num_stats() const { return num_patches() * static_cast<std::int64_t>(stats_.size()); }
+
+std::int32_t Session::infer(const mvde_frame &frame, mvde_outputs &outputs) {
+    if (const std::int32_t status = accept()) return status;
+    OutputExtents extents;
+    if (const std::int32_t status = check_results(outputs, extents)) return status;
+    if (const std::int32_t status = resize(frame, extents)) return status;
     mvde_backend_message message{};
     if (const std::int32_t status = backend_->infer(engine_.engine, &message)) return failed(status, message);
     return finish(outputs);
 }
 
 std::int32_t Session::start(const mvde_frame &frame) {
-    if (const std::int32_t status = check_idle()) return status;
-    if (const std::int32_t status = mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get())) return status;
+    if (const std::int32_t status = accept()) return status;
+    if (const std::int32_t status = resize(frame, {})) return status;
     mvde_backend_message message{};
     if (const std::int32_t status = backend_->start(engine_.engine, &message)) return failed(status, message);
     is_in_flight_ = true;
     return MVDE_OK;
 }
 
-std::int32_t Session::wait(std::int64_t timeout_ms, const mvde_outputs &outputs) {
+std::int32_t Session::wait(std::int64_t timeout_ms, mvde_outputs &outputs) {
     if (!is_in_flight_) return fail(MVDE_ERROR_IDLE, "no frame is in flight: begin one with mvde_infer_async");
-    if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_)) return status;
+    OutputExtents extents;
+    if (const std::int32_t status = check_results(outputs, extents)) return status;
     mvde_backend_message message{};
     const std::int32_t status = backend_->wait(engine_.engine, timeout_ms, &message);
     if (status == MVDE_ERROR_TIMEOUT)
@@ -237,14 +231,14 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
     if (const std::int32_t status = check_idle()) return status;
     if (!backend_->bind_device)
         return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
+    OutputExtents extents;
     const std::int64_t num_pixels = artifact_.manifest.height() * artifact_.manifest.width();
-    if (const std::int32_t status = check_outputs(outputs, num_pixels)) return status;
-    const Extent depth = extent_of(outputs.depth_m, num_pixels), stats = extent_of(outputs.stats, num_stats());
-    if (const std::int32_t status = check_apart(frame, depth, stats)) return status;
+    if (const std::int32_t status = check_outputs(outputs, num_pixels, num_stats(), extents)) return status;
+    if (outputs.depth_mm)
+        return fail(MVDE_ERROR_UNSUPPORTED, "outputs.depth_mm must be NULL: device memory takes depth_m and stats");
     mvde_frame complete;
-    Extent luma, chroma;
-    if (const std::int32_t status = check_frame(frame, complete, luma, chroma)) return status;
-    if (const std::int32_t status = check_fits(resizer_.get(), frame)) return status;
+    if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
+    if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
     is_bound_ = false;
     mvde_backend_message message{};
     const std::int32_t status = backend_->bind_device(engine_.engine, &complete, &outputs, &engine_.execution, &message);
@@ -273,10 +267,15 @@ void Session::describe(mvde_session_info &info) const {
     info.grid_rows = manifest.grid_rows;
     info.grid_columns = manifest.grid_columns;
     info.patch_size = static_cast<std::int32_t>(manifest.stats_patch);
-    for (std::size_t i = 0; i < 6; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
-    info.is_metric = manifest.unit == "m";
-    info.min_depth_m = static_cast<float>(manifest.min_valid);
-    info.max_depth_m = static_cast<float>(manifest.max_valid);
+    for (std::size_t i = 0; i < MVDE_MAX_STATS; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
+    info.depth_kind = kind_;
+    info.camera_assumed = camera_assumed_;
+    info.camera_factor = camera_factor_;
+    info.min_valid = static_cast<float>(manifest.min_valid);
+    info.max_valid = static_cast<float>(manifest.max_valid);
+    info.fit = fit_;
+    info.source_box = source_box_;
+    info.target_box = target_box_;
     info.name = manifest.name.c_str();
     info.unit = manifest.unit.c_str();
     info.engine_id = manifest.engine.id.c_str();
@@ -287,41 +286,95 @@ void Session::describe(mvde_session_info &info) const {
     info.device = device_.name[0] ? device_.name : manifest.engine.device.c_str();
 }
 
+void Session::count(mvde_session_counters &counters) const {
+    counters.num_frames = num_frames_.load();
+    counters.num_late = num_late_.load();
+    counters.num_dropped = num_dropped_.load();
+}
+
 std::int32_t Session::check_idle() const {
     if (!is_in_flight_) return MVDE_OK;
     return fail(MVDE_ERROR_BUSY, "a frame is in flight: take its results with mvde_wait first, or alternate two sessions");
 }
 
-std::int32_t Session::check_outputs(const mvde_outputs &outputs, std::int64_t num_pixels) const {
-    if (!outputs.depth_m && !outputs.stats)
-        return fail(MVDE_ERROR_ARGUMENT, "outputs.depth_m and outputs.stats are NULL: nothing to compute");
-    std::int32_t status = check_floats("depth", outputs.depth_m, outputs.depth_capacity, num_pixels, "the map has");
-    if (status) return status;
-    status = check_floats("stats", outputs.stats, outputs.stats_capacity, num_stats(), "the statistics are");
-    if (status) return status;
-    if (overlaps(extent_of(outputs.depth_m, num_pixels), extent_of(outputs.stats, num_stats())))
-        return fail(MVDE_ERROR_OVERLAP, "outputs.depth_m and outputs.stats overlap");
+// Begins a frame: its time counts from here, and it is dropped if another one is in flight.
+std::int32_t Session::accept() {
+    const std::int32_t status = check_idle();
+    if (status) drop();
+    else accepted_ = std::chrono::steady_clock::now();
+    return status;
+}
+
+std::int32_t Session::check_results(const mvde_outputs &outputs, OutputExtents &extents) const {
+    if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_, num_stats(), extents))
+        return status;
+    if (!outputs.depth_mm || metres_) return MVDE_OK;
+    return fail(MVDE_ERROR_UNSUPPORTED,
+                "outputs.depth_mm needs a map in metres, but that of %s is %s, in the unit %s: use "
+                "depth_m",
+                artifact_.manifest.name.c_str(), artifact_.manifest.depth_kind.c_str(), artifact_.manifest.unit.c_str());
+}
+
+std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &extents) {
+    mvde_frame complete;
+    if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
+    if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
+    tag_ = frame.tag;
+    return mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get());
+}
+
+std::int32_t Session::finish(mvde_outputs &outputs) {
+    if (outputs.stats)
+        if (const std::int32_t status = write_stats(outputs.stats)) return status;
+    if (outputs.depth_m || outputs.depth_mm)
+        if (const std::int32_t status = write_depth(outputs)) return status;
+    outputs.tag = tag_;
+    ++num_frames_;
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - accepted_;
+    if (deadline_ms_ && took.count() > static_cast<double>(deadline_ms_)) ++num_late_;
     return MVDE_OK;
 }
 
-std::int32_t Session::finish(const mvde_outputs &outputs) {
-    if (outputs.stats)
-        if (const std::int32_t status = write_stats(outputs.stats)) return status;
-    if (!outputs.depth_m) return MVDE_OK;
-    return mvde_depth_to_source(resizer_.get(), engine_.depth, 0, outputs.depth_m, 0, workers_.get());
+std::int32_t Session::write_stats(float *out) {
+    if (engine_.stats) std::memcpy(out, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
+    else if (const std::int32_t status = compute_stats(out)) return status;
+    if (map_scale_ != 1.0) scale_stats(out, num_patches(), stats_, map_scale_);
+    return MVDE_OK;
 }
 
-std::int32_t Session::write_stats(float *out) {
-    if (engine_.stats) {
-        std::memcpy(out, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
-        return MVDE_OK;
-    }
+std::int32_t Session::compute_stats(float *out) {
     clear_bars();
     const Manifest &manifest = artifact_.manifest;
     const mvde_map map{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
     const mvde_stats_request request{static_cast<std::int32_t>(manifest.stats_patch),
                                      static_cast<std::int32_t>(stats_.size()), stats_.data(), out, num_stats()};
     return mvde_patch_stats(&map, 0.0F, std::numeric_limits<float>::infinity(), &request, workers_.get());
+}
+
+// Maps depth to the frame's pixels, multiplied by the camera's factor at the network's resolution, as Python does.
+std::int32_t Session::write_depth(const mvde_outputs &outputs) {
+    const std::int64_t num_pixels = artifact_.manifest.height() * artifact_.manifest.width();
+    if (const auto scale = static_cast<float>(map_scale_); map_scale_ != 1.0)
+        std::for_each(engine_.depth, engine_.depth + num_pixels, [scale](float &value) { value *= scale; });
+    float *const depth = outputs.depth_m ? outputs.depth_m : metres_.get();
+    if (const std::int32_t status = mvde_depth_to_source(resizer_.get(), engine_.depth, 0, depth, 0, workers_.get()))
+        return status;
+    mark_unseen(depth);
+    if (!outputs.depth_mm) return MVDE_OK;
+    const mvde_map metres{depth, MVDE_FLOAT32, 0, 1, frame_height_, frame_width_, 0, 0, 0};
+    const mvde_map millimetres{outputs.depth_mm, MVDE_UINT16, 0, 1, frame_height_, frame_width_, 0, 0, 0};
+    return mvde_postprocess(&metres, nullptr, &millimetres, nullptr, workers_.get());
+}
+
+// Marks the pixels outside the part of the frame that the model sees, where mvde_depth_to_source wrote 0.
+void Session::mark_unseen(float *depth) const {
+    if (invalid_m_ == 0.0F) return;
+    for (std::int64_t y = 0; y < frame_height_; ++y) {
+        float *const row = depth + y * frame_width_;
+        const bool is_seen = y >= source_box_.top && y < source_box_.bottom;
+        std::fill(row, row + (is_seen ? source_box_.left : frame_width_), invalid_m_);
+        if (is_seen) std::fill(row + source_box_.right, row + frame_width_, invalid_m_);
+    }
 }
 
 std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &message) const {
@@ -334,9 +387,9 @@ void Session::clear_bars() {
     const std::int64_t width = artifact_.manifest.width();
     for (std::int64_t y = 0; y < artifact_.manifest.height(); ++y) {
         float *row = engine_.depth + y * width;
-        const bool is_bar = y < seen_.top || y >= seen_.bottom;
-        std::fill(row, row + (is_bar ? width : seen_.left), 0.0F);
-        std::fill(row + seen_.right, row + width, 0.0F);
+        const bool is_bar = y < target_box_.top || y >= target_box_.bottom;
+        std::fill(row, row + (is_bar ? width : target_box_.left), 0.0F);
+        std::fill(row + target_box_.right, row + width, 0.0F);
     }
 }
 

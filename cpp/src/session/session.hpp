@@ -4,7 +4,10 @@
 #include "forks.hpp"
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
+#include "session/outputs.hpp"
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -21,12 +24,16 @@ public:
     Session(const Session &) = delete;
     Session &operator=(const Session &) = delete;
 
-    std::int32_t infer(const mvde_frame &frame, const mvde_outputs &outputs);
+    std::int32_t infer(const mvde_frame &frame, mvde_outputs &outputs);
     std::int32_t start(const mvde_frame &frame);
-    std::int32_t wait(std::int64_t timeout_ms, const mvde_outputs &outputs);
+    std::int32_t wait(std::int64_t timeout_ms, mvde_outputs &outputs);
     std::int32_t bind_device(const mvde_frame &frame, const mvde_outputs &outputs);
     std::int32_t infer_device(void *stream);
     void describe(mvde_session_info &info) const;
+    void count(mvde_session_counters &counters) const;
+
+    // Counts a frame that was refused; allowed while another call uses the session.
+    void drop() const { ++num_dropped_; }
 
     // Whether the session was opened by a parent process, before fork(); it can then only be closed.
     bool is_inherited() const { return forks_ != num_forks(); }
@@ -38,12 +45,19 @@ private:
     void require_unforked() const;
     void find_device();
     void create_resizer(const mvde_session_options &options);
+    void place_camera(const mvde_camera *camera);
     void load_engine(const mvde_session_options &options);
+    std::int64_t num_patches() const;
     std::int64_t num_stats() const;
-    std::int32_t check_outputs(const mvde_outputs &outputs, std::int64_t num_pixels) const;
     std::int32_t check_idle() const;
-    std::int32_t finish(const mvde_outputs &outputs);
+    std::int32_t accept();
+    std::int32_t check_results(const mvde_outputs &outputs, OutputExtents &extents) const;
+    std::int32_t resize(const mvde_frame &frame, const OutputExtents &extents);
+    std::int32_t finish(mvde_outputs &outputs);
     std::int32_t write_stats(float *out);
+    std::int32_t compute_stats(float *out);
+    std::int32_t write_depth(const mvde_outputs &outputs);
+    void mark_unseen(float *depth) const;
     std::int32_t failed(std::int32_t status, const mvde_backend_message &message) const;
     void clear_bars();
 
@@ -58,12 +72,23 @@ private:
     const mvde_backend *backend_ = nullptr;
     std::string library_version_;
     mvde_backend_device device_{};  // empty on the CPU
+    std::int32_t format_ = MVDE_RGB, fit_ = MVDE_STRETCH;
     std::int64_t frame_height_ = 0, frame_width_ = 0;
+    mvde_box source_box_{}, target_box_{};
+    mvde_depth_kind kind_ = MVDE_METRIC;
+    bool camera_assumed_ = false;
+    double camera_factor_ = 1.0, map_scale_ = 1.0;
+    float invalid_m_ = 0.0F;
+    std::int64_t deadline_ms_ = 0;
     std::unique_ptr<mvde_resizer, CloseResizer> resizer_;
     std::unique_ptr<mvde_workers, CloseWorkers> workers_;
-    mvde_box seen_{};                  // part of the model's input that the frame fills
+    std::unique_ptr<float[]> metres_;  // at the frame's pixels, for depth_mm alone; none where the map is not in metres
     std::vector<std::int32_t> stats_;  // mvde_stat
-    mvde_backend_engine engine_{};     // with its buffers; depth is in metres
+    mvde_backend_engine engine_{};     // with its buffers; depth is the network's map
+    std::chrono::steady_clock::time_point accepted_{};  // of the last frame
+    mvde_tag tag_{};
+    std::atomic<std::int64_t> num_frames_{0}, num_late_{0};
+    mutable std::atomic<std::int64_t> num_dropped_{0};
     const unsigned forks_ = num_forks();
     bool is_in_flight_ = false;
     bool is_bound_ = false;

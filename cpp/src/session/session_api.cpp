@@ -4,10 +4,14 @@
 #include "forks.hpp"
 #include "handles.hpp"
 #include "session/classic_numbers.hpp"
+#include "session/frame_camera.hpp"
 #include "session/session.hpp"
 
+#include <cinttypes>
+#include <cmath>
 #include <cstdio>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <new>
 
@@ -49,12 +53,35 @@ std::int32_t with(mvde_session *handle, Call call) {
     return status;
 }
 
+// The same for a call that takes a frame, which is dropped if the session is in use.
+template <class Call>
+std::int32_t with_frame(mvde_session *handle, Call call) {
+    bool is_called = false;
+    const std::int32_t status = with(handle, [&](Session &open) { return is_called = true, call(open); });
+    if (status != MVDE_ERROR_BUSY || is_called) return status;
+    const Sessions::Hold session = sessions().read(handle);
+    if (session.access() == Sessions::Access::granted) session->drop();
+    return status;
+}
+
 std::int32_t check_options(const mvde_session_options &options) {
     if (options.struct_size != sizeof options)
         return fail(MVDE_ERROR_ARGUMENT, "options.struct_size is %u: start from mvde_session_defaults()",
                     options.struct_size);
-    if (options.num_threads < 1 || options.num_threads > 256)
-        return fail(MVDE_ERROR_ARGUMENT, "options.num_threads is %d: expected 1 to 256", options.num_threads);
+    if (!options.frame_height != !options.frame_width)
+        return fail(MVDE_ERROR_ARGUMENT,
+                    "options.frame_height is %" PRId64 " and frame_width %" PRId64
+                    ": give both, or 0 for both (frames of the model's input size)",
+                    options.frame_height, options.frame_width);
+    if (options.num_threads < 0 || options.num_threads > 256)
+        return fail(MVDE_ERROR_ARGUMENT, "options.num_threads is %d: expected 1 to 256, or 0 for one per CPU, at most 4",
+                    options.num_threads);
+    if (!std::isnan(options.invalid_m) && options.invalid_m != 0.0F)
+        return fail(MVDE_ERROR_ARGUMENT, "options.invalid_m is %g: expected NaN or 0",
+                    static_cast<double>(options.invalid_m));
+    if (options.deadline_ms < 0)
+        return fail(MVDE_ERROR_ARGUMENT, "options.deadline_ms is %" PRId64 ": expected milliseconds, or 0 for none",
+                    options.deadline_ms);
     return MVDE_OK;
 }
 
@@ -67,7 +94,11 @@ using namespace mvde::internal;
 extern "C" {
 
 void mvde_session_defaults(mvde_session_options *options) {
-    if (options) *options = {sizeof *options, MVDE_RGB, 0, 0, MVDE_FIT_DEFAULT, 1};
+    if (!options) return;
+    *options = {};
+    options->struct_size = sizeof *options;
+    options->fit = MVDE_FIT_DEFAULT;
+    options->invalid_m = std::numeric_limits<float>::quiet_NaN();
 }
 
 int32_t mvde_open(const char *engine_path, const mvde_session_options *options, mvde_session **session) {
@@ -81,6 +112,7 @@ int32_t mvde_open(const char *engine_path, const mvde_session_options *options, 
     if (const int32_t status = check_options(chosen)) return status;
     try {
         const ClassicNumbers classic;
+        if (chosen.camera) check_camera(*chosen.camera);
         *session = sessions().add(std::make_unique<Session>(engine_path, chosen));
         return *session ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "1024 sessions are open: close one first");
     } catch (const Refused &error) {
@@ -96,20 +128,26 @@ void mvde_close(mvde_session *session) {
     if (session) sessions().close(session);
 }
 
-int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs) {
-    return with(session, [&](Session &open) -> std::int32_t {
+void mvde_outputs_defaults(mvde_outputs *outputs) {
+    if (!outputs) return;
+    *outputs = {};
+    outputs->struct_size = sizeof *outputs;
+}
+
+int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, mvde_outputs *outputs) {
+    return with_frame(session, [&](Session &open) -> std::int32_t {
         if (!frame || !outputs) return fail(MVDE_ERROR_ARGUMENT, "frame or outputs is NULL");
         return open.infer(*frame, *outputs);
     });
 }
 
 int32_t mvde_infer_async(mvde_session *session, const mvde_frame *frame) {
-    return with(session, [&](Session &open) -> std::int32_t {
+    return with_frame(session, [&](Session &open) -> std::int32_t {
         return frame ? open.start(*frame) : fail(MVDE_ERROR_ARGUMENT, "frame is NULL");
     });
 }
 
-int32_t mvde_wait(mvde_session *session, int64_t timeout_ms, const mvde_outputs *outputs) {
+int32_t mvde_wait(mvde_session *session, int64_t timeout_ms, mvde_outputs *outputs) {
     return with(session, [&](Session &open) -> std::int32_t {
         return outputs ? open.wait(timeout_ms, *outputs) : fail(MVDE_ERROR_ARGUMENT, "outputs is NULL");
     });
@@ -139,6 +177,17 @@ int32_t mvde_session_query(const mvde_session *session, mvde_session_info *info)
     if (open.access() != Sessions::Access::granted) return refuse(open.access());
     const FloatEnvironment environment;
     open->describe(*info);
+    return MVDE_OK;
+}
+
+int32_t mvde_session_count(const mvde_session *session, mvde_session_counters *counters) {
+    if (!session || !counters) return fail(MVDE_ERROR_ARGUMENT, "session or counters is NULL");
+    if (counters->struct_size != sizeof *counters)
+        return fail(MVDE_ERROR_ARGUMENT, "counters.struct_size is %u: expected sizeof(mvde_session_counters)",
+                    counters->struct_size);
+    const Sessions::Hold open = sessions().read(session);
+    if (open.access() != Sessions::Access::granted) return refuse(open.access());
+    open->count(*counters);
     return MVDE_OK;
 }
 
