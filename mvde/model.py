@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mvde.backbones.siglip import SiglipBackbone, image_normalization, pretrained_siglip, random_siglip, tower_spec
+from mvde.backbones.loading import image_normalization, pretrained_tower, random_tower, tower_spec, whole_patches
+from mvde.backbones.tower import TowerBackbone
 from mvde.checkpoint import CheckpointHeader, check_architecture, read_checkpoint, write_checkpoint
 from mvde.config import DEFAULT_TAPS, Config, DecoderConfig, VitConfig, load_config
 from mvde.contract import DepthKind, FocalConvention, stretched
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class DepthModel(ImageDepthModel):
-    """SigLIP tower, DPT decoder and a metric head (relative if ``decoder.scale_invariant`` is set).
+    """Vision tower, DPT decoder and a metric head (relative if ``decoder.scale_invariant`` is set).
 
     ``config`` is a :class:`Config`, an OmegaConf object, a mapping, or the path of a YAML file. Raises
     :class:`ConfigError` for an inconsistent configuration, :class:`CheckpointError` if its pretrained weights are
@@ -42,14 +43,16 @@ class DepthModel(ImageDepthModel):
         self.config = load_config(config)
         vit = self.config.vit
         if vit.pretrained:
-            backbone, spec = pretrained_siglip(vit.name, vit.tap_layers)
+            backbone, spec = pretrained_tower(vit.name, vit.tap_layers)
         else:
             spec = tower_spec(vit.name)
-            backbone = random_siglip(spec, vit.tap_layers)
-        self._assemble(backbone, spec, *image_normalization(vit.name))
+            backbone = random_tower(spec, vit.tap_layers)
+        native = whole_patches(vit.image_size, spec)
+        self.config = replace(self.config, vit=replace(vit, image_size=native))
+        self._assemble(backbone, spec, *image_normalization(vit.name, spec))
 
     def _assemble(
-        self, backbone: SiglipBackbone, spec: dict[str, Any], mean: Sequence[float], std: Sequence[float]
+        self, backbone: TowerBackbone, spec: dict[str, Any], mean: Sequence[float], std: Sequence[float]
     ) -> None:
         head = self.config.decoder
         self.tower_spec = spec
@@ -156,7 +159,7 @@ class DepthModel(ImageDepthModel):
             model.config = load_config(header.config)
             with torch.device("meta"):  # the weights are replaced below; do not allocate them
                 taps = model.config.vit.tap_layers if header.taps is None else header.taps
-                backbone = random_siglip(dict(header.tower), tuple(taps))
+                backbone = random_tower(dict(header.tower), tuple(taps))
                 model._assemble(backbone, dict(header.tower), header.mean, header.std)
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} holds a configuration that this version cannot use: {error}") from error
@@ -178,7 +181,7 @@ class FixedDepthModel(nn.Module):
     """Depth model at a fixed resolution, sharing the weights of its source model; traced by the exporter."""
 
     def __init__(
-        self, backbone: SiglipBackbone, decoder: DPTDecoder, activation: nn.Module, resolution: tuple[int, int]
+        self, backbone: TowerBackbone, decoder: DPTDecoder, activation: nn.Module, resolution: tuple[int, int]
     ) -> None:
         super().__init__()
         self.backbone, self.decoder, self.activation = backbone, decoder, activation
@@ -205,7 +208,7 @@ class DepthModelFactory:
         min_depth: float = 0.1,
         max_depth: float = 10.0,
     ) -> DepthModel:
-        """Create a model on the SigLIP tower ``model_name`` (hub name, local directory or known name), in eval mode.
+        """Create a model on the tower ``model_name`` (hub name, local directory or known name), in eval mode.
 
         With ``pretrained=False`` the weights are random and no network access is needed. Depths are in metres;
         ``image_size`` is the native resolution, (H, W) or one number for a square. Raises as :class:`DepthModel`.
@@ -213,7 +216,7 @@ class DepthModelFactory:
         vit = VitConfig(model_name, tuple(tap_layers), image_size=_pair(image_size), pretrained=pretrained)
         decoder = DecoderConfig(decoder_channels, decoder_blocks, scale_invariant, min_depth, max_depth)
         model = DepthModel(Config(name=Path(model_name).name, vit=vit, decoder=decoder))
-        check_resolution(vit.image_size, model.patch_size)
+        check_resolution(model.config.vit.image_size, model.patch_size)
         return model.eval()
 
     @staticmethod

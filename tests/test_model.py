@@ -254,7 +254,7 @@ def test_loading_a_checkpoint_asks_neither_the_hub_nor_the_tower_directory(
     model.save(tmp_path / "model.safetensors")
     for file in copy.iterdir():
         file.unlink()
-    monkeypatch.setattr("mvde.model.pretrained_siglip", None)
+    monkeypatch.setattr("mvde.model.pretrained_tower", None)
     monkeypatch.setattr("mvde.model.tower_spec", None)
     loaded = DepthModel.load(tmp_path / "model.safetensors")
     assert torch.equal(loaded.predict_depth(images), model.predict_depth(images))

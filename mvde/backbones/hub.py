@@ -50,18 +50,45 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def image_normalization(
-    name: str, default: tuple[Sequence[float], Sequence[float]]
+    name: str, default: tuple[Sequence[float], Sequence[float]] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per-channel mean and standard deviation (RGB, pixels in [0, 1]) that the model was trained with.
 
-    Read from ``preprocessor_config.json`` of a local directory; ``default`` elsewhere.
+    Read from ``preprocessor_config.json`` (or ``processor_config.json``) of a local directory or the hub; values that
+    the file leaves out, and a directory without file, take ``default``. Raises :class:`CheckpointError` where that is
+    None.
     """
-    path = Path(name) / "preprocessor_config.json"
-    given = read_json(path) if path.is_file() else {}
-    mean, std = tuple(given.get("image_mean", default[0])), tuple(given.get("image_std", default[1]))
-    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
+    path, given = _preprocessor(name)
+    if given is None and default is None:
+        raise CheckpointError(
+            f"{path} does not exist, so the mean and standard deviation of the tower's pixels are unknown; copy the "
+            f"file of the checkpoint beside its weights"
+        )
+    given = given or {}
+    if not given.get("do_normalize", True):
+        given = {**given, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    mean: Any = given.get("image_mean", default and default[0])
+    std: Any = given.get("image_std", default and default[1])
+    if not (_are_three(mean) and _are_three(std) and all(value > 0 for value in std)):
         raise CheckpointError(f"{path}: image_mean and image_std must be three numbers each, but got {mean} and {std}")
-    return mean, std
+    rescale = given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 1.0
+    if not isinstance(rescale, (int, float)) or not rescale > 0:
+        raise CheckpointError(f"{path}: rescale_factor must be a positive number, but got {rescale!r}")
+    scale = 255 * rescale
+    if abs(scale - 1) < 1e-6:  # the file's digits of 1 / 255
+        return tuple(mean), tuple(std)
+    return tuple(value / scale for value in mean), tuple(value / scale for value in std)
+
+
+def check_safetensors(name: str) -> None:
+    """Raise :class:`CheckpointError` if the local directory ``name`` holds pickled weights only."""
+    path = Path(name)
+    pickled = sorted(path.glob("pytorch_model*.bin")) if path.is_dir() else []
+    if pickled and not any(path.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{pickled[0]} is a pickle, which can run code when it is read; convert it to model.safetensors "
+            f"(from_pretrained and save_pretrained of transformers, where you trust it)"
+        )
 
 
 def check_complete(name: str, loading_info: dict[str, Any]) -> None:
@@ -75,6 +102,28 @@ def check_complete(name: str, loading_info: dict[str, Any]) -> None:
             f"{name!r} lacks {len(missing)} of the model's weights, the first being {missing[0]}; "
             f"is it a checkpoint of another model?"
         )
+
+
+def _preprocessor(name: str) -> tuple[Path, dict[str, Any] | None]:
+    """Path of the preprocessor's file, and its JSON; None if a local directory has none."""
+    files = ("preprocessor_config.json", "processor_config.json")
+    if Path(name).is_dir():
+        path = next((Path(name) / file for file in files if (Path(name) / file).is_file()), Path(name) / files[0])
+    else:
+        path = load_pretrained(name, lambda **where: _download(name, files[0], **where), "give a local directory")
+    given = read_json(path) if path.is_file() else None
+    inner = given.get("image_processor") if given else None
+    return path, inner if isinstance(inner, dict) else given
+
+
+def _download(name: str, file: str, local_files_only: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(name, file, local_files_only=local_files_only))
+
+
+def _are_three(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
 
 
 def _query_hub(name: str) -> None:

@@ -25,7 +25,12 @@ VALUE_OUT = (0.4, -0.4)
 
 @torch.no_grad()
 def initialize_structured(backbone: Any, pixels: Tensor) -> None:
-    """Whiten the patch embedding of a SiglipBackbone over ``pixels`` (B, 3, H, W, normalised); mimetic attention."""
+    """Whiten the patch embedding of a TowerBackbone over ``pixels`` (B, 3, H, W, normalised); mimetic attention.
+
+    Raises ConfigError for a tower whose attention is not that of SigLIP and CLIP.
+    """
+    if not all(hasattr(layer, "self_attn") for layer in backbone.layers):
+        raise ConfigError("train.start: structured is for towers like SigLIP and CLIP, not for DINO; use random")
     whiten_patch_embedding(backbone.patch_embedding, pixels)
     for layer in backbone.layers:
         mimic_attention(layer.self_attn)

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mvde.backbones.siglip import tokens_from_map
+from mvde.backbones.tower import tokens_from_map
 from mvde.heads.dpt_decoder import enlarge
 from mvde.model import DepthModel
 

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from mvde.backbones.siglip import random_siglip  # noqa: E402
+from mvde.backbones.loading import random_tower  # noqa: E402
 from mvde.errors import ConfigError  # noqa: E402
 from mvde.pipelines.initialization import initialize_structured, mimic_attention, whiten_patch_embedding  # noqa: E402
 
@@ -49,7 +49,7 @@ def test_more_channels_than_values_are_refused() -> None:
 def test_attention_starts_near_multiples_of_the_identity() -> None:
     torch.manual_seed(0)
     spec = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 3}
-    backbone = random_siglip({**spec, "patch_size": 8, "image_size": 32}, (1,))
+    backbone = random_tower({**spec, "patch_size": 8, "image_size": 32}, (1,))
     attention = backbone.layers[0].self_attn
     mimic_attention(attention)
     value_out = attention.out_proj.weight @ attention.v_proj.weight
@@ -64,7 +64,7 @@ def test_attention_starts_near_multiples_of_the_identity() -> None:
 def test_patches_attend_to_themselves_more_than_by_chance() -> None:
     torch.manual_seed(0)
     spec = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 3}
-    backbone = random_siglip({**spec, "patch_size": 8, "image_size": 64}, (1,))
+    backbone = random_tower({**spec, "patch_size": 8, "image_size": 64}, (1,))
     initialize_structured(backbone, smooth_pictures())
     backbone.set_attention("eager")
     tokens = backbone.patch_embedding(smooth_pictures()[:2]).flatten(2).transpose(1, 2) + backbone.position((8, 8))

@@ -14,16 +14,14 @@ pytest.importorskip("transformers")
 
 from torch import nn  # noqa: E402
 
-from mvde.backbones.siglip import (  # noqa: E402
-    SiglipBackbone,
+from mvde.backbones.loading import (  # noqa: E402
     image_normalization,
-    map_from_tokens,
-    pretrained_siglip,
-    random_siglip,
-    tokens_from_map,
+    pretrained_tower,
+    random_tower,
     tower_spec,
 )
 from mvde.backbones.sizes import NANO, TOWER_SIZES  # noqa: E402
+from mvde.backbones.tower import TowerBackbone, map_from_tokens, tokens_from_map  # noqa: E402
 from mvde.errors import CheckpointError, ConfigError, ResolutionError  # noqa: E402
 
 # Same weights and operations in float32; only summation order in the attention kernels differs.
@@ -47,7 +45,7 @@ def test_each_token_comes_back_at_its_own_coordinates(grid: tuple[int, int]) -> 
     patch_embedding = nn.Conv2d(3, 2, kernel_size=4, stride=4)
     nn.init.zeros_(patch_embedding.weight)
     nn.init.zeros_(patch_embedding.bias)
-    backbone = SiglipBackbone(patch_embedding, _CoordinatePosition(), [_Unchanged(), _Unchanged()], (0, 1, 2))
+    backbone = TowerBackbone(patch_embedding, _CoordinatePosition(), [_Unchanged(), _Unchanged()], (0, 1, 2))
     for feature_map in backbone(torch.zeros(2, 3, 4 * grid[0], 4 * grid[1])):
         assert feature_map.shape == (2, 2, *grid)
         for row in range(grid[0]):
@@ -70,7 +68,7 @@ def test_hidden_states_are_those_of_transformers(
     save_tower: Callable[..., tuple[Path, Any]], resolution: tuple[int, int]
 ) -> None:
     path, reference = save_tower()
-    backbone, _ = pretrained_siglip(str(path), (0, 1, 3, -1))
+    backbone, _ = pretrained_tower(str(path), (0, 1, 3, -1))
     pixels = torch.randn(2, 3, *resolution)
     with torch.no_grad():
         ours = backbone.eval()(pixels)
@@ -84,7 +82,7 @@ def test_patch_14_towers_whose_side_is_no_multiple_of_14_are_those_of_transforme
     save_tower: Callable[..., tuple[Path, Any]],
 ) -> None:
     path, reference = save_tower(patch_size=14, image_size=64)  # 4 patches of 14 make 56, as 27 make 378 of 384
-    backbone, _ = pretrained_siglip(str(path), (4,))
+    backbone, _ = pretrained_tower(str(path), (4,))
     pixels = torch.randn(1, 3, 70, 42)
     with torch.no_grad():
         state = reference(pixels, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states[4]
@@ -93,7 +91,7 @@ def test_patch_14_towers_whose_side_is_no_multiple_of_14_are_those_of_transforme
 
 @pytest.mark.parametrize("resolution", [(64, 64), (48, 96)])
 def test_attention_for_training_gives_the_same_features(sizes: dict[str, Any], resolution: tuple[int, int]) -> None:
-    backbone = random_siglip(sizes, (4,))
+    backbone = random_tower(sizes, (4,))
     pixels = torch.randn(2, 3, *resolution)
     backbone.train()
     assert backbone.layers[0].self_attn.config._attn_implementation == "eager"
@@ -110,7 +108,7 @@ def test_only_the_vision_tower_of_a_whole_siglip_is_loaded(tmp_path: Path, sizes
     torch.manual_seed(0)
     whole = SiglipModel(SiglipConfig(vision_config=sizes, text_config={**text, "vocab_size": 99})).eval()
     whole.save_pretrained(tmp_path)
-    backbone, spec = pretrained_siglip(str(tmp_path), (2, 4))
+    backbone, spec = pretrained_tower(str(tmp_path), (2, 4))
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         tower = SiglipVisionModel.from_pretrained(tmp_path).eval()  # in transformers 5.0, a part of a model has no states
@@ -124,14 +122,14 @@ def test_layers_past_the_deepest_tap_are_neither_kept_nor_run(
     save_tower: Callable[..., tuple[Path, Any]], sizes: dict[str, Any]
 ) -> None:
     path, _ = save_tower()
-    for backbone in (pretrained_siglip(str(path), (-4, -3))[0], random_siglip(sizes, (1, 2))):
+    for backbone in (pretrained_tower(str(path), (-4, -3))[0], random_tower(sizes, (1, 2))):
         assert backbone.taps == (1, 2)
         assert len(backbone.layers) == 2
         assert not [key for key in backbone.state_dict() if key.startswith(("layers.2", "post_layernorm", "head"))]
 
 
 def test_a_fixed_backbone_gives_the_same_and_refuses_other_grids(sizes: dict[str, Any]) -> None:
-    backbone = random_siglip(sizes, (2, 4)).eval()
+    backbone = random_tower(sizes, (2, 4)).eval()
     nn.init.normal_(backbone.position.weight)
     fixed = backbone.at_resolution((48, 80))
     pixels = torch.randn(1, 3, 48, 80)
@@ -156,7 +154,7 @@ def test_every_known_tower_holds_together_and_gets_its_name_right() -> None:
 
 
 def test_the_tower_trained_from_scratch_starts_with_positions_that_tell_near_from_far() -> None:
-    position = random_siglip(TOWER_SIZES[NANO], (6,)).position.weight.detach()
+    position = random_tower(TOWER_SIZES[NANO], (6,)).position.weight.detach()
     side = 14
     similarity = torch.nn.functional.cosine_similarity(position[:1], position).reshape(side, side)
     assert similarity.argmax() == 0
@@ -172,9 +170,9 @@ def test_an_unknown_tower_is_refused_with_the_known_names() -> None:
 def test_weights_that_cannot_be_had_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mvde.backbones.hub._query_hub", _unreachable)
     with pytest.raises(CheckpointError, match=r"google/siglip2-base-patch16-256.*no network.*pretrained=False"):
-        pretrained_siglip("google/siglip2-base-patch16-256", (12,))
+        pretrained_tower("google/siglip2-base-patch16-256", (12,))
     with pytest.raises(CheckpointError, match="has no pretrained weights of its own"):
-        pretrained_siglip(NANO, (6,))
+        pretrained_tower(NANO, (6,))
 
 
 def _unreachable(name: str) -> None:
@@ -186,12 +184,12 @@ def _unreachable(name: str) -> None:
     [
         (lambda path: (path / "config.json").unlink(), "cannot read .*config.json"),
         (lambda path: (path / "config.json").write_text("{"), "config.json is not valid JSON"),
-        (lambda path: (path / "config.json").write_text('{"model_type": "siglip2"}'), "NaFlex"),
+        (lambda path: (path / "config.json").write_text('{"model_type": "vitdet"}'), "'vitdet', which is no tower"),
         (lambda path: (path / "model.safetensors").unlink(), "cannot load pretrained weights"),
         (lambda path: (path / "model.safetensors").write_bytes(b"\x10\x00"), "cannot load pretrained weights"),
         (lambda path: _drop_tensor(path / "model.safetensors"), "lacks 1 of the model's weights"),
     ],
-    ids=["no config", "bad config", "naflex", "no weights", "truncated weights", "missing tensor"],
+    ids=["no config", "bad config", "another model", "no weights", "truncated weights", "missing tensor"],
 )
 def test_a_damaged_directory_is_refused(
     save_tower: Callable[..., tuple[Path, Any]], damage: Callable[[Path], object], message: str
@@ -199,7 +197,7 @@ def test_a_damaged_directory_is_refused(
     path, _ = save_tower()
     damage(path)
     with pytest.raises(CheckpointError, match=message):
-        pretrained_siglip(str(path), (4,))
+        pretrained_tower(str(path), (4,))
 
 
 def _drop_tensor(path: Path) -> None:
@@ -211,9 +209,9 @@ def _drop_tensor(path: Path) -> None:
 
 
 def test_normalisation_is_read_from_a_local_directory(tmp_path: Path) -> None:
-    assert image_normalization("google/siglip-base-patch16-384") == ((0.5,) * 3, (0.5,) * 3)
+    assert image_normalization("google/siglip-base-patch16-384", {}) == ((0.5,) * 3, (0.5,) * 3)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.4, 0.5, 0.6]}))
-    assert image_normalization(str(tmp_path)) == ((0.4, 0.5, 0.6), (0.5,) * 3)
+    assert image_normalization(str(tmp_path), {}) == ((0.4, 0.5, 0.6), (0.5,) * 3)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_std": [0.0, 0.5, 0.6]}))
     with pytest.raises(CheckpointError, match="image_std"):
-        image_normalization(str(tmp_path))
+        image_normalization(str(tmp_path), {})
