@@ -54,9 +54,9 @@ for step in itertools.count(1):
 def ended_before_each_rename(
     verb: Sequence[str], number: signal.Signals, kept: Path, folder: Path
 ) -> Iterator[tuple[int, int]]:
-    """Yield the step and the exit status of each run, the last of which is not ended; each starts on a copy of ``kept``.
+    """Yield the step and the exit status of each run; the last one is not ended.
 
-    The caller looks at ``folder`` before it asks for the next run.
+    Each starts on a copy of ``kept``. The caller looks at ``folder`` before it asks for the next run.
     """
     command = [sys.executable, "-c", DRIVER, str(folder), str(kept), str(int(number)), *verb]
     driver: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

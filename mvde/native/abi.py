@@ -58,6 +58,12 @@ class CStatsRequest(ctypes.Structure):
     )
 
 
+class CTag(ctypes.Structure):
+    """``mvde_tag``."""
+
+    _fields_ = (("timestamp_ns", ctypes.c_int64), ("sequence", ctypes.c_uint64))
+
+
 class CFrame(ctypes.Structure):
     """``mvde_frame``."""
 
@@ -70,6 +76,7 @@ class CFrame(ctypes.Structure):
         ("width", ctypes.c_int64),
         ("row_stride", ctypes.c_int64),
         ("chroma_row_stride", ctypes.c_int64),
+        ("tag", CTag),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from mvde.resampling import Resampling
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, check_array
 from mvde.runtime.frame_camera import CameraOf, camera_factor, camera_of, map_scale
-from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, place
+from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, mark_unseen, place
 from mvde.runtime.result import DepthResult, Timings
 from mvde.runtime.stream import pipeline
 from mvde.stats import check_stats, depth_to_patch_stats, scale_stats
@@ -75,11 +76,13 @@ class DepthRuntime:
         manifest: EngineManifest,
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
+        invalid: str = "nan",
     ) -> None:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
         self._camera = camera
         self._stat_names = manifest.stats if stats is None else check_stats(stats)
+        self._invalid = _value_of_invalid(invalid)
         self._manifest = manifest
         self._resampling = Resampling.of(manifest.preprocess)
         self._fitter = FrameFitter(engine.info.resolution, self._resampling)
@@ -97,25 +100,27 @@ class DepthRuntime:
         manifest: EngineManifest | None = None,
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
+        invalid: str = "nan",
     ) -> DepthRuntime:
         """Load an engine by path or id (``"fp16"``, ``"openvino:bf16"``), or wrap a loaded one.
 
         An id is looked up in ``engine_dir``; ``name``, ``resolution`` (H, W) and ``batch`` disambiguate. ``None`` loads
         the only engine. A loaded engine needs its ``manifest``. ``camera`` is that of the frames, or a function from
         their size (H, W) to it; it matters to kinds with a canonical camera. ``stats`` are the columns of the
-        statistics, some of :data:`mvde.stats.STATS`; default: those of the manifest.
+        statistics, some of :data:`mvde.stats.STATS`; default: those of the manifest. ``invalid`` is what depth holds
+        where the network saw nothing: ``"nan"`` or ``"zero"``.
 
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
         another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,
-        :class:`UsageError` for an unknown statistic.
+        :class:`UsageError` for an unknown statistic or ``invalid``.
         """
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
             columns = None if stats is None else check_stats(stats)
-            return cls(*load_engine(found, columns), camera, columns)
+            return cls(*load_engine(found, columns), camera, columns, invalid)
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
-        return cls(source, manifest, camera, stats)
+        return cls(source, manifest, camera, stats, invalid)
 
     @property
     def info(self) -> EngineInfo:
@@ -142,7 +147,7 @@ class DepthRuntime:
         """Infer depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
 
         ``fit`` selects how an image of another aspect ratio is resized: ``"stretch"``, ``"letterbox"`` (bars) or
-        ``"crop"`` (centre; depth is 0 outside it); default: as the manifest says. ``camera`` is the image's, by default
+        ``"crop"`` (centre; depth is NaN outside it); default: as the manifest says. ``camera`` is the image's; default:
         the runtime's. A batch of any length runs in chunks of the engine's batch.
 
         Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit`` or a
@@ -311,6 +316,8 @@ class DepthRuntime:
             )
             for one, where, view in zip(depth, fitted, prepared.views, strict=True)
         ]
+        for one, where in zip(mapped, fitted, strict=True):
+            mark_unseen(one, where.placement, self._invalid)
         count = len(fitted)
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
         return [
@@ -327,6 +334,12 @@ class DepthRuntime:
             )
             for one, rows, where, view in zip(mapped, scaled, fitted, prepared.views, strict=True)
         ]
+
+
+def _value_of_invalid(name: str) -> float:
+    if name not in ("nan", "zero"):
+        raise UsageError(f"invalid is {name!r}: expected 'nan', or 'zero' for programs that cannot read NaN")
+    return math.nan if name == "nan" else 0.0
 
 
 def _as_batch(image: Any) -> tuple[Sequence[NDArray[np.uint8]], bool]:

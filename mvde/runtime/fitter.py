@@ -111,7 +111,7 @@ class FrameFitter:
     def depth_to_source(
         self, depth: NDArray[np.float32], fitted: Fitted, *, parallel: bool = True
     ) -> NDArray[np.float32]:
-        """Resize depth (H, W), float32, to the frame's resolution; 0 (invalid) outside the model's view."""
+        """Resize depth (H, W), float32, to the frame's resolution; 0 outside the model's view."""
         placement = fitted.placement
         if placement.source_size == self._resolution or not native.is_available():
             return depth_to_source(depth, placement)

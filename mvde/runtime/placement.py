@@ -151,6 +151,14 @@ def clear_bars(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.f
     return cleared
 
 
+def mark_unseen(depth: NDArray[np.float32], placement: Placement, value: float) -> None:
+    """Set depth (H, W), float32, at the image's resolution to ``value`` outside the model's view, in place."""
+    box = placement.source_box
+    if box != _whole(placement.source_size):
+        depth[: box.top], depth[box.bottom :] = value, value
+        depth[:, : box.left], depth[:, box.right :] = value, value
+
+
 def depth_to_source(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
     """Resize depth (H, W), float32, to the image's resolution, bilinear; 0 (invalid) outside the model's view."""
     import numpy as np

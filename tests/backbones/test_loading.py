@@ -111,7 +111,9 @@ def test_only_the_vision_tower_of_a_whole_siglip_is_loaded(tmp_path: Path, sizes
     backbone, spec = pretrained_tower(str(tmp_path), (2, 4))
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        tower = SiglipVisionModel.from_pretrained(tmp_path).eval()  # in transformers 5.0, a part of a model has no states
+        tower = SiglipVisionModel.from_pretrained(
+            tmp_path
+        ).eval()  # in transformers 5.0, a part of a model has no states
         states = tower(pixels, output_hidden_states=True).hidden_states
         torch.testing.assert_close(tokens_from_map(backbone.eval()(pixels)[1]), states[4], **TOLERANCE)
     assert spec["num_hidden_layers"] == 4

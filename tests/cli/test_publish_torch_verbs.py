@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from mvde.artifact import load_artifact
 from tests.killed import ended_before_each_rename
 
 pytest.importorskip("accelerate")
-from mvde.checkpoint import read_tensors  # noqa: E402
+from mvde.checkpoint import read_tensors
 
 pytestmark = pytest.mark.extended
 SIGNALS = [signal.SIGKILL, signal.SIGTERM]
@@ -63,7 +62,7 @@ def test_an_export_leaves_the_graph_that_was_there(
     folder, num_ended = tmp_path / "folder", 0
     for step, status in ended_before_each_rename([*verb, "--opset", "20"], number, kept, folder):
         graph = load_artifact(folder / "graphs" / "tiny-32x48.onnx").manifest
-        assert status in (0, ended(number)), step
+        assert status in (0, -signal.SIGKILL, 128 + signal.SIGTERM), step
         assert graph.opset in (20, 23), step
         assert status != 0 or graph.opset == 20
         num_ended += status != 0

@@ -62,6 +62,18 @@ def test_depth_is_at_the_pixels_of_the_image(runtime: DepthRuntime, fit: str, si
     seen = depth > 0
     np.testing.assert_allclose(depth[seen], 1.3, rtol=1e-5)
     assert seen.all() == (fit != "crop" or size[0] * 48 == size[1] * 32)
+    assert np.isnan(depth[~seen]).all()
+
+
+def test_what_was_not_seen_is_zero_on_request(engine_folder: Path) -> None:
+    image = np.full((7, 900, 3), 51, np.uint8)
+    with DepthRuntime.load(engine_folder, invalid="zero") as runtime:
+        depth = runtime.infer(image, fit="crop").depth
+    seen = depth > 0
+    assert (depth[~seen] == 0).all()
+    assert 0 < seen.sum() < depth.size
+    with pytest.raises(UsageError, match="invalid is 'none': expected 'nan', or 'zero'"):
+        DepthRuntime.load(engine_folder, invalid="none")
 
 
 def test_patches_in_the_bars_have_no_statistics(runtime: DepthRuntime) -> None:
