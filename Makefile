@@ -19,8 +19,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Bytecode of what is never imported would take a third of the installation's time; Python writes the rest on import.
-PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 MARK ?= not slow and not extended
 # Processes that share the tests, in Python a file at a time; many tests use two cores themselves.
@@ -130,7 +129,7 @@ native-fuzz: $(VENV)/.build
 	rm -rf build/fuzz/seeds
 	build/fuzz/tests/fuzz/make_seeds build/fuzz/seeds
 	mkdir -p $(addprefix build/fuzz/corpus/,$(FUZZED))
-	printf '%s\n' $(FUZZED) | TMPDIR=$(FUZZ_TMPDIR) xargs -P $(WORKERS) -I NAME \
+	printf '%s\n' $(FUZZED) | xargs -P $(WORKERS) -I NAME env TMPDIR=$(FUZZ_TMPDIR) \
 	    build/fuzz/tests/fuzz/fuzz_NAME -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=8192 \
 	        -dict=build/fuzz/seeds/manifest.dict -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=0 \
 	        build/fuzz/corpus/NAME build/fuzz/seeds/NAME

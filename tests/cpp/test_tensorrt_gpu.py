@@ -21,7 +21,7 @@ from PIL import Image
 import mvde
 from mvde import cli
 from mvde.cuda.gpu import find_gpu
-from mvde.native.abi import CFrame
+from mvde.native.abi import CFrame, CTag
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "mvde/assets/photos/coffee.jpg"
@@ -44,11 +44,17 @@ pytestmark = [
 
 
 class Outputs(ctypes.Structure):
+    """``mvde_outputs``."""
+
     _fields_ = (
+        ("struct_size", ctypes.c_uint32),
         ("depth_m", ctypes.c_void_p),
         ("depth_capacity", ctypes.c_int64),
+        ("depth_mm", ctypes.c_void_p),
+        ("depth_mm_capacity", ctypes.c_int64),
         ("stats", ctypes.c_void_p),
         ("stats_capacity", ctypes.c_int64),
+        ("tag", CTag),
     )
 
 
@@ -123,7 +129,9 @@ def test_frames_in_device_memory_run_on_the_callers_stream(built: Built) -> None
     library.mvde_infer_device.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     session = ctypes.c_void_p()
     frame = CFrame(data=buffers["image"].address, height=96, width=128)
-    outputs = Outputs(buffers["depth"].address, expected.depth.size, buffers["stats"].address, expected.stats.size)
+    depth, stats = buffers["depth"].address, buffers["stats"].address
+    size = ctypes.sizeof(Outputs)
+    outputs = Outputs(size, depth, expected.depth.size, None, 0, stats, expected.stats.size)
     opened = library.mvde_open(str(built.engine).encode(), None, ctypes.byref(session))
     assert opened == 0, library.mvde_last_error()
     assert library.mvde_bind_device(session, ctypes.byref(frame), ctypes.byref(outputs)) == 0, library.mvde_last_error()

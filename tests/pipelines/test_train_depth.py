@@ -203,7 +203,7 @@ def test_a_disk_that_fills_under_the_trackers_log_is_one_error(
 def test_a_full_disk_is_one_error_and_leaves_the_older_state(tiny_config: Maker, tmp_path: Path) -> None:
     def train(steps: int) -> None:
         config = tiny_config(steps=steps)
-        del config["data"]["val"]  # so that the state is the first file written
+        del config["data"]["val"]  # so that the weights are the first file written
         DepthTrainingPipeline(config).train(tmp_path)
 
     train(steps=1)
@@ -211,7 +211,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_older_state(tiny_config: Maker,
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # writes beyond that fail, as on a full disk
     try:
-        with pytest.raises(OutputError, match=r"cannot write .*state\.safetensors.*no partial file was left"):
+        with pytest.raises(OutputError, match=r"cannot write .*last\.safetensors.*no partial file was left"):
             train(steps=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
