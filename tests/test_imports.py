@@ -22,6 +22,7 @@ GROUND = {
     "resolution",
     "calibration_yaml",
     "camera",
+    "calibration",
     "image",
     "schema",
     "contract",
@@ -53,6 +54,7 @@ ALLOWED = {
     "resolution": {"errors"},
     "calibration_yaml": {"errors"},
     "camera": {"errors", "contract", "calibration_yaml"},
+    "calibration": {"errors", "contract", "camera", "schema", "manifest", "files"},
     "image": {"errors", "assets"},
     "schema": {"errors"},
     "contract": {"schema"},
@@ -90,6 +92,7 @@ ALLOWED = {
     "runtime": {
         "errors",
         "camera",
+        "calibration",
         "resampling",
         "contract",
         "precision",
