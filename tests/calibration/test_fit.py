@@ -143,7 +143,7 @@ def test_a_map_of_one_value_is_refused() -> None:
 
 def test_points_that_leave_scale_and_shift_open_are_refused() -> None:
     kind, depth_m = DepthKind.INVERSE_RELATIVE, np.array([1, 1.01, 1.3, 1.68, 1.7])
-    values = map_of(kind, depth_m, shift=-0.4) * np.array([1.08, 0.92, 1.08, 0.92, 1.08])
+    values = map_of(kind, depth_m, shift=-0.4) * np.array([1.07, 0.93, 1.07, 0.93, 1.07])
     frames = [
         FramePoints(str(number), values[number : number + 1], depth_m[number : number + 1]) for number in range(5)
     ]
