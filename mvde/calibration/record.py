@@ -137,6 +137,31 @@ class Calibration:
             )
 
 
+def camera_record(camera: Camera | None) -> CameraRecord | None:
+    """Record of the calibrated frames' camera."""
+    return None if camera is None else CameraRecord(camera.fx, camera.fy, camera.cx, camera.cy)
+
+
+def rows(calibration: Calibration) -> list[tuple[str, str]]:
+    """Label and formatted value of what a user needs to know of a calibration."""
+    measured = calibration.measured
+    frame, resolution = _size(calibration.frame), _size(calibration.resolution)
+    shift = f", shift {calibration.shift:.6g}" if calibration.shift else ""
+    return [
+        ("calibrated", calibration.describes),
+        ("depth", f"{calibration.depth_kind} to metres: scale {calibration.scale:.6g}{shift}"),
+        ("frames", f"{frame}, {calibration.fit}, {_camera(calibration.frame_camera)}"),
+        (
+            "measured",
+            f"{measured.num_points} points in {measured.num_frames} frames, {measured.distance_m[0]:.3g} to "
+            f"{measured.distance_m[1]:.3g} m; held-out median AbsRel {measured.held_out_abs_rel:.1%}, spread of the "
+            f"scales of single frames {measured.spread:.1%}",
+        ),
+        ("engine", f"{calibration.name} {resolution}, measured on {calibration.engine}"),
+        ("graph", f"fp32, SHA-256 {calibration.graph_sha256}"),
+    ]
+
+
 def fp32_graph_sha256(manifest: EngineManifest) -> str:
     """SHA-256 of the fp32 graph that an engine of any precision was made from."""
     return manifest.engine.onnx_sha256 if manifest.lowering is None else manifest.lowering.onnx_sha256
