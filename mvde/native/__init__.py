@@ -191,15 +191,20 @@ class Resizer(_Handle):
         _check(self._library, self._library.mvde_resize(self.handle, view, _address(out), 0, handle))
         return out
 
-    def depth_to_source(self, depth_m: NDArray[np.float32], *, workers: Workers | None = None) -> NDArray[np.float32]:
-        """Resize depth (H, W) float32 in metres to the frame's resolution; 0 outside the model's view."""
+    def depth_to_source(
+        self, depth_m: NDArray[np.float32], *, invalid_m: float = float("nan"), workers: Workers | None = None
+    ) -> NDArray[np.float32]:
+        """Return depth (H, W) float32 in metres at the frame's resolution; ``invalid_m`` outside the model's view.
+
+        Bilinear over the neighbours that have depth, bit-identical to :func:`mvde.resampling.resample_depth`.
+        """
         if depth_m.shape != self.target_size or depth_m.dtype != np.float32:
             raise UsageError(f"depth is {depth_m.dtype} {depth_m.shape}: expected float32 {self.target_size}")
         source = np.ascontiguousarray(depth_m)
         out = np.empty(self.source_size, np.float32)
         handle = workers.handle if workers else None
-        status = self._library.mvde_depth_to_source(self.handle, _address(source), 0, _address(out), 0, handle)
-        _check(self._library, status)
+        planes = (_address(source), 0, _address(out), 0)
+        _check(self._library, self._library.mvde_depth_to_source(self.handle, *planes, invalid_m, handle))
         return out
 
 

@@ -24,7 +24,7 @@ from mvde.resampling import Resampling
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, check_array
 from mvde.runtime.frame_camera import CameraOf, camera_factor, camera_of, map_scale
-from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, mark_unseen, place
+from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, place
 from mvde.runtime.result import DepthResult, Timings
 from mvde.runtime.stream import pipeline
 from mvde.stats import check_stats, depth_to_patch_stats, scale_stats
@@ -312,12 +312,10 @@ class DepthRuntime:
         scaled = [self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)]
         mapped = [
             self._fitter.depth_to_source(
-                one if view.scale == 1 else one * np.float32(view.scale), where, parallel=parallel
+                one if view.scale == 1 else one * np.float32(view.scale), where, self._invalid, parallel=parallel
             )
             for one, where, view in zip(depth, fitted, prepared.views, strict=True)
         ]
-        for one, where in zip(mapped, fitted, strict=True):
-            mark_unseen(one, where.placement, self._invalid)
         count = len(fitted)
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
         return [

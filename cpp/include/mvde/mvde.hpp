@@ -137,12 +137,16 @@ public:
         return Result<void>::of(mvde_resize(handle_.get(), &frame, rgb.data(), 0, workers));
     }
 
-    // Map `depth_m` (the target's size, metres) to `source_m` (the frame's size, metres; 0 outside the resized part).
-    Result<void> depth_to_source(View<const float> depth_m, View<float> source_m, mvde_workers *workers = nullptr) {
+    // Map `depth_m` (the target's size, metres) to `source_m` (the frame's size, metres). Pixels without depth, and those
+    // outside the resized part, are `invalid_m`, NaN or 0; with NaN, the sky is +inf where it is in `depth_m`.
+    Result<void> depth_to_source(View<const float> depth_m, View<float> source_m,
+                                 float invalid_m = std::numeric_limits<float>::quiet_NaN(),
+                                 mvde_workers *workers = nullptr) {
         if (depth_m.size() < static_cast<std::size_t>(target_.height * target_.width) ||
             source_m.size() < static_cast<std::size_t>(source_.height * source_.width))
             return Error{MVDE_ERROR_CAPACITY, "depth_m or source_m has fewer pixels than this resizer's sizes"};
-        return Result<void>::of(mvde_depth_to_source(handle_.get(), depth_m.data(), 0, source_m.data(), 0, workers));
+        return Result<void>::of(
+            mvde_depth_to_source(handle_.get(), depth_m.data(), 0, source_m.data(), 0, invalid_m, workers));
     }
 
     // The part of the frame that is resized, and the part of the target that it fills, in pixels.

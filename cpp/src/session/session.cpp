@@ -357,24 +357,13 @@ std::int32_t Session::write_depth(const mvde_outputs &outputs) {
     if (const auto scale = static_cast<float>(map_scale_); map_scale_ != 1.0)
         std::for_each(engine_.depth, engine_.depth + num_pixels, [scale](float &value) { value *= scale; });
     float *const depth = outputs.depth_m ? outputs.depth_m : metres_.get();
-    if (const std::int32_t status = mvde_depth_to_source(resizer_.get(), engine_.depth, 0, depth, 0, workers_.get()))
+    if (const std::int32_t status = mvde_depth_to_source(resizer_.get(), engine_.depth, 0, depth, 0, invalid_m_,
+                                                         workers_.get()))
         return status;
-    mark_unseen(depth);
     if (!outputs.depth_mm) return MVDE_OK;
     const mvde_map metres{depth, MVDE_FLOAT32, 0, 1, frame_height_, frame_width_, 0, 0, 0};
     const mvde_map millimetres{outputs.depth_mm, MVDE_UINT16, 0, 1, frame_height_, frame_width_, 0, 0, 0};
     return mvde_postprocess(&metres, nullptr, &millimetres, nullptr, workers_.get());
-}
-
-// Marks the pixels outside the part of the frame that the model sees, where mvde_depth_to_source wrote 0.
-void Session::mark_unseen(float *depth) const {
-    if (invalid_m_ == 0.0F) return;
-    for (std::int64_t y = 0; y < frame_height_; ++y) {
-        float *const row = depth + y * frame_width_;
-        const bool is_seen = y >= source_box_.top && y < source_box_.bottom;
-        std::fill(row, row + (is_seen ? source_box_.left : frame_width_), invalid_m_);
-        if (is_seen) std::fill(row + source_box_.right, row + frame_width_, invalid_m_);
-    }
 }
 
 std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &message) const {

@@ -57,7 +57,6 @@ private:
     std::int32_t write_stats(float *out);
     std::int32_t compute_stats(float *out);
     std::int32_t write_depth(const mvde_outputs &outputs);
-    void mark_unseen(float *depth) const;
     std::int32_t failed(std::int32_t status, const mvde_backend_message &message) const;
     void clear_bars();
 
