@@ -135,12 +135,12 @@ def resample(image: NDArray[np.uint8], table: ResizeTable, axis: int) -> NDArray
 def resample_depth(depth: NDArray[np.float32], size: tuple[int, int], invalid: float) -> NDArray[np.float32]:
     """Return depth (H, W), float32, resized to ``size``, bilinear over the neighbours that have it.
 
-    Depth is finite and above 0. A pixel whose neighbours without depth weigh more than half has none: it is +inf if
+    Depth is finite. A pixel whose neighbours without depth weigh more than half has none: it is +inf if
     most of that weight is +inf, else ``invalid``; an ``invalid`` of 0 stands for both.
     """
     import numpy as np
 
-    valid, far = np.isfinite(depth) & (depth > 0), np.isposinf(depth)
+    valid, far = np.isfinite(depth), np.isposinf(depth)
     across = _antialiased(depth.shape[1], size[1], DEFAULT_RESAMPLING)
     down = _antialiased(depth.shape[0], size[0], DEFAULT_RESAMPLING)
     planes = [np.where(valid, depth, np.float32(0)), valid, ~valid, far]

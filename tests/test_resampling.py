@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -196,7 +198,7 @@ def test_depth_is_the_mean_of_the_neighbours_that_have_it(
     rng = np.random.default_rng(2)
     depth = rng.uniform(0.1, 80, source).astype(np.float32)
     hole = rng.uniform(size=source) < share
-    depth[hole] = rng.choice(np.array([np.nan, np.inf, -np.inf, 0, -3], np.float32), hole.sum())
+    depth[hole] = rng.choice(np.array([np.nan, np.nan, np.inf, np.inf, -np.inf], np.float32), hole.sum())
     got = resample_depth(depth, target, np.nan)
     weight, far = pillows(~hole, target), pillows(np.isposinf(depth), target)
     clear = (np.abs(weight - 0.5) > 1e-5) & (np.abs(2 * far + weight - 1) > 1e-5)  # not within rounding of a decision
@@ -225,3 +227,9 @@ def test_a_hole_keeps_its_share_of_the_picture(target: tuple[int, int]) -> None:
     mapped = resample_depth(depth, target, np.nan)
     np.testing.assert_allclose(mapped[~np.isnan(mapped)], 3, rtol=2e-7)
     assert abs(np.isnan(mapped).mean() - np.isnan(depth).mean()) < 0.01
+
+
+def test_zero_is_a_value_of_an_inverse_map_and_no_hole() -> None:
+    row = np.array([[0, 4, math.nan, 4]], np.float32)
+    expected = [[0, 1, 3, 4, math.nan, math.nan, 4, 4]]
+    np.testing.assert_array_equal(resample_depth(row, (1, 8), math.nan), np.array(expected, np.float32))

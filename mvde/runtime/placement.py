@@ -160,7 +160,7 @@ def depth_to_source(depth: NDArray[np.float32], placement: Placement, invalid: f
     from PIL import Image
 
     inner, box = np.asarray(depth[placement.target_box.slices], np.float32), placement.source_box
-    if not (np.isfinite(inner) & (inner > 0)).all():
+    if not np.isfinite(inner).all():
         resized = resample_depth(inner, box.size, invalid)
     elif inner.shape == box.size:
         resized = inner.copy()

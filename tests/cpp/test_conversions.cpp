@@ -128,7 +128,7 @@ TEST(every_implementation_resizes_to_the_same_bits) {
         CHECK(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, 0.0F, nullptr) == MVDE_OK);
         std::vector<float> torn(back.size());
         for (std::size_t i = 0; i < depth.size(); i += i < 2000 ? 7 : 2)
-            depth[i] = i % 3 ? std::numeric_limits<float>::infinity() : -1.0F;
+            depth[i] = i % 3 ? std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
         CHECK(mvde_depth_to_source(resizer, depth.data(), 0, torn.data(), 0, -2.0F, nullptr) == MVDE_OK);
         mvde_resizer_destroy(resizer);
         back.insert(back.end(), torn.begin(), torn.end());

@@ -319,7 +319,7 @@ MVDE_API int32_t mvde_resize(mvde_resizer *resizer, const mvde_frame *frame, uin
 
 /* Map depth from the target's resolution back to the frame's pixels, bilinearly. `depth_m` is [target_height, target_width],
  * `source_m` [source_height, source_width], float32 metres, row strides in bytes (0: dense).
- * Depth is finite and above 0; the mean is over the neighbours that have it, so holes neither grow nor shrink. A pixel whose
+ * Depth is finite; the mean is over the neighbours that have it, so holes neither grow nor shrink. A pixel whose
  * neighbours without depth weigh more than half gets +inf if most of that weight is +inf, else `invalid_m` (NaN or 0; 0 also
  * instead of +inf). So do, with `invalid_m`, pixels outside the resized part of the frame. `workers` may be NULL. */
 MVDE_API int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_m, int64_t depth_row_stride, float *source_m,

@@ -66,8 +66,8 @@ void resample_row_rgb(const std::uint8_t *row, const Taps &taps, std::uint8_t *o
     for (std::int64_t x = resample_pixels(row, taps, out); x < taps.num_outputs; ++x) resample_pixel(row, taps, x, out);
 }
 
-// Whether the value is finite and above 0: one comparison of bits, from the smallest number to the one below infinity.
-inline bool is_depth(float value) { return bits_of(value) - 1U < bits_of(kInfinity) - 1U; }
+// Whether the value is finite: an inverse map is 0, and counts, where it gives no distance.
+inline bool is_depth(float value) { return (bits_of(value) & 0x7FFFFFFFU) < bits_of(kInfinity); }
 
 inline bool find_holes(const float *row, std::int64_t num_inputs) {
     std::uint32_t found = 0;
