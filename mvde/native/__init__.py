@@ -150,10 +150,18 @@ class Resizer(_Handle):
         fit: str = "stretch",
         pixel_format: str = "rgb",
         resampling: Resampling = DEFAULT_RESAMPLING,
+        *,
+        matrix: str = "bt601",
+        full_range: bool = False,
     ) -> None:
-        """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv (BT.601, limited range)."""
+        """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv.
+
+        ``matrix`` (bt601 or bt709) and ``full_range`` are of nv12 and yuyv: luma 16 to 235 and chroma 16 to 240, or 0
+        to 255.
+        """
         self.source_size, self.target_size = source_size, target_size
         self._format = _enum(abi.PIXEL_FORMATS, pixel_format, "pixel_format")
+        self._matrix, self._full_range = _enum(abi.MATRICES, matrix, "matrix"), int(full_range)
         options = abi.CResizerOptions(
             ctypes.sizeof(abi.CResizerOptions),
             _enum(abi.FITS, fit, "fit"),
@@ -181,7 +189,9 @@ class Resizer(_Handle):
             raise UsageError(f"the frame is {frame.dtype} {frame.shape}: expected uint8 {shape[self._format]}")
         dense = frame.strides[1:] == frame[:1].copy().strides[1:] and abs(frame.strides[0]) >= width
         source = frame if dense else frame.copy()
-        view = abi.CFrame(_address(source), None, self._format, 0, height, width, source.strides[0], 0)
+        size = ctypes.sizeof(abi.CFrame)
+        view = abi.CFrame(size, self._format, _address(source), None, height, width, source.strides[0], 0)
+        view.matrix, view.full_range = self._matrix, self._full_range
         shape_out = (*self.target_size, 3)
         if out is None:
             out = np.empty(shape_out, np.uint8)
@@ -317,13 +327,14 @@ def _stats_request(
         raise UsageError(f"patch_size is {patch_size}: expected 1 or more")
     num_patches = (height // patch_size) * (width // patch_size)
     out = np.empty((batch, num_patches, len(stats)), np.float32)
-    return abi.CStatsRequest(patch_size, len(stats), columns, _address(out), out.size), out
+    size = ctypes.sizeof(abi.CStatsRequest)
+    return abi.CStatsRequest(size, patch_size, len(stats), columns, _address(out), out.size), out
 
 
 @lru_cache
 def _columns(stats: tuple[str, ...]) -> ctypes.Array[ctypes.c_int32]:
-    if not 1 <= len(stats) <= len(abi.STATS):
-        raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(abi.STATS)}")
+    if not 1 <= len(stats) <= abi.MAX_STATS:
+        raise UsageError(f"stats has {len(stats)} names: expected 1 to {abi.MAX_STATS}")
     return (ctypes.c_int32 * len(stats))(*(_enum(abi.STATS, name, "stats") for name in stats))
 
 

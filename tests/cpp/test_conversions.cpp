@@ -3,6 +3,8 @@
 #include "harness.hpp"
 #include "kernels.hpp"
 
+#include <mvde/mvde.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -108,7 +110,7 @@ TEST(every_implementation_resizes_to_the_same_bits) {
     std::mt19937 random(7);
     std::vector<uint8_t> image(45 * 62 * 3);
     for (uint8_t &byte : image) byte = static_cast<uint8_t>(random());
-    const mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 45, 62, 0, 0, {}};
+    const mvde_frame frame = mvde::frame(image.data(), mvde::PixelFormat::rgb, {45, 62});
     std::vector<uint8_t> expected_rgb;
     std::vector<float> expected_back;
     for (const mvde::internal::Kernel *kernel : testable_kernels()) {

@@ -2,7 +2,7 @@
 #include "counting_allocator.hpp"
 #include "harness.hpp"
 
-#include "mvde/mvde.h"
+#include "mvde/mvde.hpp"
 
 #include <atomic>
 #include <cstring>
@@ -27,10 +27,11 @@ struct Frame {
     }
 
     int32_t run(mvde_resizer *resizer, mvde_workers *workers) {
-        const mvde_frame frame{image.data(), nullptr, MVDE_BGR, 0, 50, 70, 0, 0, {}};
+        const mvde_frame frame = mvde::frame(image.data(), mvde::PixelFormat::bgr, {50, 70});
         const mvde_map raw{depth.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
         const mvde_map out{metres.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
-        const mvde_stats_request request{16, 4, kStats, stats.data(), static_cast<int64_t>(stats.size())};
+        const mvde_stats_request request{sizeof(mvde_stats_request),        16, 4, kStats, stats.data(),
+                                         static_cast<int64_t>(stats.size())};
         int32_t status = mvde_resize(resizer, &frame, rgb.data(), 0, workers);
         if (!status) status = mvde_postprocess(&raw, nullptr, &out, &request, workers);
         if (!status) status = mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, 0.0F, workers);

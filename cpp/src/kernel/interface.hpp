@@ -27,7 +27,7 @@ struct PostprocessJob {
 
     std::int32_t patch_size = 1;
     std::int32_t num_stats = 0;  // 0: not wanted
-    std::int32_t stats[6] = {};
+    std::int32_t stats[16] = {};  // MVDE_MAX_STATS
     float *stats_out = nullptr;
 };
 

@@ -346,8 +346,12 @@ std::int32_t Session::compute_stats(float *out) {
     clear_bars();
     const Manifest &manifest = artifact_.manifest;
     const mvde_map map{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
-    const mvde_stats_request request{static_cast<std::int32_t>(manifest.stats_patch),
-                                     static_cast<std::int32_t>(stats_.size()), stats_.data(), out, num_stats()};
+    const mvde_stats_request request{sizeof(mvde_stats_request),
+                                     static_cast<std::int32_t>(manifest.stats_patch),
+                                     static_cast<std::int32_t>(stats_.size()),
+                                     stats_.data(),
+                                     out,
+                                     num_stats()};
     return mvde_patch_stats(&map, 0.0F, std::numeric_limits<float>::infinity(), &request, workers_.get());
 }
 
