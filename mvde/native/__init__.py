@@ -265,7 +265,8 @@ def postprocess(
     ``conversion`` is one of linear (``scale * x + shift``), inverse (``1 / (scale * x + shift)``), exp and log_sigmoid
     (the metric head's activation); ``depth_range`` is clamp or reject, for depth outside the bounds. ``depth_dtype`` is
     float32 (metres; invalid pixels are ``invalid_m``) or uint16 (millimetres; invalid pixels are 0). Depth is written
-    to ``out`` (contiguous, of that dtype) if given, which avoids allocating large maps.
+    to ``out`` (contiguous, of that dtype) if given, which avoids allocating large maps. Without names in ``stats``,
+    only depth is computed, and S is 0.
     """
     library = _require()
     source = _readable(raw)
@@ -283,7 +284,7 @@ def postprocess(
     depth = np.empty(source.shape, depth_dtype) if out is None else out
     if depth.shape != source.shape or depth.dtype != depth_dtype or not depth.flags.c_contiguous:
         raise UsageError(f"out is {depth.dtype} {depth.shape}: expected contiguous {depth_dtype} {source.shape}")
-    request, rows = _stats_request(source.shape, patch_size, stats)
+    request, rows = _stats_request(source.shape, patch_size, stats) if stats else (None, _no_stats(source, patch_size))
     if source.shape[0]:
         map_in, map_out = _map_of(source, raw_dtype or _name_of(source.dtype)), _map_of(depth, depth_dtype)
         handle = workers.handle if workers else None
@@ -329,6 +330,11 @@ def _stats_request(
     out = np.empty((batch, num_patches, len(stats)), np.float32)
     size = ctypes.sizeof(abi.CStatsRequest)
     return abi.CStatsRequest(size, patch_size, len(stats), columns, _address(out), out.size), out
+
+
+def _no_stats(source: NDArray[Any], patch_size: int) -> NDArray[np.float32]:
+    batch, height, width = source.shape
+    return np.empty((batch, (height // patch_size) * (width // patch_size), 0), np.float32)
 
 
 @lru_cache

@@ -21,6 +21,8 @@ from mvde.engines.store import find, load_engine
 from mvde.errors import ImageError, UsageError
 from mvde.image import check_image
 from mvde.manifest import EngineManifest
+from mvde.native import Postprocessed
+from mvde.postprocess import postprocess
 from mvde.resampling import Resampling
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, check_array
@@ -28,7 +30,7 @@ from mvde.runtime.frame_camera import CameraOf, camera_factor, camera_of, map_sc
 from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, place
 from mvde.runtime.result import DepthResult, Timings
 from mvde.runtime.stream import pipeline
-from mvde.stats import check_stats, depth_to_patch_stats, scale_stats
+from mvde.stats import check_stats, scale_stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -294,39 +296,47 @@ class DepthRuntime:
         count = len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             stats = engine.patch_stats(prepared.images)[:count]
-        else:
-            stats = self._stats_of(prepared.fitted, self._engine.infer(prepared.images)[:count])
-        return np.stack([self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)])
+            return np.stack([self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)])
+        depth = self._engine.infer(prepared.images)[:count]
+        frames = zip(depth, prepared.fitted, prepared.views, strict=True)
+        return np.stack([self._postprocessed(raw, where, view).stats for raw, where, view in frames])
 
     def _scaled(self, rows: NDArray[np.float32], view: _View) -> NDArray[np.float32]:
         """Statistics (N, S) of the frame's camera, from those of the network's map."""
         return rows if view.scale == 1 else scale_stats(rows, self._stat_names, view.scale)
 
-    def _stats_of(self, fitted: Sequence[Fitted], depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute statistics (B, N, S) on the CPU, excluding letterbox bars."""
-        if any(has_bars(one.placement) for one in fitted):
-            depth = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
-        return depth_to_patch_stats(depth, self._manifest.stats_patch, self._stat_names)
+    def _postprocessed(
+        self, raw: NDArray[np.float32], fitted: Fitted, view: _View, stats: NDArray[np.float32] | None = None
+    ) -> Postprocessed:
+        """Depth and statistics of the frame's camera at the network's resolution, from the map (H, W) of the network.
+
+        Letterbox bars have no statistics. ``stats`` are those of the map if the engine computed them.
+        """
+        # An inverse map is 0 where it gives no distance; depth has no such value.
+        invalid = 0.0 if self._manifest.depth_kind.is_inverse else math.nan
+        names = self._stat_names if stats is None else ()
+        if names:
+            raw = clear_bars(raw, fitted.placement)
+        depth, rows = postprocess(raw, self._manifest.stats_patch, names, scale=view.scale, invalid=invalid)
+        return Postprocessed(depth, rows if stats is None else self._scaled(stats, view))
 
     def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
         """Postprocess into one result per image; the batch's times are divided evenly."""
         started = time.perf_counter()
         prepared, depth = ran.prepared, ran.depth
         manifest, fitted = self._manifest, prepared.fitted
-        stats = ran.stats if ran.stats is not None else self._stats_of(fitted, depth)
-        scaled = [self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)]
+        stats = [None] * len(fitted) if ran.stats is None else ran.stats
+        frames = [self._postprocessed(*frame) for frame in zip(depth, fitted, prepared.views, stats, strict=True)]
         mapped = [
-            self._fitter.depth_to_source(
-                one if view.scale == 1 else one * np.float32(view.scale), where, self._invalid, parallel=parallel
-            )
-            for one, where, view in zip(depth, fitted, prepared.views, strict=True)
+            self._fitter.depth_to_source(one.depth, where, self._invalid, parallel=parallel)
+            for one, where in zip(frames, fitted, strict=True)
         ]
         count = len(fitted)
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
         return [
             DepthResult(
                 one,
-                rows,
+                frame.stats,
                 manifest.grid,
                 timings,
                 self._stat_names,
@@ -335,7 +345,7 @@ class DepthRuntime:
                 view.factor,
                 view.is_assumed,
             )
-            for one, rows, where, view in zip(mapped, scaled, fitted, prepared.views, strict=True)
+            for one, frame, where, view in zip(mapped, frames, fitted, prepared.views, strict=True)
         ]
 
 
