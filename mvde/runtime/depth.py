@@ -15,6 +15,7 @@ import numpy as np
 
 from mvde.artifact import ENGINE_DIR
 from mvde.camera import Camera
+from mvde.cuda.array import view_of
 from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
 from mvde.errors import ImageError, UsageError
@@ -23,7 +24,7 @@ from mvde.manifest import EngineManifest
 from mvde.native import Postprocessed
 from mvde.postprocess import postprocess
 from mvde.resampling import Resampling
-from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
+from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, check_array
 from mvde.runtime.frame_camera import CameraOf, camera_factor, camera_of, map_scale
 from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, place
@@ -181,31 +182,35 @@ class DepthRuntime:
         stats = np.concatenate(parts)
         return stats if is_batch else stats[0]
 
-    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str | None = None) -> DeviceResult:
+    def infer_device(
+        self, frame: Any, *, stream: Any = None, fit: Fit | str | None = None, camera: Camera | CameraOf | None = None
+    ) -> DeviceResult:
         """Enqueue inference on a frame in device memory; the results stay there. Asynchronous.
 
         ``frame`` is RGB (H, W, 3), uint8, of any size (resized on the GPU), or a batch (B, H, W, 3) at the model's
         resolution, with ``__dlpack__`` or ``__cuda_array_interface__`` (torch, CuPy and others). ``stream`` is a handle
-        or an object with ``__cuda_stream__``; default: the engine's own stream.
+        or an object with ``__cuda_stream__``; default: the engine's own stream. ``fit`` and ``camera`` are as in
+        :meth:`infer`.
 
-        Raises :class:`UsageError` if the engine is not on a GPU or the runtime's camera would change the result,
+        Raises :class:`UsageError` if the engine is not on a GPU or the camera is of frames of another size,
         :class:`ImageError` for another kind of frame.
         """
         engine = self._engine
         if not isinstance(engine, DeviceEngine):
             raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
-        has_canonical = self._manifest.depth_kind.has_canonical_camera
-        if self._camera is not None and has_canonical:
-            raise UsageError(
-                "infer_device leaves depth in the canonical camera of the model, but the runtime has a camera; use "
-                "infer, or load without camera= and multiply by mvde.runtime.frame_camera.camera_factor"
-            )
-        self._device_fitter = self._device_fitter or DeviceFitter(
+        fitter = self._device_fitter = self._device_fitter or DeviceFitter(
             engine.device, self.info.resolution, resampling=self._resampling
         )
-        depth, stats = enqueue_frame(engine, self._device_fitter, frame, self._fit(fit), engine.stream_of(stream))
+        stream, fit, manifest = engine.stream_of(stream), self._fit(fit), self._manifest
+        image = view_of(frame, int(stream.handle))
+        placement = device_placement(image, self.info, fit, self._resampling)
+        view = self._view(placement, self._camera if camera is None else camera)
+        depth, stats = enqueue_frame(engine, fitter, image, fit, stream)
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
-        return DeviceResult(depth, stats, self._manifest.grid, names, self._manifest.depth_kind, has_canonical)
+        if view.scale != 1:
+            depth, stats = fitter.scale(depth, stats, view.scale, manifest.stats_patch, names, stream)
+        meaning = (manifest.grid, names, manifest.depth_kind, placement, view.factor, view.is_assumed)
+        return DeviceResult(depth, stats, *meaning)
 
     def stream(
         self,
