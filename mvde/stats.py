@@ -118,8 +118,8 @@ def depth_to_patch_stats(
     if depth.dtype not in (np.float16, np.float32, np.float64):
         raise _wrong_dtype(depth.dtype)
     limits = _check_bounds(min_depth, max_depth)
-    # libmvde computes in float32; use NumPy for float64 and for repeated columns.
-    if depth.dtype != np.float64 and len(stats) <= len(STATS) and native.is_available():
+    # libmvde computes in float32; use NumPy for float64 and for more columns.
+    if depth.dtype != np.float64 and len(stats) <= native.abi.MAX_STATS and native.is_available():
         return native.patch_stats(depth, patch_size, stats, min_depth=limits[0], max_depth=limits[1])
     return numpy_patch_stats(depth, patch_size, stats, min_depth=min_depth, max_depth=max_depth)
 

@@ -144,7 +144,7 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
     from PIL import Image
 
     from mvde.files import atomic_write
-    from mvde.runtime.render import depth_picture, millimetres
+    from mvde.runtime.render import depth_picture
 
     manifest = runtime.manifest
     if result.unit != "m":  # millimetres would be wrong
@@ -152,7 +152,7 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
             np.save(path, result.depth)
     else:
         with atomic_write(folder / f"{frame.stem}.depth.png") as path:
-            Image.fromarray(millimetres(result.depth)).save(path)
+            Image.fromarray(result.millimetres()).save(path)
     with atomic_write(folder / f"{frame.stem}.depth.jpg") as path:
         depth_picture(result.depth, result.depth_kind).save(path, quality=92)
     with atomic_write(folder / f"{frame.stem}.stats.npz") as path:

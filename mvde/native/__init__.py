@@ -150,10 +150,18 @@ class Resizer(_Handle):
         fit: str = "stretch",
         pixel_format: str = "rgb",
         resampling: Resampling = DEFAULT_RESAMPLING,
+        *,
+        matrix: str = "bt601",
+        full_range: bool = False,
     ) -> None:
-        """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv (BT.601, limited range)."""
+        """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv.
+
+        ``matrix`` (bt601 or bt709) and ``full_range`` are of nv12 and yuyv: luma 16 to 235 and chroma 16 to 240, or 0
+        to 255.
+        """
         self.source_size, self.target_size = source_size, target_size
         self._format = _enum(abi.PIXEL_FORMATS, pixel_format, "pixel_format")
+        self._matrix, self._full_range = _enum(abi.MATRICES, matrix, "matrix"), int(full_range)
         options = abi.CResizerOptions(
             ctypes.sizeof(abi.CResizerOptions),
             _enum(abi.FITS, fit, "fit"),
@@ -181,7 +189,9 @@ class Resizer(_Handle):
             raise UsageError(f"the frame is {frame.dtype} {frame.shape}: expected uint8 {shape[self._format]}")
         dense = frame.strides[1:] == frame[:1].copy().strides[1:] and abs(frame.strides[0]) >= width
         source = frame if dense else frame.copy()
-        view = abi.CFrame(_address(source), None, self._format, 0, height, width, source.strides[0], 0)
+        size = ctypes.sizeof(abi.CFrame)
+        view = abi.CFrame(size, self._format, _address(source), None, height, width, source.strides[0], 0)
+        view.matrix, view.full_range = self._matrix, self._full_range
         shape_out = (*self.target_size, 3)
         if out is None:
             out = np.empty(shape_out, np.uint8)
@@ -191,15 +201,20 @@ class Resizer(_Handle):
         _check(self._library, self._library.mvde_resize(self.handle, view, _address(out), 0, handle))
         return out
 
-    def depth_to_source(self, depth_m: NDArray[np.float32], *, workers: Workers | None = None) -> NDArray[np.float32]:
-        """Resize depth (H, W) float32 in metres to the frame's resolution; 0 outside the model's view."""
+    def depth_to_source(
+        self, depth_m: NDArray[np.float32], *, invalid_m: float = float("nan"), workers: Workers | None = None
+    ) -> NDArray[np.float32]:
+        """Return depth (H, W) float32 in metres at the frame's resolution; ``invalid_m`` outside the model's view.
+
+        Bilinear over the neighbours that have depth, bit-identical to :func:`mvde.resampling.resample_depth`.
+        """
         if depth_m.shape != self.target_size or depth_m.dtype != np.float32:
             raise UsageError(f"depth is {depth_m.dtype} {depth_m.shape}: expected float32 {self.target_size}")
         source = np.ascontiguousarray(depth_m)
         out = np.empty(self.source_size, np.float32)
         handle = workers.handle if workers else None
-        status = self._library.mvde_depth_to_source(self.handle, _address(source), 0, _address(out), 0, handle)
-        _check(self._library, status)
+        planes = (_address(source), 0, _address(out), 0)
+        _check(self._library, self._library.mvde_depth_to_source(self.handle, *planes, invalid_m, handle))
         return out
 
 
@@ -250,7 +265,8 @@ def postprocess(
     ``conversion`` is one of linear (``scale * x + shift``), inverse (``1 / (scale * x + shift)``), exp and log_sigmoid
     (the metric head's activation); ``depth_range`` is clamp or reject, for depth outside the bounds. ``depth_dtype`` is
     float32 (metres; invalid pixels are ``invalid_m``) or uint16 (millimetres; invalid pixels are 0). Depth is written
-    to ``out`` (contiguous, of that dtype) if given, which avoids allocating large maps.
+    to ``out`` (contiguous, of that dtype) if given, which avoids allocating large maps. Without names in ``stats``,
+    only depth is computed, and S is 0.
     """
     library = _require()
     source = _readable(raw)
@@ -268,7 +284,7 @@ def postprocess(
     depth = np.empty(source.shape, depth_dtype) if out is None else out
     if depth.shape != source.shape or depth.dtype != depth_dtype or not depth.flags.c_contiguous:
         raise UsageError(f"out is {depth.dtype} {depth.shape}: expected contiguous {depth_dtype} {source.shape}")
-    request, rows = _stats_request(source.shape, patch_size, stats)
+    request, rows = _stats_request(source.shape, patch_size, stats) if stats else (None, _no_stats(source, patch_size))
     if source.shape[0]:
         map_in, map_out = _map_of(source, raw_dtype or _name_of(source.dtype)), _map_of(depth, depth_dtype)
         handle = workers.handle if workers else None
@@ -312,13 +328,19 @@ def _stats_request(
         raise UsageError(f"patch_size is {patch_size}: expected 1 or more")
     num_patches = (height // patch_size) * (width // patch_size)
     out = np.empty((batch, num_patches, len(stats)), np.float32)
-    return abi.CStatsRequest(patch_size, len(stats), columns, _address(out), out.size), out
+    size = ctypes.sizeof(abi.CStatsRequest)
+    return abi.CStatsRequest(size, patch_size, len(stats), columns, _address(out), out.size), out
+
+
+def _no_stats(source: NDArray[Any], patch_size: int) -> NDArray[np.float32]:
+    batch, height, width = source.shape
+    return np.empty((batch, (height // patch_size) * (width // patch_size), 0), np.float32)
 
 
 @lru_cache
 def _columns(stats: tuple[str, ...]) -> ctypes.Array[ctypes.c_int32]:
-    if not 1 <= len(stats) <= len(abi.STATS):
-        raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(abi.STATS)}")
+    if not 1 <= len(stats) <= abi.MAX_STATS:
+        raise UsageError(f"stats has {len(stats)} names: expected 1 to {abi.MAX_STATS}")
     return (ctypes.c_int32 * len(stats))(*(_enum(abi.STATS, name, "stats") for name in stats))
 
 

@@ -15,19 +15,22 @@ import numpy as np
 
 from mvde.artifact import ENGINE_DIR
 from mvde.camera import Camera
+from mvde.cuda.array import view_of
 from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
 from mvde.errors import ImageError, UsageError
 from mvde.image import check_image
 from mvde.manifest import EngineManifest
+from mvde.native import Postprocessed
+from mvde.postprocess import postprocess
 from mvde.resampling import Resampling
-from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
+from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, check_array
 from mvde.runtime.frame_camera import CameraOf, camera_factor, camera_of, map_scale
-from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, mark_unseen, place
+from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, place
 from mvde.runtime.result import DepthResult, Timings
 from mvde.runtime.stream import pipeline
-from mvde.stats import check_stats, depth_to_patch_stats, scale_stats
+from mvde.stats import check_stats, scale_stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -179,31 +182,35 @@ class DepthRuntime:
         stats = np.concatenate(parts)
         return stats if is_batch else stats[0]
 
-    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str | None = None) -> DeviceResult:
+    def infer_device(
+        self, frame: Any, *, stream: Any = None, fit: Fit | str | None = None, camera: Camera | CameraOf | None = None
+    ) -> DeviceResult:
         """Enqueue inference on a frame in device memory; the results stay there. Asynchronous.
 
         ``frame`` is RGB (H, W, 3), uint8, of any size (resized on the GPU), or a batch (B, H, W, 3) at the model's
         resolution, with ``__dlpack__`` or ``__cuda_array_interface__`` (torch, CuPy and others). ``stream`` is a handle
-        or an object with ``__cuda_stream__``; default: the engine's own stream.
+        or an object with ``__cuda_stream__``; default: the engine's own stream. ``fit`` and ``camera`` are as in
+        :meth:`infer`.
 
-        Raises :class:`UsageError` if the engine is not on a GPU or the runtime's camera would change the result,
+        Raises :class:`UsageError` if the engine is not on a GPU or the camera is of frames of another size,
         :class:`ImageError` for another kind of frame.
         """
         engine = self._engine
         if not isinstance(engine, DeviceEngine):
             raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
-        has_canonical = self._manifest.depth_kind.has_canonical_camera
-        if self._camera is not None and has_canonical:
-            raise UsageError(
-                "infer_device leaves depth in the canonical camera of the model, but the runtime has a camera; use "
-                "infer, or load without camera= and multiply by mvde.runtime.frame_camera.camera_factor"
-            )
-        self._device_fitter = self._device_fitter or DeviceFitter(
+        fitter = self._device_fitter = self._device_fitter or DeviceFitter(
             engine.device, self.info.resolution, resampling=self._resampling
         )
-        depth, stats = enqueue_frame(engine, self._device_fitter, frame, self._fit(fit), engine.stream_of(stream))
+        stream, fit, manifest = engine.stream_of(stream), self._fit(fit), self._manifest
+        image = view_of(frame, int(stream.handle))
+        placement = device_placement(image, self.info, fit, self._resampling)
+        view = self._view(placement, self._camera if camera is None else camera)
+        depth, stats = enqueue_frame(engine, fitter, image, fit, stream)
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
-        return DeviceResult(depth, stats, self._manifest.grid, names, self._manifest.depth_kind, has_canonical)
+        if view.scale != 1:
+            depth, stats = fitter.scale(depth, stats, view.scale, manifest.stats_patch, names, stream)
+        meaning = (manifest.grid, names, manifest.depth_kind, placement, view.factor, view.is_assumed)
+        return DeviceResult(depth, stats, *meaning)
 
     def stream(
         self,
@@ -289,41 +296,47 @@ class DepthRuntime:
         count = len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             stats = engine.patch_stats(prepared.images)[:count]
-        else:
-            stats = self._stats_of(prepared.fitted, self._engine.infer(prepared.images)[:count])
-        return np.stack([self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)])
+            return np.stack([self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)])
+        depth = self._engine.infer(prepared.images)[:count]
+        frames = zip(depth, prepared.fitted, prepared.views, strict=True)
+        return np.stack([self._postprocessed(raw, where, view).stats for raw, where, view in frames])
 
     def _scaled(self, rows: NDArray[np.float32], view: _View) -> NDArray[np.float32]:
         """Statistics (N, S) of the frame's camera, from those of the network's map."""
         return rows if view.scale == 1 else scale_stats(rows, self._stat_names, view.scale)
 
-    def _stats_of(self, fitted: Sequence[Fitted], depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute statistics (B, N, S) on the CPU, excluding letterbox bars."""
-        if any(has_bars(one.placement) for one in fitted):
-            depth = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
-        return depth_to_patch_stats(depth, self._manifest.stats_patch, self._stat_names)
+    def _postprocessed(
+        self, raw: NDArray[np.float32], fitted: Fitted, view: _View, stats: NDArray[np.float32] | None = None
+    ) -> Postprocessed:
+        """Depth and statistics of the frame's camera at the network's resolution, from the map (H, W) of the network.
+
+        Letterbox bars have no statistics. ``stats`` are those of the map if the engine computed them.
+        """
+        # An inverse map is 0 where it gives no distance; depth has no such value.
+        invalid = 0.0 if self._manifest.depth_kind.is_inverse else math.nan
+        names = self._stat_names if stats is None else ()
+        if names:
+            raw = clear_bars(raw, fitted.placement)
+        depth, rows = postprocess(raw, self._manifest.stats_patch, names, scale=view.scale, invalid=invalid)
+        return Postprocessed(depth, rows if stats is None else self._scaled(stats, view))
 
     def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
         """Postprocess into one result per image; the batch's times are divided evenly."""
         started = time.perf_counter()
         prepared, depth = ran.prepared, ran.depth
         manifest, fitted = self._manifest, prepared.fitted
-        stats = ran.stats if ran.stats is not None else self._stats_of(fitted, depth)
-        scaled = [self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)]
+        stats = [None] * len(fitted) if ran.stats is None else ran.stats
+        frames = [self._postprocessed(*frame) for frame in zip(depth, fitted, prepared.views, stats, strict=True)]
         mapped = [
-            self._fitter.depth_to_source(
-                one if view.scale == 1 else one * np.float32(view.scale), where, parallel=parallel
-            )
-            for one, where, view in zip(depth, fitted, prepared.views, strict=True)
+            self._fitter.depth_to_source(one.depth, where, self._invalid, parallel=parallel)
+            for one, where in zip(frames, fitted, strict=True)
         ]
-        for one, where in zip(mapped, fitted, strict=True):
-            mark_unseen(one, where.placement, self._invalid)
         count = len(fitted)
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
         return [
             DepthResult(
                 one,
-                rows,
+                frame.stats,
                 manifest.grid,
                 timings,
                 self._stat_names,
@@ -332,7 +345,7 @@ class DepthRuntime:
                 view.factor,
                 view.is_assumed,
             )
-            for one, rows, where, view in zip(mapped, scaled, fitted, prepared.views, strict=True)
+            for one, frame, where, view in zip(mapped, frames, fitted, prepared.views, strict=True)
         ]
 
 

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvde.contract import DepthKind
+from mvde.errors import UsageError
 from mvde.runtime.placement import Placement
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_MAX_DEPTH_MM = 65_535
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,10 @@ class DepthResult:
     """The network's map for the frame's camera, and its patch statistics.
 
     ``depth`` is (H, W), float32, at the input image's resolution, in :attr:`unit` of ``depth_kind``: inverse kinds keep
-    the map, and :meth:`as_depth` takes the reciprocal. NaN marks pixels that the network did
-    not see (``fit="crop"``), or 0 if the runtime was loaded with ``invalid="zero"``.
+    the map, and :meth:`as_depth` takes the reciprocal. NaN marks pixels that the network did not see (``fit="crop"``)
+    or whose value is not above 0, +inf the sky of networks that tell it; both are 0 if the runtime was loaded with
+    ``invalid="zero"``. The edges of such holes are those of the network's map: pixels beside them have depth of their
+    own, not a mixture.
     ``stats`` is (N, S), float32, on the model's patch grid, row-major, with one column per name in ``stat_names``;
     patches in the bars of ``fit="letterbox"`` are 0. ``grid`` is (rows, columns), with N = rows * columns.
     ``placement`` holds the part of the frame that the network saw and where it was in the network's input.
@@ -73,3 +78,17 @@ class DepthResult:
             depth = np.where(valid, 1 / self.depth if self.depth_kind.is_inverse else self.depth, np.float32(math.nan))
         depth[np.isinf(depth)] = math.nan  # the reciprocal of a subnormal number
         return depth
+
+    def millimetres(self) -> NDArray[np.uint16]:
+        """Depth in whole millimetres (ROS REP 118), uint16, of the shape of ``depth``; 0 is invalid or past 65.535 m.
+
+        Raises :class:`UsageError` for a kind that is not in metres.
+        """
+        if self.unit != "m":
+            raise UsageError(
+                f"millimetres() needs a map in metres, but this one is {self.depth_kind}, in the unit {self.unit}: use "
+                "depth"
+            )
+        with np.errstate(invalid="ignore", over="ignore"):
+            depth_mm = np.rint(self.depth * np.float32(1000))  # rounds to float32 first, as libmvde and the GPU do
+        return np.where((depth_mm > 0) & (depth_mm <= _MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)

@@ -3,6 +3,8 @@
 #include "harness.hpp"
 #include "kernels.hpp"
 
+#include <mvde/mvde.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -77,7 +79,7 @@ TEST(maps_of_any_shape_are_left_alone_outside) {
         const mvde_map out{depth, depth_dtype, 0, 1, height, width, 0, 0, 0};
         const int64_t num_floats = mvde_num_patch_stats(1, height, width, patch, 4);
         auto *stats = reinterpret_cast<float *>(stats_memory.place(static_cast<std::size_t>(num_floats) * 4, at_end));
-        const mvde_stats_request request{patch, 4, kStats, stats, num_floats};
+        const mvde_stats_request request{sizeof(mvde_stats_request), patch, 4, kStats, stats, num_floats};
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
             const int32_t status = wants_depth
@@ -118,7 +120,9 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         options.align_corners = options.antialias ? 0 : static_cast<int32_t>(random() % 2);
         CHECK(mvde_resizer_create(format, height, width, target_height, target_width, &options, &resizer) == MVDE_OK, "%s",
               mvde_last_error());
-        const mvde_frame frame{in_memory.place(in_bytes, at_end), nullptr, format, 0, height, width, stride, stride, {}};
+        mvde_frame frame = mvde::frame(in_memory.place(in_bytes, at_end), static_cast<mvde::PixelFormat>(format),
+                                       {height, width});
+        frame.row_stride = frame.chroma_row_stride = stride;
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
             CHECK(mvde_resize(resizer, &frame, out_memory.place(out_bytes, at_end), 0, nullptr) == MVDE_OK, "%s",
@@ -129,7 +133,7 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
             CHECK(mvde_depth_to_source(resizer, reinterpret_cast<float *>(in_memory.place(model_bytes, at_end)), 0,
-                                       reinterpret_cast<float *>(out_memory.place(source_bytes, at_end)), 0,
+                                       reinterpret_cast<float *>(out_memory.place(source_bytes, at_end)), 0, 0.0F,
                                        nullptr) == MVDE_OK,
                   "%s", mvde_last_error());
         }

@@ -94,7 +94,11 @@ void postprocess(FuzzedDataProvider &data) {
     const std::int64_t num_floats = mvde_num_patch_stats(raw.batch, raw.height, raw.width, patch, num_stats);
     stats_memory.resize(
         num_floats > 0 && num_floats < static_cast<std::int64_t>(kBytes) ? static_cast<std::size_t>(num_floats) : 1);
-    const mvde_stats_request request{patch, num_stats, stats, stats_memory.data(),
+    const mvde_stats_request request{sizeof(mvde_stats_request),
+                                     patch,
+                                     num_stats,
+                                     stats,
+                                     stats_memory.data(),
                                      static_cast<std::int64_t>(stats_memory.size())};
     mvde_postprocess_options options;
     mvde_postprocess_defaults(&options);
@@ -141,12 +145,18 @@ void resize(FuzzedDataProvider &data) {
     std::vector<std::uint8_t> rgb(static_cast<std::size_t>(target_height * target_width * 3));
     std::vector<float> depth(static_cast<std::size_t>(target_height * target_width), 2.0F);
     std::vector<float> source(static_cast<std::size_t>(height * width));
-    const mvde_frame frame{
-        image.data(), nullptr, data.ConsumeIntegralInRange(0, 7) ? format : format + 1, 0, height, width, row_stride,
-        row_stride,   {}};
+    mvde_frame frame;
+    mvde_frame_defaults(&frame);
+    frame.data = image.data();
+    frame.format = data.ConsumeIntegralInRange(0, 7) ? format : format + 1;
+    frame.height = height;
+    frame.width = width;
+    frame.row_stride = frame.chroma_row_stride = row_stride;
+    frame.matrix = data.ConsumeIntegralInRange<std::int32_t>(-1, 2);
+    frame.full_range = data.ConsumeIntegralInRange<std::int32_t>(-1, 2);
     if (frame.format == format) check(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr));
     else if (mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK) std::abort();
-    check(mvde_depth_to_source(resizer, depth.data(), 0, source.data(), 0, nullptr));
+    check(mvde_depth_to_source(resizer, depth.data(), 0, source.data(), 0, 0.0F, nullptr));
     mvde_resizer_destroy(resizer);
 }
 

@@ -43,6 +43,8 @@ int set_options(const mvde_postprocess_options &options, PostprocessJob &job) {
     if (!std::isfinite(options.scale) || !std::isfinite(options.shift) || options.scale == 0.0F)
         return fail(MVDE_ERROR_ARGUMENT, "options.scale %g and shift %g: expected finite numbers, scale not 0",
                     static_cast<double>(options.scale), static_cast<double>(options.shift));
+    if (options.mask || options.confidence)
+        return fail(MVDE_ERROR_UNSUPPORTED, "options.mask and confidence are not supported yet: leave them NULL");
     if (const int status = check_bounds(options.min_depth_m, options.max_depth_m)) return status;
     if (options.conversion == MVDE_LOG_SIGMOID) {
         if (!(options.min_depth_m > 0.0F) || !std::isfinite(options.max_depth_m))
@@ -83,6 +85,9 @@ int set_depth(const mvde_map &depth, PostprocessJob &job, Extent &extent) {
 }
 
 int set_request(const mvde_stats_request &request, PostprocessJob &job, Extent &extent) {
+    if (request.struct_size != sizeof request)
+        return fail(MVDE_ERROR_ARGUMENT, "request.struct_size is %u: expected %u; start from mvde_stats_request_defaults()",
+                    request.struct_size, static_cast<unsigned>(sizeof request));
     std::int64_t num_floats;
     if (const int status = check_grid(job.batch, job.height, job.width, request.patch_size, request.num_stats, num_floats))
         return status;
@@ -154,7 +159,21 @@ const char *mvde_last_kernel(void) { return last_kernel; }
 
 void mvde_postprocess_defaults(mvde_postprocess_options *options) {
     if (!options) return;
-    *options = {sizeof *options, MVDE_LINEAR, 1.0F, 0.0F, MVDE_REJECT, 0.0F, INFINITY, NAN};
+    *options = {};
+    options->struct_size = sizeof *options;
+    options->conversion = MVDE_LINEAR;
+    options->scale = 1.0F;
+    options->range = MVDE_REJECT;
+    options->max_depth_m = INFINITY;
+    options->invalid_m = NAN;
+    options->mask_role = MVDE_MASK_SKY;
+    options->mask_threshold = 0.5F;
+}
+
+void mvde_stats_request_defaults(mvde_stats_request *request) {
+    if (!request) return;
+    *request = {};
+    request->struct_size = sizeof *request;
 }
 
 int64_t mvde_num_patch_stats(int64_t batch, int64_t height, int64_t width, int32_t patch_size, int32_t num_stats) {

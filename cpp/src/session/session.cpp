@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cinttypes>
 #include <cstring>
-#include <limits>
 #include <thread>
 
 namespace mvde::internal {
@@ -139,6 +138,7 @@ void Session::place_camera(const mvde_camera *camera) {
     camera_factor_ = camera_factor(manifest, camera, view);
     camera_assumed_ = manifest.canonical_focal && !camera;
     map_scale_ = map_scale(kind_, camera_factor_);
+    depth_.reset(new float[static_cast<std::size_t>(manifest.height() * manifest.width())]);
     if (manifest.unit == "m") metres_.reset(new float[static_cast<std::size_t>(frame_height_ * frame_width_)]);
 }
 
@@ -324,8 +324,7 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
 }
 
 std::int32_t Session::finish(mvde_outputs &outputs) {
-    if (outputs.stats)
-        if (const std::int32_t status = write_stats(outputs.stats)) return status;
+    if (const std::int32_t status = postprocess(outputs.stats)) return status;
     if (outputs.depth_m || outputs.depth_mm)
         if (const std::int32_t status = write_depth(outputs)) return status;
     outputs.tag = tag_;
@@ -335,46 +334,43 @@ std::int32_t Session::finish(mvde_outputs &outputs) {
     return MVDE_OK;
 }
 
-std::int32_t Session::write_stats(float *out) {
-    if (engine_.stats) std::memcpy(out, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
-    else if (const std::int32_t status = compute_stats(out)) return status;
-    if (map_scale_ != 1.0) scale_stats(out, num_patches(), stats_, map_scale_);
+// Converts the network's map to depth of the frame's camera at the network's resolution, and its statistics if `stats` is
+// not NULL, in one pass. Statistics that the engine computed are of the map, and scaled here.
+std::int32_t Session::postprocess(float *stats) {
+    const Manifest &manifest = artifact_.manifest;
+    const bool computes = stats && !engine_.stats;
+    if (computes) clear_bars();
+    mvde_postprocess_options options;
+    mvde_postprocess_defaults(&options);
+    options.scale = static_cast<float>(map_scale_);
+    // An inverse map is 0 where it gives no distance; depth has no such value.
+    if (is_inverse(kind_)) options.invalid_m = 0.0F;
+    const mvde_map raw{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
+    const mvde_map depth{depth_.get(), MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
+    const mvde_stats_request request{sizeof(mvde_stats_request),
+                                     static_cast<std::int32_t>(manifest.stats_patch),
+                                     static_cast<std::int32_t>(stats_.size()),
+                                     stats_.data(),
+                                     stats,
+                                     num_stats()};
+    if (const auto status = mvde_postprocess(&raw, &options, &depth, computes ? &request : nullptr, workers_.get()))
+        return status;
+    if (!stats || computes) return MVDE_OK;
+    std::memcpy(stats, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
+    if (map_scale_ != 1.0) scale_stats(stats, num_patches(), stats_, map_scale_);
     return MVDE_OK;
 }
 
-std::int32_t Session::compute_stats(float *out) {
-    clear_bars();
-    const Manifest &manifest = artifact_.manifest;
-    const mvde_map map{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
-    const mvde_stats_request request{static_cast<std::int32_t>(manifest.stats_patch),
-                                     static_cast<std::int32_t>(stats_.size()), stats_.data(), out, num_stats()};
-    return mvde_patch_stats(&map, 0.0F, std::numeric_limits<float>::infinity(), &request, workers_.get());
-}
-
-// Maps depth to the frame's pixels, multiplied by the camera's factor at the network's resolution, as Python does.
+// Maps depth to the frame's pixels.
 std::int32_t Session::write_depth(const mvde_outputs &outputs) {
-    const std::int64_t num_pixels = artifact_.manifest.height() * artifact_.manifest.width();
-    if (const auto scale = static_cast<float>(map_scale_); map_scale_ != 1.0)
-        std::for_each(engine_.depth, engine_.depth + num_pixels, [scale](float &value) { value *= scale; });
     float *const depth = outputs.depth_m ? outputs.depth_m : metres_.get();
-    if (const std::int32_t status = mvde_depth_to_source(resizer_.get(), engine_.depth, 0, depth, 0, workers_.get()))
+    if (const std::int32_t status = mvde_depth_to_source(resizer_.get(), depth_.get(), 0, depth, 0, invalid_m_,
+                                                         workers_.get()))
         return status;
-    mark_unseen(depth);
     if (!outputs.depth_mm) return MVDE_OK;
     const mvde_map metres{depth, MVDE_FLOAT32, 0, 1, frame_height_, frame_width_, 0, 0, 0};
     const mvde_map millimetres{outputs.depth_mm, MVDE_UINT16, 0, 1, frame_height_, frame_width_, 0, 0, 0};
     return mvde_postprocess(&metres, nullptr, &millimetres, nullptr, workers_.get());
-}
-
-// Marks the pixels outside the part of the frame that the model sees, where mvde_depth_to_source wrote 0.
-void Session::mark_unseen(float *depth) const {
-    if (invalid_m_ == 0.0F) return;
-    for (std::int64_t y = 0; y < frame_height_; ++y) {
-        float *const row = depth + y * frame_width_;
-        const bool is_seen = y >= source_box_.top && y < source_box_.bottom;
-        std::fill(row, row + (is_seen ? source_box_.left : frame_width_), invalid_m_);
-        if (is_seen) std::fill(row + source_box_.right, row + frame_width_, invalid_m_);
-    }
 }
 
 std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &message) const {

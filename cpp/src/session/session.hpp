@@ -54,10 +54,8 @@ private:
     std::int32_t check_results(const mvde_outputs &outputs, OutputExtents &extents) const;
     std::int32_t resize(const mvde_frame &frame, const OutputExtents &extents);
     std::int32_t finish(mvde_outputs &outputs);
-    std::int32_t write_stats(float *out);
-    std::int32_t compute_stats(float *out);
+    std::int32_t postprocess(float *stats);
     std::int32_t write_depth(const mvde_outputs &outputs);
-    void mark_unseen(float *depth) const;
     std::int32_t failed(std::int32_t status, const mvde_backend_message &message) const;
     void clear_bars();
 
@@ -82,6 +80,7 @@ private:
     std::int64_t deadline_ms_ = 0;
     std::unique_ptr<mvde_resizer, CloseResizer> resizer_;
     std::unique_ptr<mvde_workers, CloseWorkers> workers_;
+    std::unique_ptr<float[]> depth_;  // of the frame's camera, at the network's resolution
     std::unique_ptr<float[]> metres_;  // at the frame's pixels, for depth_mm alone; none where the map is not in metres
     std::vector<std::int32_t> stats_;  // mvde_stat
     mvde_backend_engine engine_{};     // with its buffers; depth is the network's map
