@@ -182,6 +182,16 @@ def read_calibration(path: str | Path) -> Calibration:
     return _calibration(plain, text, path)
 
 
+def calibration_for(manifest: EngineManifest, given: str | Path | Calibration) -> Calibration:
+    """Calibration for an engine, read if it is a path.
+
+    Raises :class:`CalibrationError` if it is malformed, or not of the engine's graph.
+    """
+    calibration = given if isinstance(given, Calibration) else read_calibration(given)
+    calibration.check_engine(manifest)
+    return calibration
+
+
 def write_calibration(calibration: Calibration, path: Path) -> None:
     """Write a calibration file atomically."""
     with atomic_write(path) as temporary:
