@@ -15,7 +15,7 @@ import numpy as np
 from mvde.artifact import ENGINE_DIR
 from mvde.calibration.record import Calibration, calibration_for
 from mvde.camera import Camera
-from mvde.cuda.array import view_of as array_view_of
+from mvde.cuda.array import view_of
 from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
 from mvde.errors import UsageError
@@ -28,7 +28,7 @@ from mvde.runtime.frame_camera import CameraOf, camera_of
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 from mvde.runtime.result import DepthResult, Timings, stacked
 from mvde.runtime.stream import chunks, pipeline
-from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, view_of
+from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, frame_view
 from mvde.stats import check_stats
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class DepthRuntime:
             engine.device, self.info.resolution, resampling=self._resampling
         )
         stream, fit, manifest = engine.stream_of(stream), self._fit(fit), self._manifest
-        image = array_view_of(frame, int(stream.handle))
+        image = view_of(frame, int(stream.handle))
         placement = device_placement(image, self.info, fit, self._resampling)
         view = self._view(placement, fit, camera)
         if not view.is_scaling:
@@ -292,7 +292,7 @@ class DepthRuntime:
         if given is None and calibration is not None:
             given = calibration.frame_camera
         known = camera_of(given, placement.source_size)
-        view = view_of(self._manifest, placement, known)
+        view = frame_view(self._manifest, placement, known)
         if calibration is None or anchors is not None:
             return view
         calibration.check_frame(placement.source_size, str(fit), known)

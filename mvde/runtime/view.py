@@ -75,7 +75,7 @@ class View:
         )
 
 
-def view_of(contract: DepthContract, placement: Placement, camera: Camera | None) -> View:
+def frame_view(contract: DepthContract, placement: Placement, camera: Camera | None) -> View:
     """View of a frame at ``placement`` by its ``camera``, without a calibration."""
     kind, factor = contract.depth_kind, camera_factor(contract, camera, placement)
     return View(kind, factor, map_scale(kind, factor), kind.has_canonical_camera and camera is None)
