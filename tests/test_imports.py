@@ -55,7 +55,7 @@ ALLOWED = {
     "resolution": {"errors"},
     "calibration_yaml": {"errors"},
     "camera": {"errors", "contract", "calibration_yaml"},
-    "calibration": {"errors", "contract", "camera", "schema", "manifest", "files"},
+    "calibration": {"errors", "contract", "camera", "schema", "manifest", "files", "alignment"},
     "image": {"errors", "assets"},
     "schema": {"errors"},
     "contract": {"schema"},

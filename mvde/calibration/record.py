@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mvde.alignment import LARGEST_DEPTH_M
+from mvde.calibration.solve import apply
 from mvde.camera import Camera
 from mvde.contract import DepthKind
 from mvde.errors import CalibrationError, ManifestError, UsageError
@@ -103,6 +107,11 @@ class Calibration:
         """What results of this calibration say."""
         is_relative = self.depth_kind in (DepthKind.SCALE_INVARIANT, DepthKind.INVERSE_RELATIVE)
         return FIXED_SCENE if is_relative else ONE_SCALE
+
+    def range_m(self, valid_range: tuple[float, float]) -> tuple[float, float]:
+        """Depth (min, max) in metres that a network's range of its map becomes."""
+        ends = apply(self.depth_kind, self.scale, self.shift, np.array(valid_range))
+        return float(ends.min()), float(min(ends.max(), LARGEST_DEPTH_M))
 
     def to_json(self) -> str:
         """Indented JSON text with the digest and a final newline."""

@@ -118,3 +118,57 @@ def test_known_depths_are_one_of_two(engine_folder: Path, tmp_path: Path, capsys
         assert "give --reference-points or --depth, one of them" in capsys.readouterr().err
     assert execute(["calibrate", "scale", "x", "--reference-points", "a.csv", "--depth-scale", "2"]) == 2
     assert "--depth-scale would have no effect without --depth" in capsys.readouterr().err
+
+
+@pytest.fixture
+def calibration(frames: Path, engine_folder: Path, tmp_path: Path) -> Path:
+    call = ["calibrate", "scale", str(engine_folder), "--reference-points", str(table(frames, all_points(1.25)))]
+    assert execute([*call, "--out", str(tmp_path)]) == 0
+    return tmp_path / "tiny-32x48.calibration.json"
+
+
+def test_run_writes_calibrated_millimetres(
+    frames: Path, engine_folder: Path, tmp_path: Path, calibration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["run", str(frames / "rgb/0.png"), "-e", str(engine_folder), "--calibration", str(calibration)]
+    assert execute([*call, "--out", str(tmp_path / "depth")]) == 0
+    assert "calibrated: one scale, measured on openvino:fp32" in capsys.readouterr().out
+    with Image.open(tmp_path / "depth/0.depth.png") as picture:
+        np.testing.assert_allclose(np.asarray(picture)[32, 12::24], 1250 * depth_of(np.array(LEVELS)), rtol=1e-3)
+    with np.load(tmp_path / "depth/0.stats.npz") as arrays:
+        assert str(arrays["calibrated"]) == "one scale"
+        assert str(arrays["depth_kind"]) == "metric"
+
+
+def test_eval_holds_calibrated_depth_against_metres(
+    frames: Path, engine_folder: Path, tmp_path: Path, calibration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["eval", str(engine_folder), "--data", str(frames), "--json", str(tmp_path / "eval.json")]
+    assert execute(call) == 0
+    before = json.loads((tmp_path / "eval.json").read_text())
+    assert execute([*call, "--calibration", str(calibration)]) == 0
+    after = json.loads((tmp_path / "eval.json").read_text())
+    assert (before["calibrated"], after["calibrated"]) == (None, "one scale")
+    assert after["valid_range"] == pytest.approx([0.625, 5.625], rel=1e-3)
+    errors = [one["alignments"]["none"]["overall"]["abs_rel"] for one in (before, after)]
+    assert errors[0] == pytest.approx(0.2, abs=0.02)
+    assert errors[1] < 0.02
+    assert "calibrated: one scale" in " ".join(capsys.readouterr().out.split())
+    assert execute(["eval", "nano.safetensors", "--data", str(frames), "--calibration", str(calibration)]) == 2
+    assert "a calibration is of an engine, but nano.safetensors is a checkpoint" in capsys.readouterr().err
+
+
+def test_info_shows_a_calibration(
+    calibration: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    assert execute(["info", str(calibration)]) == 0
+    shown = capsys.readouterr().out
+    for expected in ("one scale", "metric to metres: scale 1.25", "64x96, stretch, no camera", "8 points in 2 frames"):
+        assert expected in shown
+    assert execute(["info", str(calibration), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(calibration.read_text())
+    calibration.write_text("{}")
+    assert execute(["info", str(calibration)]) == 1
+    assert "is not a calibration of mvde" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mvde.stats import depth_to_patch_stats
 
 pytest.importorskip("openvino")
 
+Images = Callable[..., np.ndarray]
 SCALE, SHIFT = 0.5, 0.0625
 
 
@@ -56,7 +58,7 @@ def calibration_of(manifest: EngineManifest, frame: tuple[int, int] = (64, 96), 
 
 @pytest.mark.parametrize("kind", DepthKind)
 def test_a_calibrated_map_is_metric_with_its_statistics(
-    metric: DepthRuntime, random_images: Callable, closed_form_depth: Callable, kind: DepthKind
+    metric: DepthRuntime, random_images: Images, closed_form_depth: Images, kind: DepthKind
 ) -> None:
     manifest = of_kind(metric.manifest, kind)
     calibration = calibration_of(manifest, (32, 48))
@@ -86,7 +88,8 @@ def test_the_camera_multiplies_what_was_calibrated(metric: DepthRuntime) -> None
     for given in (None, camera):
         result = DepthRuntime(metric.engine, manifest, given, calibration=calibration).infer(image)
         np.testing.assert_allclose(result.depth, 1.3 / 0.8 * SCALE, rtol=1e-5)
-        assert (result.camera_factor, result.camera_assumed) == (pytest.approx(1.25), False)
+        assert result.camera_factor == pytest.approx(1.25)
+        assert not result.camera_assumed
     with pytest.raises(CalibrationError, match="but this frame has a camera of fx 97"):
         DepthRuntime(metric.engine, manifest, calibration=calibration).infer(
             image, camera=dataclasses.replace(camera, fx=97.0)
@@ -104,7 +107,7 @@ def test_letterbox_bars_have_no_statistics_of_a_shifted_map(metric: DepthRuntime
     np.testing.assert_allclose(result.depth, 1 / (SCALE * 1.3 + SHIFT), rtol=1e-5)
 
 
-def test_a_frame_that_was_not_calibrated_is_refused(metric: DepthRuntime, random_images: Callable) -> None:
+def test_a_frame_that_was_not_calibrated_is_refused(metric: DepthRuntime, random_images: Images) -> None:
     runtime = DepthRuntime(metric.engine, metric.manifest, calibration=calibration_of(metric.manifest))
     with pytest.raises(CalibrationError, match="of frames of 64x96, but this frame is 64x95"):
         runtime.infer(random_images(64, 95, 3))
@@ -180,7 +183,7 @@ def test_anchors_that_the_network_did_not_see_are_left_out(metric: DepthRuntime)
         ([(1, 1, float("inf"))], "anchor 0 is at inf m, but expected a positive number"),
     ],
 )
-def test_impossible_anchors_are_refused(metric: DepthRuntime, anchors: list, message: str) -> None:
+def test_impossible_anchors_are_refused(metric: DepthRuntime, anchors: list[Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         metric.infer(scene(), anchors=anchors)
 
