@@ -15,9 +15,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mvde.camera import Camera
 from mvde.contract import DepthKind, FocalConvention, Interpolation
 from mvde.errors import ResolutionError
 from mvde.families import load_family_model
+from mvde.pipelines.eval_depth import torch_predictor
 from mvde.resampling import Resampling
 from mvde.runtime.placement import depth_to_source, fit_image, place
 from tests.families.cases import ALL_SHAPES, CASES, photograph, shape_name
@@ -82,6 +84,25 @@ def test_another_filter_than_the_authors_is_noticed(name: str, saved: Save) -> N
     for other in others:
         pixels = fit_image(photo, place(frame, size, "stretch", other))
         assert abs(model.predict_depth(as_batch(pixels))[0].numpy() - expected).max() > 1.5 * tolerance, other
+
+
+@pytest.mark.parametrize("name", ["depth anything", "glpn"])
+def test_evaluation_prepares_frames_as_the_author_does(name: str, saved: Save) -> None:
+    case, (size, frame) = CASES[name], CASES[name].shapes[0]
+    model = load_family_model(str(saved(case.model)), **case.options)
+    photo = photograph(frame)
+    _, expected = bilinear_reference(saved(case.model), photo, case, size)
+    (found,) = torch_predictor(model, size, model.describe())([photo], [None])
+    assert abs(found - expected).max() <= TOLERANCE * float(np.ptp(expected))
+
+
+def test_evaluation_takes_an_inverse_map_for_the_frames_camera(saved: Save) -> None:
+    model = load_family_model(str(saved("depth-pro")))
+    predict = torch_predictor(model, (256, 256), model.describe())
+    photo = photograph((300, 400))
+    camera = Camera(800, 800, 200, 150, (300, 400))  # twice the canonical focal length, which is the width
+    assumed, known = predict([photo, photo], [None, camera])
+    np.testing.assert_allclose(known, assumed / 2, rtol=1e-5)  # metres grow with the focal length, 1 / metres shrink
 
 
 @pytest.mark.parametrize("key", ["dpt", "dpt-hybrid", "depth-pro"])
