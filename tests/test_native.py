@@ -18,7 +18,7 @@ from mvde import native
 from mvde.contract import Interpolation
 from mvde.errors import BackendError, UsageError
 from mvde.resampling import Resampling
-from mvde.runtime.placement import fit_image, place
+from mvde.runtime.placement import depth_to_source, fit_image, place
 from mvde.stats import STATS, depth_to_patch_stats, numpy_patch_stats
 
 pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")
@@ -249,12 +249,32 @@ def test_resizing_and_mapping_back_have_the_bits_of_pillow(forced_kernel, source
     placement = place(source, target, fit)
     fitted = np.full((*target, 3), 128, np.uint8)
     fitted[placement.target_box.slices] = along_x_then_y(image[placement.source_box.slices], placement.target_box.size)
-    mapped = np.zeros(source, np.float32)
+    mapped = np.full(source, np.nan, np.float32)
     mapped[placement.source_box.slices] = along_x_then_y(depth[placement.target_box.slices], placement.source_box.size)
     with native.Resizer(source, target, fit) as resizer, native.Workers(3) as workers:
         np.testing.assert_array_equal(resizer.resize(image), fitted)
         np.testing.assert_array_equal(resizer.resize(image[::-1].copy()[::-1], workers=workers), fitted)
         np.testing.assert_array_equal(resizer.depth_to_source(depth, workers=workers), mapped)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize(
+    ("source", "target"), [((48, 64), (32, 32)), ((45, 61), (112, 96)), ((300, 37), (64, 80)), ((64, 96), (64, 96))]
+)
+def test_mapping_back_depth_with_holes_has_the_bits_of_the_specification(forced_kernel, source, target, fit):
+    depth = noisy_depth(target)
+    holes = RNG.random(target) < np.linspace(-0.5, 1.2, target[0])[:, None]  # whole rows without and with holes only
+    depth[holes] = RNG.choice(np.array([np.nan, np.nan, np.inf, np.inf, np.inf, -np.inf], np.float32), holes.sum())
+    depth[-1, -1] = np.float32(1e-45)  # subnormal, but depth
+    placement = place(source, target, fit)
+    with native.Resizer(source, target, fit) as resizer, native.Workers(3) as workers:
+        for invalid in (np.nan, 0.0):
+            mapped = resizer.depth_to_source(depth, invalid_m=invalid, workers=workers)
+            expected = depth_to_source(depth, placement, invalid)
+            np.testing.assert_array_equal(mapped, expected)
+            assert np.isinf(mapped).any() == np.isnan(invalid)
+        plain = noisy_depth(target)  # weights of an earlier map with holes are not used
+        np.testing.assert_array_equal(resizer.depth_to_source(plain), depth_to_source(plain, placement))
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])

@@ -202,15 +202,20 @@ class Resizer(_Handle):
         _check(self._library, self._library.mvde_resize(self.handle, view, address(out), 0, handle))
         return out
 
-    def depth_to_source(self, depth_m: NDArray[np.float32], *, workers: Workers | None = None) -> NDArray[np.float32]:
-        """Resize depth (H, W) float32 in metres to the frame's resolution; 0 outside the model's view."""
+    def depth_to_source(
+        self, depth_m: NDArray[np.float32], *, invalid_m: float = float("nan"), workers: Workers | None = None
+    ) -> NDArray[np.float32]:
+        """Return depth (H, W) float32 in metres at the frame's resolution; ``invalid_m`` outside the model's view.
+
+        Bilinear over the neighbours that have depth, bit-identical to :func:`mvde.resampling.resample_depth`.
+        """
         if depth_m.shape != self.target_size or depth_m.dtype != np.float32:
             raise UsageError(f"depth is {depth_m.dtype} {depth_m.shape}: expected float32 {self.target_size}")
         source = np.ascontiguousarray(depth_m)
         out = np.empty(self.source_size, np.float32)
         handle = workers.handle if workers else None
-        status = self._library.mvde_depth_to_source(self.handle, address(source), 0, address(out), 0, handle)
-        _check(self._library, status)
+        planes = (address(source), 0, address(out), 0)
+        _check(self._library, self._library.mvde_depth_to_source(self.handle, *planes, invalid_m, handle))
         return out
 
 
@@ -266,6 +271,7 @@ def postprocess(
     invalid), exp and log_sigmoid (the metric head's activation); ``depth_range`` is clamp or reject, for depth outside
     the bounds. ``depth_dtype`` is float32 (metres; invalid pixels are ``invalid_m``) or uint16 (millimetres; invalid
     pixels are 0). Depth is written to ``out`` (contiguous, of that dtype) if given, which avoids allocating large maps.
+    Without names in ``stats``, only depth is computed, and S is 0.
 
     ``mask`` and ``confidence`` are float16 or float32, shaped as ``raw``. A mask of ``mask_role`` sky tells where there
     is sky, at ``mask_threshold`` and above: +inf in float32 depth, or 0 if ``invalid_m`` is 0; one of role mask where
@@ -290,7 +296,7 @@ def postprocess(
     depth = np.empty(source.shape, depth_dtype) if out is None else out
     if depth.shape != source.shape or depth.dtype != depth_dtype or not depth.flags.c_contiguous:
         raise UsageError(f"out is {depth.dtype} {depth.shape}: expected contiguous {depth_dtype} {source.shape}")
-    request, rows = _stats_request(source.shape, patch_size, stats)
+    request, rows = _stats_request(source.shape, patch_size, stats) if stats else (None, _no_stats(source, patch_size))
     if source.shape[0]:
         map_in, map_out = map_of(source, raw_dtype or name_of(source.dtype)), map_of(depth, depth_dtype)
         handle = workers.handle if workers else None
@@ -309,6 +315,11 @@ def _stats_request(
     out = np.empty((batch, num_patches, len(stats)), np.float32)
     size = ctypes.sizeof(abi.CStatsRequest)
     return abi.CStatsRequest(size, patch_size, len(stats), columns, address(out), out.size), out
+
+
+def _no_stats(source: NDArray[Any], patch_size: int) -> NDArray[np.float32]:
+    batch, height, width = source.shape
+    return np.empty((batch, (height // patch_size) * (width // patch_size), 0), np.float32)
 
 
 @lru_cache

@@ -129,7 +129,7 @@ def declare(library: ctypes.CDLL) -> None:
         ),
         "mvde_resizer_destroy": (None, [pointer]),
         "mvde_resize": (i32, [pointer, ctypes.POINTER(CFrame), pointer, i64, pointer]),
-        "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, pointer]),
+        "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, f32, pointer]),
         "mvde_postprocess": (i32, [maps, ctypes.POINTER(CPostprocessOptions), maps, request, pointer]),
     }
     for name, (result, arguments) in signatures.items():

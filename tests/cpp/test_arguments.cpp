@@ -55,7 +55,7 @@ TEST(null_pointers_are_refused) {
     EXPECT(mvde_resizer_create(0, 4, 4, 4, 4, 0, nullptr), MVDE_ERROR_ARGUMENT, "resizer is NULL");
     EXPECT(mvde_resizer_boxes(nullptr, nullptr, nullptr), MVDE_ERROR_ARGUMENT, "resizer is NULL");
     EXPECT(mvde_resize(nullptr, nullptr, nullptr, 0, nullptr), MVDE_ERROR_ARGUMENT, "NULL");
-    EXPECT(mvde_depth_to_source(nullptr, nullptr, 0, nullptr, 0, nullptr), MVDE_ERROR_ARGUMENT, "NULL");
+    EXPECT(mvde_depth_to_source(nullptr, nullptr, 0, nullptr, 0, 0.0F, nullptr), MVDE_ERROR_ARGUMENT, "NULL");
     call.raw.data = nullptr;
     EXPECT(call.stats(), MVDE_ERROR_ARGUMENT, "depth.data is NULL");
     Call other;

@@ -144,7 +144,7 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
             CHECK(mvde_depth_to_source(resizer, reinterpret_cast<float *>(in_memory.place(model_bytes, at_end)), 0,
-                                       reinterpret_cast<float *>(out_memory.place(source_bytes, at_end)), 0,
+                                       reinterpret_cast<float *>(out_memory.place(source_bytes, at_end)), 0, 0.0F,
                                        nullptr) == MVDE_OK,
                   "%s", mvde_last_error());
         }

@@ -5,6 +5,7 @@
 
 #include <mvde/mvde.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -124,10 +125,17 @@ TEST(every_implementation_resizes_to_the_same_bits) {
         std::vector<float> depth(112 * 30), back(45 * 62);
         for (std::size_t i = 0; i < depth.size(); ++i) depth[i] = 1.0F + static_cast<float>(i % 97) * 0.031F;
         CHECK(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK);
-        CHECK(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, nullptr) == MVDE_OK);
+        CHECK(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, 0.0F, nullptr) == MVDE_OK);
+        std::vector<float> torn(back.size());
+        for (std::size_t i = 0; i < depth.size(); i += i < 2000 ? 7 : 2)
+            depth[i] = i % 3 ? std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
+        CHECK(mvde_depth_to_source(resizer, depth.data(), 0, torn.data(), 0, -2.0F, nullptr) == MVDE_OK);
         mvde_resizer_destroy(resizer);
+        back.insert(back.end(), torn.begin(), torn.end());
         if (expected_rgb.empty()) expected_rgb = rgb, expected_back = back;  // scalar comes first
         CHECK(rgb == expected_rgb && back == expected_back, "%s", kernel->name);
+        for (const float value : {std::numeric_limits<float>::infinity(), -2.0F})
+            CHECK(std::count(torn.begin(), torn.end(), value) > 20);
     }
     mvde::internal::force_kernel(nullptr);
 }

@@ -66,7 +66,7 @@ struct Work {
         statuses.push_back(mvde_resize(resizer, &view, rgb.data(), 0, workers));
         append(bytes, rgb);
         for (int32_t conversion : {MVDE_LINEAR, MVDE_INVERSE, MVDE_EXP, MVDE_LOG_SIGMOID}) postprocess(conversion, workers);
-        statuses.push_back(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, workers));
+        statuses.push_back(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, 0.0F, workers));
         append(bytes, back);
         statistics(workers);
         mvde_resizer_destroy(resizer);

@@ -34,7 +34,7 @@ struct Frame {
                                          static_cast<int64_t>(stats.size())};
         int32_t status = mvde_resize(resizer, &frame, rgb.data(), 0, workers);
         if (!status) status = mvde_postprocess(&raw, nullptr, &out, &request, workers);
-        if (!status) status = mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, workers);
+        if (!status) status = mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, 0.0F, workers);
         return status;
     }
 };
@@ -127,7 +127,7 @@ TEST(handles_that_were_destroyed_are_recognised) {
     CHECK(std::strstr(mvde_last_error(), "the resizer was destroyed, or did not come from mvde_resizer_create"));
     mvde_box box;
     CHECK(mvde_resizer_boxes(resizer, &box, nullptr) == MVDE_ERROR_CLOSED);
-    CHECK(mvde_depth_to_source(resizer, frame.depth.data(), 0, frame.back.data(), 0, nullptr) == MVDE_ERROR_CLOSED);
+    CHECK(mvde_depth_to_source(resizer, frame.depth.data(), 0, frame.back.data(), 0, 0.0F, nullptr) == MVDE_ERROR_CLOSED);
     mvde_resizer_destroy(resizer);
     next = new_resizer();
     CHECK(next != resizer && frame.run(next, workers) == MVDE_OK);

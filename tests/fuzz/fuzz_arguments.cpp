@@ -167,7 +167,7 @@ void resize(FuzzedDataProvider &data) {
     frame.full_range = data.ConsumeIntegralInRange<std::int32_t>(-1, 2);
     if (frame.format == format) check(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr));
     else if (mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK) std::abort();
-    check(mvde_depth_to_source(resizer, depth.data(), 0, source.data(), 0, nullptr));
+    check(mvde_depth_to_source(resizer, depth.data(), 0, source.data(), 0, 0.0F, nullptr));
     mvde_resizer_destroy(resizer);
 }
 

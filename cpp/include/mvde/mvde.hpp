@@ -137,12 +137,16 @@ public:
         return Result<void>::of(mvde_resize(handle_.get(), &frame, rgb.data(), 0, workers));
     }
 
-    // Map `depth_m` (the target's size, metres) to `source_m` (the frame's size, metres; 0 outside the resized part).
-    Result<void> depth_to_source(View<const float> depth_m, View<float> source_m, mvde_workers *workers = nullptr) {
+    // Map `depth_m` (the target's size, metres) to `source_m` (the frame's size, metres). Pixels without depth, and those
+    // outside the resized part, are `invalid_m`, NaN or 0; with NaN, the sky is +inf where it is in `depth_m`.
+    Result<void> depth_to_source(View<const float> depth_m, View<float> source_m,
+                                 float invalid_m = std::numeric_limits<float>::quiet_NaN(),
+                                 mvde_workers *workers = nullptr) {
         if (depth_m.size() < static_cast<std::size_t>(target_.height * target_.width) ||
             source_m.size() < static_cast<std::size_t>(source_.height * source_.width))
             return Error{MVDE_ERROR_CAPACITY, "depth_m or source_m has fewer pixels than this resizer's sizes"};
-        return Result<void>::of(mvde_depth_to_source(handle_.get(), depth_m.data(), 0, source_m.data(), 0, workers));
+        return Result<void>::of(
+            mvde_depth_to_source(handle_.get(), depth_m.data(), 0, source_m.data(), 0, invalid_m, workers));
     }
 
     // The part of the frame that is resized, and the part of the target that it fills, in pixels.
@@ -173,6 +177,7 @@ struct SessionOptions {
     std::vector<int32_t> stats;         // mvde_stat of each column; empty: those of the manifest
     float invalid_m = std::numeric_limits<float>::quiet_NaN();  // value of invalid pixels: NaN or 0
     int64_t deadline_ms = 0;  // a result that takes longer is counted as late; 0: none
+    std::string calibration_path;  // file of `mvde calibrate`; empty: none
 };
 
 // Output buffers of a frame; an empty view is not wanted. Sizes: Session::num_depths() and num_stats().
@@ -213,6 +218,7 @@ public:
         plain.num_stats = static_cast<int32_t>(options.stats.size());
         plain.invalid_m = options.invalid_m;
         plain.deadline_ms = options.deadline_ms;
+        if (!options.calibration_path.empty()) plain.calibration_path = options.calibration_path.c_str();
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
         return Session(handle);

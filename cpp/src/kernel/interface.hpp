@@ -42,18 +42,27 @@ struct Taps {
     std::int64_t stride = 0, num_outputs = 0;
 };
 
+// Depth resampled along x, rows of `num_outputs` values. Rows in which a pixel has no depth also have, for each value, the
+// weights of the taps with depth (1 if all have it) and of those at +inf; those of other rows are not written.
+struct DepthRows {
+    float *depth = nullptr, *weight = nullptr, *far_weight = nullptr;
+    std::uint8_t *has_holes = nullptr;  // of each row
+};
+
 struct Kernel {
     const char *name;
     // Processes rows of patches [first, last), counted over the whole batch. Sets `*executed` to this implementation's
     // name.
     void (*run)(const PostprocessJob &job, std::int64_t first, std::int64_t last, const char **executed);
-    // Resample one row of RGB pixels (or depths) along x; compute output `y` of `taps` over whole rows of `width` bytes (or
-    // depths).
+    // Resample one row of RGB pixels (or row `y` of `num_inputs` depths) along x; compute output `y` of `taps` over whole
+    // rows of `width` bytes (or depths).
     void (*resample_row_rgb)(const std::uint8_t *row, const Taps &taps, std::uint8_t *out);
-    void (*resample_row_depth)(const float *row, const Taps &taps, float *out);
+    void (*resample_row_depth)(const float *row, std::int64_t num_inputs, const Taps &taps, std::int64_t y,
+                               const DepthRows &rows);
     void (*resample_column_bytes)(const std::uint8_t *rows, std::int64_t width, const Taps &taps, std::int64_t y,
                                   std::uint8_t *out);
-    void (*resample_column_depth)(const float *rows, std::int64_t width, const Taps &taps, std::int64_t y, float *out);
+    void (*resample_column_depth)(const DepthRows &rows, std::int64_t width, const Taps &taps, std::int64_t y,
+                                  float invalid_m, float *out);
 };
 
 #if defined(MVDE_HAVE_AVX2)

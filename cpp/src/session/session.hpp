@@ -4,12 +4,14 @@
 #include "forks.hpp"
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
+#include "session/calibration.hpp"
 #include "session/outputs.hpp"
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,7 +47,9 @@ private:
     void require_unforked() const;
     void find_device();
     void create_resizer(const mvde_session_options &options);
+    void calibrate(const mvde_session_options &options);
     void place_camera(const mvde_camera *camera);
+    bool is_scaling() const { return !is_reciprocal_ && shift_ == 0.0; }
     void load_engine(const mvde_session_options &options);
     std::int64_t num_patches() const;
     std::int64_t num_stats() const;
@@ -54,10 +58,8 @@ private:
     std::int32_t check_results(const mvde_outputs &outputs, OutputExtents &extents) const;
     std::int32_t resize(const mvde_frame &frame, const OutputExtents &extents);
     std::int32_t finish(mvde_outputs &outputs);
-    std::int32_t write_stats(float *out);
-    std::int32_t compute_stats(float *out);
+    std::int32_t postprocess(float *stats);
     std::int32_t write_depth(const mvde_outputs &outputs);
-    void mark_unseen(float *depth) const;
     std::int32_t failed(std::int32_t status, const mvde_backend_message &message) const;
     void clear_bars();
 
@@ -78,10 +80,14 @@ private:
     mvde_depth_kind kind_ = MVDE_METRIC;
     bool camera_assumed_ = false;
     double camera_factor_ = 1.0, map_scale_ = 1.0;
+    std::optional<Calibration> calibration_;
+    double shift_ = 0.0;          // of a calibrated map
+    bool is_reciprocal_ = false;  // depth is 1 / (map_scale_ * x + shift_): of a calibrated inverse map
     float invalid_m_ = 0.0F;
     std::int64_t deadline_ms_ = 0;
     std::unique_ptr<mvde_resizer, CloseResizer> resizer_;
     std::unique_ptr<mvde_workers, CloseWorkers> workers_;
+    std::unique_ptr<float[]> depth_;  // of the frame's camera, at the network's resolution
     std::unique_ptr<float[]> metres_;  // at the frame's pixels, for depth_mm alone; none where the map is not in metres
     std::vector<std::int32_t> stats_;  // mvde_stat
     mvde_backend_engine engine_{};     // with its buffers; depth is the network's map
