@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from mvde.alignment import Alignment, check_alignment
 from mvde.camera import Camera
-from mvde.contract import DepthKind, FocalConvention
+from mvde.contract import DepthKind
 from mvde.datasets.sample import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
 from mvde.metrics import MetricTotals, depth_errors
 from mvde.protocols import EvaluationProtocol
+from mvde.resampling import Resampling
 from mvde.resolution import check_resolution
-from mvde.runtime.frame_camera import CameraOf, DepthContract, camera_factor, camera_of
-from mvde.runtime.placement import Fit, place
+from mvde.runtime.frame_camera import CameraOf, DepthContract, camera_factor, camera_of, map_scale
+from mvde.runtime.placement import depth_to_source, fit_image, place
 
 if TYPE_CHECKING:
-    from mvde.config import DecoderConfig
-    from mvde.model import DepthModel
+    from mvde.description import ModelDescription
+    from mvde.image_model import ImageDepthModel
     from mvde.pipelines.token_head import TokenSupervised
     from mvde.runtime.depth import DepthRuntime
 
@@ -32,24 +33,6 @@ Predictor = Callable[[list[NDArray[np.uint8]], list[Camera | None]], list[NDArra
 
 FrameCamera = Callable[[DepthSample], Camera | None]
 """The camera to take a frame's depth for; ``None`` assumes the model's."""
-
-
-@dataclass(frozen=True)
-class ModelContract:
-    """Meaning of a model's map, as in a manifest (see :class:`~mvde.runtime.frame_camera.DepthContract`)."""
-
-    depth_kind: DepthKind
-    canonical_focal: float | None = None
-    focal_convention: FocalConvention | None = None
-
-
-def contract_of(decoder: DecoderConfig) -> ModelContract:
-    """Meaning of the depth of mvde's own models."""
-    if decoder.scale_invariant:
-        return ModelContract(DepthKind.SCALE_INVARIANT)
-    if decoder.canonical_focal is None:
-        return ModelContract(DepthKind.METRIC)
-    return ModelContract(DepthKind.METRIC_FOCAL, decoder.canonical_focal, FocalConvention.GEOMETRIC)
 
 
 @dataclass(frozen=True)
@@ -68,35 +51,26 @@ class DepthSource:
 
 
 def torch_predictor(
-    model: DepthModel | TokenSupervised, resolution: tuple[int, int], contract: DepthContract
+    model: ImageDepthModel | TokenSupervised, resolution: tuple[int, int], description: ModelDescription
 ) -> Predictor:
-    """Predictor of ``model`` at ``resolution``, in metres.
+    """Predictor of ``model`` at ``resolution`` (H, W), for the cameras of the frames.
 
-    Images are stretched to the resolution with antialiasing; depth is resized back bilinearly.
+    Frames are fitted and resampled, and maps resized back bilinearly, as the runtime does with the model's engine.
     """
     import torch
-    import torch.nn.functional as F
 
     device = next(model.parameters()).device
+    resampling, fit = Resampling.of(description.preprocess), description.preprocess.fit
 
     def predict(images: list[NDArray[np.uint8]], cameras: list[Camera | None]) -> list[NDArray[np.float32]]:
-        resized, factors = [], []
-        for image in images:
-            x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-            same = image.shape[:2] == resolution
-            resized.append(x if same else F.interpolate(x, size=resolution, mode="bilinear", antialias=True))
-        for image, camera in zip(images, cameras, strict=True):
-            placement = place((image.shape[0], image.shape[1]), resolution, Fit.STRETCH)
-            factors.append(np.float32(camera_factor(contract, camera, placement)))
-        depth = model.predict_depth(torch.cat(resized).to(device)).float().cpu()
-        both = zip(depth, images, factors, strict=True)
-        return [_resized(one.numpy(), image.shape[:2]) * factor for one, image, factor in both]
-
-    def _resized(depth: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-        if depth.shape == size:
-            return depth
-        x = torch.from_numpy(depth)[None, None]
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+        placements = [place((image.shape[0], image.shape[1]), resolution, fit, resampling) for image in images]
+        batch = np.stack([fit_image(image, where) for image, where in zip(images, placements, strict=True)])
+        maps = model.predict_depth(torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)).float().cpu().numpy()
+        found = []
+        for one, camera, where in zip(maps, cameras, placements, strict=True):
+            factor = camera_factor(description, camera, where)
+            found.append(depth_to_source(one, where) * np.float32(map_scale(description.depth_kind, factor)))
+        return found
 
     return predict
 
@@ -210,10 +184,9 @@ def _checkpoint_source(path: Path, resolution: tuple[int, int] | None) -> DepthS
     model = DepthModel.load(path)
     size = resolution or model.config.vit.image_size
     check_resolution(size, model.patch_size)
-    decoder = model.config.decoder
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    contract, valid_range = contract_of(decoder), (decoder.min_depth, decoder.max_depth)
-    return DepthSource(torch_predictor(model, size, contract), contract, valid_range, size)
+    description = model.describe()
+    return DepthSource(torch_predictor(model, size, description), description, description.valid_range, size)
 
 
 def _engine_source(target: str | Path, resolution: tuple[int, int] | None, calibration: Path | None) -> DepthSource:
