@@ -195,6 +195,11 @@ class Manifest:
         return self.inputs[0].shape[0]
 
     @property
+    def output_names(self) -> dict[OutputRole, str]:
+        """Names of the output tensors by role, depth first."""
+        return {output.role: output.name for output in self.outputs}
+
+    @property
     def resolution(self) -> tuple[int, int]:
         """(height, width) of the input in pixels."""
         return self.inputs[0].shape[1], self.inputs[0].shape[2]
