@@ -168,28 +168,30 @@ void Session::load_engine(const mvde_session_options &session) {
     std::vector<mvde_backend_option> options;
     for (const auto &[name, value] : record.options) options.push_back({name.c_str(), value.c_str()});
     const ResizePlan plan = plan_of(resizer_.get());
-    const mvde_backend_request request{artifact_.path.c_str(),
-                                       artifact_.content->data(),
-                                       artifact_.content->size_bytes(),
-                                       options.data(),
-                                       options.size(),
-                                       manifest.input.name.c_str(),
-                                       manifest.outputs[0].name.c_str(),
-                                       1,
-                                       manifest.height(),
-                                       manifest.width(),
-                                       static_cast<std::int32_t>(manifest.stats_patch),
-                                       static_cast<std::int32_t>(stats_.size()),
-                                       stats_.data(),
-                                       session.format,
-                                       frame_height_,
-                                       frame_width_,
-                                       plan.source,
-                                       plan.target,
-                                       plan.columns,
-                                       plan.rows,
-                                       plan.padding,
-                                       static_cast<float>(map_scale_)};
+    mvde_backend_request request{artifact_.path.c_str(),
+                                 artifact_.content->data(),
+                                 artifact_.content->size_bytes(),
+                                 options.data(),
+                                 options.size(),
+                                 manifest.input.name.c_str(),
+                                 {},
+                                 static_cast<std::int32_t>(manifest.outputs.size()),
+                                 1,
+                                 manifest.height(),
+                                 manifest.width(),
+                                 static_cast<std::int32_t>(manifest.stats_patch),
+                                 static_cast<std::int32_t>(stats_.size()),
+                                 stats_.data(),
+                                 session.format,
+                                 frame_height_,
+                                 frame_width_,
+                                 plan.source,
+                                 plan.target,
+                                 plan.columns,
+                                 plan.rows,
+                                 plan.padding,
+                                 static_cast<float>(map_scale_)};
+    for (std::size_t i = 0; i < manifest.outputs.size(); ++i) request.output_names[i] = manifest.outputs[i].name.c_str();
     mvde_backend_message message{};
     mvde_backend_engine loaded{};
     const std::int32_t status = backend_->load(&request, &loaded, &message);
@@ -257,7 +259,8 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
     if (outputs.depth_mm)
         return fail(MVDE_ERROR_UNSUPPORTED, "outputs.depth_mm must be NULL: device memory takes depth_m and stats");
     if (!is_scaling())
-        return fail(MVDE_ERROR_UNSUPPORTED, "device memory scales maps, but this calibration of %s does more: use mvde_infer",
+        return fail(MVDE_ERROR_UNSUPPORTED,
+                    "device memory scales maps, but this calibration of %s does more: use mvde_infer",
                     artifact_.manifest.depth_kind.c_str());
     mvde_frame complete;
     if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
@@ -371,7 +374,7 @@ std::int32_t Session::postprocess(float *stats) {
     options.conversion = is_reciprocal_ ? MVDE_INVERSE : MVDE_LINEAR;
     // An inverse map is 0 where it gives no distance; depth has no such value.
     if (is_inverse(kind_)) options.invalid_m = 0.0F;
-    const mvde_map raw{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
+    const mvde_map raw{engine_.maps[0], MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
     const mvde_map depth{depth_.get(), MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
     const mvde_stats_request request{sizeof(mvde_stats_request),
                                      static_cast<std::int32_t>(manifest.stats_patch),
@@ -408,7 +411,7 @@ std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &me
 void Session::clear_bars() {
     const std::int64_t width = artifact_.manifest.width();
     for (std::int64_t y = 0; y < artifact_.manifest.height(); ++y) {
-        float *row = engine_.depth + y * width;
+        float *row = engine_.maps[0] + y * width;
         const bool is_bar = y < target_box_.top || y >= target_box_.bottom;
         std::fill(row, row + (is_bar ? width : target_box_.left), NAN);
         std::fill(row + target_box_.right, row + width, NAN);
