@@ -73,14 +73,8 @@ inline std::string manifest(const std::string &content) {
                    kDigestKey);
 }
 
-// The first output of a manifest, and the same with those of all roles.
-constexpr const char *kDepthOutput =
-    R"([{"name": "depth", "shape": [1, 32, 48], "dtype": "float32", "role": "depth"}])";
-constexpr const char *kAllOutputs =
-    R"([{"name": "depth", "shape": [1, 32, 48], "dtype": "float32", "role": "depth"},
-        {"name": "confidence", "shape": [1, 32, 48], "dtype": "float32", "role": "confidence"},
-        {"name": "sky", "shape": [1, 32, 48], "dtype": "float32", "role": "sky", "threshold": 0.5},
-        {"name": "mask", "shape": [1, 32, 48], "dtype": "float32", "role": "mask", "threshold": 0.25}])";
+// The outputs of a manifest.
+constexpr const char *kDepthOutput = R"([{"name": "depth", "shape": [1, 32, 48], "dtype": "float32", "role": "depth"}])";
 
 // A folder ROOT/engines/tiny among the temporary files, removed by the destructor.
 class Folder {
