@@ -16,6 +16,7 @@ import numpy as np
 from mvde.artifact import ENGINE_DIR
 from mvde.camera import Camera
 from mvde.cuda.array import view_of
+from mvde.cuda.postprocess import PostprocessOptions
 from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
 from mvde.errors import ImageError, UsageError
@@ -208,7 +209,8 @@ class DepthRuntime:
         depth, stats = enqueue_frame(engine, fitter, image, fit, stream)
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
         if view.scale != 1:
-            depth, stats = fitter.scale(depth, stats, view.scale, manifest.stats_patch, names, stream)
+            options = PostprocessOptions(scale=view.scale, invalid_m=self._value_without_depth())
+            depth, stats = fitter.convert(depth, stats, options, manifest.stats_patch, names, stream)
         meaning = (manifest.grid, names, manifest.depth_kind, placement, view.factor, view.is_assumed)
         return DeviceResult(depth, stats, *meaning)
 
@@ -312,13 +314,15 @@ class DepthRuntime:
 
         Letterbox bars have no statistics. ``stats`` are those of the map if the engine computed them.
         """
-        # An inverse map is 0 where it gives no distance; depth has no such value.
-        invalid = 0.0 if self._manifest.depth_kind.is_inverse else math.nan
-        names = self._stat_names if stats is None else ()
+        invalid, names = self._value_without_depth(), self._stat_names if stats is None else ()
         if names:
             raw = clear_bars(raw, fitted.placement)
         depth, rows = postprocess(raw, self._manifest.stats_patch, names, scale=view.scale, invalid=invalid)
         return Postprocessed(depth, rows if stats is None else self._scaled(stats, view))
+
+    def _value_without_depth(self) -> float:
+        """What the network's map holds where it gives no distance: 0 if inverse, NaN for depth, which has no 0."""
+        return 0.0 if self._manifest.depth_kind.is_inverse else math.nan
 
     def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
         """Postprocess into one result per image; the batch's times are divided evenly."""

@@ -65,16 +65,16 @@ class DeviceFitter:
         resolution: tuple[int, int],
         kernels: Any = None,
         resampling: Resampling = DEFAULT_RESAMPLING,
-        scaling: Any = None,
+        converting: Any = None,
     ) -> None:
         """Prepare for frames; by default the kernels are created on first use.
 
-        ``kernels`` is a :class:`mvde.cuda.launch.PreprocessKernels`, ``scaling`` a ``PostprocessKernels``.
+        ``kernels`` is a :class:`mvde.cuda.launch.PreprocessKernels`, ``converting`` a ``PostprocessKernels``.
         """
         self._device = device
         self._resolution = resolution
         self._resampling = resampling
-        self._kernels, self._scaling = kernels, scaling
+        self._kernels, self._converting = kernels, converting
         self._tables: dict[tuple[tuple[int, int], Fit], _Tables] = {}
         self._lock = threading.Lock()
         self._process = ProcessGuard(self, "CUDA")
@@ -98,29 +98,29 @@ class DeviceFitter:
         kernels.enqueue(params, stream)
         return DeviceView(target.address, (1, height, width, 3), None, "uint8"), target
 
-    def scale(
+    def convert(
         self,
         depth: DeviceArray,
         stats: DeviceArray | None,
-        scale: float,
+        options: PostprocessOptions,
         patch: int,
         names: Sequence[str],
         stream: Any,
     ) -> tuple[DeviceArray, DeviceArray | None]:
-        """Return depth (B, H, W) multiplied by ``scale``, NaN where not above 0, and its statistics; frees the others.
+        """Return depth (B, H, W) converted as ``options`` say, and its statistics; frees the others.
 
         The statistics are ``names`` of patches of ``patch`` pixels, of the shape of ``stats``.
         """
         with self._lock:
-            kernels = self._scaling = self._scaling or _make_scaling(self._device)
+            kernels = self._converting = self._converting or _make_converting(self._device)
         batch, height, width = depth.shape
-        scaled = self._device.allocate(depth.buffer.size_bytes, stream)
+        converted = self._device.allocate(depth.buffer.size_bytes, stream)
         rows = None if stats is None else self._device.allocate(stats.buffer.size_bytes, stream)
         params = postprocess_params(
             DeviceMap(depth.address),
             (batch, height, width),
-            PostprocessOptions(scale=scale),
-            depth=DeviceMap(scaled.address),
+            options,
+            depth=DeviceMap(converted.address),
             stats_address=None if rows is None else rows.address,
             patch_size=patch,
             stats=names,
@@ -129,9 +129,9 @@ class DeviceFitter:
         done = self._device.record(stream)
         depth.buffer.close()  # in stream order
         if stats is None or rows is None:
-            return self._replaced(depth, scaled, done), None
+            return self._replaced(depth, converted, done), None
         stats.buffer.close()
-        return self._replaced(depth, scaled, done), self._replaced(stats, rows, done)
+        return self._replaced(depth, converted, done), self._replaced(stats, rows, done)
 
     def close(self) -> None:
         """Free the tables; no-op in a forked child."""
@@ -214,7 +214,7 @@ def _placement(frame: DeviceView, resolution: tuple[int, int], fit: Fit, resampl
     return placement
 
 
-def _make_scaling(device: CudaDevice) -> Any:
+def _make_converting(device: CudaDevice) -> Any:
     from mvde.cuda.launch import PostprocessKernels
 
     return PostprocessKernels(device.core_device)

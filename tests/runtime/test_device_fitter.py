@@ -166,7 +166,7 @@ def infer_device(runtime: DepthRuntime, device: Any, image: np.ndarray, **option
 def resizing_fitter(device: Any, image: np.ndarray, fit: str) -> DeviceFitter:
     resizer = FakeResizer(device)
     resizer.height, resizer.width, resizer.fit = image.shape[-3], image.shape[-2], fit
-    return DeviceFitter(device, (HEIGHT, WIDTH), resizer, scaling=fakes.FakeKernel(device))
+    return DeviceFitter(device, (HEIGHT, WIDTH), resizer, converting=fakes.FakeKernel(device))
 
 
 @pytest.fixture
@@ -340,3 +340,15 @@ def test_strides_of_sides_of_one_do_not_matter() -> None:
     check_dense(DeviceView(1, (1, 4, 3), (999, 3, 1), "uint8"))
     with pytest.raises(UsageError, match=r"strides \(999, 3, 1\)"):
         check_dense(DeviceView(1, (2, 4, 3), (999, 3, 1), "uint8"))
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+@pytest.mark.parametrize(("kind", "at_zero"), [(DepthKind.METRIC_FOCAL, np.nan), (DepthKind.INVERSE_CANONICAL, 0.0)])
+def test_only_an_inverse_map_is_zero_where_it_gives_no_distance(
+    of_canonical_camera: Any, image: np.ndarray, kind: DepthKind, at_zero: float
+) -> None:
+    manifest = dataclasses.replace(of_canonical_camera, depth_kind=kind, unit=kind.unit)
+    runtime, _, device = load_on_gpu(manifest, lambda images: np.zeros(images.shape[:3]), camera=camera_of_width(1.0))
+    _, depth, stats = infer_device(runtime, device, image)
+    np.testing.assert_array_equal(depth, np.full((1, HEIGHT, WIDTH), at_zero, np.float32))
+    assert not stats.any()
