@@ -28,9 +28,9 @@ def postprocess(
 ) -> Postprocessed:
     """Convert a network's map (H, W), float32, to depth (H, W), float32, and its patch statistics (N, S), float32.
 
-    ``conversion`` is ``"linear"``, ``scale * x + shift``, or ``"inverse"``, ``1 / (scale * x + shift)``. A pixel is
-    ``invalid`` if the result is not finite, not above 0, or above :data:`mvde.stats.LARGEST_DEPTH_M`. The statistics
-    are those of :mod:`mvde.stats` of the depth; without names of columns, S is 0.
+    ``conversion`` is ``"linear"``, ``scale * x + shift``, or ``"inverse"``, ``1 / (scale * x + shift)`` of x > 0. A
+    pixel is ``invalid`` if the result is not finite, not above 0, or above :data:`mvde.stats.LARGEST_DEPTH_M`. The
+    statistics are those of :mod:`mvde.stats` of the depth; without names of columns, S is 0.
     """
     if native.is_available():
         depth, rows = native.postprocess(
@@ -55,6 +55,6 @@ def numpy_postprocess(
         depth = raw * np.float32(scale) + np.float32(shift)
         if conversion == "inverse":
             depth = np.float32(1) / depth
-        is_valid = (depth > 0) & (depth <= np.float32(LARGEST_DEPTH_M))
+        is_valid = (depth > 0) & (depth <= np.float32(LARGEST_DEPTH_M)) & ((conversion != "inverse") | (raw > 0))
     rows = numpy_patch_stats(np.where(is_valid, depth, np.float32(0))[None], patch_size, stats)[0]
     return Postprocessed(np.where(is_valid, depth, np.float32(invalid)), rows)

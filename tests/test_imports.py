@@ -22,6 +22,7 @@ GROUND = {
     "resolution",
     "calibration_yaml",
     "camera",
+    "calibration",
     "image",
     "schema",
     "contract",
@@ -54,6 +55,7 @@ ALLOWED = {
     "resolution": {"errors"},
     "calibration_yaml": {"errors"},
     "camera": {"errors", "contract", "calibration_yaml"},
+    "calibration": {"errors", "contract", "camera", "schema", "manifest", "files", "alignment"},
     "image": {"errors", "assets"},
     "schema": {"errors"},
     "contract": {"schema"},
@@ -92,6 +94,7 @@ ALLOWED = {
     "runtime": {
         "errors",
         "camera",
+        "calibration",
         "resampling",
         "contract",
         "precision",

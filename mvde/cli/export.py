@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mvde.cli.groups import with_groups
+from mvde.cli.photographs import readable_photographs
 from mvde.cli.shared_options import (
     BATCH_HELP,
     CONFIG_HELP,
@@ -113,7 +114,7 @@ def export(
     """
     from mvde.resolution import parse_resolution
 
-    photos = None if images is None else _photographs(images)
+    photos = None if images is None else readable_photographs(images)
     resolutions = [parse_resolution(text) for text in res or ()]
     frame = _frame(model, camera, resolutions)
     _require_packages()
@@ -148,17 +149,6 @@ def _frame(model: ModelSource, camera: CameraOptions, resolutions: list[tuple[in
     if resolutions and camera.camera is None:
         raise UsageError("--frame and --res both choose the resolution; give one of them")
     return parse_resolution(camera.frame)
-
-
-def _photographs(folder: Path) -> list[Path]:
-    """List a folder's images and read each once, to fail on invalid ones before minutes of tracing."""
-    from mvde.image import read_image
-    from mvde.runtime.sources import expand_inputs
-
-    paths = expand_inputs([str(folder)])
-    for path in paths:
-        read_image(path)
-    return paths
 
 
 def _model_loader(model: ModelSource) -> tuple[Callable[[], ExportableModel], Path | None]:

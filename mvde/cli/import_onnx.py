@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mvde.cli.groups import with_groups
+from mvde.cli.photographs import readable_photographs
 from mvde.cli.shared_options import (
     BATCH_HELP,
     IMAGES_HELP,
@@ -91,7 +92,7 @@ def import_onnx(
 
     contract = contract_of(preset, pixels, meaning, tensors)
     resolutions = [parse_resolution(text) for text in res or ()]
-    photos = None if images is None else _photographs(images)
+    photos = None if images is None else tuple(readable_photographs(images))
     with console(stderr=True).status("importing the file") as status:
         from mvde.export.imported.importer import ImportRequest, import_onnx
 
@@ -144,17 +145,6 @@ def _contract_without_preset(pixels: PixelOptions, meaning: MeaningOptions) -> I
     preprocess = dataclasses.replace(stretched(values["mean"], values["std"]), **values)
     stated = {"patch": DEFAULT_PATCH, **meaning.given}
     return ImportContract(preprocess=preprocess, **stated)
-
-
-def _photographs(folder: Path) -> tuple[Path, ...]:
-    """List a folder's images and read each once, to fail on invalid ones first."""
-    from mvde.image import read_image
-    from mvde.runtime.sources import expand_inputs
-
-    paths = expand_inputs([str(folder)])
-    for path in paths:
-        read_image(path)
-    return tuple(paths)
 
 
 def _report(imported: Imported) -> None:

@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from mvde.alignment import Alignment, check_alignment
 from mvde.camera import Camera
-from mvde.contract import DepthKind, FocalConvention
+from mvde.contract import DepthKind
 from mvde.datasets.sample import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
 from mvde.metrics import MetricTotals, depth_errors
 from mvde.protocols import EvaluationProtocol
+from mvde.resampling import Resampling
 from mvde.resolution import check_resolution
-from mvde.runtime.frame_camera import CameraOf, DepthContract, camera_factor, camera_of
-from mvde.runtime.placement import Fit, place
+from mvde.runtime.frame_camera import CameraOf, DepthContract, camera_factor, camera_of, map_scale
+from mvde.runtime.placement import depth_to_source, fit_image, place
 
 if TYPE_CHECKING:
-    from mvde.config import DecoderConfig
-    from mvde.model import DepthModel
+    from mvde.description import ModelDescription
+    from mvde.image_model import ImageDepthModel
     from mvde.pipelines.token_head import TokenSupervised
     from mvde.runtime.depth import DepthRuntime
 
@@ -35,66 +36,41 @@ FrameCamera = Callable[[DepthSample], Camera | None]
 
 
 @dataclass(frozen=True)
-class ModelContract:
-    """Meaning of a model's map, as in a manifest (see :class:`~mvde.runtime.frame_camera.DepthContract`)."""
-
-    depth_kind: DepthKind
-    canonical_focal: float | None = None
-    focal_convention: FocalConvention | None = None
-
-
-def contract_of(decoder: DecoderConfig) -> ModelContract:
-    """Meaning of the depth of mvde's own models."""
-    if decoder.scale_invariant:
-        return ModelContract(DepthKind.SCALE_INVARIANT)
-    if decoder.canonical_focal is None:
-        return ModelContract(DepthKind.METRIC)
-    return ModelContract(DepthKind.METRIC_FOCAL, decoder.canonical_focal, FocalConvention.GEOMETRIC)
-
-
-@dataclass(frozen=True)
 class DepthSource:
     """Depth predictor under evaluation, with the meaning of its maps.
 
-    ``valid_range`` is the representable range (min, max) in the unit of the map, ``resolution`` (H, W).
+    ``valid_range`` is the representable range (min, max) in the unit of the map, ``resolution`` (H, W),
+    ``calibrated`` what calibrated metres come from.
     """
 
     predict: Predictor
     contract: DepthContract
     valid_range: tuple[float, float]
     resolution: tuple[int, int]
+    calibrated: str | None = None
 
 
 def torch_predictor(
-    model: DepthModel | TokenSupervised, resolution: tuple[int, int], contract: DepthContract
+    model: ImageDepthModel | TokenSupervised, resolution: tuple[int, int], description: ModelDescription
 ) -> Predictor:
-    """Predictor of ``model`` at ``resolution``, in metres.
+    """Predictor of ``model`` at ``resolution`` (H, W), for the cameras of the frames.
 
-    Images are stretched to the resolution with antialiasing; depth is resized back bilinearly.
+    Frames are fitted and resampled, and maps resized back bilinearly, as the runtime does with the model's engine.
     """
     import torch
-    import torch.nn.functional as F
 
     device = next(model.parameters()).device
+    resampling, fit = Resampling.of(description.preprocess), description.preprocess.fit
 
     def predict(images: list[NDArray[np.uint8]], cameras: list[Camera | None]) -> list[NDArray[np.float32]]:
-        resized, factors = [], []
-        for image in images:
-            x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-            same = image.shape[:2] == resolution
-            resized.append(x if same else F.interpolate(x, size=resolution, mode="bilinear", antialias=True))
-        for image, camera in zip(images, cameras, strict=True):
-            placement = place((image.shape[0], image.shape[1]), resolution, Fit.STRETCH)
-            factors.append(np.float32(camera_factor(contract, camera, placement)))
-        depth = model.predict_depth(torch.cat(resized).to(device)).float().cpu()
-        both = zip(depth, images, factors, strict=True)
-        return [_resized(one.numpy(), image.shape[:2]) * factor for one, image, factor in both]
-
-    def _resized(depth: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-        if depth.shape == size:
-            return depth
-        x = torch.from_numpy(depth)[None, None]
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+        placements = [place((image.shape[0], image.shape[1]), resolution, fit, resampling) for image in images]
+        batch = np.stack([fit_image(image, where) for image, where in zip(images, placements, strict=True)])
+        maps = model.predict_depth(torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)).float().cpu().numpy()
+        found = []
+        for one, camera, where in zip(maps, cameras, placements, strict=True):
+            factor = camera_factor(description, camera, where)
+            found.append(depth_to_source(one, where) * np.float32(map_scale(description.depth_kind, factor)))
+        return found
 
     return predict
 
@@ -182,15 +158,20 @@ def _accumulate(
     return num_counted > 0
 
 
-def open_source(target: str | Path, resolution: tuple[int, int] | None = None) -> DepthSource:
+def open_source(
+    target: str | Path, resolution: tuple[int, int] | None = None, calibration: Path | None = None
+) -> DepthSource:
     """Open a checkpoint (``.safetensors``) or an engine (a path or an id) for evaluation.
 
-    A checkpoint runs at ``resolution`` (H, W), by default its native one; an engine only at its own. Raises
-    CheckpointError, ArtifactError or UsageError if it cannot be used.
+    A checkpoint runs at ``resolution`` (H, W), by default its native one; an engine only at its own. ``calibration`` is
+    a file for an engine, whose maps are metric then. Raises CheckpointError, ArtifactError or UsageError if it cannot
+    be used.
     """
     if str(target).endswith(".safetensors"):
+        if calibration is not None:
+            raise UsageError(f"a calibration is of an engine, but {target} is a checkpoint; leave one of them out")
         return _checkpoint_source(Path(target), resolution)
-    return _engine_source(target, resolution)
+    return _engine_source(target, resolution, calibration)
 
 
 def _checkpoint_source(path: Path, resolution: tuple[int, int] | None) -> DepthSource:
@@ -203,21 +184,23 @@ def _checkpoint_source(path: Path, resolution: tuple[int, int] | None) -> DepthS
     model = DepthModel.load(path)
     size = resolution or model.config.vit.image_size
     check_resolution(size, model.patch_size)
-    decoder = model.config.decoder
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    contract, valid_range = contract_of(decoder), (decoder.min_depth, decoder.max_depth)
-    return DepthSource(torch_predictor(model, size, contract), contract, valid_range, size)
+    description = model.describe()
+    return DepthSource(torch_predictor(model, size, description), description, description.valid_range, size)
 
 
-def _engine_source(target: str | Path, resolution: tuple[int, int] | None) -> DepthSource:
+def _engine_source(target: str | Path, resolution: tuple[int, int] | None, calibration: Path | None) -> DepthSource:
     from mvde.runtime.depth import DepthRuntime
 
-    runtime = DepthRuntime.load(target, resolution=resolution)
+    runtime = DepthRuntime.load(target, resolution=resolution, calibration=calibration)
     own = runtime.manifest.resolution
     if resolution is not None and resolution != own:
         raise UsageError(
             f"the engine runs at {own[0]}x{own[1]}, not at {resolution[0]}x{resolution[1]}; "
             "leave the resolution out, or build an engine of that resolution"
         )
-    manifest = runtime.manifest
-    return DepthSource(runtime_predictor(runtime), manifest, manifest.valid_range, own)
+    manifest, used = runtime.manifest, runtime.calibration
+    if used is None:
+        return DepthSource(runtime_predictor(runtime), manifest, manifest.valid_range, own)
+    contract = ModelContract(DepthKind.METRIC)
+    return DepthSource(runtime_predictor(runtime), contract, used.range_m(manifest.valid_range), own, used.describes)

@@ -13,8 +13,9 @@ from mvde.errors import UsageError
 from mvde.files import atomic_write
 from mvde.image import read_image
 from mvde.model import DepthModel
+from mvde.resampling import Resampling
 from mvde.resolution import check_resolution
-from mvde.runtime.placement import Fit, fitted
+from mvde.runtime.placement import clear_bars, fit_image, place
 from mvde.stats import DEFAULT_STATS, depth_to_patch_stats
 
 
@@ -28,8 +29,9 @@ def infer_images(
 ) -> list[Path]:
     """Write one ``.npz`` file per image, named after it; return the files' paths.
 
-    Each holds ``depth`` (H, W) float32 in metres at ``resolution`` (by default the model's native one; images are
-    stretched to it), ``stats`` (N, S) float32, ``grid`` (rows, columns) and ``columns`` (names of the statistics).
+    Each holds ``depth`` (H, W) float32 at ``resolution`` (by default the model's native one), the model's map of the
+    image fitted to it as ``model.describe().preprocess`` says, 0 in bars; ``stats`` (N, S) float32, ``grid`` (rows,
+    columns) and ``columns`` (names of the statistics).
     Raises CheckpointError, ImageError, ResolutionError, or UsageError if two images share a name.
     """
     paths = [Path(path) for path in images]
@@ -47,9 +49,13 @@ def infer_images(
 def _infer_batch(
     model: DepthModel, paths: list[Path], output_dir: Path, size: tuple[int, int], stats: Sequence[str]
 ) -> list[Path]:
-    batch = fitted([read_image(path) for path in paths], size, Fit.STRETCH)
+    photos, preprocess = [read_image(path) for path in paths], model.describe().preprocess
+    resampling = Resampling.of(preprocess)
+    placements = [place((photo.shape[0], photo.shape[1]), size, preprocess.fit, resampling) for photo in photos]
+    batch = np.stack([fit_image(photo, where) for photo, where in zip(photos, placements, strict=True)])
     images = torch.from_numpy(batch).permute(0, 3, 1, 2).to(next(model.parameters()).device)
-    depth = model.predict_depth(images).float().cpu().numpy()
+    maps = model.predict_depth(images).float().cpu().numpy()
+    depth = np.stack([clear_bars(one, where) for one, where in zip(maps, placements, strict=True)])
     rows = depth_to_patch_stats(depth, model.patch_size, stats)
     grid = (size[0] // model.patch_size, size[1] // model.patch_size)
     written = []

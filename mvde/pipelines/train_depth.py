@@ -26,7 +26,7 @@ from mvde.losses import depth_loss, valid_mask
 from mvde.model import DepthModel
 from mvde.pipelines.augment import Transform, transform_sample
 from mvde.pipelines.batches import Share, StepBatches, batches_from
-from mvde.pipelines.eval_depth import contract_of, default_protocol, evaluate, torch_predictor
+from mvde.pipelines.eval_depth import default_protocol, evaluate, torch_predictor
 from mvde.pipelines.initialization import initialize_structured
 from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
 from mvde.pipelines.state import STATE_FILE, TrainProgress, load_state, save_state
@@ -257,8 +257,8 @@ class DepthTrainingPipeline:
             number, stage = self._stage(self.progress.step - 1)
             size = parse_resolution(stage.res[0])
             head = self._head if stage.supervise == "tokens" else None
-            contract = contract_of(self.config.decoder)
-            predict = self._watch.finite(torch_predictor(head or self.model, size, contract), self.progress.step)
+            predictor = torch_predictor(head or self.model, size, self.model.describe())
+            predict = self._watch.finite(predictor, self.progress.step)
             self._average.swap(self._trained)
             try:
                 protocol = default_protocol(self._validation)

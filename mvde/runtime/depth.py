@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,24 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.artifact import ENGINE_DIR
+from mvde.calibration.record import Calibration, calibration_for
 from mvde.camera import Camera
 from mvde.cuda.array import view_of
-from mvde.cuda.postprocess import PostprocessOptions
 from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
-from mvde.errors import ImageError, UsageError
-from mvde.image import check_image
+from mvde.errors import UsageError
 from mvde.manifest import EngineManifest
 from mvde.native import Postprocessed
-from mvde.postprocess import postprocess
 from mvde.resampling import Resampling
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
-from mvde.runtime.fitter import Fitted, FrameFitter, check_array
-from mvde.runtime.frame_camera import CameraOf, camera_factor, camera_of, map_scale
-from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, place
-from mvde.runtime.result import DepthResult, Timings
-from mvde.runtime.stream import pipeline
-from mvde.stats import check_stats, scale_stats
+from mvde.runtime.fitter import Fitted, FrameFitter, as_batch
+from mvde.runtime.frame_camera import CameraOf, camera_of
+from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
+from mvde.runtime.result import DepthResult, Timings, stacked
+from mvde.runtime.stream import chunks, pipeline
+from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, frame_view
+from mvde.stats import check_stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,17 +41,9 @@ class _Prepared:
 
     images: NDArray[np.uint8]
     fitted: list[Fitted]
-    views: list[_View]
+    views: list[View]
     pre_ms: float
-
-
-@dataclass(frozen=True)
-class _View:
-    """Effect of a frame's camera, as in :class:`DepthResult`; map and statistics are multiplied by ``scale``."""
-
-    factor: float
-    scale: float
-    is_assumed: bool
+    anchors: Sequence[Anchor] | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +71,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
+        calibration: str | Path | Calibration | None = None,
     ) -> None:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
@@ -88,6 +79,7 @@ class DepthRuntime:
         self._stat_names = manifest.stats if stats is None else check_stats(stats)
         self._invalid = _value_of_invalid(invalid)
         self._manifest = manifest
+        self._calibration = None if calibration is None else calibration_for(manifest, calibration)
         self._resampling = Resampling.of(manifest.preprocess)
         self._fitter = FrameFitter(engine.info.resolution, self._resampling)
         self._device_fitter: DeviceFitter | None = None
@@ -105,6 +97,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
+        calibration: str | Path | Calibration | None = None,
     ) -> DepthRuntime:
         """Load an engine by path or id (``"fp16"``, ``"openvino:bf16"``), or wrap a loaded one.
 
@@ -112,19 +105,21 @@ class DepthRuntime:
         the only engine. A loaded engine needs its ``manifest``. ``camera`` is that of the frames, or a function from
         their size (H, W) to it; it matters to kinds with a canonical camera. ``stats`` are the columns of the
         statistics, some of :data:`mvde.stats.STATS`; default: those of the manifest. ``invalid`` is what depth holds
-        where the network saw nothing: ``"nan"`` or ``"zero"``.
+        where the network saw nothing: ``"nan"`` or ``"zero"``. ``calibration`` is a file of ``mvde calibrate``: depth
+        is metric then, for frames of its size, fit and camera, which is also the default of ``camera``.
 
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
         another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,
-        :class:`UsageError` for an unknown statistic or ``invalid``.
+        :class:`UsageError` for an unknown statistic or ``invalid``, :class:`CalibrationError` for a malformed
+        calibration or one of another graph.
         """
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
             columns = None if stats is None else check_stats(stats)
-            return cls(*load_engine(found, columns), camera, columns, invalid)
+            return cls(*load_engine(found, columns), camera, columns, invalid, calibration)
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
-        return cls(source, manifest, camera, stats, invalid)
+        return cls(source, manifest, camera, stats, invalid, calibration)
 
     @property
     def info(self) -> EngineInfo:
@@ -141,28 +136,41 @@ class DepthRuntime:
         """The engine's manifest: its origin and measured parity."""
         return self._manifest
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration it was loaded with."""
+        return self._calibration
+
     def infer(
         self,
         image: NDArray[np.uint8],
         fit: Fit | str | None = None,
         *,
         camera: Camera | CameraOf | None = None,
+        anchors: Sequence[Anchor] | None = None,
     ) -> DepthResult:
         """Infer depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
 
         ``fit`` selects how an image of another aspect ratio is resized: ``"stretch"``, ``"letterbox"`` (bars) or
         ``"crop"`` (centre; depth is NaN outside it); default: as the manifest says. ``camera`` is the image's; default:
-        the runtime's. A batch of any length runs in chunks of the engine's batch.
+        the runtime's. ``anchors`` are known depths (x, y, metres along the optical axis) in pixels of a single image,
+        which give it metres in place of a calibration: one or more, for ``inverse_relative`` two or more at distances
+        that differ. A batch of any length runs in chunks of the engine's batch.
 
-        Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit`` or a
-        camera of frames of another size.
+        Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit``, a
+        camera of frames of another size or an anchor outside the image, :class:`CalibrationError` for anchors that do
+        not determine the scale, or a frame that the calibration is not of.
         """
-        images, is_batch = _as_batch(image)
+        images, is_batch = as_batch(image)
+        if anchors is not None:
+            if is_batch:
+                raise UsageError("anchors are those of one image; give images of a batch one by one")
+            check_anchors(anchors, images[0].shape[:2])
         results = []
         for start in range(0, len(images), self.info.batch):
-            prepared = self._prepare(images[start : start + self.info.batch], fit, camera)
+            prepared = self._prepare(images[start : start + self.info.batch], fit, camera, anchors=anchors)
             results += self._finish(self._run(prepared))
-        return _stacked(results) if is_batch else results[0]
+        return stacked(results) if is_batch else results[0]
 
     def patch_stats(
         self,
@@ -175,7 +183,7 @@ class DepthRuntime:
 
         On a GPU only these floats are copied to the host, and depth is not resized to the image.
         """
-        images, is_batch = _as_batch(image)
+        images, is_batch = as_batch(image)
         parts = []
         for start in range(0, len(images), self.info.batch):
             prepared = self._prepare(images[start : start + self.info.batch], fit, camera)
@@ -205,13 +213,16 @@ class DepthRuntime:
         stream, fit, manifest = engine.stream_of(stream), self._fit(fit), self._manifest
         image = view_of(frame, int(stream.handle))
         placement = device_placement(image, self.info, fit, self._resampling)
-        view = self._view(placement, self._camera if camera is None else camera)
+        view = self._view(placement, fit, camera)
+        if not view.is_scaling:
+            raise UsageError(
+                f"infer_device scales maps, but this calibration of {manifest.depth_kind} does more: use infer"
+            )
         depth, stats = enqueue_frame(engine, fitter, image, fit, stream)
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
         if view.scale != 1:
-            options = PostprocessOptions(scale=view.scale, invalid_m=self._value_without_depth())
-            depth, stats = fitter.convert(depth, stats, options, manifest.stats_patch, names, stream)
-        meaning = (manifest.grid, names, manifest.depth_kind, placement, view.factor, view.is_assumed)
+            depth, stats = fitter.scale(depth, stats, view, manifest.stats_patch, names, stream)
+        meaning = (manifest.grid, names, view.kind, placement, view.factor, view.is_assumed, view.calibrated)
         return DeviceResult(depth, stats, *meaning)
 
     def stream(
@@ -228,7 +239,7 @@ class DepthRuntime:
         engine's batch. ``fit`` and ``camera`` are as in :meth:`infer`.
         """
         return pipeline(
-            _chunks(frames, self.info.batch),
+            chunks(frames, self.info.batch),
             lambda chunk: self._prepare(chunk, fit, camera, parallel=False),
             self._run,
             lambda ran: self._finish(ran, parallel=False),
@@ -259,21 +270,33 @@ class DepthRuntime:
         fit: Fit | str | None,
         camera: Camera | CameraOf | None,
         parallel: bool = True,
+        anchors: Sequence[Anchor] | None = None,
     ) -> _Prepared:
         started, fit = time.perf_counter(), self._fit(fit)
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # pad a short batch; the padding's results are dropped
-        views = [self._view(one.placement, self._camera if camera is None else camera) for one in fitted]
-        return _Prepared(batch, fitted, views, _ms_since(started))
+        views = [self._view(one.placement, fit, camera, anchors) for one in fitted]
+        return _Prepared(batch, fitted, views, _ms_since(started), anchors)
 
-    def _view(self, placement: Placement, camera: Camera | CameraOf | None) -> _View:
-        """Effect of the camera of a frame at ``placement``."""
-        kind = self._manifest.depth_kind
-        known = camera_of(camera, placement.source_size)
-        factor = camera_factor(self._manifest, known, placement)
-        return _View(factor, map_scale(kind, factor), kind.has_canonical_camera and known is None)
+    def _view(
+        self,
+        placement: Placement,
+        fit: Fit,
+        camera: Camera | CameraOf | None,
+        anchors: Sequence[Anchor] | None = None,
+    ) -> View:
+        """View of a frame at ``placement``; ``anchors`` take the place of the calibration."""
+        given, calibration = self._camera if camera is None else camera, self._calibration
+        if given is None and calibration is not None:
+            given = calibration.frame_camera
+        known = camera_of(given, placement.source_size)
+        view = frame_view(self._manifest, placement, known)
+        if calibration is None or anchors is not None:
+            return view
+        calibration.check_frame(placement.source_size, str(fit), known)
+        return calibrated(view, calibration)
 
     def _fit(self, fit: Fit | str | None) -> Fit:
         """The caller's choice, or the manifest's."""
@@ -288,41 +311,31 @@ class DepthRuntime:
         return _Ran(prepared, self._engine.infer(prepared.images)[:count], None, _ms_since(started))
 
     def _stats_engine(self, prepared: _Prepared) -> StatsEngine | None:
-        """The engine if it computes these statistics for this batch; letterbox bars need the CPU."""
+        """The engine if it computes these statistics for this batch; letterbox bars and reciprocals need the CPU."""
         engine = self._engine
         if not isinstance(engine, StatsEngine) or not engine.has_stats or engine.stat_names != self._stat_names:
             return None
-        return None if any(has_bars(one.placement) for one in prepared.fitted) else engine
+        is_scaling = prepared.anchors is None and all(view.is_scaling for view in prepared.views)
+        return engine if is_scaling and not any(has_bars(one.placement) for one in prepared.fitted) else None
 
     def _stats_alone(self, prepared: _Prepared) -> NDArray[np.float32]:
         count = len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             stats = engine.patch_stats(prepared.images)[:count]
-            return np.stack([self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)])
+            return np.stack(
+                [view.scaled(rows, self._stat_names) for rows, view in zip(stats, prepared.views, strict=True)]
+            )
         depth = self._engine.infer(prepared.images)[:count]
         frames = zip(depth, prepared.fitted, prepared.views, strict=True)
-        return np.stack([self._postprocessed(raw, where, view).stats for raw, where, view in frames])
-
-    def _scaled(self, rows: NDArray[np.float32], view: _View) -> NDArray[np.float32]:
-        """Statistics (N, S) of the frame's camera, from those of the network's map."""
-        return rows if view.scale == 1 else scale_stats(rows, self._stat_names, view.scale)
+        return np.stack([self._postprocessed(*frame).stats for frame in frames])
 
     def _postprocessed(
-        self, raw: NDArray[np.float32], fitted: Fitted, view: _View, stats: NDArray[np.float32] | None = None
+        self, raw: NDArray[np.float32], fitted: Fitted, view: View, stats: NDArray[np.float32] | None = None
     ) -> Postprocessed:
-        """Depth and statistics of the frame's camera at the network's resolution, from the map (H, W) of the network.
-
-        Letterbox bars have no statistics. ``stats`` are those of the map if the engine computed them.
-        """
-        invalid, names = self._value_without_depth(), self._stat_names if stats is None else ()
-        if names:
-            raw = clear_bars(raw, fitted.placement)
-        depth, rows = postprocess(raw, self._manifest.stats_patch, names, scale=view.scale, invalid=invalid)
-        return Postprocessed(depth, rows if stats is None else self._scaled(stats, view))
-
-    def _value_without_depth(self) -> float:
-        """What the network's map holds where it gives no distance: 0 if inverse, NaN for depth, which has no 0."""
-        return 0.0 if self._manifest.depth_kind.is_inverse else math.nan
+        """Depth and statistics of a frame's view; ``stats`` are those of the map if the engine computed them."""
+        names = self._stat_names if stats is None else ()
+        found = view.apply(raw, fitted.placement, self._manifest.stats_patch, names)
+        return found if stats is None else Postprocessed(found.depth, view.scaled(stats, self._stat_names))
 
     def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
         """Postprocess into one result per image; the batch's times are divided evenly."""
@@ -330,7 +343,10 @@ class DepthRuntime:
         prepared, depth = ran.prepared, ran.depth
         manifest, fitted = self._manifest, prepared.fitted
         stats = [None] * len(fitted) if ran.stats is None else ran.stats
-        frames = [self._postprocessed(*frame) for frame in zip(depth, fitted, prepared.views, stats, strict=True)]
+        views = prepared.views
+        if (anchors := prepared.anchors) is not None:
+            views = [anchored(views[0], depth[0], fitted[0].placement, anchors)]
+        frames = [self._postprocessed(*frame) for frame in zip(depth, fitted, views, stats, strict=True)]
         mapped = [
             self._fitter.depth_to_source(one.depth, where, self._invalid, parallel=parallel)
             for one, where in zip(frames, fitted, strict=True)
@@ -344,12 +360,13 @@ class DepthRuntime:
                 manifest.grid,
                 timings,
                 self._stat_names,
-                manifest.depth_kind,
+                view.kind,
                 where.placement,
                 view.factor,
                 view.is_assumed,
+                view.calibrated,
             )
-            for one, frame, where, view in zip(mapped, frames, fitted, prepared.views, strict=True)
+            for one, frame, where, view in zip(mapped, frames, fitted, views, strict=True)
         ]
 
 
@@ -357,38 +374,6 @@ def _value_of_invalid(name: str) -> float:
     if name not in ("nan", "zero"):
         raise UsageError(f"invalid is {name!r}: expected 'nan', or 'zero' for programs that cannot read NaN")
     return math.nan if name == "nan" else 0.0
-
-
-def _as_batch(image: Any) -> tuple[Sequence[NDArray[np.uint8]], bool]:
-    """Split into single images; also return whether the input was a batch."""
-    check_array(image)
-    if getattr(image, "ndim", None) != 4:
-        check_image(image)
-        return [image], False
-    if len(image) == 0:
-        raise ImageError(f"the batch is empty (shape {image.shape}); expected at least one image")
-    return image, True
-
-
-def _stacked(results: list[DepthResult]) -> DepthResult:
-    """Stack results along a leading batch axis and sum their times."""
-    times = [result.timings for result in results]
-    timings = Timings(
-        sum(one.pre_ms for one in times), sum(one.infer_ms for one in times), sum(one.post_ms for one in times)
-    )
-    depth, stats = np.stack([result.depth for result in results]), np.stack([result.stats for result in results])
-    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings)
-
-
-def _chunks(frames: Iterable[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:
-    chunk: list[NDArray[np.uint8]] = []
-    for frame in frames:
-        chunk.append(frame)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _ms_since(started: float) -> float:

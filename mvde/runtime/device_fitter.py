@@ -16,6 +16,7 @@ from mvde.engines.process import ProcessGuard
 from mvde.errors import ImageError, UsageError
 from mvde.resampling import DEFAULT_RESAMPLING, Resampling
 from mvde.runtime.placement import Fit, Placement, has_bars, place
+from mvde.runtime.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +33,8 @@ class DeviceResult:
 
     Depth is at the model's resolution, the map of ``depth_kind`` for the frame's camera; pixels without depth are NaN
     or not above 0. ``stats`` is ``None`` if the GPU cannot compute them (NVRTC is not installed). ``grid`` is (rows,
-    columns), with N = rows * columns. ``placement``, ``camera_factor`` and ``camera_assumed`` are as in
-    :class:`mvde.DepthResult`.
+    columns), with N = rows * columns. ``placement``, ``camera_factor``, ``camera_assumed`` and ``calibrated``
+    are as in :class:`mvde.DepthResult`.
     """
 
     depth: DeviceArray
@@ -44,6 +45,7 @@ class DeviceResult:
     placement: Placement
     camera_factor: float
     camera_assumed: bool
+    calibrated: str | None
 
     @property
     def unit(self) -> str:
@@ -65,16 +67,16 @@ class DeviceFitter:
         resolution: tuple[int, int],
         kernels: Any = None,
         resampling: Resampling = DEFAULT_RESAMPLING,
-        converting: Any = None,
+        scaling: Any = None,
     ) -> None:
         """Prepare for frames; by default the kernels are created on first use.
 
-        ``kernels`` is a :class:`mvde.cuda.launch.PreprocessKernels`, ``converting`` a ``PostprocessKernels``.
+        ``kernels`` is a :class:`mvde.cuda.launch.PreprocessKernels`, ``scaling`` a ``PostprocessKernels``.
         """
         self._device = device
         self._resolution = resolution
         self._resampling = resampling
-        self._kernels, self._converting = kernels, converting
+        self._kernels, self._scaling = kernels, scaling
         self._tables: dict[tuple[tuple[int, int], Fit], _Tables] = {}
         self._lock = threading.Lock()
         self._process = ProcessGuard(self, "CUDA")
@@ -98,29 +100,29 @@ class DeviceFitter:
         kernels.enqueue(params, stream)
         return DeviceView(target.address, (1, height, width, 3), None, "uint8"), target
 
-    def convert(
+    def scale(
         self,
         depth: DeviceArray,
         stats: DeviceArray | None,
-        options: PostprocessOptions,
+        view: View,
         patch: int,
         names: Sequence[str],
         stream: Any,
     ) -> tuple[DeviceArray, DeviceArray | None]:
-        """Return depth (B, H, W) converted as ``options`` say, and its statistics; frees the others.
+        """Return the map ``depth`` (B, H, W) as ``view`` scales it, and its statistics; frees those given.
 
         The statistics are ``names`` of patches of ``patch`` pixels, of the shape of ``stats``.
         """
         with self._lock:
-            kernels = self._converting = self._converting or _make_converting(self._device)
+            kernels = self._scaling = self._scaling or _make_scaling(self._device)
         batch, height, width = depth.shape
-        converted = self._device.allocate(depth.buffer.size_bytes, stream)
+        scaled = self._device.allocate(depth.buffer.size_bytes, stream)
         rows = None if stats is None else self._device.allocate(stats.buffer.size_bytes, stream)
         params = postprocess_params(
             DeviceMap(depth.address),
             (batch, height, width),
-            options,
-            depth=DeviceMap(converted.address),
+            PostprocessOptions(scale=view.scale, invalid_m=view.invalid),
+            depth=DeviceMap(scaled.address),
             stats_address=None if rows is None else rows.address,
             patch_size=patch,
             stats=names,
@@ -129,9 +131,9 @@ class DeviceFitter:
         done = self._device.record(stream)
         depth.buffer.close()  # in stream order
         if stats is None or rows is None:
-            return self._replaced(depth, converted, done), None
+            return self._replaced(depth, scaled, done), None
         stats.buffer.close()
-        return self._replaced(depth, converted, done), self._replaced(stats, rows, done)
+        return self._replaced(depth, scaled, done), self._replaced(stats, rows, done)
 
     def close(self) -> None:
         """Free the tables; no-op in a forked child."""
@@ -214,7 +216,7 @@ def _placement(frame: DeviceView, resolution: tuple[int, int], fit: Fit, resampl
     return placement
 
 
-def _make_converting(device: CudaDevice) -> Any:
+def _make_scaling(device: CudaDevice) -> Any:
     from mvde.cuda.launch import PostprocessKernels
 
     return PostprocessKernels(device.core_device)

@@ -10,7 +10,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -156,3 +156,14 @@ class FrameFitter:
         if self._pool.process != os.getpid():
             self._pool = _Pool()
         return self._pool
+
+
+def as_batch(image: Any) -> tuple[Sequence[NDArray[np.uint8]], bool]:
+    """Split into single images; also return whether the input was a batch."""
+    check_array(image)
+    if getattr(image, "ndim", None) != 4:
+        check_image(image)
+        return [image], False
+    if len(image) == 0:
+        raise ImageError(f"the batch is empty (shape {image.shape}); expected at least one image")
+    return image, True

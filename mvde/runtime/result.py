@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,6 +49,9 @@ class DepthResult:
     ``camera_factor`` is f / f_canonical, which ``depth`` and ``stats`` contain; 1 for kinds without a canonical camera.
     ``camera_assumed`` says that the kind has one, but the frame's camera was not given.
 
+    ``calibrated`` says where metres that are not the network's own come from: ``"one scale"`` or ``"fixed scene"`` of a
+    calibration, ``"anchors"`` of the frame; ``depth_kind`` is ``metric`` then. ``None`` without.
+
     For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), and timings cover the whole batch; in a stream they are
     divided evenly among the frames of a batch.
     """
@@ -61,6 +65,7 @@ class DepthResult:
     placement: Placement
     camera_factor: float = 1.0
     camera_assumed: bool = False
+    calibrated: str | None = None
 
     @property
     def unit(self) -> str:
@@ -92,3 +97,13 @@ class DepthResult:
         with np.errstate(invalid="ignore", over="ignore"):
             depth_mm = np.rint(self.depth * np.float32(1000))  # rounds to float32 first, as libmvde and the GPU do
         return np.where((depth_mm > 0) & (depth_mm <= _MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)
+
+
+def stacked(results: list[DepthResult]) -> DepthResult:
+    """Stack results along a leading batch axis and sum their times."""
+    times = [result.timings for result in results]
+    timings = Timings(
+        sum(one.pre_ms for one in times), sum(one.infer_ms for one in times), sum(one.post_ms for one in times)
+    )
+    depth, stats = np.stack([result.depth for result in results]), np.stack([result.stats for result in results])
+    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings)

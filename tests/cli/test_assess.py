@@ -13,7 +13,6 @@ from mvde.camera import Camera
 from mvde.cli.assess import Assessor, _pictures_of, _shown
 from mvde.contract import DepthKind, FocalConvention
 from mvde.datasets.sample import DepthSample
-from mvde.pipelines.eval_depth import ModelContract
 from mvde.runtime.frame_camera import camera_factor, camera_of
 from mvde.runtime.placement import place
 
@@ -34,7 +33,8 @@ class OneFrame:
 def runtime(canonical: float | None) -> Any:
     """Runtime of an engine that says 1 m everywhere for a camera of focal length ``canonical`` (relative)."""
     kind = DepthKind.METRIC if canonical is None else DepthKind.METRIC_FOCAL
-    contract = ModelContract(kind, canonical, None if canonical is None else FocalConvention.GEOMETRIC)
+    convention = None if canonical is None else FocalConvention.GEOMETRIC
+    contract = SimpleNamespace(depth_kind=kind, canonical_focal=canonical, focal_convention=convention)
 
     def infer(image: np.ndarray, *, camera: Any) -> SimpleNamespace:
         size = (image.shape[0], image.shape[1])

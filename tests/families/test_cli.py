@@ -10,6 +10,7 @@ import pytest
 
 from mvde.artifact import load_graph
 from mvde.cli import execute
+from mvde.export.imported.presets import PRESETS
 
 Save = Callable[[str], Path]
 
@@ -20,11 +21,26 @@ def test_models_are_listed_with_kind_unit_licence_and_command(capsys: pytest.Cap
     assert "mvde export --model LiheYoung/depth-anything-small-hf" in text
     assert execute(["models", "--json", "-"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    entries = {entry["name"]: entry for row in rows for entry in row["checkpoints"]}
+    entries = {entry["name"]: entry for row in rows["families"] for entry in row["checkpoints"]}
     assert entries["Intel/dpt-large"]["kind"] == "inverse_relative"
     assert entries["apple/DepthPro-hf"]["unit"] == "1/u"
     assert entries["depth-anything/Depth-Anything-V2-Base-hf"]["licence"] == "cc-by-nc-4.0"
     assert all(name in text for name in entries)
+
+
+def test_presets_are_listed_with_kind_unit_licence_and_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["models"]) == 0
+    text = capsys.readouterr().out
+    assert execute(["models", "--json", "-"]) == 0
+    presets = {row["preset"]: row for row in json.loads(capsys.readouterr().out)["presets"]}
+    assert list(presets) == list(PRESETS)
+    metric3d = presets["metric3d-v2"]
+    assert (metric3d["kind"], metric3d["unit"], metric3d["licence"]) == ("metric_focal", "m", "bsd-2-clause")
+    assert (metric3d["canonical_focal"], metric3d["focal_convention"]) == (1000.0, "pixels")
+    assert metric3d["command"] == "mvde import FILE.onnx --preset metric3d-v2"
+    assert presets["dpt"]["unit"] == "1/u"
+    assert presets["yolo26-depth"]["licence"] == "agpl-3.0"
+    assert all(name in text and row["licence"] in text for name, row in presets.items())
 
 
 @pytest.mark.parametrize(

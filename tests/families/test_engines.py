@@ -1,6 +1,6 @@
 """From a photograph to an engine's map, against transformers' processor, model and post-processing.
 
-The photograph has the engine's size, so that resizing is the identity in both.
+One photograph has the engine's size, where resizing is the identity in both; the other is larger.
 """
 
 from __future__ import annotations
@@ -12,77 +12,80 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from mvde.artifact import GraphArtifact, load_graph
+from mvde.artifact import GraphArtifact
 from mvde.contract import DepthKind
-from mvde.engines.base import EngineId
-from mvde.engines.build import build_engine
-from mvde.errors import BackendError, ParityError
+from mvde.errors import BackendError, ParityError, ResolutionError
 from mvde.export.onnx import PARITY_TOLERANCE, export_onnx
 from mvde.families import load_family_model
 from mvde.precision import Precision
-from mvde.runtime.depth import DepthRuntime
-from mvde.stats import depth_to_patch_stats
-from tests.families.reference import reference_map
-from tests.families.test_maps import CASES, photograph
+from tests.families.cases import ALL_SHAPES, CASES, shape_name
+from tests.families.end_to_end import export_case, mean_to_full, measure_engine, references_of
+from tests.families.test_maps import ROUNDED_PIXELS
 
 Save = Callable[[str], Path]
-Export = Callable[[str], GraphArtifact]
+Export = Callable[..., GraphArtifact]
 
 REFUSED = {("zoedepth", "openvino:fp32"), ("zoedepth, kitti", "openvino:fp32")}
 """Engines that OpenVINO 2026.4 computes wrongly or cannot compile on CPUs without AVX-512: right, or refused."""
 
 QUICK, SLOW = ("depth anything",), ("depth anything, metric", "glpn")
-"""Cases of the fast and of the slow tests; the others are run by `make test-extended`."""
+"""Cases of the fast and of the slow tests, in their first shape; the others are run by `make test-extended`."""
 
 
-def marks_of(case: str) -> tuple[pytest.MarkDecorator, ...]:
+def marks_of(name: str, shape: int = 0) -> tuple[pytest.MarkDecorator, ...]:
     """Marker of a case by the time that its export takes."""
-    if case in QUICK:
+    if shape == 0 and name in QUICK:
         return ()
-    return (pytest.mark.slow,) if case in SLOW else (pytest.mark.extended,)
+    return (pytest.mark.slow,) if shape == 0 and name in SLOW else (pytest.mark.extended,)
 
 
 @pytest.fixture(scope="session")
 def exported(saved: Save, tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """Graph of a case of ``CASES``, exported once per session; read-only by convention."""
-    made: dict[str, GraphArtifact] = {}
+    """Graph of a case of ``CASES`` in one of its shapes, exported once per session; read-only by convention."""
+    made: dict[tuple[str, int], GraphArtifact] = {}
 
-    def export(case: str) -> GraphArtifact:
-        if case not in made:
-            key, options, size = CASES[case]
-            model = load_family_model(str(saved(key)), **options)
-            (path,) = export_onnx(model, [size], tmp_path_factory.mktemp("export"))
-            made[case] = load_graph(path)
-        return made[case]
+    def export(name: str, shape: int = 0) -> GraphArtifact:
+        if (name, shape) not in made:
+            made[name, shape] = export_case(name, shape, saved(CASES[name].model), tmp_path_factory.mktemp("export"))
+        return made[name, shape]
 
     return export
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=marks_of(case)) for case in CASES])
+@pytest.mark.parametrize(
+    ("name", "shape"), [pytest.param(*each, id=shape_name(*each), marks=marks_of(*each)) for each in ALL_SHAPES]
+)
 def test_engines_give_the_map_of_transformers_for_a_photograph(
-    case: str, exported: Export, saved: Save, tmp_path: Path
+    name: str, shape: int, exported: Export, saved: Save, tmp_path: Path
 ) -> None:
-    key, options, size = CASES[case]
-    photo = photograph(size)
-    expected, graph = reference_map(saved(key), photo, **options), exported(case)
-    for name in ("onnxruntime:fp32", "openvino:fp32"):
+    case, graph = CASES[name], exported(name, shape)
+    references = references_of(name, shape, saved(case.model))
+    for engine in ("onnxruntime:fp32", "openvino:fp32"):
         try:
-            report = build_engine(graph, EngineId.parse(name), photo[None], root=tmp_path / "engines")
+            found = measure_engine(graph, engine, references, tmp_path / "engines")
         except (BackendError, ParityError):
-            if (case, name) not in REFUSED:
+            if (name, engine) not in REFUSED:
                 raise
             continue
-        with DepthRuntime.load(report.folder) as runtime:
-            result = runtime.infer(photo)
-        # Two float32 libraries differ by 1e-6 of the range; a wrong mean, axis or unit by 1e-2.
-        assert abs(result.depth - expected).max() <= 2 * PARITY_TOLERANCE * np.ptp(expected), name
+        # Two float32 libraries differ by 1e-6 of the range; a wrong mean, axis, filter or unit by 1e-2.
+        tolerance = max(2 * PARITY_TOLERANCE, ROUNDED_PIXELS.get(case.model, 0.0))
+        assert found.same_size <= 2 * PARITY_TOLERANCE, engine
+        assert found.frame <= tolerance, engine
+        assert found.stats <= tolerance, engine
+        assert found.mean_to_full <= mean_to_full(name), engine
         patch = graph.manifest.stats_patch
-        stats = depth_to_patch_stats(expected[None], patch)[0]
-        assert result.grid == (size[0] // patch, size[1] // patch)
-        np.testing.assert_allclose(result.stats[:, 0], stats[:, 0], atol=1e-3 * np.ptp(expected))
+        size = case.shapes[shape][0]
+        assert found.grid == (size[0] // patch, size[1] // patch)
+
+
+@pytest.mark.parametrize("name", ["dpt", "dpt, hybrid", "depth pro"])
+def test_families_that_are_square_only_refuse_other_shapes(name: str, saved: Save, tmp_path: Path) -> None:
+    case = CASES[name]
+    model = load_family_model(str(saved(case.model)), **case.options)
+    with pytest.raises(ResolutionError, match=r"square images only|runs at .* only"):
+        export_onnx(model, [(case.size[0], case.size[1] + 32)], tmp_path)
 
 
 def test_the_manifest_states_kind_preprocessing_and_origin(exported: Export, saved: Save) -> None:

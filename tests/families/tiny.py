@@ -125,18 +125,18 @@ def zoedepth(*domains: str) -> Any:
 
 
 def depth_pro(use_fov_model: bool = True) -> Any:
-    """Depth Pro at 128x128."""
+    """Depth Pro at 256x256; as in the author's, its map has the size of its input."""
     tower = {
-        "model_type": "dinov2", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32,
-        "patch_size": 8, "mlp_ratio": 2,
+        "model_type": "dinov2", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64,
+        "patch_size": 16, "mlp_ratio": 2,
     }  # fmt: skip
     config = transformers.DepthProConfig(
-        patch_size=32, fusion_hidden_size=16, intermediate_hook_ids=[1, 0], intermediate_feature_dims=[8, 8],
+        patch_size=64, fusion_hidden_size=16, intermediate_hook_ids=[1, 0], intermediate_feature_dims=[8, 8],
         scaled_images_feature_dims=[16, 16, 8], image_model_config=dict(tower), patch_model_config=dict(tower),
         fov_model_config=dict(tower), use_fov_model=use_fov_model, merge_padding_value=1,
     )  # fmt: skip
     model = transformers.DepthProForDepthEstimation(config)
-    lively(model, model.head.layers[4], lift=0.5)
+    lively(model, model.head.layers[4], lift=1.0)
     if model.fov_model is not None:
         last = model.fov_model.head.layers[-1]
         with torch.no_grad():
@@ -179,7 +179,7 @@ def lively(model: Any, last: Any, lift: float = 0.0) -> Any:
     return model
 
 
-SIDES = {"depth_pro": 128, "depth_anything": 56, "tipsv2_dpt": 56}
+SIDES = {"depth_pro": 256, "depth_anything": 56, "tipsv2_dpt": 56}
 """Side of a square image that the tiny networks take, where it is not 64."""
 
 ZOEDEPTH_PROCESSOR = {
@@ -220,7 +220,7 @@ TINY: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "depth-pro": (
         depth_pro,
         {**COMMON, **HALF, "image_processor_type": "DepthProImageProcessorFast", "resample": 2,
-         "size": {"height": 128, "width": 128}},
+         "size": {"height": 256, "width": 256}},
     ),
     "tipsv2": (
         tipsv2,

@@ -19,7 +19,6 @@ from mvde.errors import CheckpointError, DatasetError, MvdeError, ResolutionErro
 from mvde.metrics import depth_metrics
 from mvde.pipelines.eval_depth import (
     FrameCamera,
-    ModelContract,
     cameras_of,
     default_protocol,
     evaluate,
@@ -152,7 +151,7 @@ def test_a_checkpoint_is_evaluated_at_its_native_resolution(checkpoint: Path, fr
     dataset = FolderDataset(frames_dir)
     source = open_source(checkpoint)
     assert (source.valid_range, source.resolution) == ((0.1, 10.0), (32, 32))
-    assert source.contract == ModelContract(DepthKind.METRIC)
+    assert (source.contract.depth_kind, source.contract.canonical_focal) == (DepthKind.METRIC, None)
     totals = evaluate(source.predict, dataset, default_protocol(dataset))["none"]
     sample = dataset[3]
     image = torch.from_numpy(sample.rgb.copy()).permute(2, 0, 1)[None]

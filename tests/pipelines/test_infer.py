@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,23 @@ def test_each_image_gets_its_depth_and_statistics(checkpoint: Path, photos: list
         assert result["columns"].tolist() == ["mean", "max"]
         blocks = result["depth"].reshape(5, 8, 4, 8).transpose(0, 2, 1, 3).reshape(20, 64)
         np.testing.assert_allclose(result["stats"], np.stack([blocks.mean(1), blocks.max(1)], axis=1), rtol=1e-5)
+
+
+def test_bars_of_a_letterbox_are_left_out_of_the_statistics(
+    checkpoint: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stretched = DepthModel.load(checkpoint).describe()
+    preprocess = dataclasses.replace(stretched.preprocess, fit="letterbox")
+    letterbox = dataclasses.replace(stretched, preprocess=preprocess)
+    monkeypatch.setattr(DepthModel, "describe", lambda self: letterbox)
+    (written,) = infer_images(checkpoint, photos[3:], tmp_path / "out", (40, 32), stats=("valid",))
+    with np.load(written) as result:
+        # 20 x 50 pixels take 13 x 32 of 40 x 32: rows 13 to 25.
+        assert (result["depth"][:13] == 0).all()
+        assert (result["depth"][13:26] > 0).all()
+        assert (result["depth"][26:] == 0).all()
+        rows = result["stats"].reshape(5, 4)
+        np.testing.assert_allclose(rows[:, 0], [0, 3 / 8, 1, 2 / 8, 0])
 
 
 def test_wrong_requests_are_refused_before_anything_is_written(

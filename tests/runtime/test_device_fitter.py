@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mvde.artifact import GraphArtifact
+from mvde.calibration.record import Calibration, MeasuredRecord
 from mvde.camera import Camera
 from mvde.contract import DepthKind, FocalConvention
 from mvde.cuda.array import DeviceView, check_dense
@@ -166,7 +167,7 @@ def infer_device(runtime: DepthRuntime, device: Any, image: np.ndarray, **option
 def resizing_fitter(device: Any, image: np.ndarray, fit: str) -> DeviceFitter:
     resizer = FakeResizer(device)
     resizer.height, resizer.width, resizer.fit = image.shape[-3], image.shape[-2], fit
-    return DeviceFitter(device, (HEIGHT, WIDTH), resizer, converting=fakes.FakeKernel(device))
+    return DeviceFitter(device, (HEIGHT, WIDTH), resizer, scaling=fakes.FakeKernel(device))
 
 
 @pytest.fixture
@@ -352,3 +353,35 @@ def test_only_an_inverse_map_is_zero_where_it_gives_no_distance(
     _, depth, stats = infer_device(runtime, device, image)
     np.testing.assert_array_equal(depth, np.full((1, HEIGHT, WIDTH), at_zero, np.float32))
     assert not stats.any()
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+def test_a_calibration_scales_results_in_device_memory_and_one_with_a_reciprocal_is_refused(
+    of_canonical_camera: Any, image: np.ndarray, closed_form_depth: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvde.runtime.depth.calibration_for", lambda manifest, given: given)  # of another graph
+    for kind, shift in ((DepthKind.SCALE_INVARIANT, 0.0), (DepthKind.INVERSE_RELATIVE, 0.1)):
+        manifest = dataclasses.replace(
+            of_canonical_camera, depth_kind=kind, unit=kind.unit, canonical_focal=None, focal_convention=None
+        )
+        calibration = Calibration(
+            name=manifest.name,
+            created="2026-01-01T00:00:00+00:00",
+            graph_sha256="0" * 64,
+            engine="openvino:fp32",
+            depth_kind=kind,
+            resolution=manifest.resolution,
+            fit="stretch",
+            frame=image.shape[:2],
+            scale=0.25,
+            shift=shift,
+            measured=MeasuredRecord(20, 5, (0.5, 4.0), 0.03, 0.02),
+        )
+        runtime, _, device = load_on_gpu(manifest, closed_form_depth, calibration=calibration)
+        if shift:
+            with pytest.raises(UsageError, match="this calibration of inverse_relative does more: use infer"):
+                infer_device(runtime, device, image)
+            continue
+        result, depth, _ = infer_device(runtime, device, image)
+        assert (result.depth_kind, result.unit, result.calibrated) == (DepthKind.METRIC, "m", "fixed scene")
+        np.testing.assert_allclose(depth[0], _expected(image, "stretch", closed_form_depth)[0] * 0.25, rtol=1e-6)

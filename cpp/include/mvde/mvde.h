@@ -342,6 +342,13 @@ typedef enum mvde_depth_kind {
     MVDE_INVERSE_RELATIVE = 4   /* inverse depth up to an unknown scale and shift */
 } mvde_depth_kind;
 
+/* Where metres that are not the network's own come from. */
+typedef enum mvde_calibrated {
+    MVDE_NOT_CALIBRATED = 0,
+    MVDE_ONE_SCALE = 1,   /* a calibration of a network that knows metres but for a factor */
+    MVDE_FIXED_SCENE = 2  /* a calibration of a relative network: for a fixed camera in a fixed scene */
+} mvde_calibrated;
+
 /* The pinhole camera of the frames, without distortion, in pixels of a frame of height x width. Pixel centres have integer
  * coordinates, as in OpenCV and ROS. */
 typedef struct mvde_camera {
@@ -364,10 +371,13 @@ typedef struct mvde_session_options {
     int32_t num_stats; /* number of columns; 0: those of the manifest */
     float invalid_m; /* value of invalid pixels of a float map: NaN, or 0 */
     int64_t deadline_ms; /* a result that takes longer is counted as late; 0: none */
+    const char *calibration_path; /* file of `mvde calibrate`, which makes depth metric, or NULL. It is refused for another
+                                     graph, frame size, fit or camera; `camera` NULL: the calibration's. Read by mvde_open
+                                     only */
 } mvde_session_options;
 
 /* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, threads by the CPUs, no camera, statistics of the
- * manifest, NaN for invalid pixels, no deadline. */
+ * manifest, NaN for invalid pixels, no deadline, no calibration. */
 MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* Open an engine.
@@ -439,10 +449,11 @@ typedef struct mvde_session_info {
     int64_t grid_rows, grid_columns; /* patches */
     int32_t patch_size; /* pixels of the model's input */
     int32_t stats[MVDE_MAX_STATS]; /* mvde_stat of each column, then -1 */
-    int32_t depth_kind; /* mvde_depth_kind */
+    int32_t depth_kind; /* mvde_depth_kind; MVDE_METRIC with a calibration */
+    int32_t calibrated; /* mvde_calibrated */
     int32_t camera_assumed; /* 1: the kind has a canonical camera, and the frames' was not given */
     double camera_factor; /* f / f_canonical, by which depth is multiplied (an inverse map is divided by it) */
-    float min_valid, max_valid; /* range of the network's map, in `unit` */
+    float min_valid, max_valid; /* range of the network's map, before a calibration */
     int32_t fit; /* mvde_fit, as chosen or as the manifest states */
     mvde_box source_box, target_box; /* the part of the frame that the model sees, and the part of its input it fills */
     const char *name, *engine_id, *backend, *library_version, *device;

@@ -177,6 +177,7 @@ struct SessionOptions {
     std::vector<int32_t> stats;         // mvde_stat of each column; empty: those of the manifest
     float invalid_m = std::numeric_limits<float>::quiet_NaN();  // value of invalid pixels: NaN or 0
     int64_t deadline_ms = 0;  // a result that takes longer is counted as late; 0: none
+    std::string calibration_path;  // file of `mvde calibrate`; empty: none
 };
 
 // Output buffers of a frame; an empty view is not wanted. Sizes: Session::num_depths() and num_stats().
@@ -217,6 +218,7 @@ public:
         plain.num_stats = static_cast<int32_t>(options.stats.size());
         plain.invalid_m = options.invalid_m;
         plain.deadline_ms = options.deadline_ms;
+        if (!options.calibration_path.empty()) plain.calibration_path = options.calibration_path.c_str();
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
         return Session(handle);

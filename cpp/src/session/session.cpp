@@ -78,7 +78,7 @@ Session::Session(const char *path, const mvde_session_options &options) : artifa
     check_usable(artifact_);
     stats_ = chosen_columns(options, artifact_.manifest.stats);
     create_resizer(options);
-    place_camera(options.camera);
+    calibrate(options);
     load_engine(options);
 }
 
@@ -131,6 +131,26 @@ void Session::create_resizer(const mvde_session_options &options) {
     }
 }
 
+// Places the camera, and gives the map the metres of the calibration.
+void Session::calibrate(const mvde_session_options &options) {
+    const mvde_camera *camera = options.camera;
+    if (options.calibration_path) {
+        calibration_ = read_calibration(options.calibration_path);
+        check_engine(*calibration_, artifact_.manifest);
+        if (!camera && calibration_->camera) camera = &*calibration_->camera;
+        check_frames(*calibration_, frame_height_, frame_width_, fit_, camera);
+    }
+    place_camera(camera);
+    if (calibration_) {
+        map_scale_ *= calibration_->scale;
+        shift_ = calibration_->shift;
+        is_reciprocal_ = is_inverse(kind_);
+        kind_ = MVDE_METRIC;
+    }
+    if (kind_ == MVDE_METRIC || kind_ == MVDE_METRIC_FOCAL)
+        metres_.reset(new float[static_cast<std::size_t>(frame_height_ * frame_width_)]);
+}
+
 void Session::place_camera(const mvde_camera *camera) {
     const Manifest &manifest = artifact_.manifest;
     const FrameView view{frame_height_, frame_width_, manifest.height(), manifest.width(), source_box_, target_box_};
@@ -139,7 +159,6 @@ void Session::place_camera(const mvde_camera *camera) {
     camera_assumed_ = manifest.canonical_focal && !camera;
     map_scale_ = map_scale(kind_, camera_factor_);
     depth_.reset(new float[static_cast<std::size_t>(manifest.height() * manifest.width())]);
-    if (manifest.unit == "m") metres_.reset(new float[static_cast<std::size_t>(frame_height_ * frame_width_)]);
 }
 
 void Session::load_engine(const mvde_session_options &session) {
@@ -236,6 +255,9 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
     if (const std::int32_t status = check_outputs(outputs, num_pixels, num_stats(), extents)) return status;
     if (outputs.depth_mm)
         return fail(MVDE_ERROR_UNSUPPORTED, "outputs.depth_mm must be NULL: device memory takes depth_m and stats");
+    if (!is_scaling())
+        return fail(MVDE_ERROR_UNSUPPORTED, "device memory scales maps, but this calibration of %s does more: use mvde_infer",
+                    artifact_.manifest.depth_kind.c_str());
     mvde_frame complete;
     if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
     if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
@@ -269,6 +291,7 @@ void Session::describe(mvde_session_info &info) const {
     info.patch_size = static_cast<std::int32_t>(manifest.stats_patch);
     for (std::size_t i = 0; i < MVDE_MAX_STATS; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
     info.depth_kind = kind_;
+    info.calibrated = calibration_ ? calibration_->describes() : MVDE_NOT_CALIBRATED;
     info.camera_assumed = camera_assumed_;
     info.camera_factor = camera_factor_;
     info.min_valid = static_cast<float>(manifest.min_valid);
@@ -277,7 +300,7 @@ void Session::describe(mvde_session_info &info) const {
     info.source_box = source_box_;
     info.target_box = target_box_;
     info.name = manifest.name.c_str();
-    info.unit = manifest.unit.c_str();
+    info.unit = calibration_ ? "m" : manifest.unit.c_str();
     info.engine_id = manifest.engine.id.c_str();
     info.backend = manifest.engine.backend.c_str();
     info.library_version = library_version_.c_str();
@@ -338,11 +361,13 @@ std::int32_t Session::finish(mvde_outputs &outputs) {
 // not NULL, in one pass. Statistics that the engine computed are of the map, and scaled here.
 std::int32_t Session::postprocess(float *stats) {
     const Manifest &manifest = artifact_.manifest;
-    const bool computes = stats && !engine_.stats;
+    const bool computes = stats && !(engine_.stats && is_scaling());
     if (computes) clear_bars();
     mvde_postprocess_options options;
     mvde_postprocess_defaults(&options);
     options.scale = static_cast<float>(map_scale_);
+    options.shift = static_cast<float>(shift_);
+    options.conversion = is_reciprocal_ ? MVDE_INVERSE : MVDE_LINEAR;
     // An inverse map is 0 where it gives no distance; depth has no such value.
     if (is_inverse(kind_)) options.invalid_m = 0.0F;
     const mvde_map raw{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};

@@ -4,12 +4,14 @@
 #include "forks.hpp"
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
+#include "session/calibration.hpp"
 #include "session/outputs.hpp"
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,7 +47,9 @@ private:
     void require_unforked() const;
     void find_device();
     void create_resizer(const mvde_session_options &options);
+    void calibrate(const mvde_session_options &options);
     void place_camera(const mvde_camera *camera);
+    bool is_scaling() const { return !is_reciprocal_ && shift_ == 0.0; }
     void load_engine(const mvde_session_options &options);
     std::int64_t num_patches() const;
     std::int64_t num_stats() const;
@@ -76,6 +80,9 @@ private:
     mvde_depth_kind kind_ = MVDE_METRIC;
     bool camera_assumed_ = false;
     double camera_factor_ = 1.0, map_scale_ = 1.0;
+    std::optional<Calibration> calibration_;
+    double shift_ = 0.0;          // of a calibrated map
+    bool is_reciprocal_ = false;  // depth is 1 / (map_scale_ * x + shift_): of a calibrated inverse map
     float invalid_m_ = 0.0F;
     std::int64_t deadline_ms_ = 0;
     std::unique_ptr<mvde_resizer, CloseResizer> resizer_;

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvde.contract import DepthKind, PreprocessRecord
+from mvde.contract import PreprocessRecord
 from mvde.engines.base import one_line
 from mvde.engines.onnxruntime.session import CHECKING, open_session
 from mvde.errors import ArtifactError, BackendError, ParityError
 from mvde.export.imported.contract import Layout
 from mvde.export.imported.source import SourceFile
 from mvde.export.imported.tensors import Pixels
-from mvde.parity import compare_depth
 from mvde.records import ParityReport
 
 if TYPE_CHECKING:
@@ -64,13 +62,8 @@ def imported_maps(path: Path, names: Sequence[str], images: Sequence[NDArray[np.
     return [_run(session, path, {"image": image}, names) for image in images]
 
 
-def compare_maps(
-    candidate: NDArray[np.float32], reference: NDArray[np.float32], kind: DepthKind, patch: int
-) -> ParityReport:
-    """Differences of two maps (B, H, W): relative to the depth, or of inverse kinds to the map's range (p99 - p1).
-
-    Raises :class:`ArtifactError` if the reference is not finite or constant.
-    """
+def check_reference(reference: NDArray[np.float32]) -> None:
+    """Raise :class:`ArtifactError` if the file's maps (B, H, W) of photographs are not finite or constant."""
     if not np.isfinite(reference).all():
         raise ArtifactError(
             "the original file computes NaN or infinity on photographs; check --mean, --std and --preset"
@@ -81,13 +74,6 @@ def compare_maps(
             f"the original file computes {float(low):g} for every pixel of a photograph; it is no depth map, or the "
             "preprocessing is not what it expects"
         )
-    report = compare_depth(candidate, reference, patch)
-    if not kind.is_inverse:
-        return report
-    relative = np.abs(candidate.astype(np.float64) - reference) / (high - low)
-    relative[~np.isfinite(relative)] = np.inf
-    p99 = float(np.quantile(relative, 0.99, method="higher"))
-    return replace(report, max_rel=float(relative.max()), mean_rel=float(relative.mean()), p99_rel=p99)
 
 
 def check_half_mean(report: ParityReport) -> None:

@@ -39,7 +39,7 @@ from mvde.manifest import (
     is_model_name,
 )
 from mvde.parity import check as check_parity
-from mvde.parity import merge_reports
+from mvde.parity import compare_depth, merge_reports
 from mvde.publish import staged_write
 from mvde.records import GraphParity
 from mvde.resolution import check_resolution
@@ -226,7 +226,8 @@ def _parity(
         for role in list(original)[1:]:
             check.check_other_map(role, ours[role], original[role], tolerance)
         reference = original["depth"].astype(np.float32) * np.float32(contract.map_scale)
-        reports.append(check.compare_maps(ours["depth"], reference, contract.kind, contract.patch))
+        check.check_reference(reference)
+        reports.append(compare_depth(ours["depth"], reference, contract.patch, kind=contract.kind))
     measured = merge_reports(reports)
     check_parity(measured, tolerance, what=f"the imported graph of {job.source.path}")
     if is_half:

@@ -22,10 +22,11 @@ _OPENCV_BICUBIC = -0.75
 
 @dataclass(frozen=True)
 class Preset:
-    """A contract with the files that it is for, and where it was published."""
+    """A contract with the files that it is for, where it was published, and the licences of the weights."""
 
     files: str
     source: str
+    licence: str
     contract: ImportContract
 
 
@@ -61,6 +62,7 @@ PRESETS: dict[str, Preset] = {
     "depth-anything-v2": Preset(
         "Depth Anything V2 Small, Base, Large (also V1): inverse depth without a scale",
         "github.com/DepthAnything/Depth-Anything-V2; DPTImageProcessor of the checkpoints",
+        "Small and V1 apache-2.0, Base and Large cc-by-nc-4.0",
         ImportContract(
             kind=DepthKind.INVERSE_RELATIVE,
             preprocess=_DEPTH_ANYTHING_V2,
@@ -71,6 +73,7 @@ PRESETS: dict[str, Preset] = {
     "depth-anything-v2-metric-indoor": Preset(
         "Depth Anything V2 Metric, Hypersim: metres up to 20 m",
         "github.com/DepthAnything/Depth-Anything-V2, metric_depth (max_depth 20)",
+        "Small apache-2.0, Base and Large cc-by-nc-4.0",
         ImportContract(
             kind=DepthKind.METRIC,
             preprocess=_DEPTH_ANYTHING_V2,
@@ -82,6 +85,7 @@ PRESETS: dict[str, Preset] = {
     "depth-anything-v2-metric-outdoor": Preset(
         "Depth Anything V2 Metric, Virtual KITTI: metres up to 80 m",
         "github.com/DepthAnything/Depth-Anything-V2, metric_depth (max_depth 80)",
+        "Small apache-2.0, Base and Large cc-by-nc-4.0",
         ImportContract(
             kind=DepthKind.METRIC,
             preprocess=_DEPTH_ANYTHING_V2,
@@ -94,6 +98,7 @@ PRESETS: dict[str, Preset] = {
     "depth-anything-v3-metric": Preset(
         "DA3METRIC-LARGE: metres = depth * f / 300, f in pixels of the input; sky at 0.3",
         "github.com/ByteDance-Seed/Depth-Anything-3; github.com/ika-rwth-aachen/ros2-depth-anything-v3-trt",
+        "apache-2.0",
         ImportContract(
             kind=DepthKind.METRIC_FOCAL,
             preprocess=_pixels(_IMAGENET, "letterbox", 14, antialias=True),
@@ -108,6 +113,7 @@ PRESETS: dict[str, Preset] = {
     "metric3d-v2": Preset(
         "Metric3D v2 ViT, normalised inside the graph: metres for a camera of 1000 pixels",
         "github.com/YvanYin/Metric3D, onnx/metric3d_onnx_export.py",
+        "bsd-2-clause",
         ImportContract(
             kind=DepthKind.METRIC_FOCAL,
             preprocess=_pixels(_AS_IT_IS, "letterbox", padding=116, pixel_range=255.0),
@@ -121,6 +127,7 @@ PRESETS: dict[str, Preset] = {
     "midas-v2": Preset(
         "MiDaS v2 and v2.1 of the authors, normalised inside the graph: inverse depth without a scale",
         "github.com/isl-org/MiDaS, tf/make_onnx_model.py and tf/run_onnx.py",
+        "mit",
         ImportContract(
             kind=DepthKind.INVERSE_RELATIVE,
             preprocess=_pixels(_AS_IT_IS, bicubic=_OPENCV_BICUBIC),
@@ -130,6 +137,7 @@ PRESETS: dict[str, Preset] = {
     "dpt": Preset(
         "DPT Large and Hybrid (MiDaS v3): inverse depth without a scale",
         "preprocessor_config.json of huggingface.co/Intel/dpt-large and dpt-hybrid-midas",
+        "apache-2.0",
         ImportContract(
             kind=DepthKind.INVERSE_RELATIVE,
             preprocess=_pixels(_HALF, bicubic=_PILLOW_BICUBIC, antialias=True),
@@ -140,6 +148,7 @@ PRESETS: dict[str, Preset] = {
     "depth-pro": Preset(
         "Depth Pro's canonical inverse depth (predicted_depth of transformers): 1 / metres for f = width",
         "github.com/apple/ml-depth-pro, depth_pro.py (infer); DepthProImageProcessor",
+        "apple-amlr",
         ImportContract(
             kind=DepthKind.INVERSE_CANONICAL,
             preprocess=_pixels(_HALF),
@@ -153,6 +162,7 @@ PRESETS: dict[str, Preset] = {
     "unidepth-v2": Preset(
         "UniDepth V2 without a camera input: metres for the camera that the network estimates",
         "github.com/lpiccinelli-eth/UniDepth, unidepth/models/unidepthv2/export.py",
+        "cc-by-nc-4.0",
         ImportContract(
             kind=DepthKind.METRIC,
             preprocess=_pixels(_IMAGENET, "letterbox", 14),
@@ -164,6 +174,7 @@ PRESETS: dict[str, Preset] = {
     "yolo26-depth": Preset(
         "Ultralytics YOLO26-depth: metres, pixels from 0 to 1 without normalisation",
         "docs.ultralytics.com/tasks/depth",
+        "agpl-3.0",
         ImportContract(
             kind=DepthKind.METRIC,
             preprocess=_pixels(_AS_IT_IS, "letterbox", 32, padding=114),
