@@ -84,7 +84,7 @@ def test_conversions_match_numpy_on_every_kernel(forced_kernel, conversion):
         span = math.log(high / low)
         depth = {
             "linear": lambda: linear,
-            "inverse": lambda: 1 / linear,
+            "inverse": lambda: np.where(raw > 0, 1 / linear, np.nan),
             "exp": lambda: np.where(np.isfinite(linear), np.exp(np.maximum(linear, -87)), np.nan),
             "log_sigmoid": lambda: low * np.exp(span / (1 + np.exp(-linear))),
         }[conversion]()

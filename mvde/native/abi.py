@@ -6,9 +6,10 @@ import ctypes
 from typing import Any
 
 VERSION = "0.1."  # of mvde.h; before 1.0 the minor part must match as well
-STATS = {"mean": 0, "var": 1, "grad": 2, "min": 3, "max": 4, "valid": 5}  # enum mvde_stat
+STATS = {"mean": 0, "var": 1, "grad": 2, "min": 3, "max": 4, "valid": 5, "conf": 6}  # enum mvde_stat
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint16": 3}  # enum mvde_dtype
 CONVERSIONS = {"linear": 0, "inverse": 1, "exp": 2, "log_sigmoid": 3}  # enum mvde_conversion
+MASKS = {"sky": 0, "mask": 1}  # enum mvde_mask, by the roles of a network's outputs
 RANGES = {"reject": 0, "clamp": 1}  # enum mvde_range
 INTERPOLATIONS = {"bilinear": 0, "bicubic": 1}  # enum mvde_interpolation
 FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit

@@ -141,12 +141,12 @@ def has_bars(placement: Placement) -> bool:
 
 
 def clear_bars(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
-    """Set depth (H, W) in the bars to 0 (invalid), to exclude them from the statistics."""
+    """Set depth (H, W) in the bars to NaN, to exclude them from the statistics; a calibration may shift a 0."""
     import numpy as np
 
     if not has_bars(placement):
         return depth
-    cleared = np.zeros_like(depth)
+    cleared = np.full_like(depth, math.nan)
     cleared[placement.target_box.slices] = depth[placement.target_box.slices]
     return cleared
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -131,10 +132,13 @@ TEST(small_buffers_and_unknown_numbers_are_refused) {
     Call shape;
     shape.depth.width = 16;
     EXPECT(shape.postprocess(), MVDE_ERROR_SHAPE, "another shape");
-    const int32_t unknown[] = {0, 6};
+    const int32_t unknown[] = {0, 7}, confidence[] = {0, MVDE_CONF};
     Call stat;
     stat.request.stats = unknown;
-    EXPECT(stat.stats(), MVDE_ERROR_ARGUMENT, "stats[1] is 6");
+    EXPECT(stat.stats(), MVDE_ERROR_ARGUMENT, "stats[1] is 7");
+    stat.request.stats = confidence;
+    EXPECT(stat.stats(), MVDE_ERROR_ARGUMENT, "stats[1] is MVDE_CONF: it needs a confidence map");
+    EXPECT(stat.postprocess(), MVDE_ERROR_ARGUMENT, "options.confidence of mvde_postprocess");
     Call older;
     older.request.struct_size = 32;
     EXPECT(older.stats(), MVDE_ERROR_ARGUMENT, "request.struct_size is 32: expected 40");
@@ -169,6 +173,33 @@ TEST(options_out_of_range_are_refused) {
     Call sigmoid;
     sigmoid.options.conversion = MVDE_LOG_SIGMOID;
     EXPECT(sigmoid.postprocess(), MVDE_ERROR_ARGUMENT, "min_depth_m > 0");
+}
+
+TEST(masks_and_confidence_that_do_not_fit_are_refused) {
+    const auto refused = [](auto change, int32_t status, const char *words, int line) {
+        Call call;
+        std::vector<float> values(32 * 32, 1.0F);
+        mvde_map map{values.data(), MVDE_FLOAT32, 0, 1, 32, 32, 0, 0, 0};
+        call.options.mask = &map;
+        change(call, map);
+        expect(call.postprocess(), status, words, line);
+    };
+    refused([](Call &, mvde_map &map) { map.height = 16; }, MVDE_ERROR_SHAPE,
+            "options.mask is 1x16x32 (batch, height, width): expected the shape of raw, 1x32x32", __LINE__);
+    refused([](Call &, mvde_map &map) { map.data = nullptr; }, MVDE_ERROR_ARGUMENT, "options.mask.data is NULL", __LINE__);
+    refused([](Call &, mvde_map &map) { map.dtype = MVDE_UINT16; }, MVDE_ERROR_ARGUMENT, "options.mask.dtype is 3",
+            __LINE__);
+    refused([](Call &call, mvde_map &) { call.options.mask_role = 2; }, MVDE_ERROR_ARGUMENT, "mask_role is 2", __LINE__);
+    refused([](Call &call, mvde_map &) { call.options.mask_threshold = kInfinity; }, MVDE_ERROR_ARGUMENT,
+            "mask_threshold is inf", __LINE__);
+    refused([](Call &call, mvde_map &map) { map.data = call.depth_out.data(); }, MVDE_ERROR_OVERLAP, "options.mask",
+            __LINE__);
+    refused(
+        [](Call &call, mvde_map &map) {
+            std::swap(call.options.mask, call.options.confidence);
+            map.width = 31;
+        },
+        MVDE_ERROR_SHAPE, "options.confidence is 1x32x31", __LINE__);
 }
 
 TEST(frames_that_do_not_fit_are_refused) {

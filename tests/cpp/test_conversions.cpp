@@ -56,7 +56,7 @@ double expected_metres(float raw, int32_t conversion) {
     const double x = static_cast<double>(raw * 0.75F + 0.5F);  // in float: its rounding is not under test
     const double low = static_cast<double>(kMin), span = std::log(static_cast<double>(kMax)) - std::log(low);
     switch (conversion) {
-        case MVDE_INVERSE: return 1 / x;
+        case MVDE_INVERSE: return raw > 0 ? 1 / x : std::nan("");
         case MVDE_EXP: return std::isfinite(x) ? std::exp(std::min(std::max(x, -87.0), 88.0)) : std::nan("");
         case MVDE_LOG_SIGMOID: return std::isnan(x) ? x : low * std::exp(span / (1 + std::exp(-x)));
         default: return x;

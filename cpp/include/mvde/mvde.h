@@ -135,7 +135,7 @@ typedef struct mvde_map {
 /* Conversion of the raw network output x to depth in metres. */
 typedef enum mvde_conversion {
     MVDE_LINEAR = 0,     /* scale * x + shift */
-    MVDE_INVERSE = 1,    /* 1 / (scale * x + shift): inverse depth, disparity */
+    MVDE_INVERSE = 1,    /* 1 / (scale * x + shift) of x > 0, else invalid: inverse depth, disparity */
     MVDE_EXP = 2,        /* exp(scale * x + shift) */
     MVDE_LOG_SIGMOID = 3 /* exp(ln min + sigmoid(scale * x + shift) * (ln max - ln min)): mvde's metric head */
 } mvde_conversion;
@@ -183,7 +183,8 @@ typedef enum mvde_stat {
     MVDE_MIN = 3,   /* m */
     MVDE_MAX = 4,   /* m */
     MVDE_VALID = 5, /* fraction of valid pixels in the patch, 0 to 1 */
-    MVDE_CONF = 6   /* mean of the confidence map, in its unit; mvde_postprocess with `confidence` only */
+    MVDE_CONF = 6   /* mean of the confidence map, where a value that is not finite counts as 0; mvde_postprocess with
+                       options.confidence only */
 } mvde_stat;
 
 #define MVDE_MAX_STATS 16 /* most columns of statistics */

@@ -13,7 +13,7 @@ struct Plane {
 };
 
 struct PostprocessJob {
-    Plane raw, depth;
+    Plane raw, depth, mask, confidence;
     std::int64_t batch = 0, height = 0, width = 0;
 
     std::int32_t conversion = 0;
@@ -24,6 +24,9 @@ struct PostprocessJob {
     // "finite, > 0 and within the bounds", also for NaN.
     float lower_m = 0.0F, upper_m = 0.0F;
     float invalid_m = 0.0F;
+    float mask_threshold = 0.0F;
+    bool mask_is_sky = false;  // else a mask of valid pixels
+    bool marks_sky = false;    // in the depth map
 
     std::int32_t patch_size = 1;
     std::int32_t num_stats = 0;  // 0: not wanted

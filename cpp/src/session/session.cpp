@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cinttypes>
+#include <cmath>
 #include <cstring>
 #include <thread>
 
@@ -403,14 +404,14 @@ std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &me
                 artifact_.manifest.engine.id.c_str(), message.text);
 }
 
-// Zeroes (invalidates) depth outside the image, so that letterbox padding has no statistics.
+// Sets depth outside the image to NaN, so that letterbox padding has no statistics; a calibration may shift a 0.
 void Session::clear_bars() {
     const std::int64_t width = artifact_.manifest.width();
     for (std::int64_t y = 0; y < artifact_.manifest.height(); ++y) {
         float *row = engine_.depth + y * width;
         const bool is_bar = y < target_box_.top || y >= target_box_.bottom;
-        std::fill(row, row + (is_bar ? width : target_box_.left), 0.0F);
-        std::fill(row + target_box_.right, row + width, 0.0F);
+        std::fill(row, row + (is_bar ? width : target_box_.left), NAN);
+        std::fill(row + target_box_.right, row + width, NAN);
     }
 }
 
