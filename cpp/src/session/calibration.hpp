@@ -15,7 +15,7 @@ namespace mvde::internal {
 // Depth in metres is scale * x, or 1 / (scale * x + shift) of an inverse kind.
 struct Calibration {
     std::string name, graph_sha256, engine, depth_kind, fit;
-    std::int64_t height = 0, width = 0;              // of the network's input
+    std::int64_t height = 0, width = 0;  // of the network's input
     std::int64_t frame_height = 0, frame_width = 0;  // of the calibrated frames
     double scale = 1.0, shift = 0.0;
     std::optional<mvde_camera> camera;  // none if it was not given
