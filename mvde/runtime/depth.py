@@ -227,7 +227,7 @@ class DepthRuntime:
         depth, stats = enqueue_frame(engine, fitter, image, fit, stream)
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
         if view.scale != 1:
-            depth, stats = fitter.scale(depth, stats, view.scale, manifest.stats_patch, names, stream)
+            depth, stats = fitter.scale(depth, stats, view, manifest.stats_patch, names, stream)
         meaning = (manifest.grid, names, view.kind, placement, view.factor, view.is_assumed, view.calibrated)
         return DeviceResult(depth, stats, *meaning)
 

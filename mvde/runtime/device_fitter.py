@@ -16,6 +16,7 @@ from mvde.engines.process import ProcessGuard
 from mvde.errors import ImageError, UsageError
 from mvde.resampling import DEFAULT_RESAMPLING, Resampling
 from mvde.runtime.placement import Fit, Placement, has_bars, place
+from mvde.runtime.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,12 +104,12 @@ class DeviceFitter:
         self,
         depth: DeviceArray,
         stats: DeviceArray | None,
-        scale: float,
+        view: View,
         patch: int,
         names: Sequence[str],
         stream: Any,
     ) -> tuple[DeviceArray, DeviceArray | None]:
-        """Return depth (B, H, W) multiplied by ``scale``, NaN where not above 0, and its statistics; frees the others.
+        """Return the map ``depth`` (B, H, W) as ``view`` scales it, and its statistics; frees those given.
 
         The statistics are ``names`` of patches of ``patch`` pixels, of the shape of ``stats``.
         """
@@ -120,7 +121,7 @@ class DeviceFitter:
         params = postprocess_params(
             DeviceMap(depth.address),
             (batch, height, width),
-            PostprocessOptions(scale=scale),
+            PostprocessOptions(scale=view.scale, invalid_m=view.invalid),
             depth=DeviceMap(scaled.address),
             stats_address=None if rows is None else rows.address,
             patch_size=patch,

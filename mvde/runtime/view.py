@@ -53,6 +53,11 @@ class View:
         """Whether depth is a multiple of the map, so that statistics of the map can be scaled."""
         return not self.is_reciprocal and self.shift == 0
 
+    @property
+    def invalid(self) -> float:
+        """Value where the network gives no distance: 0 in inverse maps, NaN in depth, which has no 0."""
+        return 0.0 if self.kind.is_inverse else math.nan
+
     def scaled(self, rows: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
         """Statistics (N, S) of the depth, from those of the map; for views that only scale."""
         return rows if self.scale == 1 else scale_stats(rows, names, self.scale)
@@ -79,8 +84,7 @@ class View:
             conversion="inverse" if self.is_reciprocal else "linear",
             scale=self.scale,
             shift=self.shift,
-            # An inverse map is 0 where it gives no distance; depth has no such value.
-            invalid=0.0 if self.kind.is_inverse else math.nan,
+            invalid=self.invalid,
             mask=mask,
             confidence=confidence,
         )

@@ -377,3 +377,47 @@ def test_strides_of_sides_of_one_do_not_matter() -> None:
     check_dense(DeviceView(1, (1, 4, 3), (999, 3, 1), "uint8"))
     with pytest.raises(UsageError, match=r"strides \(999, 3, 1\)"):
         check_dense(DeviceView(1, (2, 4, 3), (999, 3, 1), "uint8"))
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+@pytest.mark.parametrize(("kind", "at_zero"), [(DepthKind.METRIC_FOCAL, np.nan), (DepthKind.INVERSE_CANONICAL, 0.0)])
+def test_only_an_inverse_map_is_zero_where_it_gives_no_distance(
+    of_canonical_camera: Any, image: np.ndarray, kind: DepthKind, at_zero: float
+) -> None:
+    manifest = dataclasses.replace(of_canonical_camera, depth_kind=kind, unit=kind.unit)
+    runtime, _, device = load_on_gpu(manifest, lambda images: np.zeros(images.shape[:3]), camera=camera_of_width(1.0))
+    _, depth, stats = infer_device(runtime, device, image)
+    np.testing.assert_array_equal(depth, np.full((1, HEIGHT, WIDTH), at_zero, np.float32))
+    assert not stats.any()
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+def test_a_calibration_scales_results_in_device_memory_and_one_with_a_reciprocal_is_refused(
+    of_canonical_camera: Any, image: np.ndarray, closed_form_depth: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvde.runtime.depth.calibration_for", lambda manifest, given: given)  # of another graph
+    for kind, shift in ((DepthKind.SCALE_INVARIANT, 0.0), (DepthKind.INVERSE_RELATIVE, 0.1)):
+        manifest = dataclasses.replace(
+            of_canonical_camera, depth_kind=kind, unit=kind.unit, canonical_focal=None, focal_convention=None
+        )
+        calibration = Calibration(
+            name=manifest.name,
+            created="2026-01-01T00:00:00+00:00",
+            graph_sha256="0" * 64,
+            engine="openvino:fp32",
+            depth_kind=kind,
+            resolution=manifest.resolution,
+            fit="stretch",
+            frame=image.shape[:2],
+            scale=0.25,
+            shift=shift,
+            measured=MeasuredRecord(20, 5, (0.5, 4.0), 0.03, 0.02),
+        )
+        runtime, _, device = load_on_gpu(manifest, closed_form_depth, calibration=calibration)
+        if shift:
+            with pytest.raises(UsageError, match="this calibration of inverse_relative does more: use infer"):
+                infer_device(runtime, device, image)
+            continue
+        result, depth, _ = infer_device(runtime, device, image)
+        assert (result.depth_kind, result.unit, result.calibrated) == (DepthKind.METRIC, "m", "fixed scene")
+        np.testing.assert_allclose(depth[0], _expected(image, "stretch", closed_form_depth)[0] * 0.25, rtol=1e-6)
