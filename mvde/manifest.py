@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from mvde.contract import DepthKind, FocalConvention, OutputRole, PreprocessReco
 from mvde.errors import ManifestError
 from mvde.records import EngineParity, EngineRecord, GraphParity, LoweringRecord
 from mvde.schema import expect, is_name, parse_json, read_record, to_json_types
-from mvde.stats import STATS
+from mvde.stats import CONFIDENCE, STATS, check_stats
 
 SCHEMA_VERSION = 2
 SOURCE_KINDS = ("mvde", "transformers", "onnx")
@@ -183,8 +183,9 @@ class Manifest:
         expect(self.stats_patch > 0, "stats_patch", self.stats_patch, "a positive size in pixels")
         grid = tuple(side / self.stats_patch for side in self.resolution)
         expect(grid == self.grid, "grid", self.grid, f"{grid}, the input's size divided by stats_patch")
-        are_known = 0 < len(self.stats) == len(set(self.stats)) and set(self.stats) <= set(STATS)
-        expect(are_known, "stats", self.stats, f"some of {', '.join(STATS)}, each once")
+        known = (*STATS, CONFIDENCE) if self.has_confidence else STATS
+        are_known = 0 < len(self.stats) == len(set(self.stats)) and set(self.stats) <= set(known)
+        expect(are_known, "stats", self.stats, f"some of {', '.join(known)}, each once")
         expect(self.num_flops is None or self.num_flops > 0, "num_flops", self.num_flops, "a positive number")
         expect(0 <= low < high, "valid_range", self.valid_range, "0 <= min < max")
         expect(high <= _MAX_DEPTH, "valid_range", self.valid_range, f"at most {_MAX_DEPTH:g}")
@@ -195,9 +196,26 @@ class Manifest:
         return self.inputs[0].shape[0]
 
     @property
+    def output_names(self) -> dict[OutputRole, str]:
+        """Names of the output tensors by role, depth first."""
+        return {output.role: output.name for output in self.outputs}
+
+    @property
     def resolution(self) -> tuple[int, int]:
         """(height, width) of the input in pixels."""
         return self.inputs[0].shape[1], self.inputs[0].shape[2]
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether the network gives a confidence, whose mean over a patch is the statistic ``conf``."""
+        return OutputRole.CONFIDENCE in self.output_names
+
+    def columns(self, stats: Sequence[str] | None) -> tuple[str, ...]:
+        """Columns of statistics: ``stats``, or the manifest's own for ``None``.
+
+        Raises :class:`UsageError` for an unknown or repeated one, and for ``conf`` without a confidence output.
+        """
+        return self.stats if stats is None else check_stats(stats, self.has_confidence)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of JSON types without the digest; fields with default values are omitted."""

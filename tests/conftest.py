@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,21 @@ def closed_form_depth() -> Callable[[np.ndarray], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def write_graph() -> Callable[..., GraphArtifact]:
-    """Writer of ``NAME-HxW.onnx`` (a cast, a transpose and a 1×1 convolution) and its manifest."""
+    """Writer of ``NAME-HxW.onnx`` (a cast, a transpose and a 1×1 convolution) and its manifest.
+
+    Further outputs for ``roles`` are one colour / 255, named ``their_ROLE``: red for sky, green for mask, blue for
+    confidence.
+    """
     pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper, save
 
     def write(
-        folder: Path, name: str = "tiny", resolution: tuple[int, int] = (32, 48), batch: int = 1, patch_size: int = 16
+        folder: Path,
+        name: str = "tiny",
+        resolution: tuple[int, int] = (32, 48),
+        batch: int = 1,
+        patch_size: int = 16,
+        roles: Sequence[OutputRole] = (),
     ) -> GraphArtifact:
         height, width = resolution
         weight = np.full((1, 3, 1, 1), GAIN_M / (3 * 255), np.float32)
@@ -115,9 +124,19 @@ def write_graph() -> Callable[..., GraphArtifact]:
             numpy_helper.from_array(np.array([OFFSET_M], np.float32), "bias"),
             numpy_helper.from_array(np.array([batch, height, width], np.int64), "shape"),
         ]
+        outputs = [OutputSpec("depth", (batch, height, width), "float32", OutputRole.DEPTH)]
+        for role in roles:
+            channel = (OutputRole.SKY, OutputRole.MASK, OutputRole.CONFIDENCE).index(role)
+            nodes.append(helper.make_node("Gather", ["planes", f"{role}.channel"], [f"{role}.plane"], axis=1))
+            nodes.append(helper.make_node("Div", [f"{role}.plane", "largest"], [f"their_{role}"]))
+            initializers.append(numpy_helper.from_array(np.array(channel, np.int64), f"{role}.channel"))
+            threshold = 0.5 if role.has_threshold else None
+            outputs.append(OutputSpec(f"their_{role}", (batch, height, width), "float32", role, threshold))
+        if roles:
+            initializers.append(numpy_helper.from_array(np.float32(255), "largest"))
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, height, width, 3])
-        depth = helper.make_tensor_value_info("depth", TensorProto.FLOAT, [batch, height, width])
-        graph = helper.make_graph(nodes, name, [image], [depth], initializers)
+        maps = [helper.make_tensor_value_info(one.name, TensorProto.FLOAT, list(one.shape)) for one in outputs]
+        graph = helper.make_graph(nodes, name, [image], maps, initializers)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
         path = folder / f"{artifact_stem(name, resolution, batch)}.onnx"
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +145,7 @@ def write_graph() -> Callable[..., GraphArtifact]:
             name=name,
             created="2026-01-01T00:00:00+00:00",
             inputs=(InputSpec("image", (batch, height, width, 3), "uint8", "BHWC", "RGB"),),
-            outputs=(OutputSpec("depth", (batch, height, width), "float32", OutputRole.DEPTH),),
+            outputs=tuple(outputs),
             preprocess=stretched((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
             stats_patch=patch_size,
             grid=(height // patch_size, width // patch_size),

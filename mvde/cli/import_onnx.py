@@ -21,7 +21,7 @@ from mvde.cli.shared_options import (
     PixelOptions,
 )
 from mvde.cli.terminal import console, say
-from mvde.contract import OutputRole, stretched
+from mvde.contract import stretched
 from mvde.errors import UsageError
 from mvde.export.imported.contract import ImportContract, Layout, parse_output
 from mvde.export.imported.presets import PRESETS, preset_named
@@ -50,7 +50,7 @@ class TensorOptions:
             "--output",
             metavar="NAME=ROLE",
             help="Output of the file and its role: depth, sky:THRESHOLD, mask:THRESHOLD or confidence; repeatable. "
-            "Default: the only map of the input's size, as depth.",
+            "Default: the only map of the input's size, as depth, and what the preset names.",
         ),
     ] = ()
     layout: Annotated[
@@ -128,8 +128,9 @@ def contract_of(
         if "kind" in given and not given["kind"].has_canonical_camera:
             given = {"canonical_focal": None, "focal_convention": None, **given}
         given["preprocess"] = dataclasses.replace(base.preprocess, **pixels.given)
-    # The runtime reads depth only, so that further outputs are kept where they were asked for.
-    given["outputs"] = tuple(parse_output(text, base.outputs) for text in tensors.output)
+    if tensors.output:  # these and no others
+        given["outputs"] = tuple(parse_output(text, base.usual_outputs) for text in tensors.output)
+        given["usual_outputs"] = ()
     return dataclasses.replace(base, **given)
 
 
@@ -157,10 +158,9 @@ def _report(imported: Imported) -> None:
         f"{manifest.file.size_bytes / 1e6:.1f} MB; against {manifest.source.name} on {len(photos)} photographs "
         f"{measure} max {measured.max_rel:.1e}, mean {measured.mean_rel:.1e}"
     )
-    kept = [output for output in manifest.outputs if output.role is not OutputRole.DEPTH]
+    kept = [str(output.role) for output in manifest.outputs[1:]]
     if kept:
-        roles = ", ".join(f"{output.role}" for output in kept)
-        say(f"note: {roles} is in the graph and its manifest, but this version's runtime reads depth only")
+        say(f"note: depth comes with {', '.join(kept)} of the file")
     if imported.dropped:
         names = ", ".join(map(repr, imported.dropped))
         say(f"note: the file's output {names} is not in the graph; keep it with --output NAME=ROLE")

@@ -6,12 +6,12 @@ apply. The runtime checks for :class:`DeviceEngine` or :class:`StatsEngine`, nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mvde.engines.backends import backend_names
-from mvde.errors import EngineIdError, UsageError
+from mvde.errors import EngineIdError, IncompatibleEngineError, UsageError
 from mvde.precision import Precision
 
 if TYPE_CHECKING:
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mvde.contract import OutputRole
     from mvde.cuda.array import DeviceArray, DeviceView
     from mvde.cuda.memory import CudaDevice
     from mvde.engines.opened import OpenedEngine
     from mvde.engines.settings import Setting
     from mvde.manifest import EngineManifest, Manifest
     from mvde.records import CudaRecord, DeviceRecord, EngineRecord, LoweringRecord
+
+    Maps = dict[OutputRole, NDArray[np.float32]]
+    """A network's outputs by role, depth first; each (B, H, W), float32."""
 
 OnProgress = Callable[[str, int, int], None]
 """Build progress callback: (phase name, steps done, total steps)."""
@@ -126,6 +130,10 @@ class Engine(Protocol):
         B, H and W are those of :attr:`info`. The caller owns the result. Raises :class:`UsageError` for another shape
         or dtype, :class:`BackendError` if the library fails.
         """
+        ...
+
+    def infer_maps(self, images: NDArray[np.uint8]) -> Maps:
+        """Infer all outputs of the manifest in one run: depth as in :meth:`infer`, and sky, mask or confidence."""
         ...
 
     def layers(self) -> str:
@@ -363,6 +371,16 @@ def check_images(images: NDArray[np.uint8], info: EngineInfo) -> None:
         raise UsageError(
             f"engine {info.id} takes RGB images of shape {expected} and dtype uint8, but got shape {shape} and dtype "
             f"{dtype}; DepthRuntime resizes and batches images of any size"
+        )
+
+
+def check_output_names(names: Sequence[str], manifest: EngineManifest, path: Path) -> None:
+    """Raise :class:`IncompatibleEngineError` unless the engine at ``path`` has the outputs that its manifest states."""
+    stated = [output.name for output in manifest.outputs]
+    if list(names) != stated:
+        raise IncompatibleEngineError(
+            f"{path} has the outputs {list(names)}, but its manifest states {stated}; build it again: "
+            f"mvde build --engine {manifest.engine.id}"
         )
 
 

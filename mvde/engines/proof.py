@@ -1,4 +1,4 @@
-"""Parity of an engine's depth with the fp32 graph's, at build time or later on the machine with the device."""
+"""Parity of an engine's outputs with the fp32 graph's, at build time or later on the machine with the device."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mvde.artifact import EngineArtifact, GraphArtifact, load_artifact, write_manifest
+from mvde.contract import OutputRole
 from mvde.engines.backends import backend
 from mvde.engines.base import Backend, BuildOptions, Engine
 from mvde.engines.compile import Recipe, open_compiled
 from mvde.engines.onnxruntime.engine import open_onnx
 from mvde.engines.opened import opened
 from mvde.engines.store import check_machine
-from mvde.engines.tolerances import check_tolerance
+from mvde.engines.tolerances import check_output, check_tolerance
 from mvde.errors import ArtifactError, UsageError
 from mvde.manifest import EngineManifest, Manifest
 from mvde.parity import compare_depth, merge_reports
@@ -28,33 +28,33 @@ from mvde.records import EngineParity, ParityReport
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mvde.engines.base import Maps
+
 REFERENCE_FILE = "engine.reference.npz"
 
 LAYERS_FILE = "engine.layers.json"
 """The library's layer report; written only if there is one and a device was available to load the engine."""
 
-Infer = Callable[["NDArray[np.uint8]"], "NDArray[np.float32]"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Reference for parity: images (K, H, W, 3), uint8 RGB, and the fp32 graph's depth (K, H, W), float32."""
+    """Reference for parity: images (K, H, W, 3), uint8 RGB, and the fp32 graph's outputs, each (K, H, W), float32."""
 
     images: NDArray[np.uint8]
-    depth: NDArray[np.float32]
+    maps: Maps
 
     @classmethod
     def of_graph(cls, source: GraphArtifact, images: NDArray[np.uint8]) -> Reference:
         """Run the fp32 graph on the images with ONNX Runtime."""
-        with contextlib.closing(open_onnx(source.path)) as graph:
-            return cls(images, infer_batches(graph.infer, images, source.manifest.batch))
+        with contextlib.closing(open_onnx(source.path, outputs=source.manifest.output_names)) as graph:
+            return cls(images, infer_batches(graph, images, source.manifest.batch))
 
     @classmethod
     def read(cls, path: Path) -> Reference:
         """Read a reference written by :meth:`write`. Raises :class:`ArtifactError` if missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return cls(stored["images"], stored["depth"])
+                return cls(stored["images"], {role: stored[role.value] for role in OutputRole if role.value in stored})
         except (OSError, ValueError, KeyError) as error:
             raise ArtifactError(
                 f"cannot read the reference {path} that the engine is measured against: {error}"
@@ -62,7 +62,8 @@ class Reference:
 
     def write(self, folder: Path) -> str:
         """Write to ``folder``, so that proving needs neither the graph nor ONNX Runtime; return the file name."""
-        np.savez_compressed(folder / REFERENCE_FILE, images=self.images, depth=self.depth)
+        arrays: dict[str, Any] = {role.value: one for role, one in self.maps.items()}
+        np.savez_compressed(folder / REFERENCE_FILE, images=self.images, **arrays)
         return REFERENCE_FILE
 
 
@@ -73,14 +74,14 @@ def compare_each(candidate: NDArray[np.float32], reference: NDArray[np.float32],
     return merge_reports([compare_depth(one[None], other[None], patch, kind=kind) for one, other in pairs])
 
 
-def infer_batches(infer: Infer, images: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:
-    """Infer depth (K, H, W) of K images in batches of ``batch``; the last batch is padded."""
+def infer_batches(engine: Engine, images: NDArray[np.uint8], batch: int) -> Maps:
+    """Infer the outputs, each (K, H, W), of K images in batches of ``batch``; the last batch is padded."""
     parts = []
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
         padded = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
-        parts.append(np.asarray(infer(padded))[: len(chunk)])
-    return np.concatenate(parts)
+        parts.append({role: one[: len(chunk)] for role, one in engine.infer_maps(padded).items()})
+    return {role: np.concatenate([part[role] for part in parts]) for role in parts[0]}
 
 
 def prove_build(
@@ -94,21 +95,29 @@ def prove_build(
     with contextlib.closing(engine):
         if layers := engine.layers():
             (staging / LAYERS_FILE).write_text(layers, encoding="utf-8")
-        depth = infer_batches(engine.infer, reference.images, manifest.batch)
-    report = compare_each(depth, reference.depth, manifest)
-    check_parity(report, manifest)
+        maps = infer_batches(engine, reference.images, manifest.batch)
+    report = checked_parity(maps, reference.maps, manifest)
     for number in range(2, options.num_builds + 1):
-        rebuilt = _rebuilt_depth(recipe, staging, options, reference)
-        drift = compare_each(rebuilt, depth, manifest)
+        rebuilt = _rebuilt_maps(recipe, staging, options, reference)
         what = f"build {number} of {options.num_builds} of {recipe.engine_id} (against build 1)"
-        check_parity(drift, manifest, what)
+        checked_parity(rebuilt, maps, manifest, what)
     return report, load_s
 
 
-def check_parity(report: ParityReport, manifest: EngineManifest, what: str = "") -> None:
-    """Raise :class:`ParityError` unless the report is inside the tolerance of the engine's precision."""
+def checked_parity(candidate: Maps, reference: Maps, manifest: EngineManifest, what: str = "") -> ParityReport:
+    """Report of the depth, after a check of every output, each (K, H, W).
+
+    Raises :class:`ParityError` unless all are inside the tolerance of the engine's precision.
+    """
+    report = compare_each(candidate[OutputRole.DEPTH], reference[OutputRole.DEPTH], manifest)
     low, high = manifest.valid_range
-    check_tolerance(report, manifest.parity.tolerance, high - low, what or f"engine {manifest.engine.id}")
+    tolerance, what = manifest.parity.tolerance, what or f"engine {manifest.engine.id}"
+    check_tolerance(report, tolerance, high - low, what)
+    for output in manifest.outputs[1:]:
+        if output.role not in reference:
+            raise ArtifactError(f"the reference of {what} has no {output.role}; build it again")
+        check_output(output, candidate[output.role], reference[output.role], tolerance, what)
+    return report
 
 
 def measured_parity(manifest: EngineManifest, report: ParityReport | None) -> EngineParity:
@@ -140,9 +149,8 @@ def prove_engine(path: Path) -> Proof:
     reference = Reference.read(folder / REFERENCE_FILE)
     engine, load_s = _loaded(backend(manifest.engine.backend), folder, manifest)
     with contextlib.closing(engine):
-        depth = infer_batches(engine.infer, reference.images, manifest.batch)
-    report = compare_each(depth, reference.depth, manifest)
-    check_parity(report, manifest)
+        maps = infer_batches(engine, reference.images, manifest.batch)
+    report = checked_parity(maps, reference.maps, manifest)
     proved = dataclasses.replace(manifest, parity=measured_parity(manifest, report))
     write_manifest(proved, artifact.path)
     return Proof(folder, proved, report, load_s)
@@ -162,12 +170,12 @@ def _engine_at(path: Path) -> EngineArtifact:
     return EngineArtifact(artifact.path, manifest)
 
 
-def _rebuilt_depth(recipe: Recipe, folder: Path, options: BuildOptions, reference: Reference) -> NDArray[np.float32]:
-    """Depth (K, H, W) of the reference's images from a temporary rebuild of the recipe."""
+def _rebuilt_maps(recipe: Recipe, folder: Path, options: BuildOptions, reference: Reference) -> Maps:
+    """Outputs, each (K, H, W), of the reference's images from a temporary rebuild of the recipe."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         engine = open_compiled(recipe, Path(scratch), recipe.backend.rebuild_options(options))
         with contextlib.closing(engine):
-            return infer_batches(engine.infer, reference.images, engine.info.batch)
+            return infer_batches(engine, reference.images, engine.info.batch)
 
 
 def _loaded(served_by: Backend, folder: Path, manifest: EngineManifest) -> tuple[Engine, float]:

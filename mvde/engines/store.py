@@ -100,7 +100,7 @@ def find(
 
 @in_default_float_environment
 def load_engine(
-    source: str | Path | EngineArtifact | OpenedEngine, stats: tuple[str, ...] | None = None
+    source: str | Path | EngineArtifact | OpenedEngine, stats: Sequence[str] | None = None
 ) -> tuple[Engine, EngineManifest]:
     """Load an engine and its manifest after checking hashes, library version, CPU and graph.
 
@@ -109,7 +109,8 @@ def load_engine(
     The hashed bytes are those that run; later changes to the files have no effect. An engine opened in another process
     by :func:`~mvde.engines.opened.open_verified` is not read again.
 
-    Raises :class:`HashMismatchError` or :class:`IncompatibleEngineError` with the reason and the command that fixes it.
+    Raises :class:`HashMismatchError` or :class:`IncompatibleEngineError` with the reason and the command that fixes it,
+    :class:`UsageError` for columns that the network does not have.
     """
     opened = source if isinstance(source, OpenedEngine) else open_verified(_path_of(source))
     manifest, folder = opened.manifest, opened.path.parent
@@ -117,7 +118,7 @@ def load_engine(
     check_graph(manifest, folder)
     check_proved(manifest, folder)
     if stats is not None:
-        opened = dataclasses.replace(opened, manifest=dataclasses.replace(manifest, stats=stats))
+        opened = dataclasses.replace(opened, manifest=dataclasses.replace(manifest, stats=manifest.columns(stats)))
     return backend(manifest.engine.backend).load(opened), manifest
 
 

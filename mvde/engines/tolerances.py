@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from mvde.errors import ParityError
 from mvde.precision import Precision
 from mvde.records import ParityReport, Tolerance
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mvde.manifest import OutputSpec
 
 
 def tolerance_of(precision: Precision) -> Tolerance:
@@ -45,4 +54,31 @@ def check_tolerance(report: ParityReport, tolerance: Tolerance, depth_range: flo
         raise ParityError(
             f"{what} differs from the fp32 graph by more than allowed: {'; '.join(outside)}; nothing was written. "
             "Build another precision, or export the model again"
+        )
+
+
+def check_output(
+    output: OutputSpec,
+    candidate: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    tolerance: Tolerance,
+    what: str,
+) -> None:
+    """Raise :class:`ParityError` if a sky, mask or confidence map (K, H, W) differs more than ``tolerance.mean_rel``.
+
+    Of a mask that is the share of pixels on the other side of the threshold, which is all that is used of it; of a
+    confidence map the mean difference, relative to the range of the reference. NaN never passes.
+    """
+    if output.threshold is not None:
+        measure = f"pixels of {output.name!r} on the other side of {output.threshold:g}"
+        is_at_least = [one >= output.threshold for one in (candidate, reference)]
+        got = float(np.mean((is_at_least[0] != is_at_least[1]) | np.isnan(candidate)))
+    else:
+        measure = f"mean difference of {output.name!r} relative to its range"
+        span = max(float(np.ptp(reference)), 1e-2 * float(np.abs(reference).max()), 1e-6)
+        got = float(np.abs(candidate.astype(np.float64) - reference).mean()) / span
+    if not got <= tolerance.mean_rel:
+        raise ParityError(
+            f"{what} differs from the fp32 graph by more than allowed: {measure}: {got:.2e}, allowed "
+            f"{tolerance.mean_rel:.1e}; nothing was written. Build another precision, or export the model again"
         )

@@ -66,6 +66,11 @@ def write_repository(artifact: GraphArtifact | EngineArtifact, root: Path) -> li
     """
     backend = _backend(artifact)
     manifest = artifact.manifest
+    if others := ", ".join(output.role for output in manifest.outputs[1:]):
+        raise UsageError(
+            f"models for Triton return depth and its statistics, but {manifest.name} also has {others}; make it of "
+            f"depth alone: mvde import --output NAME=depth"
+        )
     name = manifest.name
     models = {
         f"{name}-depth": _depth_config(f"{name}-depth", manifest, backend),

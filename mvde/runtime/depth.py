@@ -15,6 +15,7 @@ import numpy as np
 from mvde.artifact import ENGINE_DIR
 from mvde.calibration.record import Calibration, calibration_for
 from mvde.camera import Camera
+from mvde.contract import OutputRole
 from mvde.cuda.array import view_of
 from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
@@ -25,14 +26,16 @@ from mvde.resampling import Resampling
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, as_batch
 from mvde.runtime.frame_camera import CameraOf, camera_of
+from mvde.runtime.masks import kernel_options, mark_invalid, masked_map, needs_maps
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 from mvde.runtime.result import DepthResult, Timings, stacked
 from mvde.runtime.stream import chunks, pipeline
 from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, frame_view
-from mvde.stats import check_stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mvde.engines.base import Maps
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,10 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Ran:
-    """A batch after inference: depth (B, H, W), and statistics if the engine computed them."""
+    """A batch after inference: outputs (H, W) of each image, and statistics (B, N, S) if the engine computed them."""
 
     prepared: _Prepared
-    depth: NDArray[np.float32]
+    maps: list[Maps]
     stats: NDArray[np.float32] | None
     infer_ms: float
 
@@ -76,7 +79,8 @@ class DepthRuntime:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
         self._camera = camera
-        self._stat_names = manifest.stats if stats is None else check_stats(stats)
+        self._stat_names = manifest.columns(stats)
+        self._needs_maps = needs_maps(manifest, self._stat_names)
         self._invalid = _value_of_invalid(invalid)
         self._manifest = manifest
         self._calibration = None if calibration is None else calibration_for(manifest, calibration)
@@ -115,8 +119,7 @@ class DepthRuntime:
         """
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
-            columns = None if stats is None else check_stats(stats)
-            return cls(*load_engine(found, columns), camera, columns, invalid, calibration)
+            return cls(*load_engine(found, stats), camera, stats, invalid, calibration)
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
         return cls(source, manifest, camera, stats, invalid, calibration)
@@ -207,6 +210,9 @@ class DepthRuntime:
         engine = self._engine
         if not isinstance(engine, DeviceEngine):
             raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
+        if self._needs_maps:
+            others = ", ".join(list(self._manifest.output_names)[1:])
+            raise UsageError(f"infer_device reads depth alone, but {self._manifest.name} also has {others}; use infer")
         fitter = self._device_fitter = self._device_fitter or DeviceFitter(
             engine.device, self.info.resolution, resampling=self._resampling
         )
@@ -307,13 +313,23 @@ class DepthRuntime:
         count = len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             depth, stats = engine.infer_with_stats(prepared.images)
-            return _Ran(prepared, depth[:count], stats[:count], _ms_since(started))
-        return _Ran(prepared, self._engine.infer(prepared.images)[:count], None, _ms_since(started))
+            return _Ran(prepared, [{OutputRole.DEPTH: one} for one in depth[:count]], stats[:count], _ms_since(started))
+        return _Ran(prepared, self._maps_of(prepared), None, _ms_since(started))
+
+    def _maps_of(self, prepared: _Prepared) -> list[Maps]:
+        """Outputs (H, W) of each image: all of them where depth alone does not do."""
+        if self._needs_maps:
+            maps = self._engine.infer_maps(prepared.images)
+        else:
+            maps = {OutputRole.DEPTH: self._engine.infer(prepared.images)}
+        return [{role: one[index] for role, one in maps.items()} for index in range(len(prepared.fitted))]
 
     def _stats_engine(self, prepared: _Prepared) -> StatsEngine | None:
         """The engine if it computes these statistics for this batch; letterbox bars and reciprocals need the CPU."""
         engine = self._engine
         if not isinstance(engine, StatsEngine) or not engine.has_stats or engine.stat_names != self._stat_names:
+            return None
+        if self._needs_maps:
             return None
         is_scaling = prepared.anchors is None and all(view.is_scaling for view in prepared.views)
         return engine if is_scaling and not any(has_bars(one.placement) for one in prepared.fitted) else None
@@ -325,28 +341,30 @@ class DepthRuntime:
             return np.stack(
                 [view.scaled(rows, self._stat_names) for rows, view in zip(stats, prepared.views, strict=True)]
             )
-        depth = self._engine.infer(prepared.images)[:count]
-        frames = zip(depth, prepared.fitted, prepared.views, strict=True)
+        frames = zip(self._maps_of(prepared), prepared.fitted, prepared.views, strict=True)
         return np.stack([self._postprocessed(*frame).stats for frame in frames])
 
     def _postprocessed(
-        self, raw: NDArray[np.float32], fitted: Fitted, view: View, stats: NDArray[np.float32] | None = None
+        self, maps: Maps, fitted: Fitted, view: View, stats: NDArray[np.float32] | None = None
     ) -> Postprocessed:
         """Depth and statistics of a frame's view; ``stats`` are those of the map if the engine computed them."""
-        names = self._stat_names if stats is None else ()
-        found = view.apply(raw, fitted.placement, self._manifest.stats_patch, names)
+        names, manifest = self._stat_names if stats is None else (), self._manifest
+        raw, others = masked_map(maps, manifest), kernel_options(maps, manifest, names)
+        found = view.apply(raw, fitted.placement, manifest.stats_patch, names, **others)
+        if view.kind.is_inverse:
+            mark_invalid(found.depth, maps, manifest)
         return found if stats is None else Postprocessed(found.depth, view.scaled(stats, self._stat_names))
 
     def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
         """Postprocess into one result per image; the batch's times are divided evenly."""
         started = time.perf_counter()
-        prepared, depth = ran.prepared, ran.depth
+        prepared = ran.prepared
         manifest, fitted = self._manifest, prepared.fitted
         stats = [None] * len(fitted) if ran.stats is None else ran.stats
         views = prepared.views
         if (anchors := prepared.anchors) is not None:
-            views = [anchored(views[0], depth[0], fitted[0].placement, anchors)]
-        frames = [self._postprocessed(*frame) for frame in zip(depth, fitted, views, stats, strict=True)]
+            views = [anchored(views[0], ran.maps[0][OutputRole.DEPTH], fitted[0].placement, anchors)]
+        frames = [self._postprocessed(*frame) for frame in zip(ran.maps, fitted, views, stats, strict=True)]
         mapped = [
             self._fitter.depth_to_source(one.depth, where, self._invalid, parallel=parallel)
             for one, where in zip(frames, fitted, strict=True)

@@ -141,7 +141,7 @@ def has_bars(placement: Placement) -> bool:
 
 
 def clear_bars(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
-    """Set depth (H, W) in the bars to NaN, to exclude them from the statistics; a calibration may shift a 0."""
+    """Set depth (H, W) in the bars to NaN, to exclude them from the statistics."""
     import numpy as np
 
     if not has_bars(placement):

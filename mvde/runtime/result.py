@@ -39,9 +39,9 @@ class DepthResult:
 
     ``depth`` is (H, W), float32, at the input image's resolution, in :attr:`unit` of ``depth_kind``: inverse kinds keep
     the map, and :meth:`as_depth` takes the reciprocal. NaN marks pixels that the network did not see (``fit="crop"``)
-    or whose value is not above 0, +inf the sky of networks that tell it; both are 0 if the runtime was loaded with
-    ``invalid="zero"``. The edges of such holes are those of the network's map: pixels beside them have depth of their
-    own, not a mixture.
+    or masks, or whose value is not above 0, +inf the sky of networks that tell it (0 in inverse maps); both are 0 if
+    the runtime was loaded with ``invalid="zero"``. The edges of such holes are those of the network's map: pixels
+    beside them have depth of their own, not a mixture.
     ``stats`` is (N, S), float32, on the model's patch grid, row-major, with one column per name in ``stat_names``;
     patches in the bars of ``fit="letterbox"`` are 0. ``grid`` is (rows, columns), with N = rows * columns.
     ``placement`` holds the part of the frame that the network saw and where it was in the network's input.

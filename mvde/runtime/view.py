@@ -14,7 +14,7 @@ from mvde.calibration.record import ANCHORS, Calibration
 from mvde.calibration.solve import solve
 from mvde.contract import DepthKind
 from mvde.errors import UsageError
-from mvde.postprocess import postprocess
+from mvde.postprocess import Mask, postprocess
 from mvde.runtime.frame_camera import DepthContract, camera_factor, map_scale
 from mvde.runtime.placement import Placement, clear_bars
 from mvde.stats import scale_stats
@@ -58,9 +58,18 @@ class View:
         return rows if self.scale == 1 else scale_stats(rows, names, self.scale)
 
     def apply(
-        self, raw: NDArray[np.float32], placement: Placement, patch_size: int, names: Sequence[str]
+        self,
+        raw: NDArray[np.float32],
+        placement: Placement,
+        patch_size: int,
+        names: Sequence[str],
+        mask: Mask | None = None,
+        confidence: NDArray[np.float32] | None = None,
     ) -> Postprocessed:
-        """Depth and statistics at the network's resolution, from its map (H, W); letterbox bars have no statistics."""
+        """Depth and statistics at the network's resolution, from its map (H, W); letterbox bars have no statistics.
+
+        ``mask`` and ``confidence`` are as in :func:`mvde.postprocess.postprocess`.
+        """
         if names:
             raw = clear_bars(raw, placement)
         return postprocess(
@@ -72,6 +81,8 @@ class View:
             shift=self.shift,
             # An inverse map is 0 where it gives no distance; depth has no such value.
             invalid=0.0 if self.kind.is_inverse else math.nan,
+            mask=mask,
+            confidence=confidence,
         )
 
 

@@ -108,7 +108,7 @@ def test_a_preset_states_the_contract_and_options_override_it(
     arguments = ["import", str(with_sky), "--res", "28x42", "--preset", "depth-anything-v3-metric", "--opset", "20"]
     assert cli.execute([*arguments, "--depth-range", "0,150"]) == 0
     out = capsys.readouterr().out
-    assert "note: the file's output 'sky' is not in the graph" in out
+    assert "note: depth comes with sky of the file" in out
     manifest = load_graph(Path("export/sky-28x42.onnx")).manifest
     assert manifest.depth_kind is DepthKind.METRIC_FOCAL
     assert (manifest.canonical_focal, manifest.stats_patch, manifest.opset) == (300, 14, 20)
@@ -116,19 +116,36 @@ def test_a_preset_states_the_contract_and_options_override_it(
     assert manifest.preprocess.fit == "letterbox"
 
 
-def test_a_role_that_was_asked_for_is_kept_and_said_not_to_be_read(
-    with_sky: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "expected", "words"),
+    [
+        ((), {OutputRole.SKY: 0.3}, "depth comes with sky of the file"),
+        (("--output", "sky=sky"), {OutputRole.SKY: 0.3}, "depth comes with sky of the file"),
+        (("--output", "sky=mask:0.7"), {OutputRole.MASK: 0.7}, "depth comes with mask of the file"),
+        (("--output", "sky=confidence"), {OutputRole.CONFIDENCE: None}, "depth comes with confidence of the file"),
+        (("--output", "depth=depth"), {}, "the file's output 'sky' is not in the graph"),
+    ],
+)
+def test_roles_are_the_presets_or_those_that_were_asked_for(
+    options: tuple[str, ...],
+    expected: dict[OutputRole, float | None],
+    words: str,
+    with_sky: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ["import", str(with_sky), "--res", "28x42", "--preset", "depth-anything-v3-metric"]
-    assert cli.execute([*arguments, "--output", "sky=sky"]) == 0
-    assert "note: sky is in the graph and its manifest, but this version's runtime reads depth only" in (
-        capsys.readouterr().out
-    )
-    outputs = load_graph(Path("export/sky-28x42.onnx")).manifest.outputs
-    assert [(output.role, output.threshold) for output in outputs] == [
-        (OutputRole.DEPTH, None),
-        (OutputRole.SKY, 0.3),
-    ]
+    assert cli.execute([*arguments, *options]) == 0
+    assert f"note: {words}" in capsys.readouterr().out
+    manifest = load_graph(Path("export/sky-28x42.onnx")).manifest
+    assert {output.role: output.threshold for output in manifest.outputs} == {OutputRole.DEPTH: None, **expected}
+    assert ("conf" in manifest.stats) == (OutputRole.CONFIDENCE in expected)
+
+
+def test_a_file_without_the_presets_outputs_has_depth_alone(theirs: Path) -> None:
+    arguments = ["import", str(theirs), "--res", "28x42", "--preset", "depth-anything-v3-metric"]
+    assert cli.execute(arguments) == 0
+    outputs = load_graph(Path("export/theirs-28x42.onnx")).manifest.outputs
+    assert [output.role for output in outputs] == [OutputRole.DEPTH]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -73,6 +73,9 @@ inline std::string manifest(const std::string &content) {
                    kDigestKey);
 }
 
+// The outputs of a manifest.
+constexpr const char *kDepthOutput = R"([{"name": "depth", "shape": [1, 32, 48], "dtype": "float32", "role": "depth"}])";
+
 // A folder ROOT/engines/tiny among the temporary files, removed by the destructor.
 class Folder {
 public:

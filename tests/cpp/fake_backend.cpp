@@ -2,7 +2,7 @@
 // fp32. Its depth is 0.5 m + the mean of the colours / 64, plus 1 m for each "+" that its blob contains when the frame
 // runs: like a real library, it keeps the blob. Loading fails for a blob that begins with "broken", finds no device for one
 // that begins with "homeless", and fails if numbers are not formatted as in C. A frame whose first byte is 255 fails; one
-// whose second byte is 255 takes 200 ms. Frames run in the engine's own thread, as with a real library.
+// whose second byte is 255 takes 200 ms. Outputs named sky, mask and confidence are red, green and blue / 255. Frames run in the engine's own thread, as with a real library.
 #include "session/backend.hpp"
 
 #include <algorithm>
@@ -24,7 +24,13 @@ public:
     explicit Engine(const mvde_backend_request &request)
         : content_(reinterpret_cast<const char *>(request.content), request.size_bytes),
           images(static_cast<std::size_t>(request.height * request.width * 3)),
-          depth(static_cast<std::size_t>(request.height * request.width)), thread_([this] { serve(); }) {}
+          depth(static_cast<std::size_t>(request.height * request.width)) {
+        for (std::int32_t i = 1; i < request.num_outputs; ++i) {
+            const std::string_view name = request.output_names[i];
+            others.push_back({name == "sky" ? 0U : name == "mask" ? 1U : 2U, depth});
+        }
+        thread_ = std::thread([this] { serve(); });
+    }
 
     ~Engine() {
         wait(-1);
@@ -57,6 +63,12 @@ public:
     std::vector<std::uint8_t> images;
     std::vector<float> depth;
 
+    struct Other {
+        std::size_t channel;
+        std::vector<float> map;
+    };
+    std::vector<Other> others;
+
 private:
     enum class State { idle, running, stopped };
 
@@ -78,6 +90,9 @@ private:
         const auto num_more = static_cast<float>(std::count(content_.begin(), content_.end(), '+'));
         for (std::size_t i = 0; i < depth.size(); ++i)
             depth[i] = 0.5F + num_more + static_cast<float>(images[3 * i] + images[3 * i + 1] + images[3 * i + 2]) / 192.0F;
+        for (Other &other : others)
+            for (std::size_t i = 0; i < depth.size(); ++i)
+                other.map[i] = static_cast<float>(images[3 * i + other.channel]) / 255.0F;
     }
 
     const std::string_view content_;
@@ -107,7 +122,8 @@ std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *load
     if (content == "broken") return fail(MVDE_ERROR_INCOMPATIBLE, "the blob is broken", message);
     if (content == "homeless") return fail(MVDE_ERROR_NO_DEVICE, "there is no device", message);
     auto *engine = new Engine(*request);
-    *loaded = {engine, engine->images.data(), engine->depth.data(), nullptr, "fp32", "a thread", 1};
+    *loaded = {engine, engine->images.data(), {engine->depth.data()}, nullptr, "fp32", "a thread", 1};
+    for (std::size_t i = 0; i < engine->others.size(); ++i) loaded->maps[1 + i] = engine->others[i].map.data();
     return MVDE_OK;
 }
 

@@ -2,7 +2,8 @@
 //
 // Streams are queues that run only when something waits for them, so that a result read too early is stale. FAKE_GPU
 // selects the kind: "none" (no device), "integrated" (shared memory), "uncapturable" (graph capture fails). The plan's
-// depth is 0.5 m + the mean of the colours / 64, over the whole input, padding included.
+// depth is 0.5 m + the mean of the colours / 64, over the whole input, padding included; its outputs named sky, mask and
+// confidence are red, green and blue / 255.
 #include "cuda_device.hpp"
 #include "launch.h"
 #include "tensorrt_plan.hpp"
@@ -13,6 +14,7 @@
 #include <deque>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 using Work = std::function<void()>;
@@ -207,13 +209,20 @@ namespace mvde::internal::gpu {
 struct Plan::Library {
     const std::uint8_t *images;
     float *depth;
+    std::vector<std::pair<std::size_t, float *>> others;  // channels and maps
     std::int64_t num_pixels;
 };
 
-Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth)
-    : library_(new Library{images, depth, request.height * request.width}) {
-    if (std::string(request.input_name) != "image" || std::string(request.output_name) != "depth")
-        throw Failure(MVDE_ERROR_INCOMPATIBLE, "it has no such tensors");
+Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, const std::vector<float *> &maps)
+    : library_(new Library{images, maps[0], {}, request.height * request.width}) {
+    const std::string names[] = {"sky", "mask", "confidence"};
+    bool are_known = std::string(request.input_name) == "image" && std::string(request.output_names[0]) == "depth";
+    for (std::size_t i = 1; i < maps.size(); ++i) {
+        const auto *const name = std::find(names, names + 3, request.output_names[i]);
+        are_known = are_known && name != names + 3;
+        library_->others.emplace_back(name - names, maps[i]);
+    }
+    if (!are_known) throw Failure(MVDE_ERROR_INCOMPATIBLE, "it has no such tensors");
 }
 Plan::~Plan() = default;
 std::string Plan::library_version() { return "10.3.0.26"; }
@@ -223,6 +232,9 @@ void Plan::enqueue(cudaStream_t stream) {
         for (std::int64_t i = 0; i < plan.num_pixels; ++i)
             plan.depth[i] = 0.5F + static_cast<float>(plan.images[3 * i] + plan.images[3 * i + 1] + plan.images[3 * i + 2]) /
                                        192.0F;
+        for (const auto &[channel, map] : plan.others)
+            for (std::int64_t i = 0; i < plan.num_pixels; ++i)
+                map[i] = static_cast<float>(plan.images[3 * i + static_cast<std::int64_t>(channel)]) / 255.0F;
     });
 }
 

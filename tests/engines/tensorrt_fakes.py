@@ -19,6 +19,7 @@ from mvde.errors import BackendError
 from mvde.stats import STATS, numpy_patch_stats
 
 Work = tuple[str, Callable[[], None]]
+Compute = Callable[[np.ndarray], np.ndarray]
 
 
 class FakeStream:
@@ -181,10 +182,11 @@ class FakeKernel:
 
 
 class FakeContext:
-    """Execution context that computes ``depth`` of the bound images."""
+    """Execution context that computes ``depth`` of the bound images, and ``others`` by the names of their tensors."""
 
-    def __init__(self, device: FakeDevice, shape: tuple[int, ...], depth: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.device, self.shape, self.depth = device, shape, depth
+    def __init__(self, device: FakeDevice, shape: tuple[int, ...], depth: Compute, **others: Compute) -> None:
+        self.device, self.shape = device, shape
+        self.outputs = {"depth": depth, **others}
         self.bound: dict[str, int] = {}
         self.answers = True
 
@@ -195,10 +197,11 @@ class FakeContext:
 
     def execute_async_v3(self, handle: int) -> bool:
         images = self.device.array(self.bound["image"], self.shape, np.uint8)
-        out = self.device.array(self.bound["depth"], self.shape[:3], np.float32)
+        out = {name: self.device.array(self.bound[name], self.shape[:3], np.float32) for name in self.outputs}
 
         def compute() -> None:
-            out[...] = self.depth(images)
+            for name, output in self.outputs.items():
+                out[name][...] = output(images)
 
         self.device.submit(self.device.streams[handle], "engine", compute)
         return self.answers
@@ -208,18 +211,20 @@ class FakeContext:
 
 
 class FakeEngine:
-    """Deserialised plan with one uint8 input and one float32 output."""
-
-    num_io_tensors = 2
+    """Deserialised plan with one uint8 input and the float32 outputs of its context, the last one first."""
 
     def __init__(self, context: FakeContext, dtype: str = "UINT8") -> None:
         self.context, self.dtype = context, dtype
 
     def get_tensor_name(self, index: int) -> str:
-        return ("image", "depth")[index]
+        return ("image", *reversed(self.context.outputs))[index]
+
+    @property
+    def num_io_tensors(self) -> int:
+        return 1 + len(self.context.outputs)
 
     def get_tensor_mode(self, name: str) -> str:
-        return {"image": "input", "depth": "output"}[name]
+        return "input" if name == "image" else "output"
 
     def get_tensor_dtype(self, name: str) -> Any:
         return SimpleNamespace(name=self.dtype if name == "image" else "FLOAT")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mvde.artifact import GraphArtifact, load_engine_artifact
+from mvde.contract import OutputRole
 from mvde.engines import build
 from mvde.engines.base import EngineId
 from mvde.engines.machine import cpu_features
@@ -63,7 +64,9 @@ def test_an_engine_with_wrong_depth_is_not_written(
     source: GraphArtifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     infer = OpenVinoEngine.infer
-    monkeypatch.setattr(OpenVinoEngine, "infer", lambda self, images: infer(self, images) * 1.01)
+    monkeypatch.setattr(
+        OpenVinoEngine, "infer_maps", lambda self, images: {OutputRole.DEPTH: infer(self, images) * 1.01}
+    )
     with pytest.raises(ParityError, match=r"mean \|Δdepth\|/depth is 1\.00e-02, allowed 1\.0e-04"):
         build.build_engine(source, FP32, images, root=tmp_path / "engines")
     assert _snapshot(tmp_path / "engines") == {}
@@ -73,7 +76,8 @@ def test_an_engine_with_wrong_depth_is_not_written(
 def test_nan_never_passes(
     source: GraphArtifact, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OpenVinoEngine, "infer", lambda self, images: np.full(images.shape[:3], np.nan, "f4"))
+    nan = {OutputRole.DEPTH: np.full((1, 32, 48), np.nan, np.float32)}
+    monkeypatch.setattr(OpenVinoEngine, "infer_maps", lambda self, images: nan)
     with pytest.raises(ParityError):
         build.build_engine(source, FP32, images, root=tmp_path / "engines")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from mvde.artifact import load_engine_artifact
 from mvde.bench.measure import BenchOptions, measure_engines
+from mvde.contract import OutputRole
 from mvde.engines import store
 from mvde.engines.backends import BACKENDS
 from mvde.engines.base import (
@@ -37,6 +38,9 @@ from mvde.precision import Precision
 from mvde.records import DeviceRecord, EngineRecord
 from mvde.runtime.depth import DepthRuntime
 
+if TYPE_CHECKING:
+    from mvde.engines.base import Maps
+
 pytest.importorskip("onnxruntime")  # runs the reference graph for parity
 
 ENGINE_FILE = "engine.npy"
@@ -59,6 +63,9 @@ class NumPyEngine:
         check_images(images, self._info)
         offset_m, gain_m = self._numbers
         return (offset_m + gain_m * images.astype(np.float32).mean(axis=-1) / 255).astype(np.float32)
+
+    def infer_maps(self, images: np.ndarray) -> Maps:
+        return {OutputRole.DEPTH: self.infer(images)}
 
     def layers(self) -> str:
         return ""

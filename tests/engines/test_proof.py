@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mvde.artifact import GraphArtifact, load_engine_artifact, load_graph, write_manifest
-from mvde.contract import DepthKind
+from mvde.contract import DepthKind, OutputRole
 from mvde.engines import build, proof
 from mvde.engines.base import BuildOptions, EngineId, Graph
 from mvde.engines.opened import OpenedEngine
@@ -60,7 +60,9 @@ def test_an_unproved_engine_loads_once_it_was_measured_here(unproved: Path, imag
 
 def test_an_engine_that_fails_its_proof_stays_refused(unproved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     infer = OpenVinoEngine.infer
-    monkeypatch.setattr(OpenVinoEngine, "infer", lambda self, images: infer(self, images) * 1.01)
+    monkeypatch.setattr(
+        OpenVinoEngine, "infer_maps", lambda self, images: {OutputRole.DEPTH: infer(self, images) * 1.01}
+    )
     before = (unproved / "engine.json").read_bytes()
     with pytest.raises(ParityError):
         proof.prove_engine(unproved)
@@ -128,7 +130,7 @@ def test_a_rebuild_that_drifts_keeps_none(
     def drifting(backend: OpenVinoBackend, opened: OpenedEngine) -> object:
         engine, gain = load(backend, opened), next(gains)
         infer = engine.infer
-        engine.infer = lambda images: infer(images) * np.float32(gain)
+        engine.infer_maps = lambda images: {OutputRole.DEPTH: infer(images) * np.float32(gain)}
         return engine
 
     monkeypatch.setattr(OpenVinoBackend, "load", drifting)
@@ -212,13 +214,15 @@ def test_an_inverse_engine_is_held_against_the_range_of_its_maps(
     source = load_graph(source.path)
     built = build.build_engine(source, FP32, images, root=tmp_path / "engines")
     assert built.parity is not None
-    depth = proof.Reference.of_graph(source, images).depth
+    depth = proof.Reference.of_graph(source, images).maps[OutputRole.DEPTH]
     spans = [np.subtract(*np.percentile(one, (99, 1))) for one in depth]
     assert built.parity.reference_range == pytest.approx(min(spans), rel=1e-5)
     stored = load_engine_artifact(built.folder / "engine.blob").manifest
     assert stored.parity.measured == built.parity
     # 1 % of the level, 3 % of the range: fp32 allows 0.01 % of the range.
     infer = OpenVinoEngine.infer
-    monkeypatch.setattr(OpenVinoEngine, "infer", lambda self, given: infer(self, given) * np.float32(1.01))
+    monkeypatch.setattr(
+        OpenVinoEngine, "infer_maps", lambda self, given: {OutputRole.DEPTH: infer(self, given) * np.float32(1.01)}
+    )
     with pytest.raises(ParityError, match=r"mean \|Δ\|/range is"):
         build.build_engine(source, FP32, images, root=tmp_path / "other")

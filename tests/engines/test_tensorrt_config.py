@@ -281,15 +281,6 @@ def test_a_graph_with_attention_needs_a_parser_that_knows_it(api: Api, opset: in
         check_opset(api, manifest)
 
 
-def test_a_graph_with_more_than_depth_is_refused() -> None:
-    outputs = [SimpleNamespace(name=name) for name in ("depth", "sky")]
-    manifest: Any = SimpleNamespace(name="theirs", outputs=outputs[:1])
-    checks.check_outputs("tensorrt", manifest)
-    manifest.outputs = outputs
-    with pytest.raises(UsageError, match="tensorrt engines return depth only, but the graph of theirs also has 'sky'"):
-        checks.check_outputs("tensorrt", manifest)
-
-
 def record(**changes: Any) -> EngineRecord:
     made = EngineRecord(
         id="tensorrt:fp16",

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mvde.artifact import GraphArtifact
+from mvde.contract import OutputRole
 from mvde.cuda.array import DeviceView
 from mvde.engines.base import DeviceEngine, EngineInfo, StatsEngine
 from mvde.engines.tensorrt.engine import TensorRtEngine
@@ -212,7 +213,7 @@ def test_a_run_that_tensorrt_refuses_is_a_backend_error(manifest: Manifest, clos
     context = fakes.FakeContext(device, (BATCH, HEIGHT, WIDTH, 3), closed_form_depth)
     plan = LoadedPlan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
     stream, memory = device.create_stream(), device.allocate(DEPTH_BYTES, fakes.FakeStream(0))
-    plan.bind(memory.address, memory.address)
+    plan.bind(memory.address, [memory.address])
     context.answers = False
     with pytest.raises(BackendError, match="failed to run the engine: because"):
         plan.execute(stream)
@@ -225,6 +226,29 @@ def test_a_plan_with_other_tensors_than_its_manifest_is_refused(
     for engine in (fakes.FakeEngine(context), fakes.FakeEngine(context, "FLOAT")):
         with pytest.raises(IncompatibleEngineError, match="but its manifest states"):
             LoadedPlan(fakes.fake_api(), engine, Path("engine.plan"), manifest)
+
+
+def test_further_outputs_have_buffers_of_their_own(
+    tmp_path: Path, write_graph: Callable[..., GraphArtifact], closed_form_depth: Callable, images: np.ndarray
+) -> None:
+    """The library lists its tensors in an order of its own; a call downloads what it returns and no more."""
+    device, roles = fakes.FakeDevice(), (OutputRole.SKY, OutputRole.CONFIDENCE)
+    manifest = write_graph(tmp_path, batch=BATCH, roles=roles).manifest
+    channels = {"their_sky": 0, "their_confidence": 2}
+    others = {name: lambda images, channel=channel: images[..., channel] / 255 for name, channel in channels.items()}
+    context = fakes.FakeContext(device, (BATCH, HEIGHT, WIDTH, 3), closed_form_depth, **others)
+    plan = LoadedPlan(fakes.fake_api(), fakes.FakeEngine(context), Path("engine.plan"), manifest)
+    info = EngineInfo("tensorrt:fp16", "tensorrt", Precision.FP16, "fp16", "a GPU", (HEIGHT, WIDTH), BATCH, "10.16.1")
+    engine = TensorRtEngine(plan, device, manifest, info, None)
+    maps = engine.infer_maps(images)
+    assert list(maps) == [OutputRole.DEPTH, *roles]
+    for role, channel in zip(roles, channels.values(), strict=True):
+        np.testing.assert_array_equal(maps[role], (images[..., channel] / 255).astype(np.float32))
+    device.log.clear()
+    np.testing.assert_array_equal(engine.infer(images), maps[OutputRole.DEPTH])
+    assert device.log.count(f"download {DEPTH_BYTES}") == 1
+    engine.close()
+    assert device.allocations == {}
 
 
 def test_a_plan_without_memory_to_run_says_so(manifest: Manifest, closed_form_depth: Callable) -> None:

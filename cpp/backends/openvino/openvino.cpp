@@ -34,7 +34,8 @@ ov::Core &shared_core() {
 
 struct Engine {
     ov::CompiledModel compiled;
-    ov::Tensor images, depth;
+    ov::Tensor images;
+    std::vector<ov::Tensor> maps;  // of the request's outputs
     ov::InferRequest request;
     std::string executed_precision;
 };
@@ -104,6 +105,20 @@ void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::el
     throw std::runtime_error(message.str());
 }
 
+// Throws unless the outputs are those that the manifest states, in its order.
+void check_outputs(const ov::CompiledModel &compiled, const mvde_backend_request &request) {
+    std::string found, stated;
+    bool are_same = compiled.outputs().size() == static_cast<std::size_t>(request.num_outputs);
+    for (std::size_t i = 0; i < compiled.outputs().size(); ++i) {
+        const auto &names = compiled.output(i).get_names();
+        found += (found.empty() ? "'" : ", '") + (names.empty() ? std::string() : *names.begin()) + "'";
+        are_same = are_same && names.count(request.output_names[i]);
+    }
+    for (std::int32_t i = 0; i < request.num_outputs; ++i)
+        stated += (i ? ", '" : "'") + std::string(request.output_names[i]) + "'";
+    if (!are_same) throw std::runtime_error("it has the outputs " + found + ", but its manifest states " + stated);
+}
+
 // Options that a build and its tuning set, with a pattern of their values: the table of mvde/engines/openvino/engine.py.
 // Some of the library's options write files (CACHE_DIR), so a manifest of unknown origin must not choose them.
 const std::pair<const char *, const char *> kOptions[] = {
@@ -144,18 +159,20 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     const ov::Tensor blob(ov::element::u8, {request.size_bytes}, const_cast<std::uint8_t *>(request.content));
     engine->compiled = shared_core().import_model(blob, kDevice, options);
     engine->executed_precision = executed_precision(engine->compiled);
-    if (engine->compiled.inputs().size() != 1 || engine->compiled.outputs().empty())
-        throw std::runtime_error("it has not one input and an output");
+    if (engine->compiled.inputs().size() != 1) throw std::runtime_error("it has not one input");
+    check_outputs(engine->compiled, request);
     const auto side = [](std::int64_t size) { return static_cast<std::size_t>(size); };
     const ov::Shape images{side(request.batch), side(request.height), side(request.width), 3};
-    const ov::Shape depth{side(request.batch), side(request.height), side(request.width)};
+    const ov::Shape map{side(request.batch), side(request.height), side(request.width)};
     check_port(engine->compiled.input(0), "input", ov::element::u8, images);
-    check_port(engine->compiled.output(0), "output", ov::element::f32, depth);
     engine->images = ov::Tensor(ov::element::u8, images);
-    engine->depth = ov::Tensor(ov::element::f32, depth);
     engine->request = engine->compiled.create_infer_request();
     engine->request.set_input_tensor(0, engine->images);
-    engine->request.set_output_tensor(0, engine->depth);
+    for (std::size_t i = 0; i < engine->compiled.outputs().size(); ++i) {
+        check_port(engine->compiled.output(i), i ? request.output_names[i] : "output", ov::element::f32, map);
+        engine->maps.emplace_back(ov::element::f32, map);
+        engine->request.set_output_tensor(i, engine->maps.back());
+    }
     return engine;
 }
 
@@ -170,9 +187,10 @@ const char *library_version() {
 std::int32_t load(const mvde_backend_request *request, mvde_backend_engine *loaded, mvde_backend_message *message) {
     try {
         Engine *engine = load_engine(*request).release();
-        *loaded = {engine,  engine->images.data<std::uint8_t>(), engine->depth.data<float>(),
+        *loaded = {engine,  engine->images.data<std::uint8_t>(), {},
                    nullptr, engine->executed_precision.c_str(),  "OpenVINO request on the CPU",
                    1};
+        for (std::size_t i = 0; i < engine->maps.size(); ++i) loaded->maps[i] = engine->maps[i].data<float>();
         return MVDE_OK;
     } catch (const std::exception &error) {
         return fail(MVDE_ERROR_INCOMPATIBLE, error.what(), message);

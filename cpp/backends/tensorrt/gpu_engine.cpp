@@ -20,9 +20,23 @@ std::size_t num_stats(const mvde_backend_request &request) {
     return static_cast<std::size_t>(patches * request.num_stats);
 }
 
+std::vector<std::unique_ptr<SharedArray<float>>> allocate_maps(const Device &device, const mvde_backend_request &request) {
+    std::vector<std::unique_ptr<SharedArray<float>>> maps;
+    for (std::int32_t i = 0; i < request.num_outputs; ++i)
+        maps.push_back(std::make_unique<SharedArray<float>>(device, num_pixels(request)));
+    return maps;
+}
+
+std::vector<float *> on_device(const std::vector<std::unique_ptr<SharedArray<float>>> &maps) {
+    std::vector<float *> pointers;
+    for (const auto &map : maps) pointers.push_back(map->device());
+    return pointers;
+}
+
 // The part of a request that remains valid after the call.
 mvde_backend_request kept(mvde_backend_request request, const std::vector<std::int32_t> &stats) {
-    request.path = request.input_name = request.output_name = nullptr;
+    request.path = request.input_name = nullptr;
+    for (const char *&name : request.output_names) name = nullptr;
     request.options = nullptr;
     request.content = nullptr;
     request.size_bytes = 0;
@@ -36,8 +50,9 @@ mvde_backend_request kept(mvde_backend_request request, const std::vector<std::i
 
 Engine::Engine(const mvde_backend_request &request)
     : device_(current_device()), stats_(request.stats, request.stats + request.num_stats), request_(kept(request, stats_)),
-      images_(device_, num_pixels(request) * 3), depth_(device_, num_pixels(request)),
-      patch_stats_(device_, num_stats(request)), resize_(request), plan_(request, images_.device(), depth_.device()) {
+      images_(device_, num_pixels(request) * 3), maps_(allocate_maps(device_, request)),
+      patch_stats_(device_, std::max<std::size_t>(num_stats(request), 1)), resize_(request),
+      plan_(request, images_.device(), on_device(maps_)) {
     std::memset(images_.host(), 0, num_pixels(request) * 3);
     enqueue_host_frame(stream_.get());  // the library requires one frame before a capture, for its lazy initialisation
     stream_.synchronize();
@@ -79,7 +94,7 @@ void Engine::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
     done_.synchronize();
     device_graph_.clear();
     bound_ = DeviceFrame{resize_.params(frame, images_.device()),
-                         statistics_params(request_, depth_.device(), outputs.depth_m, outputs.stats, request_.map_scale)};
+                         statistics_params(request_, depth(), outputs.depth_m, outputs.stats, request_.map_scale)};
     enqueue_device_frame(stream_.get());
     stream_.synchronize();  // reports pointers that are not the device's
     execution_ = captured(device_graph_, &Engine::enqueue_device_frame);
@@ -94,20 +109,24 @@ void Engine::infer_device(cudaStream_t stream) {
 }
 
 mvde_backend_engine Engine::view() {
-    return {this, images_.host(), depth_.host(), patch_stats_.host(), nullptr, execution_.c_str(), 0};
+    float *const stats = request_.num_stats ? patch_stats_.host() : nullptr;
+    mvde_backend_engine loaded{this, images_.host(), {}, stats, nullptr, execution_.c_str(), 0};
+    for (std::size_t i = 0; i < maps_.size(); ++i) loaded.maps[i] = maps_[i]->host();
+    return loaded;
 }
 
 void Engine::run_engine(cudaStream_t stream) {
     plan_.enqueue(stream);
-    clear_bars(depth_.device(), request_.height, request_.width, request_.target, stream);
+    clear_bars(depth(), request_.height, request_.width, request_.target, stream);
 }
 
 void Engine::enqueue_host_frame(cudaStream_t stream) {
     images_.upload(stream);
     run_engine(stream);
-    const auto statistics = statistics_params(request_, depth_.device(), nullptr, patch_stats_.device(), 1.0F);
+    for (const auto &map : maps_) map->download(stream);
+    if (!request_.num_stats) return;
+    const auto statistics = statistics_params(request_, depth(), nullptr, patch_stats_.device(), 1.0F);
     check(mvde_cuda::enqueue_postprocess(mvde_cuda::kRawFloat32, statistics, stream), "launch the statistics");
-    depth_.download(stream);
     patch_stats_.download(stream);
 }
 

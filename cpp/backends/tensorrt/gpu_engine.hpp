@@ -7,6 +7,7 @@
 #include "tensorrt_plan.hpp"
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ private:
     void run_engine(cudaStream_t stream);
     void enqueue_host_frame(cudaStream_t stream);
     void enqueue_device_frame(cudaStream_t stream);
+    float *depth() const { return maps_[0]->device(); }
     std::string captured(Graph &graph, void (Engine::*enqueue)(cudaStream_t));
 
     const Device device_;
@@ -42,7 +44,8 @@ private:
     Stream stream_;
     Event done_;  // of the last frame, on any stream: frames of one engine share its buffers
     SharedArray<std::uint8_t> images_;
-    SharedArray<float> depth_, patch_stats_;
+    std::vector<std::unique_ptr<SharedArray<float>>> maps_;  // of the request's outputs, depth first
+    SharedArray<float> patch_stats_;
     Resize resize_;
     Plan plan_;
     std::optional<DeviceFrame> bound_;

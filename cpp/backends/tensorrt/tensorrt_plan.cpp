@@ -86,22 +86,26 @@ struct Plan::Library {
 
     void check_tensors(const mvde_backend_request &request) const {
         const std::int32_t num_tensors = engine->getNbIOTensors();
-        if (num_tensors != 2)
-            throw Failure(MVDE_ERROR_INCOMPATIBLE,
-                          "it has " + std::to_string(num_tensors) + " tensors, but expected an input and an output");
+        if (num_tensors != 1 + request.num_outputs)
+            throw Failure(MVDE_ERROR_INCOMPATIBLE, "it has " + std::to_string(num_tensors) +
+                                                       " tensors, but its manifest states an input and " +
+                                                       std::to_string(request.num_outputs) + " outputs");
         check_tensor(request.input_name, nvinfer1::TensorIOMode::kINPUT, nvinfer1::DataType::kUINT8,
                      "dense uint8 [1, H, W, 3]", {request.batch, request.height, request.width, 3});
-        check_tensor(request.output_name, nvinfer1::TensorIOMode::kOUTPUT, nvinfer1::DataType::kFLOAT,
-                     "dense float32 [1, H, W]", {request.batch, request.height, request.width});
+        for (std::int32_t i = 0; i < request.num_outputs; ++i)
+            check_tensor(request.output_names[i], nvinfer1::TensorIOMode::kOUTPUT, nvinfer1::DataType::kFLOAT,
+                         "dense float32 [1, H, W]", {request.batch, request.height, request.width});
     }
 };
 
-Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth) : library_(std::make_unique<Library>()) {
+Plan::Plan(const mvde_backend_request &request, std::uint8_t *images, const std::vector<float *> &maps)
+    : library_(std::make_unique<Library>()) {
     library_->load(request);
     library_->check_tensors(request);
-    if (!library_->context->setTensorAddress(request.input_name, images) ||
-        !library_->context->setTensorAddress(request.output_name, depth))
-        library_->refuse("cannot bind its buffers");
+    bool is_bound = library_->context->setTensorAddress(request.input_name, images);
+    for (std::size_t i = 0; i < maps.size(); ++i)
+        is_bound = is_bound && library_->context->setTensorAddress(request.output_names[i], maps[i]);
+    if (!is_bound) library_->refuse("cannot bind its buffers");
 }
 
 Plan::~Plan() = default;

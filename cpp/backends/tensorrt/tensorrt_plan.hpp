@@ -8,14 +8,15 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace mvde::internal::gpu {
 
 class Plan {
 public:
-    // Loads the plan and binds its tensors to the model's input [1, H, W, 3] and output [1, H, W] in device memory. Throws
-    // Failure if the library rejects it or its tensors differ from the manifest.
-    Plan(const mvde_backend_request &request, std::uint8_t *images, float *depth);
+    // Loads the plan and binds its tensors to the model's input [1, H, W, 3] and the request's outputs, each [1, H, W], in
+    // device memory. Throws Failure if the library rejects it or its tensors differ from the manifest.
+    Plan(const mvde_backend_request &request, std::uint8_t *images, const std::vector<float *> &maps);
     ~Plan();
 
     static std::string library_version();  // major.minor.patch.build

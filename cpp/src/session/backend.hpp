@@ -8,7 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#define MVDE_BACKEND_VERSION 5
+#define MVDE_BACKEND_VERSION 6
+#define MVDE_BACKEND_MAX_OUTPUTS 4  // one of each role
 #define MVDE_BACKEND_ENTRY "mvde_backend_entry"
 
 extern "C" {
@@ -25,9 +26,11 @@ struct mvde_backend_request {
     std::size_t size_bytes;
     const mvde_backend_option *options;
     std::size_t num_options;
-    const char *input_name, *output_name;
+    const char *input_name;
+    const char *output_names[MVDE_BACKEND_MAX_OUTPUTS];  // depth first
+    std::int32_t num_outputs;
     std::int64_t batch, height, width;
-    std::int32_t patch_size, num_stats;
+    std::int32_t patch_size, num_stats;  // 0 statistics: libmvde computes them
     const std::int32_t *stats;  // mvde_stat
     // Frame resizing, for backends that resize on a device: frame format and size, source box, target box and filter taps
     // (for 8-bit images), value of the padding outside the target box.
@@ -43,7 +46,7 @@ struct mvde_backend_request {
 struct mvde_backend_engine {
     void *engine;
     std::uint8_t *images;  // [batch, height, width, 3]
-    float *depth;  // [batch, height, width]
+    float *maps[MVDE_BACKEND_MAX_OUTPUTS];  // of the request's outputs, each [batch, height, width]
     const float *stats;  // [batch, patches, num_stats] of the depth inside `target`; NULL: computed by libmvde
     const char *executed_precision;  // as reported by the library; NULL: fixed when the engine was built
     const char *execution;  // how frames are executed, in a few words

@@ -13,7 +13,8 @@ struct Column {
     const char *name;
     int power;  // of the map's unit
 };
-constexpr Column kColumns[] = {{"mean", 1}, {"var", 2}, {"grad", 1}, {"min", 1}, {"max", 1}, {"valid", 0}};  // mvde_stat
+constexpr Column kColumns[] = {{"mean", 1}, {"var", 2},   {"grad", 1}, {"min", 1},
+                               {"max", 1},  {"valid", 0}, {"conf", 0}};  // mvde_stat
 constexpr std::int32_t kNumColumns = sizeof kColumns / sizeof *kColumns;
 
 }  // namespace
@@ -24,10 +25,10 @@ std::int32_t stat_of(const std::string &name) {
     return -1;
 }
 
-std::vector<std::int32_t> chosen_columns(const mvde_session_options &options, const std::vector<std::string> &manifest) {
+std::vector<std::int32_t> chosen_columns(const mvde_session_options &options, const Manifest &manifest) {
     std::vector<std::int32_t> columns;
     if (options.num_stats == 0) {
-        for (const std::string &name : manifest) columns.push_back(stat_of(name));
+        for (const std::string &name : manifest.stats) columns.push_back(stat_of(name));
         return columns;
     }
     if (options.num_stats < 0 || options.num_stats > MVDE_MAX_STATS || !options.stats)
@@ -40,6 +41,11 @@ std::vector<std::int32_t> chosen_columns(const mvde_session_options &options, co
     for (const std::int32_t column : columns) {
         if (column < 0 || column >= kNumColumns)
             throw Refused(MVDE_ERROR_ARGUMENT, "options.stats has " + std::to_string(column) + ": expected a mvde_stat");
+        const auto &outputs = manifest.outputs;
+        if (column == MVDE_CONF && std::none_of(outputs.begin(), outputs.end(),
+                                                [](const TensorSpec &output) { return output.role == "confidence"; }))
+            throw Refused(MVDE_ERROR_ARGUMENT, "options.stats has MVDE_CONF, which needs a network's confidence, but " +
+                                                   manifest.name + " has none");
         names += (names.empty() ? "" : ", ") + std::string(kColumns[column].name);
     }
     std::vector<std::int32_t> sorted = columns;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mvde/mvde.h"
+#include "session/manifest.hpp"
 
 #include <cstdint>
 #include <string>
@@ -13,8 +14,8 @@ namespace mvde::internal {
 std::int32_t stat_of(const std::string &name);
 
 // Returns the columns that the options choose, or those of the manifest. Throws Refused (MVDE_ERROR_ARGUMENT) for an unknown
-// or repeated one.
-std::vector<std::int32_t> chosen_columns(const mvde_session_options &options, const std::vector<std::string> &manifest);
+// or repeated one, and for MVDE_CONF where the network gives no confidence.
+std::vector<std::int32_t> chosen_columns(const mvde_session_options &options, const Manifest &manifest);
 
 // Multiplies rows of statistics as if their map had been multiplied by `factor` > 0.
 void scale_stats(float *stats, std::int64_t num_patches, const std::vector<std::int32_t> &columns, double factor);

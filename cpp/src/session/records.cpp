@@ -176,7 +176,10 @@ void check_tensors(const Json &manifest, const std::string &where) {
 }
 
 void check_stats(const Json &manifest, const std::string &where) {
-    const std::set<std::string> known{"mean", "var", "grad", "min", "max", "valid"};
+    std::set<std::string> known{"mean", "var", "grad", "min", "max", "valid"};
+    std::string expected = "mean, var, grad, min, max, valid";
+    for (const Json &output : manifest.find("outputs")->items)
+        if (output.find("role")->text == "confidence" && known.insert("conf").second) expected += ", conf";
     std::set<std::string> named;
     std::string all = "(";
     bool are_known = !manifest.find("stats")->items.empty();
@@ -185,7 +188,7 @@ void check_stats(const Json &manifest, const std::string &where) {
         all += (all.size() > 1 ? ", " : "") + repr(item.text);
     }
     all += manifest.find("stats")->items.size() == 1 ? ",)" : ")";
-    expect(are_known, where, "stats", all, "some of mean, var, grad, min, max, valid, each once");
+    expect(are_known, where, "stats", all, "some of " + expected + ", each once");
 }
 
 void check_grid(const Json &manifest, const std::string &where) {

@@ -35,7 +35,7 @@ void check_usable(const Artifact &artifact) {
            "its input is too large: expected at most 65536 pixels a side and 2^28 in all");
     const std::vector<std::int64_t> shape{1, manifest.height(), manifest.width()};
     expect(output.shape == shape && output.dtype == "float32", "its first output must be float32 and as large as its input");
-    expect(!manifest.stats.empty() && manifest.stats.size() <= 6, "it must name 1 to 6 statistics");
+    expect(!manifest.stats.empty() && manifest.stats.size() <= 7, "it must name 1 to 7 statistics");
     for (const std::string &name : manifest.stats) expect(stat_of(name) >= 0, "unknown statistic '" + name + "'");
 }
 
@@ -78,7 +78,8 @@ Session::Session(const char *path, const mvde_session_options &options) : artifa
     check_graph(artifact_);
     check_proved(artifact_, backend_->device ? &device_ : nullptr);
     check_usable(artifact_);
-    stats_ = chosen_columns(options, artifact_.manifest.stats);
+    stats_ = chosen_columns(options, artifact_.manifest);
+    maps_.emplace(artifact_.manifest, stats_);
     create_resizer(options);
     calibrate(options);
     load_engine(options);
@@ -139,28 +140,30 @@ void Session::load_engine(const mvde_session_options &session) {
     std::vector<mvde_backend_option> options;
     for (const auto &[name, value] : record.options) options.push_back({name.c_str(), value.c_str()});
     const ResizePlan plan = plan_of(resizer_.get());
-    const mvde_backend_request request{artifact_.path.c_str(),
-                                       artifact_.content->data(),
-                                       artifact_.content->size_bytes(),
-                                       options.data(),
-                                       options.size(),
-                                       manifest.input.name.c_str(),
-                                       manifest.outputs[0].name.c_str(),
-                                       1,
-                                       manifest.height(),
-                                       manifest.width(),
-                                       static_cast<std::int32_t>(manifest.stats_patch),
-                                       static_cast<std::int32_t>(stats_.size()),
-                                       stats_.data(),
-                                       session.format,
-                                       frame_height_,
-                                       frame_width_,
-                                       plan.source,
-                                       plan.target,
-                                       plan.columns,
-                                       plan.rows,
-                                       plan.padding,
-                                       static_cast<float>(own_.metres.scale)};
+    mvde_backend_request request{artifact_.path.c_str(),
+                                 artifact_.content->data(),
+                                 artifact_.content->size_bytes(),
+                                 options.data(),
+                                 options.size(),
+                                 manifest.input.name.c_str(),
+                                 {},
+                                 static_cast<std::int32_t>(manifest.outputs.size()),
+                                 1,
+                                 manifest.height(),
+                                 manifest.width(),
+                                 static_cast<std::int32_t>(manifest.stats_patch),
+                                 maps_->needs_others() ? 0 : static_cast<std::int32_t>(stats_.size()),
+                                 stats_.data(),
+                                 session.format,
+                                 frame_height_,
+                                 frame_width_,
+                                 plan.source,
+                                 plan.target,
+                                 plan.columns,
+                                 plan.rows,
+                                 plan.padding,
+                                 static_cast<float>(own_.metres.scale)};
+    for (std::size_t i = 0; i < manifest.outputs.size(); ++i) request.output_names[i] = manifest.outputs[i].name.c_str();
     mvde_backend_message message{};
     mvde_backend_engine loaded{};
     const std::int32_t status = backend_->load(&request, &loaded, &message);
@@ -222,6 +225,9 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
     if (const std::int32_t status = check_idle()) return status;
     if (!backend_->bind_device)
         return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
+    if (maps_->needs_others())
+        return fail(MVDE_ERROR_UNSUPPORTED, "device memory takes depth alone, but %s also has %s: use mvde_infer",
+                    artifact_.manifest.name.c_str(), maps_->others().c_str());
     OutputExtents extents;
     const std::int64_t num_pixels = artifact_.manifest.height() * artifact_.manifest.width();
     if (const std::int32_t status = check_outputs(outputs, num_pixels, num_stats(), extents)) return status;
@@ -337,7 +343,8 @@ std::int32_t Session::finish(mvde_outputs &outputs) {
 std::int32_t Session::postprocess(float *stats) {
     const Manifest &manifest = artifact_.manifest;
     const bool computes = stats && !(engine_.stats && view_.is_scaling());
-    if (computes) clear_bars();
+    if (computes) maps_->clear_bars(engine_.maps[0], target_box_);
+    maps_->mask_depth(engine_.maps);
     mvde_postprocess_options options;
     mvde_postprocess_defaults(&options);
     options.scale = static_cast<float>(view_.metres.scale);
@@ -345,7 +352,8 @@ std::int32_t Session::postprocess(float *stats) {
     options.conversion = view_.is_reciprocal ? MVDE_INVERSE : MVDE_LINEAR;
     // An inverse map is 0 where it gives no distance; depth has no such value.
     if (is_inverse(view_.kind)) options.invalid_m = 0.0F;
-    const mvde_map raw{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
+    maps_->set_options(engine_.maps, options);
+    const mvde_map raw{engine_.maps[0], MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
     const mvde_map depth{depth_.get(), MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
     const mvde_stats_request request{sizeof(mvde_stats_request),
                                      static_cast<std::int32_t>(manifest.stats_patch),
@@ -355,6 +363,7 @@ std::int32_t Session::postprocess(float *stats) {
                                      num_stats()};
     if (const auto status = mvde_postprocess(&raw, &options, &depth, computes ? &request : nullptr, workers_.get()))
         return status;
+    if (is_inverse(view_.kind)) maps_->mark_invalid(engine_.maps, depth_.get());
     if (!stats || computes) return MVDE_OK;
     std::memcpy(stats, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
     if (view_.metres.scale != 1.0) scale_stats(stats, num_patches(), stats_, view_.metres.scale);
@@ -376,17 +385,6 @@ std::int32_t Session::write_depth(const mvde_outputs &outputs) {
 std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &message) const {
     return fail(static_cast<mvde_status>(status), "%s failed to run %s: %s", backend_->title,
                 artifact_.manifest.engine.id.c_str(), message.text);
-}
-
-// Sets depth outside the image to NaN, so that letterbox padding has no statistics; a calibration may shift a 0.
-void Session::clear_bars() {
-    const std::int64_t width = artifact_.manifest.width();
-    for (std::int64_t y = 0; y < artifact_.manifest.height(); ++y) {
-        float *row = engine_.depth + y * width;
-        const bool is_bar = y < target_box_.top || y >= target_box_.bottom;
-        std::fill(row, row + (is_bar ? width : target_box_.left), NAN);
-        std::fill(row + target_box_.right, row + width, NAN);
-    }
 }
 
 }  // namespace mvde::internal

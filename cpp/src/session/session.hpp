@@ -6,6 +6,7 @@
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
 #include "session/calibration.hpp"
+#include "session/network_maps.hpp"
 #include "session/outputs.hpp"
 
 #include <atomic>
@@ -74,7 +75,6 @@ private:
     std::int32_t postprocess(float *stats);
     std::int32_t write_depth(const mvde_outputs &outputs);
     std::int32_t failed(std::int32_t status, const mvde_backend_message &message) const;
-    void clear_bars();
 
     struct CloseResizer {
         void operator()(mvde_resizer *resizer) const { mvde_resizer_destroy(resizer); }
@@ -103,6 +103,7 @@ private:
     std::unique_ptr<float[]> depth_;  // of the frame's camera, at the network's resolution
     std::unique_ptr<float[]> metres_;  // at the frame's pixels, for depth_mm alone
     std::vector<std::int32_t> stats_;  // mvde_stat
+    std::optional<NetworkMaps> maps_;
     mvde_backend_engine engine_{};     // with its buffers; depth is the network's map
     std::chrono::steady_clock::time_point accepted_{};  // of the last frame
     mvde_tag tag_{};

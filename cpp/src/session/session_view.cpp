@@ -38,7 +38,7 @@ std::int32_t Session::view_frame() {
     if (anchors_.empty()) return MVDE_OK;
     const mvde_depth_kind kind = depth_kind_of(artifact_.manifest);
     view_ = {MVDE_METRIC, {}, is_inverse(kind), MVDE_ANCHORS};
-    const MapView map{engine_.depth, artifact_.manifest.width(), source_box_, target_box_};
+    const MapView map{engine_.maps[0], artifact_.manifest.width(), source_box_, target_box_};
     return anchors_.solve(kind, map_scale(kind, camera_factor_), map, view_.metres);
 }
 

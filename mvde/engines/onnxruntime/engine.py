@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
+from mvde.contract import OutputRole
+from mvde.engines.base import EngineInfo, check_images, check_output_names, closed_error, one_line
 from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.machine import cpu_name
 from mvde.engines.onnxruntime.providers import Provider, available_providers, provider_options
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mvde.engines.base import Maps
     from mvde.engines.opened import OpenedEngine
 
 NAME = "onnxruntime"
@@ -38,12 +40,13 @@ _OPTIONS = {
 class OnnxRuntimeEngine:
     """An ONNX Runtime session as an :class:`~mvde.engines.base.Engine`; ``run`` is thread-safe."""
 
-    def __init__(self, session: Any, info: EngineInfo) -> None:
+    def __init__(self, session: Any, info: EngineInfo, outputs: Mapping[OutputRole, str]) -> None:
+        """Wrap ``session``; ``outputs`` are its outputs' names by role."""
         self._session = session
         self._process = ProcessGuard(self, "ONNX Runtime")
         self._info = info
         self._input = session.get_inputs()[0].name
-        self._output = session.get_outputs()[0].name
+        self._outputs = dict(outputs)
 
     @property
     def info(self) -> EngineInfo:
@@ -53,16 +56,25 @@ class OnnxRuntimeEngine:
     @in_default_float_environment
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Infer depth (B, H, W), float32, from RGB images (B, H, W, 3), uint8; see ``base.Engine``."""
+        return self._run(images, (OutputRole.DEPTH,))[OutputRole.DEPTH]
+
+    @in_default_float_environment
+    def infer_maps(self, images: NDArray[np.uint8]) -> Maps:
+        """Infer all outputs by role, each (B, H, W), float32; see ``base.Engine``."""
+        return self._run(images, self._outputs)
+
+    def _run(self, images: NDArray[np.uint8], roles: Iterable[OutputRole]) -> Maps:
+        """Run once for the outputs of these roles."""
         self._process.check(f"engine {self._info.id}")
         session = self._session
         if session is None:
             raise closed_error(self._info)
         check_images(images, self._info)
         try:
-            depth: NDArray[np.float32] = session.run([self._output], {self._input: images})[0]
+            maps = session.run([self._outputs[role] for role in roles], {self._input: images})
         except Exception as error:  # the library's exceptions share no public base class
             raise BackendError(f"ONNX Runtime failed to run {self._info.id}: {one_line(error)}") from error
-        return depth
+        return dict(zip(roles, maps, strict=True))
 
     def layers(self) -> str:
         """Empty: only a profile shows what the library runs, and the build has evaluated it."""
@@ -87,12 +99,18 @@ def load(opened: OpenedEngine) -> OnnxRuntimeEngine:
         )
     settings = _settings(path, record.options, record.precision, graph_sha256=opened.content.sha256)
     session = open_in_memory(path, opened.content, opened.companions, settings)
-    return OnnxRuntimeEngine(session, EngineInfo.of(manifest, device=record.device, library_version=library_version()))
+    check_output_names([output.name for output in session.get_outputs()], manifest, path)
+    info = EngineInfo.of(manifest, device=record.device, library_version=library_version())
+    return OnnxRuntimeEngine(session, info, manifest.output_names)
 
 
 @in_default_float_environment
-def open_onnx(path: str | Path, num_threads: int | None = None) -> OnnxRuntimeEngine:
+def open_onnx(
+    path: str | Path, num_threads: int | None = None, outputs: Mapping[OutputRole, str] | None = None
+) -> OnnxRuntimeEngine:
     """Open an exported fp32 graph on the CPU: the reference for engines and exports.
+
+    ``outputs`` are those of its manifest by role; default: its first output, as depth.
 
     Raises :class:`BackendError` if ONNX Runtime cannot read the file.
     """
@@ -109,7 +127,7 @@ def open_onnx(path: str | Path, num_threads: int | None = None) -> OnnxRuntimeEn
         batch=batch,
         library_version=library_version(),
     )
-    return OnnxRuntimeEngine(session, info)
+    return OnnxRuntimeEngine(session, info, outputs or {OutputRole.DEPTH: session.get_outputs()[0].name})
 
 
 def open_graph(path: Path, options: Mapping[str, Any], precision: Precision, profile_prefix: str | None = None) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvde.engines.base import EngineInfo, check_images, closed_error, one_line
+from mvde.contract import OutputRole
+from mvde.engines.base import EngineInfo, check_images, check_output_names, closed_error, one_line
 from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.machine import cpu_name
 from mvde.engines.openvino import attention
@@ -23,7 +24,9 @@ from mvde.errors import BackendError, IncompatibleEngineError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mvde.engines.base import Maps
     from mvde.engines.opened import OpenedEngine
+    from mvde.manifest import EngineManifest
 
 
 _SWITCH, _COUNT, _WORD = "YES|NO", "[0-9]{1,4}", "[A-Za-z0-9_]{1,32}"
@@ -46,8 +49,10 @@ _OPTIONS = {
 class OpenVinoEngine:
     """A compiled model as an :class:`~mvde.engines.base.Engine`; each concurrent call uses its own request."""
 
-    def __init__(self, compiled: Any, info: EngineInfo) -> None:
+    def __init__(self, compiled: Any, info: EngineInfo, roles: Iterable[OutputRole]) -> None:
+        """Wrap ``compiled``; ``roles`` are those of its outputs, in order."""
         self._compiled = compiled
+        self._roles = tuple(roles)
         self._blob = compiled.blob  # must outlive calls in progress when the engine is closed
         self._info = info
         self._process = ProcessGuard(self, "OpenVINO")
@@ -62,13 +67,23 @@ class OpenVinoEngine:
     @in_default_float_environment
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Infer depth (B, H, W), float32, from RGB images (B, H, W, 3), uint8; see ``base.Engine``."""
+        return self._run(images, self._roles[:1])[OutputRole.DEPTH]
+
+    @in_default_float_environment
+    def infer_maps(self, images: NDArray[np.uint8]) -> Maps:
+        """Infer all outputs by role, each (B, H, W), float32; see ``base.Engine``."""
+        return self._run(images, self._roles)
+
+    def _run(self, images: NDArray[np.uint8], roles: Sequence[OutputRole]) -> Maps:
+        """Run once; return copies of the first outputs, which have these roles."""
         self._process.check(f"engine {self._info.id}")
         check_images(images, self._info)
         request = self._take()
         try:
-            # The output tensor belongs to the request, which the next call reuses: copy it.
+            # The output tensors belong to the request, which the next call reuses: copy them.
             request.infer([np.ascontiguousarray(images)], share_inputs=True)
-            return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+            tensors = map(request.get_output_tensor, range(len(roles)))
+            return {role: np.array(tensor.data, dtype=np.float32) for role, tensor in zip(roles, tensors, strict=True)}
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed to run {self._info.id}: {one_line(error)}") from error
         finally:
@@ -112,7 +127,15 @@ def load(opened: OpenedEngine) -> OpenVinoEngine:
             f"{path} was built to compute in {record.executed_precision}, but computes in {executed} here; "
             f"build it again: mvde build --engine {record.id}"
         )
-    return OpenVinoEngine(compiled, EngineInfo.of(manifest, device=cpu_name(), library_version=library_version()))
+    check_output_names([_name_of(port, manifest) for port in compiled.outputs], manifest, path)
+    info = EngineInfo.of(manifest, device=cpu_name(), library_version=library_version())
+    return OpenVinoEngine(compiled, info, manifest.output_names)
+
+
+def _name_of(port: Any, manifest: EngineManifest) -> str:
+    """The manifest's name among those of an output, or any of them."""
+    names = port.get_names()
+    return next((output.name for output in manifest.outputs if output.name in names), "/".join(sorted(names)))
 
 
 def checked_options(options: Mapping[str, Any], where: Path) -> dict[str, Any]:

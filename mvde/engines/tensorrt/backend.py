@@ -81,7 +81,6 @@ class TensorRtBackend:
         """
         if options.num_threads is not None:
             raise UsageError(f"--threads is for engines on a CPU, but this is {self.name}:{precision}")
-        checks.check_outputs(self.name, manifest)
         target = self._target(options)
         checks.check_arithmetic(precision, target.capabilities)
         check_opset(target.api, manifest)

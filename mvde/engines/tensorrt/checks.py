@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mvde.cuda.gpu import Gpu
     from mvde.engines.tensorrt.api import Api
     from mvde.engines.tensorrt.choices import TensorRtOptions
-    from mvde.manifest import Manifest
     from mvde.records import EngineRecord
 
 _DRIVERS = {"11": "R450", "12": "R525", "13": "R580"}
@@ -27,16 +26,6 @@ its minor versions)."""
 _PLAN_PER_GRAPH = 3.0
 """Required disk space as a multiple of the graph's size: lowered graph, plan, and half as much in reserve (TensorRT-RTX
 1.7 wrote 1.3 times an fp32 graph of 12 MB)."""
-
-
-def check_outputs(name: str, manifest: Manifest) -> None:
-    """Raise :class:`UsageError` for a graph with outputs besides depth, which a plan has no buffers for."""
-    others = ", ".join(repr(output.name) for output in manifest.outputs[1:])
-    if others:
-        raise UsageError(
-            f"{name} engines return depth only, but the graph of {manifest.name} also has {others}; make it without "
-            "(mvde import without that --output)"
-        )
 
 
 def chosen_capabilities(

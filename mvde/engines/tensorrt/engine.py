@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from mvde.contract import OutputRole
 from mvde.cuda.array import DeviceArray, DeviceView, check_dense
 from mvde.cuda.postprocess import DeviceMap, PostprocessOptions, postprocess_params
 from mvde.engines.base import EngineInfo, check_images, closed_error
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from mvde.cuda.gpu import Gpu
     from mvde.cuda.memory import CapturedGraph, CudaDevice, DeviceBuffer, PinnedArray
+    from mvde.engines.base import Maps
     from mvde.engines.opened import OpenedEngine
     from mvde.engines.tensorrt.api import Api
     from mvde.manifest import Manifest
@@ -38,14 +40,31 @@ class StatsKernel(Protocol):
 
 @dataclass(frozen=True)
 class _Buffers:
-    """Memory of one engine: device buffers of images, depth and statistics, and their page-locked host buffers."""
+    """Memory of one engine: device buffers of images, maps and statistics, and their page-locked host buffers."""
 
     images: DeviceBuffer
-    depth: DeviceBuffer
+    maps: dict[OutputRole, DeviceBuffer]
     stats: DeviceBuffer
     pinned_images: PinnedArray
-    pinned_depth: PinnedArray
+    pinned_maps: dict[OutputRole, PinnedArray]
     pinned_stats: PinnedArray
+
+    @property
+    def depth(self) -> DeviceBuffer:
+        """Device buffer of the depth map."""
+        return self.maps[OutputRole.DEPTH]
+
+    @property
+    def results(self) -> list[tuple[PinnedArray, DeviceBuffer]]:
+        """Host and device buffers of all maps, depth first, then those of the statistics."""
+        maps = [(self.pinned_maps[role], self.maps[role]) for role in self.maps]
+        return [*maps, (self.pinned_stats, self.stats)]
+
+    def close(self) -> None:
+        """Free all buffers."""
+        for pinned, buffer in [(self.pinned_images, self.images), *self.results]:
+            pinned.close()
+            buffer.close()
 
 
 class TensorRtEngine:
@@ -58,7 +77,7 @@ class TensorRtEngine:
     def __init__(
         self, plan: LoadedPlan, device: CudaDevice, manifest: Manifest, info: EngineInfo, kernel: StatsKernel | None
     ) -> None:
-        """Bind ``plan``. ``kernel`` computes the statistics; without one (no NVRTC) the CPU does."""
+        """Bind ``plan``. ``kernel`` computes the statistics, of depth alone; without one the CPU does."""
         free_bytes = device.free_bytes() + plan.size_bytes
         self._plan: LoadedPlan | None = plan
         self._device = device
@@ -71,7 +90,7 @@ class TensorRtEngine:
         self._stream = device.create_stream()
         self._last: Any = None
         self._buffers = self._allocate()
-        plan.bind(self._buffers.images.address, self._buffers.depth.address)
+        plan.bind(self._buffers.images.address, [buffer.address for buffer in self._buffers.maps.values()])
         self._graph, self.graph_note = self._capture()
         self._memory_bytes = max(0, free_bytes - device.free_bytes())
 
@@ -103,16 +122,21 @@ class TensorRtEngine:
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Infer depth (B, H, W), float32, from RGB images (B, H, W, 3), uint8; see ``base.Engine``."""
-        return self._run(images, lambda buffers: (buffers.pinned_depth,))[0]
+        return self._run(images, lambda buffers: buffers.results[:1])[0]
+
+    def infer_maps(self, images: NDArray[np.uint8]) -> Maps:
+        """Infer all outputs by role, each (B, H, W), float32; see ``base.Engine``."""
+        maps = self._run(images, lambda buffers: buffers.results[:-1])
+        return dict(zip(self._manifest.output_names, maps, strict=True))
 
     def infer_with_stats(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Infer depth (B, H, W), float32, and statistics (B, N, S), float32, both on the GPU."""
-        depth, stats = self._run(images, lambda buffers: (buffers.pinned_depth, buffers.pinned_stats))
+        depth, stats = self._run(images, lambda buffers: [buffers.results[0], buffers.results[-1]])
         return depth, stats
 
     def patch_stats(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Infer statistics (B, N, S), float32; only these B x N x S floats are copied to the host."""
-        return self._run(images, lambda buffers: (buffers.pinned_stats,))[0]
+        return self._run(images, lambda buffers: buffers.results[-1:])[0]
 
     def enqueue(self, images: DeviceView, on: Any) -> tuple[DeviceArray, DeviceArray | None]:
         """Enqueue inference on ``on``; return depth (B, H, W) and statistics (B, N, S) in device memory.
@@ -170,19 +194,18 @@ class TensorRtEngine:
                 self._graph.close()
             self._plan.close()
             self._plan = None
-            for buffer in vars(self._buffers).values():
-                buffer.close()
+            self._buffers.close()
 
     def _allocate(self) -> _Buffers:
         batch, (height, width) = self._info.batch, self._info.resolution
         images, depth = (batch, height, width, 3), (batch, height, width)
-        device, stream = self._device, self._stream
+        device, stream, roles = self._device, self._stream, self._manifest.output_names
         buffers = _Buffers(
             images=device.allocate(_num_bytes(images, 1), stream),
-            depth=device.allocate(_num_bytes(depth, 4), stream),
+            maps={role: device.allocate(_num_bytes(depth, 4), stream) for role in roles},
             stats=device.allocate(_num_bytes(self._stats_shape, 4), stream),
             pinned_images=device.pinned(images, np.uint8),
-            pinned_depth=device.pinned(depth, np.float32),
+            pinned_maps={role: device.pinned(depth, np.float32) for role in roles},
             pinned_stats=device.pinned(self._stats_shape, np.float32),
         )
         device.synchronize(stream)
@@ -202,7 +225,7 @@ class TensorRtEngine:
             return None, f"capturing the engine into a CUDA graph failed: {error}"
 
     def _run(
-        self, images: NDArray[np.uint8], wanted: Callable[[_Buffers], tuple[PinnedArray, ...]]
+        self, images: NDArray[np.uint8], wanted: Callable[[_Buffers], list[tuple[PinnedArray, DeviceBuffer]]]
     ) -> list[NDArray[np.float32]]:
         """Run one batch and return host copies of the wanted outputs; only those are downloaded."""
         check_images(images, self._info)
@@ -214,11 +237,10 @@ class TensorRtEngine:
             self._device.upload(buffers.images.address, buffers.pinned_images.array, stream)
             self._work(stream)
             chosen = wanted(buffers)
-            for pinned in chosen:
-                source = buffers.depth if pinned is buffers.pinned_depth else buffers.stats
+            for pinned, source in chosen:
                 self._device.download(pinned.array, source.address, stream)
             self._device.synchronize(stream)
-            return [pinned.array.copy() for pinned in chosen]
+            return [pinned.array.copy() for pinned, _ in chosen]
 
     def _follow(self, stream: Any) -> None:
         """Make ``stream`` wait for the previous call, possibly on another stream: they share the buffers."""
@@ -297,8 +319,10 @@ def load(api: Api, gpu: Gpu, opened: OpenedEngine) -> TensorRtEngine:
     device = CudaDevice()
     manifest = opened.manifest
     plan = load_plan(api, device, opened)
-    kernel = _stats_kernel(device)
-    statistics = "on the CPU: NVRTC is not installed" if kernel is None else "on the GPU"
+    needs_maps = any(role.has_threshold for role in manifest.output_names) or "conf" in manifest.stats
+    kernel = None if needs_maps else _stats_kernel(device)
+    reason = "they need more outputs than depth" if needs_maps else "NVRTC is not installed"
+    statistics = f"on the CPU: {reason}" if kernel is None else "on the GPU"
     info = EngineInfo.of(manifest, device=str(gpu), library_version=api.version, options={"statistics": statistics})
     return TensorRtEngine(plan, device, manifest, info, kernel)
 

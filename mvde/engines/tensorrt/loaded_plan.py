@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mvde.cuda.memory import CudaDevice
     from mvde.engines.opened import OpenedEngine
     from mvde.engines.tensorrt.api import Api
-    from mvde.manifest import Manifest
+    from mvde.manifest import InputSpec, Manifest, OutputSpec
 
 RUNTIME_CACHE_SUFFIX = ".runtime-cache"
 _DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
@@ -32,7 +33,7 @@ class LoadedPlan:
         self._api = api
         self._runtime = runtime
         self._engine = engine
-        self._input, self._output = _checked_tensors(api, engine, manifest, path)
+        self._input, *self._outputs = _checked_tensors(api, engine, manifest, path)
         self._cache = _RuntimeCache(api, engine, path) if api.is_rtx else None
         config = self._cache.config if self._cache is not None else None
         context = engine.create_execution_context(config) if config is not None else engine.create_execution_context()
@@ -45,9 +46,10 @@ class LoadedPlan:
         """Device memory in bytes allocated by deserialisation."""
         return self._size_bytes
 
-    def bind(self, input_address: int, output_address: int) -> None:
-        """Set the device addresses of images and depth."""
-        for name, address in ((self._input, input_address), (self._output, output_address)):
+    def bind(self, input_address: int, output_addresses: Sequence[int]) -> None:
+        """Set the device addresses of images and of the manifest's outputs, in its order."""
+        pairs = [(self._input, input_address), *zip(self._outputs, output_addresses, strict=True)]
+        for name, address in pairs:
             if not self._context.set_tensor_address(name, address):
                 raise BackendError(f"{self._api.library.title} refuses the memory of {name}: {self._api.complaint()}")
 
@@ -142,18 +144,24 @@ def _validity(api: Api, runtime: Any, content: bytes) -> str:
     return f"it is {validity.name.lower()} here ({', '.join(named) or 'no reason given'})"
 
 
-def _checked_tensors(api: Api, engine: Any, manifest: Manifest, path: Path) -> tuple[str, str]:
-    """Names of input and output. Raises :class:`IncompatibleEngineError` if they differ from the manifest."""
+def _checked_tensors(api: Api, engine: Any, manifest: Manifest, path: Path) -> list[str]:
+    """Names of the input and the outputs, in the manifest's order.
+
+    Raises :class:`IncompatibleEngineError` if they differ from the manifest.
+    """
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     modes = api.module.TensorIOMode
-    inputs = [name for name in names if engine.get_tensor_mode(name) == modes.INPUT]
-    outputs = [name for name in names if engine.get_tensor_mode(name) == modes.OUTPUT]
-    stated = (manifest.inputs[0], manifest.outputs[0])
-    found = [(name, _dtype(engine, name), tuple(engine.get_tensor_shape(name))) for name in (*inputs, *outputs)]
-    expected = [(spec.name, spec.dtype, spec.shape) for spec in stated]
-    if found != expected:
-        raise IncompatibleEngineError(f"{path} has the tensors {found}, but its manifest states {expected}")
-    return inputs[0], outputs[0]
+    stated: list[tuple[Any, InputSpec | OutputSpec]] = [(modes.INPUT, spec) for spec in manifest.inputs]
+    stated += [(modes.OUTPUT, spec) for spec in manifest.outputs]
+    found = [
+        (engine.get_tensor_mode(name), name, _dtype(engine, name), tuple(engine.get_tensor_shape(name)))
+        for name in names
+    ]
+    expected = [(mode, spec.name, spec.dtype, spec.shape) for mode, spec in stated]
+    if sorted(found, key=lambda one: one[1]) != sorted(expected, key=lambda one: one[1]):  # in an order of its own
+        have, states = ([one[1:] for one in tensors] for tensors in (found, expected))
+        raise IncompatibleEngineError(f"{path} has the tensors {have}, but its manifest states {states}")
+    return [spec.name for _, spec in stated]
 
 
 def _dtype(engine: Any, name: str) -> str:

@@ -52,7 +52,8 @@ class ImportContract:
 
     ``map_scale`` is the factor that brings the file's map to the unit of ``kind``. ``valid_range`` (min, max) is what
     the network can say, in that unit; ``None`` measures it on the photographs. ``outputs`` are kept under their roles,
-    ``depth_names`` names that the depth output usually has, in order of preference.
+    as are ``usual_outputs`` that the file has; ``depth_names`` are names that the depth output usually has, in order of
+    preference.
     """
 
     kind: DepthKind
@@ -64,6 +65,7 @@ class ImportContract:
     map_scale: float = 1.0
     depth_names: tuple[str, ...] = ()
     outputs: tuple[NamedOutput, ...] = ()
+    usual_outputs: tuple[NamedOutput, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise :class:`UsageError` or :class:`ManifestError` for values that do not fit together."""

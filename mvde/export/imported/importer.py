@@ -13,6 +13,7 @@ import numpy as np
 from mvde import __version__
 from mvde.artifact import EXPORT_DIR, artifact_stem, write_manifest
 from mvde.assets import sample_photos
+from mvde.contract import OutputRole
 from mvde.errors import ArtifactError, UsageError
 from mvde.export import verify
 from mvde.export.fold import fold_graph
@@ -43,7 +44,7 @@ from mvde.parity import compare_depth, merge_reports
 from mvde.publish import staged_write
 from mvde.records import GraphParity
 from mvde.resolution import check_resolution
-from mvde.stats import DEFAULT_STATS
+from mvde.stats import CONFIDENCE, DEFAULT_STATS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -274,6 +275,7 @@ def _manifest(
         "external_data": job.source.external,
     }
     height, width = job.resolution
+    roles = [output.role for output in outputs]
     return GraphManifest(
         name=request.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -290,7 +292,7 @@ def _manifest(
         valid_range=valid_range,
         canonical_focal=contract.canonical_focal,
         focal_convention=contract.focal_convention,
-        stats=DEFAULT_STATS,
+        stats=(*DEFAULT_STATS, CONFIDENCE) if OutputRole.CONFIDENCE in roles else DEFAULT_STATS,
         opset=request.opset,
         source=SourceRecord("onnx", request.path.name, job.source.sha256, config),
         file=records[0],

@@ -106,7 +106,7 @@ PRESETS: dict[str, Preset] = {
             canonical_focal=300.0,
             focal_convention=FocalConvention.PIXELS,
             depth_names=("depth", "predicted_depth"),
-            outputs=(NamedOutput("sky", OutputRole.SKY, 0.3),),
+            usual_outputs=(NamedOutput("sky", OutputRole.SKY, 0.3),),
         ),
     ),
     # The bars hold the mean colour of ImageNet, (124, 116, 104); one grey stands for it.
@@ -168,7 +168,7 @@ PRESETS: dict[str, Preset] = {
             preprocess=_pixels(_IMAGENET, "letterbox", 14),
             patch=14,
             depth_names=("depth",),
-            outputs=(NamedOutput("confidence", OutputRole.CONFIDENCE),),
+            usual_outputs=(NamedOutput("confidence", OutputRole.CONFIDENCE),),
         ),
     ),
     "yolo26-depth": Preset(

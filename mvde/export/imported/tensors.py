@@ -88,6 +88,7 @@ def find_outputs(
             )
     stated = [output for output in contract.outputs if output.role is OutputRole.DEPTH]
     others = [output for output in contract.outputs if output.role is not OutputRole.DEPTH]
+    others += [one for one in contract.usual_outputs if one.name in outputs and is_map(outputs[one.name], batch_shape)]
     if stated:
         return [*stated, *others]
     taken = {output.name for output in others}
