@@ -13,7 +13,9 @@ import pytest
 
 from mvde import native
 from mvde.artifact import read_manifest
-from mvde.errors import ManifestError
+from mvde.calibration.record import Calibration, CameraRecord, MeasuredRecord, read_calibration
+from mvde.contract import DepthKind
+from mvde.errors import CalibrationError, ManifestError
 from mvde.manifest import EngineManifest, with_digest
 from mvde.precision import Precision
 from mvde.records import (
@@ -56,6 +58,20 @@ LOWERING = LoweringRecord(
 TUNING = TuningRecord(20.0, {"A": 1}, (TuningCandidate({"A": 1}, 2.5, 1.1, 1.05), TuningCandidate({}, refused="no")))
 CUDA = CudaRecord(
     "13", "13.0", "a GPU", ("8.9",), 3.5, NetworkRecord(9, {"fp16": 9}, {"fp16": 4}, 1, 1, 2, ("resize",))
+)
+CALIBRATION = Calibration(
+    name="tiny",
+    created="2026-01-01T00:00:00+00:00",
+    graph_sha256="a" * 64,
+    engine="openvino:int8",
+    depth_kind=DepthKind.INVERSE_RELATIVE,
+    resolution=(32, 48),
+    fit="letterbox",
+    frame=(480, 640),
+    scale=0.25,
+    shift=-0.125,
+    camera=CameraRecord(500.0, 500.5, 319.5, 239.5),
+    measured=MeasuredRecord(20, 5, (0.5, 4.0), 0.03, 0.02),
 )
 FULL: dict[str, dict[str, Any]] = {
     "engine": {
@@ -163,6 +179,48 @@ def test_both_refuse_the_same_manifests_of_graphs_with_the_same_words(full, refu
     graph = as_graph(full)
     small = {key: value for key, value in graph.items() if key != "lowering"}
     assert check_refusals(graph, spoiled(small), refusals) > 200
+
+
+class Options(ctypes.Structure):
+    """``mvde_session_options``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("format", ctypes.c_int32),
+        ("frame_height", ctypes.c_int64),
+        ("frame_width", ctypes.c_int64),
+        ("fit", ctypes.c_int32),
+        ("num_threads", ctypes.c_int32),
+        ("camera", ctypes.c_void_p),
+        ("stats", ctypes.c_void_p),
+        ("num_stats", ctypes.c_int32),
+        ("invalid_m", ctypes.c_float),
+        ("deadline_ms", ctypes.c_int64),
+        ("calibration_path", ctypes.c_char_p),
+    )
+
+
+def test_both_refuse_the_same_calibrations_with_the_same_words(tmp_path, write_engine):
+    path = tmp_path / "a.calibration.json"
+    write_engine(tmp_path / "engine")
+    library, options, session = ctypes.CDLL(str(native.library_path())), Options(), ctypes.c_void_p()
+    library.mvde_last_error.restype = ctypes.c_char_p
+    library.mvde_session_defaults(ctypes.byref(options))
+    options.calibration_path = str(path).encode()
+
+    def refuse(plain: Any) -> tuple[str, str]:
+        path.write_text(with_digest(json.dumps(plain)), encoding="utf-8")
+        try:
+            read_calibration(path)
+            python = ""
+        except CalibrationError as error:
+            python = str(error)
+        status = library.mvde_open(str(tmp_path / "engine").encode(), ctypes.byref(options), ctypes.byref(session))
+        return python, library.mvde_last_error().decode() if status == MANIFEST_ERROR else ""
+
+    full = json.loads(CALIBRATION.to_json())
+    del full["digest"]  # renewed for each
+    assert check_refusals(full, spoiled(full), refuse) > 100
 
 
 def as_changed(text: str, case: dict[str, Any]) -> bytes:

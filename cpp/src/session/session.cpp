@@ -68,6 +68,7 @@ std::int32_t default_threads() {
 }  // namespace
 
 Session::Session(const char *path, const mvde_session_options &options) : artifact_(load_artifact(path)) {
+    if (options.calibration_path) calibration_ = read_calibration(options.calibration_path);
     check_cpu(artifact_);
     backend_ = &find_backend(artifact_.manifest.engine.backend.c_str());
     library_version_ = backend_->library_version();

@@ -7,8 +7,7 @@ namespace mvde::internal {
 // Places the camera, and gives the map the metres of the calibration.
 void Session::calibrate(const mvde_session_options &options) {
     const mvde_camera *camera = options.camera;
-    if (options.calibration_path) {
-        calibration_ = read_calibration(options.calibration_path);
+    if (calibration_) {
         check_engine(*calibration_, artifact_.manifest);
         if (!camera && calibration_->camera) camera = &*calibration_->camera;
         check_frames(*calibration_, frame_height_, frame_width_, fit_, camera);
