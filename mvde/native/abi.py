@@ -87,6 +87,8 @@ class CFrame(ctypes.Structure):
         ("matrix", ctypes.c_int32),
         ("full_range", ctypes.c_int32),
         ("tag", CTag),
+        ("anchors", ctypes.c_void_p),
+        ("num_anchors", ctypes.c_int32),
     )
 
 

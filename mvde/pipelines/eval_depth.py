@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvde.alignment import Alignment, check_alignment
 from mvde.camera import Camera
-from mvde.contract import DepthKind
+from mvde.contract import DepthKind, FocalConvention
 from mvde.datasets.sample import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
 from mvde.metrics import MetricTotals, depth_errors
@@ -48,6 +48,15 @@ class DepthSource:
     valid_range: tuple[float, float]
     resolution: tuple[int, int]
     calibrated: str | None = None
+
+
+@dataclass(frozen=True)
+class _CalibratedContract:
+    """Meaning of calibrated maps: metres, whatever the camera, which the calibration contains."""
+
+    depth_kind: DepthKind = DepthKind.METRIC
+    canonical_focal: float | None = None
+    focal_convention: FocalConvention | None = None
 
 
 def torch_predictor(
@@ -202,5 +211,5 @@ def _engine_source(target: str | Path, resolution: tuple[int, int] | None, calib
     manifest, used = runtime.manifest, runtime.calibration
     if used is None:
         return DepthSource(runtime_predictor(runtime), manifest, manifest.valid_range, own)
-    contract = ModelContract(DepthKind.METRIC)
-    return DepthSource(runtime_predictor(runtime), contract, used.range_m(manifest.valid_range), own, used.describes)
+    range_m = used.range_m(manifest.valid_range)
+    return DepthSource(runtime_predictor(runtime), _CalibratedContract(), range_m, own, used.describes)

@@ -245,6 +245,11 @@ typedef struct mvde_tag {
     uint64_t sequence;
 } mvde_tag;
 
+/* A known depth in a frame: `x` (column) and `y` (row) in pixels, and metres along the optical axis. */
+typedef struct mvde_anchor {
+    float x, y, depth_m;
+} mvde_anchor;
+
 /* A camera frame in the caller's memory, 8 bits per channel. Initialise with mvde_frame_defaults(). */
 typedef struct mvde_frame {
     uint32_t struct_size;  /* sizeof(mvde_frame) */
@@ -256,9 +261,13 @@ typedef struct mvde_frame {
     int32_t matrix;     /* mvde_matrix, of NV12 and YUYV */
     int32_t full_range; /* of NV12 and YUYV; 0: luma is 16 to 235, chroma 16 to 240; 1: both are 0 to 255 (JPEG) */
     mvde_tag tag;       /* comes out with the frame's results (mvde_outputs.tag) */
+    const mvde_anchor *anchors; /* for sessions: known depths, which give this frame its metres in place of a calibration: one
+                                   or more, for MVDE_INVERSE_RELATIVE two or more, the farthest at 1.5 times the nearest or
+                                   beyond. Copied by the call */
+    int32_t num_anchors;        /* 0 to 4096 */
 } mvde_frame;
 
-/* Set `frame` to: RGB, dense, BT.601, limited range; pixels and size are to be filled in. */
+/* Set `frame` to: RGB, dense, BT.601, limited range, no anchors; pixels and size are to be filled in. */
 MVDE_API void mvde_frame_defaults(mvde_frame *frame);
 
 /* Mapping of a frame to another aspect ratio. */
@@ -347,7 +356,8 @@ typedef enum mvde_depth_kind {
 typedef enum mvde_calibrated {
     MVDE_NOT_CALIBRATED = 0,
     MVDE_ONE_SCALE = 1,   /* a calibration of a network that knows metres but for a factor */
-    MVDE_FIXED_SCENE = 2  /* a calibration of a relative network: for a fixed camera in a fixed scene */
+    MVDE_FIXED_SCENE = 2, /* a calibration of a relative network: for a fixed camera in a fixed scene */
+    MVDE_ANCHORS = 3      /* known depths in the frame itself */
 } mvde_calibrated;
 
 /* The pinhole camera of the frames, without distortion, in pixels of a frame of height x width. Pixel centres have integer
@@ -402,11 +412,12 @@ typedef struct mvde_outputs {
                        `invalid_m` of the options outside the part of the frame that the model sees */
     int64_t depth_capacity; /* size of `depth_m` in floats */
     uint16_t *depth_mm; /* [frame_height, frame_width], dense: millimetres; 0 where invalid or past 65.535 m. For maps in
-                           metres only */
+                           metres and frames with anchors only */
     int64_t depth_mm_capacity; /* size of `depth_mm` in values */
     float *stats; /* [grid_rows * grid_columns, num_stats], dense; 0 for patches in letterbox padding */
     int64_t stats_capacity; /* size of `stats` in floats */
     mvde_tag tag; /* written by mvde_infer and mvde_wait: the tag of the frame that the results are of */
+    int32_t calibrated; /* written likewise: mvde_calibrated; depth is metric unless it is MVDE_NOT_CALIBRATED */
 } mvde_outputs;
 
 /* Set `outputs` to: nothing wanted. */

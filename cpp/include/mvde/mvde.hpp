@@ -186,6 +186,7 @@ struct Outputs {
     View<float> stats;        // [patches, columns]
     View<uint16_t> depth_mm;  // millimetres at the frame's pixels, 0 where invalid; for maps in metres
     mvde_tag tag{};           // of the frame that the results are of; written by infer() and wait()
+    int32_t calibrated = MVDE_NOT_CALIBRATED;  // mvde_calibrated; written likewise
 
     // The same as a struct of the C API.
     mvde_outputs plain() const {
@@ -229,6 +230,7 @@ public:
         mvde_outputs plain = outputs.plain();
         const int32_t status = mvde_infer(handle_.get(), &frame, &plain);
         outputs.tag = plain.tag;
+        outputs.calibrated = plain.calibrated;
         return Result<void>::of(status);
     }
     Result<void> infer(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
@@ -246,6 +248,7 @@ public:
         mvde_outputs plain = outputs.plain();
         const int32_t status = mvde_wait(handle_.get(), timeout_ms, &plain);
         outputs.tag = plain.tag;
+        outputs.calibrated = plain.calibrated;
         return Result<void>::of(status);
     }
     Result<void> wait(View<float> depth_m, View<float> stats, int64_t timeout_ms = -1) {

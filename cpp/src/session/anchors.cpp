@@ -69,8 +69,8 @@ std::int32_t Anchors::take(const mvde_frame &frame, std::int64_t height, std::in
     for (std::int32_t i = 0; i < count; ++i) {
         const double x = frame.anchors[i].x, y = frame.anchors[i].y, depth_m = frame.anchors[i].depth_m;
         if (!(-0.5 <= x && x < static_cast<double>(width) - 0.5 && -0.5 <= y && y < static_cast<double>(height) - 0.5))
-            return fail(MVDE_ERROR_ARGUMENT, "anchor %d at x %g, y %g is outside the frame of %lld columns and %lld rows", i, x,
-                        y, static_cast<long long>(width), static_cast<long long>(height));
+            return fail(MVDE_ERROR_ARGUMENT, "anchor %d at x %g, y %g is outside the frame of %lld columns and %lld rows", i,
+                        x, y, static_cast<long long>(width), static_cast<long long>(height));
         if (!has_value(depth_m))
             return fail(MVDE_ERROR_ARGUMENT, "anchor %d is at %g m, but expected a positive number", i, depth_m);
     }
@@ -109,10 +109,11 @@ std::int32_t Anchors::solve(mvde_depth_kind kind, double map_scale, const MapVie
 std::int32_t Anchors::solve_inverse(Metres &metres) {
     const auto [nearest, farthest] = std::minmax_element(depths_m_.begin(), depths_m_.end());
     if (*farthest < kMinDistanceRatio * *nearest)
-        return fail(MVDE_ERROR_ARGUMENT,
-                    "scale and shift need distances that differ, but all points are between %.3g and %.3g m; measure some at "
-                    "%g times the distance of the nearest, or farther",
-                    *nearest, *farthest, kMinDistanceRatio);
+        return fail(
+            MVDE_ERROR_ARGUMENT,
+            "scale and shift need distances that differ, but all points are between %.3g and %.3g m; measure some at "
+            "%g times the distance of the nearest, or farther",
+            *nearest, *farthest, kMinDistanceRatio);
     weights_.assign(values_.size(), 1.0);
     double scale = 0.0, shift = 0.0;
     for (int round = 0; round < kNumRounds; ++round) {

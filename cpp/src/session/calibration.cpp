@@ -20,8 +20,7 @@ constexpr std::size_t kMaxBytes = 1 << 16;
 constexpr std::int64_t kMaxSide = 1 << 16;
 constexpr double kMaxNumber = 1e9, kCameraTolerance = 1e-6;
 
-const std::vector<const char *> kKinds{"metric", "metric_focal", "inverse_canonical", "scale_invariant",
-                                       "inverse_relative"};
+const std::vector<const char *> kKinds{"metric", "metric_focal", "inverse_canonical", "scale_invariant", "inverse_relative"};
 const char *const kFits[] = {"stretch", "letterbox", "crop"};  // by mvde_fit
 
 std::string size_text(std::int64_t height, std::int64_t width) {
@@ -149,28 +148,19 @@ Calibration read_calibration(const std::string &path) {
     check_record(plain, kCalibration, path);
     const auto text_of = [&](const char *key) { return plain.find(key)->text; };
     const auto &resolution = plain.find("resolution")->items, &frame = plain.find("frame")->items;
-    return {text_of("name"),
-            text_of("graph_sha256"),
-            text_of("engine"),
-            text_of("depth_kind"),
-            text_of("fit"),
-            resolution[0].integer,
-            resolution[1].integer,
-            frame[0].integer,
-            frame[1].integer,
-            plain.find("scale")->number(),
-            shift_of(plain),
-            camera_of(plain)};
+    return {text_of("name"),  text_of("graph_sha256"),       text_of("engine"),     text_of("depth_kind"),
+            text_of("fit"),   resolution[0].integer,         resolution[1].integer, frame[0].integer,
+            frame[1].integer, plain.find("scale")->number(), shift_of(plain),       camera_of(plain)};
 }
 
 void check_engine(const Calibration &calibration, const EngineManifest &manifest) {
     const std::string own = size_text(calibration.height, calibration.width);
     const std::string engines = size_text(manifest.height(), manifest.width());
     const std::string &sha256 = manifest.fp32_graph_sha256;
-    require(calibration.graph_sha256 == sha256,
-            "the calibration is of another graph: " + calibration.name + " " + own + ", fp32 SHA-256 " +
-                calibration.graph_sha256.substr(0, 12) + "..., measured on " + calibration.engine +
-                "; this engine is of " + manifest.name + " " + engines + ", " + sha256.substr(0, 12) + "...");
+    require(calibration.graph_sha256 == sha256, "the calibration is of another graph: " + calibration.name + " " + own +
+                                                    ", fp32 SHA-256 " + calibration.graph_sha256.substr(0, 12) +
+                                                    "..., measured on " + calibration.engine + "; this engine is of " +
+                                                    manifest.name + " " + engines + ", " + sha256.substr(0, 12) + "...");
     require(own == engines && calibration.depth_kind == manifest.depth_kind,
             "the calibration is of " + calibration.depth_kind + " at " + own + ", but this engine is of " +
                 manifest.depth_kind + " at " + engines);

@@ -133,36 +133,6 @@ void Session::create_resizer(const mvde_session_options &options) {
     }
 }
 
-// Places the camera, and gives the map the metres of the calibration.
-void Session::calibrate(const mvde_session_options &options) {
-    const mvde_camera *camera = options.camera;
-    if (options.calibration_path) {
-        calibration_ = read_calibration(options.calibration_path);
-        check_engine(*calibration_, artifact_.manifest);
-        if (!camera && calibration_->camera) camera = &*calibration_->camera;
-        check_frames(*calibration_, frame_height_, frame_width_, fit_, camera);
-    }
-    place_camera(camera);
-    if (calibration_) {
-        map_scale_ *= calibration_->scale;
-        shift_ = calibration_->shift;
-        is_reciprocal_ = is_inverse(kind_);
-        kind_ = MVDE_METRIC;
-    }
-    if (kind_ == MVDE_METRIC || kind_ == MVDE_METRIC_FOCAL)
-        metres_.reset(new float[static_cast<std::size_t>(frame_height_ * frame_width_)]);
-}
-
-void Session::place_camera(const mvde_camera *camera) {
-    const Manifest &manifest = artifact_.manifest;
-    const FrameView view{frame_height_, frame_width_, manifest.height(), manifest.width(), source_box_, target_box_};
-    kind_ = depth_kind_of(manifest);
-    camera_factor_ = camera_factor(manifest, camera, view);
-    camera_assumed_ = manifest.canonical_focal && !camera;
-    map_scale_ = map_scale(kind_, camera_factor_);
-    depth_.reset(new float[static_cast<std::size_t>(manifest.height() * manifest.width())]);
-}
-
 void Session::load_engine(const mvde_session_options &session) {
     const EngineManifest &manifest = artifact_.manifest;
     const EngineRecord &record = manifest.engine;
@@ -191,7 +161,7 @@ void Session::load_engine(const mvde_session_options &session) {
                                  plan.columns,
                                  plan.rows,
                                  plan.padding,
-                                 static_cast<float>(map_scale_)};
+                                 static_cast<float>(own_.metres.scale)};
     for (std::size_t i = 0; i < manifest.outputs.size(); ++i) request.output_names[i] = manifest.outputs[i].name.c_str();
     mvde_backend_message message{};
     mvde_backend_engine loaded{};
@@ -221,7 +191,7 @@ std::int64_t Session::num_stats() const { return num_patches() * static_cast<std
 std::int32_t Session::infer(const mvde_frame &frame, mvde_outputs &outputs) {
     if (const std::int32_t status = accept()) return status;
     OutputExtents extents;
-    if (const std::int32_t status = check_results(outputs, extents)) return status;
+    if (const std::int32_t status = check_results(outputs, frame.num_anchors > 0, extents)) return status;
     if (const std::int32_t status = resize(frame, extents)) return status;
     mvde_backend_message message{};
     if (const std::int32_t status = backend_->infer(engine_.engine, &message)) return failed(status, message);
@@ -240,7 +210,7 @@ std::int32_t Session::start(const mvde_frame &frame) {
 std::int32_t Session::wait(std::int64_t timeout_ms, mvde_outputs &outputs) {
     if (!is_in_flight_) return fail(MVDE_ERROR_IDLE, "no frame is in flight: begin one with mvde_infer_async");
     OutputExtents extents;
-    if (const std::int32_t status = check_results(outputs, extents)) return status;
+    if (const std::int32_t status = check_results(outputs, !anchors_.empty(), extents)) return status;
     mvde_backend_message message{};
     const std::int32_t status = backend_->wait(engine_.engine, timeout_ms, &message);
     if (status == MVDE_ERROR_TIMEOUT)
@@ -262,10 +232,9 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
     if (const std::int32_t status = check_outputs(outputs, num_pixels, num_stats(), extents)) return status;
     if (outputs.depth_mm)
         return fail(MVDE_ERROR_UNSUPPORTED, "outputs.depth_mm must be NULL: device memory takes depth_m and stats");
-    if (!is_scaling())
-        return fail(MVDE_ERROR_UNSUPPORTED,
-                    "device memory scales maps, but this calibration of %s does more: use mvde_infer",
-                    artifact_.manifest.depth_kind.c_str());
+    if (!own_.is_scaling() || frame.num_anchors)
+        return fail(MVDE_ERROR_UNSUPPORTED, "device memory scales maps, but %s of %s does more: use mvde_infer",
+                    frame.num_anchors ? "anchors" : "this calibration", artifact_.manifest.depth_kind.c_str());
     mvde_frame complete;
     if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
     if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
@@ -298,8 +267,8 @@ void Session::describe(mvde_session_info &info) const {
     info.grid_columns = manifest.grid_columns;
     info.patch_size = static_cast<std::int32_t>(manifest.stats_patch);
     for (std::size_t i = 0; i < MVDE_MAX_STATS; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
-    info.depth_kind = kind_;
-    info.calibrated = calibration_ ? calibration_->describes() : MVDE_NOT_CALIBRATED;
+    info.depth_kind = own_.kind;
+    info.calibrated = own_.calibrated;
     info.camera_assumed = camera_assumed_;
     info.camera_factor = camera_factor_;
     info.min_valid = static_cast<float>(manifest.min_valid);
@@ -336,10 +305,10 @@ std::int32_t Session::accept() {
     return status;
 }
 
-std::int32_t Session::check_results(const mvde_outputs &outputs, OutputExtents &extents) const {
+std::int32_t Session::check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const {
     if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_, num_stats(), extents))
         return status;
-    if (!outputs.depth_mm || metres_) return MVDE_OK;
+    if (!outputs.depth_mm || has_anchors || own_.is_metric()) return MVDE_OK;
     return fail(MVDE_ERROR_UNSUPPORTED,
                 "outputs.depth_mm needs a map in metres, but that of %s is %s, in the unit %s: use "
                 "depth_m",
@@ -350,15 +319,18 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
     mvde_frame complete;
     if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
     if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
+    if (const std::int32_t status = anchors_.take(frame, frame_height_, frame_width_)) return status;
     tag_ = frame.tag;
     return mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get());
 }
 
 std::int32_t Session::finish(mvde_outputs &outputs) {
+    if (const std::int32_t status = view_frame()) return status;
     if (const std::int32_t status = postprocess(outputs.stats)) return status;
     if (outputs.depth_m || outputs.depth_mm)
         if (const std::int32_t status = write_depth(outputs)) return status;
     outputs.tag = tag_;
+    outputs.calibrated = view_.calibrated;
     ++num_frames_;
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - accepted_;
     if (deadline_ms_ && took.count() > static_cast<double>(deadline_ms_)) ++num_late_;
@@ -369,16 +341,16 @@ std::int32_t Session::finish(mvde_outputs &outputs) {
 // not NULL, in one pass. Statistics that the engine computed are of the map, and scaled here.
 std::int32_t Session::postprocess(float *stats) {
     const Manifest &manifest = artifact_.manifest;
-    const bool computes = stats && !(engine_.stats && is_scaling());
+    const bool computes = stats && !(engine_.stats && view_.is_scaling());
     if (computes) maps_->clear_bars(engine_.maps[0], target_box_);
     maps_->mask_depth(engine_.maps);
     mvde_postprocess_options options;
     mvde_postprocess_defaults(&options);
-    options.scale = static_cast<float>(map_scale_);
-    options.shift = static_cast<float>(shift_);
-    options.conversion = is_reciprocal_ ? MVDE_INVERSE : MVDE_LINEAR;
+    options.scale = static_cast<float>(view_.metres.scale);
+    options.shift = static_cast<float>(view_.metres.shift);
+    options.conversion = view_.is_reciprocal ? MVDE_INVERSE : MVDE_LINEAR;
     // An inverse map is 0 where it gives no distance; depth has no such value.
-    if (is_inverse(kind_)) options.invalid_m = 0.0F;
+    if (is_inverse(view_.kind)) options.invalid_m = 0.0F;
     maps_->set_options(engine_.maps, options);
     const mvde_map raw{engine_.maps[0], MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
     const mvde_map depth{depth_.get(), MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
@@ -390,10 +362,10 @@ std::int32_t Session::postprocess(float *stats) {
                                      num_stats()};
     if (const auto status = mvde_postprocess(&raw, &options, &depth, computes ? &request : nullptr, workers_.get()))
         return status;
-    if (is_inverse(kind_)) maps_->mark_invalid(engine_.maps, depth_.get());
+    if (is_inverse(view_.kind)) maps_->mark_invalid(engine_.maps, depth_.get());
     if (!stats || computes) return MVDE_OK;
     std::memcpy(stats, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
-    if (map_scale_ != 1.0) scale_stats(stats, num_patches(), stats_, map_scale_);
+    if (view_.metres.scale != 1.0) scale_stats(stats, num_patches(), stats_, view_.metres.scale);
     return MVDE_OK;
 }
 
