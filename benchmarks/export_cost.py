@@ -2,6 +2,7 @@
 
     python benchmarks/export_cost.py                         # SigLIP base at 896, random weights
     python benchmarks/export_cost.py --res 448 --config configs/nano.yaml
+    python benchmarks/export_cost.py --res 518x686 --model DIR   # a depth model of transformers
 
 Prints one line of JSON. Peak memory covers the process and all its children, libraries included: the largest sum of
 their resident sets, sampled every 20 ms, or the largest single one (``ru_maxrss``, which is exact) if that is more.
@@ -31,16 +32,20 @@ def main() -> None:
     """Measure one export and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/base.yaml")
+    parser.add_argument("--model", help="depth model of transformers, instead of --config")
     parser.add_argument("--res", default="896")
     parser.add_argument("--opset", default="23")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(arguments.config, arguments.res, arguments.opset, Path(folder))))
+        source = ["--config", arguments.config, "--random-weights"]
+        if arguments.model is not None:
+            source = ["--model", arguments.model]
+        print(json.dumps(measure(source, arguments.res, arguments.opset, Path(folder))))
 
 
-def measure(config: str, res: str, opset: str, folder: Path) -> dict[str, object]:
-    """Cost of one export into ``folder`` through the command line."""
-    command = [sys.executable, "-m", "mvde", "export", "--config", config, "--random-weights"]
+def measure(source: list[str], res: str, opset: str, folder: Path) -> dict[str, object]:
+    """Cost of one export into ``folder`` through the command line; ``source`` are the options that name the model."""
+    command = [sys.executable, "-m", "mvde", "export", *source]
     started, load = time.perf_counter(), os.getloadavg()[0]
     process = subprocess.Popen([*command, "--res", res, "--opset", opset, "--out", str(folder)], stdout=sys.stderr)
     tree_bytes = peak_of_tree_bytes(process)
@@ -56,6 +61,7 @@ def measure(config: str, res: str, opset: str, folder: Path) -> dict[str, object
     return {
         "name": manifest.name,
         "resolution": list(manifest.resolution),
+        "grid": list(manifest.grid),
         "wall_s": round(wall_s, 1),
         "processor_s": round(used.ru_utime + used.ru_stime, 1),
         "load_before": round(load, 1),

@@ -50,8 +50,12 @@ Two float32 evaluations of the same graph in another order of summation differ b
 missing bias or another resampling by 1e-2.
 """
 
-_MEASURED_WORK = 5e11
-"""Backbone multiply-adds allowed for the parity check: all photographs for a small model, one for a large one."""
+_MEASURED_WORK = 1e11
+"""Backbone multiply-adds allowed for the parity check: all photographs for a small model, one for a large one.
+
+Depth Anything V2 Small at 518x686 is compared on two: each takes PyTorch and ONNX Runtime 12 s of CPU time, decoder
+included, and six would be two thirds of the export.
+"""
 
 _LOG = logging.getLogger("mvde.export")
 

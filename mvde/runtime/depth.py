@@ -228,7 +228,7 @@ class DepthRuntime:
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
         if view.scale != 1:
             depth, stats = fitter.scale(depth, stats, view.scale, manifest.stats_patch, names, stream)
-        meaning = (manifest.grid, names, view.kind, placement, view.factor, view.is_assumed)
+        meaning = (manifest.grid, names, view.kind, placement, view.factor, view.is_assumed, view.calibrated)
         return DeviceResult(depth, stats, *meaning)
 
     def stream(

@@ -32,8 +32,8 @@ class DeviceResult:
 
     Depth is at the model's resolution, the map of ``depth_kind`` for the frame's camera; pixels without depth are NaN
     or not above 0. ``stats`` is ``None`` if the GPU cannot compute them (NVRTC is not installed). ``grid`` is (rows,
-    columns), with N = rows * columns. ``placement``, ``camera_factor`` and ``camera_assumed`` are as in
-    :class:`mvde.DepthResult`.
+    columns), with N = rows * columns. ``placement``, ``camera_factor``, ``camera_assumed`` and ``calibrated`` are as
+    in :class:`mvde.DepthResult`.
     """
 
     depth: DeviceArray
@@ -44,6 +44,7 @@ class DeviceResult:
     placement: Placement
     camera_factor: float
     camera_assumed: bool
+    calibrated: str | None
 
     @property
     def unit(self) -> str:

@@ -253,3 +253,5 @@ TEST(impossible_anchors_are_refused_and_the_session_goes_on) {
     CHECK(!session->infer(frame.view, depth, {}) &&
           std::string(mvde_last_error()) == "frame.anchors is NULL, but num_anchors is 2");
 }
+
+int main() { return harness::run_all_and_in_german(); }

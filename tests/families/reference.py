@@ -48,7 +48,8 @@ def reference_map(folder: Path, photo: np.ndarray, case: Case, network: Size, ta
         if config.model_type == "zoedepth":
             return _unpadded(output.predicted_depth, frame).numpy()
         (found,) = processor.post_process_depth_estimation(output, target_sizes=[target or frame])
-        return found["predicted_depth"].numpy()
+        depth: np.ndarray = found["predicted_depth"].numpy()
+        return depth
 
 
 def bilinear_reference(folder: Path, photo: np.ndarray, case: Case, network: Size) -> tuple[np.ndarray, np.ndarray]:

@@ -145,6 +145,18 @@ def test_at_a_fixed_resolution_position_embeddings_are_constants(
     assert {id(parameter) for parameter in fixed.parameters()} <= shared
 
 
+def test_nothing_beyond_the_position_embeddings_is_computed_to_fix_them(saved: Save) -> None:
+    model = load_family_model(str(saved("depth-anything")))
+    calls: list[str] = []
+    network = model.network.network
+    network.backbone.embeddings.register_forward_hook(lambda *_: calls.append("embeddings"))
+    network.head.register_forward_hook(lambda *_: calls.append("head"))
+    fixed = model.at_resolution((56, 84))
+    assert calls == []
+    fixed(torch.zeros(1, 3, 56, 84))
+    assert calls == ["embeddings", "head"]
+
+
 def test_descriptions_say_what_the_numbers_mean(saved: Save) -> None:
     relative = load_family_model(str(saved("depth-anything"))).describe()
     assert relative.depth_kind is DepthKind.INVERSE_RELATIVE

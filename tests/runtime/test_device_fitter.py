@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mvde.artifact import GraphArtifact
+from mvde.calibration.record import Calibration, MeasuredRecord
 from mvde.camera import Camera
 from mvde.contract import DepthKind, FocalConvention
 from mvde.cuda.array import DeviceView, check_dense
@@ -196,6 +197,42 @@ def test_results_in_device_memory_are_for_the_frames_camera(
     np.testing.assert_allclose(depth[0], expected_depth * factor, rtol=1e-6)
     np.testing.assert_allclose(stats[0], expected_stats * [factor, factor**2, factor], rtol=1e-5)
     np.testing.assert_allclose(stats[0], runtime.infer(image, camera=given).stats, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+@pytest.mark.parametrize("kind", [DepthKind.SCALE_INVARIANT, DepthKind.INVERSE_RELATIVE])
+def test_a_calibration_scales_in_device_memory_and_a_reciprocal_is_refused(
+    of_canonical_camera: Any, image: np.ndarray, closed_form_depth: Callable, kind: DepthKind
+) -> None:
+    manifest = dataclasses.replace(
+        of_canonical_camera, depth_kind=kind, unit=kind.unit, canonical_focal=None, focal_convention=None
+    )
+    measured = MeasuredRecord(20, 5, (0.5, 4.0), 0.03, 0.02)
+    calibration = Calibration(
+        name=manifest.name,
+        created="2026-01-01T00:00:00+00:00",
+        graph_sha256="a" * 64,
+        engine="tensorrt:fp16",
+        depth_kind=kind,
+        resolution=manifest.resolution,
+        fit="stretch",
+        frame=(60, 80),
+        scale=0.5,
+        measured=measured,
+    )
+    runtime, _, device = load_on_gpu(manifest, closed_form_depth)
+    runtime._calibration = calibration  # which the fake's graph does not have
+    if kind.is_inverse:
+        with pytest.raises(
+            UsageError, match="infer_device scales maps, but this calibration of inverse_relative does more"
+        ):
+            infer_device(runtime, device, image)
+        return
+    result, depth, stats = infer_device(runtime, device, image)
+    expected_depth, expected_stats = _expected(image, "stretch", closed_form_depth)
+    assert (result.depth_kind, result.calibrated) == (DepthKind.METRIC, "fixed scene")
+    np.testing.assert_allclose(depth[0], expected_depth * 0.5, rtol=1e-6)
+    np.testing.assert_allclose(stats[0], expected_stats * [0.5, 0.25, 0.5], rtol=1e-5)
 
 
 @pytest.mark.usefixtures("foreign_arrays")

@@ -261,10 +261,10 @@ typedef struct mvde_frame {
     int32_t matrix;     /* mvde_matrix, of NV12 and YUYV */
     int32_t full_range; /* of NV12 and YUYV; 0: luma is 16 to 235, chroma 16 to 240; 1: both are 0 to 255 (JPEG) */
     mvde_tag tag;       /* comes out with the frame's results (mvde_outputs.tag) */
-    const mvde_anchor *anchors; /* for sessions: known depths, which give this frame its metres in place of a calibration: one
-                                   or more, for MVDE_INVERSE_RELATIVE two or more, the farthest at 1.5 times the nearest or
-                                   beyond. Copied by the call */
-    int32_t num_anchors;        /* 0 to 4096 */
+    /* For sessions: known depths, which give this frame its metres in place of a calibration. One or more; for
+     * MVDE_INVERSE_RELATIVE two or more, the farthest at 1.5 times the nearest or beyond. Copied by the call. */
+    const mvde_anchor *anchors;
+    int32_t num_anchors; /* 0 to 4096 */
 } mvde_frame;
 
 /* Set `frame` to: RGB, dense, BT.601, limited range, no anchors; pixels and size are to be filled in. */
