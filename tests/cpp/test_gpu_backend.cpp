@@ -110,6 +110,37 @@ TEST(the_gpu_resamples_as_the_manifest_says) {
     CHECK(!(results == reference(frame, mvde::Fit::letterbox)));
 }
 
+TEST(a_gpu_gives_the_sky_and_the_confidence_and_libmvde_the_statistics) {
+    const Folder folder;
+    std::ifstream stream(folder.path / "engine.json");
+    std::string text((std::istreambuf_iterator<char>(stream)), {});
+    folder.write("engine.json", with(text, engine_folder::kDepthOutput,
+                                     R"([{"name": "depth", "shape": [1, 32, 48], "dtype": "float32", "role": "depth"},
+        {"name": "confidence", "shape": [1, 32, 48], "dtype": "float32", "role": "confidence"},
+        {"name": "sky", "shape": [1, 32, 48], "dtype": "float32", "role": "sky", "threshold": 0.5}])"));
+    setenv("FAKE_GPU", "discrete", 1);
+    mvde::SessionOptions options;
+    options.stats = {MVDE_VALID, MVDE_CONF};
+    auto session = mvde::Session::open(folder.path.string(), options);
+    CHECK(session, "%s", session.error().message.c_str());
+    if (!session) return;
+    Frame frame({32, 48});
+    for (std::size_t i = 0; i < frame.bytes.size(); i += 3) {  // the upper half is red: sky
+        frame.bytes[i] = i < frame.bytes.size() / 2 ? 200 : 0;
+        frame.bytes[i + 1] = frame.bytes[i + 2] = 51;
+    }
+    std::vector<float> depth(32 * 48), stats(12);
+    for (int i = 0; i < 2; ++i) CHECK(session->infer(frame.view, depth, stats), "%s", mvde_last_error());
+    for (std::size_t i = 0; i < depth.size(); ++i)
+        CHECK(i < depth.size() / 2 ? std::isinf(depth[i]) : depth[i] == 0.5F + 102 / 192.0F);
+    for (std::size_t patch = 0; patch < 6; ++patch)
+        CHECK(stats[2 * patch] == (patch < 3 ? 0 : 1) && std::abs(stats[2 * patch + 1] - (patch < 3 ? 0 : 0.2F)) < 1e-6F);
+    const auto bound = session->bind_device(frame.view, depth, stats);
+    CHECK(bound.error().status == MVDE_ERROR_UNSUPPORTED);
+    CHECK(bound.error().message.find("device memory takes depth alone, but tiny also has confidence, sky: use mvde_infer") !=
+          std::string::npos);
+}
+
 TEST(a_frame_on_the_gpu_has_a_time_limit_and_allocates_nothing) {
     const Folder folder;
     auto session = open(folder, "integrated");
