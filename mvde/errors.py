@@ -77,6 +77,10 @@ class ManifestError(ArtifactError):
     """The manifest beside an artefact is missing or malformed."""
 
 
+class CalibrationError(ArtifactError):
+    """A calibration is malformed or of another graph, or reference points do not determine one."""
+
+
 class HashMismatchError(ArtifactError):
     """A file's SHA-256 differs from its manifest."""
 

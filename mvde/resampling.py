@@ -1,14 +1,15 @@
-"""Resampling of 8-bit images as tables of taps: the specification that every resizer reproduces bit for bit.
+"""Resampling as tables of taps: the specification that every resizer reproduces bit for bit.
 
 An image is resized along x, then along y; each pass sums taps in 22-bit fixed point and rounds to bytes, as Pillow
-does. Pillow, libmvde and the CUDA kernel compute from the same weights.
+does. Pillow, libmvde and the CUDA kernel compute from the same weights. Depth is summed in double precision, rounded to
+float32 after each pass.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mvde.contract import Interpolation, PreprocessRecord
 from mvde.errors import UsageError
@@ -129,6 +130,40 @@ def resample(image: NDArray[np.uint8], table: ResizeTable, axis: int) -> NDArray
         taken = lines[np.minimum(table.firsts + tap, len(lines) - 1)]  # beyond its count a pixel's weight is 0
         sums += taken.astype(np.int32) * weights.reshape(-1, *(1,) * (lines.ndim - 1))
     return np.moveaxis(np.clip(sums >> _WEIGHT_BITS, 0, 255).astype(np.uint8), 0, axis)
+
+
+def resample_depth(depth: NDArray[np.float32], size: tuple[int, int], invalid: float) -> NDArray[np.float32]:
+    """Return depth (H, W), float32, resized to ``size``, bilinear over the neighbours that have it.
+
+    Depth is finite. A pixel whose neighbours without depth weigh more than half has none: it is +inf if
+    most of that weight is +inf, else ``invalid``; an ``invalid`` of 0 stands for both.
+    """
+    import numpy as np
+
+    valid, far = np.isfinite(depth), np.isposinf(depth)
+    across = _antialiased(depth.shape[1], size[1], DEFAULT_RESAMPLING)
+    down = _antialiased(depth.shape[0], size[0], DEFAULT_RESAMPLING)
+    planes = [np.where(valid, depth, np.float32(0)), valid, ~valid, far]
+    sums, weights, missing, infinite = (_summed(plane, across, axis=1) for plane in planes)
+    weights = np.where(missing > 0, weights.astype(np.float32), np.float32(1))
+    planes = [sums.astype(np.float32), weights, 1 - weights.astype(np.float64), infinite.astype(np.float32)]
+    sums, weights, missing, infinite = (_summed(plane, down, axis=0) for plane in planes)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        means = np.where(missing > 0, sums / weights, sums).astype(np.float32)
+    without = np.where(infinite > missing - infinite, invalid if invalid == 0 else math.inf, invalid)
+    return np.where((missing > 0) & (weights.astype(np.float32) < 0.5), without.astype(np.float32), means)
+
+
+def _summed(plane: NDArray[Any], taps: _Taps, axis: int) -> NDArray[np.float64]:
+    """Sum the taps of one axis in double precision, one after another."""
+    import numpy as np
+
+    lines = np.moveaxis(plane.astype(np.float64), axis, 0)
+    firsts, _, weights = taps
+    sums = np.zeros((len(firsts), *lines.shape[1:]))
+    for tap, of_outputs in enumerate(weights.T):  # beyond its count a pixel's weight is 0
+        sums += lines[np.minimum(firsts + tap, len(lines) - 1)] * of_outputs[:, None]
+    return np.moveaxis(sums, 0, axis)
 
 
 _Taps = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float64]"]

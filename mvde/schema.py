@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _MAX_NESTING = 64  # of objects and lists; equals kMaxNesting in cpp/src/session/json.cpp
 _MAX_INTEGER = 2**63
+_REMEDY = "export or build the artefact again"
 
 
 def parse_json(text: str) -> Any:
@@ -76,11 +77,11 @@ def _check_texts(plain: Any, depth: int) -> None:
             _check_texts(item, depth + 1)
 
 
-def read_record(kind: type[T], plain: Any, where: str, prefix: str = "") -> T:
+def read_record(kind: type[T], plain: Any, where: str, prefix: str = "", remedy: str = _REMEDY) -> T:
     """Build a dataclass from a mapping with exactly its keys; keys with a default may be missing.
 
-    ``where`` names the file in errors, ``prefix`` the position in it (``"engine."``). Raises :class:`ManifestError`
-    naming the key that is missing, unknown, of another type or out of range.
+    ``where`` names the file in errors, ``prefix`` the position in it (``"engine."``), ``remedy`` what to do about a
+    missing key. Raises :class:`ManifestError` naming the key that is missing, unknown, of another type or out of range.
     """
     if not isinstance(plain, dict):
         raise ManifestError(f"{where}: {prefix or 'the manifest'} must be an object, but got {type(plain).__name__}")
@@ -92,9 +93,9 @@ def read_record(kind: type[T], plain: Any, where: str, prefix: str = "") -> T:
     values = {}
     for name, spec in specs.items():
         if name in plain:
-            values[name] = _convert(hints[name], plain[name], where, prefix + name)
+            values[name] = _convert(hints[name], plain[name], where, prefix + name, remedy)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise ManifestError(f"{where}: the key {prefix}{name} is missing; export or build the artefact again")
+            raise ManifestError(f"{where}: the key {prefix}{name} is missing; {remedy}")
     try:
         return kind(**values)
     except ManifestError as error:
@@ -139,17 +140,17 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
     return spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default
 
 
-def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, key: str, remedy: str) -> Any:
     """Convert ``value`` to the annotated type; only int → float, list → tuple and text → enum are coerced."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
     if origin is types.UnionType:
-        return None if value is None else _convert(arguments[0], value, where, key)
+        return None if value is None else _convert(arguments[0], value, where, key, remedy)
     if dataclasses.is_dataclass(hint):
-        return read_record(typing.cast("type[Any]", hint), value, where, f"{key}.")
+        return read_record(typing.cast("type[Any]", hint), value, where, f"{key}.", remedy)
     if origin is tuple:
-        return _convert_tuple(arguments, value, where, key)
+        return _convert_tuple(arguments, value, where, key, remedy)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _convert_enum(hint, value, where, key)
     if hint is float and type(value) is int:
@@ -158,16 +159,16 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     if type(value) is not expected:
         raise ManifestError(f"{where}: {key} must be {expected.__name__}, but got {type(value).__name__} {value!r}")
     if origin is dict:
-        return {name: _convert(arguments[1], item, where, f"{key}.{name}") for name, item in value.items()}
+        return {name: _convert(arguments[1], item, where, f"{key}.{name}", remedy) for name, item in value.items()}
     return value
 
 
-def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, key: str) -> tuple[Any, ...]:
+def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, key: str, remedy: str) -> tuple[Any, ...]:
     num_fixed = None if arguments[-1] is Ellipsis else len(arguments)
     if not isinstance(value, list) or (num_fixed is not None and len(value) != num_fixed):
         wanted = "a list" if num_fixed is None else f"a list of {num_fixed}"
         raise ManifestError(f"{where}: {key} must be {wanted}, but got {value!r}")
-    return tuple(_convert(arguments[0], item, where, f"{key}[{index}]") for index, item in enumerate(value))
+    return tuple(_convert(arguments[0], item, where, f"{key}[{index}]", remedy) for index, item in enumerate(value))
 
 
 def _convert_enum(hint: type[enum.Enum], value: Any, where: str, key: str) -> enum.Enum:

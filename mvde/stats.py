@@ -12,6 +12,7 @@ grad      m/px     mean of ``sqrt(gx² + gy²)``; central differences over the w
                    difference that involves an invalid pixel is 0
 min, max  m        extremes
 valid     1        fraction of valid pixels in the patch
+conf      its own  mean of the network's confidence, where it gives one; a value that is not finite counts as 0
 ========  =======  ====================================================================================================
 
 A patch without a valid pixel has 0 in every column. For relative and inverse depth the same holds in the map's unit.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STATS = ("mean", "var", "grad", "min", "max", "valid")
+CONFIDENCE = "conf"
 DEFAULT_STATS = ("mean", "var", "grad")
 
 LARGEST_DEPTH_M = 1e16
@@ -42,7 +44,7 @@ LARGEST_DEPTH_M = 1e16
 With this limit, sums are finite in every implementation for patches of up to 1800 pixels a side.
 """
 
-_POWERS = {"mean": 1, "var": 2, "grad": 1, "min": 1, "max": 1, "valid": 0}
+_POWERS = {"mean": 1, "var": 2, "grad": 1, "min": 1, "max": 1, "valid": 0, CONFIDENCE: 0}
 """Power of the map's unit in each statistic's."""
 
 # Image rows per step of the NumPy version: its float64 temporaries stay in the L2 cache, twice as fast as
@@ -118,8 +120,8 @@ def depth_to_patch_stats(
     if depth.dtype not in (np.float16, np.float32, np.float64):
         raise _wrong_dtype(depth.dtype)
     limits = _check_bounds(min_depth, max_depth)
-    # libmvde computes in float32; use NumPy for float64 and for repeated columns.
-    if depth.dtype != np.float64 and len(stats) <= len(STATS) and native.is_available():
+    # libmvde computes in float32; use NumPy for float64 and for more columns.
+    if depth.dtype != np.float64 and len(stats) <= native.abi.MAX_STATS and native.is_available():
         return native.patch_stats(depth, patch_size, stats, min_depth=limits[0], max_depth=limits[1])
     return numpy_patch_stats(depth, patch_size, stats, min_depth=min_depth, max_depth=max_depth)
 
@@ -131,8 +133,12 @@ def numpy_patch_stats(
     *,
     min_depth: float | None = None,
     max_depth: float | None = None,
+    confidence: NDArray[Any] | None = None,
 ) -> NDArray[np.float32]:
-    """Reference implementation of :func:`depth_to_patch_stats` in NumPy float64, for validated arguments."""
+    """Reference implementation of :func:`depth_to_patch_stats` in NumPy float64, for validated arguments.
+
+    ``confidence`` (B, H, W), floating point, is that of the column ``conf``.
+    """
     limits = np.clip(_check_bounds(min_depth, max_depth), 0.0, np.finfo(depth.dtype).max)
     bounds = _Bounds(*(float(limit) for limit in limits.astype(depth.dtype)))
     batch, height, width = depth.shape
@@ -140,14 +146,30 @@ def numpy_patch_stats(
     band_rows = max(1, _BAND_ROWS // patch_size)
     out = np.empty((batch, rows, columns, len(stats)), np.float32)
     with np.errstate(invalid="ignore"):  # NaN and infinite pixels, which are masked below
-        for image, image_out in zip(depth, out, strict=True):
+        for index, (image, image_out) in enumerate(zip(depth, out, strict=True)):
             for row in range(0, rows, band_rows):
                 stop = min(row + band_rows, rows)
                 padded = _padded_band(image, row * patch_size, stop * patch_size)
-                columns_by_name = _band_stats(padded, patch_size, stats, bounds)
-                for index, name in enumerate(stats):
-                    image_out[row:stop, :, index] = columns_by_name[name]
+                band = slice(row * patch_size, stop * patch_size)
+                columns_by_name = _band_stats(
+                    padded, patch_size, stats, bounds, None if confidence is None else confidence[index, band]
+                )
+                for column, name in enumerate(stats):
+                    image_out[row:stop, :, column] = columns_by_name[name]
     return out.reshape(batch, rows * columns, len(stats))
+
+
+def masked_depth(depth: NDArray[Any], mask: NDArray[Any], role: str, threshold: float) -> NDArray[Any]:
+    """Depth with the pixels of a mask of the same shape: +inf at sky, NaN where it is not valid.
+
+    A mask of ``role`` ``"sky"`` is sky at ``threshold`` and above, one of ``"mask"`` is valid there; NaN is neither.
+    """
+    reached = mask >= np.float32(threshold)
+    dtype = depth.dtype.type
+    masked: NDArray[Any] = (
+        np.where(reached, dtype("inf"), depth) if role == "sky" else np.where(reached, depth, dtype("nan"))
+    )
+    return masked
 
 
 def scale_stats(stats: NDArray[np.float32], names: Sequence[str], factor: float) -> NDArray[np.float32]:
@@ -157,9 +179,12 @@ def scale_stats(stats: NDArray[np.float32], names: Sequence[str], factor: float)
     return scaled
 
 
-def check_stats(stats: Sequence[str]) -> tuple[str, ...]:
-    """Columns of statistics as a tuple; raise :class:`UsageError` for an unknown, repeated or missing name."""
-    _check_stats(stats)
+def check_stats(stats: Sequence[str], has_confidence: bool = False) -> tuple[str, ...]:
+    """Columns of statistics as a tuple; raise :class:`UsageError` for an unknown, repeated or missing name.
+
+    ``has_confidence``: the network gives one, so that ``conf`` is among them.
+    """
+    _check_stats(stats, has_confidence)
     if len(set(stats)) != len(stats):
         raise UsageError(f"stats names a column twice: {', '.join(stats)}; give each once")
     return tuple(stats)
@@ -178,7 +203,11 @@ def _padded_band(image: NDArray[Any], start: int, stop: int) -> NDArray[np.float
 
 
 def _band_stats(
-    padded: NDArray[np.float64], patch_size: int, stats: Sequence[str], bounds: _Bounds
+    padded: NDArray[np.float64],
+    patch_size: int,
+    stats: Sequence[str],
+    bounds: _Bounds,
+    confidence: NDArray[Any] | None,
 ) -> dict[str, NDArray[np.float64]]:
     """Statistics by name, each (rows, columns), of a band of whole patches with its one-pixel border."""
     valid = (padded > 0) & (padded >= bounds.lower) & (padded <= bounds.upper)
@@ -205,6 +234,9 @@ def _band_stats(
         result["min"] = np.where(num_valid > 0, _patch_reduce(np.minimum, lowest, patch_size), 0.0)
     if "max" in stats:  # invalid pixels are 0 here, below any valid depth
         result["max"] = _patch_reduce(np.maximum, inner, patch_size)
+    if confidence is not None:
+        known = np.where(inner_valid & np.isfinite(confidence), confidence, 0.0)
+        result[CONFIDENCE] = _patch_sum(known.astype(np.float64), patch_size) / divisor
     return result
 
 
@@ -290,13 +322,16 @@ def _torch_gradient_magnitude(depth: torch.Tensor, valid: torch.Tensor) -> torch
     return torch.where(sloped, torch.where(sloped, squared, 1.0).sqrt(), 0.0)
 
 
-def _check_stats(stats: Sequence[str]) -> None:
+def _check_stats(stats: Sequence[str], has_confidence: bool = False) -> None:
     is_sequence = isinstance(stats, Sequence) and not isinstance(stats, str)
-    unknown = [name for name in stats if name not in STATS] if is_sequence else []
+    known = (*STATS, CONFIDENCE) if has_confidence else STATS
+    if is_sequence and CONFIDENCE in stats and not has_confidence:
+        raise UsageError(f"stats has 'conf', which needs a network's confidence: expected some of {', '.join(known)}")
+    unknown = [name for name in stats if name not in known] if is_sequence else []
     if not is_sequence or unknown or not stats:
         got = ", ".join(map(repr, unknown)) or repr(stats)
         raise UsageError(
-            f"stats has {got}: expected a sequence of names out of {', '.join(STATS)}; leave it out for "
+            f"stats has {got}: expected a sequence of names out of {', '.join(known)}; leave it out for "
             f"{', '.join(DEFAULT_STATS)}"
         )
 

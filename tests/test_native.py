@@ -18,7 +18,7 @@ from mvde import native
 from mvde.contract import Interpolation
 from mvde.errors import BackendError, UsageError
 from mvde.resampling import Resampling
-from mvde.runtime.placement import fit_image, place
+from mvde.runtime.placement import depth_to_source, fit_image, place
 from mvde.stats import STATS, depth_to_patch_stats, numpy_patch_stats
 
 pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")
@@ -84,7 +84,7 @@ def test_conversions_match_numpy_on_every_kernel(forced_kernel, conversion):
         span = math.log(high / low)
         depth = {
             "linear": lambda: linear,
-            "inverse": lambda: 1 / linear,
+            "inverse": lambda: np.where(raw > 0, 1 / linear, np.nan),
             "exp": lambda: np.where(np.isfinite(linear), np.exp(np.maximum(linear, -87)), np.nan),
             "log_sigmoid": lambda: low * np.exp(span / (1 + np.exp(-linear))),
         }[conversion]()
@@ -249,12 +249,32 @@ def test_resizing_and_mapping_back_have_the_bits_of_pillow(forced_kernel, source
     placement = place(source, target, fit)
     fitted = np.full((*target, 3), 128, np.uint8)
     fitted[placement.target_box.slices] = along_x_then_y(image[placement.source_box.slices], placement.target_box.size)
-    mapped = np.zeros(source, np.float32)
+    mapped = np.full(source, np.nan, np.float32)
     mapped[placement.source_box.slices] = along_x_then_y(depth[placement.target_box.slices], placement.source_box.size)
     with native.Resizer(source, target, fit) as resizer, native.Workers(3) as workers:
         np.testing.assert_array_equal(resizer.resize(image), fitted)
         np.testing.assert_array_equal(resizer.resize(image[::-1].copy()[::-1], workers=workers), fitted)
         np.testing.assert_array_equal(resizer.depth_to_source(depth, workers=workers), mapped)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize(
+    ("source", "target"), [((48, 64), (32, 32)), ((45, 61), (112, 96)), ((300, 37), (64, 80)), ((64, 96), (64, 96))]
+)
+def test_mapping_back_depth_with_holes_has_the_bits_of_the_specification(forced_kernel, source, target, fit):
+    depth = noisy_depth(target)
+    holes = RNG.random(target) < np.linspace(-0.5, 1.2, target[0])[:, None]  # whole rows without and with holes only
+    depth[holes] = RNG.choice(np.array([np.nan, np.nan, np.inf, np.inf, np.inf, -np.inf], np.float32), holes.sum())
+    depth[-1, -1] = np.float32(1e-45)  # subnormal, but depth
+    placement = place(source, target, fit)
+    with native.Resizer(source, target, fit) as resizer, native.Workers(3) as workers:
+        for invalid in (np.nan, 0.0):
+            mapped = resizer.depth_to_source(depth, invalid_m=invalid, workers=workers)
+            expected = depth_to_source(depth, placement, invalid)
+            np.testing.assert_array_equal(mapped, expected)
+            assert np.isinf(mapped).any() == np.isnan(invalid)
+        plain = noisy_depth(target)  # weights of an earlier map with holes are not used
+        np.testing.assert_array_equal(resizer.depth_to_source(plain), depth_to_source(plain, placement))
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
@@ -298,23 +318,28 @@ def test_every_pixel_format_becomes_rgb():
     )
 
 
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(("matrix", "of_red", "of_blue"), [("bt601", 0.299, 0.114), ("bt709", 0.2126, 0.0722)])
 @pytest.mark.parametrize("pixel_format", ["nv12", "yuyv"])
-def test_yuv_frames_become_rgb_by_bt601(pixel_format):
-    luma = RNG.integers(16, 236, (6, 8)).astype(np.uint8)
-    chroma = RNG.integers(16, 241, (3 if pixel_format == "nv12" else 6, 4, 2)).astype(np.uint8)
+def test_yuv_frames_become_rgb_by_their_matrix_and_range(pixel_format, matrix, of_red, of_blue, full_range):
+    lowest, luma_range, chroma_range = (0, 255, 255) if full_range else (16, 219, 224)
+    luma = RNG.integers(lowest, lowest + luma_range + 1, (6, 8)).astype(np.uint8)
+    shape = (3 if pixel_format == "nv12" else 6, 4, 2)
+    chroma = RNG.integers(lowest, lowest + chroma_range + 1, shape).astype(np.uint8)
     if pixel_format == "nv12":
         frame = np.concatenate([luma, chroma.reshape(3, 8)])
         cb, cr = np.moveaxis(chroma.repeat(2, 0).repeat(2, 1).astype(float), -1, 0)
     else:
         frame = np.stack([luma, chroma.reshape(6, 8)], -1)
         cb, cr = np.moveaxis(chroma.repeat(2, 1).astype(float), -1, 0)
-    y = 255 / 219 * (luma - 16.0)
-    red, blue = y + 255 / 112 * 0.701 * (cr - 128), y + 255 / 112 * 0.886 * (cb - 128)
-    green = (y - 0.299 * red - 0.114 * blue) / 0.587
+    y, half = 255 / luma_range * (luma - float(lowest)), chroma_range / 2
+    red, blue = y + 255 / half * (1 - of_red) * (cr - 128), y + 255 / half * (1 - of_blue) * (cb - 128)
+    green = (y - of_red * red - of_blue * blue) / (1 - of_red - of_blue)
     expected = np.clip(np.stack([red, green, blue], -1), 0, 255)
-    got = native.Resizer((6, 8), (6, 8), pixel_format=pixel_format).resize(frame)
-    # The library's factors have three digits, like OpenCV's: an error of up to 0.1, plus rounding by 0.5.
-    assert np.abs(got - expected).max() <= 0.7
+    resizer = native.Resizer((6, 8), (6, 8), pixel_format=pixel_format, matrix=matrix, full_range=full_range)
+    # The factors of BT.601 with limited range have three digits, like OpenCV's: an error of up to 0.1, plus rounding.
+    most = 0.7 if matrix == "bt601" and not full_range else 0.5001
+    assert np.abs(resizer.resize(frame) - expected).max() <= most
 
 
 def test_frames_of_another_size_are_refused():
@@ -329,6 +354,8 @@ def test_frames_of_another_size_are_refused():
         native.Resizer((5, 8), (4, 4), pixel_format="nv12")
     with pytest.raises(UsageError, match="0x4"):
         native.Resizer((6, 8), (0, 4))
+    with pytest.raises(UsageError, match="matrix is 'bt2020': expected one of bt601, bt709"):
+        native.Resizer((6, 8), (4, 4), pixel_format="nv12", matrix="bt2020")
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from mvde.contract import Interpolation, PreprocessRecord
 from mvde.errors import UsageError
-from mvde.resampling import Resampling, most_taps, resample, resize_table
+from mvde.resampling import Resampling, most_taps, resample, resample_depth, resize_table
 from mvde.runtime.placement import fit_image, has_bars, place
 
 BILINEAR, BICUBIC = Interpolation.BILINEAR, Interpolation.BICUBIC
@@ -173,3 +175,61 @@ def test_what_no_resizer_does_is_refused(values: dict, message: str) -> None:
 def test_sides_without_pixels_are_refused() -> None:
     with pytest.raises(UsageError, match="a side of 0 pixels"):
         resize_table(0, 4)
+
+
+def pillows(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pillow's bilinear resize of a float plane, along x, then along y."""
+    across = Image.fromarray(plane.astype(np.float32)).resize((size[1], plane.shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(across.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_depth_without_holes_has_the_bits_of_pillow(source: tuple[int, int], target: tuple[int, int]) -> None:
+    depth = np.random.default_rng(1).uniform(0.1, 80, source).astype(np.float32)
+    np.testing.assert_array_equal(resample_depth(depth, target, np.nan), pillows(depth, target))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_depth_is_the_mean_of_the_neighbours_that_have_it(
+    source: tuple[int, int], target: tuple[int, int], share: float
+) -> None:
+    """The mean is the quotient of two of Pillow's resizes: of depth with 0 in the holes, and of the mask."""
+    rng = np.random.default_rng(2)
+    depth = rng.uniform(0.1, 80, source).astype(np.float32)
+    hole = rng.uniform(size=source) < share
+    depth[hole] = rng.choice(np.array([np.nan, np.nan, np.inf, np.inf, -np.inf], np.float32), hole.sum())
+    got = resample_depth(depth, target, np.nan)
+    weight, far = pillows(~hole, target), pillows(np.isposinf(depth), target)
+    clear = (np.abs(weight - 0.5) > 1e-5) & (np.abs(2 * far + weight - 1) > 1e-5)  # not within rounding of a decision
+    seen, sky = clear & (weight > 0.5), clear & (weight < 0.5) & (2 * far > 1 - weight)
+    sums = pillows(np.where(hole, 0, depth), target)
+    np.testing.assert_allclose(got[seen], sums[seen] / weight[seen], rtol=1e-5)
+    assert np.isposinf(got[sky]).all()
+    assert np.isnan(got[clear & ~seen & ~sky]).all()
+
+
+def test_the_edge_of_a_hole_lies_between_pixels_and_keeps_their_depth() -> None:
+    nan, inf = np.nan, np.inf
+    row = np.array([[2, nan, nan, inf, inf, 6]], np.float32)
+    expected = [[2, 2, nan, nan, nan, nan, inf, inf, inf, inf, 6, 6]]
+    np.testing.assert_array_equal(resample_depth(row, (1, 12), nan), np.array(expected, np.float32))
+    np.testing.assert_array_equal(resample_depth(row, (1, 12), 0.0), [[2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 6, 6]])
+    np.testing.assert_array_equal(resample_depth(row, (1, 6), nan), row)
+    # A pixel of which exactly half is a hole has depth.
+    np.testing.assert_array_equal(resample_depth(row[:, [0, 1]], (1, 1), nan), [[2]])
+
+
+@pytest.mark.parametrize("target", [(96, 96), (480, 640), (97, 301), (20, 24)])
+def test_a_hole_keeps_its_share_of_the_picture(target: tuple[int, int]) -> None:
+    y, x = np.mgrid[:48, :64]
+    depth = np.where((x - 30) ** 2 + (y - 20) ** 2 < 15**2, np.nan, 3).astype(np.float32)
+    mapped = resample_depth(depth, target, np.nan)
+    np.testing.assert_allclose(mapped[~np.isnan(mapped)], 3, rtol=2e-7)
+    assert abs(np.isnan(mapped).mean() - np.isnan(depth).mean()) < 0.01
+
+
+def test_zero_is_a_value_of_an_inverse_map_and_no_hole() -> None:
+    row = np.array([[0, 4, math.nan, 4]], np.float32)
+    expected = [[0, 1, 3, 4, math.nan, math.nan, 4, 4]]
+    np.testing.assert_array_equal(resample_depth(row, (1, 8), math.nan), np.array(expected, np.float32))

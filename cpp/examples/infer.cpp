@@ -68,10 +68,8 @@ int main(int argc, char **argv) {
     if (!session) return report(session.error().message);
     const mvde_session_info info = session->info();
     std::vector<float> depth(session->num_depths()), stats(session->num_stats());
-    mvde_frame frame{};
-    frame.data = photograph.rgb.data();
-    frame.height = photograph.height;
-    frame.width = photograph.width;
+    const mvde_frame frame = mvde::frame(photograph.rgb.data(), mvde::PixelFormat::rgb,
+                                         {photograph.height, photograph.width});
     if (auto done = session->infer(frame, depth, stats); !done) return report(done.error().message);
     if (!write(argv[3], depth) || !write(argv[4], stats)) return report("cannot write the results");
     std::printf("%s %s (%s %s, computes in %s): %lldx%lld patches of %d, unit %s\n", info.name, info.engine_id, info.backend,

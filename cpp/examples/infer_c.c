@@ -55,11 +55,12 @@ static void print_nearest_and_farthest(const mvde_session_info *info, const floa
 
 static int run(mvde_session *session, const struct photograph *photograph, const char *out) {
     mvde_session_info info;
-    mvde_frame frame = {0};
+    mvde_frame frame;
     mvde_outputs outputs;
     size_t num_stats;
     int failed = 0;
     info.struct_size = sizeof info;
+    mvde_frame_defaults(&frame);
     if (mvde_session_query(session, &info)) return report(mvde_last_error());
     num_stats = (size_t)(info.grid_rows * info.grid_columns * info.num_stats);
     frame.data = photograph->rgb;

@@ -16,7 +16,10 @@ constexpr float kLargestDepth = 1e16f;  // MVDE_LARGEST_DEPTH of mvde.h, which N
 template <int kCount>
 __device__ __forceinline__ void depths_from_raw(const PostprocessParams &p, float (&values)[kCount]) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) values[i] = __fadd_rn(__fmul_rn(p.scale, values[i]), p.shift);
+    for (int i = 0; i < kCount; ++i) {
+        const bool is_known = p.conversion != kInverse || values[i] > 0.0f;
+        values[i] = is_known ? __fadd_rn(__fmul_rn(p.scale, values[i]), p.shift) : 0.0f;
+    }
     if (p.conversion == kInverse) {
 #pragma unroll
         for (int i = 0; i < kCount; ++i) values[i] = 1.0f / values[i];

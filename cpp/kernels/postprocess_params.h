@@ -17,7 +17,7 @@ enum DepthOutput { kNoDepth = 0, kDepthMetres = 1, kDepthMillimetres = 2 };  // 
 // t = scale * raw + shift, then the depth in metres:
 enum Conversion {
     kLinear = 0,      // t
-    kInverse = 1,     // 1 / t
+    kInverse = 1,     // 1 / t where raw > 0, else invalid
     kExp = 2,         // exp(t)
     kLogSigmoid = 3,  // exp(log_min + log_span * sigmoid(t))
 };

@@ -29,6 +29,7 @@ VERBS = (
     "run",
     "bench",
     "eval",
+    "calibrate",
     "train",
     "data",
     "info",

@@ -12,7 +12,7 @@ import typer
 from mvde.alignment import Alignment, default_alignment
 from mvde.cli.groups import with_groups
 from mvde.cli.output import STDOUT, write_json
-from mvde.cli.shared_options import JSON_HELP, RES_HELP, FilmedDataOptions, only
+from mvde.cli.shared_options import CALIBRATION_HELP, JSON_HELP, RES_HELP, FilmedDataOptions, only
 from mvde.cli.terminal import console, say
 from mvde.errors import UsageError
 from mvde.protocols import Averaging, EvaluationProtocol
@@ -54,6 +54,7 @@ def evaluate(
         Averaging | None,
         typer.Option("--averaging", help="Average over images or pixels. Default: images, or set by --protocol."),
     ] = None,
+    calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
     json_path: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None,
 ) -> None:
     """Compute depth metrics of a checkpoint or engine.
@@ -74,7 +75,7 @@ def evaluate(
         raise UsageError("--assume-camera ignores the camera, which --camera or --fov gives; leave one of them out")
     resolution = only(res or (), "--res", "mvde eval takes one resolution")
     source = target if target is not None else str(shipped_checkpoint())
-    opened = open_source(source, parse_resolution(resolution) if resolution else None)
+    opened = open_source(source, parse_resolution(resolution) if resolution else None, calibration)
     kind = opened.contract.depth_kind
     protocol = data.evaluation(dataset)
     protocol = protocol if averaging is None else replace(protocol, averaging=averaging)
@@ -95,6 +96,7 @@ def evaluate(
         title = f"{Path(source).name} at {size[0]}x{size[1]}, {data.data}" + (
             f", camera {_in_words(camera, totals)}" if camera else ""
         )
+        title += f", calibrated: {opened.calibrated}" if opened.calibrated else ""
         _print_table(title, protocol, totals)
 
 
@@ -107,13 +109,15 @@ def _plain(
 ) -> dict[str, object]:
     """Metrics per image and overall, with their protocol, as JSON types.
 
-    ``valid_range`` is the model's output range, in the unit of ``depth_kind``; the range of evaluated ground truth is
-    the protocol's. ``camera`` is known, given, assumed or mixed, or null for kinds without a canonical camera.
+    ``calibrated`` says where metres that are not the model's own come from, or null. ``valid_range`` is the model's
+    output range, in the unit of ``depth_kind``; the range of evaluated ground truth is the protocol's. ``camera`` is
+    known, given, assumed or mixed, or null for kinds without a canonical camera.
     """
     return {
         "target": name,
         "resolution": list(source.resolution),
         "depth_kind": source.contract.depth_kind,
+        "calibrated": source.calibrated,
         "valid_range": list(source.valid_range),
         "canonical_focal": source.contract.canonical_focal,
         "focal_convention": source.contract.focal_convention,

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def info(
     what: Annotated[
         str | None,
-        typer.Argument(help="Graph, engine, manifest, folder or model name. Default: all artefacts."),
+        typer.Argument(help="Graph, engine, manifest, calibration, folder or model name. Default: all artefacts."),
     ] = None,
     export_dir: Annotated[Path, typer.Option("--export-dir", help=EXPORT_DIR_HELP)] = Path("export"),
     engine_dir: Annotated[Path, typer.Option("--engine-dir", help=ENGINE_DIR_HELP)] = Path("engines"),
@@ -40,7 +40,7 @@ def info(
         ),
     ] = None,
 ) -> None:
-    """Show the manifest of an artefact, or list artefacts.
+    """Show the manifest of an artefact or a calibration, or list artefacts.
 
     A single match is verified against its hash. --json writes the manifest itself, or a list if several match.
     """
@@ -52,6 +52,11 @@ def info(
         return
     import json
 
+    from mvde.calibration.record import SUFFIX
+
+    if what is not None and what.endswith(SUFFIX):
+        _show_calibration(Path(what), json_path)
+        return
     found = _find(what, [export_dir, engine_dir])
     if json_path is not None:
         plain = [json.loads(artifact.manifest.to_json()) for artifact in found]
@@ -83,15 +88,29 @@ def _find(what: str | None, folders: list[Path]) -> list[AnyArtifact]:
     return [load_artifact(found[0].path)] if len(found) == 1 else found
 
 
-def _manifest_table(artifact: AnyArtifact) -> Table:
-    from rich.table import Table
+def _show_calibration(path: Path, json_path: str | None) -> None:
+    from mvde.calibration.record import read_calibration, rows
 
+    calibration = read_calibration(path)
+    if json_path is not None:
+        write_json(json_path, calibration.to_json().rstrip())
+    if json_path != STDOUT:
+        console().print(_table(path, rows(calibration)))
+
+
+def _manifest_table(artifact: AnyArtifact) -> Table:
     from mvde.cli.manifest_rows import rows
 
-    table = Table(title=str(artifact.path), show_header=False, title_justify="left")
+    return _table(artifact.path, rows(artifact.manifest))
+
+
+def _table(path: Path, found: list[tuple[str, str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=str(path), show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for key, value in rows(artifact.manifest):
+    for key, value in found:
         table.add_row(key, value)
     return table
 

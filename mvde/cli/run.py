@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mvde.cli.groups import with_groups
-from mvde.cli.shared_options import FIT_HELP, OUT_HELP, CameraOptions, EngineSelection, only
+from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, OUT_HELP, CameraOptions, EngineSelection, only
 from mvde.cli.terminal import console, say
 from mvde.errors import ImageError
 from mvde.runtime.placement import Fit
@@ -37,13 +37,15 @@ def run(
     camera: CameraOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("depth"),
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
+    calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
 ) -> None:
     """Estimate depth and patch statistics of images and videos.
 
     Writes for each frame NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (visualisation with scale) and
     NAME.stats.npz (one row per patch). Relative and inverse depth are not metres and are written as NAME.depth.npy
-    instead. Metres depend on the camera, which is assumed unless --camera or --fov gives it. A missing engine is built
-    first if only one graph matches. Unreadable inputs are skipped and reported; the exit status is then 1.
+    instead, unless --calibration gives them metres. Metres depend on the camera, which is assumed unless --camera or
+    --fov gives it. A missing engine is built first if only one graph matches. Unreadable inputs are skipped and
+    reported; the exit status is then 1.
     """
     from mvde.cli.autobuild import build_missing
     from mvde.runtime.depth import DepthRuntime
@@ -60,6 +62,7 @@ def run(
         batch=selection.batch,
         engine_dir=selection.engine_dir,
         camera=camera.frame_camera,
+        calibration=calibration,
     ) as runtime:
         info = runtime.info
         size = "x".join(map(str, info.resolution))
@@ -75,11 +78,13 @@ def run(
 
 
 def _say_camera(runtime: DepthRuntime, *, is_given: bool) -> None:
-    """Say that the camera is assumed, or has no effect."""
+    """Say that depth is calibrated, or that the camera is assumed or has no effect."""
     from mvde.cli.manifest_rows import camera_text
 
     manifest = runtime.manifest
-    if not manifest.depth_kind.has_canonical_camera:
+    if runtime.calibration is not None:
+        say(f"calibrated: {runtime.calibration.describes}, measured on {runtime.calibration.engine}")
+    elif not manifest.depth_kind.has_canonical_camera:
         if is_given:
             say(f"the camera has no effect: depth of kind {manifest.depth_kind} does not depend on it")
     elif not is_given:
@@ -144,7 +149,7 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
     from PIL import Image
 
     from mvde.files import atomic_write
-    from mvde.runtime.render import depth_picture, millimetres
+    from mvde.runtime.render import depth_picture
 
     manifest = runtime.manifest
     if result.unit != "m":  # millimetres would be wrong
@@ -152,7 +157,7 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
             np.save(path, result.depth)
     else:
         with atomic_write(folder / f"{frame.stem}.depth.png") as path:
-            Image.fromarray(millimetres(result.depth)).save(path)
+            Image.fromarray(result.millimetres()).save(path)
     with atomic_write(folder / f"{frame.stem}.depth.jpg") as path:
         depth_picture(result.depth, result.depth_kind).save(path, quality=92)
     with atomic_write(folder / f"{frame.stem}.stats.npz") as path:
@@ -166,4 +171,5 @@ def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntim
             depth_kind=str(result.depth_kind),
             camera_factor=result.camera_factor,
             camera_assumed=result.camera_assumed,
+            calibrated=result.calibrated or "",
         )

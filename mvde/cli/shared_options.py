@@ -39,6 +39,8 @@ CONFIG_HELP = "Model configuration (.yaml)."
 ENGINE_HELP = "Engine id, [backend:]precision, e.g. fp16 or openvino:bf16; repeatable."
 FIT_HELP = "How to fit images of another aspect ratio to the engine's input. Default: as the engine's manifest states."
 REST_HELP = "Precision of unquantised nodes in an int8 or fp8 graph."
+CALIBRATION_HELP = "Calibration file of mvde calibrate, which makes depth metric."
+DEPTH_SCALE_HELP = "Stored value of one metre. Default: 1000, or 1 for floating-point .npy."
 SPLIT_HELP = "Split of the data set."
 JSON_HELP = "Write JSON to this file; - prints it instead of the table."
 KIND_HELP = "Meaning of the map's numbers."
@@ -120,10 +122,7 @@ class DataOptions:
     format: Annotated[DataFormat, typer.Option("--format", help="Format of --data.")] = DataFormat.FOLDER
     depth_scale: Annotated[
         float | None,
-        typer.Option(
-            "--depth-scale",
-            help="Stored value of one metre, for --format folder. Default: 1000, or 1 for floating-point .npy.",
-        ),
+        typer.Option("--depth-scale", help=f"{DEPTH_SCALE_HELP} For --format folder."),
     ] = None
     max_frames: Annotated[
         int | None,

@@ -30,7 +30,7 @@ class Conversion(Enum):
     """Depth in metres from ``t = scale * raw + shift``."""
 
     LINEAR = 0  # t
-    INVERSE = 1  # 1 / t: inverse depth, disparity
+    INVERSE = 1  # 1 / t of raw > 0, else invalid: inverse depth, disparity
     EXP = 2  # exp(t)
     LOG_SIGMOID = 3  # exp(ln min + sigmoid(t) * (ln max - ln min)): the metric head
 

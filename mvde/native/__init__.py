@@ -21,6 +21,7 @@ import numpy as np
 import mvde
 from mvde.errors import BackendError, UsageError
 from mvde.native import abi
+from mvde.native.maps import address, companion, enum, map_of, name_of, readable
 from mvde.resampling import DEFAULT_RESAMPLING, Resampling
 
 if TYPE_CHECKING:
@@ -150,14 +151,22 @@ class Resizer(_Handle):
         fit: str = "stretch",
         pixel_format: str = "rgb",
         resampling: Resampling = DEFAULT_RESAMPLING,
+        *,
+        matrix: str = "bt601",
+        full_range: bool = False,
     ) -> None:
-        """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv (BT.601, limited range)."""
+        """``pixel_format`` is one of rgb, bgr, grey, nv12 and yuyv.
+
+        ``matrix`` (bt601 or bt709) and ``full_range`` are of nv12 and yuyv: luma 16 to 235 and chroma 16 to 240, or 0
+        to 255.
+        """
         self.source_size, self.target_size = source_size, target_size
-        self._format = _enum(abi.PIXEL_FORMATS, pixel_format, "pixel_format")
+        self._format = enum(abi.PIXEL_FORMATS, pixel_format, "pixel_format")
+        self._matrix, self._full_range = enum(abi.MATRICES, matrix, "matrix"), int(full_range)
         options = abi.CResizerOptions(
             ctypes.sizeof(abi.CResizerOptions),
-            _enum(abi.FITS, fit, "fit"),
-            _enum(abi.INTERPOLATIONS, resampling.interpolation, "interpolation"),
+            enum(abi.FITS, fit, "fit"),
+            enum(abi.INTERPOLATIONS, resampling.interpolation, "interpolation"),
             resampling.bicubic_coefficient or 0.0,
             resampling.antialias,
             resampling.align_corners,
@@ -181,25 +190,32 @@ class Resizer(_Handle):
             raise UsageError(f"the frame is {frame.dtype} {frame.shape}: expected uint8 {shape[self._format]}")
         dense = frame.strides[1:] == frame[:1].copy().strides[1:] and abs(frame.strides[0]) >= width
         source = frame if dense else frame.copy()
-        view = abi.CFrame(_address(source), None, self._format, 0, height, width, source.strides[0], 0)
+        size = ctypes.sizeof(abi.CFrame)
+        view = abi.CFrame(size, self._format, address(source), None, height, width, source.strides[0], 0)
+        view.matrix, view.full_range = self._matrix, self._full_range
         shape_out = (*self.target_size, 3)
         if out is None:
             out = np.empty(shape_out, np.uint8)
         elif out.shape != shape_out or out.dtype != np.uint8 or not out.flags.c_contiguous:
             raise UsageError(f"out is {out.dtype} {out.shape}: expected contiguous uint8 {shape_out}")
         handle = workers.handle if workers else None
-        _check(self._library, self._library.mvde_resize(self.handle, view, _address(out), 0, handle))
+        _check(self._library, self._library.mvde_resize(self.handle, view, address(out), 0, handle))
         return out
 
-    def depth_to_source(self, depth_m: NDArray[np.float32], *, workers: Workers | None = None) -> NDArray[np.float32]:
-        """Resize depth (H, W) float32 in metres to the frame's resolution; 0 outside the model's view."""
+    def depth_to_source(
+        self, depth_m: NDArray[np.float32], *, invalid_m: float = float("nan"), workers: Workers | None = None
+    ) -> NDArray[np.float32]:
+        """Return depth (H, W) float32 in metres at the frame's resolution; ``invalid_m`` outside the model's view.
+
+        Bilinear over the neighbours that have depth, bit-identical to :func:`mvde.resampling.resample_depth`.
+        """
         if depth_m.shape != self.target_size or depth_m.dtype != np.float32:
             raise UsageError(f"depth is {depth_m.dtype} {depth_m.shape}: expected float32 {self.target_size}")
         source = np.ascontiguousarray(depth_m)
         out = np.empty(self.source_size, np.float32)
         handle = workers.handle if workers else None
-        status = self._library.mvde_depth_to_source(self.handle, _address(source), 0, _address(out), 0, handle)
-        _check(self._library, status)
+        planes = (address(source), 0, address(out), 0)
+        _check(self._library, self._library.mvde_depth_to_source(self.handle, *planes, invalid_m, handle))
         return out
 
 
@@ -218,11 +234,11 @@ def patch_stats(
     ``patch_size``.
     """
     library = _require()
-    source = _readable(depth_m)
+    source = readable(depth_m)
     request, out = _stats_request(source.shape, patch_size, stats)
     if source.shape[0]:
         handle = workers.handle if workers else None
-        map_in = _map_of(source, _name_of(source.dtype))
+        map_in = map_of(source, name_of(source.dtype))
         _check(library, library.mvde_patch_stats(map_in, min_depth, max_depth, request, handle))
     return out
 
@@ -239,6 +255,10 @@ def postprocess(
     min_depth: float = 0.0,
     max_depth: float = float("inf"),
     invalid_m: float = float("nan"),
+    mask: NDArray[Any] | None = None,
+    mask_role: str = "sky",
+    mask_threshold: float = 0.5,
+    confidence: NDArray[Any] | None = None,
     depth_dtype: str = "float32",
     raw_dtype: str | None = None,
     out: NDArray[Any] | None = None,
@@ -247,60 +267,41 @@ def postprocess(
     """Compute depth and patch statistics from a network's raw output, in one pass.
 
     ``raw`` is float16 or float32 (B, H, W), or uint16 with bfloat16 bits and ``raw_dtype="bfloat16"``.
-    ``conversion`` is one of linear (``scale * x + shift``), inverse (``1 / (scale * x + shift)``), exp and log_sigmoid
-    (the metric head's activation); ``depth_range`` is clamp or reject, for depth outside the bounds. ``depth_dtype`` is
-    float32 (metres; invalid pixels are ``invalid_m``) or uint16 (millimetres; invalid pixels are 0). Depth is written
-    to ``out`` (contiguous, of that dtype) if given, which avoids allocating large maps.
+    ``conversion`` is one of linear (``scale * x + shift``), inverse (``1 / (scale * x + shift)`` of x > 0, else
+    invalid), exp and log_sigmoid (the metric head's activation); ``depth_range`` is clamp or reject, for depth outside
+    the bounds. ``depth_dtype`` is float32 (metres; invalid pixels are ``invalid_m``) or uint16 (millimetres; invalid
+    pixels are 0). Depth is written to ``out`` (contiguous, of that dtype) if given, which avoids allocating large maps.
+    Without names in ``stats``, only depth is computed, and S is 0.
+
+    ``mask`` and ``confidence`` are float16 or float32, shaped as ``raw``. A mask of ``mask_role`` sky tells where there
+    is sky, at ``mask_threshold`` and above: +inf in float32 depth, or 0 if ``invalid_m`` is 0; one of role mask where
+    depth is valid, at the threshold and above. ``confidence`` is for the statistic ``conf``.
     """
     library = _require()
-    source = _readable(raw)
+    source = readable(raw)
     options = abi.CPostprocessOptions(
         ctypes.sizeof(abi.CPostprocessOptions),
-        _enum(abi.CONVERSIONS, conversion, "conversion"),
+        enum(abi.CONVERSIONS, conversion, "conversion"),
         scale,
         shift,
-        _enum(abi.RANGES, depth_range, "depth_range"),
+        enum(abi.RANGES, depth_range, "depth_range"),
         min_depth,
         max_depth,
         invalid_m,
     )
-    _enum({"float32": 0, "uint16": 1}, depth_dtype, "depth_dtype")
+    companions = [companion(mask, "mask", source.shape), companion(confidence, "confidence", source.shape)]
+    options.mask, options.confidence = (item and ctypes.pointer(item[1]) for item in companions)
+    options.mask_role, options.mask_threshold = enum(abi.MASKS, mask_role, "mask_role"), mask_threshold
+    enum({"float32": 0, "uint16": 1}, depth_dtype, "depth_dtype")
     depth = np.empty(source.shape, depth_dtype) if out is None else out
     if depth.shape != source.shape or depth.dtype != depth_dtype or not depth.flags.c_contiguous:
         raise UsageError(f"out is {depth.dtype} {depth.shape}: expected contiguous {depth_dtype} {source.shape}")
-    request, rows = _stats_request(source.shape, patch_size, stats)
+    request, rows = _stats_request(source.shape, patch_size, stats) if stats else (None, _no_stats(source, patch_size))
     if source.shape[0]:
-        map_in, map_out = _map_of(source, raw_dtype or _name_of(source.dtype)), _map_of(depth, depth_dtype)
+        map_in, map_out = map_of(source, raw_dtype or name_of(source.dtype)), map_of(depth, depth_dtype)
         handle = workers.handle if workers else None
         _check(library, library.mvde_postprocess(map_in, options, map_out, request, handle))
     return Postprocessed(depth, rows)
-
-
-def _readable(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array, or a copy if the C interface cannot read it: misaligned or broadcast."""
-    if array.ndim != 3:
-        raise UsageError(f"got an array of shape {array.shape}: expected (B, H, W)")
-    # An axis of length 1 may have stride 0 too; copying is then unnecessary but cheap, and rare.
-    return array if array.flags.aligned and 0 not in array.strides else array.copy()
-
-
-def _address(array: NDArray[Any]) -> int:
-    # array.ctypes.data creates an object, which would be half the cost of a small call.
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-# dtype.name builds its string on every access, which takes longer than the C call.
-_DTYPE_NAMES = {np.dtype(name): name for name in ("float32", "float16", "uint16")}
-
-
-def _name_of(dtype: np.dtype[Any]) -> str:
-    return _DTYPE_NAMES.get(dtype) or dtype.name
-
-
-def _map_of(array: NDArray[Any], dtype: str) -> abi.CMap:
-    # Stride 0, possible for an axis of length 1, means "dense" in C, which is equivalent here.
-    return abi.CMap(_address(array), _enum(abi.DTYPES, dtype, "dtype"), 0, *array.shape, *array.strides)
 
 
 def _stats_request(
@@ -312,20 +313,20 @@ def _stats_request(
         raise UsageError(f"patch_size is {patch_size}: expected 1 or more")
     num_patches = (height // patch_size) * (width // patch_size)
     out = np.empty((batch, num_patches, len(stats)), np.float32)
-    return abi.CStatsRequest(patch_size, len(stats), columns, _address(out), out.size), out
+    size = ctypes.sizeof(abi.CStatsRequest)
+    return abi.CStatsRequest(size, patch_size, len(stats), columns, address(out), out.size), out
+
+
+def _no_stats(source: NDArray[Any], patch_size: int) -> NDArray[np.float32]:
+    batch, height, width = source.shape
+    return np.empty((batch, (height // patch_size) * (width // patch_size), 0), np.float32)
 
 
 @lru_cache
 def _columns(stats: tuple[str, ...]) -> ctypes.Array[ctypes.c_int32]:
-    if not 1 <= len(stats) <= len(abi.STATS):
-        raise UsageError(f"stats has {len(stats)} names: expected 1 to {len(abi.STATS)}")
-    return (ctypes.c_int32 * len(stats))(*(_enum(abi.STATS, name, "stats") for name in stats))
-
-
-def _enum(values: dict[str, int], name: str, argument: str) -> int:
-    if name not in values:
-        raise UsageError(f"{argument} is {name!r}: expected one of {', '.join(values)}")
-    return values[name]
+    if not 1 <= len(stats) <= abi.MAX_STATS:
+        raise UsageError(f"stats has {len(stats)} names: expected 1 to {abi.MAX_STATS}")
+    return (ctypes.c_int32 * len(stats))(*(enum(abi.STATS, name, "stats") for name in stats))
 
 
 @lru_cache(maxsize=1)

@@ -6,13 +6,16 @@ import ctypes
 from typing import Any
 
 VERSION = "0.1."  # of mvde.h; before 1.0 the minor part must match as well
-STATS = {"mean": 0, "var": 1, "grad": 2, "min": 3, "max": 4, "valid": 5}  # enum mvde_stat
+STATS = {"mean": 0, "var": 1, "grad": 2, "min": 3, "max": 4, "valid": 5, "conf": 6}  # enum mvde_stat
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "uint16": 3}  # enum mvde_dtype
 CONVERSIONS = {"linear": 0, "inverse": 1, "exp": 2, "log_sigmoid": 3}  # enum mvde_conversion
+MASKS = {"sky": 0, "mask": 1}  # enum mvde_mask, by the roles of a network's outputs
 RANGES = {"reject": 0, "clamp": 1}  # enum mvde_range
 INTERPOLATIONS = {"bilinear": 0, "bicubic": 1}  # enum mvde_interpolation
 FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
 PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
+MATRICES = {"bt601": 0, "bt709": 1}  # enum mvde_matrix
+MAX_STATS = 16  # MVDE_MAX_STATS
 
 
 class CMap(ctypes.Structure):
@@ -43,6 +46,10 @@ class CPostprocessOptions(ctypes.Structure):
         ("min_depth_m", ctypes.c_float),
         ("max_depth_m", ctypes.c_float),
         ("invalid_m", ctypes.c_float),
+        ("mask", ctypes.POINTER(CMap)),
+        ("mask_role", ctypes.c_int32),
+        ("mask_threshold", ctypes.c_float),
+        ("confidence", ctypes.POINTER(CMap)),
     )
 
 
@@ -50,6 +57,7 @@ class CStatsRequest(ctypes.Structure):
     """``mvde_stats_request``."""
 
     _fields_ = (
+        ("struct_size", ctypes.c_uint32),
         ("patch_size", ctypes.c_int32),
         ("num_stats", ctypes.c_int32),
         ("stats", ctypes.POINTER(ctypes.c_int32)),
@@ -68,15 +76,19 @@ class CFrame(ctypes.Structure):
     """``mvde_frame``."""
 
     _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("format", ctypes.c_int32),
         ("data", ctypes.c_void_p),
         ("chroma", ctypes.c_void_p),
-        ("format", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
         ("height", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("row_stride", ctypes.c_int64),
         ("chroma_row_stride", ctypes.c_int64),
+        ("matrix", ctypes.c_int32),
+        ("full_range", ctypes.c_int32),
         ("tag", CTag),
+        ("anchors", ctypes.c_void_p),
+        ("num_anchors", ctypes.c_int32),
     )
 
 
@@ -110,15 +122,16 @@ def declare(library: ctypes.CDLL) -> None:
         "mvde_workers_create": (i32, [i32, ctypes.POINTER(pointer)]),
         "mvde_workers_destroy": (None, [pointer]),
         "mvde_patch_stats": (i32, [maps, f32, f32, request, pointer]),
-        # Not called: its absence tells a library whose mvde_resizer_create takes other arguments.
+        # Not called: their absence tells a library whose structures are others.
         "mvde_resizer_defaults": (None, [ctypes.POINTER(CResizerOptions)]),
+        "mvde_frame_defaults": (None, [ctypes.POINTER(CFrame)]),
         "mvde_resizer_create": (
             i32,
             [i32, i64, i64, i64, i64, ctypes.POINTER(CResizerOptions), ctypes.POINTER(pointer)],
         ),
         "mvde_resizer_destroy": (None, [pointer]),
         "mvde_resize": (i32, [pointer, ctypes.POINTER(CFrame), pointer, i64, pointer]),
-        "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, pointer]),
+        "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, f32, pointer]),
         "mvde_postprocess": (i32, [maps, ctypes.POINTER(CPostprocessOptions), maps, request, pointer]),
     }
     for name, (result, arguments) in signatures.items():

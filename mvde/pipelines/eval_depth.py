@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvde.alignment import Alignment, check_alignment
 from mvde.camera import Camera
-from mvde.contract import DepthKind
+from mvde.contract import DepthKind, FocalConvention
 from mvde.datasets.sample import DepthDataset, DepthSample
 from mvde.errors import DatasetError, MissingDependencyError, UsageError
 from mvde.metrics import MetricTotals, depth_errors
@@ -39,13 +39,24 @@ FrameCamera = Callable[[DepthSample], Camera | None]
 class DepthSource:
     """Depth predictor under evaluation, with the meaning of its maps.
 
-    ``valid_range`` is the representable range (min, max) in the unit of the map, ``resolution`` (H, W).
+    ``valid_range`` is the representable range (min, max) in the unit of the map, ``resolution`` (H, W),
+    ``calibrated`` what calibrated metres come from.
     """
 
     predict: Predictor
     contract: DepthContract
     valid_range: tuple[float, float]
     resolution: tuple[int, int]
+    calibrated: str | None = None
+
+
+@dataclass(frozen=True)
+class _CalibratedContract:
+    """Meaning of calibrated maps: metres, whatever the camera, which the calibration contains."""
+
+    depth_kind: DepthKind = DepthKind.METRIC
+    canonical_focal: float | None = None
+    focal_convention: FocalConvention | None = None
 
 
 def torch_predictor(
@@ -156,15 +167,20 @@ def _accumulate(
     return num_counted > 0
 
 
-def open_source(target: str | Path, resolution: tuple[int, int] | None = None) -> DepthSource:
+def open_source(
+    target: str | Path, resolution: tuple[int, int] | None = None, calibration: Path | None = None
+) -> DepthSource:
     """Open a checkpoint (``.safetensors``) or an engine (a path or an id) for evaluation.
 
-    A checkpoint runs at ``resolution`` (H, W), by default its native one; an engine only at its own. Raises
-    CheckpointError, ArtifactError or UsageError if it cannot be used.
+    A checkpoint runs at ``resolution`` (H, W), by default its native one; an engine only at its own. ``calibration`` is
+    a file for an engine, whose maps are metric then. Raises CheckpointError, ArtifactError or UsageError if it cannot
+    be used.
     """
     if str(target).endswith(".safetensors"):
+        if calibration is not None:
+            raise UsageError(f"a calibration is of an engine, but {target} is a checkpoint; leave one of them out")
         return _checkpoint_source(Path(target), resolution)
-    return _engine_source(target, resolution)
+    return _engine_source(target, resolution, calibration)
 
 
 def _checkpoint_source(path: Path, resolution: tuple[int, int] | None) -> DepthSource:
@@ -182,15 +198,18 @@ def _checkpoint_source(path: Path, resolution: tuple[int, int] | None) -> DepthS
     return DepthSource(torch_predictor(model, size, description), description, description.valid_range, size)
 
 
-def _engine_source(target: str | Path, resolution: tuple[int, int] | None) -> DepthSource:
+def _engine_source(target: str | Path, resolution: tuple[int, int] | None, calibration: Path | None) -> DepthSource:
     from mvde.runtime.depth import DepthRuntime
 
-    runtime = DepthRuntime.load(target, resolution=resolution)
+    runtime = DepthRuntime.load(target, resolution=resolution, calibration=calibration)
     own = runtime.manifest.resolution
     if resolution is not None and resolution != own:
         raise UsageError(
             f"the engine runs at {own[0]}x{own[1]}, not at {resolution[0]}x{resolution[1]}; "
             "leave the resolution out, or build an engine of that resolution"
         )
-    manifest = runtime.manifest
-    return DepthSource(runtime_predictor(runtime), manifest, manifest.valid_range, own)
+    manifest, used = runtime.manifest, runtime.calibration
+    if used is None:
+        return DepthSource(runtime_predictor(runtime), manifest, manifest.valid_range, own)
+    range_m = used.range_m(manifest.valid_range)
+    return DepthSource(runtime_predictor(runtime), _CalibratedContract(), range_m, own, used.describes)

@@ -30,7 +30,7 @@ def infer_images(
     """Write one ``.npz`` file per image, named after it; return the files' paths.
 
     Each holds ``depth`` (H, W) float32 at ``resolution`` (by default the model's native one), the model's map of the
-    image fitted to it as ``model.describe().preprocess`` says, 0 in bars; ``stats`` (N, S) float32, ``grid`` (rows,
+    image fitted to it as ``model.describe().preprocess`` says, NaN in bars; ``stats`` (N, S) float32, ``grid`` (rows,
     columns) and ``columns`` (names of the statistics).
     Raises CheckpointError, ImageError, ResolutionError, or UsageError if two images share a name.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,20 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.artifact import ENGINE_DIR
+from mvde.calibration.record import Calibration, calibration_for
 from mvde.camera import Camera
+from mvde.cuda.array import view_of
 from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
-from mvde.errors import ImageError, UsageError
-from mvde.image import check_image
+from mvde.errors import UsageError
 from mvde.manifest import EngineManifest
+from mvde.native import Postprocessed
 from mvde.resampling import Resampling
-from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, enqueue_frame
-from mvde.runtime.fitter import Fitted, FrameFitter, check_array
-from mvde.runtime.frame_camera import CameraOf, camera_factor, camera_of, map_scale
-from mvde.runtime.placement import Fit, Placement, check_fit, clear_bars, has_bars, mark_unseen, place
-from mvde.runtime.result import DepthResult, Timings
-from mvde.runtime.stream import pipeline
-from mvde.stats import check_stats, depth_to_patch_stats, scale_stats
+from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
+from mvde.runtime.fitter import Fitted, FrameFitter, as_batch
+from mvde.runtime.frame_camera import CameraOf, camera_of
+from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
+from mvde.runtime.result import DepthResult, Timings, stacked
+from mvde.runtime.stream import chunks, pipeline
+from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, frame_view
+from mvde.stats import check_stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,17 +41,9 @@ class _Prepared:
 
     images: NDArray[np.uint8]
     fitted: list[Fitted]
-    views: list[_View]
+    views: list[View]
     pre_ms: float
-
-
-@dataclass(frozen=True)
-class _View:
-    """Effect of a frame's camera, as in :class:`DepthResult`; map and statistics are multiplied by ``scale``."""
-
-    factor: float
-    scale: float
-    is_assumed: bool
+    anchors: Sequence[Anchor] | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +71,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
+        calibration: str | Path | Calibration | None = None,
     ) -> None:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
@@ -84,6 +79,7 @@ class DepthRuntime:
         self._stat_names = manifest.stats if stats is None else check_stats(stats)
         self._invalid = _value_of_invalid(invalid)
         self._manifest = manifest
+        self._calibration = None if calibration is None else calibration_for(manifest, calibration)
         self._resampling = Resampling.of(manifest.preprocess)
         self._fitter = FrameFitter(engine.info.resolution, self._resampling)
         self._device_fitter: DeviceFitter | None = None
@@ -101,6 +97,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
+        calibration: str | Path | Calibration | None = None,
     ) -> DepthRuntime:
         """Load an engine by path or id (``"fp16"``, ``"openvino:bf16"``), or wrap a loaded one.
 
@@ -108,19 +105,21 @@ class DepthRuntime:
         the only engine. A loaded engine needs its ``manifest``. ``camera`` is that of the frames, or a function from
         their size (H, W) to it; it matters to kinds with a canonical camera. ``stats`` are the columns of the
         statistics, some of :data:`mvde.stats.STATS`; default: those of the manifest. ``invalid`` is what depth holds
-        where the network saw nothing: ``"nan"`` or ``"zero"``.
+        where the network saw nothing: ``"nan"`` or ``"zero"``. ``calibration`` is a file of ``mvde calibrate``: depth
+        is metric then, for frames of its size, fit and camera, which is also the default of ``camera``.
 
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
         another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,
-        :class:`UsageError` for an unknown statistic or ``invalid``.
+        :class:`UsageError` for an unknown statistic or ``invalid``, :class:`CalibrationError` for a malformed
+        calibration or one of another graph.
         """
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
             columns = None if stats is None else check_stats(stats)
-            return cls(*load_engine(found, columns), camera, columns, invalid)
+            return cls(*load_engine(found, columns), camera, columns, invalid, calibration)
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
-        return cls(source, manifest, camera, stats, invalid)
+        return cls(source, manifest, camera, stats, invalid, calibration)
 
     @property
     def info(self) -> EngineInfo:
@@ -137,28 +136,41 @@ class DepthRuntime:
         """The engine's manifest: its origin and measured parity."""
         return self._manifest
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration it was loaded with."""
+        return self._calibration
+
     def infer(
         self,
         image: NDArray[np.uint8],
         fit: Fit | str | None = None,
         *,
         camera: Camera | CameraOf | None = None,
+        anchors: Sequence[Anchor] | None = None,
     ) -> DepthResult:
         """Infer depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
 
         ``fit`` selects how an image of another aspect ratio is resized: ``"stretch"``, ``"letterbox"`` (bars) or
         ``"crop"`` (centre; depth is NaN outside it); default: as the manifest says. ``camera`` is the image's; default:
-        the runtime's. A batch of any length runs in chunks of the engine's batch.
+        the runtime's. ``anchors`` are known depths (x, y, metres along the optical axis) in pixels of a single image,
+        which give it metres in place of a calibration: one or more, for ``inverse_relative`` two or more at distances
+        that differ. A batch of any length runs in chunks of the engine's batch.
 
-        Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit`` or a
-        camera of frames of another size.
+        Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit``, a
+        camera of frames of another size or an anchor outside the image, :class:`CalibrationError` for anchors that do
+        not determine the scale, or a frame that the calibration is not of.
         """
-        images, is_batch = _as_batch(image)
+        images, is_batch = as_batch(image)
+        if anchors is not None:
+            if is_batch:
+                raise UsageError("anchors are those of one image; give images of a batch one by one")
+            check_anchors(anchors, images[0].shape[:2])
         results = []
         for start in range(0, len(images), self.info.batch):
-            prepared = self._prepare(images[start : start + self.info.batch], fit, camera)
+            prepared = self._prepare(images[start : start + self.info.batch], fit, camera, anchors=anchors)
             results += self._finish(self._run(prepared))
-        return _stacked(results) if is_batch else results[0]
+        return stacked(results) if is_batch else results[0]
 
     def patch_stats(
         self,
@@ -171,7 +183,7 @@ class DepthRuntime:
 
         On a GPU only these floats are copied to the host, and depth is not resized to the image.
         """
-        images, is_batch = _as_batch(image)
+        images, is_batch = as_batch(image)
         parts = []
         for start in range(0, len(images), self.info.batch):
             prepared = self._prepare(images[start : start + self.info.batch], fit, camera)
@@ -179,31 +191,39 @@ class DepthRuntime:
         stats = np.concatenate(parts)
         return stats if is_batch else stats[0]
 
-    def infer_device(self, frame: Any, *, stream: Any = None, fit: Fit | str | None = None) -> DeviceResult:
+    def infer_device(
+        self, frame: Any, *, stream: Any = None, fit: Fit | str | None = None, camera: Camera | CameraOf | None = None
+    ) -> DeviceResult:
         """Enqueue inference on a frame in device memory; the results stay there. Asynchronous.
 
         ``frame`` is RGB (H, W, 3), uint8, of any size (resized on the GPU), or a batch (B, H, W, 3) at the model's
         resolution, with ``__dlpack__`` or ``__cuda_array_interface__`` (torch, CuPy and others). ``stream`` is a handle
-        or an object with ``__cuda_stream__``; default: the engine's own stream.
+        or an object with ``__cuda_stream__``; default: the engine's own stream. ``fit`` and ``camera`` are as in
+        :meth:`infer`.
 
-        Raises :class:`UsageError` if the engine is not on a GPU or the runtime's camera would change the result,
+        Raises :class:`UsageError` if the engine is not on a GPU or the camera is of frames of another size,
         :class:`ImageError` for another kind of frame.
         """
         engine = self._engine
         if not isinstance(engine, DeviceEngine):
             raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
-        has_canonical = self._manifest.depth_kind.has_canonical_camera
-        if self._camera is not None and has_canonical:
-            raise UsageError(
-                "infer_device leaves depth in the canonical camera of the model, but the runtime has a camera; use "
-                "infer, or load without camera= and multiply by mvde.runtime.frame_camera.camera_factor"
-            )
-        self._device_fitter = self._device_fitter or DeviceFitter(
+        fitter = self._device_fitter = self._device_fitter or DeviceFitter(
             engine.device, self.info.resolution, resampling=self._resampling
         )
-        depth, stats = enqueue_frame(engine, self._device_fitter, frame, self._fit(fit), engine.stream_of(stream))
+        stream, fit, manifest = engine.stream_of(stream), self._fit(fit), self._manifest
+        image = view_of(frame, int(stream.handle))
+        placement = device_placement(image, self.info, fit, self._resampling)
+        view = self._view(placement, fit, camera)
+        if not view.is_scaling:
+            raise UsageError(
+                f"infer_device scales maps, but this calibration of {manifest.depth_kind} does more: use infer"
+            )
+        depth, stats = enqueue_frame(engine, fitter, image, fit, stream)
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
-        return DeviceResult(depth, stats, self._manifest.grid, names, self._manifest.depth_kind, has_canonical)
+        if view.scale != 1:
+            depth, stats = fitter.scale(depth, stats, view.scale, manifest.stats_patch, names, stream)
+        meaning = (manifest.grid, names, view.kind, placement, view.factor, view.is_assumed)
+        return DeviceResult(depth, stats, *meaning)
 
     def stream(
         self,
@@ -219,7 +239,7 @@ class DepthRuntime:
         engine's batch. ``fit`` and ``camera`` are as in :meth:`infer`.
         """
         return pipeline(
-            _chunks(frames, self.info.batch),
+            chunks(frames, self.info.batch),
             lambda chunk: self._prepare(chunk, fit, camera, parallel=False),
             self._run,
             lambda ran: self._finish(ran, parallel=False),
@@ -250,21 +270,33 @@ class DepthRuntime:
         fit: Fit | str | None,
         camera: Camera | CameraOf | None,
         parallel: bool = True,
+        anchors: Sequence[Anchor] | None = None,
     ) -> _Prepared:
         started, fit = time.perf_counter(), self._fit(fit)
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # pad a short batch; the padding's results are dropped
-        views = [self._view(one.placement, self._camera if camera is None else camera) for one in fitted]
-        return _Prepared(batch, fitted, views, _ms_since(started))
+        views = [self._view(one.placement, fit, camera, anchors) for one in fitted]
+        return _Prepared(batch, fitted, views, _ms_since(started), anchors)
 
-    def _view(self, placement: Placement, camera: Camera | CameraOf | None) -> _View:
-        """Effect of the camera of a frame at ``placement``."""
-        kind = self._manifest.depth_kind
-        known = camera_of(camera, placement.source_size)
-        factor = camera_factor(self._manifest, known, placement)
-        return _View(factor, map_scale(kind, factor), kind.has_canonical_camera and known is None)
+    def _view(
+        self,
+        placement: Placement,
+        fit: Fit,
+        camera: Camera | CameraOf | None,
+        anchors: Sequence[Anchor] | None = None,
+    ) -> View:
+        """View of a frame at ``placement``; ``anchors`` take the place of the calibration."""
+        given, calibration = self._camera if camera is None else camera, self._calibration
+        if given is None and calibration is not None:
+            given = calibration.frame_camera
+        known = camera_of(given, placement.source_size)
+        view = frame_view(self._manifest, placement, known)
+        if calibration is None or anchors is not None:
+            return view
+        calibration.check_frame(placement.source_size, str(fit), known)
+        return calibrated(view, calibration)
 
     def _fit(self, fit: Fit | str | None) -> Fit:
         """The caller's choice, or the manifest's."""
@@ -279,60 +311,62 @@ class DepthRuntime:
         return _Ran(prepared, self._engine.infer(prepared.images)[:count], None, _ms_since(started))
 
     def _stats_engine(self, prepared: _Prepared) -> StatsEngine | None:
-        """The engine if it computes these statistics for this batch; letterbox bars need the CPU."""
+        """The engine if it computes these statistics for this batch; letterbox bars and reciprocals need the CPU."""
         engine = self._engine
         if not isinstance(engine, StatsEngine) or not engine.has_stats or engine.stat_names != self._stat_names:
             return None
-        return None if any(has_bars(one.placement) for one in prepared.fitted) else engine
+        is_scaling = prepared.anchors is None and all(view.is_scaling for view in prepared.views)
+        return engine if is_scaling and not any(has_bars(one.placement) for one in prepared.fitted) else None
 
     def _stats_alone(self, prepared: _Prepared) -> NDArray[np.float32]:
         count = len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             stats = engine.patch_stats(prepared.images)[:count]
-        else:
-            stats = self._stats_of(prepared.fitted, self._engine.infer(prepared.images)[:count])
-        return np.stack([self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)])
+            return np.stack(
+                [view.scaled(rows, self._stat_names) for rows, view in zip(stats, prepared.views, strict=True)]
+            )
+        depth = self._engine.infer(prepared.images)[:count]
+        frames = zip(depth, prepared.fitted, prepared.views, strict=True)
+        return np.stack([self._postprocessed(*frame).stats for frame in frames])
 
-    def _scaled(self, rows: NDArray[np.float32], view: _View) -> NDArray[np.float32]:
-        """Statistics (N, S) of the frame's camera, from those of the network's map."""
-        return rows if view.scale == 1 else scale_stats(rows, self._stat_names, view.scale)
-
-    def _stats_of(self, fitted: Sequence[Fitted], depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute statistics (B, N, S) on the CPU, excluding letterbox bars."""
-        if any(has_bars(one.placement) for one in fitted):
-            depth = np.stack([clear_bars(one, where.placement) for one, where in zip(depth, fitted, strict=True)])
-        return depth_to_patch_stats(depth, self._manifest.stats_patch, self._stat_names)
+    def _postprocessed(
+        self, raw: NDArray[np.float32], fitted: Fitted, view: View, stats: NDArray[np.float32] | None = None
+    ) -> Postprocessed:
+        """Depth and statistics of a frame's view; ``stats`` are those of the map if the engine computed them."""
+        names = self._stat_names if stats is None else ()
+        found = view.apply(raw, fitted.placement, self._manifest.stats_patch, names)
+        return found if stats is None else Postprocessed(found.depth, view.scaled(stats, self._stat_names))
 
     def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
         """Postprocess into one result per image; the batch's times are divided evenly."""
         started = time.perf_counter()
         prepared, depth = ran.prepared, ran.depth
         manifest, fitted = self._manifest, prepared.fitted
-        stats = ran.stats if ran.stats is not None else self._stats_of(fitted, depth)
-        scaled = [self._scaled(rows, view) for rows, view in zip(stats, prepared.views, strict=True)]
+        stats = [None] * len(fitted) if ran.stats is None else ran.stats
+        views = prepared.views
+        if (anchors := prepared.anchors) is not None:
+            views = [anchored(views[0], depth[0], fitted[0].placement, anchors)]
+        frames = [self._postprocessed(*frame) for frame in zip(depth, fitted, views, stats, strict=True)]
         mapped = [
-            self._fitter.depth_to_source(
-                one if view.scale == 1 else one * np.float32(view.scale), where, parallel=parallel
-            )
-            for one, where, view in zip(depth, fitted, prepared.views, strict=True)
+            self._fitter.depth_to_source(one.depth, where, self._invalid, parallel=parallel)
+            for one, where in zip(frames, fitted, strict=True)
         ]
-        for one, where in zip(mapped, fitted, strict=True):
-            mark_unseen(one, where.placement, self._invalid)
         count = len(fitted)
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
         return [
             DepthResult(
                 one,
-                rows,
+                frame.stats,
                 manifest.grid,
                 timings,
                 self._stat_names,
-                manifest.depth_kind,
+                view.kind,
                 where.placement,
                 view.factor,
                 view.is_assumed,
+                view.calibrated,
             )
-            for one, rows, where, view in zip(mapped, scaled, fitted, prepared.views, strict=True)
+            for one, frame, where, view in zip(mapped, frames, fitted, views, strict=True)
         ]
 
 
@@ -340,38 +374,6 @@ def _value_of_invalid(name: str) -> float:
     if name not in ("nan", "zero"):
         raise UsageError(f"invalid is {name!r}: expected 'nan', or 'zero' for programs that cannot read NaN")
     return math.nan if name == "nan" else 0.0
-
-
-def _as_batch(image: Any) -> tuple[Sequence[NDArray[np.uint8]], bool]:
-    """Split into single images; also return whether the input was a batch."""
-    check_array(image)
-    if getattr(image, "ndim", None) != 4:
-        check_image(image)
-        return [image], False
-    if len(image) == 0:
-        raise ImageError(f"the batch is empty (shape {image.shape}); expected at least one image")
-    return image, True
-
-
-def _stacked(results: list[DepthResult]) -> DepthResult:
-    """Stack results along a leading batch axis and sum their times."""
-    times = [result.timings for result in results]
-    timings = Timings(
-        sum(one.pre_ms for one in times), sum(one.infer_ms for one in times), sum(one.post_ms for one in times)
-    )
-    depth, stats = np.stack([result.depth for result in results]), np.stack([result.stats for result in results])
-    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings)
-
-
-def _chunks(frames: Iterable[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:
-    chunk: list[NDArray[np.uint8]] = []
-    for frame in frames:
-        chunk.append(frame)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _ms_since(started: float) -> float:

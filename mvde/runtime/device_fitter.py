@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mvde.contract import DepthKind
-from mvde.cuda.array import DeviceArray, DeviceView, view_of
+from mvde.cuda.array import DeviceArray, DeviceView
+from mvde.cuda.postprocess import DeviceMap, PostprocessOptions, postprocess_params
 from mvde.cuda.preprocess import DeviceFrame, preprocess_params, resize_tables
 from mvde.engines.process import ProcessGuard
 from mvde.errors import ImageError, UsageError
 from mvde.resampling import DEFAULT_RESAMPLING, Resampling
-from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
+from mvde.runtime.placement import Fit, Placement, has_bars, place
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mvde.cuda.memory import CudaDevice, DeviceBuffer
-    from mvde.engines.base import DeviceEngine
+    from mvde.engines.base import DeviceEngine, EngineInfo
 
 _MAX_TABLES = 8  # cached frame sizes: a few cameras
 
@@ -27,9 +30,10 @@ _MAX_TABLES = 8  # cached frame sizes: a few cameras
 class DeviceResult:
     """Depth (B, H, W) and statistics (B, N, S), float32, in device memory, ordered on the caller's stream.
 
-    Depth is at the model's resolution, the map of ``depth_kind`` for the model's canonical camera, if it has one
-    (``camera_assumed``); ``stats`` is ``None`` if the GPU cannot compute them (NVRTC is not installed). ``grid`` is
-    (rows, columns), with N = rows * columns.
+    Depth is at the model's resolution, the map of ``depth_kind`` for the frame's camera; pixels without depth are NaN
+    or not above 0. ``stats`` is ``None`` if the GPU cannot compute them (NVRTC is not installed). ``grid`` is (rows,
+    columns), with N = rows * columns. ``placement``, ``camera_factor`` and ``camera_assumed`` are as in
+    :class:`mvde.DepthResult`.
     """
 
     depth: DeviceArray
@@ -37,6 +41,8 @@ class DeviceResult:
     grid: tuple[int, int]
     stat_names: tuple[str, ...]
     depth_kind: DepthKind
+    placement: Placement
+    camera_factor: float
     camera_assumed: bool
 
     @property
@@ -59,12 +65,16 @@ class DeviceFitter:
         resolution: tuple[int, int],
         kernels: Any = None,
         resampling: Resampling = DEFAULT_RESAMPLING,
+        scaling: Any = None,
     ) -> None:
-        """``kernels`` is a :class:`mvde.cuda.launch.PreprocessKernels`; by default created on first use."""
+        """Prepare for frames; by default the kernels are created on first use.
+
+        ``kernels`` is a :class:`mvde.cuda.launch.PreprocessKernels`, ``scaling`` a ``PostprocessKernels``.
+        """
         self._device = device
         self._resolution = resolution
         self._resampling = resampling
-        self._kernels = kernels
+        self._kernels, self._scaling = kernels, scaling
         self._tables: dict[tuple[tuple[int, int], Fit], _Tables] = {}
         self._lock = threading.Lock()
         self._process = ProcessGuard(self, "CUDA")
@@ -88,6 +98,41 @@ class DeviceFitter:
         kernels.enqueue(params, stream)
         return DeviceView(target.address, (1, height, width, 3), None, "uint8"), target
 
+    def scale(
+        self,
+        depth: DeviceArray,
+        stats: DeviceArray | None,
+        scale: float,
+        patch: int,
+        names: Sequence[str],
+        stream: Any,
+    ) -> tuple[DeviceArray, DeviceArray | None]:
+        """Return depth (B, H, W) multiplied by ``scale``, NaN where not above 0, and its statistics; frees the others.
+
+        The statistics are ``names`` of patches of ``patch`` pixels, of the shape of ``stats``.
+        """
+        with self._lock:
+            kernels = self._scaling = self._scaling or _make_scaling(self._device)
+        batch, height, width = depth.shape
+        scaled = self._device.allocate(depth.buffer.size_bytes, stream)
+        rows = None if stats is None else self._device.allocate(stats.buffer.size_bytes, stream)
+        params = postprocess_params(
+            DeviceMap(depth.address),
+            (batch, height, width),
+            PostprocessOptions(scale=scale),
+            depth=DeviceMap(scaled.address),
+            stats_address=None if rows is None else rows.address,
+            patch_size=patch,
+            stats=names,
+        )
+        kernels.enqueue(params, "float32", stream)
+        done = self._device.record(stream)
+        depth.buffer.close()  # in stream order
+        if stats is None or rows is None:
+            return self._replaced(depth, scaled, done), None
+        stats.buffer.close()
+        return self._replaced(depth, scaled, done), self._replaced(stats, rows, done)
+
     def close(self) -> None:
         """Free the tables; no-op in a forked child."""
         if self._process.is_inherited:
@@ -108,6 +153,11 @@ class DeviceFitter:
             self._tables[key] = _Tables(*(self._upload(table.packed()) for table in resize_tables(placement)))
         return self._tables[key]
 
+    def _replaced(self, array: DeviceArray, buffer: DeviceBuffer, done: Any) -> DeviceArray:
+        """The array with other content, complete after the event ``done``."""
+        device = self._device
+        return replace(array, buffer=buffer, make_wait=lambda handle: device.wait(device.stream_of(handle), done))
+
     def _upload(self, table: Any) -> DeviceBuffer:
         """Copy an array to device memory; synchronous, since it happens once per frame size."""
         stream = self._device.create_stream()
@@ -120,15 +170,23 @@ class DeviceFitter:
         return buffer
 
 
+def device_placement(view: DeviceView, info: EngineInfo, fit: Fit, resampling: Resampling) -> Placement:
+    """Compute how a frame (H, W, 3), or each of a batch (B, H, W, 3) at the model's resolution, enters the input.
+
+    Raises :class:`ImageError` for another kind of array, :class:`UsageError` if the fit leaves bars.
+    """
+    if len(view.shape) == 4:
+        return place(info.resolution, info.resolution, Fit.STRETCH, resampling)
+    return _placement(view, info.resolution, fit, resampling)
+
+
 def enqueue_frame(
-    engine: DeviceEngine, fitter: DeviceFitter, frame: Any, fit: Fit | str, stream: Any
+    engine: DeviceEngine, fitter: DeviceFitter, view: DeviceView, fit: Fit, stream: Any
 ) -> tuple[DeviceArray, DeviceArray | None]:
     """Run ``engine.enqueue`` on a frame (H, W, 3) of any size or a batch (B, H, W, 3) of the engine's shape.
 
-    ``frame`` has ``__dlpack__`` or ``__cuda_array_interface__``; ``stream`` is a stream of the engine's device.
+    ``stream`` is a stream of the engine's device.
     """
-    fit = check_fit(fit)
-    view = view_of(frame, int(stream.handle))
     if len(view.shape) == 4:
         return engine.enqueue(view, stream)
     if engine.info.batch != 1:
@@ -154,6 +212,12 @@ def _placement(frame: DeviceView, resolution: tuple[int, int], fit: Fit, resampl
             "whose statistics a device call cannot clear; use stretch or crop, or infer with a NumPy array"
         )
     return placement
+
+
+def _make_scaling(device: CudaDevice) -> Any:
+    from mvde.cuda.launch import PostprocessKernels
+
+    return PostprocessKernels(device.core_device)
 
 
 def _make_kernels(device: CudaDevice) -> Any:

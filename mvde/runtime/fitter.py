@@ -6,10 +6,11 @@ Both give bit-identical results (tested); libmvde is faster and writes directly 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,14 +110,14 @@ class FrameFitter:
         return Fitted(placement, fit)
 
     def depth_to_source(
-        self, depth: NDArray[np.float32], fitted: Fitted, *, parallel: bool = True
+        self, depth: NDArray[np.float32], fitted: Fitted, invalid: float = math.nan, *, parallel: bool = True
     ) -> NDArray[np.float32]:
-        """Resize depth (H, W), float32, to the frame's resolution; 0 outside the model's view."""
+        """Return depth (H, W), float32, at the frame's resolution: :func:`mvde.runtime.placement.depth_to_source`."""
         placement = fitted.placement
         if placement.source_size == self._resolution or not native.is_available():
-            return depth_to_source(depth, placement)
+            return depth_to_source(depth, placement, invalid)
         with self._borrowed(placement.source_size, fitted.fit) as pooled:
-            return pooled.resizer.depth_to_source(depth, workers=pooled.workers(parallel))
+            return pooled.resizer.depth_to_source(depth, invalid_m=invalid, workers=pooled.workers(parallel))
 
     def close(self) -> None:
         """Free all idle resizers and their threads."""
@@ -155,3 +156,14 @@ class FrameFitter:
         if self._pool.process != os.getpid():
             self._pool = _Pool()
         return self._pool
+
+
+def as_batch(image: Any) -> tuple[Sequence[NDArray[np.uint8]], bool]:
+    """Split into single images; also return whether the input was a batch."""
+    check_array(image)
+    if getattr(image, "ndim", None) != 4:
+        check_image(image)
+        return [image], False
+    if len(image) == 0:
+        raise ImageError(f"the batch is empty (shape {image.shape}); expected at least one image")
+    return image, True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mvde.contract import Interpolation
 from mvde.errors import UsageError
-from mvde.resampling import DEFAULT_RESAMPLING, Resampling, resample, resize_table
+from mvde.resampling import DEFAULT_RESAMPLING, Resampling, resample, resample_depth, resize_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,40 +141,37 @@ def has_bars(placement: Placement) -> bool:
 
 
 def clear_bars(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
-    """Set depth (H, W) in the bars to 0 (invalid), to exclude them from the statistics."""
+    """Set depth (H, W) in the bars to NaN, to exclude them from the statistics; a calibration may shift a 0."""
     import numpy as np
 
     if not has_bars(placement):
         return depth
-    cleared = np.zeros_like(depth)
+    cleared = np.full_like(depth, math.nan)
     cleared[placement.target_box.slices] = depth[placement.target_box.slices]
     return cleared
 
 
-def mark_unseen(depth: NDArray[np.float32], placement: Placement, value: float) -> None:
-    """Set depth (H, W), float32, at the image's resolution to ``value`` outside the model's view, in place."""
-    box = placement.source_box
-    if box != _whole(placement.source_size):
-        depth[: box.top], depth[box.bottom :] = value, value
-        depth[:, : box.left], depth[:, box.right :] = value, value
+def depth_to_source(depth: NDArray[np.float32], placement: Placement, invalid: float = math.nan) -> NDArray[np.float32]:
+    """Return depth (H, W), float32, at the image's resolution; ``invalid`` (NaN or 0) outside the model's view.
 
-
-def depth_to_source(depth: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
-    """Resize depth (H, W), float32, to the image's resolution, bilinear; 0 (invalid) outside the model's view."""
+    Bilinear over the neighbours that have depth, as in :func:`mvde.resampling.resample_depth`.
+    """
     import numpy as np
     from PIL import Image
 
-    inner, box = depth[placement.target_box.slices], placement.source_box
-    if inner.shape == box.size:
-        resized = np.array(inner, dtype=np.float32)
+    inner, box = np.asarray(depth[placement.target_box.slices], np.float32), placement.source_box
+    if not np.isfinite(inner).all():
+        resized = resample_depth(inner, box.size, invalid)
+    elif inner.shape == box.size:
+        resized = inner.copy()
     else:
         height, width = box.size
-        # Mode F is not clipped, and bilinear interpolation is a convex combination: depth stays in range.
-        source = Image.fromarray(np.ascontiguousarray(inner, dtype=np.float32))
-        resized = np.array(source.resize((width, height), Image.Resampling.BILINEAR))
+        # Along x first, as libmvde does; Pillow's order depends on sizes and version.
+        across = Image.fromarray(np.ascontiguousarray(inner)).resize((width, len(inner)), Image.Resampling.BILINEAR)
+        resized = np.array(across.resize((width, height), Image.Resampling.BILINEAR))
     if box == _whole(placement.source_size):
         return resized
-    whole = np.zeros(placement.source_size, np.float32)
+    whole = np.full(placement.source_size, invalid, np.float32)
     whole[box.slices] = resized
     return whole
 

@@ -1,4 +1,4 @@
-"""Depth visualisation: a perceptually uniform colour map with scale bar, and 16-bit millimetres (ROS REP 118)."""
+"""Depth visualisation: a perceptually uniform colour map with scale bar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-MAX_DEPTH_MM = 65_535
 INVALID_COLOUR = (128, 128, 128)  # the colour map contains no grey
 
 _NUM_COLOURS = 256
@@ -23,12 +22,6 @@ _HUE_DEGREES = (105.0, -95.0)
 _CHROMA = ((0.0, 0.30, 0.60, 0.85, 1.0), (0.11, 0.16, 0.19, 0.15, 0.07))
 _BAR_MARGIN = 0.02
 _NUM_TICKS = 5
-
-
-def millimetres(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Convert depth (H, W) from metres to millimetres, uint16; 0 marks invalid pixels and those beyond 65.535 m."""
-    depth_mm = np.rint(np.nan_to_num(depth_m.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) * 1000.0)
-    return np.where((depth_mm > 0) & (depth_mm <= MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)
 
 
 @lru_cache(maxsize=1)

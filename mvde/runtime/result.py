@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvde.contract import DepthKind
+from mvde.errors import UsageError
 from mvde.runtime.placement import Placement
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_MAX_DEPTH_MM = 65_535
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,19 @@ class DepthResult:
     """The network's map for the frame's camera, and its patch statistics.
 
     ``depth`` is (H, W), float32, at the input image's resolution, in :attr:`unit` of ``depth_kind``: inverse kinds keep
-    the map, and :meth:`as_depth` takes the reciprocal. NaN marks pixels that the network did
-    not see (``fit="crop"``), or 0 if the runtime was loaded with ``invalid="zero"``.
+    the map, and :meth:`as_depth` takes the reciprocal. NaN marks pixels that the network did not see (``fit="crop"``)
+    or whose value is not above 0, +inf the sky of networks that tell it; both are 0 if the runtime was loaded with
+    ``invalid="zero"``. The edges of such holes are those of the network's map: pixels beside them have depth of their
+    own, not a mixture.
     ``stats`` is (N, S), float32, on the model's patch grid, row-major, with one column per name in ``stat_names``;
     patches in the bars of ``fit="letterbox"`` are 0. ``grid`` is (rows, columns), with N = rows * columns.
     ``placement`` holds the part of the frame that the network saw and where it was in the network's input.
 
     ``camera_factor`` is f / f_canonical, which ``depth`` and ``stats`` contain; 1 for kinds without a canonical camera.
     ``camera_assumed`` says that the kind has one, but the frame's camera was not given.
+
+    ``calibrated`` says where metres that are not the network's own come from: ``"one scale"`` or ``"fixed scene"`` of a
+    calibration, ``"anchors"`` of the frame; ``depth_kind`` is ``metric`` then. ``None`` without.
 
     For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), and timings cover the whole batch; in a stream they are
     divided evenly among the frames of a batch.
@@ -56,6 +65,7 @@ class DepthResult:
     placement: Placement
     camera_factor: float = 1.0
     camera_assumed: bool = False
+    calibrated: str | None = None
 
     @property
     def unit(self) -> str:
@@ -73,3 +83,27 @@ class DepthResult:
             depth = np.where(valid, 1 / self.depth if self.depth_kind.is_inverse else self.depth, np.float32(math.nan))
         depth[np.isinf(depth)] = math.nan  # the reciprocal of a subnormal number
         return depth
+
+    def millimetres(self) -> NDArray[np.uint16]:
+        """Depth in whole millimetres (ROS REP 118), uint16, of the shape of ``depth``; 0 is invalid or past 65.535 m.
+
+        Raises :class:`UsageError` for a kind that is not in metres.
+        """
+        if self.unit != "m":
+            raise UsageError(
+                f"millimetres() needs a map in metres, but this one is {self.depth_kind}, in the unit {self.unit}: use "
+                "depth"
+            )
+        with np.errstate(invalid="ignore", over="ignore"):
+            depth_mm = np.rint(self.depth * np.float32(1000))  # rounds to float32 first, as libmvde and the GPU do
+        return np.where((depth_mm > 0) & (depth_mm <= _MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)
+
+
+def stacked(results: list[DepthResult]) -> DepthResult:
+    """Stack results along a leading batch axis and sum their times."""
+    times = [result.timings for result in results]
+    timings = Timings(
+        sum(one.pre_ms for one in times), sum(one.infer_ms for one in times), sum(one.post_ms for one in times)
+    )
+    depth, stats = np.stack([result.depth for result in results]), np.stack([result.stats for result in results])
+    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings)

@@ -6,9 +6,11 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from mvde.errors import UsageError
+
+T = TypeVar("T")
 
 _CAPACITY = 2  # enough to overlap the stages, while results are never more than a few frames old
 _POLL_S = 0.05
@@ -111,3 +113,15 @@ def _put(target: queue.Queue[Any], item: Any, stop: threading.Event) -> bool:
             continue
         return True
     return False
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of ``size`` items, the last of the rest."""
+    chunk: list[T] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

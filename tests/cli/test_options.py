@@ -17,9 +17,6 @@ from mvde.precision import LOWERED, Precision
 MOST_OPTIONS = 14
 """Per verb; a shared group counts as one."""
 
-RESERVED = {"--calibration"}
-"""Reserved for later: the calibration file."""
-
 SHARED_GROUPS = [
     shared_options.GraphSelection,
     shared_options.EngineSelection,
@@ -63,8 +60,8 @@ def number_of_options(verb: Any) -> int:
 def test_every_verb_is_there() -> None:
     assert {name.split()[0] for name in VERBS} == set(cli.VERBS)
     assert set(VERBS) == {
-        "models", "export", "import", "lower", "build", "prove", "triton", "run", "bench", "eval", "train",
-        "data synth", "info", "doctor",
+        "models", "export", "import", "lower", "build", "prove", "triton", "run", "bench", "eval",
+        "calibrate scale", "train", "data synth", "info", "doctor",
     }  # fmt: skip
 
 
@@ -107,8 +104,9 @@ def test_one_name_means_one_thing_in_every_verb() -> None:
             for spelled in names_of(parameter):
                 meanings.setdefault(spelled, {}).setdefault(meaning(parameter), []).append(name)
     assert {spelled: found for spelled, found in meanings.items() if len(found) > 1} == {}
-    assert not RESERVED & set(meanings)
-    assert {"--camera", "--fov", "--frame", "--quantization-images", "--no-build", "--set"} <= set(meanings)
+    assert {"--camera", "--fov", "--calibration", "--frame", "--quantization-images", "--no-build", "--set"} <= set(
+        meanings
+    )
 
 
 def test_a_difference_of_meaning_is_noticed() -> None:

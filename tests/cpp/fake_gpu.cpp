@@ -156,9 +156,16 @@ cudaError_t mvde_cuda::enqueue_postprocess(RawType, const PostprocessParams &p, 
         const mvde_map raw{
             const_cast<void *>(p.raw), MVDE_FLOAT32, 0, p.batch, p.height, p.width, 0, p.raw_row_stride * 4, 0};
         const mvde_map depth{p.depth, MVDE_FLOAT32, 0, p.batch, p.height, p.width, 0, p.depth_row_stride * 4, 0};
-        const mvde_postprocess_options options{sizeof options, p.conversion,  p.scale,       p.shift,
-                                               p.range,        p.min_depth_m, p.max_depth_m, p.invalid_m};
-        const mvde_stats_request request{p.patch, p.num_columns, columns, p.stats, INT64_MAX};
+        mvde_postprocess_options options;
+        mvde_postprocess_defaults(&options);
+        options.conversion = p.conversion;
+        options.scale = p.scale;
+        options.shift = p.shift;
+        options.range = p.range;
+        options.min_depth_m = p.min_depth_m;
+        options.max_depth_m = p.max_depth_m;
+        options.invalid_m = p.invalid_m;
+        const mvde_stats_request request{sizeof(mvde_stats_request), p.patch, p.num_columns, columns, p.stats, INT64_MAX};
         if (mvde_postprocess(&raw, &options, p.depth_output ? &depth : nullptr, p.num_columns ? &request : nullptr, nullptr))
             std::abort();
     });

@@ -59,7 +59,8 @@ int main(int argc, char **argv) {
     auto session = mvde::Session::open(argv[1], options);
     if (!session) return report(session.error().message);
     std::vector<float> depth(session->num_depths()), stats(session->num_stats());
-    mvde_frame frame{};
+    mvde_frame frame;
+    mvde_frame_defaults(&frame);
     frame.height = height;
     frame.width = width;
     for (long done = 0; done <= warm_up + frames; ++done) {

@@ -1,13 +1,14 @@
 // Every invalid argument returns a status and a message, and accesses no memory.
 #include "harness.hpp"
 
-#include "mvde/mvde.h"
+#include "mvde/mvde.hpp"
 
 #include <climits>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -21,7 +22,7 @@ struct Call {
                        out = std::vector<float>(8);
     mvde_map raw{in.data(), MVDE_FLOAT32, 0, 1, 32, 32, 0, 0, 0};
     mvde_map depth{depth_out.data(), MVDE_FLOAT32, 0, 1, 32, 32, 0, 0, 0};
-    mvde_stats_request request{16, 2, kStats, out.data(), 8};
+    mvde_stats_request request{sizeof(mvde_stats_request), 16, 2, kStats, out.data(), 8};
     mvde_postprocess_options options;
 
     Call() { mvde_postprocess_defaults(&options); }
@@ -54,7 +55,7 @@ TEST(null_pointers_are_refused) {
     EXPECT(mvde_resizer_create(0, 4, 4, 4, 4, 0, nullptr), MVDE_ERROR_ARGUMENT, "resizer is NULL");
     EXPECT(mvde_resizer_boxes(nullptr, nullptr, nullptr), MVDE_ERROR_ARGUMENT, "resizer is NULL");
     EXPECT(mvde_resize(nullptr, nullptr, nullptr, 0, nullptr), MVDE_ERROR_ARGUMENT, "NULL");
-    EXPECT(mvde_depth_to_source(nullptr, nullptr, 0, nullptr, 0, nullptr), MVDE_ERROR_ARGUMENT, "NULL");
+    EXPECT(mvde_depth_to_source(nullptr, nullptr, 0, nullptr, 0, 0.0F, nullptr), MVDE_ERROR_ARGUMENT, "NULL");
     call.raw.data = nullptr;
     EXPECT(call.stats(), MVDE_ERROR_ARGUMENT, "depth.data is NULL");
     Call other;
@@ -131,16 +132,22 @@ TEST(small_buffers_and_unknown_numbers_are_refused) {
     Call shape;
     shape.depth.width = 16;
     EXPECT(shape.postprocess(), MVDE_ERROR_SHAPE, "another shape");
-    const int32_t unknown[] = {0, 6};
+    const int32_t unknown[] = {0, 7}, confidence[] = {0, MVDE_CONF};
     Call stat;
     stat.request.stats = unknown;
-    EXPECT(stat.stats(), MVDE_ERROR_ARGUMENT, "stats[1] is 6");
+    EXPECT(stat.stats(), MVDE_ERROR_ARGUMENT, "stats[1] is 7");
+    stat.request.stats = confidence;
+    EXPECT(stat.stats(), MVDE_ERROR_ARGUMENT, "stats[1] is MVDE_CONF: it needs a confidence map");
+    EXPECT(stat.postprocess(), MVDE_ERROR_ARGUMENT, "options.confidence of mvde_postprocess");
+    Call older;
+    older.request.struct_size = 32;
+    EXPECT(older.stats(), MVDE_ERROR_ARGUMENT, "request.struct_size is 32: expected 40");
     for (const int32_t patch : {0, -16}) {
         Call bad;
         bad.request.patch_size = patch;
         EXPECT(bad.stats(), MVDE_ERROR_ARGUMENT, "patch_size");
     }
-    for (const int32_t number : {0, 7, -1}) {
+    for (const int32_t number : {0, MVDE_MAX_STATS + 1, -1}) {
         Call bad;
         bad.request.num_stats = number;
         EXPECT(bad.stats(), MVDE_ERROR_ARGUMENT, "num_stats");
@@ -168,6 +175,33 @@ TEST(options_out_of_range_are_refused) {
     EXPECT(sigmoid.postprocess(), MVDE_ERROR_ARGUMENT, "min_depth_m > 0");
 }
 
+TEST(masks_and_confidence_that_do_not_fit_are_refused) {
+    const auto refused = [](auto change, int32_t status, const char *words, int line) {
+        Call call;
+        std::vector<float> values(32 * 32, 1.0F);
+        mvde_map map{values.data(), MVDE_FLOAT32, 0, 1, 32, 32, 0, 0, 0};
+        call.options.mask = &map;
+        change(call, map);
+        expect(call.postprocess(), status, words, line);
+    };
+    refused([](Call &, mvde_map &map) { map.height = 16; }, MVDE_ERROR_SHAPE,
+            "options.mask is 1x16x32 (batch, height, width): expected the shape of raw, 1x32x32", __LINE__);
+    refused([](Call &, mvde_map &map) { map.data = nullptr; }, MVDE_ERROR_ARGUMENT, "options.mask.data is NULL", __LINE__);
+    refused([](Call &, mvde_map &map) { map.dtype = MVDE_UINT16; }, MVDE_ERROR_ARGUMENT, "options.mask.dtype is 3",
+            __LINE__);
+    refused([](Call &call, mvde_map &) { call.options.mask_role = 2; }, MVDE_ERROR_ARGUMENT, "mask_role is 2", __LINE__);
+    refused([](Call &call, mvde_map &) { call.options.mask_threshold = kInfinity; }, MVDE_ERROR_ARGUMENT,
+            "mask_threshold is inf", __LINE__);
+    refused([](Call &call, mvde_map &map) { map.data = call.depth_out.data(); }, MVDE_ERROR_OVERLAP, "options.mask",
+            __LINE__);
+    refused(
+        [](Call &call, mvde_map &map) {
+            std::swap(call.options.mask, call.options.confidence);
+            map.width = 31;
+        },
+        MVDE_ERROR_SHAPE, "options.confidence is 1x32x31", __LINE__);
+}
+
 TEST(frames_that_do_not_fit_are_refused) {
     mvde_resizer *resizer = nullptr;
     EXPECT(mvde_resizer_create(9, 4, 4, 4, 4, nullptr, &resizer), MVDE_ERROR_ARGUMENT, "pixel_format");
@@ -180,7 +214,7 @@ TEST(frames_that_do_not_fit_are_refused) {
     options.fit = MVDE_LETTERBOX;
     CHECK(mvde_resizer_create(MVDE_RGB, 4, 6, 8, 8, &options, &resizer) == MVDE_OK);
     std::vector<uint8_t> image(4 * 6 * 3, 7), rgb(8 * 8 * 3);
-    mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 4, 6, 0, 0, {}};
+    mvde_frame frame = mvde::frame(image.data(), mvde::PixelFormat::rgb, {4, 6});
     CHECK(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK, "%s", mvde_last_error());
     CHECK(rgb[0] == 128 && rgb[3 * 8 * 4] == 7);
     EXPECT(mvde_resize(resizer, &frame, image.data(), 0, nullptr), MVDE_ERROR_OVERLAP, "overlap");
@@ -193,6 +227,16 @@ TEST(frames_that_do_not_fit_are_refused) {
     frame.row_stride = 17;
     EXPECT(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr), MVDE_ERROR_SHAPE, "a row has 18 bytes");
     frame.row_stride = 0;
+    frame.matrix = 2;
+    EXPECT(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr), MVDE_ERROR_ARGUMENT,
+           "frame.matrix is 2: expected MVDE_BT601 or MVDE_BT709");
+    frame.matrix = MVDE_BT709;
+    frame.full_range = -1;
+    EXPECT(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr), MVDE_ERROR_ARGUMENT, "frame.full_range is -1");
+    frame.full_range = 0;
+    frame.struct_size -= 8;
+    EXPECT(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr), MVDE_ERROR_ARGUMENT, "mvde_frame_defaults()");
+    frame.struct_size += 8;
     frame.width = 5;
     EXPECT(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr), MVDE_ERROR_SHAPE, "this resizer is for 4x6");
     mvde_resizer_destroy(resizer);
@@ -240,7 +284,7 @@ TEST(a_letterbox_fills_what_its_multiple_allows) {
     }
     CHECK(mvde_resizer_create(MVDE_RGB, 10, 40, 28, 28, &options, &resizer) == MVDE_OK);
     std::vector<uint8_t> image(10 * 40 * 3, 7), rgb(28 * 28 * 3);
-    const mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 10, 40, 0, 0, {}};
+    const mvde_frame frame = mvde::frame(image.data(), mvde::PixelFormat::rgb, {10, 40});
     CHECK(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK);
     CHECK(rgb[0] == 9 && rgb[28 * 14 * 3] == 7, "one row of 14 pixels in the middle");
     mvde_resizer_destroy(resizer);

@@ -3,6 +3,8 @@
 #include "harness.hpp"
 #include "kernels.hpp"
 
+#include <mvde/mvde.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -15,6 +17,7 @@
 namespace {
 
 constexpr int32_t kStats[] = {MVDE_MEAN, MVDE_VAR, MVDE_GRAD, MVDE_MIN};
+constexpr int32_t kStatsWithConfidence[] = {MVDE_MEAN, MVDE_CONF, MVDE_GRAD, MVDE_CONF};
 constexpr std::size_t kRoom = std::size_t{1} << 20;
 
 // kRoom bytes between two protected pages.
@@ -52,8 +55,8 @@ void fill(unsigned char *data, std::size_t size, int32_t dtype) {
 }  // namespace
 
 TEST(maps_of_any_shape_are_left_alone_outside) {
-    const Guarded in_memory, depth_memory, stats_memory;
-    CHECK(in_memory.ok() && depth_memory.ok() && stats_memory.ok());
+    const Guarded in_memory, depth_memory, stats_memory, mask_memory;
+    CHECK(in_memory.ok() && depth_memory.ok() && stats_memory.ok() && mask_memory.ok());
     std::mt19937 random(11);
     const int patches[] = {1, 2, 3, 5, 8, 13, 14, 15, 16, 17, 24, 31, 32, 33, 100, 255, 256, 257};
     for (int round = 0; round < 600; ++round) {
@@ -77,12 +80,22 @@ TEST(maps_of_any_shape_are_left_alone_outside) {
         const mvde_map out{depth, depth_dtype, 0, 1, height, width, 0, 0, 0};
         const int64_t num_floats = mvde_num_patch_stats(1, height, width, patch, 4);
         auto *stats = reinterpret_cast<float *>(stats_memory.place(static_cast<std::size_t>(num_floats) * 4, at_end));
-        const mvde_stats_request request{patch, 4, kStats, stats, num_floats};
+        const mvde_stats_request request{sizeof(mvde_stats_request), patch, 4, kStats, stats, num_floats};
+        const auto mask_bytes = static_cast<std::size_t>(height * width * 4);
+        const mvde_map mask{mask_memory.place(mask_bytes, at_end), MVDE_FLOAT32, 0, 1, height, width, 0, 0, 0};
+        std::fill_n(static_cast<float *>(mask.data), height * width, 0.25F);
+        static_cast<float *>(mask.data)[random() % static_cast<unsigned>(height * width)] = 0.75F;
+        mvde_postprocess_options masked;
+        mvde_postprocess_defaults(&masked);
+        masked.mask = masked.confidence = &mask;
+        masked.mask_role = static_cast<int32_t>(random() % 2);
+        mvde_stats_request with_confidence = request;
+        with_confidence.stats = kStatsWithConfidence;
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
-            const int32_t status = wants_depth
-                                       ? mvde_postprocess(&raw, nullptr, &out, random() % 4 ? &request : nullptr, nullptr)
-                                       : mvde_patch_stats(&raw, 0, INFINITY, &request, nullptr);
+            int32_t status = wants_depth ? mvde_postprocess(&raw, nullptr, &out, random() % 4 ? &request : nullptr, nullptr)
+                                         : mvde_patch_stats(&raw, 0, INFINITY, &request, nullptr);
+            if (!status) status = mvde_postprocess(&raw, &masked, wants_depth ? &out : nullptr, &with_confidence, nullptr);
             CHECK(status == MVDE_OK, "patch %d, %dx%d: %s", patch, static_cast<int>(height), static_cast<int>(width),
                   mvde_last_error());
         }
@@ -118,7 +131,9 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         options.align_corners = options.antialias ? 0 : static_cast<int32_t>(random() % 2);
         CHECK(mvde_resizer_create(format, height, width, target_height, target_width, &options, &resizer) == MVDE_OK, "%s",
               mvde_last_error());
-        const mvde_frame frame{in_memory.place(in_bytes, at_end), nullptr, format, 0, height, width, stride, stride, {}};
+        mvde_frame frame = mvde::frame(in_memory.place(in_bytes, at_end), static_cast<mvde::PixelFormat>(format),
+                                       {height, width});
+        frame.row_stride = frame.chroma_row_stride = stride;
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
             CHECK(mvde_resize(resizer, &frame, out_memory.place(out_bytes, at_end), 0, nullptr) == MVDE_OK, "%s",
@@ -129,7 +144,7 @@ TEST(frames_of_any_format_and_stride_are_left_alone_outside) {
         for (const mvde::internal::Kernel *kernel : testable_kernels()) {
             mvde::internal::force_kernel(kernel);
             CHECK(mvde_depth_to_source(resizer, reinterpret_cast<float *>(in_memory.place(model_bytes, at_end)), 0,
-                                       reinterpret_cast<float *>(out_memory.place(source_bytes, at_end)), 0,
+                                       reinterpret_cast<float *>(out_memory.place(source_bytes, at_end)), 0, 0.0F,
                                        nullptr) == MVDE_OK,
                   "%s", mvde_last_error());
         }

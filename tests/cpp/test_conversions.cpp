@@ -3,6 +3,9 @@
 #include "harness.hpp"
 #include "kernels.hpp"
 
+#include <mvde/mvde.hpp>
+
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -53,7 +56,7 @@ double expected_metres(float raw, int32_t conversion) {
     const double x = static_cast<double>(raw * 0.75F + 0.5F);  // in float: its rounding is not under test
     const double low = static_cast<double>(kMin), span = std::log(static_cast<double>(kMax)) - std::log(low);
     switch (conversion) {
-        case MVDE_INVERSE: return 1 / x;
+        case MVDE_INVERSE: return raw > 0 ? 1 / x : std::nan("");
         case MVDE_EXP: return std::isfinite(x) ? std::exp(std::min(std::max(x, -87.0), 88.0)) : std::nan("");
         case MVDE_LOG_SIGMOID: return std::isnan(x) ? x : low * std::exp(span / (1 + std::exp(-x)));
         default: return x;
@@ -107,7 +110,7 @@ TEST(every_implementation_resizes_to_the_same_bits) {
     std::mt19937 random(7);
     std::vector<uint8_t> image(45 * 62 * 3);
     for (uint8_t &byte : image) byte = static_cast<uint8_t>(random());
-    const mvde_frame frame{image.data(), nullptr, MVDE_RGB, 0, 45, 62, 0, 0, {}};
+    const mvde_frame frame = mvde::frame(image.data(), mvde::PixelFormat::rgb, {45, 62});
     std::vector<uint8_t> expected_rgb;
     std::vector<float> expected_back;
     for (const mvde::internal::Kernel *kernel : testable_kernels()) {
@@ -122,10 +125,17 @@ TEST(every_implementation_resizes_to_the_same_bits) {
         std::vector<float> depth(112 * 30), back(45 * 62);
         for (std::size_t i = 0; i < depth.size(); ++i) depth[i] = 1.0F + static_cast<float>(i % 97) * 0.031F;
         CHECK(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK);
-        CHECK(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, nullptr) == MVDE_OK);
+        CHECK(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, 0.0F, nullptr) == MVDE_OK);
+        std::vector<float> torn(back.size());
+        for (std::size_t i = 0; i < depth.size(); i += i < 2000 ? 7 : 2)
+            depth[i] = i % 3 ? std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
+        CHECK(mvde_depth_to_source(resizer, depth.data(), 0, torn.data(), 0, -2.0F, nullptr) == MVDE_OK);
         mvde_resizer_destroy(resizer);
+        back.insert(back.end(), torn.begin(), torn.end());
         if (expected_rgb.empty()) expected_rgb = rgb, expected_back = back;  // scalar comes first
         CHECK(rgb == expected_rgb && back == expected_back, "%s", kernel->name);
+        for (const float value : {std::numeric_limits<float>::infinity(), -2.0F})
+            CHECK(std::count(torn.begin(), torn.end(), value) > 20);
     }
     mvde::internal::force_kernel(nullptr);
 }

@@ -62,11 +62,11 @@ struct Work {
         mvde_resizer_defaults(&resizing);
         resizing.fit = MVDE_LETTERBOX;
         statuses.push_back(mvde_resizer_create(MVDE_RGB, 50, 70, kHeight, kWidth, &resizing, &resizer));
-        const mvde_frame view{image.data(), nullptr, MVDE_RGB, 0, 50, 70, 0, 0, {}};
+        const mvde_frame view = mvde::frame(image.data(), mvde::PixelFormat::rgb, {50, 70});
         statuses.push_back(mvde_resize(resizer, &view, rgb.data(), 0, workers));
         append(bytes, rgb);
         for (int32_t conversion : {MVDE_LINEAR, MVDE_INVERSE, MVDE_EXP, MVDE_LOG_SIGMOID}) postprocess(conversion, workers);
-        statuses.push_back(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, workers));
+        statuses.push_back(mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, 0.0F, workers));
         append(bytes, back);
         statistics(workers);
         mvde_resizer_destroy(resizer);
@@ -85,7 +85,8 @@ struct Work {
         const mvde_map map{raw.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
         const mvde_map metres{depth.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
         const mvde_map thousandths{millimetres.data(), MVDE_UINT16, 0, 1, kHeight, kWidth, 0, 0, 0};
-        const mvde_stats_request request{16, 6, kStats, stats.data(), static_cast<int64_t>(stats.size())};
+        const mvde_stats_request request{sizeof(mvde_stats_request),        16, 6, kStats, stats.data(),
+                                         static_cast<int64_t>(stats.size())};
         statuses.push_back(mvde_postprocess(&map, &options, &thousandths, &request, workers));
         statuses.push_back(mvde_postprocess(&map, &options, &metres, &request, workers));
         append(bytes, millimetres);
@@ -95,7 +96,8 @@ struct Work {
 
     void statistics(mvde_workers *workers) {
         const mvde_map map{raw.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
-        const mvde_stats_request request{16, 6, kStats, stats.data(), static_cast<int64_t>(stats.size())};
+        const mvde_stats_request request{sizeof(mvde_stats_request),        16, 6, kStats, stats.data(),
+                                         static_cast<int64_t>(stats.size())};
         statuses.push_back(mvde_patch_stats(&map, 0.1F, 1e9F, &request, workers));
         append(bytes, stats);
     }

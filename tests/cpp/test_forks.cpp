@@ -44,7 +44,8 @@ std::vector<float> stats_with(mvde_workers *workers) {
     std::vector<float> depth(kHeight * kWidth), stats(4 * 6 * 3, -1.0F);
     for (std::size_t i = 0; i < depth.size(); ++i) depth[i] = static_cast<float>(i * 37 % 1000) * 0.01F;
     const mvde_map map{depth.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
-    const mvde_stats_request request{16, 3, kStats, stats.data(), static_cast<int64_t>(stats.size())};
+    const mvde_stats_request request{sizeof(mvde_stats_request),        16, 3, kStats, stats.data(),
+                                     static_cast<int64_t>(stats.size())};
     CHECK(mvde_patch_stats(&map, 0.0F, 100.0F, &request, workers) == MVDE_OK, "%s", mvde_last_error());
     return stats;
 }

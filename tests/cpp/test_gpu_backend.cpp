@@ -38,7 +38,7 @@ mvde::Result<mvde::Session> open(const Folder &folder, const char *gpu, mvde::Fi
     mvde::SessionOptions options;
     options.frame = kFrame;
     options.fit = fit;
-    options.invalid_m = 0.0F;  // as mvde_depth_to_source marks what was not seen
+    options.invalid_m = 0.0F;  // NaN is not equal to itself
     return mvde::Session::open(folder.path.string(), options);
 }
 
@@ -63,7 +63,7 @@ Results reference(const Frame &frame, const Options &options) {
             depth[static_cast<std::size_t>(i)] = 0.0F;
     Results results(60 * 60);
     CHECK(mvde::patch_stats(mvde::depth_map(depth.data(), {32, 48}), 16, {MVDE_MEAN, MVDE_VAR, MVDE_GRAD}, results.stats));
-    CHECK(resizer->depth_to_source(depth, results.depth));
+    CHECK(resizer->depth_to_source(depth, results.depth, 0.0F));
     return results;
 }
 

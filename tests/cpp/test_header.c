@@ -18,6 +18,7 @@ int main(void) {
     map.batch = 1;
     map.height = 16;
     map.width = 32;
+    mvde_stats_request_defaults(&request);
     request.patch_size = 16;
     request.num_stats = 1;
     request.stats = columns;

@@ -94,7 +94,8 @@ Case make_case(Random &random, int32_t dtype, int patch, float offset, float spr
 
 std::vector<float> stats_of(Case &c, float low, float high, mvde_workers *workers = nullptr) {
     std::vector<float> out(static_cast<std::size_t>(mvde_num_patch_stats(c.batch, c.height, c.width, c.patch, 6)), -7.0F);
-    const mvde_stats_request request{c.patch, 6, kAllStats, out.data(), static_cast<int64_t>(out.size())};
+    const mvde_stats_request request{sizeof(mvde_stats_request),      c.patch, 6, kAllStats, out.data(),
+                                     static_cast<int64_t>(out.size())};
     const mvde_map map = c.map();
     CHECK(mvde_patch_stats(&map, low, high, &request, workers) == MVDE_OK, "%s", mvde_last_error());
     return out;
@@ -261,7 +262,8 @@ TEST(depth_and_statistics_together_have_the_bits_of_each_alone) {
             Case c = make_case(random, MVDE_FLOAT32, patch, -0.2F, 9.5F, special);
             std::vector<float> depth(c.exact.size()), stats(stats_of(c, 0, 1).size());
             const mvde_map in = c.map(), out{depth.data(), MVDE_FLOAT32, 0, c.batch, c.height, c.width, 0, 0, 0};
-            const mvde_stats_request request{c.patch, 6, kAllStats, stats.data(), static_cast<int64_t>(stats.size())};
+            const mvde_stats_request request{sizeof(mvde_stats_request),        c.patch, 6, kAllStats, stats.data(),
+                                             static_cast<int64_t>(stats.size())};
             mvde_postprocess_options options;
             mvde_postprocess_defaults(&options);
             options.range = MVDE_CLAMP;

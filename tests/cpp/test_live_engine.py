@@ -26,22 +26,25 @@ from pathlib import Path
 import numpy as np
 library, folder = ctypes.CDLL(sys.argv[1]), Path(sys.argv[2])
 class Frame(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("chroma", ctypes.c_void_p), ("format", ctypes.c_int32),
-                ("reserved", ctypes.c_int32), ("height", ctypes.c_int64), ("width", ctypes.c_int64),
+    _fields_ = [("struct_size", ctypes.c_uint32), ("format", ctypes.c_int32), ("data", ctypes.c_void_p),
+                ("chroma", ctypes.c_void_p), ("height", ctypes.c_int64), ("width", ctypes.c_int64),
                 ("row_stride", ctypes.c_int64), ("chroma_row_stride", ctypes.c_int64),
-                ("timestamp_ns", ctypes.c_int64), ("sequence", ctypes.c_uint64)]
+                ("matrix", ctypes.c_int32), ("full_range", ctypes.c_int32),
+                ("timestamp_ns", ctypes.c_int64), ("sequence", ctypes.c_uint64),
+                ("anchors", ctypes.c_void_p), ("num_anchors", ctypes.c_int32)]
 class Outputs(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_uint32), ("depth", ctypes.c_void_p), ("depth_capacity", ctypes.c_int64),
                 ("depth_mm", ctypes.c_void_p), ("depth_mm_capacity", ctypes.c_int64),
                 ("stats", ctypes.c_void_p), ("stats_capacity", ctypes.c_int64),
-                ("timestamp_ns", ctypes.c_int64), ("sequence", ctypes.c_uint64)]
+                ("timestamp_ns", ctypes.c_int64), ("sequence", ctypes.c_uint64),
+                ("calibrated", ctypes.c_int32)]
 session = ctypes.c_void_p()
 library.mvde_last_error.restype = ctypes.c_char_p
 assert library.mvde_open(str(folder).encode(), None, ctypes.byref(session)) == 0, library.mvde_last_error()
 image = np.random.default_rng(0).integers(0, 256, (256, 384, 3), np.uint8)
 def infer():
     depth = np.zeros((256, 384), np.float32)
-    frame = Frame(image.ctypes.data, None, 0, 0, 256, 384, 0, 0)
+    frame = Frame(ctypes.sizeof(Frame), 0, image.ctypes.data, None, 256, 384)
     outputs = Outputs(ctypes.sizeof(Outputs), depth.ctypes.data, depth.size)
     assert library.mvde_infer(session, ctypes.byref(frame), ctypes.byref(outputs)) == 0, library.mvde_last_error()
     return depth

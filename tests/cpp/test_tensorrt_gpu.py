@@ -128,7 +128,7 @@ def test_frames_in_device_memory_run_on_the_callers_stream(built: Built) -> None
     library.mvde_last_error.restype = ctypes.c_char_p
     library.mvde_infer_device.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     session = ctypes.c_void_p()
-    frame = CFrame(data=buffers["image"].address, height=96, width=128)
+    frame = CFrame(struct_size=ctypes.sizeof(CFrame), data=buffers["image"].address, height=96, width=128)
     depth, stats = buffers["depth"].address, buffers["stats"].address
     size = ctypes.sizeof(Outputs)
     outputs = Outputs(size, depth, expected.depth.size, None, 0, stats, expected.stats.size)

@@ -2,7 +2,7 @@
 #include "counting_allocator.hpp"
 #include "harness.hpp"
 
-#include "mvde/mvde.h"
+#include "mvde/mvde.hpp"
 
 #include <atomic>
 #include <cstring>
@@ -27,13 +27,14 @@ struct Frame {
     }
 
     int32_t run(mvde_resizer *resizer, mvde_workers *workers) {
-        const mvde_frame frame{image.data(), nullptr, MVDE_BGR, 0, 50, 70, 0, 0, {}};
+        const mvde_frame frame = mvde::frame(image.data(), mvde::PixelFormat::bgr, {50, 70});
         const mvde_map raw{depth.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
         const mvde_map out{metres.data(), MVDE_FLOAT32, 0, 1, kHeight, kWidth, 0, 0, 0};
-        const mvde_stats_request request{16, 4, kStats, stats.data(), static_cast<int64_t>(stats.size())};
+        const mvde_stats_request request{sizeof(mvde_stats_request),        16, 4, kStats, stats.data(),
+                                         static_cast<int64_t>(stats.size())};
         int32_t status = mvde_resize(resizer, &frame, rgb.data(), 0, workers);
         if (!status) status = mvde_postprocess(&raw, nullptr, &out, &request, workers);
-        if (!status) status = mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, workers);
+        if (!status) status = mvde_depth_to_source(resizer, depth.data(), 0, back.data(), 0, 0.0F, workers);
         return status;
     }
 };
@@ -126,7 +127,7 @@ TEST(handles_that_were_destroyed_are_recognised) {
     CHECK(std::strstr(mvde_last_error(), "the resizer was destroyed, or did not come from mvde_resizer_create"));
     mvde_box box;
     CHECK(mvde_resizer_boxes(resizer, &box, nullptr) == MVDE_ERROR_CLOSED);
-    CHECK(mvde_depth_to_source(resizer, frame.depth.data(), 0, frame.back.data(), 0, nullptr) == MVDE_ERROR_CLOSED);
+    CHECK(mvde_depth_to_source(resizer, frame.depth.data(), 0, frame.back.data(), 0, 0.0F, nullptr) == MVDE_ERROR_CLOSED);
     mvde_resizer_destroy(resizer);
     next = new_resizer();
     CHECK(next != resizer && frame.run(next, workers) == MVDE_OK);

@@ -152,20 +152,30 @@ class FakeDevice:
 
 
 class FakeKernel:
-    """The fused kernel: computes the NumPy specification's statistics from depth in device memory."""
+    """The fused kernel: scales depth in device memory and computes the NumPy specification's statistics of it."""
 
     def __init__(self, device: FakeDevice) -> None:
         self.device = device
 
     def enqueue(self, params: Any, raw_dtype: str, stream: FakeStream) -> None:
+        def scaled() -> np.ndarray:
+            values = raw * np.float32(params.scale)
+            return np.where(values > 0, values, np.float32(params.invalid_m))
+
         shape = (params.batch, params.height, params.width)
         raw = self.device.array(params.raw, shape, raw_dtype)
+        depth = self.device.array(params.depth, shape, np.float32) if params.depth else None
+        if not params.stats:
+            self.device.submit(stream, "scaling", lambda: np.copyto(depth, scaled()))
+            return
         num_patches = (params.height // params.patch) * (params.width // params.patch)
         out = self.device.array(params.stats, (params.batch, num_patches, params.num_columns), np.float32)
 
         def compute() -> None:
             names = [STATS[params.columns >> 4 * column & 15] for column in range(params.num_columns)]
-            out[...] = numpy_patch_stats(raw, params.patch, names)
+            out[...] = numpy_patch_stats(scaled(), params.patch, names)
+            if depth is not None:
+                depth[...] = scaled()
 
         self.device.submit(stream, "statistics", compute)
 

@@ -87,14 +87,18 @@ void postprocess(FuzzedDataProvider &data) {
         depth.width = raw.width;
         depth.pixel_stride = 0;
     }
-    std::int32_t stats[6];
-    for (std::int32_t &stat : stats) stat = data.ConsumeIntegralInRange<std::int32_t>(-1, 6);
+    std::int32_t stats[MVDE_MAX_STATS];
+    for (std::int32_t &stat : stats) stat = data.ConsumeIntegralInRange<std::int32_t>(-1, 7);
     const auto patch = static_cast<std::int32_t>(number(data, 1, 20)),
-               num_stats = static_cast<std::int32_t>(number(data, 1, 6));
+               num_stats = static_cast<std::int32_t>(number(data, 1, MVDE_MAX_STATS));
     const std::int64_t num_floats = mvde_num_patch_stats(raw.batch, raw.height, raw.width, patch, num_stats);
     stats_memory.resize(
         num_floats > 0 && num_floats < static_cast<std::int64_t>(kBytes) ? static_cast<std::size_t>(num_floats) : 1);
-    const mvde_stats_request request{patch, num_stats, stats, stats_memory.data(),
+    const mvde_stats_request request{sizeof(mvde_stats_request),
+                                     patch,
+                                     num_stats,
+                                     stats,
+                                     stats_memory.data(),
                                      static_cast<std::int64_t>(stats_memory.size())};
     mvde_postprocess_options options;
     mvde_postprocess_defaults(&options);
@@ -104,8 +108,19 @@ void postprocess(FuzzedDataProvider &data) {
     options.shift = data.ConsumeFloatingPoint<float>();
     options.min_depth_m = data.ConsumeFloatingPointInRange<float>(-1, 10);
     options.max_depth_m = data.ConsumeFloatingPointInRange<float>(-1, 100);
+    options.mask_role = data.ConsumeIntegralInRange<std::int32_t>(-1, 2);
+    options.mask_threshold = data.ConsumeFloatingPoint<float>();
+    std::vector<float> mask_memory(kBytes / 4, 0.5F);
+    mvde_map mask = map_of(data);
+    if (data.ConsumeIntegralInRange(0, 7)) {
+        mask.batch = raw.batch;
+        mask.height = raw.height;
+        mask.width = raw.width;
+    }
+    if (data.ConsumeBool()) options.mask = &mask;
+    if (data.ConsumeBool()) options.confidence = &mask;
     const bool wants_depth = data.ConsumeBool(), wants_stats = data.ConsumeBool(), takes_options = data.ConsumeBool();
-    if (!place(raw, raw_memory) || !place(depth, depth_memory)) return;
+    if (!place(raw, raw_memory) || !place(depth, depth_memory) || !place(mask, mask_memory)) return;
     const std::vector<unsigned char> bytes = data.ConsumeRemainingBytes<unsigned char>();
     std::copy_n(bytes.begin(), std::min(bytes.size(), kBytes), reinterpret_cast<unsigned char *>(raw_memory.data()));
     check(mvde_patch_stats(&raw, options.min_depth_m, options.max_depth_m, &request, nullptr));
@@ -141,12 +156,18 @@ void resize(FuzzedDataProvider &data) {
     std::vector<std::uint8_t> rgb(static_cast<std::size_t>(target_height * target_width * 3));
     std::vector<float> depth(static_cast<std::size_t>(target_height * target_width), 2.0F);
     std::vector<float> source(static_cast<std::size_t>(height * width));
-    const mvde_frame frame{
-        image.data(), nullptr, data.ConsumeIntegralInRange(0, 7) ? format : format + 1, 0, height, width, row_stride,
-        row_stride,   {}};
+    mvde_frame frame;
+    mvde_frame_defaults(&frame);
+    frame.data = image.data();
+    frame.format = data.ConsumeIntegralInRange(0, 7) ? format : format + 1;
+    frame.height = height;
+    frame.width = width;
+    frame.row_stride = frame.chroma_row_stride = row_stride;
+    frame.matrix = data.ConsumeIntegralInRange<std::int32_t>(-1, 2);
+    frame.full_range = data.ConsumeIntegralInRange<std::int32_t>(-1, 2);
     if (frame.format == format) check(mvde_resize(resizer, &frame, rgb.data(), 0, nullptr));
     else if (mvde_resize(resizer, &frame, rgb.data(), 0, nullptr) == MVDE_OK) std::abort();
-    check(mvde_depth_to_source(resizer, depth.data(), 0, source.data(), 0, nullptr));
+    check(mvde_depth_to_source(resizer, depth.data(), 0, source.data(), 0, 0.0F, nullptr));
     mvde_resizer_destroy(resizer);
 }
 

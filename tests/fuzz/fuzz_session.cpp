@@ -4,7 +4,7 @@
 #include "../cpp/engine_folder.hpp"
 
 #include "session/manifest.hpp"
-#include "mvde/mvde.h"
+#include "mvde/mvde.hpp"
 
 #include <algorithm>
 #include <cstdlib>
@@ -33,7 +33,7 @@ void run_frame(mvde_session *session) {
     std::vector<std::uint8_t> bytes(static_cast<std::size_t>(info.frame_height * info.frame_width * 3), 64);
     std::vector<float> depth(static_cast<std::size_t>(info.frame_height * info.frame_width));
     std::vector<float> stats(static_cast<std::size_t>(info.grid_rows * info.grid_columns * info.num_stats));
-    const mvde_frame frame{bytes.data(), nullptr, MVDE_RGB, 0, info.frame_height, info.frame_width, 0, 0, {}};
+    const mvde_frame frame = mvde::frame(bytes.data(), mvde::PixelFormat::rgb, {info.frame_height, info.frame_width});
     std::vector<std::uint16_t> depth_mm(depth.size());
     mvde_outputs outputs;
     mvde_outputs_defaults(&outputs);

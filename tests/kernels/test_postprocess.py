@@ -184,7 +184,7 @@ def expected_depth(raw, options):
     with np.errstate(all="ignore"):
         depth = {
             Conversion.LINEAR: lambda: t,
-            Conversion.INVERSE: lambda: 1 / t,
+            Conversion.INVERSE: lambda: np.where(raw > 0, 1 / t, np.nan),
             Conversion.EXP: lambda: np.exp(t),
             Conversion.LOG_SIGMOID: lambda: low * np.exp(np.log(high / low) / (1 + np.exp(-t))),
         }[options.conversion]()

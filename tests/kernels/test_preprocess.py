@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mvde import native
 from mvde.contract import Interpolation
 from mvde.cuda.preprocess import (
     DeviceFrame,
@@ -117,6 +118,11 @@ def test_nv12_frames_become_rgb(preprocess_shim, standard):
     got = preprocess_shim.run(luma, placement, PixelFormat.NV12, chroma=chroma, yuv=standard, padding=16)
     u, v = (chroma[..., i].repeat(2, 0).repeat(2, 1) for i in (0, 1))
     assert_same_colours(got, yuv_to_rgb(luma, u, v, standard), standard)
+    if native.is_available():
+        matrix, scaling = standard.value.split("-")
+        frame = np.concatenate([luma, chroma.reshape(32, 48)])
+        cpu = native.Resizer((64, 48), (64, 48), pixel_format="nv12", matrix=matrix, full_range=scaling == "full")
+        np.testing.assert_array_equal(got, cpu.resize(frame))
 
 
 def test_yuyv_frames_become_rgb(preprocess_shim):

@@ -6,19 +6,23 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import mvde
-from mvde.contract import Interpolation, PreprocessRecord
-from mvde.engines.store import load_engine
+from mvde.contract import DepthKind, Interpolation, PreprocessRecord
+from mvde.engines.store import find, load_engine
 from mvde.errors import ArtifactError, ImageError, UsageError
 from mvde.resampling import Resampling
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.placement import depth_to_source, fit_image, place
 from mvde.stats import depth_to_patch_stats
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 pytest.importorskip("openvino")
 
@@ -74,6 +78,32 @@ def test_what_was_not_seen_is_zero_on_request(engine_folder: Path) -> None:
     assert 0 < seen.sum() < depth.size
     with pytest.raises(UsageError, match="invalid is 'none': expected 'nan', or 'zero'"):
         DepthRuntime.load(engine_folder, invalid="none")
+
+
+class _Saying:
+    """The engine ``inner`` with another map."""
+
+    def __init__(self, inner: object, depth: NDArray[np.float32]) -> None:
+        self._inner, self._depth = inner, depth
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.broadcast_to(self._depth, images.shape[:3])
+
+
+@pytest.mark.parametrize(("kind", "at_zero"), [("metric", np.nan), ("inverse_relative", 0.0)])
+def test_only_an_inverse_map_may_be_zero(kind: str, at_zero: float, engine_folder: Path) -> None:
+    engine, manifest = load_engine(find(engine_folder))
+    depth = np.ones((32, 48), np.float32)
+    depth[:16] = 0.0
+    changed = dataclasses.replace(manifest, depth_kind=DepthKind(kind), unit=DepthKind(kind).unit)
+    with DepthRuntime(_Saying(engine, depth), changed) as runtime:  # type: ignore[arg-type]
+        result = runtime.infer(np.zeros((32, 48, 3), np.uint8))
+        np.testing.assert_array_equal(result.depth, np.where(depth == 0, np.float32(at_zero), depth))
+        np.testing.assert_array_equal(result.stats[:, 0], [0, 0, 0, 1, 1, 1])
+        np.testing.assert_array_equal(runtime.patch_stats(np.zeros((32, 48, 3), np.uint8)), result.stats)
 
 
 def test_patches_in_the_bars_have_no_statistics(runtime: DepthRuntime) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from mvde.errors import ImageError, UsageError
 from mvde.precision import Precision
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.device_fitter import DeviceFitter, enqueue_frame
-from mvde.runtime.placement import fit_image, place
+from mvde.runtime.placement import Fit, fit_image, place
 from mvde.stats import numpy_patch_stats
 
 _path = Path(__file__).parents[1] / "engines" / "tensorrt_fakes.py"
@@ -135,41 +136,161 @@ def test_the_engine_computes_the_columns_it_was_loaded_with_and_the_cpu_any_othe
         assert [entry for entry in device.log if entry.startswith("download")] == [f"download {num_bytes}"]
 
 
-def test_the_camera_of_a_frame_scales_statistics_of_the_gpu_and_is_refused_for_results_that_stay_there(
-    tmp_path: Path, write_graph: Callable[..., GraphArtifact], image: np.ndarray, closed_form_depth: Callable
-) -> None:
-    manifest = dataclasses.replace(
+@pytest.fixture
+def of_canonical_camera(tmp_path: Path, write_graph: Callable[..., GraphArtifact]) -> Any:
+    """Manifest of metres for a camera whose focal length is half of its width."""
+    return dataclasses.replace(
         write_graph(tmp_path).manifest,
         depth_kind=DepthKind.METRIC_FOCAL,
         canonical_focal=0.5,
         focal_convention=FocalConvention.HORIZONTAL,
     )
-    camera = Camera(80.0, 80.0, 39.5, 29.5, image.shape[:2])  # f / W of 1: twice the canonical one
-    runtime, _, _ = load_on_gpu(manifest, closed_form_depth, camera=camera)
+
+
+def camera_of_width(factor: float, size: tuple[int, int] = (60, 80)) -> Camera:
+    focal = factor * size[1]
+    return Camera(focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2, size)
+
+
+def infer_device(runtime: DepthRuntime, device: Any, image: np.ndarray, **options: Any) -> tuple[Any, Any, Any]:
+    """Result of a frame in device memory, and host copies of its depth and statistics."""
+    runtime._device_fitter = resizing_fitter(device, image, options.get("fit") or "stretch")
+    stream = device.create_stream()
+    result = runtime.infer_device(Foreign(device, image), stream=stream.handle, **options)
+    device.synchronize(stream)
+    arrays = (result.depth, result.stats)
+    depth, stats = (None if one is None else device.array(one.address, one.shape, np.float32) for one in arrays)
+    return result, depth, stats
+
+
+def resizing_fitter(device: Any, image: np.ndarray, fit: str) -> DeviceFitter:
+    resizer = FakeResizer(device)
+    resizer.height, resizer.width, resizer.fit = image.shape[-3], image.shape[-2], fit
+    return DeviceFitter(device, (HEIGHT, WIDTH), resizer, scaling=fakes.FakeKernel(device))
+
+
+@pytest.fixture
+def foreign_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvde.runtime.depth.view_of", lambda array, stream: array.view)
+
+
+def test_the_camera_of_a_frame_scales_statistics_of_the_gpu(
+    of_canonical_camera: Any, image: np.ndarray, closed_form_depth: Callable
+) -> None:
+    runtime, _, _ = load_on_gpu(of_canonical_camera, closed_form_depth, camera=camera_of_width(1.0))
     _, stats = _expected(image, "stretch", closed_form_depth)
     np.testing.assert_allclose(runtime.infer(image).stats, stats * [2, 4, 2], rtol=1e-6)
     np.testing.assert_allclose(runtime.patch_stats(image), stats * [2, 4, 2], rtol=1e-6)
-    with pytest.raises(UsageError, match="infer_device leaves depth in the canonical camera"):
-        runtime.infer_device(image)
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+@pytest.mark.parametrize(("given", "factor"), [(None, 2), (camera_of_width(0.75), 1.5), (camera_of_width(0.5), 1)])
+def test_results_in_device_memory_are_for_the_frames_camera(
+    of_canonical_camera: Any, image: np.ndarray, closed_form_depth: Callable, given: Camera | None, factor: float
+) -> None:
+    runtime, _, device = load_on_gpu(of_canonical_camera, closed_form_depth, camera=camera_of_width(1.0))
+    result, depth, stats = infer_device(runtime, device, image, camera=given)
+    expected_depth, expected_stats = _expected(image, "stretch", closed_form_depth)
+    assert (result.camera_factor, result.camera_assumed) == (factor, False)
+    assert result.placement == runtime.placement((60, 80))
+    np.testing.assert_allclose(depth[0], expected_depth * factor, rtol=1e-6)
+    np.testing.assert_allclose(stats[0], expected_stats * [factor, factor**2, factor], rtol=1e-5)
+    np.testing.assert_allclose(stats[0], runtime.infer(image, camera=given).stats, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+@pytest.mark.parametrize("kind", [DepthKind.METRIC_FOCAL, DepthKind.INVERSE_CANONICAL])
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_an_assumed_camera_is_of_the_whole_frame_in_device_memory_too(
+    of_canonical_camera: Any, image: np.ndarray, closed_form_depth: Callable, kind: DepthKind, fit: str
+) -> None:
+    tall = np.ascontiguousarray(image.swapaxes(0, 1))  # crop takes half of its height
+    manifest = dataclasses.replace(
+        of_canonical_camera, depth_kind=kind, unit=kind.unit, focal_convention=FocalConvention.GEOMETRIC
+    )
+    runtime, _, device = load_on_gpu(manifest, closed_form_depth)
+    result, depth, stats = infer_device(runtime, device, tall, fit=fit)
+    assert result.camera_assumed
+    scale = result.camera_factor if kind is DepthKind.METRIC_FOCAL else 1 / result.camera_factor
+    assert (scale == 1) == (fit == "stretch")
+    np.testing.assert_allclose(depth[0], _expected(tall, fit, closed_form_depth)[0] * scale, rtol=1e-6)
+    on_host = runtime.infer(tall, fit)
+    assert result.camera_factor == on_host.camera_factor
+    np.testing.assert_allclose(stats[0], on_host.stats, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+def test_scaled_results_replace_the_engines_and_are_waited_for(
+    of_canonical_camera: Any, image: np.ndarray, closed_form_depth: Callable
+) -> None:
+    runtime, _, device = load_on_gpu(of_canonical_camera, closed_form_depth, camera=camera_of_width(1.0))
+    counts = [len(device.allocations)]
+    for camera in (camera_of_width(0.5), None):
+        result, depth, _ = infer_device(runtime, device, image, camera=camera)
+        counts.append(len(device.allocations))
+    assert counts[2] - counts[1] == counts[1] - counts[0]
+    mine = device.create_stream()
+    runtime._device_fitter = resizing_fitter(device, image, "stretch")
+    pending = runtime.infer_device(Foreign(device, image), stream=device.create_stream().handle)
+    pending.depth.wait_on(mine.handle)
+    device.synchronize(mine)
+    np.testing.assert_array_equal(device.array(pending.depth.address, pending.depth.shape, np.float32), depth)
+    assert pending.stats.shape == result.stats.shape
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+def test_depth_is_scaled_where_the_gpu_computes_no_statistics(
+    of_canonical_camera: Any, image: np.ndarray, closed_form_depth: Callable
+) -> None:
+    runtime, engine, device = load_on_gpu(of_canonical_camera, closed_form_depth, camera=camera_of_width(1.0))
+    engine._kernel = None
+    result, depth, _ = infer_device(runtime, device, image)
+    assert result.stats is None
+    np.testing.assert_allclose(depth[0], _expected(image, "stretch", closed_form_depth)[0] * 2, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+def test_a_camera_of_other_frames_is_refused_before_work_is_queued(
+    of_canonical_camera: Any, image: np.ndarray, closed_form_depth: Callable
+) -> None:
+    runtime, _, device = load_on_gpu(of_canonical_camera, closed_form_depth)
+    device.log.clear()
+    with pytest.raises(UsageError, match="480x640"):
+        infer_device(runtime, device, image, camera=camera_of_width(1.0, (480, 640)))
+    assert set(device.log) == {"use"}
+
+
+@pytest.mark.usefixtures("foreign_arrays")
+def test_a_batch_at_the_models_resolution_has_one_camera(
+    of_canonical_camera: Any, random_images: Callable, closed_form_depth: Callable
+) -> None:
+    batch = random_images(HEIGHT, WIDTH, 3)[None]
+    runtime, _, device = load_on_gpu(
+        of_canonical_camera, closed_form_depth, camera=camera_of_width(1.0, (HEIGHT, WIDTH))
+    )
+    stream = device.create_stream()
+    frame = SimpleNamespace(view=DeviceView(device.put(batch), batch.shape, None, "uint8"))
+    runtime._device_fitter = resizing_fitter(device, batch, "stretch")
+    result = runtime.infer_device(frame, stream=stream.handle)
+    device.synchronize(stream)
+    depth = device.array(result.depth.address, result.depth.shape, np.float32)
+    np.testing.assert_allclose(depth, closed_form_depth(batch) * 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("pitch", [None, 256])
 def test_a_device_frame_of_any_size_is_resized_and_run_on_the_callers_stream(
-    on_gpu: Any, image: np.ndarray, closed_form_depth: Callable, monkeypatch: pytest.MonkeyPatch, pitch: int | None
+    on_gpu: Any, image: np.ndarray, closed_form_depth: Callable, pitch: int | None
 ) -> None:
     _, engine, device = on_gpu
-    resizer = FakeResizer(device)
-    resizer.height, resizer.width, resizer.fit = 60, 80, "stretch"
-    fitter = DeviceFitter(device, (HEIGHT, WIDTH), resizer)
-    monkeypatch.setattr("mvde.runtime.device_fitter.view_of", lambda array, stream: array.view)
+    fitter = resizing_fitter(device, image, "stretch")
     mine = device.create_stream()
-    depth, stats = enqueue_frame(engine, fitter, Foreign(device, image, pitch), "stretch", mine)
+    depth, stats = enqueue_frame(engine, fitter, Foreign(device, image, pitch).view, Fit.STRETCH, mine)
     device.synchronize(mine)
     expected_depth, expected_stats = _expected(image, "stretch", closed_form_depth)
     np.testing.assert_array_equal(device.array(depth.address, depth.shape, np.float32)[0], expected_depth)
     np.testing.assert_array_equal(device.array(stats.address, stats.shape, np.float32)[0], expected_stats)
     held = len(device.allocations)
-    enqueue_frame(engine, fitter, Foreign(device, image, pitch), "stretch", mine)
+    enqueue_frame(engine, fitter, Foreign(device, image, pitch).view, Fit.STRETCH, mine)
     device.synchronize(mine)
     assert len(device.allocations) == held + 3  # the frame and the two results; tables are allocated once
     fitter.close()
@@ -184,15 +305,14 @@ def test_a_device_frame_of_any_size_is_resized_and_run_on_the_callers_stream(
         ((60, 80, 3), "squeeze", UsageError, "squeeze"),
     ],
 )
+@pytest.mark.usefixtures("foreign_arrays")
 def test_frames_that_cannot_be_run_on_the_device_say_why(
-    on_gpu: Any, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], fit: str, error: type[Exception], message: str
+    on_gpu: Any, shape: tuple[int, ...], fit: str, error: type[Exception], message: str
 ) -> None:
-    _, engine, device = on_gpu
-    fitter = DeviceFitter(device, (HEIGHT, WIDTH), FakeResizer(device))
-    monkeypatch.setattr("mvde.runtime.device_fitter.view_of", lambda array, stream: array)
-    frame = DeviceView(device.put(np.zeros(shape, np.uint8)), shape, None, "uint8")
+    runtime, _, device = on_gpu
+    frame = SimpleNamespace(view=DeviceView(device.put(np.zeros(shape, np.uint8)), shape, None, "uint8"))
     with pytest.raises(error, match=message):
-        enqueue_frame(engine, fitter, frame, fit, engine.stream_of())
+        runtime.infer_device(frame, fit=fit)
 
 
 def test_an_engine_on_the_cpu_says_so(engine_folder: Path) -> None:

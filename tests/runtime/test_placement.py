@@ -43,7 +43,7 @@ def test_an_image_of_the_models_size_is_untouched(fit: Fit) -> None:
     image = _photo()
     placement = place((40, 60), (40, 60), fit)
     np.testing.assert_array_equal(fit_image(image, placement), image)
-    depth = np.arange(2400, dtype=np.float32).reshape(40, 60)
+    depth = np.arange(1, 2401, dtype=np.float32).reshape(40, 60)
     np.testing.assert_array_equal(depth_to_source(depth, placement), depth)
 
 
@@ -106,7 +106,7 @@ def test_a_plane_of_depth_comes_back_in_place(fit: Fit, source: tuple[int, int])
     box, inner = placement.source_box, placement.target_box
     outside = np.ones(source, bool)
     outside[box.slices] = False
-    assert (depth[outside] == 0).all()
+    assert np.isnan(depth[outside]).all()
     # Pixel centres: y of the image ↔ (y + ½) · scale − ½ of the input.
     y = (np.arange(box.size[0]) + 0.5) * inner.size[0] / box.size[0] - 0.5 + inner.top
     expected = np.interp(y, np.arange(target[0]), rows[:, 0])
@@ -115,8 +115,27 @@ def test_a_plane_of_depth_comes_back_in_place(fit: Fit, source: tuple[int, int])
     np.testing.assert_allclose(depth[box.slices][middle].mean(1), expected[middle], atol=2e-3)
 
 
+@pytest.mark.parametrize("invalid", [np.nan, 0.0])
+@pytest.mark.parametrize("source", [(64, 128), (100, 200), (40, 90)])
+def test_a_hole_and_what_was_not_seen_are_invalid_and_nothing_beside_them(
+    source: tuple[int, int], invalid: float
+) -> None:
+    depth = np.full((64, 64), 5, np.float32)
+    depth[10:30, 20:40] = np.nan
+    placement = place(source, (64, 64), "crop")
+    mapped = depth_to_source(depth, placement, invalid)
+    height, width = source
+    y, x = np.mgrid[:height, :width]
+    down, across = (y + 0.5) / height * 64, (x + 0.5 - placement.source_box.left) / placement.source_box.size[1] * 64
+    hole = (down > 10) & (down < 30) & (across > 20) & (across < 40)
+    corners = [abs(down - at) for at in (10, 30)], [abs(across - at) for at in (20, 40)]
+    near_corner = (np.minimum(*corners[0]) < 0.6) & (np.minimum(*corners[1]) < 0.6)  # corners are rounded
+    expected = np.where(hole | (across < 0) | (across > 64), np.float32(invalid), np.float32(5))
+    np.testing.assert_array_equal(mapped[~near_corner], expected[~near_corner])
+
+
 def test_bars_have_no_depth() -> None:
     placement = place((100, 200), (64, 64), "letterbox")
     cleared = clear_bars(np.ones((64, 64), np.float32), placement)
-    assert cleared.sum() == 32 * 64
+    assert np.isnan(cleared).sum() == 32 * 64
     assert (cleared[placement.target_box.slices] == 1).all()

@@ -1,4 +1,4 @@
-"""Rendered depth: encodings, uniformity of the colour map, and the scale bar."""
+"""Rendered depth: uniformity of the colour map, and the scale bar."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from mvde.contract import DepthKind
-from mvde.runtime.render import INVALID_COLOUR, colour_table, colourise, depth_picture, millimetres
-
-
-def test_millimetres_follow_rep_118() -> None:
-    depth_m = np.array([[0.0004, 0.0006, 1.2342, 65.535, 65.6, np.nan, np.inf, -1.0, 0.0]], np.float32)
-    encoded = millimetres(depth_m)
-    assert encoded.dtype == np.uint16
-    np.testing.assert_array_equal(encoded, [[0, 1, 1234, 65535, 0, 0, 0, 0, 0]])
+from mvde.runtime.render import INVALID_COLOUR, colour_table, colourise, depth_picture
 
 
 def test_lightness_falls_evenly_from_near_to_far() -> None:

@@ -1,12 +1,18 @@
 #include "gpu_frame.hpp"
 
+#include "image/yuv.hpp"
+
 #include <limits>
 
 namespace mvde::internal::gpu {
 namespace {
 
-// BT.601, limited range, in units of 2^-20: the coefficients of frame.cpp, for bit-identical results.
-constexpr mvde_cuda::YuvMatrix kYuv{16, 1220542, 1673527, -409993, -852492, 2116026};
+static_assert(kYuvBits == mvde_cuda::kYuvBits);
+
+mvde_cuda::YuvMatrix matrix_of(const mvde_frame &frame) {
+    const YuvToRgb yuv = yuv_to_rgb(frame.matrix, frame.full_range != 0);
+    return {yuv.luma_offset, yuv.luma_gain, yuv.red_of_v, yuv.green_of_u, yuv.green_of_v, yuv.blue_of_u};
+}
 
 std::vector<std::int32_t> packed(const Taps &taps) {
     std::vector<std::int32_t> all(taps.first, taps.first + taps.num_outputs);
@@ -66,7 +72,7 @@ mvde_cuda::PreprocessParams Resize::params(const mvde_frame &frame, std::uint8_t
     params.box_height = pixels(box_height);
     params.box_width = pixels(box_width);
     params.pixel_format = frame.format;
-    params.yuv = kYuv;
+    params.yuv = matrix_of(frame);
     for (unsigned char &channel : params.fill) channel = padding_;
     return params;
 }

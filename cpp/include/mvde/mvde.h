@@ -135,7 +135,7 @@ typedef struct mvde_map {
 /* Conversion of the raw network output x to depth in metres. */
 typedef enum mvde_conversion {
     MVDE_LINEAR = 0,     /* scale * x + shift */
-    MVDE_INVERSE = 1,    /* 1 / (scale * x + shift): inverse depth, disparity */
+    MVDE_INVERSE = 1,    /* 1 / (scale * x + shift) of x > 0, else invalid: inverse depth, disparity */
     MVDE_EXP = 2,        /* exp(scale * x + shift) */
     MVDE_LOG_SIGMOID = 3 /* exp(ln min + sigmoid(scale * x + shift) * (ln max - ln min)): mvde's metric head */
 } mvde_conversion;
@@ -146,6 +146,13 @@ typedef enum mvde_range {
     MVDE_CLAMP = 1   /* move it to the nearest bound */
 } mvde_range;
 
+/* Meaning of a mask. */
+typedef enum mvde_mask {
+    MVDE_MASK_SKY = 0,  /* >= threshold: no object in range; float32 depth is +infinity, or 0 if `invalid_m` is 0. NaN: not
+                           sky */
+    MVDE_MASK_VALID = 1 /* < threshold, or NaN: invalid */
+} mvde_mask;
+
 /* Options of mvde_postprocess. Initialise with mvde_postprocess_defaults(). */
 typedef struct mvde_postprocess_options {
     uint32_t struct_size; /* sizeof(mvde_postprocess_options) */
@@ -155,9 +162,13 @@ typedef struct mvde_postprocess_options {
     float min_depth_m;    /* metres, inclusive, 0 <= min < max; 0: no bound. MVDE_LOG_SIGMOID requires min > 0 */
     float max_depth_m;    /* metres, inclusive; INFINITY: no bound. MVDE_LOG_SIGMOID requires a finite max */
     float invalid_m;      /* value of invalid pixels in a float32 map; 16-bit maps get 0 */
+    const mvde_map *mask; /* float32, float16 or bfloat16, same shape as `raw`: pixels without depth; NULL: none */
+    int32_t mask_role;    /* mvde_mask */
+    float mask_threshold; /* of `mask`; finite; by default 0.5 */
+    const mvde_map *confidence; /* float32, float16 or bfloat16, same shape as `raw`; MVDE_CONF requires it; NULL: none */
 } mvde_postprocess_options;
 
-/* Set `options` to: linear, scale 1, shift 0, reject, no bounds, NaN for invalid pixels. */
+/* Set `options` to: linear, scale 1, shift 0, reject, no bounds, NaN for invalid pixels, no mask, no confidence. */
 MVDE_API void mvde_postprocess_defaults(mvde_postprocess_options *options);
 
 /* Upper limit of valid depth, in metres or the model's own unit: a pixel is valid if it is finite, > 0, within the bounds
@@ -171,18 +182,26 @@ typedef enum mvde_stat {
                        where either pixel of a difference is invalid */
     MVDE_MIN = 3,   /* m */
     MVDE_MAX = 4,   /* m */
-    MVDE_VALID = 5  /* fraction of valid pixels in the patch, 0 to 1 */
+    MVDE_VALID = 5, /* fraction of valid pixels in the patch, 0 to 1 */
+    MVDE_CONF = 6   /* mean of the confidence map, where a value that is not finite counts as 0; mvde_postprocess with
+                       options.confidence only */
 } mvde_stat;
 
+#define MVDE_MAX_STATS 16 /* most columns of statistics */
+
 /* Patch statistics to compute. Only valid pixels count (see MVDE_LARGEST_DEPTH); a patch without any gets 0 for every
- * statistic. */
+ * statistic. Initialise with mvde_stats_request_defaults(). */
 typedef struct mvde_stats_request {
+    uint32_t struct_size; /* sizeof(mvde_stats_request) */
     int32_t patch_size;   /* pixels; height and width must be multiples of it */
-    int32_t num_stats;    /* 1 to 6 */
+    int32_t num_stats;    /* 1 to MVDE_MAX_STATS */
     const int32_t *stats; /* mvde_stat of each output column */
     float *out;           /* [batch, rows * columns, num_stats], dense; patches in row-major order */
     int64_t capacity;     /* size of `out` in floats */
 } mvde_stats_request;
+
+/* Set `request` to its size and zeros: every other field is to be filled in. */
+MVDE_API void mvde_stats_request_defaults(mvde_stats_request *request);
 
 /* Return the number of floats that a statistics request writes for maps of this size, or a negative mvde_status. `height`,
  * `width` and `patch_size` are in pixels. */
@@ -210,9 +229,15 @@ typedef enum mvde_pixel_format {
     MVDE_RGB = 0,
     MVDE_BGR = 1,
     MVDE_GREY = 2,
-    MVDE_NV12 = 3, /* luma plane, then interleaved Cb Cr at half resolution; BT.601, limited range; even sides */
-    MVDE_YUYV = 4  /* Y0 Cb Y1 Cr; BT.601, limited range; even width */
+    MVDE_NV12 = 3, /* luma plane, then interleaved Cb Cr at half resolution; even sides */
+    MVDE_YUYV = 4  /* Y0 Cb Y1 Cr; even width */
 } mvde_pixel_format;
+
+/* Colour matrix of MVDE_NV12 and MVDE_YUYV. */
+typedef enum mvde_matrix {
+    MVDE_BT601 = 0, /* most webcams, standard-definition video */
+    MVDE_BT709 = 1  /* high-definition video */
+} mvde_matrix;
 
 /* What identifies a frame; its meaning is the caller's. */
 typedef struct mvde_tag {
@@ -220,16 +245,30 @@ typedef struct mvde_tag {
     uint64_t sequence;
 } mvde_tag;
 
-/* A camera frame in the caller's memory, 8 bits per channel. */
+/* A known depth in a frame: `x` (column) and `y` (row) in pixels, and metres along the optical axis. */
+typedef struct mvde_anchor {
+    float x, y, depth_m;
+} mvde_anchor;
+
+/* A camera frame in the caller's memory, 8 bits per channel. Initialise with mvde_frame_defaults(). */
 typedef struct mvde_frame {
+    uint32_t struct_size;  /* sizeof(mvde_frame) */
+    int32_t format;        /* mvde_pixel_format */
     const uint8_t *data;   /* first pixel; NV12: of the luma plane */
     const uint8_t *chroma; /* NV12: the chroma plane, or NULL if it follows the luma plane. Other formats: NULL. */
-    int32_t format;        /* mvde_pixel_format */
-    int32_t reserved;      /* 0 */
     int64_t height, width; /* pixels */
     int64_t row_stride, chroma_row_stride; /* bytes; 0 means dense */
-    mvde_tag tag; /* comes out with the frame's results (mvde_outputs.tag) */
+    int32_t matrix;     /* mvde_matrix, of NV12 and YUYV */
+    int32_t full_range; /* of NV12 and YUYV; 0: luma is 16 to 235, chroma 16 to 240; 1: both are 0 to 255 (JPEG) */
+    mvde_tag tag;       /* comes out with the frame's results (mvde_outputs.tag) */
+    const mvde_anchor *anchors; /* for sessions: known depths, which give this frame its metres in place of a calibration: one
+                                   or more, for MVDE_INVERSE_RELATIVE two or more, the farthest at 1.5 times the nearest or
+                                   beyond. Copied by the call */
+    int32_t num_anchors;        /* 0 to 4096 */
 } mvde_frame;
+
+/* Set `frame` to: RGB, dense, BT.601, limited range, no anchors; pixels and size are to be filled in. */
+MVDE_API void mvde_frame_defaults(mvde_frame *frame);
 
 /* Mapping of a frame to another aspect ratio. */
 typedef enum mvde_fit {
@@ -289,10 +328,12 @@ MVDE_API int32_t mvde_resize(mvde_resizer *resizer, const mvde_frame *frame, uin
                              mvde_workers *workers);
 
 /* Map depth from the target's resolution back to the frame's pixels, bilinearly. `depth_m` is [target_height, target_width],
- * `source_m` [source_height, source_width], float32 metres, row strides in bytes (0: dense). Pixels outside the resized part
- * of the frame get 0. `workers` may be NULL. */
+ * `source_m` [source_height, source_width], float32 metres, row strides in bytes (0: dense).
+ * Depth is finite; the mean is over the neighbours that have it, so holes neither grow nor shrink. A pixel whose
+ * neighbours without depth weigh more than half gets +inf if most of that weight is +inf, else `invalid_m` (NaN or 0; 0 also
+ * instead of +inf). So do, with `invalid_m`, pixels outside the resized part of the frame. `workers` may be NULL. */
 MVDE_API int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_m, int64_t depth_row_stride, float *source_m,
-                                      int64_t source_row_stride, mvde_workers *workers);
+                                      int64_t source_row_stride, float invalid_m, mvde_workers *workers);
 
 /* ---- sessions ------------------------------------------------------------------------------------------------- */
 
@@ -302,8 +343,6 @@ MVDE_API int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_
  * Sessions share no lock. */
 typedef struct mvde_session mvde_session;
 
-#define MVDE_MAX_STATS 16
-
 /* Meaning of a network's map; mvde_session_info.depth_kind. */
 typedef enum mvde_depth_kind {
     MVDE_METRIC = 0,            /* metres, whatever the camera */
@@ -312,6 +351,14 @@ typedef enum mvde_depth_kind {
     MVDE_SCALE_INVARIANT = 3,   /* depth up to an unknown scale */
     MVDE_INVERSE_RELATIVE = 4   /* inverse depth up to an unknown scale and shift */
 } mvde_depth_kind;
+
+/* Where metres that are not the network's own come from. */
+typedef enum mvde_calibrated {
+    MVDE_NOT_CALIBRATED = 0,
+    MVDE_ONE_SCALE = 1,   /* a calibration of a network that knows metres but for a factor */
+    MVDE_FIXED_SCENE = 2, /* a calibration of a relative network: for a fixed camera in a fixed scene */
+    MVDE_ANCHORS = 3      /* known depths in the frame itself */
+} mvde_calibrated;
 
 /* The pinhole camera of the frames, without distortion, in pixels of a frame of height x width. Pixel centres have integer
  * coordinates, as in OpenCV and ROS. */
@@ -335,10 +382,13 @@ typedef struct mvde_session_options {
     int32_t num_stats; /* number of columns; 0: those of the manifest */
     float invalid_m; /* value of invalid pixels of a float map: NaN, or 0 */
     int64_t deadline_ms; /* a result that takes longer is counted as late; 0: none */
+    const char *calibration_path; /* file of `mvde calibrate`, which makes depth metric, or NULL. It is refused for another
+                                     graph, frame size, fit or camera; `camera` NULL: the calibration's. Read by mvde_open
+                                     only */
 } mvde_session_options;
 
 /* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, threads by the CPUs, no camera, statistics of the
- * manifest, NaN for invalid pixels, no deadline. */
+ * manifest, NaN for invalid pixels, no deadline, no calibration. */
 MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* Open an engine.
@@ -362,11 +412,12 @@ typedef struct mvde_outputs {
                        `invalid_m` of the options outside the part of the frame that the model sees */
     int64_t depth_capacity; /* size of `depth_m` in floats */
     uint16_t *depth_mm; /* [frame_height, frame_width], dense: millimetres; 0 where invalid or past 65.535 m. For maps in
-                           metres only */
+                           metres and frames with anchors only */
     int64_t depth_mm_capacity; /* size of `depth_mm` in values */
     float *stats; /* [grid_rows * grid_columns, num_stats], dense; 0 for patches in letterbox padding */
     int64_t stats_capacity; /* size of `stats` in floats */
     mvde_tag tag; /* written by mvde_infer and mvde_wait: the tag of the frame that the results are of */
+    int32_t calibrated; /* written likewise: mvde_calibrated; depth is metric unless it is MVDE_NOT_CALIBRATED */
 } mvde_outputs;
 
 /* Set `outputs` to: nothing wanted. */
@@ -410,10 +461,11 @@ typedef struct mvde_session_info {
     int64_t grid_rows, grid_columns; /* patches */
     int32_t patch_size; /* pixels of the model's input */
     int32_t stats[MVDE_MAX_STATS]; /* mvde_stat of each column, then -1 */
-    int32_t depth_kind; /* mvde_depth_kind */
+    int32_t depth_kind; /* mvde_depth_kind; MVDE_METRIC with a calibration */
+    int32_t calibrated; /* mvde_calibrated */
     int32_t camera_assumed; /* 1: the kind has a canonical camera, and the frames' was not given */
     double camera_factor; /* f / f_canonical, by which depth is multiplied (an inverse map is divided by it) */
-    float min_valid, max_valid; /* range of the network's map, in `unit` */
+    float min_valid, max_valid; /* range of the network's map, before a calibration */
     int32_t fit; /* mvde_fit, as chosen or as the manifest states */
     mvde_box source_box, target_box; /* the part of the frame that the model sees, and the part of its input it fills */
     const char *name, *engine_id, *backend, *library_version, *device;

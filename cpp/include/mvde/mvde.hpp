@@ -137,12 +137,16 @@ public:
         return Result<void>::of(mvde_resize(handle_.get(), &frame, rgb.data(), 0, workers));
     }
 
-    // Map `depth_m` (the target's size, metres) to `source_m` (the frame's size, metres; 0 outside the resized part).
-    Result<void> depth_to_source(View<const float> depth_m, View<float> source_m, mvde_workers *workers = nullptr) {
+    // Map `depth_m` (the target's size, metres) to `source_m` (the frame's size, metres). Pixels without depth, and those
+    // outside the resized part, are `invalid_m`, NaN or 0; with NaN, the sky is +inf where it is in `depth_m`.
+    Result<void> depth_to_source(View<const float> depth_m, View<float> source_m,
+                                 float invalid_m = std::numeric_limits<float>::quiet_NaN(),
+                                 mvde_workers *workers = nullptr) {
         if (depth_m.size() < static_cast<std::size_t>(target_.height * target_.width) ||
             source_m.size() < static_cast<std::size_t>(source_.height * source_.width))
             return Error{MVDE_ERROR_CAPACITY, "depth_m or source_m has fewer pixels than this resizer's sizes"};
-        return Result<void>::of(mvde_depth_to_source(handle_.get(), depth_m.data(), 0, source_m.data(), 0, workers));
+        return Result<void>::of(
+            mvde_depth_to_source(handle_.get(), depth_m.data(), 0, source_m.data(), 0, invalid_m, workers));
     }
 
     // The part of the frame that is resized, and the part of the target that it fills, in pixels.
@@ -173,6 +177,7 @@ struct SessionOptions {
     std::vector<int32_t> stats;         // mvde_stat of each column; empty: those of the manifest
     float invalid_m = std::numeric_limits<float>::quiet_NaN();  // value of invalid pixels: NaN or 0
     int64_t deadline_ms = 0;  // a result that takes longer is counted as late; 0: none
+    std::string calibration_path;  // file of `mvde calibrate`; empty: none
 };
 
 // Output buffers of a frame; an empty view is not wanted. Sizes: Session::num_depths() and num_stats().
@@ -181,6 +186,7 @@ struct Outputs {
     View<float> stats;        // [patches, columns]
     View<uint16_t> depth_mm;  // millimetres at the frame's pixels, 0 where invalid; for maps in metres
     mvde_tag tag{};           // of the frame that the results are of; written by infer() and wait()
+    int32_t calibrated = MVDE_NOT_CALIBRATED;  // mvde_calibrated; written likewise
 
     // The same as a struct of the C API.
     mvde_outputs plain() const {
@@ -213,6 +219,7 @@ public:
         plain.num_stats = static_cast<int32_t>(options.stats.size());
         plain.invalid_m = options.invalid_m;
         plain.deadline_ms = options.deadline_ms;
+        if (!options.calibration_path.empty()) plain.calibration_path = options.calibration_path.c_str();
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
         return Session(handle);
@@ -223,6 +230,7 @@ public:
         mvde_outputs plain = outputs.plain();
         const int32_t status = mvde_infer(handle_.get(), &frame, &plain);
         outputs.tag = plain.tag;
+        outputs.calibrated = plain.calibrated;
         return Result<void>::of(status);
     }
     Result<void> infer(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
@@ -240,6 +248,7 @@ public:
         mvde_outputs plain = outputs.plain();
         const int32_t status = mvde_wait(handle_.get(), timeout_ms, &plain);
         outputs.tag = plain.tag;
+        outputs.calibrated = plain.calibrated;
         return Result<void>::of(status);
     }
     Result<void> wait(View<float> depth_m, View<float> stats, int64_t timeout_ms = -1) {
@@ -290,9 +299,15 @@ private:
     std::unique_ptr<mvde_session, Close> handle_;
 };
 
-// A dense frame over the caller's memory; `size` in pixels.
+// A dense frame over the caller's memory; `size` in pixels. NV12 and YUYV: BT.601, limited range.
 inline mvde_frame frame(const uint8_t *data, PixelFormat format, Size size) {
-    return {data, nullptr, static_cast<int32_t>(format), 0, size.height, size.width, 0, 0, {}};
+    mvde_frame frame;
+    mvde_frame_defaults(&frame);
+    frame.data = data;
+    frame.format = static_cast<int32_t>(format);
+    frame.height = size.height;
+    frame.width = size.width;
+    return frame;
 }
 
 // A dense batch of float32 maps over the caller's memory; `size` in pixels. Not written if used as an input.
@@ -300,7 +315,7 @@ inline mvde_map depth_map(const float *data, Size size, int64_t batch = 1) {
     return {const_cast<float *>(data), MVDE_FLOAT32, 0, batch, size.height, size.width, 0, 0, 0};
 }
 
-// Default options: linear, scale 1, shift 0, reject, no bounds, NaN for invalid pixels.
+// Default options: linear, scale 1, shift 0, reject, no bounds, NaN for invalid pixels, no mask, no confidence.
 inline mvde_postprocess_options default_options() {
     mvde_postprocess_options options;
     mvde_postprocess_defaults(&options);
@@ -309,7 +324,14 @@ inline mvde_postprocess_options default_options() {
 
 // A statistics request; `patch_size` in pixels. `stats` and `out` must outlive it.
 inline mvde_stats_request request(int32_t patch_size, View<const int32_t> stats, View<float> out) {
-    return {patch_size, static_cast<int32_t>(stats.size()), stats.data(), out.data(), static_cast<int64_t>(out.size())};
+    mvde_stats_request request;
+    mvde_stats_request_defaults(&request);
+    request.patch_size = patch_size;
+    request.num_stats = static_cast<int32_t>(stats.size());
+    request.stats = stats.data();
+    request.out = out.data();
+    request.capacity = static_cast<int64_t>(out.size());
+    return request;
 }
 
 // Convert raw network output to depth and statistics in one pass; either may be nullptr. See mvde_postprocess.

@@ -1,6 +1,7 @@
 #include "image/frame.hpp"
 
 #include "error.hpp"
+#include "image/yuv.hpp"
 
 #include <cinttypes>
 
@@ -23,13 +24,13 @@ Extent extent_of(const std::uint8_t *data, std::int64_t height, std::int64_t str
 
 std::uint8_t to_byte(int value) { return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value); }
 
-// BT.601, limited range, in units of 2^-20: 1.164 for luma and 1.596, 0.813, 0.391, 2.018 for chroma, as in OpenCV.
-void write_rgb(int luma, int cb, int cr, std::uint8_t *rgb) {
-    constexpr int kHalf = 1 << 19;
-    const int y = (luma < 16 ? 0 : luma - 16) * 1220542 + kHalf, u = cb - 128, v = cr - 128;
-    rgb[0] = to_byte((y + 1673527 * v) >> 20);
-    rgb[1] = to_byte((y - 852492 * v - 409993 * u) >> 20);
-    rgb[2] = to_byte((y + 2116026 * u) >> 20);
+void write_rgb(const YuvToRgb &matrix, int luma, int cb, int cr, std::uint8_t *rgb) {
+    constexpr int kHalf = 1 << (kYuvBits - 1);
+    const int above = luma < matrix.luma_offset ? 0 : luma - matrix.luma_offset;
+    const int y = above * matrix.luma_gain + kHalf, u = cb - 128, v = cr - 128;
+    rgb[0] = to_byte((y + matrix.red_of_v * v) >> kYuvBits);
+    rgb[1] = to_byte((y + matrix.green_of_v * v + matrix.green_of_u * u) >> kYuvBits);
+    rgb[2] = to_byte((y + matrix.blue_of_u * u) >> kYuvBits);
 }
 
 }  // namespace
@@ -48,7 +49,14 @@ int check_frame_size(std::int32_t format, std::int64_t height, std::int64_t widt
 }
 
 int check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &luma, Extent &chroma) {
+    if (frame.struct_size != sizeof frame)
+        return fail(MVDE_ERROR_ARGUMENT, "frame.struct_size is %u: expected %u; start from mvde_frame_defaults()",
+                    frame.struct_size, static_cast<unsigned>(sizeof frame));
     if (const int status = check_frame_size(frame.format, frame.height, frame.width)) return status;
+    if (frame.matrix < MVDE_BT601 || frame.matrix > MVDE_BT709)
+        return fail(MVDE_ERROR_ARGUMENT, "frame.matrix is %d: expected MVDE_BT601 or MVDE_BT709", frame.matrix);
+    if (frame.full_range != 0 && frame.full_range != 1)
+        return fail(MVDE_ERROR_ARGUMENT, "frame.full_range is %d: expected 0 or 1", frame.full_range);
     if (!frame.data) return fail(MVDE_ERROR_ARGUMENT, "frame.data is NULL");
     const std::int64_t bytes = row_bytes(frame.format, frame.width);
     complete = frame;
@@ -70,6 +78,7 @@ int check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &luma, Ext
 const std::uint8_t *rgb_row(const mvde_frame &frame, std::int64_t y, std::int64_t left, std::int64_t width,
                             std::uint8_t *buffer) {
     const std::uint8_t *row = frame.data + y * frame.row_stride;
+    const YuvToRgb matrix = yuv_to_rgb(frame.matrix, frame.full_range != 0);
     switch (frame.format) {
         case MVDE_BGR:
             for (std::int64_t x = 0; x < width; ++x)
@@ -83,14 +92,14 @@ const std::uint8_t *rgb_row(const mvde_frame &frame, std::int64_t y, std::int64_
             const std::uint8_t *chroma = frame.chroma + y / 2 * frame.chroma_row_stride;
             for (std::int64_t x = 0; x < width; ++x) {
                 const std::int64_t pair = (left + x) / 2 * 2;
-                write_rgb(row[left + x], chroma[pair], chroma[pair + 1], buffer + 3 * x);
+                write_rgb(matrix, row[left + x], chroma[pair], chroma[pair + 1], buffer + 3 * x);
             }
             return buffer;
         }
         case MVDE_YUYV:
             for (std::int64_t x = 0; x < width; ++x) {
                 const std::uint8_t *pair = row + (left + x) / 2 * 4;
-                write_rgb(row[2 * (left + x)], pair[1], pair[3], buffer + 3 * x);
+                write_rgb(matrix, row[2 * (left + x)], pair[1], pair[3], buffer + 3 * x);
             }
             return buffer;
         default: return row + 3 * left;
@@ -98,3 +107,11 @@ const std::uint8_t *rgb_row(const mvde_frame &frame, std::int64_t y, std::int64_
 }
 
 }  // namespace mvde::internal
+
+extern "C" void mvde_frame_defaults(mvde_frame *frame) {
+    if (!frame) return;
+    *frame = {};
+    frame->struct_size = sizeof *frame;
+    frame->format = MVDE_RGB;
+    frame->matrix = MVDE_BT601;
+}

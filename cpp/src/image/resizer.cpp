@@ -119,14 +119,20 @@ struct Resizer {
           depth_x(width_of(placement.target), width_of(placement.source)),
           depth_y(height_of(placement.target), height_of(placement.source)) {
         const std::int64_t rgb_bytes = height_of(placement.source) * width_of(placement.target) * 3;
-        const std::int64_t depth_bytes = height_of(placement.target) * width_of(placement.source) * 4;
-        intermediate.reset(new float[static_cast<std::size_t>(std::max(rgb_bytes, depth_bytes) / 4 + 1)]);
+        const std::int64_t num_depths = height_of(placement.target) * width_of(placement.source);
+        intermediate.reset(new float[static_cast<std::size_t>(std::max(rgb_bytes / 4 + 1, num_depths))]);
+        hole_weights.reset(new float[static_cast<std::size_t>(2 * num_depths)]);
+        has_holes.reset(new std::uint8_t[static_cast<std::size_t>(height_of(placement.target))]);
         if (format == MVDE_RGB) return;
         const std::int64_t bands = (height_of(placement.source) + kBand - 1) / kBand;
         rows.reset(new std::uint8_t[static_cast<std::size_t>(bands * width_of(placement.source) * 3)]);
     }
 
     std::uint8_t *intermediate_rgb() const { return reinterpret_cast<std::uint8_t *>(intermediate.get()); }
+    DepthRows intermediate_depth() const {
+        const std::int64_t num_depths = height_of(placement.target) * width_of(placement.source);
+        return {intermediate.get(), hole_weights.get(), hole_weights.get() + num_depths, has_holes.get()};
+    }
 
     const std::int32_t format;
     const std::int64_t source_height, source_width, target_height, target_width;
@@ -134,7 +140,8 @@ struct Resizer {
     const Placement placement;
     const Filter image_x, image_y, depth_x, depth_y;
     std::unique_ptr<float[]> intermediate;  // an image or depth map resampled along x
-    std::unique_ptr<std::uint8_t[]> rows;   // one RGB row per band
+    std::unique_ptr<float[]> hole_weights;  // both weights of DepthRows; their pages are untouched without holes
+    std::unique_ptr<std::uint8_t[]> has_holes, rows;  // of each row of depth; one RGB row per band
 };
 
 using Resizers = Handles<Resizer, mvde_resizer, 4096>;
@@ -208,6 +215,7 @@ struct MapBack {
     std::int64_t depth_stride;
     float *source;
     std::int64_t source_stride;
+    float invalid_m;
 
     static void along_x(void *data, std::int64_t first, std::int64_t last) {
         const MapBack &call = *static_cast<const MapBack *>(data);
@@ -216,8 +224,8 @@ struct MapBack {
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, height_of(box)); ++y) {
             const auto *row = reinterpret_cast<const float *>(reinterpret_cast<const unsigned char *>(call.depth) +
                                                               (box.top + y) * call.depth_stride);
-            call.kernel.resample_row_depth(row + box.left, resizer.depth_x.taps(),
-                                           resizer.intermediate.get() + y * width_of(resizer.placement.source));
+            call.kernel.resample_row_depth(row + box.left, width_of(box), resizer.depth_x.taps(), y,
+                                           resizer.intermediate_depth());
         }
     }
 
@@ -228,11 +236,11 @@ struct MapBack {
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, resizer.source_height); ++y) {
             auto *row = reinterpret_cast<float *>(reinterpret_cast<unsigned char *>(call.source) + y * call.source_stride);
             const bool is_seen = y >= box.top && y < box.bottom;
-            std::fill(row, row + (is_seen ? box.left : resizer.source_width), 0.0F);
+            std::fill(row, row + (is_seen ? box.left : resizer.source_width), call.invalid_m);
             if (!is_seen) continue;
-            std::fill(row + box.right, row + resizer.source_width, 0.0F);
-            call.kernel.resample_column_depth(resizer.intermediate.get(), width_of(box), resizer.depth_y.taps(), y - box.top,
-                                              row + box.left);
+            std::fill(row + box.right, row + resizer.source_width, call.invalid_m);
+            call.kernel.resample_column_depth(resizer.intermediate_depth(), width_of(box), resizer.depth_y.taps(),
+                                              y - box.top, call.invalid_m, row + box.left);
         }
     }
 };
@@ -339,14 +347,14 @@ int32_t mvde_resize(mvde_resizer *handle, const mvde_frame *frame, uint8_t *rgb,
 }
 
 int32_t mvde_depth_to_source(mvde_resizer *handle, const float *depth_m, int64_t depth_row_stride, float *source_m,
-                             int64_t source_row_stride, mvde_workers *workers) {
+                             int64_t source_row_stride, float invalid_m, mvde_workers *workers) {
     if (!handle) return fail(MVDE_ERROR_ARGUMENT, "resizer is NULL");
     const FloatEnvironment environment;
     const Resizers::Hold resizer = resizers().change(handle);
     if (resizer.access() != Resizers::Access::granted) return refuse(resizer.access());
     const Kernel *kernel = active_kernel();
     if (!kernel) return MVDE_ERROR_KERNEL;
-    MapBack call{*resizer, *kernel, depth_m, depth_row_stride, source_m, source_row_stride};
+    MapBack call{*resizer, *kernel, depth_m, depth_row_stride, source_m, source_row_stride, invalid_m};
     Extent in, out;
     if (const int status = check_rows(depth_m, "depth_m", resizer->target_height, resizer->target_width * 4, 4,
                                       call.depth_stride, in))

@@ -75,7 +75,9 @@ struct Unchanged {  // linear with scale 1 and shift 0, as exported graphs need
 
 struct Inverse {
     static MVDE_INLINE F metres(F x, const Mapping &mapping) {
-        return Lanes::div(Lanes::broadcast(1.0F), Linear::metres(x, mapping));
+        const F metres = Lanes::div(Lanes::broadcast(1.0F), Linear::metres(x, mapping));
+        constexpr std::uint32_t kSmallest = 1, kInfinite = 0x7F800000;
+        return Lanes::keep(Lanes::in_bits(x, kSmallest, kInfinite - kSmallest), metres);  // x > 0, else 0: invalid
     }
 };
 

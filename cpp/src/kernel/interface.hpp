@@ -13,7 +13,7 @@ struct Plane {
 };
 
 struct PostprocessJob {
-    Plane raw, depth;
+    Plane raw, depth, mask, confidence;
     std::int64_t batch = 0, height = 0, width = 0;
 
     std::int32_t conversion = 0;
@@ -24,10 +24,13 @@ struct PostprocessJob {
     // "finite, > 0 and within the bounds", also for NaN.
     float lower_m = 0.0F, upper_m = 0.0F;
     float invalid_m = 0.0F;
+    float mask_threshold = 0.0F;
+    bool mask_is_sky = false;  // else a mask of valid pixels
+    bool marks_sky = false;    // in the depth map
 
     std::int32_t patch_size = 1;
     std::int32_t num_stats = 0;  // 0: not wanted
-    std::int32_t stats[6] = {};
+    std::int32_t stats[16] = {};  // MVDE_MAX_STATS
     float *stats_out = nullptr;
 };
 
@@ -39,18 +42,27 @@ struct Taps {
     std::int64_t stride = 0, num_outputs = 0;
 };
 
+// Depth resampled along x, rows of `num_outputs` values. Rows in which a pixel has no depth also have, for each value, the
+// weights of the taps with depth (1 if all have it) and of those at +inf; those of other rows are not written.
+struct DepthRows {
+    float *depth = nullptr, *weight = nullptr, *far_weight = nullptr;
+    std::uint8_t *has_holes = nullptr;  // of each row
+};
+
 struct Kernel {
     const char *name;
     // Processes rows of patches [first, last), counted over the whole batch. Sets `*executed` to this implementation's
     // name.
     void (*run)(const PostprocessJob &job, std::int64_t first, std::int64_t last, const char **executed);
-    // Resample one row of RGB pixels (or depths) along x; compute output `y` of `taps` over whole rows of `width` bytes (or
-    // depths).
+    // Resample one row of RGB pixels (or row `y` of `num_inputs` depths) along x; compute output `y` of `taps` over whole
+    // rows of `width` bytes (or depths).
     void (*resample_row_rgb)(const std::uint8_t *row, const Taps &taps, std::uint8_t *out);
-    void (*resample_row_depth)(const float *row, const Taps &taps, float *out);
+    void (*resample_row_depth)(const float *row, std::int64_t num_inputs, const Taps &taps, std::int64_t y,
+                               const DepthRows &rows);
     void (*resample_column_bytes)(const std::uint8_t *rows, std::int64_t width, const Taps &taps, std::int64_t y,
                                   std::uint8_t *out);
-    void (*resample_column_depth)(const float *rows, std::int64_t width, const Taps &taps, std::int64_t y, float *out);
+    void (*resample_column_depth)(const DepthRows &rows, std::int64_t width, const Taps &taps, std::int64_t y,
+                                  float invalid_m, float *out);
 };
 
 #if defined(MVDE_HAVE_AVX2)

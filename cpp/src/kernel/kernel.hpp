@@ -89,9 +89,8 @@ const float *neighbours(const Unit &unit, const InPlace &place, std::int64_t y, 
     const PostprocessJob &job = unit.job;
     const std::int64_t source_y = clamped(y, 0, job.height - 1);
     if (place.is_raw || source_y != y) return place.first + (source_y - unit.top()) * place.stride + column;
-    const unsigned char *row = job.raw.data + unit.image * job.raw.batch_stride + y * job.raw.row_stride;
-    row += (column + span.first) * job.raw.pixel_stride;
-    const bool valid = unit.functions.convert(job, row, span.count, copy, span.count + kLanes);
+    const bool valid = convert_pixels(job, unit.functions.convert, unit.image, y, column + span.first, span.count, copy,
+                                      span.count + kLanes);
     return valid ? copy - span.first : nullptr;
 }
 
@@ -146,16 +145,16 @@ bool run_in_place(const Unit &unit, const InPlace &place, std::int64_t first, in
 
 bool holds_metres(const PostprocessJob &job) {
     return job.raw.dtype == MVDE_FLOAT32 && job.raw.pixel_stride == static_cast<std::int64_t>(sizeof(float)) &&
-           job.conversion == MVDE_LINEAR && job.scale == 1.0F && job.shift == 0.0F && !job.clamps && !job.depth.data;
+           job.conversion == MVDE_LINEAR && job.scale == 1.0F && job.shift == 0.0F && !job.clamps && !job.mask.data &&
+           !job.depth.data;
 }
 
 // Writes the unit's depth. Returns whether all of it is valid; if not, its rows are incomplete.
 bool write_depth(const Unit &unit) {
     const PostprocessJob &job = unit.job;
     for (std::int64_t y = unit.top(); y < unit.top() + job.patch_size; ++y) {
-        const unsigned char *row = job.raw.data + unit.image * job.raw.batch_stride + y * job.raw.row_stride;
-        unsigned char *out = job.depth.data + unit.image * job.depth.batch_stride + y * job.depth.row_stride;
-        if (!unit.functions.convert(job, row, job.width, reinterpret_cast<float *>(out), job.width)) return false;
+        float *out = reinterpret_cast<float *>(address(job.depth, unit.image, y, 0));
+        if (!convert_pixels(job, unit.functions.convert, unit.image, y, 0, job.width, out, job.width)) return false;
     }
     return true;
 }
@@ -192,6 +191,63 @@ void run_unit(const Unit &unit) {
     else run_all_in_tiles(unit, last, columns);
 }
 
+// ------------------------------------------------------------------------------------------------------------ confidence
+
+// Up to sixteen rows and 256 columns of adjacent patches, from a pixel on.
+struct Part {
+    std::int64_t y, x, height, width;
+};
+
+struct Mean {
+    double sum, count;
+};
+
+// Adds a part's confidence at valid pixels to its patches. Values that are not finite count as 0.
+void add_confidence(const Unit &unit, const Part &part, Mean *patches) {
+    const PostprocessJob &job = unit.job;
+    for (std::int64_t y = 0; y < part.height; ++y)
+        convert_pixels(job, unit.functions.convert, unit.image, part.y + y, part.x, part.width,
+                       unit.scratch + y * kTileStride, kTileStride);
+    const std::int64_t block = clamped(job.patch_size, 1, part.width);
+    for (std::int64_t left = 0; left < part.width; left += block) {
+        F sum = Lanes::broadcast(0.0F), count = sum;
+        for (std::int64_t y = 0; y < part.height; ++y) {
+            const unsigned char *row = address(job.confidence, unit.image, part.y + y, part.x);
+            for (std::int64_t x = left; x < left + block; x += kLanes) {
+                const F confidence = read_chunk(job.confidence, row, x, job.width - part.x);
+                M used = Lanes::first(static_cast<int>(clamped(left + block - x, 1, kLanes)));
+                used = Lanes::both(used, Lanes::ordered(Lanes::load(unit.scratch + y * kTileStride + x)));
+                count = Lanes::add(count, Lanes::keep(used, Lanes::broadcast(1.0F)));
+                used = Lanes::both(used, Lanes::ordered(Lanes::sub(confidence, confidence)));
+                sum = Lanes::add(sum, Lanes::keep(used, confidence));
+            }
+        }
+        patches[left / block].sum += static_cast<double>(Lanes::sum(sum));
+        patches[left / block].count += static_cast<double>(Lanes::sum(count));
+    }
+}
+
+// Writes the confidence of the unit's patches into their column `column`. The map is converted once more: a pass of its own
+// keeps the sums of the other statistics free of it.
+void write_confidence(const Unit &unit, int column) {
+    const PostprocessJob &job = unit.job;
+    const std::int64_t size = job.patch_size, columns = job.width / size;
+    const std::int64_t per_part = clamped(kTileColumns / size, 1, kTileColumns);
+    for (std::int64_t first = 0; first < columns; first += per_part) {
+        const std::int64_t num = clamped(columns - first, 1, per_part), width = num * size;
+        Mean patches[kTileColumns] = {};
+        for (std::int64_t y = 0; y < size; y += kTileRows)
+            for (std::int64_t x = 0; x < width; x += kTileColumns)
+                add_confidence(
+                    unit,
+                    {unit.top() + y, first * size + x, clamped(size - y, 1, kTileRows), clamped(width - x, 1, kTileColumns)},
+                    patches);
+        for (std::int64_t i = 0; i < num; ++i)
+            if (patches[i].count > 0)
+                unit.stats_of(first + i)[column] = static_cast<float>(patches[i].sum / patches[i].count);
+    }
+}
+
 // ------------------------------------------------------------------------------------------------------------------- all
 
 // Sixteen rows of an image without statistics.
@@ -222,6 +278,8 @@ void run(const PostprocessJob &job, std::int64_t first, std::int64_t last, const
         const Unit unit{job, functions, i / units, i % units, scratch, scratch + (kTileRows + 2) * kTileStride};
         if (job.num_stats) run_unit(unit);
         else run_depth_only(unit);
+        for (int column = 0; column < job.num_stats; ++column)
+            if (job.stats[column] == MVDE_CONF) write_confidence(unit, column);
     }
 }
 

@@ -43,6 +43,7 @@ struct Lanes {
         return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(n, low)), _mm256_castsi256_ps(_mm256_cmpgt_epi32(n, high))};
     }
     static M ordered(F x) { return {_mm256_cmp_ps(x.a, x.a, _CMP_ORD_Q), _mm256_cmp_ps(x.b, x.b, _CMP_ORD_Q)}; }
+    static M at_least(F x, F y) { return {_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ)}; }
     static M both(M x, M y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
     static M in_bits(F x, std::uint32_t low, std::uint32_t span) {
         return {in_bits(x.a, low, span), in_bits(x.b, low, span)};

@@ -34,6 +34,7 @@ struct Lanes {
 
     static M first(int count) { return static_cast<M>((1U << count) - 1U); }
     static M ordered(F x) { return _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q); }
+    static M at_least(F x, F y) { return _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ); }
     static M both(M x, M y) { return static_cast<M>(x & y); }
     static M in_bits(F x, std::uint32_t low, std::uint32_t span) {
         const __m512i above = _mm512_sub_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(static_cast<int>(low)));

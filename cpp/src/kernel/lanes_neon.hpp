@@ -64,6 +64,9 @@ struct Lanes {
     static M ordered(F x) {
         return mask([&](int i) { return vceqq_f32(x.v[i], x.v[i]); });
     }
+    static M at_least(F x, F y) {
+        return mask([&](int i) { return vcgeq_f32(x.v[i], y.v[i]); });
+    }
     static M both(M x, M y) {
         return mask([&](int i) { return vandq_u32(x.v[i], y.v[i]); });
     }

@@ -50,6 +50,7 @@ struct Lanes {
 
     static M first(int count) { return M{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} < count; }
     static M ordered(F a) { return a == a; }
+    static M at_least(F a, F b) { return a >= b; }  // false for NaN
     static M both(M a, M b) { return a & b; }
     static M in_bits(F a, std::uint32_t low, std::uint32_t span) { return reinterpret_cast<U>(a) - low <= span; }
     static bool all(M m) {

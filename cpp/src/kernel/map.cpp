@@ -75,7 +75,8 @@ int check_map(const mvde_map &map, const char *name, bool may_be_16_bit_integer,
 int check_grid(std::int64_t batch, std::int64_t height, std::int64_t width, std::int32_t patch_size, std::int32_t num_stats,
                std::int64_t &num_floats) {
     if (patch_size < 1) return fail(MVDE_ERROR_ARGUMENT, "patch_size is %d: expected 1 or more", patch_size);
-    if (num_stats < 1 || num_stats > 6) return fail(MVDE_ERROR_ARGUMENT, "num_stats is %d: expected 1 to 6", num_stats);
+    if (num_stats < 1 || num_stats > MVDE_MAX_STATS)
+        return fail(MVDE_ERROR_ARGUMENT, "num_stats is %d: expected 1 to %d", num_stats, MVDE_MAX_STATS);
     if (batch < 1 || height < 1 || width < 1 || height % patch_size || width % patch_size) {
         char fits_height[48], fits_width[48];
         nearest(height < 1 ? 0 : height, patch_size, fits_height, sizeof fits_height);

@@ -44,7 +44,7 @@ inline void merge(Patches &patches, const Blocks &blocks) {
 
 // Writes the requested statistics of `num_patches` patches.
 inline void write_patches(const PostprocessJob &job, const Patches &patches, int num_patches, float *out) {
-    float columns[6][kGroup];
+    float columns[MVDE_CONF + 1][kGroup];
     const double area = static_cast<double>(job.patch_size) * job.patch_size;
     for (int i = 0; i < kGroup; ++i) {
         const bool is_empty = !(patches.count[i] > 0);
@@ -56,6 +56,7 @@ inline void write_patches(const PostprocessJob &job, const Patches &patches, int
         columns[MVDE_MIN][i] = is_empty ? 0.0F : patches.lowest[i];
         columns[MVDE_MAX][i] = patches.highest[i];
         columns[MVDE_VALID][i] = static_cast<float>(patches.count[i] / area);
+        columns[MVDE_CONF][i] = 0.0F;  // write_confidence fills it in
     }
     for (int s = 0; s < job.num_stats; ++s) {
         const float *column = columns[job.stats[s]];

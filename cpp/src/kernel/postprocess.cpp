@@ -43,6 +43,11 @@ int set_options(const mvde_postprocess_options &options, PostprocessJob &job) {
     if (!std::isfinite(options.scale) || !std::isfinite(options.shift) || options.scale == 0.0F)
         return fail(MVDE_ERROR_ARGUMENT, "options.scale %g and shift %g: expected finite numbers, scale not 0",
                     static_cast<double>(options.scale), static_cast<double>(options.shift));
+    if (options.mask && options.mask_role != MVDE_MASK_SKY && options.mask_role != MVDE_MASK_VALID)
+        return fail(MVDE_ERROR_ARGUMENT, "options.mask_role is %d: expected a mvde_mask", options.mask_role);
+    if (options.mask && !std::isfinite(options.mask_threshold))
+        return fail(MVDE_ERROR_ARGUMENT, "options.mask_threshold is %g: expected a finite number",
+                    static_cast<double>(options.mask_threshold));
     if (const int status = check_bounds(options.min_depth_m, options.max_depth_m)) return status;
     if (options.conversion == MVDE_LOG_SIGMOID) {
         if (!(options.min_depth_m > 0.0F) || !std::isfinite(options.max_depth_m))
@@ -56,6 +61,8 @@ int set_options(const mvde_postprocess_options &options, PostprocessJob &job) {
     job.scale = options.scale;
     job.shift = options.shift;
     job.invalid_m = options.invalid_m;
+    job.mask_is_sky = options.mask_role == MVDE_MASK_SKY;
+    job.mask_threshold = options.mask_threshold;
     set_bounds(job, options.min_depth_m, limited(options.max_depth_m));
     return MVDE_OK;
 }
@@ -67,6 +74,17 @@ int set_raw(const mvde_map *raw, const char *name, PostprocessJob &job, Extent &
     job.height = raw->height;
     job.width = raw->width;
     return MVDE_OK;
+}
+
+// A map beside `raw`, if given.
+int set_companion(const mvde_map *map, const char *name, const PostprocessJob &job, Plane &plane, Extent &extent) {
+    if (!map) return MVDE_OK;
+    if (const int status = check_map(*map, name, false, plane, extent)) return status;
+    if (map->batch == job.batch && map->height == job.height && map->width == job.width) return MVDE_OK;
+    return fail(MVDE_ERROR_SHAPE, "%s is %lldx%lldx%lld (batch, height, width): expected the shape of raw, %lldx%lldx%lld",
+                name, static_cast<long long>(map->batch), static_cast<long long>(map->height),
+                static_cast<long long>(map->width), static_cast<long long>(job.batch), static_cast<long long>(job.height),
+                static_cast<long long>(job.width));
 }
 
 int set_depth(const mvde_map &depth, PostprocessJob &job, Extent &extent) {
@@ -83,6 +101,9 @@ int set_depth(const mvde_map &depth, PostprocessJob &job, Extent &extent) {
 }
 
 int set_request(const mvde_stats_request &request, PostprocessJob &job, Extent &extent) {
+    if (request.struct_size != sizeof request)
+        return fail(MVDE_ERROR_ARGUMENT, "request.struct_size is %u: expected %u; start from mvde_stats_request_defaults()",
+                    request.struct_size, static_cast<unsigned>(sizeof request));
     std::int64_t num_floats;
     if (const int status = check_grid(job.batch, job.height, job.width, request.patch_size, request.num_stats, num_floats))
         return status;
@@ -93,8 +114,13 @@ int set_request(const mvde_stats_request &request, PostprocessJob &job, Extent &
         return fail(MVDE_ERROR_CAPACITY, "request.out holds %lld floats: expected %lld",
                     static_cast<long long>(request.capacity), static_cast<long long>(num_floats));
     for (int i = 0; i < request.num_stats; ++i) {
-        if (request.stats[i] < MVDE_MEAN || request.stats[i] > MVDE_VALID)
+        if (request.stats[i] < MVDE_MEAN || request.stats[i] > MVDE_CONF)
             return fail(MVDE_ERROR_ARGUMENT, "request.stats[%d] is %d: expected a mvde_stat", i, request.stats[i]);
+        if (request.stats[i] == MVDE_CONF && !job.confidence.data)
+            return fail(MVDE_ERROR_ARGUMENT,
+                        "request.stats[%d] is MVDE_CONF: it needs a confidence map, as options.confidence of"
+                        " mvde_postprocess",
+                        i);
         job.stats[i] = request.stats[i];
     }
     job.patch_size = request.patch_size;
@@ -154,7 +180,21 @@ const char *mvde_last_kernel(void) { return last_kernel; }
 
 void mvde_postprocess_defaults(mvde_postprocess_options *options) {
     if (!options) return;
-    *options = {sizeof *options, MVDE_LINEAR, 1.0F, 0.0F, MVDE_REJECT, 0.0F, INFINITY, NAN};
+    *options = {};
+    options->struct_size = sizeof *options;
+    options->conversion = MVDE_LINEAR;
+    options->scale = 1.0F;
+    options->range = MVDE_REJECT;
+    options->max_depth_m = INFINITY;
+    options->invalid_m = NAN;
+    options->mask_role = MVDE_MASK_SKY;
+    options->mask_threshold = 0.5F;
+}
+
+void mvde_stats_request_defaults(mvde_stats_request *request) {
+    if (!request) return;
+    *request = {};
+    request->struct_size = sizeof *request;
 }
 
 int64_t mvde_num_patch_stats(int64_t batch, int64_t height, int64_t width, int32_t patch_size, int32_t num_stats) {
@@ -168,18 +208,26 @@ int32_t mvde_postprocess(const mvde_map *raw, const mvde_postprocess_options *op
     const FloatEnvironment environment;
     mvde_postprocess_options defaults;
     mvde_postprocess_defaults(&defaults);
+    const mvde_postprocess_options &chosen = options ? *options : defaults;  // read after its size is checked
     PostprocessJob job;
-    Extent raw_extent, depth_extent, stats_extent;
+    Extent raw_extent, mask_extent, confidence_extent, depth_extent, stats_extent;
     job.patch_size = 16;  // without a request: rows per work unit
     if (const int status = set_raw(raw, "raw", job, raw_extent)) return status;
-    if (const int status = set_options(options ? *options : defaults, job)) return status;
+    if (const int status = set_options(chosen, job)) return status;
+    if (const int status = set_companion(chosen.mask, "options.mask", job, job.mask, mask_extent)) return status;
+    if (const int status = set_companion(chosen.confidence, "options.confidence", job, job.confidence, confidence_extent))
+        return status;
     if (!depth && !request) return fail(MVDE_ERROR_ARGUMENT, "depth and request are both NULL: nothing to compute");
     if (depth)
         if (const int status = set_depth(*depth, job, depth_extent)) return status;
     if (request)
         if (const int status = set_request(*request, job, stats_extent)) return status;
+    job.marks_sky = job.mask.data && job.mask_is_sky && job.depth.dtype == MVDE_FLOAT32 && job.invalid_m != 0.0F;
     if (overlaps(raw_extent, depth_extent) || overlaps(raw_extent, stats_extent) || overlaps(depth_extent, stats_extent))
         return fail(MVDE_ERROR_OVERLAP, "raw, depth and request.out overlap: each needs memory of its own");
+    for (const Extent written : {depth_extent, stats_extent})
+        if (overlaps(mask_extent, written) || overlaps(confidence_extent, written))
+            return fail(MVDE_ERROR_OVERLAP, "options.mask or options.confidence overlaps depth or request.out");
     return run(job, workers);
 }
 

@@ -1,7 +1,9 @@
 // One-dimensional resampling of images and depth, in plain loops that the compiler vectorises for each instruction set. The
-// arithmetic, including where values are rounded, is that of Pillow's resample.c.
+// arithmetic, including where values are rounded, is that of Pillow's resample.c, and of mvde/resampling.py for depth maps
+// with holes.
 #pragma once
 
+#include "kernel/convert.hpp"
 #include "kernel/interface.hpp"
 
 #ifdef __AVX2__
@@ -64,7 +66,43 @@ void resample_row_rgb(const std::uint8_t *row, const Taps &taps, std::uint8_t *o
     for (std::int64_t x = resample_pixels(row, taps, out); x < taps.num_outputs; ++x) resample_pixel(row, taps, x, out);
 }
 
-void resample_row_depth(const float *row, const Taps &taps, float *out) {
+// Whether the value is finite: an inverse map is 0, and counts, where it gives no distance.
+inline bool is_depth(float value) { return (bits_of(value) & 0x7FFFFFFFU) < bits_of(kInfinity); }
+
+inline bool find_holes(const float *row, std::int64_t num_inputs) {
+    std::uint32_t found = 0;
+    for (std::int64_t x = 0; x < num_inputs; ++x) found |= is_depth(row[x]) ? 0U : 1U;
+    return found != 0;
+}
+
+void resample_row_with_holes(const float *row, const Taps &taps, std::int64_t y, const DepthRows &rows) {
+    for (std::int64_t x = 0; x < taps.num_outputs; ++x) {
+        const float *depth = row + taps.first[x];
+        const double *weights = taps.exact + x * taps.stride;
+        double sum = 0, weight = 0, missing = 0, far = 0;
+        for (std::int32_t i = 0; i < taps.count[x]; ++i) {
+            if (is_depth(depth[i])) {
+                sum += static_cast<double>(depth[i]) * weights[i];
+                weight += weights[i];
+            } else {
+                missing += weights[i];
+                if (bits_of(depth[i]) == bits_of(kInfinity)) far += weights[i];
+            }
+        }
+        const std::int64_t at = y * taps.num_outputs + x;
+        rows.depth[at] = static_cast<float>(sum);
+        rows.weight[at] = missing > 0 ? static_cast<float>(weight) : 1.0F;
+        rows.far_weight[at] = static_cast<float>(far);
+    }
+}
+
+void resample_row_depth(const float *row, std::int64_t num_inputs, const Taps &taps, std::int64_t y, const DepthRows &rows) {
+    rows.has_holes[y] = find_holes(row, num_inputs);
+    if (rows.has_holes[y]) {
+        resample_row_with_holes(row, taps, y, rows);
+        return;
+    }
+    float *out = rows.depth + y * taps.num_outputs;
     for (std::int64_t x = 0; x < taps.num_outputs; ++x) {
         const float *depth = row + taps.first[x];
         const double *weights = taps.exact + x * taps.stride;
@@ -98,8 +136,44 @@ void resample_column_bytes(const std::uint8_t *rows, std::int64_t width, const T
     }
 }
 
-void resample_column_depth(const float *rows, std::int64_t width, const Taps &taps, std::int64_t y, float *out) {
-    const float *first = rows + taps.first[y] * width;
+void resample_column_with_holes(const DepthRows &rows, std::int64_t width, const Taps &taps, std::int64_t y, float invalid_m,
+                                float *out) {
+    const double *weights = taps.exact + y * taps.stride;
+    const float far_m = invalid_m == 0.0F ? 0.0F : kInfinity;  // 0 stands for every pixel without depth
+    constexpr int kChunk = 16;
+    for (std::int64_t x = 0; x < width; x += kChunk) {
+        const int count = width - x < kChunk ? static_cast<int>(width - x) : kChunk;
+        double sum[kChunk] = {}, weight[kChunk] = {}, missing[kChunk] = {}, far[kChunk] = {};
+        for (std::int32_t k = 0; k < taps.count[y]; ++k) {
+            const std::int64_t row = taps.first[y] + k, at = row * width + x;
+            for (int i = 0; i < count; ++i) sum[i] += static_cast<double>(rows.depth[at + i]) * weights[k];
+            if (!rows.has_holes[row]) {
+                for (int i = 0; i < count; ++i) weight[i] += weights[k];
+                continue;
+            }
+            for (int i = 0; i < count; ++i) {
+                const auto with_depth = static_cast<double>(rows.weight[at + i]);
+                weight[i] += with_depth * weights[k];
+                missing[i] += (1.0 - with_depth) * weights[k];
+                far[i] += static_cast<double>(rows.far_weight[at + i]) * weights[k];
+            }
+        }
+        for (int i = 0; i < count; ++i) {
+            const auto mean = static_cast<float>(missing[i] > 0 ? sum[i] / weight[i] : sum[i]);
+            const float without = far[i] > missing[i] - far[i] ? far_m : invalid_m;
+            out[x + i] = missing[i] > 0 && static_cast<float>(weight[i]) < 0.5F ? without : mean;
+        }
+    }
+}
+
+void resample_column_depth(const DepthRows &rows, std::int64_t width, const Taps &taps, std::int64_t y, float invalid_m,
+                           float *out) {
+    for (std::int32_t k = 0; k < taps.count[y]; ++k)
+        if (rows.has_holes[taps.first[y] + k]) {
+            resample_column_with_holes(rows, width, taps, y, invalid_m, out);
+            return;
+        }
+    const float *first = rows.depth + taps.first[y] * width;
     const double *weights = taps.exact + y * taps.stride;
     const std::int32_t count = taps.count[y];
     constexpr int kChunk = 16;

@@ -2,6 +2,7 @@
 // a chunk left and right, of which only the adjacent pixel is used.
 #pragma once
 
+#include "kernel/mask.hpp"
 #include "kernel/patch.hpp"
 
 namespace mvde::internal {
@@ -29,16 +30,16 @@ bool load_tile(const PostprocessJob &job, RowConverter convert, const Tile &tile
     bool all_valid = true;
     for (int y = needs_neighbours ? -1 : 0; y < tile.height + (needs_neighbours ? 1 : 0); ++y) {
         const std::int64_t source_y = clamped(tile.y + y, 0, job.height - 1);
-        const unsigned char *source = job.raw.data + tile.image * job.raw.batch_stride + source_y * job.raw.row_stride +
-                                      (tile.x - left) * job.raw.pixel_stride;
         float *row = origin + y * kTileStride;
-        all_valid &= convert(job, source, end - tile.x + left, row - left, kTileStride);
+        all_valid &= convert_pixels(job, convert, tile.image, source_y, tile.x - left, end - tile.x + left, row - left,
+                                    kTileStride);
         if (left == 0) row[-1] = row[0];
         if (tile.x + tile.width == job.width) row[tile.width] = row[tile.width - 1];
         if (job.depth.data && y >= 0 && y < tile.height) {
-            write_row(job, row, tile.width,
-                      job.depth.data + tile.image * job.depth.batch_stride + source_y * job.depth.row_stride +
-                          tile.x * job.depth.pixel_stride);
+            unsigned char *depth = address(job.depth, tile.image, source_y, tile.x);
+            write_row(job, row, tile.width, depth);
+            if (job.marks_sky)
+                mark_sky(job, address(job.mask, tile.image, source_y, tile.x), tile.width, reinterpret_cast<float *>(depth));
         }
     }
     return all_valid;

@@ -88,9 +88,9 @@ double camera_factor(const Manifest &manifest, const mvde_camera *camera, const 
     return focal(input_camera(*camera, view), manifest.focal_convention) / *manifest.canonical_focal;
 }
 
-double map_scale(mvde_depth_kind kind, double factor) {
-    return kind == MVDE_INVERSE_CANONICAL || kind == MVDE_INVERSE_RELATIVE ? 1 / factor : factor;
-}
+bool is_inverse(mvde_depth_kind kind) { return kind == MVDE_INVERSE_CANONICAL || kind == MVDE_INVERSE_RELATIVE; }
+
+double map_scale(mvde_depth_kind kind, double factor) { return is_inverse(kind) ? 1 / factor : factor; }
 
 mvde_depth_kind depth_kind_of(const Manifest &manifest) {
     std::int32_t kind = 0;

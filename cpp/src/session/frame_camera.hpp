@@ -23,6 +23,8 @@ void check_camera(const mvde_camera &camera);
 // one is assumed for the whole frame. Throws Refused if the camera is of frames of another size.
 double camera_factor(const Manifest &manifest, const mvde_camera *camera, const FrameView &view);
 
+bool is_inverse(mvde_depth_kind kind);
+
 // Returns what the network's map is multiplied by where metres are multiplied by `factor`.
 double map_scale(mvde_depth_kind kind, double factor);
 

@@ -285,4 +285,16 @@ const char *type_name(const Json &value) {
     }
 }
 
+std::optional<Json> taken(Json &object, std::string_view key) {
+    for (std::size_t i = 0; i < object.keys.size(); ++i) {
+        if (object.keys[i] != key) continue;
+        std::optional<Json> value = std::move(object.items[i]);
+        const auto at = static_cast<std::ptrdiff_t>(i);
+        object.keys.erase(object.keys.begin() + at);
+        object.items.erase(object.items.begin() + at);
+        return value;
+    }
+    return std::nullopt;
+}
+
 }  // namespace mvde::internal

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -34,6 +35,9 @@ struct JsonDepthError : std::runtime_error {
 };
 
 Json parse_json(std::string_view text);
+
+// Removes the key from the object and returns its value, if present.
+std::optional<Json> taken(Json &object, std::string_view key);
 
 // The value, and the name of its type, as Python prints them, so that both report the same messages.
 std::string repr(const Json &value);

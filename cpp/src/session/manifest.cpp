@@ -117,19 +117,6 @@ Json parsed(std::string_view text, const std::string &where) {
     }
 }
 
-// Removes the key from the object and returns its value, if present.
-std::optional<Json> taken(Json &object, std::string_view key) {
-    for (std::size_t i = 0; i < object.keys.size(); ++i) {
-        if (object.keys[i] != key) continue;
-        std::optional<Json> value = std::move(object.items[i]);
-        const auto at = static_cast<std::ptrdiff_t>(i);
-        object.keys.erase(object.keys.begin() + at);
-        object.items.erase(object.items.begin() + at);
-        return value;
-    }
-    return std::nullopt;
-}
-
 void check_digest(const std::optional<Json> &stated, std::string_view text, const std::string &where) {
     const std::string rewrite = "run `mvde info --rewrite-digest " + where + "`";
     if (!stated)
@@ -181,6 +168,8 @@ AnyManifest parse_manifest(std::string_view text, const std::string &where) {
     EngineManifest engine;
     read_common(plain, engine);
     engine.engine = engine_of(*plain.find("engine"));
+    const Json *lowering = record_in(plain, "lowering");
+    engine.fp32_graph_sha256 = lowering ? text_of(*lowering, "onnx_sha256") : engine.engine.onnx_sha256;
     engine.parity = parity_of(*plain.find("parity"));
     return engine;
 }

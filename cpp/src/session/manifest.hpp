@@ -76,6 +76,7 @@ struct EngineParity {
 
 struct EngineManifest : Manifest {
     EngineRecord engine;
+    std::string fp32_graph_sha256;  // of the graph that engines of any precision were made from
     EngineParity parity;
 };
 

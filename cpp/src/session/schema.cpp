@@ -76,8 +76,7 @@ void check_record(const Json &value, const Record &record, const std::string &wh
     for (const Field &field : record.fields) {
         const Json *item = value.find(field.name);
         if (item) check(*item, field.type, where, prefix + field.name);
-        else if (field.is_required)
-            refuse(where + ": the key " + prefix + field.name + " is missing; export or build the artefact again");
+        else if (field.is_required) refuse(where + ": the key " + prefix + field.name + " is missing; " + record.remedy);
     }
     if (record.check_values) record.check_values(value, where);
 }

@@ -48,6 +48,7 @@ struct Record {
     std::vector<Field> fields;
     // Checks that the values are consistent, after their types; throws Refused as __post_init__ raises.
     void (*check_values)(const Json &value, const std::string &where) = nullptr;
+    const char *remedy = "export or build the artefact again";  // of a missing key
 };
 
 inline Type record_of(const Record &record) {

@@ -10,8 +10,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cinttypes>
+#include <cmath>
 #include <cstring>
-#include <limits>
 #include <thread>
 
 namespace mvde::internal {
@@ -79,7 +79,7 @@ Session::Session(const char *path, const mvde_session_options &options) : artifa
     check_usable(artifact_);
     stats_ = chosen_columns(options, artifact_.manifest.stats);
     create_resizer(options);
-    place_camera(options.camera);
+    calibrate(options);
     load_engine(options);
 }
 
@@ -132,16 +132,6 @@ void Session::create_resizer(const mvde_session_options &options) {
     }
 }
 
-void Session::place_camera(const mvde_camera *camera) {
-    const Manifest &manifest = artifact_.manifest;
-    const FrameView view{frame_height_, frame_width_, manifest.height(), manifest.width(), source_box_, target_box_};
-    kind_ = depth_kind_of(manifest);
-    camera_factor_ = camera_factor(manifest, camera, view);
-    camera_assumed_ = manifest.canonical_focal && !camera;
-    map_scale_ = map_scale(kind_, camera_factor_);
-    if (manifest.unit == "m") metres_.reset(new float[static_cast<std::size_t>(frame_height_ * frame_width_)]);
-}
-
 void Session::load_engine(const mvde_session_options &session) {
     const EngineManifest &manifest = artifact_.manifest;
     const EngineRecord &record = manifest.engine;
@@ -169,7 +159,7 @@ void Session::load_engine(const mvde_session_options &session) {
                                        plan.columns,
                                        plan.rows,
                                        plan.padding,
-                                       static_cast<float>(map_scale_)};
+                                       static_cast<float>(own_.metres.scale)};
     mvde_backend_message message{};
     mvde_backend_engine loaded{};
     const std::int32_t status = backend_->load(&request, &loaded, &message);
@@ -198,7 +188,7 @@ std::int64_t Session::num_stats() const { return num_patches() * static_cast<std
 std::int32_t Session::infer(const mvde_frame &frame, mvde_outputs &outputs) {
     if (const std::int32_t status = accept()) return status;
     OutputExtents extents;
-    if (const std::int32_t status = check_results(outputs, extents)) return status;
+    if (const std::int32_t status = check_results(outputs, frame.num_anchors > 0, extents)) return status;
     if (const std::int32_t status = resize(frame, extents)) return status;
     mvde_backend_message message{};
     if (const std::int32_t status = backend_->infer(engine_.engine, &message)) return failed(status, message);
@@ -217,7 +207,7 @@ std::int32_t Session::start(const mvde_frame &frame) {
 std::int32_t Session::wait(std::int64_t timeout_ms, mvde_outputs &outputs) {
     if (!is_in_flight_) return fail(MVDE_ERROR_IDLE, "no frame is in flight: begin one with mvde_infer_async");
     OutputExtents extents;
-    if (const std::int32_t status = check_results(outputs, extents)) return status;
+    if (const std::int32_t status = check_results(outputs, !anchors_.empty(), extents)) return status;
     mvde_backend_message message{};
     const std::int32_t status = backend_->wait(engine_.engine, timeout_ms, &message);
     if (status == MVDE_ERROR_TIMEOUT)
@@ -236,6 +226,9 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
     if (const std::int32_t status = check_outputs(outputs, num_pixels, num_stats(), extents)) return status;
     if (outputs.depth_mm)
         return fail(MVDE_ERROR_UNSUPPORTED, "outputs.depth_mm must be NULL: device memory takes depth_m and stats");
+    if (!own_.is_scaling() || frame.num_anchors)
+        return fail(MVDE_ERROR_UNSUPPORTED, "device memory scales maps, but %s of %s does more: use mvde_infer",
+                    frame.num_anchors ? "anchors" : "this calibration", artifact_.manifest.depth_kind.c_str());
     mvde_frame complete;
     if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
     if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
@@ -268,7 +261,8 @@ void Session::describe(mvde_session_info &info) const {
     info.grid_columns = manifest.grid_columns;
     info.patch_size = static_cast<std::int32_t>(manifest.stats_patch);
     for (std::size_t i = 0; i < MVDE_MAX_STATS; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
-    info.depth_kind = kind_;
+    info.depth_kind = own_.kind;
+    info.calibrated = own_.calibrated;
     info.camera_assumed = camera_assumed_;
     info.camera_factor = camera_factor_;
     info.min_valid = static_cast<float>(manifest.min_valid);
@@ -277,7 +271,7 @@ void Session::describe(mvde_session_info &info) const {
     info.source_box = source_box_;
     info.target_box = target_box_;
     info.name = manifest.name.c_str();
-    info.unit = manifest.unit.c_str();
+    info.unit = calibration_ ? "m" : manifest.unit.c_str();
     info.engine_id = manifest.engine.id.c_str();
     info.backend = manifest.engine.backend.c_str();
     info.library_version = library_version_.c_str();
@@ -305,10 +299,10 @@ std::int32_t Session::accept() {
     return status;
 }
 
-std::int32_t Session::check_results(const mvde_outputs &outputs, OutputExtents &extents) const {
+std::int32_t Session::check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const {
     if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_, num_stats(), extents))
         return status;
-    if (!outputs.depth_mm || metres_) return MVDE_OK;
+    if (!outputs.depth_mm || has_anchors || own_.is_metric()) return MVDE_OK;
     return fail(MVDE_ERROR_UNSUPPORTED,
                 "outputs.depth_mm needs a map in metres, but that of %s is %s, in the unit %s: use "
                 "depth_m",
@@ -319,62 +313,63 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
     mvde_frame complete;
     if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
     if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
+    if (const std::int32_t status = anchors_.take(frame, frame_height_, frame_width_)) return status;
     tag_ = frame.tag;
     return mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get());
 }
 
 std::int32_t Session::finish(mvde_outputs &outputs) {
-    if (outputs.stats)
-        if (const std::int32_t status = write_stats(outputs.stats)) return status;
+    if (const std::int32_t status = view_frame()) return status;
+    if (const std::int32_t status = postprocess(outputs.stats)) return status;
     if (outputs.depth_m || outputs.depth_mm)
         if (const std::int32_t status = write_depth(outputs)) return status;
     outputs.tag = tag_;
+    outputs.calibrated = view_.calibrated;
     ++num_frames_;
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - accepted_;
     if (deadline_ms_ && took.count() > static_cast<double>(deadline_ms_)) ++num_late_;
     return MVDE_OK;
 }
 
-std::int32_t Session::write_stats(float *out) {
-    if (engine_.stats) std::memcpy(out, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
-    else if (const std::int32_t status = compute_stats(out)) return status;
-    if (map_scale_ != 1.0) scale_stats(out, num_patches(), stats_, map_scale_);
+// Converts the network's map to depth of the frame's camera at the network's resolution, and its statistics if `stats` is
+// not NULL, in one pass. Statistics that the engine computed are of the map, and scaled here.
+std::int32_t Session::postprocess(float *stats) {
+    const Manifest &manifest = artifact_.manifest;
+    const bool computes = stats && !(engine_.stats && view_.is_scaling());
+    if (computes) clear_bars();
+    mvde_postprocess_options options;
+    mvde_postprocess_defaults(&options);
+    options.scale = static_cast<float>(view_.metres.scale);
+    options.shift = static_cast<float>(view_.metres.shift);
+    options.conversion = view_.is_reciprocal ? MVDE_INVERSE : MVDE_LINEAR;
+    // An inverse map is 0 where it gives no distance; depth has no such value.
+    if (is_inverse(view_.kind)) options.invalid_m = 0.0F;
+    const mvde_map raw{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
+    const mvde_map depth{depth_.get(), MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
+    const mvde_stats_request request{sizeof(mvde_stats_request),
+                                     static_cast<std::int32_t>(manifest.stats_patch),
+                                     static_cast<std::int32_t>(stats_.size()),
+                                     stats_.data(),
+                                     stats,
+                                     num_stats()};
+    if (const auto status = mvde_postprocess(&raw, &options, &depth, computes ? &request : nullptr, workers_.get()))
+        return status;
+    if (!stats || computes) return MVDE_OK;
+    std::memcpy(stats, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
+    if (view_.metres.scale != 1.0) scale_stats(stats, num_patches(), stats_, view_.metres.scale);
     return MVDE_OK;
 }
 
-std::int32_t Session::compute_stats(float *out) {
-    clear_bars();
-    const Manifest &manifest = artifact_.manifest;
-    const mvde_map map{engine_.depth, MVDE_FLOAT32, 0, 1, manifest.height(), manifest.width(), 0, 0, 0};
-    const mvde_stats_request request{static_cast<std::int32_t>(manifest.stats_patch),
-                                     static_cast<std::int32_t>(stats_.size()), stats_.data(), out, num_stats()};
-    return mvde_patch_stats(&map, 0.0F, std::numeric_limits<float>::infinity(), &request, workers_.get());
-}
-
-// Maps depth to the frame's pixels, multiplied by the camera's factor at the network's resolution, as Python does.
+// Maps depth to the frame's pixels.
 std::int32_t Session::write_depth(const mvde_outputs &outputs) {
-    const std::int64_t num_pixels = artifact_.manifest.height() * artifact_.manifest.width();
-    if (const auto scale = static_cast<float>(map_scale_); map_scale_ != 1.0)
-        std::for_each(engine_.depth, engine_.depth + num_pixels, [scale](float &value) { value *= scale; });
     float *const depth = outputs.depth_m ? outputs.depth_m : metres_.get();
-    if (const std::int32_t status = mvde_depth_to_source(resizer_.get(), engine_.depth, 0, depth, 0, workers_.get()))
+    if (const std::int32_t status = mvde_depth_to_source(resizer_.get(), depth_.get(), 0, depth, 0, invalid_m_,
+                                                         workers_.get()))
         return status;
-    mark_unseen(depth);
     if (!outputs.depth_mm) return MVDE_OK;
     const mvde_map metres{depth, MVDE_FLOAT32, 0, 1, frame_height_, frame_width_, 0, 0, 0};
     const mvde_map millimetres{outputs.depth_mm, MVDE_UINT16, 0, 1, frame_height_, frame_width_, 0, 0, 0};
     return mvde_postprocess(&metres, nullptr, &millimetres, nullptr, workers_.get());
-}
-
-// Marks the pixels outside the part of the frame that the model sees, where mvde_depth_to_source wrote 0.
-void Session::mark_unseen(float *depth) const {
-    if (invalid_m_ == 0.0F) return;
-    for (std::int64_t y = 0; y < frame_height_; ++y) {
-        float *const row = depth + y * frame_width_;
-        const bool is_seen = y >= source_box_.top && y < source_box_.bottom;
-        std::fill(row, row + (is_seen ? source_box_.left : frame_width_), invalid_m_);
-        if (is_seen) std::fill(row + source_box_.right, row + frame_width_, invalid_m_);
-    }
 }
 
 std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &message) const {
@@ -382,14 +377,14 @@ std::int32_t Session::failed(std::int32_t status, const mvde_backend_message &me
                 artifact_.manifest.engine.id.c_str(), message.text);
 }
 
-// Zeroes (invalidates) depth outside the image, so that letterbox padding has no statistics.
+// Sets depth outside the image to NaN, so that letterbox padding has no statistics; a calibration may shift a 0.
 void Session::clear_bars() {
     const std::int64_t width = artifact_.manifest.width();
     for (std::int64_t y = 0; y < artifact_.manifest.height(); ++y) {
         float *row = engine_.depth + y * width;
         const bool is_bar = y < target_box_.top || y >= target_box_.bottom;
-        std::fill(row, row + (is_bar ? width : target_box_.left), 0.0F);
-        std::fill(row + target_box_.right, row + width, 0.0F);
+        std::fill(row, row + (is_bar ? width : target_box_.left), NAN);
+        std::fill(row + target_box_.right, row + width, NAN);
     }
 }
 

@@ -2,18 +2,33 @@
 #pragma once
 
 #include "forks.hpp"
+#include "session/anchors.hpp"
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
+#include "session/calibration.hpp"
 #include "session/outputs.hpp"
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace mvde::internal {
+
+// How a frame's map becomes depth of `kind`: scale * x, or 1 / (scale * x + shift).
+struct View {
+    mvde_depth_kind kind = MVDE_METRIC;
+    Metres metres;
+    bool is_reciprocal = false;
+    mvde_calibrated calibrated = MVDE_NOT_CALIBRATED;
+
+    // Whether depth is a multiple of the map, so that statistics of the map can be scaled.
+    bool is_scaling() const { return !is_reciprocal; }
+    bool is_metric() const { return kind == MVDE_METRIC || kind == MVDE_METRIC_FOCAL; }
+};
 
 // Serves one call at a time, which the handle ensures. Functions return a mvde_status and set mvde_last_error().
 class Session {
@@ -45,19 +60,19 @@ private:
     void require_unforked() const;
     void find_device();
     void create_resizer(const mvde_session_options &options);
+    void calibrate(const mvde_session_options &options);
     void place_camera(const mvde_camera *camera);
+    std::int32_t view_frame();
     void load_engine(const mvde_session_options &options);
     std::int64_t num_patches() const;
     std::int64_t num_stats() const;
     std::int32_t check_idle() const;
     std::int32_t accept();
-    std::int32_t check_results(const mvde_outputs &outputs, OutputExtents &extents) const;
+    std::int32_t check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const;
     std::int32_t resize(const mvde_frame &frame, const OutputExtents &extents);
     std::int32_t finish(mvde_outputs &outputs);
-    std::int32_t write_stats(float *out);
-    std::int32_t compute_stats(float *out);
+    std::int32_t postprocess(float *stats);
     std::int32_t write_depth(const mvde_outputs &outputs);
-    void mark_unseen(float *depth) const;
     std::int32_t failed(std::int32_t status, const mvde_backend_message &message) const;
     void clear_bars();
 
@@ -75,14 +90,18 @@ private:
     std::int32_t format_ = MVDE_RGB, fit_ = MVDE_STRETCH;
     std::int64_t frame_height_ = 0, frame_width_ = 0;
     mvde_box source_box_{}, target_box_{};
-    mvde_depth_kind kind_ = MVDE_METRIC;
     bool camera_assumed_ = false;
-    double camera_factor_ = 1.0, map_scale_ = 1.0;
+    double camera_factor_ = 1.0;
+    std::optional<Calibration> calibration_;
+    View own_;      // of frames without anchors
+    View view_;     // of the last frame
+    Anchors anchors_;  // of the last frame
     float invalid_m_ = 0.0F;
     std::int64_t deadline_ms_ = 0;
     std::unique_ptr<mvde_resizer, CloseResizer> resizer_;
     std::unique_ptr<mvde_workers, CloseWorkers> workers_;
-    std::unique_ptr<float[]> metres_;  // at the frame's pixels, for depth_mm alone; none where the map is not in metres
+    std::unique_ptr<float[]> depth_;  // of the frame's camera, at the network's resolution
+    std::unique_ptr<float[]> metres_;  // at the frame's pixels, for depth_mm alone
     std::vector<std::int32_t> stats_;  // mvde_stat
     mvde_backend_engine engine_{};     // with its buffers; depth is the network's map
     std::chrono::steady_clock::time_point accepted_{};  // of the last frame

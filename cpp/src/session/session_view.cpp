@@ -1,0 +1,46 @@
+// How a session's frames become depth: the camera, and a calibration or anchors that give them metres.
+#include "session/frame_camera.hpp"
+#include "session/session.hpp"
+
+namespace mvde::internal {
+
+// Places the camera, and gives the map the metres of the calibration.
+void Session::calibrate(const mvde_session_options &options) {
+    const mvde_camera *camera = options.camera;
+    if (options.calibration_path) {
+        calibration_ = read_calibration(options.calibration_path);
+        check_engine(*calibration_, artifact_.manifest);
+        if (!camera && calibration_->camera) camera = &*calibration_->camera;
+        check_frames(*calibration_, frame_height_, frame_width_, fit_, camera);
+    }
+    place_camera(camera);
+    if (!calibration_) return;
+    const bool is_reciprocal = is_inverse(own_.kind);
+    own_ = {MVDE_METRIC,
+            {own_.metres.scale * calibration_->scale, calibration_->shift},
+            is_reciprocal,
+            calibration_->describes()};
+}
+
+void Session::place_camera(const mvde_camera *camera) {
+    const Manifest &manifest = artifact_.manifest;
+    const FrameView view{frame_height_, frame_width_, manifest.height(), manifest.width(), source_box_, target_box_};
+    camera_factor_ = camera_factor(manifest, camera, view);
+    camera_assumed_ = manifest.canonical_focal && !camera;
+    own_.kind = depth_kind_of(manifest);
+    own_.metres.scale = map_scale(own_.kind, camera_factor_);
+    depth_.reset(new float[static_cast<std::size_t>(manifest.height() * manifest.width())]);
+    metres_.reset(new float[static_cast<std::size_t>(frame_height_ * frame_width_)]);
+}
+
+// Chooses how the last frame's map becomes depth: by its anchors, if it has any.
+std::int32_t Session::view_frame() {
+    view_ = own_;
+    if (anchors_.empty()) return MVDE_OK;
+    const mvde_depth_kind kind = depth_kind_of(artifact_.manifest);
+    view_ = {MVDE_METRIC, {}, is_inverse(kind), MVDE_ANCHORS};
+    const MapView map{engine_.depth, artifact_.manifest.width(), source_box_, target_box_};
+    return anchors_.solve(kind, map_scale(kind, camera_factor_), map, view_.metres);
+}
+
+}  // namespace mvde::internal
