@@ -86,7 +86,8 @@ class EvaluationProtocol:
     """How metrics are computed.
 
     Ground truth strictly inside ``range_m`` (nearest, farthest) and inside ``crop`` is evaluated; predictions are
-    clamped to the range after alignment, as in published code. ``averaging`` applies to the primary figures. ``split``
+    clamped to the range after alignment, as in published code; sky is at its far end, and pixels that the network masks
+    do not count. ``averaging`` applies to the primary figures. ``split``
     names the part of the data set, ``None`` for all frames. ``name`` and ``source`` identify a published protocol,
     ``data_format`` its data set.
     """

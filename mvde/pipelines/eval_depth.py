@@ -155,9 +155,15 @@ def _accumulate(
     protocol: EvaluationProtocol,
     kind: DepthKind,
 ) -> bool:
-    """Add a frame's errors; return whether it has a pixel that counts."""
+    """Add a frame's errors; return whether it has a pixel that counts.
+
+    Sky (+inf) is at the far end of the range; pixels without a prediction (NaN) do not count, unless all are without.
+    """
     target = sample.depth_m
+    pred = np.where(np.isposinf(pred), np.float32(protocol.range_m[1]), pred)
     valid = protocol.counted(target)
+    if pred.shape == target.shape and (predicted := valid & ~np.isnan(pred)).any():
+        valid = predicted
     num_known, num_counted = int((np.isfinite(target) & (target > 0)).sum()), int(valid.sum())
     for alignment, total in totals.items():
         total.count(num_known, num_counted)

@@ -51,6 +51,18 @@ def test_pixels_outside_the_range_do_not_count() -> None:
     assert totals["median"].overall()["abs_rel"] == pytest.approx(0)
 
 
+def test_sky_is_far_and_masked_pixels_do_not_count() -> None:
+    pred = np.full((8, 8), 1.0, np.float32)
+    pred[:, :4], pred[:, 4] = np.nan, np.inf
+    totals = evaluate(lambda images, cameras: [pred for _ in images], ThreeFrames(), EvaluationProtocol((0.1, 10.0)))
+    frame = totals["none"].per_image["frame 0"]  # 7 rows at 1 m: of four columns one is 9 m too far
+    assert frame["abs_rel"] == pytest.approx(9 / 4)
+    assert totals["none"].share_counted == pytest.approx((28 + 28 + 4) / (56 + 56 + 64))
+    broken = np.full((8, 8), np.nan, np.float32)
+    with pytest.raises(UsageError, match="the prediction is not finite"):
+        evaluate(lambda images, cameras: [broken for _ in images], ThreeFrames(), EvaluationProtocol((0.1, 10.0)))
+
+
 def test_frames_without_valid_pixels_are_left_out_and_frames_can_be_limited() -> None:
     predict = lambda images, cameras: [np.ones((8, 8), np.float32) for _ in images]  # noqa: E731
     assert len(evaluate(predict, ThreeFrames(), EvaluationProtocol((0.1, 3.0)))["none"].per_image) == 2
