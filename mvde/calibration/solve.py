@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-NUM_ROUNDS = 20
-"""Rounds of reweighting: on 2000 random fits with 20 % outliers, further ones changed depth by less than 1e-4."""
+NUM_ROUNDS = 100
+"""Rounds of reweighting at most. On 1992 random fits as in `test_further_rounds_change_little`, 2000 rounds changed depth
+by more than 4e-4 in one of a thousand, at most by 1.6 %; after 20 rounds one of a hundred was 0.8 % off."""
 KNEE = 0.02
 """Relative error beyond which a point counts linearly instead of squared (Huber, 1964); a tape measure errs by less."""
 MIN_DISTANCE_RATIO = 1.5
@@ -80,7 +81,10 @@ def _solve_inverse(values: Floats, depth_m: Floats) -> tuple[float, float]:
                 "the map has the same value at all points, so they do not determine scale and shift; check the pixels, "
                 "or measure points at other distances"
             )
+        before = scale, shift
         scale, shift = (p * c - q * b) / determinant, (a * q - b * p) / determinant
+        if (scale, shift) == before:
+            break
         errors = np.abs(scale * first + shift * second - 1)
         weights = KNEE / np.maximum(errors, KNEE)
     if not (scale > 0 and bool((scale * values + shift > 0).all())):

@@ -11,7 +11,7 @@ namespace mvde::internal {
 namespace {
 
 constexpr std::int32_t kMaxAnchors = 4096;
-constexpr int kNumRounds = 20;
+constexpr int kNumRounds = 100;
 constexpr double kKnee = 0.02, kMinDistanceRatio = 1.5, kSmallestDeterminant = 1e-9;
 
 const char *name_of(mvde_depth_kind kind) {
@@ -132,8 +132,10 @@ std::int32_t Anchors::solve_inverse(Metres &metres) {
             return fail(MVDE_ERROR_ARGUMENT,
                         "the map has the same value at all points, so they do not determine scale and shift; check the "
                         "pixels, or measure points at other distances");
+        const double previous_scale = scale, previous_shift = shift;
         scale = (p * c - q * b) / determinant;
         shift = (a * q - b * p) / determinant;
+        if (scale == previous_scale && shift == previous_shift) break;
         for (std::size_t i = 0; i < values_.size(); ++i) {
             const double error = std::abs(scale * (values_[i] * depths_m_[i]) + shift * depths_m_[i] - 1);
             weights_[i] = kKnee / std::max(error, kKnee);
