@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 NUM_ROUNDS = 100
-"""Rounds of reweighting at most. On 1992 random fits as in `test_further_rounds_change_little`, 2000 rounds changed depth
-by more than 4e-4 in one of a thousand, at most by 1.6 %; after 20 rounds one of a hundred was 0.8 % off."""
+"""Rounds of reweighting at most. On 1992 random fits as in `test_further_rounds_change_little`, 2000 rounds changed
+depth by more than 4e-4 in one of a thousand, at most by 1.6 %; after 20 rounds one of a hundred was 0.8 % off."""
 KNEE = 0.02
 """Relative error beyond which a point counts linearly instead of squared (Huber, 1964); a tape measure errs by less."""
 MIN_DISTANCE_RATIO = 1.5
