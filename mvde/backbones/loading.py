@@ -11,6 +11,7 @@ from mvde.backbones.hub import (
     check_complete,
     check_safetensors,
     load_pretrained,
+    quiet_transformers,
     read_json,
 )
 from mvde.backbones.hub import (
@@ -103,7 +104,8 @@ def pretrained_tower(name: str, tap_layers: tuple[int, ...]) -> tuple[TowerBackb
         )
         return loaded
 
-    model, loading_info = load_pretrained(name, load, _WAY_OUT)
+    with quiet_transformers():
+        model, loading_info = load_pretrained(name, load, _WAY_OUT)
     check_complete(name, loading_info)
     return tower.build(model, taps), spec
 

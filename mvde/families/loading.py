@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from mvde.backbones.hub import check_complete
+from mvde.backbones.hub import check_complete, quiet_transformers
 from mvde.errors import CheckpointError, MvdeError
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ def load_network(folder: ModelFolder, family: Family, kind: DepthKind) -> nn.Mod
     from transformers import AutoConfig, AutoModelForDepthEstimation
 
     try:
-        with _quiet():
+        with quiet_transformers():
             config: Any = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
             family.adjust_config(config, kind)
             network, loading_info = AutoModelForDepthEstimation.from_pretrained(
@@ -51,19 +49,3 @@ def load_network(folder: ModelFolder, family: Family, kind: DepthKind) -> nn.Mod
         raise CheckpointError(f"weights of {folder.name!r} do not fit its config.json: {next(iter(mismatched))}")
     loaded: nn.Module = network
     return loaded
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers: a checkpoint with further heads prints a line for each of their weights."""
-    from transformers.utils import logging
-
-    level, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if has_bar:
-            logging.enable_progress_bar()

@@ -240,7 +240,9 @@ def test_the_exported_graph_gives_the_depth_of_pytorch_in_onnx_runtime(
 
 
 @pytest.mark.parametrize("tower", ["clip_vision_model", "siglip_vision_model"])
-def test_the_tower_of_a_llava_gives_the_features_of_its_vision_tower(tmp_path: Path, tower: str) -> None:
+def test_the_tower_of_a_llava_gives_its_features_without_a_word_about_the_rest(
+    tmp_path: Path, tower: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     sizes = {"patch_size": 14, "image_size": 56, "model_type": tower}
     text = {"model_type": "llama", "vocab_size": 99, "num_key_value_heads": 2}
     config = transformers.LlavaConfig(
@@ -249,7 +251,9 @@ def test_the_tower_of_a_llava_gives_the_features_of_its_vision_tower(tmp_path: P
     whole = _randomized(transformers.LlavaForConditionalGeneration(config))
     whole.save_pretrained(tmp_path)
     _write_preprocessor(tmp_path, **CLIP_PIXELS)
+    capfd.readouterr()
     backbone, _ = pretrained_tower(str(tmp_path), (1, 3))
+    assert capfd.readouterr() == ("", "")
     pixels = torch.randn(1, 3, 56, 56)
     with torch.no_grad():
         states = whole.model.vision_tower(pixels, output_hidden_states=True).hidden_states
