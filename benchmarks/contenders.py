@@ -1,0 +1,236 @@
+"""Contenders of `benchmarks/peers.py`: functions from a photograph to its depth and patch statistics."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fold_ledger import load_model
+from patch_stats import plain_numpy
+from PIL import Image
+from torch.nn import functional as F
+
+from mvde.contract import Interpolation
+from mvde.description import ModelDescription
+
+Frame = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Photograph (H, W, 3) → depth (H, W) and statistics (N, 3)."""
+
+ENGINES = ("openvino:bf16", "openvino:int8", "openvino:fp32", "onnxruntime:fp32")
+CALIBRATION_IMAGES = 8
+"""Photographs that NNCF calibrates on, at most; its default of 300 is for data sets."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that everybody runs, at one resolution (H, W); ``folder`` holds it if it is of transformers."""
+
+    model: Any
+    resolution: tuple[int, int]
+    folder: Path | None = None
+
+    @property
+    def about(self) -> ModelDescription:
+        """What the model expects and gives."""
+        described: ModelDescription = self.model.describe()
+        return described
+
+    @property
+    def name(self) -> str:
+        """Name of the model's graphs."""
+        return self.about.name
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of the pixels in bytes, float32 (3,)."""
+        preprocess = self.about.preprocess
+        to_bytes = np.float32(255 / preprocess.pixel_range)
+        return np.float32(preprocess.mean) * to_bytes, np.float32(preprocess.std) * to_bytes
+
+    @property
+    def is_bicubic(self) -> bool:
+        """Whether photographs are resized with bicubic rather than bilinear interpolation."""
+        return self.about.preprocess.interpolation is Interpolation.BICUBIC
+
+
+def subject_of(folder: Path | None, config: Path | None, resolution: tuple[int, int]) -> Subject:
+    """Load a model of transformers, a configuration's with random weights, or the shipped one."""
+    if folder is None:
+        return Subject(load_model(config).eval(), resolution)
+    from mvde.families import load_family_model
+
+    return Subject(load_family_model(str(folder)).eval(), resolution, folder)
+
+
+def peers(subject: Subject, folder: Path, images: list[np.ndarray]) -> dict[str, Callable[[], Frame]]:
+    """Factories of the peers, by name."""
+    network = PlainModel(subject.model).eval()
+    height, width = subject.resolution
+    path = folder / f"{subject.name}-{height}x{width}.plain.onnx"
+    export = partial(plain_export, network, subject.resolution, path)
+
+    def compiled(autocast: bool) -> Frame:
+        return partial(torch_frame, subject, torch.compile(network), autocast)
+
+    found: dict[str, Callable[[], Frame]] = {
+        "torch eager fp32": lambda: partial(torch_frame, subject, network, False),
+        "torch eager bf16 autocast": lambda: partial(torch_frame, subject, network, True),
+        "torch.compile fp32": lambda: compiled(False),
+        "torch.compile bf16 autocast": lambda: compiled(True),
+        "torch.onnx.export, ONNX Runtime": lambda: plain_onnxruntime(subject, export()),
+        "torch.onnx.export, OpenVINO": lambda: plain_openvino(subject, str(export())),
+        "torch.onnx.export, NNCF int8, OpenVINO": lambda: nncf_openvino(subject, export(), images),
+    }
+    if subject.folder is not None:
+        found["transformers pipeline"] = partial(pipeline_frame, subject, subject.folder)
+    return found
+
+
+def engines(subject: Subject, folder: Path, stack: contextlib.ExitStack) -> dict[str, Callable[[], Frame]]:
+    """Factories of mvde's runtimes, one per engine that works on this machine."""
+    from mvde.engines.base import EngineId
+    from mvde.engines.store import support
+
+    ids = [EngineId.parse(text) for text in ENGINES]
+    works = [engine_id for engine_id in ids if support(engine_id).works]
+    return {f"mvde {one}": partial(runtime_frame, subject, one, folder, stack) for one in works}
+
+
+class PlainModel(torch.nn.Module):
+    """The bare network, as usually exported: normalised float pixels (1, 3, H, W) to depth (1, H, W)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Depth of normalised pixels."""
+        depth: torch.Tensor = self.model.depth_from_pixels(pixels)
+        return depth
+
+
+@torch.inference_mode()
+def torch_frame(
+    subject: Subject, network: torch.nn.Module, autocast: bool, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frame in PyTorch: resize, normalise, infer, resize back, statistics."""
+    mean, std = (torch.from_numpy(bound)[:, None, None] for bound in subject.bounds)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    mode = "bicubic" if subject.is_bicubic else "bilinear"
+    pixels = F.interpolate(pixels, size=subject.resolution, mode=mode, antialias=True, align_corners=False)
+    pixels = (pixels.clamp(0, 255) - mean) / std
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        depth = network(pixels)
+    depth = depth.float()
+    full = F.interpolate(depth[None], size=image.shape[:2], mode="bilinear", align_corners=False)[0, 0]
+    return full.numpy(), plain_numpy(depth.numpy(), subject.about.stats_patch)[0]
+
+
+def pipeline_frame(subject: Subject, folder: Path) -> Frame:
+    """Frame of the pipeline of transformers, and the usual statistics."""
+    from transformers import pipeline
+
+    estimate = pipeline("depth-estimation", model=str(folder), device="cpu")
+    size = subject.resolution
+
+    def frame(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        depth = estimate(Image.fromarray(image))["predicted_depth"]
+        small = F.interpolate(depth[None, None], size=size, mode="bilinear", align_corners=False)[0]
+        return depth.numpy(), plain_numpy(small.numpy(), subject.about.stats_patch)[0]
+
+    return frame
+
+
+def pixels_of(subject: Subject, image: np.ndarray) -> np.ndarray:
+    """Normalised pixels (1, 3, H, W), float32, of a photograph: Pillow resizes, NumPy does the rest."""
+    mean, std = subject.bounds
+    kernel = Image.Resampling.BICUBIC if subject.is_bicubic else Image.Resampling.BILINEAR
+    small = Image.fromarray(image).resize(subject.resolution[::-1], kernel)
+    return np.ascontiguousarray(((np.asarray(small, np.float32) - mean) / std).transpose(2, 0, 1)[None])
+
+
+def numpy_frame(
+    subject: Subject, infer: Callable[[np.ndarray], np.ndarray], image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frame without PyTorch."""
+    depth = infer(pixels_of(subject, image))
+    full = Image.fromarray(depth[0]).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
+    return np.asarray(full), plain_numpy(depth, subject.about.stats_patch)[0]
+
+
+def plain_export(network: torch.nn.Module, resolution: tuple[int, int], path: Path) -> Path:
+    """File written by `torch.onnx.export` with default settings; reused if it exists."""
+    if not path.exists():
+        example = torch.zeros(1, 3, *resolution)
+        torch.onnx.export(network, (example,), str(path), dynamo=True, verbose=False)
+    return path
+
+
+def plain_onnxruntime(subject: Subject, path: Path) -> Frame:
+    """Frame of ONNX Runtime with default settings."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return partial(numpy_frame, subject, lambda pixels: session.run(None, {name: pixels})[0])
+
+
+def plain_openvino(subject: Subject, model: Any) -> Frame:
+    """Frame of OpenVINO with default settings: bf16 where the CPU supports it. ``model`` is a path or a model."""
+    from mvde.engines.openvino.library import openvino_library
+
+    compiled = openvino_library().compile_model(model, "CPU")
+    return partial(numpy_frame, subject, lambda pixels: compiled(pixels)[0])
+
+
+def nncf_openvino(subject: Subject, path: Path, images: list[np.ndarray]) -> Frame:
+    """Frame of OpenVINO on NNCF's int8 model, as its guide quantises transformers."""
+    import nncf
+
+    from mvde.engines.openvino.library import openvino_library
+
+    samples = [pixels_of(subject, image) for image in images[:CALIBRATION_IMAGES]]
+    plain = openvino_library().read_model(str(path))
+    quantized = nncf.quantize(
+        plain, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples)
+    )
+    return plain_openvino(subject, quantized)
+
+
+def runtime_frame(subject: Subject, engine_id: Any, folder: Path, stack: contextlib.ExitStack) -> Frame:
+    """Frame of `DepthRuntime.infer`; exports and builds the engine if it is missing."""
+    from mvde import DepthRuntime
+    from mvde.artifact import artifact_stem, find_onnx
+    from mvde.engines.build import build_engine
+    from mvde.engines.store import engine_folder
+    from mvde.export.onnx import export_onnx
+    from mvde.export.precision import lowerer
+    from mvde.export.precision.images import lower_options
+    from mvde.image import read_photographs
+    from mvde.resampling import Resampling
+    from mvde.runtime.placement import Fit, fitted
+
+    resolution = subject.resolution
+    graph = folder / "export" / f"{artifact_stem(subject.name, resolution)}.onnx"
+    if not graph.exists():
+        export_onnx(subject.model, [resolution], folder / "export")
+    source = find_onnx(graph)
+    target = engine_folder(source.manifest, engine_id, folder / "engines")
+    if not target.is_dir():
+        resampling = Resampling.of(source.manifest.preprocess)
+        images = fitted(read_photographs()[:1], resolution, Fit.CROP, resampling)
+        lowered = lowerer(source, lower_options(source.manifest))
+        build_engine(source, engine_id, images, root=folder / "engines", lower_graph=lowered)
+    runtime = stack.enter_context(DepthRuntime.load(target))
+
+    def frame(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        result = runtime.infer(image)
+        return result.depth, result.stats
+
+    return frame
