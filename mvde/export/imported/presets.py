@@ -97,7 +97,7 @@ PRESETS: dict[str, Preset] = {
     # The author shrinks with OpenCV's INTER_AREA; bilinear with antialiasing is the nearest kernel there is.
     "depth-anything-v3-metric": Preset(
         "DA3METRIC-LARGE: metres = depth * f / 300, f in pixels of the input; sky at 0.3",
-        "github.com/ByteDance-Seed/Depth-Anything-3; github.com/ika-rwth-aachen/ros2-depth-anything-v3-trt",
+        "github.com/ByteDance-Seed/Depth-Anything-3: README (FAQ), utils/io/input_processor.py, utils/alignment.py",
         "apache-2.0",
         ImportContract(
             kind=DepthKind.METRIC_FOCAL,
