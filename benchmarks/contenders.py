@@ -102,6 +102,15 @@ def engines(subject: Subject, folder: Path, stack: contextlib.ExitStack) -> dict
     return {f"mvde {one}": partial(runtime_frame, subject, one, folder, stack) for one in works}
 
 
+def ggml_peers(
+    subject: Subject, library: Path | None, ggufs: list[Path], isa: str | None, stack: contextlib.ExitStack
+) -> dict[str, Callable[[], Frame]]:
+    """Factories of depth-anything.cpp with each file of weights, by name."""
+    if library is None:
+        return {}
+    return {f"depth-anything.cpp {one.stem}": partial(ggml_frame, subject, library, one, isa, stack) for one in ggufs}
+
+
 class PlainModel(torch.nn.Module):
     """The bare network, as usually exported: normalised float pixels (1, 3, H, W) to depth (1, H, W)."""
 
@@ -159,7 +168,11 @@ def numpy_frame(
     subject: Subject, infer: Callable[[np.ndarray], np.ndarray], image: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frame without PyTorch."""
-    depth = infer(pixels_of(subject, image))
+    return full_size(subject, infer(pixels_of(subject, image)), image)
+
+
+def full_size(subject: Subject, depth: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Depth at the photograph's pixels, resized by Pillow, and statistics of the network's map (1, H, W)."""
     full = Image.fromarray(depth[0]).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
     return np.asarray(full), plain_numpy(depth, subject.about.stats_patch)[0]
 
@@ -201,6 +214,21 @@ def nncf_openvino(subject: Subject, path: Path, images: list[np.ndarray]) -> Fra
         plain, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples)
     )
     return plain_openvino(subject, quantized)
+
+
+def ggml_frame(subject: Subject, library: Path, gguf: Path, isa: str | None, stack: contextlib.ExitStack) -> Frame:
+    """Frame of depth-anything.cpp, which resizes and normalises by itself, with as many threads as PyTorch."""
+    from depth_anything_cpp import open_network
+
+    network = stack.enter_context(open_network(library, gguf, torch.get_num_threads(), isa))
+
+    def frame(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        depth = network(image)
+        if depth.shape[1:] != subject.resolution:
+            raise ValueError(f"{gguf} takes this photograph at {depth.shape[1:]}, the others at {subject.resolution}")
+        return full_size(subject, depth, image)
+
+    return frame
 
 
 def runtime_frame(subject: Subject, engine_id: Any, folder: Path, stack: contextlib.ExitStack) -> Frame:

@@ -3,6 +3,7 @@
     python benchmarks/peers.py --res 448                                        # the shipped model
     python benchmarks/peers.py --config configs/base.yaml --res 448             # SigLIP base, random weights
     python benchmarks/peers.py --model DIR --res 518x924 --isa avx2             # a model of transformers
+    python benchmarks/peers.py --model DIR --res 518 --depth-anything-cpp LIBRARY --gguf FILE
     python benchmarks/peers.py --res 448 --json benchmarks/peers.jsonl
 
 A frame takes a photograph in memory (uint8 RGB; with --model 1080 rows, cropped to the resolution's shape) to depth per
@@ -13,6 +14,12 @@ in OpenVINO, and with --model the pipeline of transformers, each with the usual 
 that of mvde's fastest engine in the same round; `differs` is the mean difference of the map from PyTorch float32,
 relative to its range (1st to 99th percentile). --isa caps the instructions that oneDNN and PyTorch use; peers that
 cannot be capped are left out. Needs 'mvde[export]', a C++ compiler for torch.compile, and nncf for its int8.
+
+--depth-anything-cpp adds depth-anything.cpp, named with the stem of each --gguf. Its C API takes image files: its frame
+writes the photograph to a PPM file in memory, and the call includes reading that, its own resizing and normalisation,
+and the network. The map is resized and the statistics are computed as for ONNX Runtime. The GGUF sets the length of
+the shorter side, which must be that of --res. --isa leaves it out if ggml was built for more instructions;
+benchmarks/depth_anything_cpp.py says how to build it.
 """
 
 from __future__ import annotations
@@ -48,6 +55,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of a depth model of transformers")
     parser.add_argument("--res", default="448")
     parser.add_argument("--isa", choices=tuple(CAPS), help="use these instructions at most. Default: all of the CPU")
+    parser.add_argument(
+        "--depth-anything-cpp", type=Path, metavar="LIBRARY", help="shared library of depth-anything.cpp, also a peer"
+    )
+    parser.add_argument(
+        "--gguf", type=Path, action="append", default=[], help="the model's weights for depth-anything.cpp; repeatable"
+    )
     parser.add_argument("--rounds", type=int, default=20, help="rounds to time; 0 only exports, builds and compiles")
     parser.add_argument("--folder", type=Path, help="keep graphs and engines in this folder and reuse them")
     parser.add_argument(
@@ -55,10 +68,12 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per contender")
     arguments = parser.parse_args()
+    if bool(arguments.depth_anything_cpp) != bool(arguments.gguf) or (arguments.gguf and not arguments.model):
+        parser.error("--depth-anything-cpp and --gguf need each other and --model")
     if arguments.isa:
         cap(arguments.isa)
         arguments.skip += UNCAPPED
-    from contenders import engines, peers, subject_of  # loads oneDNN, which reads its cap once
+    from contenders import engines, ggml_peers, peers, subject_of  # loads oneDNN, which reads its cap once
 
     resolution = parse_resolution(arguments.res)
     with contextlib.ExitStack() as stack:
@@ -66,7 +81,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         subject = subject_of(arguments.model, arguments.config, resolution)
         images = camera_frames(resolution) if arguments.model else photographs()
-        makers = {**peers(subject, folder, images), **engines(subject, folder, stack)}
+        ggml = ggml_peers(subject, arguments.depth_anything_cpp, arguments.gguf, arguments.isa, stack)
+        makers = {**peers(subject, folder, images), **ggml, **engines(subject, folder, stack)}
         frames = dict(opened(makers, images[0], arguments.skip))
         rows = compare(frames, images, arguments.rounds) if arguments.rounds else []
     title = f"{subject.name} {arguments.res}" + (f" {arguments.isa}" if arguments.isa else "")
