@@ -147,7 +147,12 @@ class OnDevice:
 
     def __init__(self, engine: Any) -> None:
         self._engine, self.info = engine, engine.info
-        self.infer, self.layers, self.close = engine.infer, engine.layers, engine.close
+        self.infer, self.infer_maps, self.layers, self.close = (
+            engine.infer,
+            engine.infer_maps,
+            engine.layers,
+            engine.close,
+        )
         self.device = self.stream_of = self.enqueue = pytest.fail  # used by the runtime, not by the benchmark
 
     def device_times_ms(self, images: np.ndarray, count: int) -> list[float]:
