@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -204,12 +205,13 @@ def plain_openvino(subject: Subject, model: Any) -> Frame:
 
 def nncf_openvino(subject: Subject, path: Path, images: list[np.ndarray]) -> Frame:
     """Frame of OpenVINO on NNCF's int8 model, as its guide quantises transformers."""
+    os.environ["NNCF_CI"] = "1"  # its switch for telemetry
     import nncf
 
     from mvde.engines.openvino.library import openvino_library
 
     samples = [pixels_of(subject, image) for image in images[:CALIBRATION_IMAGES]]
-    plain = openvino_library().read_model(str(path))
+    plain = openvino_library().Core().read_model(str(path))
     quantized = nncf.quantize(
         plain, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples)
     )
