@@ -12,6 +12,11 @@ pytest.importorskip("transformers")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
+import transformers
+
+if not hasattr(transformers, "Tipsv2DptConfig"):
+    pytest.skip(f"transformers {transformers.__version__} has not all families", allow_module_level=True)
+
 from tests.families.tiny import TINY, save_tiny
 
 Save = Callable[[str], Path]
