@@ -115,10 +115,12 @@ def anchored(view: View, raw: NDArray[np.float32], placement: Placement, anchors
 
 def check_anchors(anchors: Sequence[Anchor], size: tuple[int, int]) -> None:
     """Raise :class:`UsageError` unless anchors are numbers, inside a frame of ``size`` (H, W), and above 0 m."""
+    if not isinstance(anchors, (list, tuple, np.ndarray)):
+        raise UsageError(f"anchors is {anchors!r}, but expected a list of (x, y, metres)")
     if not 0 < len(anchors) <= MAX_ANCHORS:
         raise UsageError(f"a frame takes 1 to {MAX_ANCHORS} anchors, but got {len(anchors)}")
     for number, anchor in enumerate(anchors):
-        if len(anchor) != 3:
+        if np.shape(anchor) != (3,) or not all(isinstance(value, (int, float, np.number)) for value in anchor):
             raise UsageError(f"anchor {number} is {anchor!r}, but expected (x, y, metres)")
         x, y, metres = anchor
         if not (-0.5 <= x < size[1] - 0.5 and -0.5 <= y < size[0] - 0.5):

@@ -175,6 +175,8 @@ def test_anchors_that_the_network_did_not_see_are_left_out(metric: DepthRuntime)
     ("anchors", "message"),
     [
         ([], "a frame takes 1 to 4096 anchors, but got 0"),
+        (5, r"anchors is 5, but expected a list of \(x, y, metres\)"),
+        ([("a", 1, 1)], r"anchor 0 is \('a', 1, 1\), but expected \(x, y, metres\)"),
         ([(1, 1, 1)] * 4097, "a frame takes 1 to 4096 anchors, but got 4097"),
         ([(1, 1)], r"anchor 0 is \(1, 1\), but expected \(x, y, metres\)"),
         ([(1, 1, 1), (96, 1, 1)], "anchor 1 at x 96, y 1 is outside the frame of 96 columns and 64 rows"),
@@ -183,7 +185,7 @@ def test_anchors_that_the_network_did_not_see_are_left_out(metric: DepthRuntime)
         ([(1, 1, float("inf"))], "anchor 0 is at inf m, but expected a positive number"),
     ],
 )
-def test_impossible_anchors_are_refused(metric: DepthRuntime, anchors: list[Any], message: str) -> None:
+def test_impossible_anchors_are_refused(metric: DepthRuntime, anchors: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         metric.infer(scene(), anchors=anchors)
 
