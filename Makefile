@@ -19,7 +19,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Modules are compiled when first imported: compiling all of them takes longer than the downloads.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 MARK ?= not slow and not extended
 # Processes that share the tests, in Python a file at a time; many tests use two cores themselves.
@@ -73,7 +74,7 @@ test-oldest:
 constraints: $(BIN)/uv
 	mkdir -p build && cp constraints.txt build/
 	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.10 --no-header --no-annotate $(RENEW) \
-	    pyproject.toml --extra export --extra train --extra data --extra video \
+	    pyproject.toml --extra export --extra train --extra data --extra video --extra vlm --extra ros --extra live --extra rerun --extra bulk --extra ray \
 	    --group build --group test --group lint --group docs --output-file build/constraints.txt >/dev/null
 	{ grep '^#' constraints.txt; grep -v '^#' build/constraints.txt; } > build/constraints.new
 	mv build/constraints.new constraints.txt
@@ -177,7 +178,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[export,train,data,video]' --group test
+	$(PIP) --editable '.[export,train,data,video,vlm,ros,live,rerun,bulk,ray]' --group test
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python

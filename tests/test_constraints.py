@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("export", "train", "data", "video")
+EXTRAS = ("export", "train", "data", "video", "vlm", "ros", "live", "rerun", "bulk", "ray")
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no TOML reader")
 

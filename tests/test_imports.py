@@ -43,7 +43,7 @@ GROUND = {
     "vector_math",
     "resampling",
 }
-ROBOT = GROUND | {"engines", "runtime", "bench", "cli", "cuda"}
+ROBOT = GROUND | {"engines", "runtime", "robot", "bulk", "bench", "cli", "cuda"}
 
 # Part → parts it may import, besides itself. The command line may import every part.
 ALLOWED = {
@@ -122,6 +122,36 @@ ALLOWED = {
         "engines",
         "runtime",
     },
+    "robot": {
+        "errors",
+        "contract",
+        "camera",
+        "calibration_yaml",
+        "image",
+        "manifest",
+        "files",
+        "publish",
+        "stats",
+        "native",
+        "runtime",
+    },
+    "bulk": {
+        "errors",
+        "contract",
+        "precision",
+        "config",
+        "camera",
+        "calibration",
+        "image",
+        "schema",
+        "manifest",
+        "files",
+        "publish",
+        "artifact",
+        "stats",
+        "engines",
+        "runtime",
+    },
     "backbones": {"errors", "config", "resolution"},
     "heads": {"errors", "config"},
     "datasets": {"errors", "config", "camera", "image"},
@@ -169,6 +199,8 @@ ALLOWED = {
         "runtime",
     },
     "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
+    "vlm": GROUND
+    | {"model", "image_model", "checkpoint", "families", "datasets", "backbones", "heads", "runtime", "engines", "bulk"},
 }
 
 
