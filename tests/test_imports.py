@@ -95,6 +95,7 @@ ALLOWED = {
     },
     "runtime": {
         "errors",
+        "distortion",
         "camera",
         "calibration",
         "resampling",
