@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mvde.cli.groups import with_groups
+from mvde.cli.log_options import LogOptions
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, OUT_HELP, CameraOptions, EngineSelection
 from mvde.runtime.placement import Fit
@@ -20,22 +21,37 @@ def register(app: typer.Typer) -> None:
 
 def run(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders or quoted patterns.")
+        list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns, or a log.")
     ],
     selection: EngineSelection,
     camera: CameraOptions,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help=f"{OUT_HELP} Default: depth.")] = None,
+    log: LogOptions,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help=f"{OUT_HELP} For a log: FILE.mcap, or a rosbag2 folder. Default: in depth."),
+    ] = None,
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
     calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
 ) -> None:
-    """Estimate depth and patch statistics of images and videos.
+    """Estimate depth and patch statistics of images, videos and a robot's logs.
 
     Writes for each frame NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (visualisation with scale) and
     NAME.stats.npz (one row per patch). Relative and inverse depth are not metres and are written as NAME.depth.npy
     instead, unless --calibration gives them metres. Metres depend on the camera, which is assumed unless --camera or
     --fov gives it. A missing engine is built first if only one graph matches. Unreadable inputs are skipped and
     reported; the exit status is then 1.
+
+    A log is an MCAP file, a rosbag2 folder or a ROS 1 bag. It gives a log of depth beside the camera's topics, with
+    the stamps and the CameraInfo of its pictures; no log is overwritten.
     """
+    from mvde.robot.logs import is_log
+
+    settings = RunSettings(inputs, selection, camera, out, fit, calibration)
+    if any(is_log(Path(one)) for one in inputs):
+        from mvde.cli.run_log import run_log
+
+        return run_log(settings, log)
+    log.check_unused()
     from mvde.cli.run_frames import run_frames
 
-    run_frames(RunSettings(inputs, selection, camera, out, fit, calibration))
+    run_frames(settings)
