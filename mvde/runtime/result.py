@@ -16,6 +16,8 @@ from mvde.runtime.placement import Placement
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mvde.camera import Camera
+
 _MAX_DEPTH_MM = 65_535
 
 
@@ -46,8 +48,10 @@ class DepthResult:
     patches in the bars of ``fit="letterbox"`` are 0. ``grid`` is (rows, columns), with N = rows * columns.
     ``placement`` holds the part of the frame that the network saw and where it was in the network's input.
 
-    ``camera_factor`` is f / f_canonical, which ``depth`` and ``stats`` contain; 1 for kinds without a canonical camera.
-    ``camera_assumed`` says that the kind has one, but the frame's camera was not given.
+    ``camera`` is that of the whole frame (the image that was given, not the network's input), as given or, for kinds
+    with a canonical camera, as assumed; ``None`` where there is neither. ``camera_factor`` is f / f_canonical, which
+    ``depth`` and ``stats`` contain; 1 for kinds without a canonical camera. ``camera_assumed`` says that the kind has
+    one, but the frame's camera was not given.
 
     ``calibrated`` says where metres that are not the network's own come from: ``"one scale"`` or ``"fixed scene"`` of a
     calibration, ``"anchors"`` of the frame; ``depth_kind`` is ``metric`` then. ``None`` without.
@@ -66,11 +70,20 @@ class DepthResult:
     camera_factor: float = 1.0
     camera_assumed: bool = False
     calibrated: str | None = None
+    camera: Camera | None = None
 
     @property
     def unit(self) -> str:
         """Unit of ``depth``: ``"m"``, ``"1"`` (depth up to a scale) or ``"1/u"`` (inverse depth)."""
         return self.depth_kind.unit
+
+    def require_metres(self, what: str) -> None:
+        """Raise :class:`UsageError` unless ``depth`` is in metres, which ``what``, the message's subject, needs."""
+        if self.unit != "m":
+            raise UsageError(
+                f"{what} needs a map in metres, but this one is {self.depth_kind}, in the unit {self.unit}: use depth, "
+                "or give it metres by a calibration (mvde calibrate) or anchors"
+            )
 
     def as_depth(self) -> NDArray[np.float32]:
         """Depth of the shape of ``depth``, NaN where it is not finite or not above 0; a copy.
@@ -89,11 +102,7 @@ class DepthResult:
 
         Raises :class:`UsageError` for a kind that is not in metres.
         """
-        if self.unit != "m":
-            raise UsageError(
-                f"millimetres() needs a map in metres, but this one is {self.depth_kind}, in the unit {self.unit}: use "
-                "depth"
-            )
+        self.require_metres("millimetres()")
         with np.errstate(invalid="ignore", over="ignore"):
             depth_mm = np.rint(self.depth * np.float32(1000))  # rounds to float32 first, as libmvde and the GPU do
         return np.where((depth_mm > 0) & (depth_mm <= _MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)
