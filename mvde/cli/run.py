@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mvde.cli.groups import with_groups
+from mvde.cli.live_options import LiveOptions
 from mvde.cli.log_options import LogOptions
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, OUT_HELP, CameraOptions, EngineSelection
@@ -21,11 +22,13 @@ def register(app: typer.Typer) -> None:
 
 def run(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns, or a log.")
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns; a log; or a live source."),
     ],
     selection: EngineSelection,
     camera: CameraOptions,
     log: LogOptions,
+    live: LiveOptions,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help=f"{OUT_HELP} For a log: FILE.mcap, or a rosbag2 folder. Default: in depth."),
@@ -33,7 +36,7 @@ def run(
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
     calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
 ) -> None:
-    """Estimate depth and patch statistics of images, videos and a robot's logs.
+    """Estimate depth and patch statistics of images, videos, robot logs and live sources.
 
     Writes for each frame NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (visualisation with scale) and
     NAME.stats.npz (one row per patch). Relative and inverse depth are not metres and are written as NAME.depth.npy
@@ -43,15 +46,25 @@ def run(
 
     A log is an MCAP file, a rosbag2 folder or a ROS 1 bag. It gives a log of depth beside the camera's topics, with
     the stamps and the CameraInfo of its pictures; no log is overwritten.
+
+    A live source is a camera (/dev/video0) or a stream (rtsp://, http://): its newest frame is always the next one,
+    frames that pass meanwhile are counted, and STEM.frames.jsonl holds when each was received.
     """
+    from mvde.robot.live_address import is_live
     from mvde.robot.logs import is_log
 
     settings = RunSettings(inputs, selection, camera, out, fit, calibration)
     if any(is_log(Path(one)) for one in inputs):
         from mvde.cli.run_log import run_log
 
+        live.check_unused()
         return run_log(settings, log)
     log.check_unused()
+    if any(is_live(one) for one in inputs):
+        from mvde.cli.run_live import run_live
+
+        return run_live(settings, live)
+    live.check_unused()
     from mvde.cli.run_frames import run_frames
 
     run_frames(settings)

@@ -31,7 +31,7 @@ def run_frames(settings: RunSettings) -> None:
     with settings.load() as runtime:
         total_ms, num_frames, skipped = 0.0, 0, _Skipped(len(paths))
         for frame, result in _progress(_results(runtime, paths, settings.fit, skipped.add), count_frames(paths)):
-            _write(out, frame, result, runtime)
+            write_frame(out, frame, result, runtime)
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
     if num_frames:
         say(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}/, {total_ms / num_frames:.1f} ms each")
@@ -90,7 +90,7 @@ def _progress(results: Iterator[tuple[Frame, DepthResult]], total: int | None) -
     yield from track(results, description="depth", total=total, console=console(stderr=True), disable=total == 1)
 
 
-def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntime) -> None:
+def write_frame(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntime) -> None:
     """Write the three files of a frame atomically."""
     import numpy as np
     from PIL import Image

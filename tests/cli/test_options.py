@@ -12,6 +12,7 @@ import typer
 from mvde import cli
 from mvde.cli import choices, shared_options
 from mvde.cli.groups import groups_of, names_of, option_of
+from mvde.cli.live_options import LiveOptions
 from mvde.precision import LOWERED, Precision
 
 MOST_OPTIONS = 14
@@ -26,6 +27,7 @@ SHARED_GROUPS = [
     shared_options.QuantizationOptions,
     shared_options.PixelOptions,
     shared_options.MeaningOptions,
+    LiveOptions,
 ]
 
 
