@@ -174,7 +174,7 @@ class Ros2Writer:
     def __init__(self, path: Path, source: Path) -> None:
         """Create the folder."""
         rosbags = _library()
-        self._library, self._types = rosbags, rosbags.ros2_types()
+        self._library = rosbags
         storage, version = _form_of(source)
         plugin = rosbags.StoragePlugin.SQLITE3 if storage == "sqlite3" else rosbags.StoragePlugin.MCAP
         self._writer = rosbags.Writer2(path, version=version, storage_plugin=plugin)
@@ -220,9 +220,9 @@ class Ros2Writer:
         schema = topic.schema if isinstance(topic.schema, str) else topic.schema.decode()
         if schema and topic.type_hash:
             return schema, topic.type_hash
-        if topic.msgtype in self._types.fielddefs and not schema:
-            text, _ = self._types.generate_msgdef(topic.msgtype, ros_version=2)
-            return text, self._types.hash_rihs01(topic.msgtype)
+        if not schema and topic.msgtype in (known := self._library.ros2_types()).fielddefs:
+            text, _ = known.generate_msgdef(topic.msgtype, ros_version=2)
+            return text, known.hash_rihs01(topic.msgtype)
         if topic.schema_encoding != "ros2msg":
             raise LogError(
                 f"the log states no type hash, and it cannot be computed from {topic.schema_encoding or 'nothing'}"
@@ -270,10 +270,11 @@ def _form_of(source: Path) -> tuple[str, int]:
     """Storage and metadata version for a log made from ``source``."""
     if source.is_file():
         return ("sqlite3" if source.suffix.lower() == ".db3" else "mcap"), _NEW_VERSION
-    text = (source / METADATA_NAME).read_text(encoding="utf-8")
-    values = dict(line.strip().split(": ", 1) for line in text.splitlines() if ": " in line and line.startswith("  "))
-    version = int(values["version"]) if values.get("version", "").isdecimal() else _NEW_VERSION
-    return values.get("storage_identifier", "mcap"), _NEW_VERSION if version >= _NEW_VERSION else _OLD_VERSION
+    from ruamel.yaml import YAML  # rosbags reads the file with it too, and has refused one that it cannot read
+
+    metadata = YAML(typ="safe").load(source / METADATA_NAME)["rosbag2_bagfile_information"]
+    is_new = metadata["version"] >= _NEW_VERSION
+    return metadata["storage_identifier"], _NEW_VERSION if is_new else _OLD_VERSION
 
 
 def _profiles_of(text: str) -> list[Any]:
