@@ -5,6 +5,7 @@ Messages of ROS 1 are passed on in CDR, with the definitions of ROS 2, so that e
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -270,11 +271,12 @@ def _form_of(source: Path) -> tuple[str, int]:
     """Storage and metadata version for a log made from ``source``."""
     if source.is_file():
         return ("sqlite3" if source.suffix.lower() == ".db3" else "mcap"), _NEW_VERSION
-    from ruamel.yaml import YAML  # rosbags reads the file with it too, and has refused one that it cannot read
-
-    metadata = YAML(typ="safe").load(source / METADATA_NAME)["rosbag2_bagfile_information"]
-    is_new = metadata["version"] >= _NEW_VERSION
-    return metadata["storage_identifier"], _NEW_VERSION if is_new else _OLD_VERSION
+    text = (source / METADATA_NAME).read_text(encoding="utf-8")  # rosbags has parsed it
+    version, storage = (
+        re.search(rf"^ +{key}: *[\"']?(\w+)", text, re.MULTILINE) for key in ("version", "storage_identifier")
+    )
+    is_old = version is not None and version[1].isdecimal() and int(version[1]) < _NEW_VERSION
+    return "mcap" if storage is None else storage[1], _OLD_VERSION if is_old else _NEW_VERSION
 
 
 def _profiles_of(text: str) -> list[Any]:
