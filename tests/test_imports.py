@@ -128,6 +128,7 @@ ALLOWED = {
         "errors",
         "contract",
         "camera",
+        "distortion",
         "calibration_yaml",
         "image",
         "manifest",

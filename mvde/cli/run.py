@@ -9,6 +9,7 @@ import typer
 
 from mvde.cli.groups import with_groups
 from mvde.cli.live_options import LiveOptions
+from mvde.cli.log_options import LogOptions
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, OUT_HELP, CameraOptions, EngineSelection
 from mvde.runtime.placement import Fit
@@ -22,16 +23,20 @@ def register(app: typer.Typer) -> None:
 def run(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns, or a live source."),
+        typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns; a log; or a live source."),
     ],
     selection: EngineSelection,
     camera: CameraOptions,
+    log: LogOptions,
     live: LiveOptions,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help=f"{OUT_HELP} Default: depth.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help=f"{OUT_HELP} For a log: FILE.mcap, or a rosbag2 folder. Default: in depth."),
+    ] = None,
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
     calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
 ) -> None:
-    """Estimate depth and patch statistics of images, videos and live sources.
+    """Estimate depth and patch statistics of images, videos, robot logs and live sources.
 
     Writes for each frame NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (visualisation with scale) and
     NAME.stats.npz (one row per patch). Relative and inverse depth are not metres and are written as NAME.depth.npy
@@ -39,12 +44,22 @@ def run(
     --fov gives it. A missing engine is built first if only one graph matches. Unreadable inputs are skipped and
     reported; the exit status is then 1.
 
+    A log is an MCAP file, a rosbag2 folder or a ROS 1 bag. It gives a log of depth beside the camera's topics, with
+    the stamps and the CameraInfo of its pictures; no log is overwritten.
+
     A live source is a camera (/dev/video0) or a stream (rtsp://, http://): its newest frame is always the next one,
     frames that pass meanwhile are counted, and STEM.frames.jsonl holds when each was received.
     """
     from mvde.robot.live_address import is_live
+    from mvde.robot.logs import is_log
 
     settings = RunSettings(inputs, selection, camera, out, fit, calibration)
+    if any(is_log(Path(one)) for one in inputs):
+        from mvde.cli.run_log import run_log
+
+        live.check_unused()
+        return run_log(settings, log)
+    log.check_unused()
     if any(is_live(one) for one in inputs):
         from mvde.cli.run_live import run_live
 
