@@ -29,8 +29,8 @@ def run_frames(settings: RunSettings) -> None:
     out = settings.out or _DEFAULT_OUT
     paths = expand_inputs(settings.inputs)
     with settings.load() as runtime:
-        total_ms, num_frames, skipped = 0.0, 0, _Skipped(len(paths))
-        for frame, result in _progress(_results(runtime, paths, settings.fit, skipped.add), count_frames(paths)):
+        total_ms, num_frames, skipped = 0.0, 0, Skipped(len(paths))
+        for frame, result in _progress(results_of(runtime, paths, settings.fit, skipped.add), count_frames(paths)):
             write_frame(out, frame, result, runtime)
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
     if num_frames:
@@ -38,7 +38,7 @@ def run_frames(settings: RunSettings) -> None:
     skipped.check()
 
 
-class _Skipped:
+class Skipped:
     """Inputs that could not be read completely, reported on stderr as they occur."""
 
     def __init__(self, num_inputs: int) -> None:
@@ -65,7 +65,7 @@ class _Skipped:
         )
 
 
-def _results(
+def results_of(
     runtime: DepthRuntime, paths: list[Path], fit: Fit | None, on_error: Callable[[Path, ImageError], None]
 ) -> Iterator[tuple[Frame, DepthResult]]:
     """Iterate over frames and results, queueing the frames in flight."""

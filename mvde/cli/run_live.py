@@ -53,8 +53,7 @@ def run_live(settings: RunSettings, live: LiveOptions) -> None:
                 say(f"{_frames(counts.num_inferred)} in {out}/, times in {path.name}; {counts_text(counts, stream)}")
             else:
                 path.unlink(missing_ok=True)
-    if not counts.num_inferred:
-        raise ImageError(_why_no_frame(counts, stream, live))
+    check_any(counts, stream, live)
 
 
 def open_live(inputs: Iterable[str], live: LiveOptions) -> LiveStream:
@@ -83,13 +82,16 @@ def counts_text(counts: LiveCounts, stream: LiveStream) -> str:
     return ", ".join(parts)
 
 
-def _why_no_frame(counts: LiveCounts, stream: LiveStream, live: LiveOptions) -> str:
+def check_any(counts: LiveCounts, stream: LiveStream, live: LiveOptions) -> None:
+    """Raise :class:`ImageError` if a stream that ended gave no result, with the reason."""
+    if counts.num_inferred:
+        return
     if counts.num_too_old:
-        return (
+        raise ImageError(
             f"each of the {counts.num_too_old} frames of {stream.address.shown} was older than --budget "
             f"{live.budget_ms:g} before its turn; give a larger one"
         )
-    return f"{stream.address.shown} ended without a frame; {stream.num_damaged} were damaged"
+    raise ImageError(f"{stream.address.shown} ended without a frame; {stream.num_damaged} were damaged")
 
 
 def _times(name: str, done: LiveResult) -> str:

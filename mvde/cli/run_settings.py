@@ -28,11 +28,12 @@ class RunSettings:
     out: Path | None = None
     fit: Fit | None = None
     calibration: Path | None = None
+    verb: str = "mvde run"
 
     def __post_init__(self) -> None:
         """Check what belongs to one engine."""
-        only(self.selection.engine, "--engine", "mvde run takes one engine")
-        only(self.selection.resolutions, "--res", "mvde run takes one resolution")
+        only(self.selection.engine, "--engine", f"{self.verb} takes one engine")
+        only(self.selection.resolutions, "--res", f"{self.verb} takes one resolution")
 
     def load(self, **options: Any) -> DepthRuntime:
         """Load the runtime, building a missing engine first, and say what computes and with which camera.
@@ -50,9 +51,9 @@ class RunSettings:
 
         build_missing(self.selection)
         runtime = DepthRuntime.load(
-            only(self.selection.engine, "--engine", "mvde run takes one engine"),
+            only(self.selection.engine, "--engine", f"{self.verb} takes one engine"),
             name=self.selection.name,
-            resolution=only(self.selection.resolutions, "--res", "mvde run takes one resolution"),
+            resolution=only(self.selection.resolutions, "--res", f"{self.verb} takes one resolution"),
             batch=self.selection.batch,
             engine_dir=self.selection.engine_dir,
             camera=self.camera.frame_camera,

@@ -41,6 +41,22 @@ def num_declared_frames(path: Path) -> int | None:
         return None  # read_video reports the reason
 
 
+def declared_rate(path: Path) -> float | None:
+    """Frames per second that the file declares, or ``None`` if not stated or unreadable.
+
+    Raises :class:`MissingDependencyError` without PyAV.
+    """
+    av = _library()
+    if not path.is_file():
+        return None
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            rate = container.streams.video[0].average_rate
+            return float(rate) if rate else None
+    except (av.FFmpegError, OSError, IndexError, ValueError):
+        return None  # read_video reports the reason
+
+
 def read_video(path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield frame numbers and RGB images (H, W, 3), uint8, rotated according to the display matrix.
 

@@ -62,7 +62,7 @@ def number_of_options(verb: Any) -> int:
 def test_every_verb_is_there() -> None:
     assert {name.split()[0] for name in VERBS} == set(cli.VERBS)
     assert set(VERBS) == {
-        "models", "export", "import", "lower", "build", "prove", "triton", "run", "bench", "eval",
+        "models", "export", "import", "lower", "build", "prove", "triton", "run", "view", "bench", "eval",
         "calibrate scale", "train", "data synth", "info", "doctor",
     }  # fmt: skip
 
