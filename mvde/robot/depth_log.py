@@ -73,37 +73,57 @@ def write_depth_log(
 ) -> Iterator[DepthResult]:
     """Write depth of these cameras' pictures to a log, and yield each result once it is written.
 
-    ``camera`` takes the place of the log's CameraInfo. Messages that cannot be decoded are counted in ``problems``.
-    Raises :class:`UsageError` for outputs that this kind of depth cannot have.
+    Arguments are those of :func:`log_results`. Raises :class:`UsageError` for outputs that this kind of depth cannot
+    have.
+    """
+    topics = DepthTopics(writer, outputs.encoding)
+    copies = _copies(reader, writer, cameras, problems) if outputs.copy_topics else {}
+
+    def copy(message: LogMessage) -> None:
+        writer.write(copies[message.topic.key], message.log_time_ns, message.publish_time_ns, message.data)
+
+    others = dict.fromkeys(copies, copy)
+    for frame, result in log_results(reader, cameras, runtime, problems, fit=fit, camera=camera, others=others):
+        topics.write(result, frame)
+        yield result
+
+
+def log_results(
+    reader: LogReader,
+    cameras: Sequence[CameraTopic],
+    runtime: DepthRuntime,
+    problems: Problems,
+    *,
+    fit: Fit | None = None,
+    camera: CameraOf | None = None,
+    others: Mapping[int, Callable[[LogMessage], None]] | None = None,
+) -> Iterator[tuple[LogFrame, DepthResult]]:
+    """Yield each picture of these cameras with its depth, in the order of the log.
+
+    ``camera`` takes the place of the log's CameraInfo. ``others`` are called with the messages of topics of their keys
+    as they are read, a few frames ahead of the results. Messages that cannot be decoded are counted in ``problems``.
     """
     fallback = None if runtime.calibration is None else runtime.calibration.frame_camera
     known = _KnownCameras(first_infos(reader, cameras), cameras, problems, camera, fallback)
-    topics = DepthTopics(writer, outputs.encoding)
-    copies = _copies(reader, writer, cameras, problems) if outputs.copy_topics else {}
     by_key = {topic.key: one for one in cameras for topic in one.topics}
     infos = {topic.key for one in cameras for topic in one.infos}
-    wanted = [topic for topic in reader.topics if topic.key in {*by_key, *infos, *copies}]
+    others = others or {}
+    wanted = [topic for topic in reader.topics if topic.key in {*by_key, *infos, *others}]
     flight = _Flight(runtime, fit)
     try:
         for message in reader.messages(wanted):
             key = message.topic.key
-            if key in copies:
-                writer.write(copies[key], message.log_time_ns, message.publish_time_ns, message.data)
+            if key in others:
+                others[key](message)
             if key in infos:
                 known.update(message)
             elif key in by_key and (frame := known.frame(message, by_key[key])) is not None:
-                yield from _written(topics, flight.put(frame))
-        yield from _written(topics, flight.rest())
+                yield from flight.put(frame)
+        yield from flight.rest()
     finally:
         flight.close()
     for text in reader.problems:
         problems.add(text)
-
-
-def _written(topics: DepthTopics, done: Iterator[tuple[LogFrame, DepthResult]]) -> Iterator[DepthResult]:
-    for frame, result in done:
-        topics.write(result, frame)
-        yield result
 
 
 def _copies(reader: LogReader, writer: LogWriter, cameras: Sequence[CameraTopic], problems: Problems) -> dict[int, int]:
