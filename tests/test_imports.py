@@ -129,6 +129,7 @@ ALLOWED = {
         "errors",
         "contract",
         "camera",
+        "distortion",
         "calibration_yaml",
         "image",
         "manifest",
@@ -203,7 +204,18 @@ ALLOWED = {
     },
     "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
     "vlm": GROUND
-    | {"model", "image_model", "checkpoint", "families", "datasets", "backbones", "heads", "runtime", "engines", "bulk"},
+    | {
+        "model",
+        "image_model",
+        "checkpoint",
+        "families",
+        "datasets",
+        "backbones",
+        "heads",
+        "runtime",
+        "engines",
+        "bulk",
+    },
 }
 
 
