@@ -19,7 +19,7 @@ _MODULES = {
     "given_depth": "mvde.vlm.attach",
 }
 
-__all__ = list(_MODULES)  # noqa: PLE0604 - the names are texts
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

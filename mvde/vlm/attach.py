@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import torch
@@ -81,8 +81,8 @@ def given_depth(model: nn.Module, depth_stats: Tensor, **inputs: Any) -> Iterato
         yield
 
 
-@lru_cache(maxsize=None)
-def depth_class(base: type[Any]) -> type[Any]:
+@cache
+def depth_class(base: Any) -> Any:
     """Return the subclass of a model class of transformers that takes ``depth_stats``.
 
     It has the name of its base, so that plain transformers loads what it saved. A model that it loads or makes from a
@@ -91,7 +91,7 @@ def depth_class(base: type[Any]) -> type[Any]:
 
     class WithDepth(base):  # type: ignore[misc]
         # A bf16 model's embedder is loaded as it was saved.
-        _keep_in_fp32_modules_strict = {EMBEDDER, *(getattr(base, "_keep_in_fp32_modules_strict", None) or ())}  # noqa: RUF012
+        _keep_in_fp32_modules_strict = [EMBEDDER, *(getattr(base, "_keep_in_fp32_modules_strict", None) or ())]  # noqa: RUF012
 
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
@@ -183,7 +183,7 @@ def _signature(base: type[Any]) -> inspect.Signature:
 
 def _new(base: type[Any]) -> Any:
     """Return an empty object of the class, for copies and pickles."""
-    cls = depth_class(base)
+    cls: Any = depth_class(base)
     return cls.__new__(cls)
 
 

@@ -89,7 +89,7 @@ class DepthConfig:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], where: str) -> DepthConfig:
-        """Read the record of ``where`` (a file's name). Raises :class:`CheckpointError` naming the key that is wrong."""
+        """Read the record of the file ``where``. Raises :class:`CheckpointError` naming the key that is wrong."""
         if plain.get("format", FORMAT) != FORMAT:
             raise CheckpointError(
                 f"{where}: {CONFIG_KEY}.format is {plain['format']!r}, but this version of mvde reads {FORMAT}; "

@@ -23,7 +23,7 @@ _LINEAR = ("valid", "conf", *RAYS)  # within a decade, or signed
 class DepthEmbedder(nn.Module):
     """Tokens (..., N, width) from patch statistics (..., N, S): logarithm, standardisation and a two-layer MLP.
 
-    Statistics in m, m2 and m/px are non-negative and span decades, hence the logarithm; the fraction ``valid``, ``conf``
+    Statistics in m, m2 and m/px are non-negative and span decades, hence the logarithm; ``valid``, ``conf``
     and the viewing rays enter as they are. Each column is standardised with the moments stored by :meth:`fit`. Both
     steps are computed in fp32 and the moments stay in fp32 whatever the module is cast to: in bf16, distances that
     differ by less than 0.4 % would be equal.

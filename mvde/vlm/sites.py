@@ -80,7 +80,7 @@ SITES: dict[str, Site] = {
     "smolvlm": _CONNECTOR,
     "vipllava": _PROJECTOR,
 }
-"""The site of each model type (``config.model_type``); other models take one of their own, ``DepthConfig(site=...)``."""
+"""The site of each model type (``config.model_type``); other models take ``DepthConfig(site=...)``."""
 
 
 def site_of(model: nn.Module, site: Site | None = None) -> Site:
