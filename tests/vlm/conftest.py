@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class SetUp:
     @property
     def num_tokens(self) -> int:
         """Number of image tokens in the prompt."""
-        return int(len(_features(self)))
+        return len(_features(self))
 
 
 def _features(set_up: SetUp) -> Any:
@@ -132,7 +132,10 @@ def llava_two_layers() -> SetUp:
 
 def vipllava() -> SetUp:
     config = T.VipLlavaConfig(
-        vision_config=_clip(), text_config=T.LlamaConfig(**LANGUAGE), image_token_index=IMAGE, vision_feature_layers=[-2, -1]
+        vision_config=_clip(),
+        text_config=T.LlamaConfig(**LANGUAGE),
+        image_token_index=IMAGE,
+        vision_feature_layers=[-2, -1],
     )
     model = T.VipLlavaForConditionalGeneration(config)
     return SetUp(model, {"pixel_values": _pictures(2, 3, 64, 64)}, _grid(2, 4))
@@ -334,7 +337,7 @@ def qwen3_vl() -> SetUp:
 
 
 def qwen3_vl_moe() -> SetUp:
-    experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
+    experts = {"pad_token_id": 0, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
     return _qwen("Qwen3VLMoe", QWEN3_TOWER, 16, {"head_dim": 24, **experts})
 
 
@@ -365,6 +368,15 @@ SET_UPS: dict[str, Callable[[], SetUp]] = {
         qwen3_vl_moe,
     )
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread: a second one costs more than it saves at these sizes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -8,8 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from mvde.errors import UsageError  # noqa: E402
-from mvde.vlm import SITES, DepthConfig, Site, add_depth, given_depth  # noqa: E402
+from mvde.vlm import add_depth, given_depth  # noqa: E402
 
 
 def test_an_untrained_model_is_bit_equal_and_one_patch_moves_exactly_its_own_token(any_set_up, features) -> None:
