@@ -67,7 +67,7 @@ def test_as_a_part_it_installs_nothing_and_its_library_brings_the_backends(how, 
     assert "mvde.h" not in scripts
     if openvino is not None:
         assert Path((tmp_path / "backend").read_text()).name == "libmvde_openvino.so"
-        # libmvde loads it at run time. The dry run lists the commands, then fails for want of objects that it did not build.
+        # libmvde loads it at run time. The dry run lists the commands, then misses the objects that it did not build.
         command = ["cmake", "--build", str(tmp_path), "--target", "mvde", "--", "-n"]
         assert (
             "backends/openvino/openvino.cpp"
