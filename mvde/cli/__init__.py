@@ -29,6 +29,7 @@ VERBS = (
     "run",
     "bench",
     "eval",
+    "stats",
     "calibrate",
     "train",
     "data",
