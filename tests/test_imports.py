@@ -196,7 +196,8 @@ ALLOWED = {
     },
     "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
     "vlm": GROUND
-    | {"model", "image_model", "checkpoint", "families", "datasets", "backbones", "heads", "runtime", "engines", "bulk"},
+    | {"model", "image_model", "checkpoint", "families", "datasets", "backbones", "heads"}
+    | {"runtime", "engines", "bulk"},
 }
 
 

@@ -7,6 +7,7 @@ processes, ``run`` plans, resumes and sums up, ``folder`` and ``shards`` read th
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ __all__ = ["StatsFolder", "open", "open_stats"]
 
 def __getattr__(name: str) -> Any:
     """Import the reader when it is first used: the command line needs names of formats only."""
-    from mvde.bulk import folder
-
-    if name in __all__:
-        return folder.open_stats if name == "open" else getattr(folder, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("mvde.bulk.folder"), "open_stats" if name == "open" else name)

@@ -72,7 +72,7 @@ class StatsFolder:
             self._opened[name] = open_shard(path, self._form)
         return self._opened[name]
 
-    def keys(self) -> Iterator[str]:
+    def all_keys(self) -> Iterator[str]:
         """Yield the keys of all rows, errors included, shard after shard."""
         for name in self.shard_names:
             yield from self.shard(name).keys
