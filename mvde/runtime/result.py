@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.camera import Camera
+    from mvde.runtime.describe import Description
+    from mvde.runtime.scan import Scan
 
 _MAX_DEPTH_MM = 65_535
 
@@ -57,6 +59,8 @@ class DepthResult:
     ``calibrated`` says where metres that are not the network's own come from: ``"one scale"`` or ``"fixed scene"`` of a
     calibration, ``"anchors"`` of the frame; ``depth_kind`` is ``metric`` then. ``None`` without.
 
+    ``scan`` holds distances by bearing, if the runtime was loaded with ``scan=``; ``None`` without.
+
     For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), and timings cover the whole batch; in a stream they are
     divided evenly among the frames of a batch.
     """
@@ -72,6 +76,7 @@ class DepthResult:
     camera_assumed: bool = False
     calibrated: str | None = None
     camera: Camera | None = None
+    scan: Scan | None = None
 
     @property
     def unit(self) -> str:
@@ -129,6 +134,22 @@ class DepthResult:
         points = [depth_points(depth, self.camera, step, frame, buffer) for depth, frame, buffer in each]
         return np.stack(points) if out is None else out
 
+    def describe(self) -> Description:
+        """What is near, free and unknown, for a language model: ``str()`` gives sentences, ``to_json()`` JSON.
+
+        From the scan, which knows the floor and how far the camera sees. Raises :class:`UsageError` without one, for a
+        map without metres, and for a batch.
+        """
+        from mvde.runtime.describe import describe_scan
+
+        self.require_metres("describe()")
+        if self.scan is None:
+            raise UsageError(
+                "describe() needs a scan, which knows the floor: give scan= (a file, or ScanSettings) to "
+                "DepthRuntime.load"
+            )
+        return describe_scan(self.scan, camera_assumed=self.camera_assumed, calibrated=self.calibrated)
+
     def millimetres(self) -> NDArray[np.uint16]:
         """Depth in whole millimetres (ROS REP 118), uint16, of the shape of ``depth``; 0 is invalid or past 65.535 m.
 
@@ -147,4 +168,6 @@ def stacked(results: list[DepthResult]) -> DepthResult:
         sum(one.pre_ms for one in times), sum(one.infer_ms for one in times), sum(one.post_ms for one in times)
     )
     depth, stats = np.stack([result.depth for result in results]), np.stack([result.stats for result in results])
-    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings)
+    scans = [result.scan for result in results if result.scan is not None]
+    scan = dataclasses.replace(scans[0], ranges=np.stack([one.ranges for one in scans])) if scans else None
+    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings, scan=scan)
