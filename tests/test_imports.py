@@ -20,6 +20,7 @@ GROUND = {
     "precision",
     "config",
     "resolution",
+    "distortion",
     "calibration_yaml",
     "camera",
     "calibration",
@@ -53,8 +54,9 @@ ALLOWED = {
     "value_checks": {"errors"},
     "config": {"errors", "resolution", "value_checks"},
     "resolution": {"errors"},
-    "calibration_yaml": {"errors"},
-    "camera": {"errors", "contract", "calibration_yaml"},
+    "distortion": {"errors"},
+    "calibration_yaml": {"errors", "distortion"},
+    "camera": {"errors", "contract", "calibration_yaml", "distortion"},
     "calibration": {"errors", "contract", "camera", "schema", "manifest", "files", "alignment"},
     "image": {"errors", "assets"},
     "schema": {"errors"},
@@ -93,6 +95,7 @@ ALLOWED = {
     },
     "runtime": {
         "errors",
+        "distortion",
         "camera",
         "calibration",
         "resampling",
@@ -126,6 +129,7 @@ ALLOWED = {
         "errors",
         "contract",
         "camera",
+        "distortion",
         "calibration_yaml",
         "image",
         "manifest",
@@ -196,8 +200,18 @@ ALLOWED = {
     },
     "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
     "vlm": GROUND
-    | {"model", "image_model", "checkpoint", "families", "datasets", "backbones", "heads"}
-    | {"runtime", "engines", "bulk"},
+    | {
+        "model",
+        "image_model",
+        "checkpoint",
+        "families",
+        "datasets",
+        "backbones",
+        "heads",
+        "runtime",
+        "engines",
+        "bulk",
+    },
 }
 
 

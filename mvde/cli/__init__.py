@@ -27,6 +27,7 @@ VERBS = (
     "prove",
     "triton",
     "run",
+    "view",
     "bench",
     "eval",
     "stats",

@@ -230,8 +230,8 @@ class DepthRuntime:
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
         if view.scale != 1:
             depth, stats = fitter.scale(depth, stats, view, manifest.stats_patch, names, stream)
-        meaning = (manifest.grid, names, view.kind, placement, view.factor, view.is_assumed, view.calibrated)
-        return DeviceResult(depth, stats, *meaning)
+        meaning = (view.kind, placement, view.factor, view.is_assumed, view.calibrated, view.camera)
+        return DeviceResult(depth, stats, manifest.grid, names, *meaning)
 
     def stream(
         self,
@@ -385,6 +385,7 @@ class DepthRuntime:
                 view.factor,
                 view.is_assumed,
                 view.calibrated,
+                view.camera,
             )
             for one, frame, where, view in zip(mapped, frames, fitted, views, strict=True)
         ]
