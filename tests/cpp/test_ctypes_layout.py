@@ -19,6 +19,10 @@ STRUCTURES = {
     "mvde_tag": abi.CTag,
     "mvde_frame": abi.CFrame,
     "mvde_resizer_options": abi.CResizerOptions,
+    "mvde_camera": abi.CCamera,
+    "mvde_box": abi.CBox,
+    "mvde_scan_settings": abi.CScanSettings,
+    "mvde_scan_info": abi.CScanInfo,
 }
 
 

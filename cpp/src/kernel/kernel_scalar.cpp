@@ -2,10 +2,11 @@
 
 #include "kernel/kernel.hpp"
 #include "kernel/resample.hpp"
+#include "kernel/scan.hpp"
 
 namespace mvde::internal {
 
 const Kernel kScalarKernel = {Lanes::kName,         run, resample_row_rgb, resample_row_depth, resample_column_bytes,
-                              resample_column_depth};
+                              resample_column_depth, scan_row};
 
 }  // namespace mvde::internal
