@@ -15,6 +15,7 @@ INTERPOLATIONS = {"bilinear": 0, "bicubic": 1}  # enum mvde_interpolation
 FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
 PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
 MATRICES = {"bt601": 0, "bt709": 1}  # enum mvde_matrix
+DISTORTIONS = {"plumb_bob": 1, "rational_polynomial": 2, "equidistant": 3}  # enum mvde_distortion_model
 MAX_STATS = 16  # MVDE_MAX_STATS
 
 
@@ -120,6 +121,18 @@ class CCamera(ctypes.Structure):
     )
 
 
+class CDistortion(ctypes.Structure):
+    """``mvde_distortion``."""
+
+    _fields_ = (("model", ctypes.c_int32), ("reserved", ctypes.c_int32), ("coefficients", ctypes.c_double * 8))
+
+
+class CPointsOptions(ctypes.Structure):
+    """``mvde_points_options``."""
+
+    _fields_ = (("struct_size", ctypes.c_uint32), ("step", ctypes.c_int32), ("colours", ctypes.POINTER(CFrame)))
+
+
 class CBox(ctypes.Structure):
     """``mvde_box``."""
 
@@ -185,10 +198,16 @@ def declare(library: ctypes.CDLL) -> None:
         "mvde_resizer_destroy": (None, [pointer]),
         "mvde_resize": (i32, [pointer, ctypes.POINTER(CFrame), pointer, i64, pointer]),
         "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, f32, pointer]),
+        "mvde_rays_create": (
+            i32,
+            [ctypes.POINTER(CCamera), ctypes.POINTER(CDistortion), ctypes.POINTER(pointer)],
+        ),
+        "mvde_rays_destroy": (None, [pointer]),
+        "mvde_points": (i32, [pointer, pointer, i64, ctypes.POINTER(CPointsOptions), pointer, i64, pointer]),
         "mvde_scan_read": (i32, [ctypes.c_char_p, ctypes.POINTER(CScanSettings)]),
         "mvde_scanner_create": (
             i32,
-            [ctypes.POINTER(CCamera), ctypes.POINTER(CBox), ctypes.POINTER(CScanSettings), ctypes.POINTER(pointer)],
+            [pointer, ctypes.POINTER(CBox), ctypes.POINTER(CScanSettings), ctypes.POINTER(pointer)],
         ),
         "mvde_scanner_destroy": (None, [pointer]),
         "mvde_scanner_query": (i32, [pointer, ctypes.POINTER(CScanInfo)]),

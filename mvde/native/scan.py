@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mvde.native.points import Rays
+
 
 class ScannerInfo(NamedTuple):
     """Constant properties of a scanner's scans, as ``mvde_scan_info`` has them."""
@@ -32,21 +34,20 @@ class Scanner(_Handle):
 
     def __init__(
         self,
-        intrinsics: tuple[float, float, float, float],
-        size: tuple[int, int],
+        rays: Rays,
         box: tuple[int, int, int, int],
         settings: Sequence[float],
     ) -> None:
-        """``intrinsics`` are fx, fy, cx, cy of maps of ``size`` (H, W), of which ``box`` shows the frame.
+        """``rays`` are those of the maps' camera; ``box`` (top, left, bottom, right) of the maps shows the frame.
 
-        The box is top, left, bottom, right; ``settings`` are those of :class:`mvde.runtime.scan_settings.ScanSettings`
+        ``settings`` are those of :class:`mvde.runtime.scan_settings.ScanSettings`
         in its order, with the lowest height resolved. Raises :class:`UsageError` as
         :func:`mvde.runtime.scan_table.scan_table` does.
         """
-        self.size = size
-        camera, inside = abi.CCamera(*intrinsics, *size), abi.CBox(*box)
+        self.size = rays.size
+        inside = abi.CBox(*box)
         chosen = abi.CScanSettings(ctypes.sizeof(abi.CScanSettings), *settings)
-        super().__init__("mvde_scanner_create", "mvde_scanner_destroy", camera, inside, chosen)
+        super().__init__("mvde_scanner_create", "mvde_scanner_destroy", rays.handle, inside, chosen)
         self.info = self._query()
 
     def scan(self, depth_m: NDArray[np.float32], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:

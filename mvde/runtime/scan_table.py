@@ -16,6 +16,7 @@ import numpy as np
 from mvde.camera import Camera
 from mvde.errors import UsageError
 from mvde.runtime.placement import Box
+from mvde.runtime.rays import camera_rays
 from mvde.runtime.scan_settings import ScanSettings
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def scan_table(camera: Camera, settings: ScanSettings, box: Box | None = None) -
     than the map.
     """
     box = Box(0, 0, *camera.size) if box is None else box
-    right, down = _rays(camera)
+    right, down = (ray.astype(np.float64) for ray in camera_rays(camera))
     x, y, up = (row[0] * right + row[1] * down + row[2] for row in level_rotation(settings))
     rho = np.sqrt(x * x + y * y)
     exit_m = _exit_ranges(rho, up, settings)
@@ -109,13 +110,6 @@ def level_rotation(settings: ScanSettings) -> tuple[tuple[float, float, float], 
     sp, cp, sr, cr = math.sin(pitch), math.cos(pitch), math.sin(roll), math.cos(roll)
     # Ry(pitch) Rx(roll), applied to (z, -x, -y) of the optical frame.
     return (-(sp * sr), -(sp * cr), cp), (-cr, sr, 0.0), (-(cp * sr), -(cp * cr), -sp)
-
-
-def _rays(camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Right (1, W) and down (H, 1) of the pixels' rays, per metre of depth."""
-    height, width = camera.size
-    right, down = (np.arange(width) - camera.cx) / camera.fx, (np.arange(height) - camera.cy) / camera.fy
-    return right[None, :], down[:, None]
 
 
 def _exit_ranges(rho: NDArray[np.float64], up: NDArray[np.float64], settings: ScanSettings) -> NDArray[np.float64]:

@@ -20,6 +20,8 @@ STRUCTURES = {
     "mvde_frame": abi.CFrame,
     "mvde_resizer_options": abi.CResizerOptions,
     "mvde_camera": abi.CCamera,
+    "mvde_distortion": abi.CDistortion,
+    "mvde_points_options": abi.CPointsOptions,
     "mvde_box": abi.CBox,
     "mvde_scan_settings": abi.CScanSettings,
     "mvde_scan_info": abi.CScanInfo,

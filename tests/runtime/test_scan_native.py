@@ -16,6 +16,7 @@ from mvde.camera import Camera
 from mvde.errors import UsageError
 from mvde.native.scan import Scanner, read_settings
 from mvde.runtime.placement import Box
+from mvde.runtime.points import native_rays
 from mvde.runtime.scan import numpy_scan, scan_of
 from mvde.runtime.scan_settings import ScanSettings
 from mvde.runtime.scan_table import scan_table
@@ -29,8 +30,7 @@ LEVEL = ScanSettings(0.6)
 def scanner_of(camera: Camera, mounted: ScanSettings, box: Box | None = None) -> Scanner:
     box = box or Box(0, 0, *camera.size)
     resolved = dataclasses.replace(mounted, min_height_m=mounted.lowest_m)
-    intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
-    return Scanner(intrinsics, camera.size, dataclasses.astuple(box), dataclasses.astuple(resolved))
+    return Scanner(native_rays(camera), dataclasses.astuple(box), dataclasses.astuple(resolved))
 
 
 def mixed_depth(size: tuple[int, int], seed: int, holes: float) -> np.ndarray:

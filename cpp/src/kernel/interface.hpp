@@ -49,6 +49,15 @@ struct DepthRows {
     std::uint8_t *has_holes = nullptr;  // of each row
 };
 
+// Pixels of a row that become points: metres, and the ray (x/z, y/z) of each, NaN where there is none.
+struct PointRow {
+    const float *depth, *ray_x, *ray_y;  // ray_y: nullptr where it is `constant_y` for the whole row
+    float constant_y;
+    const float *colours;  // bits 0x00RRGGBB; nullptr: XYZ alone
+    std::int64_t count;
+    float *out;  // 3 floats a point, or 4 with colours
+};
+
 constexpr int kScanCellShift = 18;  // 2^5 cells an octave of range: mvde/runtime/scan_table.py
 
 // Pixels of a row of a scan: depth, what gives their range and height, and the first cell of their sector.
@@ -56,6 +65,7 @@ struct ScanRow {
     const float *depth, *range_factor, *height_factor;
     const std::int32_t *sector_start;
     float height, low, high;  // of the camera, and bounds of obstacles, over the floor
+    float farthest;           // range of obstacles
     std::int32_t first_cell, num_cells;
     std::int64_t count;
     std::int32_t *cells;  // written: index of each pixel's cell in the histogram
@@ -75,6 +85,7 @@ struct Kernel {
                                   std::uint8_t *out);
     void (*resample_column_depth)(const DepthRows &rows, std::int64_t width, const Taps &taps, std::int64_t y,
                                   float invalid_m, float *out);
+    void (*point_row)(const PointRow &row);
     void (*scan_row)(const ScanRow &row);
 };
 

@@ -17,10 +17,9 @@ void scan_row(const ScanRow &row) {
         std::int32_t bits;
         std::memcpy(&bits, &range, sizeof bits);
         const std::int32_t from_first = (bits >> kScanCellShift) - row.first_cell;
-        const std::int32_t at_least_first = from_first < 0 ? 0 : from_first;
-        const std::int32_t cell = at_least_first < row.num_cells ? at_least_first : row.num_cells;
-        const bool is_between = (height > row.low) & (height < row.high);
-        const std::int32_t free_or_obstacle = is_between ? cell : row.num_cells;
+        const std::int32_t cell = from_first < 0 ? 0 : from_first;
+        const bool is_obstacle = (height > row.low) & (height < row.high) & (range <= row.farthest);
+        const std::int32_t free_or_obstacle = is_obstacle ? cell : row.num_cells;
         row.cells[x] = row.sector_start[x] + (depth > 0.0F ? free_or_obstacle : row.num_cells + 1);
     }
 }

@@ -4,16 +4,17 @@
 #include "float_environment.hpp"
 #include "forks.hpp"
 #include "handles.hpp"
+#include "image/all_rays.hpp"
 #include "kernel/dispatch.hpp"
 #include "kernel/map.hpp"
 #include "scan/settings.hpp"
 #include "session/classic_numbers.hpp"
-#include "session/frame_camera.hpp"
 #include "session/refused.hpp"
 
 #include <algorithm>
 #include <cinttypes>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <memory>
 #include <new>
@@ -22,7 +23,6 @@ namespace mvde::internal {
 namespace {
 
 constexpr std::int64_t kChunk = 1024;  // pixels whose cells are computed before they are counted
-constexpr std::int64_t kMaxSide = 1 << 16;
 
 // Counts cells of a row in four interleaved runs: neighbours often share a cell, and an increment that waits for the last
 // one of its own cell takes several times as long.
@@ -39,7 +39,7 @@ void count(const std::int32_t *cells, std::int64_t num_cells, std::uint32_t *cou
 
 }  // namespace
 
-Scanner::Scanner(const ScanRays &rays, const mvde_box &box, const mvde_scan_settings &settings)
+Scanner::Scanner(const Rays &rays, const mvde_box &box, const mvde_scan_settings &settings)
     : settings_(settings), table_(scan_table(rays, box, settings)),
       counts_(static_cast<std::size_t>((table_.num_bearings() + 1) * table_.cells_a_sector())) {}
 
@@ -78,6 +78,7 @@ void Scanner::count_row(const Kernel &kernel, const float *depth, std::int64_t y
     row.height = static_cast<float>(settings_.height_m);
     row.low = static_cast<float>(lowest_m(settings_));
     row.high = static_cast<float>(settings_.max_height_m);
+    row.farthest = static_cast<float>(settings_.range_max_m);
     row.first_cell = table_.first_cell;
     row.num_cells = table_.num_cells();
     row.cells = cells;
@@ -125,20 +126,17 @@ int refuse(Scanners::Access access) {
 }
 
 // The maps' pixels that show the frame. Throws Refused.
-mvde_box checked_box(const mvde_camera &camera, const mvde_box *box) {
-    check_camera(camera);
-    if (camera.height > kMaxSide || camera.width > kMaxSide)
-        throw Refused(MVDE_ERROR_ARGUMENT, "the camera is of maps of " + std::to_string(camera.height) + "x" +
-                                               std::to_string(camera.width) + ": expected at most 65536 pixels a side");
-    if (!box) return {0, 0, camera.height, camera.width};
-    const bool is_inside = 0 <= box->top && box->top < box->bottom && box->bottom <= camera.height && 0 <= box->left &&
-                           box->left < box->right && box->right <= camera.width;
-    if (!is_inside)
-        throw Refused(MVDE_ERROR_SHAPE, "the box is rows " + std::to_string(box->top) + " to " +
-                                            std::to_string(box->bottom) + " and columns " + std::to_string(box->left) +
-                                            " to " + std::to_string(box->right) + ": expected a part of " +
-                                            std::to_string(camera.height) + "x" + std::to_string(camera.width));
-    return *box;
+mvde_box checked_box(const Rays &rays, const mvde_box *box) {
+    if (!box) return {0, 0, rays.height(), rays.width()};
+    const bool is_inside = 0 <= box->top && box->top < box->bottom && box->bottom <= rays.height() && 0 <= box->left &&
+                           box->left < box->right && box->right <= rays.width();
+    if (is_inside) return *box;
+    char text[256];
+    std::snprintf(text, sizeof text,
+                  "the box is rows %" PRId64 " to %" PRId64 " and columns %" PRId64 " to %" PRId64
+                  ": expected a part of %" PRId64 "x%" PRId64,
+                  box->top, box->bottom, box->left, box->right, rays.height(), rays.width());
+    throw Refused(MVDE_ERROR_SHAPE, text);
 }
 
 int check_depth(const Scanner &scanner, const float *depth, std::int64_t &stride, Extent &extent) {
@@ -192,25 +190,28 @@ int32_t mvde_scan_read(const char *path, mvde_scan_settings *settings) {
     }
 }
 
-int32_t mvde_scanner_create(const mvde_camera *camera, const mvde_box *box, const mvde_scan_settings *settings,
+int32_t mvde_scanner_create(const mvde_rays *rays, const mvde_box *box, const mvde_scan_settings *settings,
                             mvde_scanner **scanner) {
     if (!scanner) return fail(MVDE_ERROR_ARGUMENT, "scanner is NULL: expected the address of a handle");
     *scanner = nullptr;
-    if (!camera || !settings) return fail(MVDE_ERROR_ARGUMENT, "camera or settings is NULL");
+    if (!rays || !settings) return fail(MVDE_ERROR_ARGUMENT, "rays or settings is NULL");
     if (settings->struct_size != sizeof *settings)
         return fail(MVDE_ERROR_ARGUMENT, "settings.struct_size is %u: expected %u; start from mvde_scan_defaults()",
                     settings->struct_size, static_cast<unsigned>(sizeof *settings));
     const FloatEnvironment environment;
+    const AllRays::Hold of_maps = all_rays().read(rays);
+    if (of_maps.access() != AllRays::Access::granted) return refuse(of_maps.access());
     try {
         const ClassicCNumbers classic;
-        const mvde_box inside = checked_box(*camera, box);
+        const mvde_box inside = checked_box(*of_maps, box);
         check_settings(*settings);
-        *scanner = scanners().add(std::make_unique<Scanner>(pinhole_rays(*camera), inside, *settings));
+        *scanner = scanners().add(std::make_unique<Scanner>(*of_maps, inside, *settings));
         return *scanner ? MVDE_OK : fail(MVDE_ERROR_MEMORY, "1024 scanners exist: destroy one first");
     } catch (const Refused &error) {
         return fail(error.status, "%s", error.what());
     } catch (const std::bad_alloc &) {
-        return fail(MVDE_ERROR_MEMORY, "no memory to scan maps of %" PRId64 "x%" PRId64, camera->height, camera->width);
+        return fail(MVDE_ERROR_MEMORY, "no memory to scan maps of %" PRId64 "x%" PRId64, of_maps->height(),
+                    of_maps->width());
     }
 }
 

@@ -11,7 +11,7 @@ namespace mvde::internal {
 class Scanner {
 public:
     // The settings are checked. Throws as scan_table() does.
-    Scanner(const ScanRays &rays, const mvde_box &box, const mvde_scan_settings &settings);
+    Scanner(const Rays &rays, const mvde_box &box, const mvde_scan_settings &settings);
 
     std::int64_t height() const { return table_.height; }
     std::int64_t width() const { return table_.width; }

@@ -20,6 +20,12 @@ namespace {
 constexpr double kPi = 3.14159265358979323846;
 constexpr double kRadiansPerDegree = kPi / 180;
 
+// Right and down of a pixel's ray, per metre of depth.
+double right_of(const Rays &rays, std::int64_t y, std::int64_t x) { return static_cast<double>(rays.x(y)[x]); }
+double down_of(const Rays &rays, std::int64_t y, std::int64_t x) {
+    return static_cast<double>(rays.y(y)[rays.is_distorted() ? x : 0]);
+}
+
 struct Rotation {
     double rows[3][3];
 };
@@ -81,10 +87,10 @@ double triangle(double x, double y, double next_x, double next_y) {
     return 2 * std::atan2(x * next_y - y * next_x, below);
 }
 
-std::vector<std::pair<double, double>> border_of(const ScanRays &rays, const mvde_box &box) {
+std::vector<std::pair<double, double>> border_of(const Rays &rays, const mvde_box &box) {
     std::vector<std::pair<double, double>> border;
     const auto add = [&](std::int64_t y, std::int64_t x) {
-        const double right = rays.right_of(y, x), down = rays.down_of(y, x);
+        const double right = right_of(rays, y, x), down = down_of(rays, y, x);
         if (std::isfinite(right) && std::isfinite(down)) border.emplace_back(right, down);
     };
     for (std::int64_t x = box.left; x < box.right; ++x) add(box.top, x);
@@ -95,7 +101,7 @@ std::vector<std::pair<double, double>> border_of(const ScanRays &rays, const mvd
 }
 
 // Number of pixels of average size that fit into a solid angle, at least one.
-std::int64_t support_of(const ScanRays &rays, const mvde_box &box, double support_deg2) {
+std::int64_t support_of(const Rays &rays, const mvde_box &box, double support_deg2) {
     const auto border = border_of(rays, box);
     double steradians = 0.0;
     for (std::size_t i = 0; i < border.size(); ++i) {
@@ -108,7 +114,7 @@ std::int64_t support_of(const ScanRays &rays, const mvde_box &box, double suppor
     std::int64_t num_rays = 0;
     for (std::int64_t y = box.top; y < box.bottom; ++y)
         for (std::int64_t x = box.left; x < box.right; ++x)
-            num_rays += std::isfinite(rays.right_of(y, x)) && std::isfinite(rays.down_of(y, x));
+            num_rays += std::isfinite(right_of(rays, y, x)) && std::isfinite(down_of(rays, y, x));
     const double share = static_cast<double>(num_rays) / static_cast<double>(height * width);
     const double num_pixels = static_cast<double>((height - 1) * (width - 1)) * share;
     const double pixel_deg2 = std::abs(steradians) / (kRadiansPerDegree * kRadiansPerDegree) / num_pixels;
@@ -178,7 +184,7 @@ void set_cells(const mvde_scan_settings &settings, ScanTable &table) {
 }
 
 // Fills the factors of every pixel, and returns its sector.
-Sectors aim(const ScanRays &rays, const mvde_box &box, const mvde_scan_settings &settings, ScanTable &table) {
+Sectors aim(const Rays &rays, const mvde_box &box, const mvde_scan_settings &settings, ScanTable &table) {
     const Rotation level = level_rotation(settings);
     const auto component = [&](int row, double right, double down) {
         return level.rows[row][0] * right + level.rows[row][1] * down + level.rows[row][2];
@@ -186,15 +192,15 @@ Sectors aim(const ScanRays &rays, const mvde_box &box, const mvde_scan_settings 
     const std::vector<double> edges = sector_edges(settings.increment_deg);
     const Bounds bounds{lowest_m(settings) - settings.height_m, settings.max_height_m - settings.height_m,
                         settings.range_max_m};
-    const auto num_pixels = static_cast<std::size_t>(rays.height * rays.width);
+    const auto num_pixels = static_cast<std::size_t>(rays.height() * rays.width());
     Sectors sectors{std::vector<std::int32_t>(num_pixels, -1), std::vector<double>(num_pixels, 0.0),
                     std::vector<std::int64_t>(edges.size() - 1, 0)};
     table.range_factor.resize(num_pixels);
     table.height_factor.resize(num_pixels);
-    for (std::int64_t y = 0; y < rays.height; ++y) {
-        for (std::int64_t x = 0; x < rays.width; ++x) {
-            const auto i = static_cast<std::size_t>(y * rays.width + x);
-            const double right = rays.right_of(y, x), down = rays.down_of(y, x);
+    for (std::int64_t y = 0; y < rays.height(); ++y) {
+        for (std::int64_t x = 0; x < rays.width(); ++x) {
+            const auto i = static_cast<std::size_t>(y * rays.width() + x);
+            const double right = right_of(rays, y, x), down = down_of(rays, y, x);
             const double forward = component(0, right, down), left = component(1, right, down);
             const double up = component(2, right, down), rho = std::sqrt(forward * forward + left * left);
             table.range_factor[i] = static_cast<float>(rho);
@@ -212,17 +218,10 @@ Sectors aim(const ScanRays &rays, const mvde_box &box, const mvde_scan_settings 
 
 }  // namespace
 
-ScanRays pinhole_rays(const mvde_camera &camera) {
-    ScanRays rays{camera.height, camera.width, {}, {}};
-    for (std::int64_t x = 0; x < camera.width; ++x) rays.right.push_back((static_cast<double>(x) - camera.cx) / camera.fx);
-    for (std::int64_t y = 0; y < camera.height; ++y) rays.down.push_back((static_cast<double>(y) - camera.cy) / camera.fy);
-    return rays;
-}
-
-ScanTable scan_table(const ScanRays &rays, const mvde_box &box, const mvde_scan_settings &settings) {
+ScanTable scan_table(const Rays &rays, const mvde_box &box, const mvde_scan_settings &settings) {
     ScanTable table;
-    table.height = rays.height;
-    table.width = rays.width;
+    table.height = rays.height();
+    table.width = rays.width();
     const Sectors sectors = aim(rays, box, settings, table);
     const std::int64_t support = support_of(rays, box, settings.support_deg2);
     const std::vector<double> reach = reaches(sectors, support);
