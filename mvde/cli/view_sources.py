@@ -13,7 +13,10 @@ from mvde.robot.viewed import Viewed
 
 if TYPE_CHECKING:
     from mvde.cli.live_options import LiveOptions
+    from mvde.cli.run_settings import RunSettings
+    from mvde.robot.depth_log import Problems
     from mvde.robot.live import LiveStream
+    from mvde.robot.logs import LogReader
     from mvde.robot.newest import LiveCounts
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.placement import Fit
@@ -54,6 +57,19 @@ def file_frames(
     begun_ns = time.time_ns()
     for index, (frame, result) in enumerate(results_of(runtime, paths, fit, on_error)):
         yield Viewed(index, frame.image, result, begun_ns + round(index * 1e9 / rate))
+
+
+def log_frames(
+    runtime: DepthRuntime, reader: LogReader, topic: str | None, settings: RunSettings, problems: Problems
+) -> Iterator[Viewed]:
+    """Yield every picture of one camera of a log, with the time at which it was recorded."""
+    from mvde.robot.camera_topics import camera_topics
+    from mvde.robot.depth_log import depth_of_log
+
+    cameras = camera_topics(reader, [] if topic is None else [topic], problems.add)
+    found = depth_of_log(reader, cameras, runtime, problems, fit=settings.fit, camera=settings.camera.frame_camera)
+    for index, (frame, result) in enumerate(found):
+        yield Viewed(index, frame.image, result, frame.log_time_ns)
 
 
 def rate_of(paths: list[Path]) -> float:

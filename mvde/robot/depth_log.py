@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -76,34 +76,55 @@ def write_depth_log(
     ``camera`` takes the place of the log's CameraInfo. Messages that cannot be decoded are counted in ``problems``.
     Raises :class:`UsageError` for outputs that this kind of depth cannot have.
     """
-    fallback = None if runtime.calibration is None else runtime.calibration.frame_camera
-    known = _KnownCameras(first_infos(reader, cameras), cameras, problems, camera, fallback)
     topics = DepthTopics(writer, outputs.encoding)
     copies = _copies(reader, writer, cameras, problems) if outputs.copy_topics else {}
+
+    def copy(message: LogMessage) -> None:
+        writer.write(copies[message.topic.key], message.log_time_ns, message.publish_time_ns, message.data)
+
+    for frame, result in depth_of_log(
+        reader, cameras, runtime, problems, fit=fit, camera=camera, others=copies, on_other=copy
+    ):
+        topics.write(result, frame)
+        yield result
+
+
+def depth_of_log(
+    reader: LogReader,
+    cameras: Sequence[CameraTopic],
+    runtime: DepthRuntime,
+    problems: Problems,
+    *,
+    fit: Fit | None = None,
+    camera: CameraOf | None = None,
+    others: Container[int] = (),
+    on_other: Callable[[LogMessage], None] = lambda message: None,
+) -> Iterator[tuple[LogFrame, DepthResult]]:
+    """Yield the frames of these cameras with their results, a few frames after they were read.
+
+    ``camera`` and ``problems`` are as in :func:`write_depth_log`. Messages of topics whose keys are among ``others``
+    are given to ``on_other`` as they are read.
+    """
+    fallback = None if runtime.calibration is None else runtime.calibration.frame_camera
+    known = _KnownCameras(first_infos(reader, cameras), cameras, problems, camera, fallback)
     by_key = {topic.key: one for one in cameras for topic in one.topics}
     infos = {topic.key for one in cameras for topic in one.infos}
-    wanted = [topic for topic in reader.topics if topic.key in {*by_key, *infos, *copies}]
+    wanted = [topic for topic in reader.topics if topic.key in by_key or topic.key in infos or topic.key in others]
     flight = _Flight(runtime, fit)
     try:
         for message in reader.messages(wanted):
             key = message.topic.key
-            if key in copies:
-                writer.write(copies[key], message.log_time_ns, message.publish_time_ns, message.data)
+            if key in others:
+                on_other(message)
             if key in infos:
                 known.update(message)
             elif key in by_key and (frame := known.frame(message, by_key[key])) is not None:
-                yield from _written(topics, flight.put(frame))
-        yield from _written(topics, flight.rest())
+                yield from flight.put(frame)
+        yield from flight.rest()
     finally:
         flight.close()
     for text in reader.problems:
         problems.add(text)
-
-
-def _written(topics: DepthTopics, done: Iterator[tuple[LogFrame, DepthResult]]) -> Iterator[DepthResult]:
-    for frame, result in done:
-        topics.write(result, frame)
-        yield result
 
 
 def _copies(reader: LogReader, writer: LogWriter, cameras: Sequence[CameraTopic], problems: Problems) -> dict[int, int]:

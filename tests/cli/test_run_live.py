@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import time
@@ -13,17 +12,10 @@ import pytest
 from PIL import Image
 
 from mvde import cli
+from tests.robot import live_servers as servers
 
 pytest.importorskip("openvino")
 pytest.importorskip("av")
-
-_spec = importlib.util.spec_from_file_location(
-    "live_servers_of_run", Path(__file__).parents[1] / "robot/live_servers.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-servers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(servers)
 
 
 @pytest.fixture

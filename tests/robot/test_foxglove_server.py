@@ -17,13 +17,10 @@ from mvde.errors import OutputError
 from mvde.robot.foxglove_server import FoxgloveServer
 from mvde.robot.viewed import Viewed
 from mvde.runtime.depth import DepthRuntime
+from tests.robot.foxglove_client import FoxgloveClient
 
 pytest.importorskip("openvino")
 pytest.importorskip("foxglove")
-pytest.importorskip("websockets")
-pytest.importorskip("google.protobuf")
-
-from .foxglove_client import FoxgloveClient
 
 STAMP_NS = 1_700_000_000_123_456_789
 CAMERA = Camera(70.0, 71.0, 39.5, 29.5, (60, 80))

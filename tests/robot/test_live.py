@@ -10,8 +10,7 @@ import pytest
 from mvde.errors import ImageError, UsageError
 from mvde.robot.live import LiveFrame, LiveStream
 from mvde.robot.live_address import LiveKind, is_live, parse_capture_options, parse_live
-
-from .live_servers import SIZE, level, mjpeg_server
+from tests.robot.live_servers import SIZE, file_server, level, mjpeg_server, mpeg
 
 pytest.importorskip("av")
 
@@ -82,8 +81,6 @@ def test_a_stream_that_stops_gives_its_frames_and_then_the_reason(path: str, num
 
 
 def test_a_file_of_a_server_ends_in_order() -> None:
-    from .live_servers import file_server, mpeg
-
     with file_server(mpeg(12)) as url:
         taken, said = frames_until_error(open_stream(f"{url}/clip.ts", timeout_s=3))
     assert said == ""
