@@ -75,7 +75,7 @@ def _model(name: str) -> DistortionModel:
 def _coefficients(model: DistortionModel, given: Sequence[float]) -> tuple[float, ...]:
     """The coefficients that count. Raises :class:`UsageError` if they are not those of the model."""
     counts = _COUNTS[model]
-    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) not in counts:
+    if not isinstance(given, (tuple, list)) or len(given) not in counts:
         wanted = " or ".join(map(str, counts))
         raise UsageError(f"{model} distortion has {wanted} coefficients, but got {given!r}")
     for value in given:

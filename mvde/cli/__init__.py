@@ -30,6 +30,7 @@ VERBS = (
     "view",
     "bench",
     "eval",
+    "stats",
     "calibrate",
     "train",
     "data",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +73,8 @@ def write_depth_log(
 ) -> Iterator[DepthResult]:
     """Write depth of these cameras' pictures to a log, and yield each result once it is written.
 
-    ``camera`` takes the place of the log's CameraInfo. Messages that cannot be decoded are counted in ``problems``.
-    Raises :class:`UsageError` for outputs that this kind of depth cannot have.
+    Arguments are those of :func:`log_results`. Raises :class:`UsageError` for outputs that this kind of depth cannot
+    have.
     """
     topics = DepthTopics(writer, outputs.encoding)
     copies = _copies(reader, writer, cameras, problems) if outputs.copy_topics else {}
@@ -82,14 +82,13 @@ def write_depth_log(
     def copy(message: LogMessage) -> None:
         writer.write(copies[message.topic.key], message.log_time_ns, message.publish_time_ns, message.data)
 
-    for frame, result in depth_of_log(
-        reader, cameras, runtime, problems, fit=fit, camera=camera, others=copies, on_other=copy
-    ):
+    others = dict.fromkeys(copies, copy)
+    for frame, result in log_results(reader, cameras, runtime, problems, fit=fit, camera=camera, others=others):
         topics.write(result, frame)
         yield result
 
 
-def depth_of_log(
+def log_results(
     reader: LogReader,
     cameras: Sequence[CameraTopic],
     runtime: DepthRuntime,
@@ -97,25 +96,25 @@ def depth_of_log(
     *,
     fit: Fit | None = None,
     camera: CameraOf | None = None,
-    others: Container[int] = (),
-    on_other: Callable[[LogMessage], None] = lambda message: None,
+    others: Mapping[int, Callable[[LogMessage], None]] | None = None,
 ) -> Iterator[tuple[LogFrame, DepthResult]]:
-    """Yield the frames of these cameras with their results, a few frames after they were read.
+    """Yield each picture of these cameras with its depth, in the order of the log.
 
-    ``camera`` and ``problems`` are as in :func:`write_depth_log`. Messages of topics whose keys are among ``others``
-    are given to ``on_other`` as they are read.
+    ``camera`` takes the place of the log's CameraInfo. ``others`` are called with the messages of topics of their keys
+    as they are read, a few frames ahead of the results. Messages that cannot be decoded are counted in ``problems``.
     """
     fallback = None if runtime.calibration is None else runtime.calibration.frame_camera
     known = _KnownCameras(first_infos(reader, cameras), cameras, problems, camera, fallback)
     by_key = {topic.key: one for one in cameras for topic in one.topics}
     infos = {topic.key for one in cameras for topic in one.infos}
-    wanted = [topic for topic in reader.topics if topic.key in by_key or topic.key in infos or topic.key in others]
+    others = others or {}
+    wanted = [topic for topic in reader.topics if topic.key in {*by_key, *infos, *others}]
     flight = _Flight(runtime, fit)
     try:
         for message in reader.messages(wanted):
             key = message.topic.key
             if key in others:
-                on_other(message)
+                others[key](message)
             if key in infos:
                 known.update(message)
             elif key in by_key and (frame := known.frame(message, by_key[key])) is not None:

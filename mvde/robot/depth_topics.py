@@ -7,11 +7,8 @@ patch, with ``depth/patch/camera_info``. Depth without a unit goes to ``relative
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from mvde.robot.camera_info import FrameCamera, grid_message, message_of_camera, with_header
 from mvde.robot.camera_topics import CameraTopic
@@ -27,8 +24,10 @@ from mvde.robot.messages import (
     new_topic,
     store,
 )
+from mvde.robot.patches import patch_images
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from mvde.runtime.result import DepthResult
@@ -72,7 +71,7 @@ class DepthTopics:
             self._put(f"{place}/camera_info", CAMERA_INFO, info, frame)
             grid = with_header(grid_message(info, result.placement, result.grid), frame.header)
             self._put(f"{place}/patch/camera_info", CAMERA_INFO, grid, frame)
-        for column, values in patch_images(result):
+        for column, values in patch_images(result).items():
             self._put(f"{place}/patch/{column}", IMAGE, image_message(frame.header, values, "32FC1"), frame)
 
     def _write_depth(self, name: str, result: DepthResult, frame: LogFrame) -> None:
@@ -90,20 +89,6 @@ class DepthTopics:
         if name not in self._numbers:
             self._numbers[name] = self._writer.add_topic(new_topic(name, msgtype))
         self._writer.write(self._numbers[name], frame.log_time_ns, frame.publish_time_ns, encode(message))
-
-
-def patch_images(result: DepthResult) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield each statistic's name and image (rows, columns), float32, NaN for patches without depth.
-
-    ``valid`` keeps 0 there: it says so itself.
-    """
-    rows, columns = result.grid
-    is_seen = (result.stats != 0).any(axis=1)
-    for index, name in enumerate(result.stat_names):
-        values = result.stats[:, index]
-        if name != "valid":
-            values = np.where(is_seen, values, np.float32(np.nan))
-        yield name, values.reshape(rows, columns)
 
 
 def _info_of(result: DepthResult, frame: LogFrame) -> Any:

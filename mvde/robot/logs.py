@@ -17,6 +17,7 @@ from mvde.files import scratch_folder
 MCAP_SUFFIX, ROS1_SUFFIX, SQLITE_SUFFIX = ".mcap", ".bag", ".db3"
 METADATA_NAME = "metadata.yaml"
 """File that makes a folder a rosbag2 log."""
+_METADATA_KEY = b"rosbag2_bagfile_information"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,16 @@ def is_log(path: Path) -> bool:
     """Whether a path has the form of a log: a suffix of one, or a folder with rosbag2's metadata or storage files."""
     if not path.is_dir():
         return path.suffix.lower() in (MCAP_SUFFIX, ROS1_SUFFIX, SQLITE_SUFFIX)
-    return (path / METADATA_NAME).is_file() or bool(storage_files(path))
+    return _is_rosbag2(path) or bool(storage_files(path))
+
+
+def _is_rosbag2(folder: Path) -> bool:
+    """Whether the metadata of a folder, if it has any, is rosbag2's."""
+    try:
+        with (folder / METADATA_NAME).open("rb") as stream:
+            return _METADATA_KEY in stream.read(1 << 12)
+    except OSError:
+        return False
 
 
 def storage_files(folder: Path) -> list[Path]:

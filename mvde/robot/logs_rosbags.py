@@ -5,6 +5,7 @@ Messages of ROS 1 are passed on in CDR, with the definitions of ROS 2, so that e
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -174,7 +175,7 @@ class Ros2Writer:
     def __init__(self, path: Path, source: Path) -> None:
         """Create the folder."""
         rosbags = _library()
-        self._library, self._types = rosbags, rosbags.ros2_types()
+        self._library = rosbags
         storage, version = _form_of(source)
         plugin = rosbags.StoragePlugin.SQLITE3 if storage == "sqlite3" else rosbags.StoragePlugin.MCAP
         self._writer = rosbags.Writer2(path, version=version, storage_plugin=plugin)
@@ -220,9 +221,9 @@ class Ros2Writer:
         schema = topic.schema if isinstance(topic.schema, str) else topic.schema.decode()
         if schema and topic.type_hash:
             return schema, topic.type_hash
-        if topic.msgtype in self._types.fielddefs and not schema:
-            text, _ = self._types.generate_msgdef(topic.msgtype, ros_version=2)
-            return text, self._types.hash_rihs01(topic.msgtype)
+        if not schema and topic.msgtype in (known := self._library.ros2_types()).fielddefs:
+            text, _ = known.generate_msgdef(topic.msgtype, ros_version=2)
+            return text, known.hash_rihs01(topic.msgtype)
         if topic.schema_encoding != "ros2msg":
             raise LogError(
                 f"the log states no type hash, and it cannot be computed from {topic.schema_encoding or 'nothing'}"
@@ -270,10 +271,12 @@ def _form_of(source: Path) -> tuple[str, int]:
     """Storage and metadata version for a log made from ``source``."""
     if source.is_file():
         return ("sqlite3" if source.suffix.lower() == ".db3" else "mcap"), _NEW_VERSION
-    text = (source / METADATA_NAME).read_text(encoding="utf-8")
-    values = dict(line.strip().split(": ", 1) for line in text.splitlines() if ": " in line and line.startswith("  "))
-    version = int(values["version"]) if values.get("version", "").isdecimal() else _NEW_VERSION
-    return values.get("storage_identifier", "mcap"), _NEW_VERSION if version >= _NEW_VERSION else _OLD_VERSION
+    text = (source / METADATA_NAME).read_text(encoding="utf-8")  # rosbags has parsed it
+    version, storage = (
+        re.search(rf"^ +{key}: *[\"']?(\w+)", text, re.MULTILINE) for key in ("version", "storage_identifier")
+    )
+    is_old = version is not None and version[1].isdecimal() and int(version[1]) < _NEW_VERSION
+    return "mcap" if storage is None else storage[1], _OLD_VERSION if is_old else _NEW_VERSION
 
 
 def _profiles_of(text: str) -> list[Any]:

@@ -29,7 +29,7 @@ PICTURES = (IMAGE, COMPRESSED_IMAGE)
 DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16")
 """Encodings of Image that hold depth."""
 _PNG_LEVEL = 1
-"""Of zlib, as compressed_depth_image_transport's default: level 6 takes four times as long for a tenth of the bytes."""
+"""Of zlib: level 6 takes four times as long as 1 (64 and 15 ms at 640x480) for a fifth of the bytes."""
 _INVERSE_DEPTH_FORMAT = 0
 """compressed_depth_image_transport's only format; its two parameters belong to 32FC1 and are 0 for 16UC1."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from mvde.contract import DepthKind
 from mvde.errors import UsageError
 from mvde.runtime.placement import Placement
+from mvde.runtime.points import depth_points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,6 +97,37 @@ class DepthResult:
             depth = np.where(valid, 1 / self.depth if self.depth_kind.is_inverse else self.depth, np.float32(math.nan))
         depth[np.isinf(depth)] = math.nan  # the reciprocal of a subnormal number
         return depth
+
+    def points(
+        self, step: int = 1, rgb: NDArray[np.uint8] | None = None, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Points (H', W', 3), float32, in metres in the camera's optical frame; NaN where there is no depth.
+
+        X is right, Y down, Z forward (ROS REP 103). There is one for every ``step``-th row and column, organised as the
+        image: H' is ceil(H / step). With ``rgb``, the image (H, W, 3), uint8, that was given to the runtime, they are
+        (H', W', 4): the last value's bits are 0x00RRGGBB, the field ``rgb`` of a ``sensor_msgs/PointCloud2``, whose
+        data this array is (``point_step`` is 12 or 16 bytes). Pixels that the lens cannot show, beyond the fold of its
+        distortion, are NaN too. A batch has a leading axis, here and in ``rgb``. ``out``, float32 and contiguous,
+        receives the points if given, which saves the allocation of a large array.
+
+        Raises :class:`UsageError` for a map without metres, a camera that is neither given nor assumed, ``rgb`` or
+        ``out`` of another shape, and a ``step`` below 1.
+        """
+        self.require_metres("points()")
+        if self.camera is None:
+            raise UsageError(
+                f"points() needs the camera of the frame, and {self.depth_kind} assumes none: give camera= to "
+                "DepthRuntime.load or infer"
+            )
+        if self.depth.ndim == 2:
+            return depth_points(self.depth, self.camera, step, rgb, out)
+        frames = [None] * len(self.depth) if rgb is None else rgb
+        if len(frames) != len(self.depth) or (out is not None and len(out) != len(self.depth)):
+            raise UsageError(f"rgb and out need one entry for each of the {len(self.depth)} maps of the batch")
+        outs = [None] * len(self.depth) if out is None else out
+        each = zip(self.depth, frames, outs, strict=True)
+        points = [depth_points(depth, self.camera, step, frame, buffer) for depth, frame, buffer in each]
+        return np.stack(points) if out is None else out
 
     def millimetres(self) -> NDArray[np.uint16]:
         """Depth in whole millimetres (ROS REP 118), uint16, of the shape of ``depth``; 0 is invalid or past 65.535 m.
