@@ -64,10 +64,10 @@ def log_frames(
 ) -> Iterator[Viewed]:
     """Yield every picture of one camera of a log, with the time at which it was recorded."""
     from mvde.robot.camera_topics import camera_topics
-    from mvde.robot.depth_log import depth_of_log
+    from mvde.robot.depth_log import log_results
 
     cameras = camera_topics(reader, [] if topic is None else [topic], problems.add)
-    found = depth_of_log(reader, cameras, runtime, problems, fit=settings.fit, camera=settings.camera.frame_camera)
+    found = log_results(reader, cameras, runtime, problems, fit=settings.fit, camera=settings.camera.frame_camera)
     for index, (frame, result) in enumerate(found):
         yield Viewed(index, frame.image, result, frame.log_time_ns)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mvde.robot.depth_topics import patch_images
+from mvde.robot.patches import patch_images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class Viewed:
     @cached_property
     def patches(self) -> dict[str, NDArray[np.float32]]:
         """Image (rows, columns), float32, of each column of the statistics; NaN for patches without depth."""
-        return dict(patch_images(self.result))
+        return patch_images(self.result)
 
     @property
     def latency(self) -> dict[str, float | bool | None]:
