@@ -14,7 +14,7 @@ import typer
 from mvde.cli.groups import with_groups
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.run_settings import RunSettings
-from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, CameraOptions, EngineSelection, only
+from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, POINT_STEP_HELP, CameraOptions, EngineSelection, only
 from mvde.cli.terminal import say
 from mvde.errors import ImageError, UsageError
 from mvde.runtime.placement import Fit
@@ -56,6 +56,10 @@ def view(
             "--rate", metavar="FPS", help="Frames per second of pictures and videos. Default: a video's own, or 2."
         ),
     ] = None,
+    point_step: Annotated[
+        int | None,
+        typer.Option("--point-step", min=1, metavar="N", help=f"{POINT_STEP_HELP} Default: 4, where there are metres."),
+    ] = None,
     topic: Annotated[
         list[str] | None,
         typer.Option("--topic", help="Topic of a log with a camera's pictures; repeatable. One is shown at a time."),
@@ -63,7 +67,7 @@ def view(
 ) -> None:
     """Watch depth of pictures, videos, robot logs and live sources.
 
-    Serves picture, depth, patch statistics and latency to Foxglove and other programs that speak its WebSocket
+    Serves picture, depth, points, patch statistics and latency to Foxglove and other programs that speak its WebSocket
     protocol, on this machine alone; --rrd records them for Rerun. Files begin when a viewer subscribes, and the last
     frame stays until Ctrl-C. A live source is a camera (/dev/video0) or a stream (rtsp://, http://), of which the
     newest frame is always the next one.
@@ -74,7 +78,7 @@ def view(
     if rate is not None and not 0 < rate < float("inf"):
         raise UsageError(f"--rate is a number of frames per second above 0, but got {rate:g}")
     settings = RunSettings([source], selection, camera, None, fit, calibration, verb="mvde view")
-    outputs, camera_topic = _Outputs(port, rrd), only(topic or [], "--topic", "mvde view shows one camera")
+    outputs, camera_topic = _Outputs(port, rrd, point_step), only(topic or [], "--topic", "mvde view shows one camera")
     has_own_rate = is_live(source) or is_log(Path(source))
     if rate is not None and has_own_rate:
         raise UsageError("--rate would have no effect: live sources and logs come at their own rate")
@@ -90,27 +94,41 @@ def view(
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Where frames go: a server on ``port``, by default only without a recording, and the recording ``rrd``."""
+    """Where frames go: a server on ``port``, by default only without a recording, and the recording ``rrd``.
+
+    ``point_step`` asks for points, which are shown with a step of their own where there are any.
+    """
 
     port: int | None
     rrd: Path | None
+    point_step: int | None
 
     def open(self, stack: ExitStack) -> tuple[FoxgloveServer | None, list[Viewer]]:
         """Open the viewers, which ``stack`` closes; also the server among them."""
+        from mvde.robot.viewed import POINT_STEP
+
+        step = POINT_STEP if self.point_step is None else self.point_step
         server: FoxgloveServer | None = None
         viewers: list[Viewer] = []
         if self.port is not None or self.rrd is None:
             from mvde.robot.foxglove_server import PORT, FoxgloveServer
 
-            server = FoxgloveServer(PORT if self.port is None else self.port)
+            server = FoxgloveServer(PORT if self.port is None else self.port, step)
             viewers.append(server)
             stack.callback(server.close)
         if self.rrd is not None:
             from mvde.robot.rerun_recording import RerunRecording
 
-            viewers.append(RerunRecording(self.rrd))
+            viewers.append(RerunRecording(self.rrd, step))
             stack.callback(viewers[-1].close)
         return server, viewers
+
+    def checked(self, frames: Iterator[Viewed]) -> Iterator[Viewed]:
+        """Yield the frames; raise :class:`UsageError` for points that were asked for and cannot be had."""
+        for number, viewed in enumerate(frames):
+            if number == 0 and self.point_step is not None:
+                viewed.check_points()
+            yield viewed
 
 
 def _view_live(settings: RunSettings, live: LiveOptions, outputs: _Outputs) -> None:
@@ -126,7 +144,7 @@ def _view_live(settings: RunSettings, live: LiveOptions, outputs: _Outputs) -> N
         runtime = stack.enter_context(settings.load())
         _say_where(server, "")
         try:
-            _show(live_frames(runtime, stream, counts, live, settings.fit), viewers)
+            _show(outputs.checked(live_frames(runtime, stream, counts, live, settings.fit)), viewers)
         finally:
             say(f"{counts.num_inferred} frames of {stream.address.shown}; {counts_text(counts, stream)}")
         check_any(counts, stream, live)
@@ -144,7 +162,7 @@ def _view_files(settings: RunSettings, rate: float | None, outputs: _Outputs) ->
         server, viewers = outputs.open(stack)
         runtime = stack.enter_context(settings.load())
         frames = file_frames(runtime, paths, rate or rate_of(paths), settings.fit, skipped.add)
-        _play(frames, server, viewers, skipped.check)
+        _play(outputs.checked(frames), server, viewers, skipped.check)
     _say_recording(outputs)
 
 
@@ -159,7 +177,8 @@ def _view_log(settings: RunSettings, topic: str | None, outputs: _Outputs) -> No
         stack.callback(reader.close)
         server, viewers = outputs.open(stack)
         runtime = stack.enter_context(settings.open())
-        _play(log_frames(runtime, reader, topic, settings, problems), server, viewers, problems.check)
+        frames = log_frames(runtime, reader, topic, settings, problems)
+        _play(outputs.checked(frames), server, viewers, problems.check)
     _say_recording(outputs)
 
 

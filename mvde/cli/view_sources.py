@@ -31,7 +31,7 @@ def live_frames(
     """Yield the newest frame of the stream, again and again, with the time at which it was received."""
     from mvde.robot.newest import newest_first
 
-    for done in islice(newest_first(runtime, stream, counts, live.budget_ms, fit), live.limit):
+    for done in islice(newest_first(runtime, stream, counts, live.budget_ms, fit), live.stop_after):
         yield Viewed(
             done.frame.index,
             done.frame.image,

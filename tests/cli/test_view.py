@@ -130,7 +130,7 @@ def test_a_recording_alone_needs_no_viewer(robot: Path, capsys: pytest.CaptureFi
     assert "recorded in run.rrd" in capsys.readouterr().out
     assert (robot / "run.rrd").stat().st_size > 1000
     with servers.mjpeg_server(num_frames=100) as url:
-        assert cli.execute(["view", f"{url}/live", "--rrd", "live.rrd", "--limit", "3"]) == 0
+        assert cli.execute(["view", f"{url}/live", "--rrd", "live.rrd", "--stop-after", "3"]) == 0
     assert (robot / "live.rrd").stat().st_size > 1000
     assert "3 frames of http://127.0.0.1" in capsys.readouterr().out
 
@@ -141,6 +141,21 @@ def test_a_recording_keeps_what_came_before_the_stream_stopped(robot: Path, caps
         assert cli.execute(["view", f"{url}/stalls", "--rrd", "live.rrd", "--timeout", "1"]) == 1
     assert "stopped after 5 frames" in error_line(capsys)
     assert (robot / "live.rrd").stat().st_size > 1000
+
+
+def test_points_that_cannot_be_had_are_refused_only_if_asked_for(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rerun")
+    assert cli.execute(["view", "photos", "--rrd", "a.rrd", "--fov", "60x45"]) == 0
+    assert cli.execute(["view", "photos", "--rrd", "b.rrd"]) == 0  # the tiny engine's kind assumes no camera
+    assert cli.execute(["view", "photos", "--rrd", "c.rrd", "--fov", "60x45", "--point-step", "1"]) == 0
+    sizes = [Path(name).stat().st_size for name in ("b.rrd", "a.rrd", "c.rrd")]
+    assert sizes[0] < sizes[1] < sizes[2]
+    capsys.readouterr()
+    assert cli.execute(["view", "photos", "--rrd", "d.rrd", "--point-step", "2"]) == 2
+    assert "points() needs the camera of the frame" in error_line(capsys)
+    assert not (robot / "d.rrd").exists()
 
 
 def test_unreadable_pictures_are_named_after_the_others_were_shown(
@@ -165,7 +180,7 @@ def test_wrong_usage_of_a_viewer(robot: Path, capsys: pytest.CaptureFixture[str]
         (["photos", "--rate", "0"], "--rate is a number of frames per second above 0, but got 0"),
         (["/dev/video0", "--rate", "5"], "--rate would have no effect: live sources and logs come at"),
         (["photos", "--topic", "/front"], "--topic would have no effect: photos is no log"),
-        (["photos", "--limit", "5"], "--limit would have no effect"),
+        (["photos", "--stop-after", "5"], "--stop-after would have no effect"),
         (["photos", "--rrd", "run.mcap"], "is a .rrd file, but got run.mcap"),
         (["photos", "--port", "70000"], "less than or equal to 65535"),
         (["photos", "-e", "fp32", "-e", "bf16"], "mvde view takes one engine"),
