@@ -51,7 +51,7 @@ class LiveOptions:
         changed = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
         if changed:
             named = {
-                "limit": "--stop-after",
+                "stop_after": "--stop-after",
                 "budget_ms": "--budget",
                 "timeout_s": "--timeout",
                 "capture_option": "--capture-option",
