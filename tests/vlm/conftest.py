@@ -293,7 +293,11 @@ def lfm2_vl() -> SetUp:
 
 def _qwen(kind: str, vision: dict[str, Any], patch: int, text: dict[str, Any]) -> SetUp:
     config = getattr(T, f"{kind}Config")(
-        vision_config=vision, text_config=LANGUAGE | MROPE | text, image_token_id=IMAGE, video_token_id=118
+        vision_config=vision,
+        text_config=LANGUAGE | MROPE | text,
+        image_token_id=IMAGE,
+        video_token_id=118,
+        vision_start_token_id=7,
     )
     model = getattr(T, f"{kind}ForConditionalGeneration")(config)
     grid = torch.tensor([[1, 8, 12], [1, 4, 6]])

@@ -30,7 +30,7 @@ def prompt(made: Any) -> dict[str, Any]:
     """One row that shows all pictures of a set-up and asks a question."""
     grid = made.inputs.get("image_grid_thw")
     counts = [made.num_tokens] if grid is None else (grid.prod(dim=-1) // 4).tolist()
-    pictures = [token for count in counts for token in (7, *[IMAGE] * count)]  # 7 keeps them apart
+    pictures = [token for count in counts for token in (7, *[IMAGE] * count)]  # 7 is Qwen's mark of a picture
     ids = torch.tensor([[1, *pictures, 5, 6]])
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **more_inputs(made, ids), **made.inputs}
 
@@ -92,7 +92,7 @@ def rows_of_pictures(made: Any) -> tuple[dict[str, Any], Any]:
         num_tokens = int(half) // 4
     else:
         inputs, num_tokens = dict(made.inputs), made.num_tokens // 2
-    ids = torch.tensor([[1, *[IMAGE] * num_tokens, 5, 6]]).expand(2, -1)
+    ids = torch.tensor([[1, 7, *[IMAGE] * num_tokens, 5, 6]]).expand(2, -1)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **more_inputs(made, ids), **inputs}, stats
 
 
@@ -249,29 +249,6 @@ def test_a_patch_without_depth_changes_no_bit_of_the_answer(set_up) -> None:
         assert torch.equal(model(**inputs, depth_stats=None).logits, plain)
 
 
-def test_calls_in_threads_keep_their_own_depth(set_up) -> None:
-    made = set_up("llava")
-    inputs, stats = prompt(made), made.stats()
-    model = trained(made.model)
-    variants = [stats * (1 + index) for index in range(4)]
-    with torch.no_grad():
-        expected = [model(**inputs, depth_stats=variant).logits for variant in variants]
-    found: list[list[bool]] = [[] for _ in variants]
-
-    def ask(index: int) -> None:
-        with torch.no_grad():
-            for _ in range(5):
-                logits = model(**inputs, depth_stats=variants[index]).logits
-                found[index].append(torch.equal(logits, expected[index]))
-
-    threads = [threading.Thread(target=ask, args=(index,)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [[True] * 5] * 4
-
-
 def test_trainer_keeps_the_column_and_trains_the_embedder(set_up, tmp_path) -> None:
     pytest.importorskip("accelerate")
     made = set_up("llava")
@@ -402,6 +379,31 @@ def test_another_model_takes_a_site_of_its_own() -> None:
     assert torch.equal(model(media), before)
     moved = (model(media, depth_stats=stats) != before).any(dim=-1)
     assert bool(moved.all())
+
+
+def test_calls_in_threads_keep_their_own_depth() -> None:
+    # transformers 5.0 itself patches a model while it runs: this model is not one of its classes.
+    model, media = Vila(), torch.randn(1, 9, 12)
+    trained(model, DepthConfig(site=Site(path="mm_projector"), width=12))
+    variants = [torch.rand(1, 9, 3) + 0.1 for _ in range(4)]
+    expected = [model(media, depth_stats=stats) for stats in variants]
+    together = threading.Barrier(4)
+
+    def wait(module: Any, args: Any) -> None:
+        together.wait(timeout=20)  # no thread adds its depth before all have given theirs
+
+    model.mm_projector.register_forward_pre_hook(wait, prepend=True)
+    found: list[Any] = [None] * 4
+
+    def ask(index: int) -> None:
+        found[index] = model(media, depth_stats=variants[index])
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_a_width_that_is_wrong_names_the_right_one(set_up) -> None:
