@@ -133,9 +133,8 @@ def depth_class(base: Any) -> Any:
             call, pixels = current_call(self.__dict__[_HOOK]), kwargs.get("pixel_values")
             expanded = expand(*args, **kwargs)
             if call is not None and call.stats is not None and pixels is not None:
-                _check_same_length(call.stats, pixels)
-                as_pixels = expand(*args, **{**kwargs, "pixel_values": call.stats})
-                call.replace(as_pixels[1]["pixel_values"], expanded[1])
+                as_pixels = expand(*args, **{**kwargs, "pixel_values": _as_pixels(call.stats, pixels, kwargs)})
+                call.replace(_as_rows(as_pixels[1]["pixel_values"], call.stats), expanded[1])
             return expanded
 
         def __reduce_ex__(self, protocol: Any) -> Any:
@@ -175,12 +174,30 @@ def _call(model: nn.Module, stats: Tensor | None, inputs: Mapping[str, Any]) -> 
     return DepthCall(hook, embedder, model.config, stats, inputs)
 
 
-def _check_same_length(stats: Tensor, pixels: Tensor) -> None:
-    if len(stats) != len(pixels):
+def _as_pixels(stats: Tensor, pixels: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    """``stats`` with the first dimension of ``pixels``, so that they are repeated alike for beams.
+
+    Rows of padded pictures of different sizes (Pixtral's) are padded with NaN.
+    """
+    if len(stats) == len(pixels):
+        return stats
+    sizes = inputs.get("image_sizes")
+    if stats.ndim != 2 or sizes is None or len(sizes) != len(pixels):
         raise UsageError(
             f"depth_stats {tuple(stats.shape)} and pixel_values {tuple(pixels.shape)} differ in their first dimension, "
             f"so they cannot be repeated together for beams; make both with the DepthProcessor"
         )
+    areas = torch.as_tensor(sizes).prod(dim=-1)
+    counts = (areas * len(stats)).div(areas.sum(), rounding_mode="floor").tolist()
+    return torch.nn.utils.rnn.pad_sequence(stats.split(counts), batch_first=True, padding_value=float("nan"))
+
+
+def _as_rows(repeated: Tensor, stats: Tensor) -> Tensor:
+    """Undo :func:`_as_pixels` for statistics that were repeated."""
+    if repeated.ndim == stats.ndim:
+        return repeated
+    rows = repeated.flatten(0, 1)
+    return rows[~rows.isnan().any(dim=-1)]
 
 
 def _named(base: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:

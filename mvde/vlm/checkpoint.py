@@ -36,7 +36,8 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], **options:
     Raises :class:`UsageError` for a model without depth, :class:`OutputError` if the files cannot be written.
     """
     inner, is_adapter = checked(model), hasattr(model, "peft_config")
-    target, saved = Path(folder), model if is_adapter else inner
+    target = Path(folder)
+    saved: Any = model if is_adapter else inner
     with staged_write(target, "model") as staging:
         saved.save_pretrained(staging, **options)
         if is_adapter:

@@ -90,6 +90,9 @@ def rows_of_pictures(made: Any) -> tuple[dict[str, Any], Any]:
         inputs = {"pixel_values": pixels, "image_grid_thw": made.inputs["image_grid_thw"][[0, 0]]}
         stats = torch.cat([stats[:half], stats[:half].flip(0) * 1.7])
         num_tokens = int(half) // 4
+    elif "image_sizes" in made.inputs:
+        inputs = {**made.inputs, "image_sizes": made.inputs["image_sizes"][[0, 0]]}
+        stats, num_tokens = torch.cat([stats[:24], stats[:24].flip(0) * 1.7]), 6
     else:
         inputs, num_tokens = dict(made.inputs), made.num_tokens // 2
     ids = torch.tensor([[1, 7, *[IMAGE] * num_tokens, 5, 6]]).expand(2, -1)
@@ -102,7 +105,7 @@ def row(inputs: dict[str, Any], stats: Any, index: int) -> dict[str, Any]:
     return {name: value.chunk(2)[index] for name, value in both.items()}
 
 
-@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_vl", "qwen2_5_vl", "mistral3"])
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}])
 def test_beams_keep_the_depth_of_their_own_row(set_up, name, options) -> None:
     made = set_up(name)
@@ -111,6 +114,21 @@ def test_beams_keep_the_depth_of_their_own_row(set_up, name, options) -> None:
     together = continued(model, inputs | {"depth_stats": stats}, **options)
     alone = torch.cat([continued(model, row(inputs, stats, index), **options) for index in range(2)])
     assert torch.equal(together, alone)
+
+
+def test_beams_of_pictures_of_different_sizes_keep_the_depth_of_their_own_row(set_up) -> None:
+    made = set_up("mistral3")
+    stats = made.stats().split([24, 8])
+    model = trained(made.model)
+
+    def asked(rows: list[int]) -> Any:
+        counts = [(6, 2)[row] for row in rows]
+        ids = torch.tensor([[0] * (max(counts) - count) + [1, *[IMAGE] * count, 5, 6] for count in counts])
+        inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+        inputs |= {name: value[rows] for name, value in made.inputs.items()}
+        return continued(model, inputs | {"depth_stats": torch.cat([stats[row] for row in rows])}, num_beams=3)
+
+    assert torch.equal(asked([0, 1]), torch.cat([asked([0]), asked([1])]))
 
 
 def test_peft_passes_depth_to_forward_and_generate(set_up) -> None:
