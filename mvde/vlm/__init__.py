@@ -15,8 +15,14 @@ _MODULES = {
     "SITES": "mvde.vlm.sites",
     "Site": "mvde.vlm.sites",
     "add_depth": "mvde.vlm.attach",
+    "add_lora": "mvde.vlm.lora",
     "depth_config": "mvde.vlm.attach",
+    "embedder_of": "mvde.vlm.attach",
+    "from_pretrained": "mvde.vlm.checkpoint",
     "given_depth": "mvde.vlm.attach",
+    "has_depth": "mvde.vlm.attach",
+    "refuse_depth": "mvde.vlm.attach",
+    "save_pretrained": "mvde.vlm.checkpoint",
 }
 
 __all__ = list(_MODULES)

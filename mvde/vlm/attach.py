@@ -24,6 +24,7 @@ EMBEDDER = "depth_embedder"
 """Name of the :class:`DepthEmbedder` in the model, and prefix of its weights in checkpoints."""
 
 _HOOK = "_mvde_site_hook"
+_REFUSAL = "_mvde_refusal"
 
 
 def add_depth(model: Model, config: DepthConfig | None = None, moments: Tensor | None = None) -> Model:
@@ -53,17 +54,17 @@ def add_depth(model: Model, config: DepthConfig | None = None, moments: Tensor |
 
 def has_depth(model: nn.Module) -> bool:
     """Whether the model, or the one inside a wrapper of peft's, takes ``depth_stats``."""
-    return hasattr(_unwrapped(model), _HOOK)
+    return hasattr(unwrapped(model), _HOOK)
 
 
 def depth_config(model: nn.Module) -> DepthConfig:
     """Return what the model's ``depth_stats`` must be. Raises :class:`UsageError` for a model without depth."""
-    return DepthConfig.from_dict(getattr(_checked(model).config, CONFIG_KEY), type(model).__name__)
+    return DepthConfig.from_dict(getattr(checked(model).config, CONFIG_KEY), type(model).__name__)
 
 
 def embedder_of(model: nn.Module) -> DepthEmbedder:
     """Return the model's embedder, the trained copy if peft made one. Raises :class:`UsageError` without depth."""
-    embedder = getattr(_checked(model), EMBEDDER)
+    embedder = getattr(checked(model), EMBEDDER)
     adapters = getattr(embedder, "modules_to_save", None)
     if adapters is not None and embedder.active_adapters:
         embedder = adapters[embedder.active_adapters[0]]
@@ -77,8 +78,20 @@ def given_depth(model: nn.Module, depth_stats: Tensor, **inputs: Any) -> Iterato
     ``inputs`` are the arguments of the call; only models that pad tiles need them (``pixel_values``, ``image_sizes``).
     Raises :class:`UsageError` for a model without depth, and if no image was encoded inside.
     """
-    with active(_call(_checked(model), depth_stats, inputs)):
+    with active(_call(checked(model), depth_stats, inputs)):
         yield
+
+
+def refuse_depth(model: Model) -> Model:
+    """Return ``model``, which has no depth, changed so that ``forward`` raises :class:`UsageError` for ``depth_stats``.
+
+    Most models of transformers hand unknown arguments on until nobody looks at them: a model that was loaded without
+    its depth would answer as if there were no depth. :func:`add_depth` takes the refusal back.
+    """
+    inner = unwrapped(model)
+    if not has_depth(model) and not hasattr(inner, _REFUSAL):
+        setattr(inner, _REFUSAL, inner.register_forward_pre_hook(_refuse, with_kwargs=True))
+    return model
 
 
 @cache
@@ -138,6 +151,8 @@ def _attach(model: nn.Module, config: DepthConfig) -> None:
     width = config.width or width_of(model)
     embedder = DepthEmbedder(config.columns, width, config.hidden)
     device = next((parameter.device for parameter in model.get_submodule(site.path).parameters()), None)
+    if hasattr(model, _REFUSAL):
+        getattr(model, _REFUSAL).remove()
     hook = SiteHook(site)
     hook.attach(model)
     setattr(model, EMBEDDER, embedder if device is None else embedder.to(device))
@@ -181,27 +196,37 @@ def _signature(base: type[Any]) -> inspect.Signature:
     return signature.replace(parameters=[*parameters[:at], depth, *parameters[at:]])
 
 
+def _refuse(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if kwargs.get("depth_stats") is not None:
+        raise UsageError(_without_depth(module))
+
+
+def _without_depth(model: nn.Module) -> str:
+    return (
+        f"this {type(model).__name__} has no depth: give it depth with mvde.vlm.add_depth(model), or load a model that "
+        f"was saved with depth by mvde.vlm.from_pretrained"
+    )
+
+
 def _new(base: type[Any]) -> Any:
     """Return an empty object of the class, for copies and pickles."""
     cls: Any = depth_class(base)
     return cls.__new__(cls)
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """The model itself, inside a wrapper of peft's, of data parallelism or of torch.compile."""
     for name in ("module", "_orig_mod"):
         inner = getattr(model, name, None)
         if isinstance(inner, nn.Module):
-            return _unwrapped(inner)
+            return unwrapped(inner)
     get_base_model = getattr(model, "get_base_model", None)
     return model if get_base_model is None else cast("nn.Module", get_base_model())
 
 
-def _checked(model: nn.Module) -> Any:
-    inner = _unwrapped(model)
+def checked(model: nn.Module) -> Any:
+    """Return the model inside its wrappers. Raises :class:`UsageError` if it has no depth."""
+    inner = unwrapped(model)
     if not hasattr(inner, _HOOK):
-        raise UsageError(
-            f"this {type(inner).__name__} has no depth: give it depth with mvde.vlm.add_depth(model), or load a model "
-            f"that was saved with depth by mvde.vlm.from_pretrained"
-        )
+        raise UsageError(_without_depth(inner))
     return inner

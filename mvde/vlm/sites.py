@@ -77,6 +77,7 @@ SITES: dict[str, Site] = {
     "qwen2_5_vl": Site(path="model.visual.merger", order=Order.WINDOW),
     "qwen2_vl": _MERGER,
     "qwen3_vl": _MERGER,
+    "qwen3_vl_moe": _MERGER,
     "smolvlm": _CONNECTOR,
     "vipllava": _PROJECTOR,
 }
