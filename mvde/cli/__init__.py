@@ -32,6 +32,7 @@ VERBS = (
     "calibrate",
     "train",
     "data",
+    "vlm",
     "info",
     "doctor",
 )
