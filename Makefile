@@ -7,6 +7,7 @@
 # make constraints  rewrite constraints.txt (RENEW="--upgrade-package onnx" or RENEW=--upgrade for newer versions)
 # make docs    build the manual as a site in build/site; a broken link or reference fails
 # make check   formatting, linting, types and tests, as run by CI
+# make dist    build the source distribution and the wheel with OpenVINO's backend into dist/; check and install each
 # make native  build libmvde into mvde/lib and test it with CTest,
 #              with the OpenVINO backend if Python's openvino is installed
 # make native-debug     libmvde's tests without optimisation, which hides some defects (duplicate class definitions)
@@ -33,7 +34,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz format-check lint types format clean
+.PHONY: nano demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -75,7 +76,7 @@ constraints: $(BIN)/uv
 	mkdir -p build && cp constraints.txt build/
 	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.10 --no-header --no-annotate $(RENEW) \
 	    pyproject.toml --extra export --extra train --extra data --extra video --extra vlm --extra ros --extra live --extra rerun --extra bulk --extra ray \
-	    --group build --group test --group lint --group docs --output-file build/constraints.txt >/dev/null
+	    --group build --group test --group lint --group docs --group dist --output-file build/constraints.txt >/dev/null
 	{ grep '^#' constraints.txt; grep -v '^#' build/constraints.txt; } > build/constraints.new
 	mv build/constraints.new constraints.txt
 
@@ -115,6 +116,24 @@ native-aarch64: $(VENV)/.build
 	$(CMAKE) -B build/aarch64 --toolchain cpp/cmake/aarch64-linux-gnu.cmake -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
 	$(BIN)/cmake --build build/aarch64
 	$(CTEST) --test-dir build/aarch64
+
+# The wheel is built from the source distribution. OpenVINO and its TBB come from the package openvino, never from the wheel:
+# a process must load one of each.
+FROM_OPENVINO := libopenvino.so.* libtbb.so.*
+
+dist: $(VENV)/.dist
+	rm -rf dist build/dist
+	MVDE_WHEEL_OPENVINO=1 $(BIN)/python -m build --outdir build/dist
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair $(foreach library,$(FROM_OPENVINO),--exclude '$(library)') \
+	    --wheel-dir dist build/dist/*.whl
+	mv build/dist/*.tar.gz dist/
+	$(BIN)/auditwheel show dist/*.whl
+	$(BIN)/twine check --strict dist/*
+	for file in dist/*.whl dist/*.tar.gz; do \
+	    rm -rf build/dist/empty && $(PYTHON) -m venv build/dist/empty && \
+	    build/dist/empty/bin/python -m pip install --quiet --no-compile --constraint constraints.txt "$$file[native]" && \
+	    (cd build/dist && empty/bin/mvde doctor) || exit 1; \
+	done
 
 FUZZED := manifest session arguments
 FUZZ_SECONDS ?= 30
@@ -183,6 +202,10 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --group lint
+	touch $@
+
+$(VENV)/.dist: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --group dist
 	touch $@
 
 # make docs    the manual as a site in build/site; a broken link or reference fails

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from mvde.distortion import Distortion, DistortionModel
 from mvde.errors import UsageError
 
 _KEYS = ("image_width", "image_height", "camera_matrix")
@@ -19,17 +20,18 @@ _Line = tuple[int, str]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Intrinsics (fx, fy, cx, cy) in pixels of a frame of ``size`` (H, W)."""
+    """Intrinsics (fx, fy, cx, cy) in pixels of a frame of ``size`` (H, W), and the distortion if there is any."""
 
     intrinsics: tuple[float, float, float, float]
     size: tuple[int, int]
+    distortion: Distortion | None
 
 
 def parse_calibration(text: str) -> Calibration:
-    """Parse a calibration without distortion.
+    """Parse a calibration.
 
-    Raises :class:`UsageError` for a key that is missing or malformed, and for distortion, with the command that
-    rectifies frames.
+    Raises :class:`UsageError` for a key that is missing or malformed, and for distortion of a model that mvde does not
+    know, with the command that rectifies frames.
     """
     plain = _parse_yaml(text)
     missing = [key for key in _KEYS if key not in plain]
@@ -42,24 +44,30 @@ def parse_calibration(text: str) -> Calibration:
     fx, skew, cx, zero, fy, cy, *last = matrix
     if skew != 0 or zero != 0 or last != [0, 0, 1]:
         raise UsageError(f"camera_matrix is {matrix}, but expected [fx, 0, cx, 0, fy, cy, 0, 0, 1]")
-    _check_distortion(plain)
-    return Calibration((fx, fy, cx, cy), (plain["image_height"], plain["image_width"]))
+    return Calibration((fx, fy, cx, cy), (plain["image_height"], plain["image_width"]), _distortion(plain))
 
 
-def _check_distortion(plain: dict[str, Any]) -> None:
-    """Raise :class:`UsageError` unless all distortion coefficients are 0 or there are none."""
+def _distortion(plain: dict[str, Any]) -> Distortion | None:
+    """Distortion of the lens; ``None`` if all coefficients are 0 or there are none."""
     if "distortion_coefficients" not in plain:
-        return
+        return None
     coefficients = _numbers(plain, "distortion_coefficients", None)
-    if all(value == 0 for value in coefficients):
-        return
+    try:
+        return Distortion.of(plain.get("distortion_model", "some"), coefficients)
+    except UsageError as error:
+        raise UsageError(_rectify(plain, coefficients)) from error
+
+
+def _rectify(plain: dict[str, Any], coefficients: list[float]) -> str:
+    """What to do about distortion that mvde does not know."""
     rectified = "the camera of the rectified frames"
     if "projection_matrix" in plain:
         fx, _, cx, _, _, fy, cy, *_ = _numbers(plain, "projection_matrix", 12)
         rectified = f"--camera {fx:g},{fy:g},{cx:g},{cy:g}, the projection_matrix,"
     model = plain.get("distortion_model", "some")
-    raise UsageError(
-        f"the lens has {model} distortion ({coefficients}), which mvde does not remove; rectify the frames, with "
+    known = ", ".join(DistortionModel)
+    return (
+        f"the lens has {model} distortion ({coefficients}), but mvde knows {known}; rectify the frames, with "
         f"`ros2 run image_proc rectify_node` or cv2.undistort, and give {rectified} for them"
     )
 

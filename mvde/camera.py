@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvde.calibration_yaml import parse_calibration
 from mvde.contract import FocalConvention
+from mvde.distortion import Distortion
 from mvde.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ _YAML_SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: focal lengths and principal point in pixels of a frame of ``size`` (H, W).
+    """A camera: focal lengths and principal point in pixels of a frame of ``size`` (H, W), and the lens's distortion.
+
+    ``distortion`` is ``None`` for rectified frames. Depth is along the optical axis and does not depend on it; points
+    and scans, which need each pixel's ray, do.
 
     Raises :class:`UsageError` for a focal length or a side that is not positive and finite.
     """
@@ -47,6 +51,7 @@ class Camera:
     cx: float
     cy: float
     size: tuple[int, int]
+    distortion: Distortion | None = None
 
     def __post_init__(self) -> None:
         for name in ("fx", "fy", "cx", "cy"):
@@ -57,6 +62,8 @@ class Camera:
         object.__setattr__(self, "size", tuple(self.size))
         for name, side in zip(("height", "width"), self.size, strict=True):
             _check_number(name, side, 0, int)
+        if not isinstance(self.distortion, (Distortion, type(None))):
+            raise UsageError(f"the distortion of a camera is a Distortion or None, but got {self.distortion!r}")
 
     @classmethod
     def from_fov(cls, horizontal_deg: float | None, vertical_deg: float | None, size: tuple[int, int]) -> Camera:
@@ -81,7 +88,8 @@ class Camera:
     def from_file(cls, path: str | Path) -> Camera:
         """Read a ROS camera calibration (``.yaml``, ``.yml``), or JSON with fx, fy, cx, cy, width and height.
 
-        Raises :class:`UsageError` naming the file and the problem, also for a lens with distortion.
+        JSON may have distortion_model and distortion_coefficients too. Raises :class:`UsageError` naming the file and
+        the problem, also for a lens whose distortion is of another model than :class:`DistortionModel`'s.
         """
         path = Path(path)
         return _read_calibration(path) if path.suffix.lower() in _YAML_SUFFIXES else _read_json(path)
@@ -103,13 +111,13 @@ class Camera:
 
     def cropped(self, top: int, left: int, size: tuple[int, int]) -> Camera:
         """Camera of the part of the frame that begins at (``top``, ``left``); negative values pad the frame."""
-        return Camera(self.fx, self.fy, self.cx - left, self.cy - top, size)
+        return Camera(self.fx, self.fy, self.cx - left, self.cy - top, size, self.distortion)
 
     def scaled(self, size: tuple[int, int]) -> Camera:
         """Camera of the frame resized to ``size`` (H, W)."""
         down, across = size[0] / self.size[0], size[1] / self.size[1]
         cx, cy = (self.cx + 0.5) * across - 0.5, (self.cy + 0.5) * down - 0.5
-        return Camera(self.fx * across, self.fy * down, cx, cy, size)
+        return Camera(self.fx * across, self.fy * down, cx, cy, size, self.distortion)
 
     def check_frame(self, size: tuple[int, int]) -> None:
         """Raise :class:`UsageError` unless a frame of ``size`` (H, W) is of this camera's size."""
@@ -228,23 +236,29 @@ def _read_json(path: Path) -> Camera:
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}; a camera is a JSON object with {keys}")
     fx, fy, cx, cy, width, height = (plain[key] for key in _JSON_KEYS)
-    return _made(path, fx, fy, cx, cy, (height, width))
+    try:
+        return Camera(fx, fy, cx, cy, (height, width), _distortion_of_json(plain))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _distortion_of_json(plain: dict[str, Any]) -> Distortion | None:
+    if "distortion_model" not in plain:
+        return None
+    model, coefficients = plain["distortion_model"], plain.get("distortion_coefficients")
+    if not isinstance(coefficients, list) or not all(isinstance(value, (int, float)) for value in coefficients):
+        raise UsageError(f"distortion_coefficients must be a list of numbers, but got {coefficients!r}")
+    return Distortion.of(model, coefficients)
 
 
 def _read_calibration(path: Path) -> Camera:
     """Camera of a ROS calibration. Raises UsageError naming the file and the problem."""
+    content = _read_bytes(path)
     try:
-        found = parse_calibration(_read_bytes(path).decode("utf-8"))
+        found = parse_calibration(content.decode("utf-8"))
+        return Camera(*found.intrinsics, found.size, found.distortion)
     except (UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not a ROS camera calibration: it is no text, or nested too deeply") from error
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-    return _made(path, *found.intrinsics, found.size)
-
-
-def _made(path: Path, fx: Any, fy: Any, cx: Any, cy: Any, size: tuple[Any, Any]) -> Camera:
-    try:
-        return Camera(fx, fy, cx, cy, size)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
 

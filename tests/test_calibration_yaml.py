@@ -11,6 +11,7 @@ import pytest
 
 from mvde.calibration_yaml import _parse_yaml
 from mvde.camera import Camera
+from mvde.distortion import Distortion, DistortionModel
 from mvde.errors import UsageError
 
 # As camera_calibration's cameracalibrator writes it; the numbers are those of the format's documentation.
@@ -53,9 +54,16 @@ def test_a_calibration_of_ros_is_a_camera(tmp_path: Path) -> None:
     assert Camera.from_file(write(tmp_path, f"%YAML 1.0\n---\n# front\n{without}")) == expected
 
 
-def test_distortion_is_refused_with_what_rectifies_and_the_camera_of_the_result(tmp_path: Path) -> None:
+def test_distortion_of_a_known_model_belongs_to_the_camera(tmp_path: Path) -> None:
     text = CALIBRATION.replace("data: [0.0, 0.0, 0.0", "data: [-0.3, 0.1, 0.0")
-    with pytest.raises(UsageError, match=r"camera\.yaml: the lens has plumb_bob distortion") as refused:
+    camera = Camera.from_file(write(tmp_path, text))
+    assert camera.distortion == Distortion(DistortionModel.PLUMB_BOB, (-0.3, 0.1, 0.0, 0.0, 0.0))
+    assert camera.size == (480, 640)
+
+
+def test_other_distortion_is_refused_with_what_rectifies_and_the_camera_of_the_result(tmp_path: Path) -> None:
+    text = CALIBRATION.replace("data: [0.0, 0.0, 0.0", "data: [-0.3, 0.1, 0.0").replace("plumb_bob", "thin_prism")
+    with pytest.raises(UsageError, match=r"camera\.yaml: the lens has thin_prism distortion") as refused:
         Camera.from_file(write(tmp_path, text))
     assert "`ros2 run image_proc rectify_node`" in str(refused.value)
     assert "--camera 580,581,318.5,239.5" in str(refused.value)

@@ -147,7 +147,15 @@ class Calibration:
 
 
 def camera_record(camera: Camera | None) -> CameraRecord | None:
-    """Record of the calibrated frames' camera."""
+    """Record of the calibrated frames' camera.
+
+    Raises :class:`UsageError` for a distorted one: the file holds none, and its points would silently be others.
+    """
+    if camera is not None and camera.distortion is not None:
+        raise UsageError(
+            f"the camera has {camera.distortion.model} distortion, which a calibration cannot hold; rectify the "
+            "frames, with `ros2 run image_proc rectify_node` or cv2.undistort, and give the camera of those"
+        )
     return None if camera is None else CameraRecord(camera.fx, camera.fy, camera.cx, camera.cy)
 
 

@@ -38,11 +38,15 @@ def doctor(
 
 
 def examine() -> dict[str, Any]:
-    """Facts as JSON types: ``mvde``, ``machine``, ``libraries``, ``native``, ``engines``, ``warnings``."""
+    """Facts as JSON types.
+
+    ``mvde``, ``machine``, ``libraries``, ``native``, ``native_openvino``, ``engines``, ``warnings``.
+    """
     import platform
 
     from mvde import __version__
     from mvde.engines import machine, store
+    from mvde.engines.openvino import native_backend
 
     libraries = {name: version for name in _LIBRARIES if (version := _version(name))}
     engines = [
@@ -64,6 +68,7 @@ def examine() -> dict[str, Any]:
         },
         "libraries": libraries,
         "native": _native(),
+        "native_openvino": native_backend.description(),
         "engines": engines,
         "warnings": _warnings(libraries),
     }
@@ -145,6 +150,7 @@ def _print(facts: dict[str, Any]) -> None:
     if machine["jetson"]:
         shown.print(f"Jetson  {machine['jetson']}", highlight=False)
     shown.print(f"Native  {facts['native']}", highlight=False)
+    shown.print(f"        {facts['native_openvino']}", markup=False, highlight=False)
     versions = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
     shown.print(f"Python packages  {versions}", highlight=False)
     table = Table("engine id", "works here", "executed precision, or why not")

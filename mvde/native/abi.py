@@ -15,6 +15,7 @@ INTERPOLATIONS = {"bilinear": 0, "bicubic": 1}  # enum mvde_interpolation
 FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
 PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
 MATRICES = {"bt601": 0, "bt709": 1}  # enum mvde_matrix
+DISTORTIONS = {"plumb_bob": 1, "rational_polynomial": 2, "equidistant": 3}  # enum mvde_distortion_model
 MAX_STATS = 16  # MVDE_MAX_STATS
 
 
@@ -107,6 +108,31 @@ class CResizerOptions(ctypes.Structure):
     )
 
 
+class CCamera(ctypes.Structure):
+    """``mvde_camera``."""
+
+    _fields_ = (
+        ("fx", ctypes.c_double),
+        ("fy", ctypes.c_double),
+        ("cx", ctypes.c_double),
+        ("cy", ctypes.c_double),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+    )
+
+
+class CDistortion(ctypes.Structure):
+    """``mvde_distortion``."""
+
+    _fields_ = (("model", ctypes.c_int32), ("reserved", ctypes.c_int32), ("coefficients", ctypes.c_double * 8))
+
+
+class CPointsOptions(ctypes.Structure):
+    """``mvde_points_options``."""
+
+    _fields_ = (("struct_size", ctypes.c_uint32), ("step", ctypes.c_int32), ("colours", ctypes.POINTER(CFrame)))
+
+
 def declare(library: ctypes.CDLL) -> None:
     """Set argument and result types of all functions used. Raises AttributeError for a missing symbol."""
     pointer, i32, i64, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
@@ -132,6 +158,12 @@ def declare(library: ctypes.CDLL) -> None:
         "mvde_resizer_destroy": (None, [pointer]),
         "mvde_resize": (i32, [pointer, ctypes.POINTER(CFrame), pointer, i64, pointer]),
         "mvde_depth_to_source": (i32, [pointer, pointer, i64, pointer, i64, f32, pointer]),
+        "mvde_rays_create": (
+            i32,
+            [ctypes.POINTER(CCamera), ctypes.POINTER(CDistortion), ctypes.POINTER(pointer)],
+        ),
+        "mvde_rays_destroy": (None, [pointer]),
+        "mvde_points": (i32, [pointer, pointer, i64, ctypes.POINTER(CPointsOptions), pointer, i64, pointer]),
         "mvde_postprocess": (i32, [maps, ctypes.POINTER(CPostprocessOptions), maps, request, pointer]),
     }
     for name, (result, arguments) in signatures.items():

@@ -21,6 +21,7 @@ from mvde.runtime.view import View
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mvde.camera import Camera
     from mvde.cuda.memory import CudaDevice, DeviceBuffer
     from mvde.engines.base import DeviceEngine, EngineInfo
 
@@ -33,8 +34,8 @@ class DeviceResult:
 
     Depth is at the model's resolution, the map of ``depth_kind`` for the frame's camera; pixels without depth are NaN
     or not above 0. ``stats`` is ``None`` if the GPU cannot compute them (NVRTC is not installed). ``grid`` is (rows,
-    columns), with N = rows * columns. ``placement``, ``camera_factor``, ``camera_assumed`` and ``calibrated`` are as
-    in :class:`mvde.DepthResult`.
+    columns), with N = rows * columns. ``placement``, ``camera_factor``, ``camera_assumed``, ``calibrated`` and
+    ``camera`` (of the frame, not of the model's input) are as in :class:`mvde.DepthResult`.
     """
 
     depth: DeviceArray
@@ -46,6 +47,7 @@ class DeviceResult:
     camera_factor: float
     camera_assumed: bool
     calibrated: str | None
+    camera: Camera | None
 
     @property
     def unit(self) -> str:

@@ -89,6 +89,23 @@ def assumed_factor(convention: FocalConvention, placement: Placement) -> float:
             return (across + down) / (whole_across + whole_down)
 
 
+def assumed_camera(contract: DepthContract, placement: Placement) -> Camera | None:
+    """Camera of :func:`assumed_factor`, centred in the whole frame; ``None`` for kinds without a canonical camera."""
+    canonical, convention = contract.canonical_focal, contract.focal_convention
+    if canonical is None or convention is None:
+        return None
+    height, width = placement.source_size
+    match convention:
+        case FocalConvention.GEOMETRIC:
+            focal = canonical * math.sqrt(height * width)
+        case FocalConvention.HORIZONTAL:
+            focal = canonical * width
+        case FocalConvention.PIXELS:
+            down, across = _ratios(placement.target_size, placement.source_size)
+            focal = 2 * canonical / (across + down)
+    return Camera(focal, focal, (width - 1) / 2, (height - 1) / 2, placement.source_size)
+
+
 def _ratios(target: tuple[int, int], source: tuple[int, int]) -> tuple[float, float]:
     """Ratios (along y, along x) of two sizes (H, W)."""
     return target[0] / source[0], target[1] / source[1]

@@ -12,9 +12,12 @@ import numpy as np
 from mvde.contract import DepthKind
 from mvde.errors import UsageError
 from mvde.runtime.placement import Placement
+from mvde.runtime.points import depth_points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mvde.camera import Camera
 
 _MAX_DEPTH_MM = 65_535
 
@@ -46,8 +49,10 @@ class DepthResult:
     patches in the bars of ``fit="letterbox"`` are 0. ``grid`` is (rows, columns), with N = rows * columns.
     ``placement`` holds the part of the frame that the network saw and where it was in the network's input.
 
-    ``camera_factor`` is f / f_canonical, which ``depth`` and ``stats`` contain; 1 for kinds without a canonical camera.
-    ``camera_assumed`` says that the kind has one, but the frame's camera was not given.
+    ``camera`` is that of the whole frame (the image that was given, not the network's input), as given or, for kinds
+    with a canonical camera, as assumed; ``None`` where there is neither. ``camera_factor`` is f / f_canonical, which
+    ``depth`` and ``stats`` contain; 1 for kinds without a canonical camera. ``camera_assumed`` says that the kind has
+    one, but the frame's camera was not given.
 
     ``calibrated`` says where metres that are not the network's own come from: ``"one scale"`` or ``"fixed scene"`` of a
     calibration, ``"anchors"`` of the frame; ``depth_kind`` is ``metric`` then. ``None`` without.
@@ -66,11 +71,20 @@ class DepthResult:
     camera_factor: float = 1.0
     camera_assumed: bool = False
     calibrated: str | None = None
+    camera: Camera | None = None
 
     @property
     def unit(self) -> str:
         """Unit of ``depth``: ``"m"``, ``"1"`` (depth up to a scale) or ``"1/u"`` (inverse depth)."""
         return self.depth_kind.unit
+
+    def require_metres(self, what: str) -> None:
+        """Raise :class:`UsageError` unless ``depth`` is in metres, which ``what``, the message's subject, needs."""
+        if self.unit != "m":
+            raise UsageError(
+                f"{what} needs a map in metres, but this one is {self.depth_kind}, in the unit {self.unit}: use depth, "
+                "or give it metres by a calibration (mvde calibrate) or anchors"
+            )
 
     def as_depth(self) -> NDArray[np.float32]:
         """Depth of the shape of ``depth``, NaN where it is not finite or not above 0; a copy.
@@ -84,16 +98,43 @@ class DepthResult:
         depth[np.isinf(depth)] = math.nan  # the reciprocal of a subnormal number
         return depth
 
+    def points(
+        self, step: int = 1, rgb: NDArray[np.uint8] | None = None, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Points (H', W', 3), float32, in metres in the camera's optical frame; NaN where there is no depth.
+
+        X is right, Y down, Z forward (ROS REP 103). There is one for every ``step``-th row and column, organised as the
+        image: H' is ceil(H / step). With ``rgb``, the image (H, W, 3), uint8, that was given to the runtime, they are
+        (H', W', 4): the last value's bits are 0x00RRGGBB, the field ``rgb`` of a ``sensor_msgs/PointCloud2``, whose
+        data this array is (``point_step`` is 12 or 16 bytes). Pixels that the lens cannot show, beyond the fold of its
+        distortion, are NaN too. A batch has a leading axis, here and in ``rgb``. ``out``, float32 and contiguous,
+        receives the points if given, which saves the allocation of a large array.
+
+        Raises :class:`UsageError` for a map without metres, a camera that is neither given nor assumed, ``rgb`` or
+        ``out`` of another shape, and a ``step`` below 1.
+        """
+        self.require_metres("points()")
+        if self.camera is None:
+            raise UsageError(
+                f"points() needs the camera of the frame, and {self.depth_kind} assumes none: give camera= to "
+                "DepthRuntime.load or infer"
+            )
+        if self.depth.ndim == 2:
+            return depth_points(self.depth, self.camera, step, rgb, out)
+        frames = [None] * len(self.depth) if rgb is None else rgb
+        if len(frames) != len(self.depth) or (out is not None and len(out) != len(self.depth)):
+            raise UsageError(f"rgb and out need one entry for each of the {len(self.depth)} maps of the batch")
+        outs = [None] * len(self.depth) if out is None else out
+        each = zip(self.depth, frames, outs, strict=True)
+        points = [depth_points(depth, self.camera, step, frame, buffer) for depth, frame, buffer in each]
+        return np.stack(points) if out is None else out
+
     def millimetres(self) -> NDArray[np.uint16]:
         """Depth in whole millimetres (ROS REP 118), uint16, of the shape of ``depth``; 0 is invalid or past 65.535 m.
 
         Raises :class:`UsageError` for a kind that is not in metres.
         """
-        if self.unit != "m":
-            raise UsageError(
-                f"millimetres() needs a map in metres, but this one is {self.depth_kind}, in the unit {self.unit}: use "
-                "depth"
-            )
+        self.require_metres("millimetres()")
         with np.errstate(invalid="ignore", over="ignore"):
             depth_mm = np.rint(self.depth * np.float32(1000))  # rounds to float32 first, as libmvde and the GPU do
         return np.where((depth_mm > 0) & (depth_mm <= _MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)

@@ -15,7 +15,7 @@ from mvde.calibration.solve import solve
 from mvde.contract import DepthKind
 from mvde.errors import UsageError
 from mvde.postprocess import Mask, postprocess
-from mvde.runtime.frame_camera import DepthContract, camera_factor, map_scale
+from mvde.runtime.frame_camera import DepthContract, assumed_camera, camera_factor, map_scale
 from mvde.runtime.placement import Placement, clear_bars
 from mvde.stats import scale_stats
 
@@ -36,8 +36,8 @@ MAX_ANCHORS = 4096
 class View:
     """Conversion of a frame's map to depth of ``kind``: ``scale`` * x + ``shift``, or its reciprocal.
 
-    ``factor`` and ``is_assumed`` are the camera's, as in :class:`mvde.DepthResult`; ``calibrated`` is what the metres
-    come from, ``None`` for the network's own.
+    ``factor``, ``is_assumed`` and ``camera`` are the camera's, as in :class:`mvde.DepthResult`; ``calibrated`` is what
+    the metres come from, ``None`` for the network's own.
     """
 
     kind: DepthKind
@@ -47,6 +47,7 @@ class View:
     shift: float = 0.0
     is_reciprocal: bool = False
     calibrated: str | None = None
+    camera: Camera | None = None
 
     @property
     def is_scaling(self) -> bool:
@@ -93,7 +94,9 @@ class View:
 def frame_view(contract: DepthContract, placement: Placement, camera: Camera | None) -> View:
     """View of a frame at ``placement`` by its ``camera``, without a calibration."""
     kind, factor = contract.depth_kind, camera_factor(contract, camera, placement)
-    return View(kind, factor, map_scale(kind, factor), kind.has_canonical_camera and camera is None)
+    is_assumed = kind.has_canonical_camera and camera is None
+    known = assumed_camera(contract, placement) if is_assumed else camera
+    return View(kind, factor, map_scale(kind, factor), is_assumed, camera=known)
 
 
 def calibrated(view: View, calibration: Calibration) -> View:

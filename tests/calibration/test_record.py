@@ -10,10 +10,18 @@ from typing import Any
 
 import pytest
 
-from mvde.calibration.record import Calibration, CameraRecord, MeasuredRecord, read_calibration, write_calibration
+from mvde.calibration.record import (
+    Calibration,
+    CameraRecord,
+    MeasuredRecord,
+    camera_record,
+    read_calibration,
+    write_calibration,
+)
 from mvde.camera import Camera
 from mvde.contract import DepthKind
-from mvde.errors import CalibrationError
+from mvde.distortion import Distortion, DistortionModel
+from mvde.errors import CalibrationError, UsageError
 from mvde.manifest import with_digest
 
 CALIBRATION = Calibration(
@@ -131,3 +139,9 @@ def test_another_frame_fit_or_camera_is_refused() -> None:
 def test_results_say_what_a_calibration_holds_for() -> None:
     assert CALIBRATION.describes == "fixed scene"
     assert dataclasses.replace(CALIBRATION, depth_kind=DepthKind.METRIC, shift=0.0).describes == "one scale"
+
+
+def test_the_camera_of_a_distorting_lens_is_refused() -> None:
+    lens = Distortion(DistortionModel.EQUIDISTANT, (0.1, 0.0, 0.0, 0.0))
+    with pytest.raises(UsageError, match="equidistant distortion, which a calibration cannot hold; rectify"):
+        camera_record(Camera(500.0, 500.0, 320.0, 240.0, (480, 640), lens))

@@ -41,15 +41,22 @@ static simde__m256i _mm512_cvtepi32_epi16(simde__m512i x) {
     return simde_mm256_loadu_si256(reinterpret_cast<const simde__m256i *>(out));
 }
 
+// A macro: the last argument of the intrinsic must be a constant.
+#if !defined(_mm512_shuffle_f32x4)
+#define _mm512_shuffle_f32x4(a, b, order) \
+    simde_mm512_castsi512_ps(simde_mm512_shuffle_i32x4(simde_mm512_castps_si512(a), simde_mm512_castps_si512(b), order))
+#endif
+
 #include "kernel/lanes_avx512.hpp"
 
 #include "kernel/kernel.hpp"
+#include "kernel/points.hpp"
 #include "kernel/resample.hpp"
 
 namespace mvde::internal {
 
 extern const Kernel kEmulatedAvx512Kernel;
-const Kernel kEmulatedAvx512Kernel = {Lanes::kName,         run, resample_row_rgb, resample_row_depth, resample_column_bytes,
-                                      resample_column_depth};
+const Kernel kEmulatedAvx512Kernel = {
+    Lanes::kName, run, resample_row_rgb, resample_row_depth, resample_column_bytes, resample_column_depth, point_row};
 
 }  // namespace mvde::internal

@@ -19,6 +19,9 @@ STRUCTURES = {
     "mvde_tag": abi.CTag,
     "mvde_frame": abi.CFrame,
     "mvde_resizer_options": abi.CResizerOptions,
+    "mvde_camera": abi.CCamera,
+    "mvde_distortion": abi.CDistortion,
+    "mvde_points_options": abi.CPointsOptions,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,27 @@ def test_find_package_knows_the_backends_as_components(prefix: Path, tmp_path: P
     refused = run(*configure, "-Dwanted=tensorrt")
     assert refused.returncode != 0
     assert "libmvde_tensorrt.so is missing: build mvde with this backend" in " ".join(refused.stderr.decode().split())
+
+
+def test_the_installation_can_carry_openvino(prefix: Path, engine: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(prefix, moved, symlinks=True)
+    checked("cmake", "--install", BUILD, "--prefix", moved, "--component", "openvino")
+    configure = ["-DCMAKE_BUILD_TYPE=Debug", f"-DCMAKE_PREFIX_PATH={moved}"]
+    checked("cmake", "-S", moved / "share/mvde/examples", "-B", tmp_path / "build", *configure)
+    checked("cmake", "--build", tmp_path / "build", "--target", "infer")
+    Image.open(PHOTO).convert("RGB").save(tmp_path / "photo.ppm")
+    done = subprocess.run(
+        [tmp_path / "build/infer", engine, tmp_path / "photo.ppm", tmp_path / "depth.f32", tmp_path / "stats.f32"],
+        env={"LD_DEBUG": "libs"},  # the loader's report on stderr
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    started = {Path(path) for path in re.findall(r"calling init: (\S*(?:openvino|tbb)\S*)", done.stderr)}
+    assert {path.name.split(".so")[0] for path in started} >= {"libopenvino", "libopenvino_intel_cpu_plugin", "libtbb"}
+    assert {path.parent for path in started} == {moved / "lib", moved / "lib/mvde/openvino"}
 
 
 @pytest.mark.parametrize("camera", [None, (431.25, 520.5, 300.0, 187.0)])

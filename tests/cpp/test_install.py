@@ -1,7 +1,8 @@
-"""libmvde from an installed prefix, in a C++ project outside the tree, matches Python bit for bit."""
+"""libmvde in a C++ project outside the tree, installed or part of its build, matches Python bit for bit."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from mvde import native
 
 ROOT = Path(__file__).parents[2]
 CONSUMER = Path(__file__).parent / "consumer"
+SUBPROJECT = Path(__file__).parent / "subproject"
 PHOTO = ROOT / "mvde/assets/photos/coffee.jpg"
 
 pytestmark = [
@@ -32,12 +34,45 @@ def run(*command, **options):
 
 
 @pytest.fixture(scope="module")
-def prefix(tmp_path_factory):
+def subproject(tmp_path_factory):
+    """Build of a project that has mvde as a part, and installs it too: libmvde is compiled once for all tests."""
+    folder = tmp_path_factory.mktemp("subproject")
+    settings = ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_INSTALL_LIBDIR=lib", "-DMVDE_INSTALL=ON", "-Dhow=FetchContent"]
+    run("cmake", "-S", SUBPROJECT, "-B", folder, f"-DMVDE_SOURCE={ROOT}", *settings)
+    run("cmake", "--build", folder, "--parallel", "2", "--target", "robot")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prefix(subproject, tmp_path_factory):
     folder = tmp_path_factory.mktemp("install")
-    run("cmake", "-S", ROOT, "-B", folder / "build", "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_INSTALL_LIBDIR=lib")
-    run("cmake", "--build", folder / "build", "--parallel", "2")
-    run("cmake", "--install", folder / "build", "--prefix", folder / "prefix")
+    run("cmake", "--install", subproject, "--prefix", folder / "prefix")
     return (folder / "prefix").rename(folder / "moved")  # it must be relocatable
+
+
+def test_it_can_be_a_part_of_another_project(subproject):
+    check_consumer(subproject / "robot", "")
+
+
+@pytest.mark.parametrize("how", ["FetchContent", "add_subdirectory"])
+def test_as_a_part_it_installs_nothing_and_its_library_brings_the_backends(how, tmp_path):
+    configure = ["cmake", "-S", SUBPROJECT, "-B", tmp_path, f"-DMVDE_SOURCE={ROOT}", f"-Dhow={how}", "-DSKBUILD=2"]
+    openvino = importlib.util.find_spec("openvino")
+    if openvino is not None:
+        configure += ["-DMVDE_BUILD_OPENVINO=ON", f"-DOpenVINO_DIR={Path(openvino.origin).parent / 'cmake'}"]
+    run(*configure)
+    scripts = "".join(path.read_text() for path in tmp_path.rglob("cmake_install.cmake"))
+    assert "/robot" in scripts
+    assert "libmvde" not in scripts
+    assert "mvde.h" not in scripts
+    if openvino is not None:
+        assert Path((tmp_path / "backend").read_text()).name == "libmvde_openvino.so"
+        # libmvde loads it at run time. The dry run lists the commands, then misses the objects that it did not build.
+        command = ["cmake", "--build", str(tmp_path), "--target", "mvde", "--", "-n"]
+        assert (
+            "backends/openvino/openvino.cpp"
+            in subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        )
 
 
 def statistics_in_python(image):
@@ -48,7 +83,7 @@ def statistics_in_python(image):
 
 def check_consumer(program, library_folder):
     image = np.asarray(Image.open(PHOTO).convert("RGB"))
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(library_folder)}
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(library_folder)}  # empty: as the build linked it
     out = run(program, *image.shape[:2], input=image.tobytes(), env=environment)
     np.testing.assert_array_equal(np.frombuffer(out, np.float32).reshape(16, 3), statistics_in_python(image))
 

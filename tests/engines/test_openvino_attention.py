@@ -194,7 +194,9 @@ def test_what_cannot_be_had_is_refused_before_compiling(settings: dict[str, str]
 def test_another_version_of_openvino_is_refused() -> None:
     if attention.library_path() is None:
         pytest.skip("`make native` builds libmvde_openvino.so where Python's openvino is installed")
-    assert "but 2019.1.0 is installed; `make native` builds it again" in attention.unavailable("2019.1.0")
+    said = attention.unavailable("2019.1.0")
+    assert "but 2019.1.0 is installed: pip install openvino==" in said
+    assert "`make native` in mvde's source tree builds it again" in said
 
 
 def test_it_is_found_in_the_source_tree_of_an_editable_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

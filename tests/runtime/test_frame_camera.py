@@ -308,3 +308,30 @@ def test_the_reciprocal_is_invalid_where_the_map_is_no_positive_number(manifest:
     metric = DepthRuntime(Sky(4.0), manifest).infer(frame).as_depth()
     assert np.isnan(metric[0, :4]).all()
     assert metric[0, 5] == 0.5
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize(("convention", "focal"), CONVENTIONS)
+def test_the_result_says_which_camera_its_metres_are_for(
+    manifest: EngineManifest, fit: str, convention: FocalConvention, focal: float
+) -> None:
+    own = of_kind(manifest, DepthKind.METRIC_FOCAL, focal, convention)
+    runtime, frames = DepthRuntime(FakeEngine(1.0), own), np.zeros((2, *SIZE, 3), np.uint8)
+    assumed = runtime.infer(frames[0], fit)
+    assert assumed.camera_assumed
+    assert assumed.camera is not None
+    assert (assumed.camera.size, assumed.camera.fx) == (SIZE, assumed.camera.fy)
+    assert (assumed.camera.cx, assumed.camera.cy) == (99.5, 59.5)
+    # Given explicitly, the assumed camera changes nothing.
+    given = runtime.infer(frames[0], fit, camera=assumed.camera)
+    assert given.camera_factor == pytest.approx(assumed.camera_factor, rel=1e-12)
+    np.testing.assert_allclose(given.depth, assumed.depth, rtol=1e-6)
+    for result in (runtime.infer(frames[0], fit, camera=CAMERA), runtime.infer(frames, fit, camera=CAMERA)):
+        assert (result.camera, result.camera_assumed) == (CAMERA, False)
+
+
+def test_a_kind_without_a_canonical_camera_has_the_one_that_was_given(manifest: EngineManifest) -> None:
+    own, frame = of_kind(manifest, DepthKind.METRIC), np.zeros((*SIZE, 3), np.uint8)
+    assert DepthRuntime(FakeEngine(1.0), own).infer(frame).camera is None
+    assert DepthRuntime(FakeEngine(1.0), own, CAMERA).infer(frame).camera == CAMERA
+    assert next(DepthRuntime(FakeEngine(1.0), own, lambda size: CAMERA).stream([frame])).camera == CAMERA

@@ -95,14 +95,8 @@ bool Attention::evaluate(ov::TensorVector &outputs, const ov::TensorVector &inpu
 using namespace mvde::internal;
 
 #define MVDE_EXPORT extern "C" __attribute__((visibility("default")))
-#define MVDE_TEXT_(x) #x
-#define MVDE_TEXT(x) MVDE_TEXT_(x)
 
 MVDE_EXPORT const char *mvde_attention_unavailable() { return attention::unavailable(); }
-
-MVDE_EXPORT const char *mvde_attention_openvino_version() {
-    return MVDE_TEXT(OPENVINO_VERSION_MAJOR) "." MVDE_TEXT(OPENVINO_VERSION_MINOR) "." MVDE_TEXT(OPENVINO_VERSION_PATCH);
-}
 
 // Entry point for openvino.Core.add_extension.
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({std::make_shared<ov::OpExtension<Attention>>()}))

@@ -33,7 +33,4 @@ extern "C" {
 // Returns "" if engines with mvde.Attention can run in this process, or else the reason.
 const char *mvde_attention_unavailable();
 
-// Returns the version of the OpenVINO headers that the operator was compiled with: its C++ ABI is specific to a version.
-const char *mvde_attention_openvino_version();
-
 }  // extern "C"

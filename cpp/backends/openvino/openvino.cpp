@@ -235,7 +235,17 @@ void close(void *engine) {
 
 using namespace mvde::internal;
 
-extern "C" __attribute__((visibility("default"))) const mvde_backend *mvde_backend_entry() {
+#define MVDE_EXPORT extern "C" __attribute__((visibility("default")))
+#define MVDE_TEXT_(x) #x
+#define MVDE_TEXT(x) MVDE_TEXT_(x)
+
+// The only release that this library can be loaded with: libopenvino's SONAME changes with every patch. Python reads it from
+// the file, to name the release where another is installed.
+MVDE_EXPORT const char mvde_openvino_release[];
+const char mvde_openvino_release[] = "MVDE_OPENVINO_RELEASE=" MVDE_TEXT(OPENVINO_VERSION_MAJOR) "." MVDE_TEXT(
+    OPENVINO_VERSION_MINOR) "." MVDE_TEXT(OPENVINO_VERSION_PATCH);
+
+MVDE_EXPORT const mvde_backend *mvde_backend_entry() {
     static const mvde_backend backend{
         MVDE_BACKEND_VERSION, "OpenVINO", library_version, nullptr, load, infer, start, wait, nullptr, nullptr, close};
     return &backend;

@@ -335,6 +335,68 @@ MVDE_API int32_t mvde_resize(mvde_resizer *resizer, const mvde_frame *frame, uin
 MVDE_API int32_t mvde_depth_to_source(mvde_resizer *resizer, const float *depth_m, int64_t depth_row_stride, float *source_m,
                                       int64_t source_row_stride, float invalid_m, mvde_workers *workers);
 
+/* ---- cameras and points --------------------------------------------------------------------------------------- */
+
+/* The camera of the frames, in pixels of a frame of height x width. Pixel centres have integer coordinates, as in OpenCV and
+ * ROS. */
+typedef struct mvde_camera {
+    double fx, fy; /* focal lengths, > 0 and < 1e9 */
+    double cx, cy; /* principal point, which may lie outside the frame */
+    int64_t height, width;
+} mvde_camera;
+
+/* Model of a lens's distortion, as sensor_msgs/CameraInfo names it; frames of other lenses must be rectified. */
+typedef enum mvde_distortion_model {
+    MVDE_UNDISTORTED = 0,
+    MVDE_PLUMB_BOB = 1,           /* k1, k2, p1, p2, k3 */
+    MVDE_RATIONAL_POLYNOMIAL = 2, /* k1, k2, p1, p2, k3, k4, k5, k6; those of a thin prism or a tilted sensor must be 0 */
+    MVDE_EQUIDISTANT = 3          /* k1, k2, k3, k4 */
+} mvde_distortion_model;
+
+/* Distortion of a lens. */
+typedef struct mvde_distortion {
+    int32_t model;          /* mvde_distortion_model */
+    int32_t reserved;       /* 0 */
+    double coefficients[8]; /* in the order of ROS and OpenCV; 0 after those of the model */
+} mvde_distortion;
+
+/* The ray of every pixel of a camera's frames. Immutable: it serves any number of calls at once. At most 1024 can exist. */
+typedef struct mvde_rays mvde_rays;
+
+/* Compute rays. `distortion`: NULL for rectified frames. `*rays` receives the handle; the caller owns it and releases it with
+ * mvde_rays_destroy. All memory is allocated here: 8 bytes a pixel with distortion, else 4 bytes a row and a column. */
+MVDE_API int32_t mvde_rays_create(const mvde_camera *camera, const mvde_distortion *distortion, mvde_rays **rays);
+
+/* Release rays, after calls in progress have returned. NULL is allowed. */
+MVDE_API void mvde_rays_destroy(mvde_rays *rays);
+
+/* Options of mvde_points. Initialise with mvde_points_defaults(). */
+typedef struct mvde_points_options {
+    uint32_t struct_size; /* sizeof(mvde_points_options) */
+    int32_t step; /* a point for every step-th row and column, from the first on; 1 to 65536 */
+    const mvde_frame *colours; /* the frame that depth is of, in any format: each point has its colour too. NULL: none */
+} mvde_points_options;
+
+/* Set `options` to: a point for every pixel, no colours. */
+MVDE_API void mvde_points_defaults(mvde_points_options *options);
+
+/* Return the number of floats that mvde_points writes for frames of height x width pixels, or a negative mvde_status. */
+MVDE_API int64_t mvde_num_point_values(int64_t height, int64_t width, int32_t step, int32_t has_colours);
+
+/* Compute the points of a depth map: x = depth * (x/z), y = depth * (y/z) and z = depth in metres, in the camera's optical
+ * frame (x right, y down, z forward: ROS REP 103), NaN where depth is not above 0 or past MVDE_LARGEST_DEPTH, and where the lens
+ * has no ray. Does not allocate.
+ *   rays     of the camera of the map's frames
+ *   depth_m  [height, width] of that camera, float32 metres, row stride in bytes (0: dense)
+ *   options  NULL: the defaults
+ *   points   [ceil(height / step), ceil(width / step), 3], dense: the data of an organised sensor_msgs/PointCloud2 with
+ *            fields x, y and z; with colours [..., 4], whose last is the field rgb: bits 0x00RRGGBB, a float32 for ROS and
+ *            PCL
+ *   capacity size of `points` in floats
+ *   workers  thread pool; NULL: the calling thread only */
+MVDE_API int32_t mvde_points(const mvde_rays *rays, const float *depth_m, int64_t depth_row_stride,
+                             const mvde_points_options *options, float *points, int64_t capacity, mvde_workers *workers);
+
 /* ---- sessions ------------------------------------------------------------------------------------------------- */
 
 /* An engine written by `mvde build`: camera frame in, depth and patch statistics out, with the results of Python's
@@ -360,14 +422,6 @@ typedef enum mvde_calibrated {
     MVDE_ANCHORS = 3      /* known depths in the frame itself */
 } mvde_calibrated;
 
-/* The pinhole camera of the frames, without distortion, in pixels of a frame of height x width. Pixel centres have integer
- * coordinates, as in OpenCV and ROS. */
-typedef struct mvde_camera {
-    double fx, fy; /* focal lengths, > 0 and < 1e9 */
-    double cx, cy; /* principal point, which may lie outside the frame */
-    int64_t height, width;
-} mvde_camera;
-
 /* Options of mvde_open. Initialise with mvde_session_defaults(). */
 typedef struct mvde_session_options {
     uint32_t struct_size; /* sizeof(mvde_session_options) */
@@ -385,10 +439,12 @@ typedef struct mvde_session_options {
     const char *calibration_path; /* file of `mvde calibrate`, which makes depth metric, or NULL. It is refused for another
                                      graph, frame size, fit or camera; `camera` NULL: the calibration's. Read by mvde_open
                                      only */
+    const mvde_distortion *distortion; /* of `camera`, which must be given too; NULL: rectified frames. For points; depth
+                                          does not depend on it. Read by mvde_open only */
 } mvde_session_options;
 
 /* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, threads by the CPUs, no camera, statistics of the
- * manifest, NaN for invalid pixels, no deadline, no calibration. */
+ * manifest, NaN for invalid pixels, no deadline, no calibration, no distortion. */
 MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* Open an engine.
@@ -418,9 +474,14 @@ typedef struct mvde_outputs {
     int64_t stats_capacity; /* size of `stats` in floats */
     mvde_tag tag; /* written by mvde_infer and mvde_wait: the tag of the frame that the results are of */
     int32_t calibrated; /* written likewise: mvde_calibrated; depth is metric unless it is MVDE_NOT_CALIBRATED */
+    float *points; /* as mvde_points writes them, of the frame's camera: given, or assumed as mvde_session_info states. For
+                      maps in metres and frames with anchors only */
+    int64_t points_capacity; /* size of `points` in floats; see mvde_num_point_values */
+    int32_t points_step; /* as mvde_points_options.step */
+    const mvde_frame *points_colours; /* as mvde_points_options.colours; the frame's memory must still hold it */
 } mvde_outputs;
 
-/* Set `outputs` to: nothing wanted. */
+/* Set `outputs` to: nothing wanted; points of every pixel, without colours, if they are. */
 MVDE_API void mvde_outputs_defaults(mvde_outputs *outputs);
 
 /* Compute depth and statistics of a frame, which has the format and size that the session was opened with. */
@@ -472,6 +533,7 @@ typedef struct mvde_session_info {
     const char *unit; /* of the map: "m", "1" (depth up to a scale) or "1/u" (inverse depth) */
     const char *executed_precision; /* as reported by the inference library */
     const char *execution; /* how frames are executed, such as "CUDA graph" */
+    mvde_camera camera; /* of the frames, as given or assumed; all 0 where there is neither */
 } mvde_session_info;
 
 /* Get the properties of a session. Allowed while another call uses it. */

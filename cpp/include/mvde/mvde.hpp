@@ -167,6 +167,46 @@ private:
     Size source_, target_;
 };
 
+// The ray of every pixel of a camera's frames, which gives depth maps their points. Serves any number of calls at once.
+class Rays {
+public:
+    // `distortion`: nullptr for rectified frames.
+    static Result<Rays> create(const mvde_camera &camera, const mvde_distortion *distortion = nullptr) {
+        mvde_rays *handle = nullptr;
+        if (const int32_t status = mvde_rays_create(&camera, distortion, &handle)) return Error::last(status);
+        return Rays(handle, {camera.height, camera.width});
+    }
+
+    // Number of floats of the points of every `step`-th row and column.
+    std::size_t num_values(int32_t step = 1, bool has_colours = false) const {
+        const int64_t count = mvde_num_point_values(size_.height, size_.width, step, has_colours);
+        return count < 0 ? 0 : static_cast<std::size_t>(count);
+    }
+
+    // Compute the points of `depth_m`, metres of the camera's frame: num_values() floats. `colours`: that frame, whose
+    // colours follow XYZ, or nullptr. See mvde_points.
+    Result<void> points(View<const float> depth_m, View<float> points, int32_t step = 1, const mvde_frame *colours = nullptr,
+                        mvde_workers *workers = nullptr) const {
+        if (depth_m.size() < static_cast<std::size_t>(size_.height * size_.width))
+            return Error{MVDE_ERROR_CAPACITY, "depth_m has fewer pixels than the camera's frames"};
+        mvde_points_options options;
+        mvde_points_defaults(&options);
+        options.step = step;
+        options.colours = colours;
+        return Result<void>::of(mvde_points(handle_.get(), depth_m.data(), 0, &options, points.data(),
+                                            static_cast<int64_t>(points.size()), workers));
+    }
+    const mvde_rays *get() const { return handle_.get(); }
+
+private:
+    Rays(mvde_rays *handle, Size size) : handle_(handle), size_(size) {}
+    struct Destroy {
+        void operator()(mvde_rays *handle) const { mvde_rays_destroy(handle); }
+    };
+    std::unique_ptr<mvde_rays, Destroy> handle_;
+    Size size_;
+};
+
 // Options of Session::open.
 struct SessionOptions {
     PixelFormat format = PixelFormat::rgb;
@@ -178,6 +218,7 @@ struct SessionOptions {
     float invalid_m = std::numeric_limits<float>::quiet_NaN();  // value of invalid pixels: NaN or 0
     int64_t deadline_ms = 0;  // a result that takes longer is counted as late; 0: none
     std::string calibration_path;  // file of `mvde calibrate`; empty: none
+    std::optional<mvde_distortion> distortion;  // of `camera`, for points; std::nullopt: rectified frames
 };
 
 // Output buffers of a frame; an empty view is not wanted. Sizes: Session::num_depths() and num_stats().
@@ -187,6 +228,9 @@ struct Outputs {
     View<uint16_t> depth_mm;  // millimetres at the frame's pixels, 0 where invalid; for maps in metres
     mvde_tag tag{};           // of the frame that the results are of; written by infer() and wait()
     int32_t calibrated = MVDE_NOT_CALIBRATED;  // mvde_calibrated; written likewise
+    View<float> points;       // XYZ in metres at every `points_step`-th row and column: Session::num_point_values()
+    int32_t points_step = 1;
+    const mvde_frame *points_colours = nullptr;  // the frame, whose colours follow XYZ; nullptr: none
 
     // The same as a struct of the C API.
     mvde_outputs plain() const {
@@ -198,6 +242,10 @@ struct Outputs {
         plain.depth_capacity = static_cast<int64_t>(depth_m.size());
         plain.depth_mm_capacity = static_cast<int64_t>(depth_mm.size());
         plain.stats_capacity = static_cast<int64_t>(stats.size());
+        if (points.size()) plain.points = points.data();
+        plain.points_capacity = static_cast<int64_t>(points.size());
+        plain.points_step = points_step;
+        plain.points_colours = points_colours;
         return plain;
     }
 };
@@ -219,6 +267,7 @@ public:
         plain.num_stats = static_cast<int32_t>(options.stats.size());
         plain.invalid_m = options.invalid_m;
         plain.deadline_ms = options.deadline_ms;
+        plain.distortion = options.distortion ? &*options.distortion : nullptr;
         if (!options.calibration_path.empty()) plain.calibration_path = options.calibration_path.c_str();
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
@@ -288,6 +337,11 @@ public:
     std::size_t num_stats() const {
         const mvde_session_info now = info();
         return static_cast<std::size_t>(now.grid_rows * now.grid_columns * now.num_stats);
+    }
+    std::size_t num_point_values(int32_t step = 1, bool has_colours = false) const {
+        const mvde_session_info now = info();
+        const int64_t count = mvde_num_point_values(now.frame_height, now.frame_width, step, has_colours);
+        return count < 0 ? 0 : static_cast<std::size_t>(count);
     }
     mvde_session *get() const { return handle_.get(); }
 

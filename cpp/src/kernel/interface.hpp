@@ -49,6 +49,15 @@ struct DepthRows {
     std::uint8_t *has_holes = nullptr;  // of each row
 };
 
+// Pixels of a row that become points: metres, and the ray (x/z, y/z) of each, NaN where there is none.
+struct PointRow {
+    const float *depth, *ray_x, *ray_y;  // ray_y: nullptr where it is `constant_y` for the whole row
+    float constant_y;
+    const float *colours;  // bits 0x00RRGGBB; nullptr: XYZ alone
+    std::int64_t count;
+    float *out;  // 3 floats a point, or 4 with colours
+};
+
 struct Kernel {
     const char *name;
     // Processes rows of patches [first, last), counted over the whole batch. Sets `*executed` to this implementation's
@@ -63,6 +72,7 @@ struct Kernel {
                                   std::uint8_t *out);
     void (*resample_column_depth)(const DepthRows &rows, std::int64_t width, const Taps &taps, std::int64_t y,
                                   float invalid_m, float *out);
+    void (*point_row)(const PointRow &row);
 };
 
 #if defined(MVDE_HAVE_AVX2)

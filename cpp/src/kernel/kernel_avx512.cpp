@@ -1,11 +1,12 @@
 #include "kernel/lanes_avx512.hpp"
 
 #include "kernel/kernel.hpp"
+#include "kernel/points.hpp"
 #include "kernel/resample.hpp"
 
 namespace mvde::internal {
 
-const Kernel kAvx512Kernel = {Lanes::kName,         run, resample_row_rgb, resample_row_depth, resample_column_bytes,
-                              resample_column_depth};
+const Kernel kAvx512Kernel = {Lanes::kName,          run,      resample_row_rgb, resample_row_depth, resample_column_bytes,
+                              resample_column_depth, point_row};
 
 }  // namespace mvde::internal

@@ -21,6 +21,16 @@ struct Lanes {
         _mm256_storeu_ps(p, x.a);
         _mm256_storeu_ps(p + 8, x.b);
     }
+    // x0 y0 z0 x1 ...
+    static void store_interleaved(float *p, F x, F y, F z) {
+        store_interleaved(p, x.a, y.a, z.a);
+        store_interleaved(p + 24, x.b, y.b, z.b);
+    }
+    // x0 y0 z0 w0 x1 ...
+    static void store_interleaved(float *p, F x, F y, F z, F w) {
+        store_interleaved(p, x.a, y.a, z.a, w.a);
+        store_interleaved(p + 32, x.b, y.b, z.b, w.b);
+    }
     static F load_f16(const std::uint16_t *p) { return {_mm256_cvtph_ps(half(p)), _mm256_cvtph_ps(half(p + 8))}; }
     static F load_bf16(const std::uint16_t *p) { return {widen(half(p)), widen(half(p + 8))}; }
     static void store_u16(std::uint16_t *p, F x) {
@@ -76,6 +86,26 @@ struct Lanes {
     }
 
 private:
+    // Shuffles work within halves of four: each gives three quarters of the points 0 to 3 and 4 to 7, put in order after.
+    static void store_interleaved(float *p, __m256 x, __m256 y, __m256 z) {
+        const __m256 xy = _mm256_shuffle_ps(x, y, 0x88), yz = _mm256_shuffle_ps(y, z, 0xDD);  // x0 x2 y0 y2, y1 y3 z1 z3
+        const __m256 zx = _mm256_shuffle_ps(z, x, 0xD8);                                      // z0 z2 x1 x3
+        const __m256 first = _mm256_shuffle_ps(xy, zx, 0x88), second = _mm256_shuffle_ps(yz, xy, 0xD8);
+        const __m256 third = _mm256_shuffle_ps(zx, yz, 0xDD);
+        _mm256_storeu_ps(p, _mm256_permute2f128_ps(first, second, 0x20));
+        _mm256_storeu_ps(p + 8, _mm256_permute2f128_ps(third, first, 0x30));
+        _mm256_storeu_ps(p + 16, _mm256_permute2f128_ps(second, third, 0x31));
+    }
+    static void store_interleaved(float *p, __m256 x, __m256 y, __m256 z, __m256 w) {
+        const __m256 xz = _mm256_unpacklo_ps(x, z), yw = _mm256_unpacklo_ps(y, w);  // x0 z0 x1 z1, y0 w0 y1 w1
+        const __m256 high_xz = _mm256_unpackhi_ps(x, z), high_yw = _mm256_unpackhi_ps(y, w);
+        const __m256 a = _mm256_unpacklo_ps(xz, yw), b = _mm256_unpackhi_ps(xz, yw);  // points 0 and 4, 1 and 5
+        const __m256 c = _mm256_unpacklo_ps(high_xz, high_yw), d = _mm256_unpackhi_ps(high_xz, high_yw);
+        _mm256_storeu_ps(p, _mm256_permute2f128_ps(a, b, 0x20));
+        _mm256_storeu_ps(p + 8, _mm256_permute2f128_ps(c, d, 0x20));
+        _mm256_storeu_ps(p + 16, _mm256_permute2f128_ps(a, b, 0x31));
+        _mm256_storeu_ps(p + 24, _mm256_permute2f128_ps(c, d, 0x31));
+    }
     static __m128i half(const std::uint16_t *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
     static __m256 widen(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
     static __m256 in_bits(__m256 x, std::uint32_t low, std::uint32_t span) {

@@ -16,6 +16,33 @@ struct Lanes {
 
     static F load(const float *p) { return _mm512_loadu_ps(p); }
     static void store(float *p, F x) { _mm512_storeu_ps(p, x); }
+    // x0 y0 z0 x1 ...: x and y by one permutation, then z into every third place. Indices from 16 on are of the second
+    // register; the third places of the first permutation do not matter.
+    static void store_interleaved(float *p, F x, F y, F z) {
+        alignas(64) static constexpr std::int32_t kXy[3][16] = {{0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5},
+                                                                {21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26},
+                                                                {0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0}};
+        alignas(64) static constexpr std::int32_t kZ[3][16] = {{0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15},
+                                                               {0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15},
+                                                               {26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31}};
+        for (int i = 0; i < 3; ++i) {
+            const F xy = _mm512_permutex2var_ps(x, _mm512_load_si512(kXy[i]), y);
+            _mm512_storeu_ps(p + 16 * i, _mm512_permutex2var_ps(xy, _mm512_load_si512(kZ[i]), z));
+        }
+    }
+    // x0 y0 z0 w0 x1 ...: pairs within groups of four lanes, then groups of four in order.
+    static void store_interleaved(float *p, F x, F y, F z, F w) {
+        const F xz = _mm512_unpacklo_ps(x, z), high_xz = _mm512_unpackhi_ps(x, z);
+        const F yw = _mm512_unpacklo_ps(y, w), high_yw = _mm512_unpackhi_ps(y, w);
+        const F a = _mm512_unpacklo_ps(xz, yw), b = _mm512_unpackhi_ps(xz, yw);  // points 0, 4, 8, 12 and 1, 5, 9, 13
+        const F c = _mm512_unpacklo_ps(high_xz, high_yw), d = _mm512_unpackhi_ps(high_xz, high_yw);
+        const F low_ab = _mm512_shuffle_f32x4(a, b, 0x44), high_ab = _mm512_shuffle_f32x4(a, b, 0xEE);  // 0 4 1 5, 8 12 9 13
+        const F low_cd = _mm512_shuffle_f32x4(c, d, 0x44), high_cd = _mm512_shuffle_f32x4(c, d, 0xEE);
+        _mm512_storeu_ps(p, _mm512_shuffle_f32x4(low_ab, low_cd, 0x88));
+        _mm512_storeu_ps(p + 16, _mm512_shuffle_f32x4(low_ab, low_cd, 0xDD));
+        _mm512_storeu_ps(p + 32, _mm512_shuffle_f32x4(high_ab, high_cd, 0x88));
+        _mm512_storeu_ps(p + 48, _mm512_shuffle_f32x4(high_ab, high_cd, 0xDD));
+    }
     static F load_f16(const std::uint16_t *p) { return _mm512_cvtph_ps(halves(p)); }
     static F load_bf16(const std::uint16_t *p) {
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves(p)), 16));

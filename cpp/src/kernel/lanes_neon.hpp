@@ -22,6 +22,14 @@ struct Lanes {
     static void store(float *p, F x) {
         for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, x.v[i]);
     }
+    // x0 y0 z0 x1 ...
+    static void store_interleaved(float *p, F x, F y, F z) {
+        for (int i = 0; i < 4; ++i) vst3q_f32(p + 12 * i, {{x.v[i], y.v[i], z.v[i]}});
+    }
+    // x0 y0 z0 w0 x1 ...
+    static void store_interleaved(float *p, F x, F y, F z, F w) {
+        for (int i = 0; i < 4; ++i) vst4q_f32(p + 16 * i, {{x.v[i], y.v[i], z.v[i], w.v[i]}});
+    }
     static F load_f16(const std::uint16_t *p) {
         return map([p](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
     }

@@ -23,6 +23,15 @@ struct Lanes {
         return r;
     }
     static void store(float *p, F a) { std::memcpy(p, &a, sizeof a); }
+    // x0 y0 z0 x1 ...; and with a fourth. Words are copied: no float operation may touch colours, which are not numbers.
+    static void store_interleaved(float *p, F x, F y, F z) {
+        const U words[] = {reinterpret_cast<U>(x), reinterpret_cast<U>(y), reinterpret_cast<U>(z)};
+        interleave(p, words, 3);
+    }
+    static void store_interleaved(float *p, F x, F y, F z, F w) {
+        const U words[] = {reinterpret_cast<U>(x), reinterpret_cast<U>(y), reinterpret_cast<U>(z), reinterpret_cast<U>(w)};
+        interleave(p, words, 4);
+    }
     static F load_f16(const std::uint16_t *p) {
         const U bits = widened(p), sign = (bits & 0x8000U) << 16, magnitude = bits & 0x7FFFU;
         // A half is the float with the same digits, scaled by 2^112; the product is exact, also for denormals.
@@ -78,6 +87,12 @@ struct Lanes {
     }
 
 private:
+    static void interleave(float *p, const U *words, int num) {
+        std::uint32_t out[4 * 16];
+        for (int i = 0; i < 16; ++i)
+            for (int k = 0; k < num; ++k) out[num * i + k] = words[k][i];
+        std::memcpy(p, out, static_cast<std::size_t>(num) * sizeof(U));
+    }
     static U widened(const std::uint16_t *p) {
         Half narrow;
         std::memcpy(&narrow, p, sizeof narrow);

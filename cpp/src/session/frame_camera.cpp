@@ -88,6 +88,15 @@ double camera_factor(const Manifest &manifest, const mvde_camera *camera, const 
     return focal(input_camera(*camera, view), manifest.focal_convention) / *manifest.canonical_focal;
 }
 
+std::optional<mvde_camera> assumed_camera(const Manifest &manifest, const FrameView &view) {
+    if (!manifest.canonical_focal) return std::nullopt;
+    const double canonical = *manifest.canonical_focal, height = real(view.frame_height), width = real(view.frame_width);
+    double focal_pixels = 2 * canonical / (real(view.model_width) / width + real(view.model_height) / height);
+    if (manifest.focal_convention == "geometric") focal_pixels = canonical * std::sqrt(height * width);
+    if (manifest.focal_convention == "horizontal") focal_pixels = canonical * width;
+    return mvde_camera{focal_pixels, focal_pixels, (width - 1) / 2, (height - 1) / 2, view.frame_height, view.frame_width};
+}
+
 bool is_inverse(mvde_depth_kind kind) { return kind == MVDE_INVERSE_CANONICAL || kind == MVDE_INVERSE_RELATIVE; }
 
 double map_scale(mvde_depth_kind kind, double factor) { return is_inverse(kind) ? 1 / factor : factor; }

@@ -7,6 +7,7 @@
 #include "mvde/mvde.h"
 
 #include <cstdint>
+#include <optional>
 
 namespace mvde::internal {
 
@@ -22,6 +23,10 @@ void check_camera(const mvde_camera &camera);
 // Returns f / f_canonical at the network's input; 1 for kinds without a canonical camera. `camera` is NULL where the canonical
 // one is assumed for the whole frame. Throws Refused if the camera is of frames of another size.
 double camera_factor(const Manifest &manifest, const mvde_camera *camera, const FrameView &view);
+
+// Returns the canonical camera, assumed for the whole frame; none for kinds without one. With the bits of assumed_camera of
+// mvde/runtime/frame_camera.py.
+std::optional<mvde_camera> assumed_camera(const Manifest &manifest, const FrameView &view);
 
 bool is_inverse(mvde_depth_kind kind);
 

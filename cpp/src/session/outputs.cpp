@@ -2,6 +2,7 @@
 
 #include "error.hpp"
 #include "image/frame.hpp"
+#include "image/points.hpp"
 
 #include <cinttypes>
 #include <cstddef>
@@ -28,20 +29,31 @@ std::int32_t check_values(const char *name, const Value *data, std::int64_t capa
 
 }  // namespace
 
-std::int32_t check_outputs(const mvde_outputs &outputs, std::int64_t num_pixels, std::int64_t num_stats,
+std::int32_t check_outputs(const mvde_outputs &outputs, std::int64_t height, std::int64_t width, std::int64_t num_stats,
                            OutputExtents &extents) {
     if (outputs.struct_size != sizeof outputs)
         return fail(MVDE_ERROR_ARGUMENT, "outputs.struct_size is %u: start from mvde_outputs_defaults()",
                     outputs.struct_size);
-    if (!outputs.depth_m && !outputs.depth_mm && !outputs.stats)
-        return fail(MVDE_ERROR_ARGUMENT, "outputs.depth_m, depth_mm and stats are NULL: nothing to compute");
-    auto &[depth, depth_mm, stats] = extents;
+    if (!outputs.depth_m && !outputs.depth_mm && !outputs.stats && !outputs.points)
+        return fail(MVDE_ERROR_ARGUMENT, "outputs.depth_m, depth_mm, stats and points are NULL: nothing to compute");
+    const std::int64_t num_pixels = height * width;
+    auto &[depth, depth_mm, stats, points] = extents;
     if (const auto status = check_values("depth", outputs.depth_m, outputs.depth_capacity, num_pixels, depth)) return status;
     if (const auto status = check_values("depth_mm", outputs.depth_mm, outputs.depth_mm_capacity, num_pixels, depth_mm))
         return status;
     if (const auto status = check_values("stats", outputs.stats, outputs.stats_capacity, num_stats, stats)) return status;
-    if (overlaps(depth, stats) || overlaps(depth, depth_mm) || overlaps(depth_mm, stats))
-        return fail(MVDE_ERROR_OVERLAP, "the buffers of outputs overlap");
+    points = {};
+    if (outputs.points) {
+        if (const auto status = check_step(outputs.points_step, "outputs.points_step")) return status;
+        const std::int64_t count = mvde_num_point_values(height, width, outputs.points_step,
+                                                         outputs.points_colours != nullptr);
+        if (const auto status = check_values("points", outputs.points, outputs.points_capacity, count, points))
+            return status;
+    }
+    const Extent all[] = {depth, depth_mm, stats, points};
+    for (int i = 0; i < 4; ++i)
+        for (int j = 0; j < i; ++j)
+            if (overlaps(all[i], all[j])) return fail(MVDE_ERROR_OVERLAP, "the buffers of outputs overlap");
     return MVDE_OK;
 }
 
@@ -49,7 +61,7 @@ std::int32_t check_apart(const mvde_frame &frame, const OutputExtents &extents, 
     Extent luma, chroma;
     if (const std::int32_t status = check_frame(frame, complete, luma, chroma)) return status;
     for (const Extent read : {luma, chroma})
-        for (const Extent written : {extents.depth, extents.depth_mm, extents.stats})
+        for (const Extent written : {extents.depth, extents.depth_mm, extents.stats, extents.points})
             if (overlaps(read, written)) return fail(MVDE_ERROR_OVERLAP, "the frame and the outputs overlap");
     return MVDE_OK;
 }

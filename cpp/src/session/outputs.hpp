@@ -10,11 +10,11 @@ namespace mvde::internal {
 
 // Address ranges of the outputs; empty where not wanted.
 struct OutputExtents {
-    Extent depth, depth_mm, stats;
+    Extent depth, depth_mm, stats, points;
 };
 
-// Checks pointers, capacities and that the outputs are apart.
-std::int32_t check_outputs(const mvde_outputs &outputs, std::int64_t num_pixels, std::int64_t num_stats,
+// Checks pointers, capacities and that the outputs are apart, for depth of height x width pixels.
+std::int32_t check_outputs(const mvde_outputs &outputs, std::int64_t height, std::int64_t width, std::int64_t num_stats,
                            OutputExtents &extents);
 
 // Checks the frame, and that it is apart from the outputs. `complete` receives it with its strides and planes filled in.

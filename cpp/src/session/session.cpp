@@ -1,6 +1,7 @@
 #include "session/session.hpp"
 
 #include "error.hpp"
+#include "image/points.hpp"
 #include "image/resizer.hpp"
 #include "session/columns.hpp"
 #include "session/frame_camera.hpp"
@@ -229,10 +230,11 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
         return fail(MVDE_ERROR_UNSUPPORTED, "device memory takes depth alone, but %s also has %s: use mvde_infer",
                     artifact_.manifest.name.c_str(), maps_->others().c_str());
     OutputExtents extents;
-    const std::int64_t num_pixels = artifact_.manifest.height() * artifact_.manifest.width();
-    if (const std::int32_t status = check_outputs(outputs, num_pixels, num_stats(), extents)) return status;
-    if (outputs.depth_mm)
-        return fail(MVDE_ERROR_UNSUPPORTED, "outputs.depth_mm must be NULL: device memory takes depth_m and stats");
+    const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
+    if (const std::int32_t status = check_outputs(outputs, height, width, num_stats(), extents)) return status;
+    if (outputs.depth_mm || outputs.points)
+        return fail(MVDE_ERROR_UNSUPPORTED, "outputs.%s must be NULL: device memory takes depth_m and stats",
+                    outputs.points ? "points" : "depth_mm");
     if (!own_.is_scaling() || frame.num_anchors)
         return fail(MVDE_ERROR_UNSUPPORTED, "device memory scales maps, but %s of %s does more: use mvde_infer",
                     frame.num_anchors ? "anchors" : "this calibration", artifact_.manifest.depth_kind.c_str());
@@ -272,6 +274,8 @@ void Session::describe(mvde_session_info &info) const {
     info.calibrated = own_.calibrated;
     info.camera_assumed = camera_assumed_;
     info.camera_factor = camera_factor_;
+    if (camera_) info.camera = *camera_;
+    else info.camera = {};
     info.min_valid = static_cast<float>(manifest.min_valid);
     info.max_valid = static_cast<float>(manifest.max_valid);
     info.fit = fit_;
@@ -306,16 +310,6 @@ std::int32_t Session::accept() {
     return status;
 }
 
-std::int32_t Session::check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const {
-    if (const std::int32_t status = check_outputs(outputs, frame_height_ * frame_width_, num_stats(), extents))
-        return status;
-    if (!outputs.depth_mm || has_anchors || own_.is_metric()) return MVDE_OK;
-    return fail(MVDE_ERROR_UNSUPPORTED,
-                "outputs.depth_mm needs a map in metres, but that of %s is %s, in the unit %s: use "
-                "depth_m",
-                artifact_.manifest.name.c_str(), artifact_.manifest.depth_kind.c_str(), artifact_.manifest.unit.c_str());
-}
-
 std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &extents) {
     mvde_frame complete;
     if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
@@ -328,7 +322,7 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
 std::int32_t Session::finish(mvde_outputs &outputs) {
     if (const std::int32_t status = view_frame()) return status;
     if (const std::int32_t status = postprocess(outputs.stats)) return status;
-    if (outputs.depth_m || outputs.depth_mm)
+    if (outputs.depth_m || outputs.depth_mm || outputs.points)
         if (const std::int32_t status = write_depth(outputs)) return status;
     outputs.tag = tag_;
     outputs.calibrated = view_.calibrated;
@@ -370,12 +364,18 @@ std::int32_t Session::postprocess(float *stats) {
     return MVDE_OK;
 }
 
-// Maps depth to the frame's pixels.
+// Maps depth to the frame's pixels, and computes what follows from it there.
 std::int32_t Session::write_depth(const mvde_outputs &outputs) {
     float *const depth = outputs.depth_m ? outputs.depth_m : metres_.get();
     if (const std::int32_t status = mvde_depth_to_source(resizer_.get(), depth_.get(), 0, depth, 0, invalid_m_,
                                                          workers_.get()))
         return status;
+    if (outputs.points) {
+        const mvde_points_options options{sizeof options, outputs.points_step, outputs.points_colours};
+        const std::int64_t capacity = outputs.points_capacity;
+        if (const auto status = write_points(*rays_, depth, 0, options, outputs.points, capacity, workers_.get()))
+            return status;
+    }
     if (!outputs.depth_mm) return MVDE_OK;
     const mvde_map metres{depth, MVDE_FLOAT32, 0, 1, frame_height_, frame_width_, 0, 0, 0};
     const mvde_map millimetres{outputs.depth_mm, MVDE_UINT16, 0, 1, frame_height_, frame_width_, 0, 0, 0};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "forks.hpp"
+#include "image/rays.hpp"
 #include "session/anchors.hpp"
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
@@ -62,7 +63,7 @@ private:
     void find_device();
     void create_resizer(const mvde_session_options &options);
     void calibrate(const mvde_session_options &options);
-    void place_camera(const mvde_camera *camera);
+    void place_camera(const mvde_camera *camera, const mvde_distortion *lens);
     std::int32_t view_frame();
     void load_engine(const mvde_session_options &options);
     std::int64_t num_patches() const;
@@ -70,6 +71,8 @@ private:
     std::int32_t check_idle() const;
     std::int32_t accept();
     std::int32_t check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const;
+    std::int32_t check_metres(const char *output, bool has_anchors) const;
+    std::int32_t check_points(const mvde_outputs &outputs, bool has_anchors, const OutputExtents &extents) const;
     std::int32_t resize(const mvde_frame &frame, const OutputExtents &extents);
     std::int32_t finish(mvde_outputs &outputs);
     std::int32_t postprocess(float *stats);
@@ -92,6 +95,8 @@ private:
     mvde_box source_box_{}, target_box_{};
     bool camera_assumed_ = false;
     double camera_factor_ = 1.0;
+    std::optional<mvde_camera> camera_;  // of the frames, given or assumed
+    std::optional<Rays> rays_;           // of that camera
     std::optional<Calibration> calibration_;
     View own_;      // of frames without anchors
     View view_;     // of the last frame
@@ -101,7 +106,7 @@ private:
     std::unique_ptr<mvde_resizer, CloseResizer> resizer_;
     std::unique_ptr<mvde_workers, CloseWorkers> workers_;
     std::unique_ptr<float[]> depth_;  // of the frame's camera, at the network's resolution
-    std::unique_ptr<float[]> metres_;  // at the frame's pixels, for depth_mm alone
+    std::unique_ptr<float[]> metres_;  // at the frame's pixels, for outputs without depth_m
     std::vector<std::int32_t> stats_;  // mvde_stat
     std::optional<NetworkMaps> maps_;
     mvde_backend_engine engine_{};     // with its buffers; depth is the network's map

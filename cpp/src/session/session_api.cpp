@@ -82,7 +82,9 @@ std::int32_t check_options(const mvde_session_options &options) {
     if (options.deadline_ms < 0)
         return fail(MVDE_ERROR_ARGUMENT, "options.deadline_ms is %" PRId64 ": expected milliseconds, or 0 for none",
                     options.deadline_ms);
-    return MVDE_OK;
+    if (options.distortion && !options.camera)
+        return fail(MVDE_ERROR_ARGUMENT, "options.distortion is of no camera: give options.camera too");
+    return options.distortion ? check_lens(*options.distortion) : MVDE_OK;
 }
 
 }  // namespace
@@ -132,6 +134,7 @@ void mvde_outputs_defaults(mvde_outputs *outputs) {
     if (!outputs) return;
     *outputs = {};
     outputs->struct_size = sizeof *outputs;
+    outputs->points_step = 1;
 }
 
 int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, mvde_outputs *outputs) {

@@ -12,7 +12,7 @@ void Session::calibrate(const mvde_session_options &options) {
         if (!camera && calibration_->camera) camera = &*calibration_->camera;
         check_frames(*calibration_, frame_height_, frame_width_, fit_, camera);
     }
-    place_camera(camera);
+    place_camera(camera, options.distortion);
     if (!calibration_) return;
     const bool is_reciprocal = is_inverse(own_.kind);
     own_ = {MVDE_METRIC,
@@ -21,11 +21,13 @@ void Session::calibrate(const mvde_session_options &options) {
             calibration_->describes()};
 }
 
-void Session::place_camera(const mvde_camera *camera) {
+void Session::place_camera(const mvde_camera *camera, const mvde_distortion *lens) {
     const Manifest &manifest = artifact_.manifest;
     const FrameView view{frame_height_, frame_width_, manifest.height(), manifest.width(), source_box_, target_box_};
     camera_factor_ = camera_factor(manifest, camera, view);
     camera_assumed_ = manifest.canonical_focal && !camera;
+    camera_ = camera ? *camera : assumed_camera(manifest, view);
+    if (camera_) rays_.emplace(*camera_, lens);
     own_.kind = depth_kind_of(manifest);
     own_.metres.scale = map_scale(own_.kind, camera_factor_);
     depth_.reset(new float[static_cast<std::size_t>(manifest.height() * manifest.width())]);

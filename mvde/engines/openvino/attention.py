@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mvde import native
 from mvde.engines.machine import cpu_features
+from mvde.engines.openvino.native_backend import MISSING, library_path, mismatch
 from mvde.errors import BackendError, IncompatibleEngineError
 from mvde.precision import Precision
 from mvde.records import EngineRecord
@@ -24,7 +24,6 @@ OPTION = "MVDE_ATTENTION"
 OURS, LIBRARYS = "amx", "openvino"
 NAMES = {OURS: "mvde's AMX kernel", LIBRARYS: "OpenVINO's"}
 
-_LIBRARY = "libmvde_openvino.so"
 _MAX_DEPTH = 128  # per head; kMaxDepth of cpp/backends/openvino/attention_amx.hpp
 
 
@@ -32,22 +31,15 @@ def unavailable(version: str) -> str:
     """Reason why mvde's attention cannot run here with OpenVINO ``version`` ("2026.4.1"); empty if it can."""
     path = library_path()
     if path is None:
-        return f"there is no {_LIBRARY} beside libmvde.so; `make native` builds it in mvde's source tree"
+        return MISSING
+    if reason := mismatch(path, version):
+        return reason
     try:
-        library = ctypes.CDLL(str(path))
-        built_for, reason = library.mvde_attention_openvino_version, library.mvde_attention_unavailable
+        why_not = ctypes.CDLL(str(path)).mvde_attention_unavailable
     except (OSError, AttributeError) as error:
         return f"{path} cannot be used: {error}"
-    built_for.restype = reason.restype = ctypes.c_char_p
-    if (made_for := built_for().decode()) != version:
-        return f"{path} was compiled for OpenVINO {made_for}, but {version} is installed; `make native` builds it again"
-    return str(reason().decode())
-
-
-def library_path() -> Path | None:
-    """Path of the operator's library, or None."""
-    candidates = (folder / _LIBRARY for folder in native.library_folders())
-    return next((path for path in candidates if path.is_file()), None)
+    why_not.restype = ctypes.c_char_p
+    return str(why_not().decode())
 
 
 def support_note(precision: Precision) -> str:
