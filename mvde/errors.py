@@ -8,6 +8,7 @@
     │   ├── ResolutionError         a resolution does not fit the patch grid
     │   └── EngineIdError           an engine id is not in the grammar, or names an unknown backend
     ├── ImageError                  an image is missing, truncated, too large or of the wrong kind
+    ├── LogError                    a robot's log cannot be read, or not all of it
     ├── DatasetError                a dataset's file is missing or malformed, or the dataset is empty
     ├── TrainingError               training diverged: a loss, gradient or weight is not finite
     ├── CheckpointError             weights are missing, corrupted, or of another architecture
@@ -55,6 +56,10 @@ class EngineIdError(UsageError):
 
 class ImageError(MvdeError):
     """An image is missing, truncated, too large, or not 8-bit RGB where that is required."""
+
+
+class LogError(MvdeError):
+    """A robot's log cannot be read, or a message of it cannot be decoded."""
 
 
 class DatasetError(MvdeError):

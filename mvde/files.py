@@ -138,9 +138,10 @@ def _is_left_behind(path: Path, name: re.Match[str]) -> bool:
 
 
 def _start_of(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot; None if it does not exist."""
+    """Start time of a process in clock ticks since boot; None if there is none, or a zombie, which writes no more."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return None if fields[0] in (b"Z", b"X") else int(fields[19])
     except (OSError, IndexError, ValueError):
         return None
 

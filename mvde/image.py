@@ -44,11 +44,26 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     multi-page, transparent, or has more than 8 bits per channel.
     """
     path = Path(path)
-    with _errors_that_name(path, max_pixels), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # corrupt tags; the size is checked before decoding
-        from PIL import Image
+    with _errors_that_name(path, max_pixels):
+        _check_is_file(path)
+        with path.open("rb") as stream:
+            return _decode(stream, path, max_pixels)
 
-        with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as opened:
+
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode the content of an image file as :func:`read_image` does; ``name`` is what errors call it."""
+    path = Path(name)
+    with _errors_that_name(path, max_pixels):
+        return _decode(BytesIO(content), path, max_pixels)
+
+
+def _decode(stream: Any, path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """Read an image from a stream; ``path`` is its name."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # corrupt tags; the size is checked before decoding
+        with Image.open(stream, formats=_FORMATS) as opened:
             _check_size(opened, path, max_pixels)
             _check_depth(opened, stream, path)
             _check_single(opened, path)
@@ -58,6 +73,12 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
         height, width = image.shape[:2]
         raise ImageError(f"{path} has {height}x{width} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed")
     return image
+
+
+def _check_is_file(path: Path) -> None:
+    """Raise :class:`ImageError` for what is no regular file: opening a FIFO would block."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ImageError(f"cannot read the image {path}: it is not a regular file; give an image file")
 
 
 def read_photographs(folder: Path | None = None) -> list[NDArray[np.uint8]]:
@@ -110,8 +131,6 @@ def _errors_that_name(path: Path, max_pixels: int) -> Iterator[None]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
-            raise ImageError(f"cannot read the image {path}: it is not a regular file; give an image file")
         yield
     except (ImageError, MemoryError):
         raise

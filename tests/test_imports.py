@@ -129,6 +129,7 @@ ALLOWED = {
         "errors",
         "contract",
         "camera",
+        "distortion",
         "calibration_yaml",
         "image",
         "manifest",
@@ -140,18 +141,14 @@ ALLOWED = {
     },
     "bulk": {
         "errors",
-        "contract",
-        "precision",
-        "config",
+        "child_process",
         "camera",
         "calibration",
         "image",
         "schema",
         "manifest",
         "files",
-        "publish",
         "artifact",
-        "stats",
         "engines",
         "runtime",
     },
@@ -203,7 +200,18 @@ ALLOWED = {
     },
     "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
     "vlm": GROUND
-    | {"model", "image_model", "checkpoint", "families", "datasets", "backbones", "heads", "runtime", "engines", "bulk"},
+    | {
+        "model",
+        "image_model",
+        "checkpoint",
+        "families",
+        "datasets",
+        "backbones",
+        "heads",
+        "runtime",
+        "engines",
+        "bulk",
+    },
 }
 
 

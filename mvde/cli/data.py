@@ -32,7 +32,7 @@ def synth(
     split: Annotated[
         Split, typer.Option("--split", help=f"{SPLIT_HELP} Splits share no scenes, even with equal seeds.")
     ] = Split.TRAIN,
-    workers: Annotated[int | None, typer.Option("--workers", help="Processes. Default: one per core.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: one per core.")] = None,
 ) -> None:
     """Render synthetic indoor scenes from a robot's viewpoint.
 

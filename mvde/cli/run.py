@@ -1,27 +1,18 @@
-"""``mvde run``: depth in millimetres, visualisation and patch statistics of images and videos."""
+"""``mvde run``: depth and patch statistics of whatever a camera recorded; each kind of input has a file of its own."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mvde.cli.groups import with_groups
-from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, OUT_HELP, CameraOptions, EngineSelection, only
-from mvde.cli.terminal import console, say
-from mvde.errors import ImageError
+from mvde.cli.live_options import LiveOptions
+from mvde.cli.log_options import LogOptions
+from mvde.cli.run_settings import RunSettings
+from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, OUT_HELP, CameraOptions, EngineSelection
 from mvde.runtime.placement import Fit
-
-if TYPE_CHECKING:
-    from mvde.runtime.depth import DepthRuntime
-    from mvde.runtime.result import DepthResult
-    from mvde.runtime.sources import Frame
-
-_MOST_NAMES = 10
-"""Number of skipped inputs named in the summary; each was reported on its own line."""
 
 
 def register(app: typer.Typer) -> None:
@@ -31,145 +22,49 @@ def register(app: typer.Typer) -> None:
 
 def run(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, videos, folders or quoted patterns.")
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns; a log; or a live source."),
     ],
     selection: EngineSelection,
     camera: CameraOptions,
-    out: Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)] = Path("depth"),
+    log: LogOptions,
+    live: LiveOptions,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help=f"{OUT_HELP} For a log: FILE.mcap, or a rosbag2 folder. Default: in depth."),
+    ] = None,
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
     calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
 ) -> None:
-    """Estimate depth and patch statistics of images and videos.
+    """Estimate depth and patch statistics of images, videos, robot logs and live sources.
 
     Writes for each frame NAME.depth.png (16-bit, millimetres), NAME.depth.jpg (visualisation with scale) and
     NAME.stats.npz (one row per patch). Relative and inverse depth are not metres and are written as NAME.depth.npy
     instead, unless --calibration gives them metres. Metres depend on the camera, which is assumed unless --camera or
     --fov gives it. A missing engine is built first if only one graph matches. Unreadable inputs are skipped and
     reported; the exit status is then 1.
+
+    A log is an MCAP file, a rosbag2 folder or a ROS 1 bag. It gives a log of depth beside the camera's topics, with
+    the stamps and the CameraInfo of its pictures; no log is overwritten.
+
+    A live source is a camera (/dev/video0) or a stream (rtsp://, http://): its newest frame is always the next one,
+    frames that pass meanwhile are counted, and STEM.frames.jsonl holds when each was received.
     """
-    from mvde.cli.autobuild import build_missing
-    from mvde.runtime.depth import DepthRuntime
-    from mvde.runtime.sources import count_frames, expand_inputs
+    from mvde.robot.live_address import is_live
+    from mvde.robot.logs import is_log
 
-    engine = only(selection.engine, "--engine", "mvde run takes one engine")
-    resolution = only(selection.resolutions, "--res", "mvde run takes one resolution")
-    paths = expand_inputs(inputs)
-    build_missing(selection)
-    with DepthRuntime.load(
-        engine,
-        name=selection.name,
-        resolution=resolution,
-        batch=selection.batch,
-        engine_dir=selection.engine_dir,
-        camera=camera.frame_camera,
-        calibration=calibration,
-    ) as runtime:
-        info = runtime.info
-        size = "x".join(map(str, info.resolution))
-        say(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
-        _say_camera(runtime, is_given=camera.frame_camera is not None)
-        total_ms, num_frames, skipped = 0.0, 0, _Skipped(len(paths))
-        for frame, result in _progress(_results(runtime, paths, fit, skipped.add), count_frames(paths)):
-            _write(out, frame, result, runtime)
-            total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
-    if num_frames:
-        say(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}/, {total_ms / num_frames:.1f} ms each")
-    skipped.check()
+    settings = RunSettings(inputs, selection, camera, out, fit, calibration)
+    if any(is_log(Path(one)) for one in inputs):
+        from mvde.cli.run_log import run_log
 
+        live.check_unused()
+        return run_log(settings, log)
+    log.check_unused()
+    if any(is_live(one) for one in inputs):
+        from mvde.cli.run_live import run_live
 
-def _say_camera(runtime: DepthRuntime, *, is_given: bool) -> None:
-    """Say that depth is calibrated, or that the camera is assumed or has no effect."""
-    from mvde.cli.manifest_rows import camera_text
+        return run_live(settings, live)
+    live.check_unused()
+    from mvde.cli.run_frames import run_frames
 
-    manifest = runtime.manifest
-    if runtime.calibration is not None:
-        say(f"calibrated: {runtime.calibration.describes}, measured on {runtime.calibration.engine}")
-    elif not manifest.depth_kind.has_canonical_camera:
-        if is_given:
-            say(f"the camera has no effect: depth of kind {manifest.depth_kind} does not depend on it")
-    elif not is_given:
-        say(f"camera assumed: {camera_text(manifest)}; give --camera or --fov for that of the frames")
-
-
-class _Skipped:
-    """Inputs that could not be read completely, reported on stderr as they occur."""
-
-    def __init__(self, num_inputs: int) -> None:
-        self._num_inputs = num_inputs
-        self._errors: list[tuple[Path, ImageError]] = []
-
-    def add(self, path: Path, error: ImageError) -> None:
-        """Record and report an input's error; for a single input, :meth:`check` raises it instead."""
-        self._errors.append((path, error))
-        if self._num_inputs > 1:
-            say(f"skipped: {error}", sys.stderr)
-
-    def check(self) -> None:
-        """Raise :class:`ImageError` if any input was skipped."""
-        if not self._errors:
-            return
-        if self._num_inputs == 1:
-            raise self._errors[0][1]
-        names = [str(path) for path, _ in self._errors]
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        raise ImageError(
-            f"{len(names)} of {self._num_inputs} inputs could not be read completely: "
-            f"{', '.join(names[:_MOST_NAMES])}{more}; all other results were written"
-        )
-
-
-def _results(
-    runtime: DepthRuntime, paths: list[Path], fit: Fit | None, on_error: Callable[[Path, ImageError], None]
-) -> Iterator[tuple[Frame, DepthResult]]:
-    """Iterate over frames and results, queueing the frames in flight."""
-    from collections import deque
-
-    from mvde.runtime.sources import read_frames
-
-    waiting: deque[Frame] = deque()
-
-    def images() -> Iterator[object]:
-        for frame in read_frames(paths, on_error):
-            waiting.append(frame)
-            yield frame.image
-
-    for result in runtime.stream(images(), fit):  # type: ignore[arg-type]
-        yield waiting.popleft(), result
-
-
-def _progress(results: Iterator[tuple[Frame, DepthResult]], total: int | None) -> Iterator[tuple[Frame, DepthResult]]:
-    from rich.progress import track
-
-    yield from track(results, description="depth", total=total, console=console(stderr=True), disable=total == 1)
-
-
-def _write(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntime) -> None:
-    """Write the three files of a frame atomically."""
-    import numpy as np
-    from PIL import Image
-
-    from mvde.files import atomic_write
-    from mvde.runtime.render import depth_picture
-
-    manifest = runtime.manifest
-    if result.unit != "m":  # millimetres would be wrong
-        with atomic_write(folder / f"{frame.stem}.depth.npy") as path:
-            np.save(path, result.depth)
-    else:
-        with atomic_write(folder / f"{frame.stem}.depth.png") as path:
-            Image.fromarray(result.millimetres()).save(path)
-    with atomic_write(folder / f"{frame.stem}.depth.jpg") as path:
-        depth_picture(result.depth, result.depth_kind).save(path, quality=92)
-    with atomic_write(folder / f"{frame.stem}.stats.npz") as path:
-        np.savez_compressed(
-            path,
-            stats=result.stats,
-            columns=np.array(result.stat_names),
-            grid=np.array(result.grid),
-            patch_size=manifest.stats_patch,
-            engine=runtime.info.id,
-            depth_kind=str(result.depth_kind),
-            camera_factor=result.camera_factor,
-            camera_assumed=result.camera_assumed,
-            calibrated=result.calibrated or "",
-        )
+    run_frames(settings)

@@ -14,6 +14,8 @@ from mvde.errors import DatasetError, ImageError, MissingDependencyError
 from mvde.image import read_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+MILLIMETRES = 1000.0
+"""Stored value of one metre in depth maps of whole numbers."""
 
 
 def require_directory(path: Path, what: str) -> Path:
@@ -44,6 +46,20 @@ def read_depth_png(path: Path, units_per_metre: float) -> NDArray[np.float32]:
     if image.mode not in ("I;16", "I;16B", "I"):
         raise DatasetError(f"{path} is not a 16-bit grey PNG (mode {image.mode}), so it cannot hold depth")
     return np.asarray(image).astype(np.float32) / np.float32(units_per_metre)
+
+
+def read_depth(path: Path, units_per_metre: float | None) -> NDArray[np.float32]:
+    """Read depth (H, W) float32 in metres from a 16-bit grey PNG or an ``.npy`` file; unknown stays 0 or NaN.
+
+    ``units_per_metre`` is the stored value of one metre; default: 1000 (millimetres) for whole numbers, else 1.
+    """
+    if path.suffix != ".npy":
+        return read_depth_png(path, units_per_metre or MILLIMETRES)
+    array = read_array(path)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise DatasetError(f"{path} has shape {array.shape} and type {array.dtype}; expected numbers (H, W)")
+    of_type = 1.0 if array.dtype.kind == "f" else MILLIMETRES
+    return array.astype(np.float32) / np.float32(of_type if units_per_metre is None else units_per_metre)
 
 
 def read_array(path: Path) -> NDArray[Any]:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from mvde.datasets.decode import (
     IMAGE_SUFFIXES,
     check_same_size,
-    read_array,
-    read_depth_png,
+    read_depth,
     read_rgb,
     require_directory,
 )
@@ -20,7 +19,6 @@ from mvde.datasets.intrinsics import intrinsics_at
 from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError, UsageError
 
-MILLIMETRES = 1000.0
 _FORM = "fx fy cx cy in pixels, or fx fy cx cy width height"
 DEPTH_RANGE_M = (1e-3, 1000.0)
 """Wide, because the sensor is unknown; narrow it with ``--range``."""
@@ -60,10 +58,7 @@ class FolderDataset:
     def __getitem__(self, index: int) -> DepthSample:
         rgb_path, depth_path = self._pairs[index]
         rgb = read_rgb(rgb_path)
-        if depth_path.suffix == ".npy":
-            depth_m = _array_depth(depth_path, self._scale)
-        else:
-            depth_m = read_depth_png(depth_path, self._scale or MILLIMETRES)
+        depth_m = read_depth(depth_path, self._scale)
         check_same_size(rgb, depth_m, rgb_path, depth_path)
         return DepthSample(rgb, depth_m, self._intrinsics_of(rgb_path, rgb.shape[:2]), rgb_path.name)
 
@@ -94,14 +89,6 @@ def _depth_of(rgb_path: Path, folder: Path) -> Path:
         if (path := folder / f"{rgb_path.stem}{suffix}").is_file():
             return path
     raise DatasetError(f"{rgb_path} has no depth: expected {folder / rgb_path.stem}.png or .npy")
-
-
-def _array_depth(path: Path, scale: float | None) -> NDArray[np.float32]:
-    array = read_array(path)
-    if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise DatasetError(f"{path} has shape {array.shape} and type {array.dtype}; expected numbers (H, W)")
-    of_type = 1.0 if array.dtype.kind == "f" else MILLIMETRES
-    return array.astype(np.float32) / np.float32(of_type if scale is None else scale)
 
 
 def _camera(path: Path) -> list[float] | None:

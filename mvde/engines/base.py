@@ -315,6 +315,10 @@ class Backend(Protocol):
         """
         ...
 
+    def thread_options(self, num_threads: int) -> Mapping[str, str]:
+        """Stored options that have a built engine run with ``num_threads``; empty where it has no threads."""
+        ...
+
     def check_source(self, manifest: Manifest, precision: Precision, options: BuildOptions, folder: Path) -> list[str]:
         """Check a build into ``folder`` before it starts; return warnings.
 

@@ -20,7 +20,14 @@ from mvde.engines.base import Engine, EngineId, Support
 from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.machine import cpu_features
 from mvde.engines.opened import OpenedEngine, open_verified
-from mvde.errors import ArtifactError, BackendError, IncompatibleEngineError, ManifestError, MissingDependencyError
+from mvde.errors import (
+    ArtifactError,
+    BackendError,
+    IncompatibleEngineError,
+    ManifestError,
+    MissingDependencyError,
+    UsageError,
+)
 from mvde.manifest import EngineManifest, Manifest
 from mvde.precision import Precision
 from mvde.records import NOT_MEASURED
@@ -100,11 +107,12 @@ def find(
 
 @in_default_float_environment
 def load_engine(
-    source: str | Path | EngineArtifact | OpenedEngine, stats: Sequence[str] | None = None
+    source: str | Path | EngineArtifact | OpenedEngine, stats: Sequence[str] | None = None, threads: int | None = None
 ) -> tuple[Engine, EngineManifest]:
     """Load an engine and its manifest after checking hashes, library version, CPU and graph.
 
     ``stats`` are the columns that an engine with statistics of its own computes; default: those of the manifest.
+    ``threads`` is the number of CPU threads of an engine on the CPU; default: as it was built.
 
     The hashed bytes are those that run; later changes to the files have no effect. An engine opened in another process
     by :func:`~mvde.engines.opened.open_verified` is not read again.
@@ -119,7 +127,19 @@ def load_engine(
     check_proved(manifest, folder)
     if stats is not None:
         opened = dataclasses.replace(opened, manifest=dataclasses.replace(manifest, stats=manifest.columns(stats)))
+    if threads is not None:
+        opened = _with_threads(opened, threads)
     return backend(manifest.engine.backend).load(opened), manifest
+
+
+def _with_threads(opened: OpenedEngine, threads: int) -> OpenedEngine:
+    """The engine with another number of threads among its options. Raises :class:`UsageError` for less than one."""
+    if threads < 1:
+        raise UsageError(f"threads is the number of CPU threads of the engine, 1 or more, but got {threads}")
+    manifest = opened.manifest
+    options = {**manifest.engine.options, **backend(manifest.engine.backend).thread_options(threads)}
+    engine = dataclasses.replace(manifest.engine, options=options)
+    return dataclasses.replace(opened, manifest=dataclasses.replace(opened.manifest, engine=engine))
 
 
 def check_machine(manifest: EngineManifest, where: str) -> None:

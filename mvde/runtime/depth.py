@@ -102,6 +102,7 @@ class DepthRuntime:
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
         calibration: str | Path | Calibration | None = None,
+        threads: int | None = None,
     ) -> DepthRuntime:
         """Load an engine by path or id (``"fp16"``, ``"openvino:bf16"``), or wrap a loaded one.
 
@@ -110,7 +111,8 @@ class DepthRuntime:
         their size (H, W) to it; it matters to kinds with a canonical camera. ``stats`` are the columns of the
         statistics, some of :data:`mvde.stats.STATS`; default: those of the manifest. ``invalid`` is what depth holds
         where the network saw nothing: ``"nan"`` or ``"zero"``. ``calibration`` is a file of ``mvde calibrate``: depth
-        is metric then, for frames of its size, fit and camera, which is also the default of ``camera``.
+        is metric then, for frames of its size, fit and camera, which is also the default of ``camera``. ``threads`` is
+        the number of threads of an engine on the CPU, for a process per core; default: as it was built.
 
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
         another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,
@@ -119,7 +121,7 @@ class DepthRuntime:
         """
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
-            return cls(*load_engine(found, stats), camera, stats, invalid, calibration)
+            return cls(*load_engine(found, stats, threads), camera, stats, invalid, calibration)
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
         return cls(source, manifest, camera, stats, invalid, calibration)

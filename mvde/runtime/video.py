@@ -41,6 +41,22 @@ def num_declared_frames(path: Path) -> int | None:
         return None  # read_video reports the reason
 
 
+def declared_rate(path: Path) -> float | None:
+    """Frames per second that the file declares, or ``None`` if not stated or unreadable.
+
+    Raises :class:`MissingDependencyError` without PyAV.
+    """
+    av = _library()
+    if not path.is_file():
+        return None
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            rate = container.streams.video[0].average_rate
+            return float(rate) if rate else None
+    except (av.FFmpegError, OSError, IndexError, ValueError):
+        return None  # read_video reports the reason
+
+
 def read_video(path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield frame numbers and RGB images (H, W, 3), uint8, rotated according to the display matrix.
 
@@ -123,7 +139,7 @@ def _decode(container: Any, stream: Any, count: _Count, path: Path) -> Iterator[
                 count.num_damaged += 1
             else:
                 count.add(frame.time, interval_s)
-                yield number, _upright(frame, path)
+                yield number, upright(frame, path)
             number += 1
 
 
@@ -152,11 +168,11 @@ def _count_by_length(container: Any, stream: Any) -> int | None:
     return int(count - max(1.0, _SLACK * count)) + 1
 
 
-def _upright(frame: Any, path: Path) -> NDArray[np.uint8]:
+def upright(frame: Any, name: object) -> NDArray[np.uint8]:
     """Convert a frame to an RGB image (H, W, 3), uint8, rotated and mirrored by its display matrix.
 
     The matrix ((a, b, ·), (c, d, ·), ·) maps the stored pixel at column p and row q to column ap + cq and row
-    bp + dq. Raises :class:`ImageError` unless the rotation is a multiple of 90 degrees.
+    bp + dq. Raises :class:`ImageError`, with the source's ``name``, unless the rotation is a multiple of 90 degrees.
     """
     image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
     stored = frame.side_data.get("DISPLAYMATRIX")
@@ -170,7 +186,7 @@ def _upright(frame: Any, path: Path) -> NDArray[np.uint8]:
         image, column, row = image.transpose(1, 0, 2), c, b
     else:
         degrees = np.degrees(np.arctan2(b, a))
-        raise ImageError(f"{path} has a rotation of {degrees:.0f}°; only multiples of 90° are supported")
+        raise ImageError(f"{name} has a rotation of {degrees:.0f}°; only multiples of 90° are supported")
     return np.ascontiguousarray(image[:: 1 if row > 0 else -1, :: 1 if column > 0 else -1])
 
 

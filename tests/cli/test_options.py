@@ -12,6 +12,8 @@ import typer
 from mvde import cli
 from mvde.cli import choices, shared_options
 from mvde.cli.groups import groups_of, names_of, option_of
+from mvde.cli.live_options import LiveOptions
+from mvde.cli.stats import BulkInputOptions
 from mvde.precision import LOWERED, Precision
 
 MOST_OPTIONS = 14
@@ -26,6 +28,8 @@ SHARED_GROUPS = [
     shared_options.QuantizationOptions,
     shared_options.PixelOptions,
     shared_options.MeaningOptions,
+    LiveOptions,
+    BulkInputOptions,
 ]
 
 
@@ -60,8 +64,8 @@ def number_of_options(verb: Any) -> int:
 def test_every_verb_is_there() -> None:
     assert {name.split()[0] for name in VERBS} == set(cli.VERBS)
     assert set(VERBS) == {
-        "models", "export", "import", "lower", "build", "prove", "triton", "run", "bench", "eval",
-        "calibrate scale", "train", "data synth", "info", "doctor",
+        "models", "export", "import", "lower", "build", "prove", "triton", "run", "view", "bench", "eval",
+        "calibrate scale", "train", "data synth", "info", "doctor", "stats",
     }  # fmt: skip
 
 

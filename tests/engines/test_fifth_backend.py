@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,9 @@ class NumPyBackend:
         offset_m = 0.9 if yes_or_no("is_wrong", options.settings.get("is_wrong", "no")) else 0.5
         np.save(folder / ENGINE_FILE, [offset_m, 4.0])
         return Compiled((ENGINE_FILE,), "fp32", "NumPy", {"offset_m": offset_m}, {"attention": "none at all"})
+
+    def thread_options(self, num_threads: int) -> Mapping[str, str]:
+        return {}
 
     def rebuild_options(self, options: BuildOptions) -> BuildOptions:
         return options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,10 @@ class OnnxRuntimeBackend:
         from mvde.engines.onnxruntime.compile import tuning_settings
 
         return tuning_settings(options)
+
+    def thread_options(self, num_threads: int) -> Mapping[str, str]:
+        """ONNX Runtime's threads within an operator; it runs one operator at a time."""
+        return {"num_threads": str(num_threads)}
 
     def check_source(self, manifest: Manifest, precision: Precision, options: BuildOptions, folder: Path) -> list[str]:
         """Reject unsupported options and unavailable providers; no warnings."""

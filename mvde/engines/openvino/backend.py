@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,10 @@ class OpenVinoBackend:
         from mvde.engines.openvino.compile import tuning_settings
 
         return tuning_settings(precision, options)
+
+    def thread_options(self, num_threads: int) -> Mapping[str, str]:
+        """OpenVINO's threads; an imported blob takes another number than it was compiled with."""
+        return {"INFERENCE_NUM_THREADS": str(num_threads)}
 
     def check_source(self, manifest: Manifest, precision: Precision, options: BuildOptions, folder: Path) -> list[str]:
         """Reject unsupported options and a rest that this CPU cannot compute in; no warnings."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,10 @@ class TensorRtBackend:
         raise UsageError(
             f"--tune is for engines on the CPU; {self.name}:{precision} is timed by its library while it is built"
         )
+
+    def thread_options(self, num_threads: int) -> Mapping[str, str]:
+        """None: the GPU runs the engine."""
+        return {}
 
     def check_source(self, manifest: Manifest, precision: Precision, options: BuildOptions, folder: Path) -> list[str]:
         """Check options, opset, GPU, its arithmetic and driver, known errors and disk space before a build starts.

@@ -1,0 +1,122 @@
+"""``mvde run`` on images and videos: millimetres, a visualisation and patch statistics of each frame."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvde.cli.run_settings import RunSettings
+from mvde.cli.terminal import console, say
+from mvde.errors import ImageError
+from mvde.runtime.placement import Fit
+
+if TYPE_CHECKING:
+    from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.result import DepthResult
+    from mvde.runtime.sources import Frame
+
+_DEFAULT_OUT = Path("depth")
+_MOST_NAMES = 10
+"""Number of skipped inputs named in the summary; each was reported on its own line."""
+
+
+def run_frames(settings: RunSettings) -> None:
+    """Write the three files of each frame; raise :class:`ImageError` at the end if any input was skipped."""
+    from mvde.runtime.sources import count_frames, expand_inputs
+
+    out = settings.out or _DEFAULT_OUT
+    paths = expand_inputs(settings.inputs)
+    with settings.load() as runtime:
+        total_ms, num_frames, skipped = 0.0, 0, Skipped(len(paths))
+        for frame, result in _progress(results_of(runtime, paths, settings.fit, skipped.add), count_frames(paths)):
+            write_frame(out, frame, result, runtime)
+            total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
+    if num_frames:
+        say(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}/, {total_ms / num_frames:.1f} ms each")
+    skipped.check()
+
+
+class Skipped:
+    """Inputs that could not be read completely, reported on stderr as they occur."""
+
+    def __init__(self, num_inputs: int) -> None:
+        self._num_inputs = num_inputs
+        self._errors: list[tuple[Path, ImageError]] = []
+
+    def add(self, path: Path, error: ImageError) -> None:
+        """Record and report an input's error; for a single input, :meth:`check` raises it instead."""
+        self._errors.append((path, error))
+        if self._num_inputs > 1:
+            say(f"skipped: {error}", sys.stderr)
+
+    def check(self) -> None:
+        """Raise :class:`ImageError` if any input was skipped."""
+        if not self._errors:
+            return
+        if self._num_inputs == 1:
+            raise self._errors[0][1]
+        names = [str(path) for path, _ in self._errors]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        raise ImageError(
+            f"{len(names)} of {self._num_inputs} inputs could not be read completely: "
+            f"{', '.join(names[:_MOST_NAMES])}{more}; all other results were written"
+        )
+
+
+def results_of(
+    runtime: DepthRuntime, paths: list[Path], fit: Fit | None, on_error: Callable[[Path, ImageError], None]
+) -> Iterator[tuple[Frame, DepthResult]]:
+    """Iterate over frames and results, queueing the frames in flight."""
+    from collections import deque
+
+    from mvde.runtime.sources import read_frames
+
+    waiting: deque[Frame] = deque()
+
+    def images() -> Iterator[object]:
+        for frame in read_frames(paths, on_error):
+            waiting.append(frame)
+            yield frame.image
+
+    for result in runtime.stream(images(), fit):  # type: ignore[arg-type]
+        yield waiting.popleft(), result
+
+
+def _progress(results: Iterator[tuple[Frame, DepthResult]], total: int | None) -> Iterator[tuple[Frame, DepthResult]]:
+    from rich.progress import track
+
+    yield from track(results, description="depth", total=total, console=console(stderr=True), disable=total == 1)
+
+
+def write_frame(folder: Path, frame: Frame, result: DepthResult, runtime: DepthRuntime) -> None:
+    """Write the three files of a frame atomically."""
+    import numpy as np
+    from PIL import Image
+
+    from mvde.files import atomic_write
+    from mvde.runtime.render import depth_picture
+
+    manifest = runtime.manifest
+    if result.unit != "m":  # millimetres would be wrong
+        with atomic_write(folder / f"{frame.stem}.depth.npy") as path:
+            np.save(path, result.depth)
+    else:
+        with atomic_write(folder / f"{frame.stem}.depth.png") as path:
+            Image.fromarray(result.millimetres()).save(path)
+    with atomic_write(folder / f"{frame.stem}.depth.jpg") as path:
+        depth_picture(result.depth, result.depth_kind).save(path, quality=92)
+    with atomic_write(folder / f"{frame.stem}.stats.npz") as path:
+        np.savez_compressed(
+            path,
+            stats=result.stats,
+            columns=np.array(result.stat_names),
+            grid=np.array(result.grid),
+            patch_size=manifest.stats_patch,
+            engine=runtime.info.id,
+            depth_kind=str(result.depth_kind),
+            camera_factor=result.camera_factor,
+            camera_assumed=result.camera_assumed,
+            calibrated=result.calibrated or "",
+        )

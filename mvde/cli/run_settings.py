@@ -1,0 +1,80 @@
+"""What every kind of input of ``mvde run`` is run with: engine, camera, fit, calibration and output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvde.cli.shared_options import CameraOptions, EngineSelection, only
+from mvde.cli.terminal import say
+from mvde.runtime.placement import Fit
+
+if TYPE_CHECKING:
+    from mvde.runtime.depth import DepthRuntime
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Inputs as given, the engine that runs on them, and the output; ``None`` for the default of the inputs' kind.
+
+    Raises :class:`UsageError` for more than one engine or resolution.
+    """
+
+    inputs: Sequence[str]
+    selection: EngineSelection
+    camera: CameraOptions
+    out: Path | None = None
+    fit: Fit | None = None
+    calibration: Path | None = None
+    verb: str = "mvde run"
+
+    def __post_init__(self) -> None:
+        """Check what belongs to one engine."""
+        only(self.selection.engine, "--engine", f"{self.verb} takes one engine")
+        only(self.selection.resolutions, "--res", f"{self.verb} takes one resolution")
+
+    def load(self, **options: Any) -> DepthRuntime:
+        """Load the runtime, building a missing engine first, and say what computes and with which camera.
+
+        ``options`` are further arguments of :meth:`DepthRuntime.load`.
+        """
+        runtime = self.open(**options)
+        say_camera(runtime, is_given=self.camera.frame_camera is not None)
+        return runtime
+
+    def open(self, **options: Any) -> DepthRuntime:
+        """Load the runtime as :meth:`load` does, for inputs that have cameras of their own, and say what computes."""
+        from mvde.cli.autobuild import build_missing
+        from mvde.runtime.depth import DepthRuntime
+
+        build_missing(self.selection)
+        runtime = DepthRuntime.load(
+            only(self.selection.engine, "--engine", f"{self.verb} takes one engine"),
+            name=self.selection.name,
+            resolution=only(self.selection.resolutions, "--res", f"{self.verb} takes one resolution"),
+            batch=self.selection.batch,
+            engine_dir=self.selection.engine_dir,
+            camera=self.camera.frame_camera,
+            calibration=self.calibration,
+            **options,
+        )
+        info = runtime.info
+        size = "x".join(map(str, info.resolution))
+        say(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
+        return runtime
+
+
+def say_camera(runtime: DepthRuntime, *, is_given: bool) -> None:
+    """Say that depth is calibrated, or that the camera is assumed or has no effect."""
+    from mvde.cli.manifest_rows import camera_text
+
+    manifest = runtime.manifest
+    if runtime.calibration is not None:
+        say(f"calibrated: {runtime.calibration.describes}, measured on {runtime.calibration.engine}")
+    elif not manifest.depth_kind.has_canonical_camera:
+        if is_given:
+            say(f"the camera has no effect: depth of kind {manifest.depth_kind} does not depend on it")
+    elif not is_given:
+        say(f"camera assumed: {camera_text(manifest)}; give --camera or --fov for that of the frames")

@@ -1,0 +1,188 @@
+"""Foxglove WebSocket server: frames, depth, statistics and latency for viewers on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mvde.errors import MissingDependencyError, OutputError
+from mvde.robot.viewed import BODY_FRAME, BODY_FROM_OPTICAL, OPTICAL_FRAME, Viewed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HOST = "127.0.0.1"
+"""Pictures of a camera are for this machine; another one reaches them through ``ssh -L``."""
+PORT = 8765
+"""Foxglove's own default."""
+
+_BACKLOG = 64
+"""Messages kept for a client that reads slowly, the oldest is dropped first: about five frames of all topics. The
+library's default of 1024 would hold a gigabyte of 640x480 frames."""
+_LATENCY = {"title": "mvde.Latency", "type": "object"}
+_STATISTICS = {"title": "mvde.Statistics", "type": "object"}
+
+
+class FoxgloveServer:
+    """A server that sends each frame to the viewers that subscribed; topics without a subscriber cost nothing.
+
+    Raises :class:`MissingDependencyError` without foxglove-sdk, :class:`OutputError` for a port that cannot be opened.
+    """
+
+    def __init__(self, port: int = PORT) -> None:
+        """Listen on ``port`` of the loopback interface; 0 for a free one."""
+        self._library = _Library()
+        foxglove = self._library.foxglove
+        self._context = foxglove.Context()
+        self._channels: dict[str, Any] = {}
+        self._subscribed = threading.Event()
+        try:
+            self._server = foxglove.start_server(
+                name="mvde",
+                host=HOST,
+                port=port,
+                context=self._context,
+                server_listener=_Listener(self._subscribed.set),
+                message_backlog_size=_BACKLOG,
+            )
+        except (RuntimeError, OSError) as error:
+            raise OutputError(_why_no_server(port, error)) from error
+
+    @property
+    def url(self) -> str:
+        """Address for viewers."""
+        return f"ws://{HOST}:{self._server.port}"
+
+    def wait_for_subscriber(self, timeout_s: float | None = None) -> bool:
+        """Wait until a viewer has subscribed to a topic since the last call; ``False`` after ``timeout_s``."""
+        has_one = self._subscribed.wait(timeout_s)
+        self._subscribed.clear()
+        return has_one
+
+    def show(self, viewed: Viewed) -> None:
+        """Send a frame; does not wait for the viewers."""
+        stamp = self._library.stamp(viewed.stamp_ns)
+        self._show_pictures(viewed, stamp)
+        self._put("/tf", "FrameTransform", viewed, lambda types: _transform(types, stamp))
+        self._put_json("/latency", _LATENCY, viewed, lambda: viewed.latency)
+        self._put_json("/statistics", _STATISTICS, viewed, lambda: viewed.statistics)
+
+    def close(self) -> None:
+        """Stop the server; viewers are disconnected."""
+        self._server.stop()
+
+    def _show_pictures(self, viewed: Viewed, stamp: Any) -> None:
+        result = viewed.result
+        self._put("/image", "RawImage", viewed, lambda types: _image(types, stamp, viewed.image, "rgb8"))
+        self._put(
+            f"/{viewed.name}/image", "RawImage", viewed, lambda types: _image(types, stamp, result.depth, "32FC1")
+        )
+        if result.camera is not None:
+            self._put("/camera_info", "CameraCalibration", viewed, lambda types: _calibration(types, stamp, viewed))
+        for name in result.stat_names:
+            patch = partial(_patch, stamp=stamp, viewed=viewed, name=name)
+            self._put(f"/{viewed.name}/patch/{name}", "RawImage", viewed, patch)
+
+    def _put(self, topic: str, schema: str, viewed: Viewed, make: Callable[[Any], Any]) -> None:
+        """Send the message of one of Foxglove's own schemas, if anybody subscribed to its topic."""
+        if topic not in self._channels:
+            self._channels[topic] = getattr(self._library.channels, f"{schema}Channel")(topic, context=self._context)
+        if self._channels[topic].has_sinks():
+            self._channels[topic].log(make(self._library.messages), log_time=viewed.stamp_ns)
+
+    def _put_json(self, topic: str, schema: dict[str, str], viewed: Viewed, make: Callable[[], Any]) -> None:
+        if topic not in self._channels:
+            self._channels[topic] = self._library.foxglove.Channel(topic, schema=schema, context=self._context)
+        if self._channels[topic].has_sinks():
+            self._channels[topic].log(json.dumps(make(), allow_nan=False).encode(), log_time=viewed.stamp_ns)
+
+
+class _Listener:
+    """What the library calls on events, in a thread of its own."""
+
+    def __init__(self, on_subscribed: Callable[[], None]) -> None:
+        self._on_subscribed = on_subscribed
+
+    def on_subscribe(self, client: object, channel: object) -> None:
+        """Note that frames are wanted."""
+        self._on_subscribed()
+
+
+class _Library:
+    """The parts of foxglove-sdk that are used; raises :class:`MissingDependencyError` without it."""
+
+    def __init__(self) -> None:
+        try:
+            import foxglove
+            from foxglove import channels, messages
+        except ImportError as error:
+            raise MissingDependencyError.for_extra("foxglove-sdk", "live", "the server of mvde view") from error
+        self.foxglove, self.channels, self.messages = foxglove, channels, messages
+
+    def stamp(self, time_ns: int) -> Any:
+        """Foxglove's time of nanoseconds since the Unix epoch."""
+        return self.messages.Timestamp(sec=time_ns // 10**9, nsec=time_ns % 10**9)
+
+
+def _image(types: Any, stamp: Any, pixels: NDArray[Any], encoding: str) -> Any:
+    height, width = pixels.shape[:2]
+    content = np.ascontiguousarray(pixels)
+    return types.RawImage(
+        timestamp=stamp,
+        frame_id=OPTICAL_FRAME,
+        width=width,
+        height=height,
+        encoding=encoding,
+        step=content.nbytes // height,
+        data=content.tobytes(),
+    )
+
+
+def _patch(types: Any, *, stamp: Any, viewed: Viewed, name: str) -> Any:
+    return _image(types, stamp, viewed.patches[name], "32FC1")
+
+
+def _calibration(types: Any, stamp: Any, viewed: Viewed) -> Any:
+    camera = viewed.result.camera
+    assert camera is not None
+    lens = camera.distortion
+    k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    model = "" if lens is None else str(lens.model)
+    return types.CameraCalibration(
+        timestamp=stamp,
+        frame_id=OPTICAL_FRAME,
+        width=camera.size[1],
+        height=camera.size[0],
+        distortion_model="kannala_brandt" if model == "equidistant" else model,  # Foxglove's name for it
+        D=[] if lens is None else list(lens.coefficients),
+        K=k,
+        R=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        P=[*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0],
+    )
+
+
+def _transform(types: Any, stamp: Any) -> Any:
+    """The camera's optical frame in its body's, so that viewers show it upright."""
+    x, y, z, w = BODY_FROM_OPTICAL
+    return types.FrameTransform(
+        timestamp=stamp,
+        parent_frame_id=BODY_FRAME,
+        child_frame_id=OPTICAL_FRAME,
+        translation=types.Vector3(x=0.0, y=0.0, z=0.0),
+        rotation=types.Quaternion(x=x, y=y, z=z, w=w),
+    )
+
+
+def _why_no_server(port: int, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "in use" in text.lower():
+        return (
+            f"port {port} of {HOST} is in use, perhaps by another `mvde view`; give another with --port, or --port 0 "
+            "for a free one"
+        )
+    return f"cannot listen on port {port} of {HOST}: {text}; give another with --port, or --port 0 for a free one"

@@ -1,0 +1,62 @@
+"""Depth of a live source: newest frame first, within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mvde.robot.live import LiveFrame, LiveStream
+
+if TYPE_CHECKING:
+    from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.placement import Fit
+    from mvde.runtime.result import DepthResult
+
+
+@dataclass
+class LiveCounts:
+    """Frames of a live source: inferred, of these late, passed over for newer ones, and given up as too old."""
+
+    num_inferred: int = 0
+    num_late: int = 0
+    num_passed_over: int = 0
+    num_too_old: int = 0
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """Depth of a live frame; ``age_ms`` from receiving the frame to the result, ``is_late`` if beyond the budget."""
+
+    frame: LiveFrame
+    result: DepthResult
+    age_ms: float
+    is_late: bool
+
+
+def newest_first(
+    runtime: DepthRuntime,
+    stream: LiveStream,
+    counts: LiveCounts,
+    budget_ms: float | None = None,
+    fit: Fit | None = None,
+) -> Iterator[LiveResult]:
+    """Yield depth of the newest frame, again and again until the stream ends, and count in ``counts``.
+
+    One frame at a time: :meth:`DepthRuntime.stream` has more throughput, but its results are several frames old. A
+    frame that is older than ``budget_ms`` before its turn is given up, since the next one is on its way; a result that
+    comes later is handed on, marked as late.
+    """
+    num_seen: int | None = None  # frames received while the engine was loaded do not count
+    while (frame := stream.take()) is not None:
+        counts.num_passed_over += 0 if num_seen is None else frame.index - num_seen
+        num_seen = frame.index + 1
+        if budget_ms is not None and frame.age_ms > budget_ms:
+            counts.num_too_old += 1
+            continue
+        result = runtime.infer(frame.image, fit)
+        age_ms = frame.age_ms
+        is_late = budget_ms is not None and age_ms > budget_ms
+        counts.num_inferred += 1
+        counts.num_late += is_late
+        yield LiveResult(frame, result, age_ms, is_late)

@@ -1,0 +1,238 @@
+"""Adding the tokens of depth to the image tokens inside a model: hooks at its site, and the call they belong to."""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvde.errors import UsageError
+from mvde.vlm.sites import Order, Padding, Site, Where
+
+NUM_REMEMBERED = 16
+"""Forward passes whose statistics a backward pass can still ask for."""
+
+
+class DepthCall:
+    """Statistics of one call of a model, from its arguments until its backward pass.
+
+    ``inputs`` are the other arguments of the call and ``config`` the model's configuration; together they tell padded
+    tiles from real ones.
+    """
+
+    def __init__(
+        self, hook: SiteHook, embedder: nn.Module, config: Any, stats: Tensor, inputs: Mapping[str, Any]
+    ) -> None:
+        self.hook = hook
+        self.embedder = embedder
+        self.config = config
+        self.stats = stats
+        self.inputs = inputs
+        self.rows: Tensor | None = None
+        self.window_index: Tensor | None = None
+        self.fingerprint: Tensor | None = None
+        self.is_remembered = torch.is_grad_enabled()
+        self.was_used = False
+
+    def replace(self, stats: Tensor, inputs: Mapping[str, Any]) -> None:
+        """Go on with other statistics and arguments: those of a batch that was expanded."""
+        self.stats, self.inputs, self.rows = stats, inputs, None
+
+    def rows_at_site(self, padding: Padding) -> Tensor:
+        """Statistics (..., S) of the patches that the tower encodes, in the order of the site."""
+        if self.rows is None:
+            self.rows = _without_padding(self, padding)
+            if self.window_index is not None:
+                self.rows = _in_windows(self.rows, self.window_index)
+        return self.rows
+
+
+_CALL: contextvars.ContextVar[DepthCall | None] = contextvars.ContextVar("mvde_depth_call", default=None)
+
+
+@contextmanager
+def active(call: DepthCall) -> Iterator[DepthCall]:
+    """Give the hooks ``call``; raises :class:`UsageError` at the end if no image token took depth."""
+    if call.is_remembered:
+        call.hook.remembered.append(call)
+    token = _CALL.set(call)
+    try:
+        yield call
+    finally:
+        _CALL.reset(token)
+        call.inputs = {}  # a remembered call must not keep the pictures
+    if not call.was_used:
+        raise UsageError(
+            f"depth_stats {tuple(call.stats.shape)} were given, but the model encoded no image; give pixel_values in "
+            f"the same call, or leave depth_stats out"
+        )
+
+
+def current_call(hook: SiteHook) -> DepthCall | None:
+    """Return the call of the hook's model that is going on, or ``None``."""
+    call = _CALL.get()
+    return call if call is not None and call.hook is hook else None
+
+
+class SiteHook:
+    """The hooks of one model's site. A copy of the model has a copy of them."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.remembered: deque[DepthCall] = deque(maxlen=NUM_REMEMBERED)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"site": self.site}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["site"])  # type: ignore[misc]
+
+    def attach(self, model: nn.Module) -> None:
+        """Register the hooks on the modules of ``model``."""
+        module = model.get_submodule(self.site.path)
+        if self.site.order is Order.WINDOW:
+            tower = model.get_submodule(self.site.path.rpartition(".")[0])
+            tower.register_forward_pre_hook(self.before_tower, with_kwargs=True)
+        if self.site.where is Where.INPUT:
+            module.register_forward_pre_hook(self.before_site, with_kwargs=True)
+        else:
+            module.register_forward_hook(self.after_site)
+
+    def before_tower(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the order in which the tower will hand its patches to the site."""
+        call = current_call(self)
+        if call is not None:
+            grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
+            call.window_index = _window_index(tower, grid)
+
+    def before_site(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Add depth to the first argument of the site."""
+        call = self._call(args[0] if args else next(iter(kwargs.values())))
+        if call is None:
+            return None
+        if args:
+            return (self._added(call, args[0]), *args[1:]), kwargs
+        name = next(iter(kwargs))
+        return args, {**kwargs, name: self._added(call, kwargs[name])}
+
+    def after_site(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Add depth to the last hidden state of the site's output."""
+        call = self._call(output.last_hidden_state)
+        if call is not None:
+            output.last_hidden_state = self._added(call, output.last_hidden_state)
+        return output
+
+    def _call(self, tokens: Tensor) -> DepthCall | None:
+        """The call that ``tokens`` belong to, or ``None`` for a call without depth."""
+        is_backward = torch._C._current_graph_task_id() != -1
+        return self._recomputed(tokens) if is_backward else current_call(self)
+
+    def _recomputed(self, tokens: Tensor) -> DepthCall | None:
+        """The call whose tokens activation checkpointing computes again during a backward pass.
+
+        The call's arguments are gone by then, and the pass may run in a thread of autograd's.
+        """
+        fitting = [call for call in self.remembered if _fits(call, tokens)]
+        if any(call.stats is not fitting[-1].stats for call in fitting):
+            raise UsageError(
+                "activation checkpointing computes the image tokens again, and two forward passes with the same images "
+                "had different depth_stats: run backward after each forward pass, or exclude the module "
+                f"{self.site.path!r} from checkpointing"
+            )
+        return fitting[-1] if fitting else None
+
+    def _added(self, call: DepthCall, tokens: Tensor) -> Tensor:
+        """``tokens`` of the tower with those of depth added to their patches."""
+        if call.is_remembered and call.fingerprint is None:
+            call.fingerprint = _fingerprint(tokens)
+        stats = call.rows_at_site(self.site.padding)
+        prefix = self.site.prefix or 0
+        patches = tokens[..., prefix:, :]
+        num_rows, num_patches = stats.shape[:-1].numel(), patches.shape[:-1].numel()
+        if num_rows != num_patches:
+            raise UsageError(
+                f"depth_stats {tuple(call.stats.shape)} have {num_rows} rows, but the tower gave {num_patches} patches "
+                f"({tuple(patches.shape)}); make them with the DepthProcessor of this model's own processor"
+            )
+        extra: Tensor = call.embedder(stats.to(tokens.device))
+        if extra.shape[-1] != tokens.shape[-1]:
+            raise UsageError(
+                f"the embedder's tokens have width {extra.shape[-1]}, but those at {self.site.path!r} have "
+                f"{tokens.shape[-1]}; give DepthConfig(width={tokens.shape[-1]})"
+            )
+        call.was_used = True
+        patches = patches + extra.to(tokens.dtype).reshape(patches.shape)
+        return torch.cat([tokens[..., :prefix, :], patches], dim=-2) if prefix else patches
+
+
+def _fingerprint(tokens: Tensor) -> Tensor:
+    """Mean and deviation over all tokens of each channel, float32."""
+    values = tokens.detach().float().flatten(0, -2)
+    return torch.stack([values.mean(dim=0), values.std(dim=0, correction=0)])
+
+
+def _fits(call: DepthCall, tokens: Tensor) -> bool:
+    """Whether ``tokens`` are those of the call, as far as kernels that are not deterministic allow."""
+    mark = call.fingerprint
+    if mark is None or mark.shape[-1] != tokens.shape[-1]:
+        return False
+    return torch.allclose(mark, _fingerprint(tokens), rtol=1e-2, atol=1e-3 * float(mark.abs().max()))
+
+
+def _without_padding(call: DepthCall, padding: Padding) -> Tensor:
+    """Statistics of the tiles that the model encodes."""
+    stats, pixels = call.stats, call.inputs.get("pixel_values")
+    if padding is Padding.NONE or stats.ndim != 4 or pixels is None or pixels.ndim != 5:
+        return stats
+    if stats.shape[:2] != pixels.shape[:2]:
+        raise UsageError(
+            f"depth_stats {tuple(stats.shape)} are not (images, tiles, N, S) of pixel_values {tuple(pixels.shape)}; "
+            f"make them with the DepthProcessor of this model's own processor"
+        )
+    if padding is Padding.BLANK:
+        is_real = (pixels != 0).flatten(2).any(dim=-1)
+    else:
+        counts = torch.tensor(_num_tiles(call), device=stats.device)
+        is_real = torch.arange(stats.shape[1], device=stats.device) < counts[:, None]
+    return stats[is_real.to(stats.device)]
+
+
+def _num_tiles(call: DepthCall) -> list[int]:
+    """Number of tiles of each image, as LLaVA-NeXT and LLaVA-OneVision compute it."""
+    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+    sizes = call.inputs.get("image_sizes")
+    if sizes is None:
+        raise UsageError("a model with tiles of any resolution needs image_sizes beside pixel_values and depth_stats")
+    groups = call.inputs.get("batch_num_images")
+    is_tiled = [True] * len(sizes) if groups is None else [n == 1 for n in groups for _ in range(n)]
+    pinpoints, side = call.config.image_grid_pinpoints, call.config.vision_config.image_size
+    return [
+        image_size_to_num_patches(size, pinpoints, side) if tiled else 1
+        for size, tiled in zip(sizes, is_tiled, strict=True)
+    ]
+
+
+def _in_windows(stats: Tensor, index: Tensor) -> Tensor:
+    """Rows of ``stats`` (patches, S), in units of merged patches, in the order of ``index``."""
+    rows = stats.reshape(-1, stats.shape[-1])
+    merged = rows.reshape(len(index), -1, rows.shape[-1]) if len(rows) % len(index) == 0 else rows[:, None]
+    if len(merged) != len(index):
+        return stats  # another grid; the count of rows is refused by the caller
+    return merged[index.to(stats.device)].reshape(rows.shape)
+
+
+def _window_index(tower: Any, grid: Tensor) -> Tensor:
+    """Order of the merged patches in the tower, as Qwen2.5-VL computes it."""
+    if hasattr(tower, "get_window_index"):  # older versions of transformers
+        index: Tensor = tower.get_window_index(grid)[0]
+        return index
+    from transformers.vision_utils import get_vision_window_index
+
+    index, _ = get_vision_window_index(grid, tower.spatial_merge_size, tower.window_size, tower.patch_size)
+    return index

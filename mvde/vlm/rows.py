@@ -1,0 +1,109 @@
+"""Rows of ``depth_stats``: statistics of a picture's depth for exactly the patches that a tower sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mvde.errors import UsageError
+from mvde.stats import CONFIDENCE, STATS, depth_to_patch_stats
+from mvde.vlm.config import RAYS, check_columns
+from mvde.vlm.geometry import Arrangement, Geometry, TracedMap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mvde.camera import Camera
+
+
+@dataclass(frozen=True)
+class PictureDepth:
+    """Depth of one picture: ``depth`` (H, W) float32 at its size, in the unit of the source; its camera, if known.
+
+    Pixels that are not finite or not above 0 are unknown.
+    """
+
+    depth: NDArray[np.float32]
+    camera: Camera | None = None
+
+
+def depth_columns(columns: Sequence[str]) -> tuple[str, ...]:
+    """Return ``columns`` as a tuple. Raises :class:`UsageError` for those that depth alone does not give."""
+    names = check_columns(columns)
+    if CONFIDENCE in names:
+        raise UsageError(
+            f"the column {CONFIDENCE!r} needs a map of confidence, which depth does not have; choose among "
+            f"{', '.join((*STATS, *RAYS))}"
+        )
+    return names
+
+
+def depth_rows(
+    geometry: Geometry, depths: Sequence[PictureDepth | None], columns: Sequence[str]
+) -> NDArray[np.float32]:
+    """Rows of ``depth_stats``, float32, one for each patch that the tower sees, in its order.
+
+    ``depths`` are those of the pictures of the call, ``None`` where there is none. The shape is (tiles, N, S) or
+    (images, tiles, N, S) as that of ``pixel_values``, (patches, S) for patches of all pictures in one row, and
+    (images, most patches, S) for padded ones. A patch without depth is 0 in every column. ``grad`` is per pixel of the
+    tower's input.
+
+    Raises :class:`UsageError` if a viewing ray is asked for and a picture with depth has no camera.
+    """
+    maps = [_map_rows(traced, geometry.patch_size, depths, columns) for traced in geometry.maps]
+    ordered = [rows[order] for rows, order in zip(maps, geometry.orders, strict=True)]
+    match geometry.arrangement:
+        case Arrangement.TILES:
+            return np.stack(ordered).reshape(*geometry.shape[:-3], -1, len(columns))
+        case Arrangement.CROPPED | Arrangement.FLAT_PATCHES:
+            return np.concatenate(ordered)
+        case Arrangement.PADDED_PATCHES:
+            padded = np.zeros((len(ordered), geometry.num_rows or 0, len(columns)), np.float32)
+            for rows, target in zip(ordered, padded, strict=True):
+                target[: len(rows)] = rows
+            return padded
+
+
+def _map_rows(
+    traced: TracedMap, patch: int, depths: Sequence[PictureDepth | None], columns: Sequence[str]
+) -> NDArray[np.float32]:
+    """Rows (N, S) of one map in raster order; pixels past the last whole patch are not seen by the tower."""
+    grid = traced.size[0] // patch, traced.size[1] // patch
+    found = depths[traced.picture] if traced.picture >= 0 else None
+    rows = np.zeros((grid[0] * grid[1], len(columns)), np.float32)
+    if found is None:
+        return rows
+    depth = traced.sampled(found.depth)[: grid[0] * patch, : grid[1] * patch]
+    names = [name for name in columns if name not in RAYS]
+    stats = depth_to_patch_stats(np.ascontiguousarray(depth)[None], patch, [*names, "valid"])[0]
+    rows[:, [columns.index(name) for name in names]] = stats[:, :-1]
+    if len(names) < len(columns):
+        rays = dict(zip(RAYS, _rays(traced, grid, patch, found.camera), strict=True))
+        known = stats[:, -1] > 0
+        for name in set(columns) & set(RAYS):
+            rows[:, columns.index(name)] = np.where(known, rays[name], 0)
+    return rows
+
+
+def _rays(
+    traced: TracedMap, grid: tuple[int, int], patch: int, camera: Camera | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """X/Z and Y/Z (N,) of the viewing ray through the centre of the part of each patch that shows the picture."""
+    if camera is None:
+        raise UsageError(
+            f"the columns {', '.join(RAYS)} need the camera of each picture; give camera=, or leave these columns out"
+        )
+    across = _centres(traced.columns[: grid[1] * patch], patch, camera.cx, camera.fx)
+    down = _centres(traced.rows[: grid[0] * patch], patch, camera.cy, camera.fy)
+    return np.tile(across, grid[0]), np.repeat(down, grid[1])
+
+
+def _centres(sources: NDArray[np.int32], patch: int, principal: float, focal: float) -> NDArray[np.float32]:
+    """Tangent of the angle to the centre of each patch's source pixels along one side; 0 for padding."""
+    cut = sources.reshape(-1, patch)
+    inside = cut >= 0
+    centres = np.where(inside, cut, 0).sum(1) / np.maximum(inside.sum(1), 1)
+    return np.where(inside.any(1), (centres - principal) / focal, 0).astype(np.float32)

@@ -1,0 +1,262 @@
+"""A tiny LLaVA with a SigLIP tower, for tests and a demonstration: no pretrained weights are needed, and none are good.
+
+Some 160,000 parameters, pictures of 32×32 pixels in 4×4 patches, a vocabulary of the words of
+:mod:`mvde.vlm.questions`. It is a folder as any other model of transformers. What it learns in a minute shows that
+depth reaches the language model, aligned with the picture, and is used; it says nothing about a real model's skill.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mvde.errors import UsageError
+from mvde.files import scratch_folder
+from mvde.vlm.conversations import IMAGE_TOKEN
+from mvde.vlm.questions import CHOICE_WORDS, COLOURS, METRIC_WORDS, RELATIVE_WORDS, Rounding, distance_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIZE, PATCH = 32, 8
+GRID = SIZE // PATCH
+NUM_PATCHES = GRID * GRID
+WIDTH, TOWER_WIDTH = 64, 48
+PRETRAINING_STEPS = 500
+
+_SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", IMAGE_TOKEN)
+_LEFT_WORDS = "Which box is further left, red or blue?"
+_WHERE_WORDS = "Where is the {colour} box?"
+_PLACES = tuple(f"place{number}" for number in range(NUM_PATCHES))
+_SPLIT = r"[?,]"
+_CHAT = (
+    "<s>{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}</s>{% endif %}{% endfor %}"
+)
+_RGB_OF = np.array([(0.9, -0.9, -0.9), (-0.9, -0.9, 0.9)], dtype=np.float32)
+
+
+def tiny_tokenizer() -> Any:
+    """Tokenizer with a token for each word, each colour and each preferred distance from 0.1 to 40 m."""
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Sequence as InTurn
+    from tokenizers.pre_tokenizers import Split, WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: number for number, word in enumerate(_vocabulary())}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = InTurn([WhitespaceSplit(), Split(Regex(_SPLIT), "isolated")])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=[IMAGE_TOKEN],
+        padding_side="right",
+    )
+
+
+def tiny_processor() -> Any:
+    """Processor of the tiny model: 32×32 pixels, and 16 image tokens a picture."""
+    from transformers import LlavaProcessor, SiglipImageProcessor
+
+    return LlavaProcessor(
+        image_processor=SiglipImageProcessor(size={"height": SIZE, "width": SIZE}),
+        tokenizer=tiny_tokenizer(),
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        chat_template=_CHAT,
+        image_token=IMAGE_TOKEN,
+    )
+
+
+def tiny_model(seed: int = 0) -> Any:
+    """Return the model with random weights: one layer of SigLIP, three of Llama."""
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+
+    words = _vocabulary()
+    config = LlavaConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=TOWER_WIDTH, intermediate_size=2 * TOWER_WIDTH, num_hidden_layers=1, num_attention_heads=2,
+            image_size=SIZE, patch_size=PATCH, vision_use_head=False,
+        ),
+        text_config=LlamaConfig(
+            hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=4, vocab_size=len(words), max_position_embeddings=128,
+            pad_token_id=words.index("<pad>"), bos_token_id=words.index("<s>"), eos_token_id=words.index("</s>"),
+        ),
+        image_token_id=words.index(IMAGE_TOKEN),
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-1,
+        image_seq_length=NUM_PATCHES,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(config)
+    spread_positions(model)
+    return model
+
+
+def spread_positions(model: nn.Module) -> None:
+    """Draw the tower's position embeddings with a deviation of 0.3: with SigLIP's own, a patch is found late."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "position_embedding" in name:
+                parameter.normal_(0, 0.3)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Pictures with two marked patches: ``pixels`` (B, 3, H, W) in [-1, 1], ``places`` (B, 2) of red and blue."""
+
+    pixels: Tensor
+    places: Tensor
+
+
+def mark_patches(pixels: Tensor, generator: torch.Generator, grid: int = GRID) -> Marks:
+    """Mark two different patches of every picture (B, 3, H, W) red and blue, as the outlines of :mod:`questions`."""
+    count, side = len(pixels), pixels.shape[-1] // grid
+    places = torch.rand(count, grid * grid, generator=generator).argsort(dim=1)[:, :2]
+    return Marks(outline(pixels, places, side), places)
+
+
+def outline(pixels: Tensor, places: Tensor, side: int) -> Tensor:
+    """Draw the outlines of square cells ``places`` (B, 2) of ``side`` pixels; red first, then blue."""
+    rows, columns = torch.meshgrid(*(torch.arange(size) for size in pixels.shape[-2:]), indexing="ij")
+    cells = rows // side * (pixels.shape[-1] // side) + columns // side
+    line = max(1, round(0.15 * side))
+    edge = ((rows % side).minimum(side - 1 - rows % side) < line) | ((columns % side).minimum(side - 1 - columns % side) < line)
+    for which, colour in enumerate(torch.from_numpy(_RGB_OF)):
+        is_line = (cells == places[:, which, None, None]) & edge
+        pixels = torch.where(is_line[:, None], colour[None, :, None, None], pixels)
+    return pixels
+
+
+class TinyWords:
+    """Token ids of questions with ``num_images`` image tokens before them, kept for the next time."""
+
+    def __init__(self, num_images: int = NUM_PATCHES) -> None:
+        self._tokenizer, self._num_images = tiny_tokenizer(), num_images
+        self._kept: dict[tuple[str, str], list[int]] = {}
+
+    def encode(self, questions: Sequence[str], answers: Sequence[str]) -> dict[str, Tensor]:
+        """Return ``input_ids``, ``attention_mask`` and ``labels`` (B, L): only answers and their end are learned."""
+        texts = [self._ids(question, "") for question in questions]
+        whole = [self._ids(question, answer) for question, answer in zip(questions, answers, strict=True)]
+        length = max(len(ids) for ids in whole)
+        input_ids = torch.zeros(len(whole), length, dtype=torch.long)
+        labels = torch.full_like(input_ids, -100)
+        for row, (start, ids) in enumerate(zip(texts, whole, strict=True)):
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            labels[row, len(start) : len(ids)] = torch.tensor(ids[len(start) :])
+        return {"input_ids": input_ids, "attention_mask": (input_ids != 0).long(), "labels": labels}
+
+    def _ids(self, question: str, answer: str) -> list[int]:
+        if (question, answer) not in self._kept:
+            end = f" {answer} </s>" if answer else ""
+            text = "<s>" + IMAGE_TOKEN * self._num_images + f" {question}{end}"
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            if self._tokenizer.unk_token_id in ids:
+                raise UsageError(f"the tiny model has no word for a part of {question!r} or {answer!r}")
+            self._kept[question, answer] = ids
+        return self._kept[question, answer]
+
+
+def learn_to_look(
+    model: Any,
+    pixels: Tensor,
+    steps: int = PRETRAINING_STEPS,
+    seed: int = 0,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Train the whole model to say where the boxes are, on pictures (N, 3, H, W) in [-1, 1] without any depth.
+
+    It stands for the pretraining of a real model, which sees boxes and not distances. ``progress`` receives the step
+    and its loss.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    words, grid = TinyWords(), GRID
+    place_of = nn.Linear(WIDTH, 3 + NUM_PATCHES)
+    seen: list[Tensor] = []
+    hook = model.model.multi_modal_projector.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    parameters = [*model.parameters(), *place_of.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.0, fused=True)
+    model.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * min(1, (step + 1) / 30) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+        marks = mark_patches(pixels[torch.randint(len(pixels), (64,), generator=generator)], generator, grid)
+        loss = model(**words.encode(*_looking(marks, generator)), pixel_values=marks.pixels).loss
+        loss = loss + _auxiliary_loss(place_of(seen.pop()), marks.places)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        progress(step + 1, float(loss.detach()))
+    hook.remove()
+    model.eval()
+
+
+def write_tiny(folder: Path, frames: Iterator[NDArray[np.uint8]], steps: int = PRETRAINING_STEPS, seed: int = 0) -> None:
+    """Write a tiny model that was trained on ``frames``, RGB (H, W, 3) uint8, to a new folder, with its processor.
+
+    Raises UsageError if the folder exists or there is no frame.
+    """
+    if folder.exists():
+        raise UsageError(f"{folder} exists; the tiny model is written to a new folder")
+    processor = tiny_processor()
+    pictures = list(frames)
+    if not pictures:
+        raise UsageError("the tiny model learns to look at frames, but none were given")
+    pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+    model = tiny_model(seed)
+    learn_to_look(model, pixels, steps, seed)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(folder.parent, folder.name) as scratch:
+        model.save_pretrained(scratch)
+        processor.save_pretrained(scratch)
+        scratch.rename(folder)
+
+
+def _vocabulary() -> list[str]:
+    """All words in a fixed order; their index is their token."""
+    texts = [RELATIVE_WORDS, _LEFT_WORDS]
+    texts += [text.format(colour=colour) for text in (METRIC_WORDS, _WHERE_WORDS) for colour in COLOURS]
+    texts += [CHOICE_WORDS.format(first="red", second="blue"), "the red box", "m"]
+    words = {word for text in texts for part in text.split() for word in re.split(f"({_SPLIT})", part) if word}
+    distances = sorted({distance_text(value, Rounding.PREFERRED) for value in np.geomspace(0.1, 40, 400)}, key=float)
+    return [*_SPECIAL, *sorted(words), *distances, *_PLACES]
+
+
+def _looking(marks: Marks, generator: torch.Generator) -> tuple[list[str], list[str]]:
+    """Questions about places of the boxes, and their answers: which is further left, and where one is."""
+    questions, answers = [], []
+    kinds = torch.randint(4, (len(marks.places),), generator=generator).tolist()
+    for kind, (red, blue) in zip(kinds, marks.places.tolist(), strict=True):
+        if kind < 2 and red % GRID != blue % GRID:
+            questions.append(_LEFT_WORDS)
+            answers.append("red" if red % GRID < blue % GRID else "blue")
+        else:
+            questions.append(_WHERE_WORDS.format(colour=COLOURS[kind % 2]))
+            answers.append(_PLACES[(red, blue)[kind % 2]])
+    return questions, answers
+
+
+def _auxiliary_loss(logits: Tensor, places: Tensor) -> Tensor:
+    """Cross-entropies of each image token's own mark and place, which shorten the search for both by ten times."""
+    marked = torch.zeros(logits.shape[:2], dtype=torch.long).scatter_(1, places[:, :1], 1).scatter_(1, places[:, 1:], 2)
+    weights = torch.tensor([1.0, 5.0, 5.0])
+    where = torch.arange(logits.shape[1]).repeat(len(logits))
+    mark_loss = F.cross_entropy(logits[..., :3].reshape(-1, 3), marked.reshape(-1), weight=weights)
+    return mark_loss + F.cross_entropy(logits[..., 3:].reshape(len(where), -1), where)

@@ -1,0 +1,168 @@
+"""``mvde view``: what a viewer receives of files and live sources, recordings, and errors."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvde import cli
+
+for module in ("openvino", "av", "foxglove", "websockets", "google.protobuf"):
+    pytest.importorskip(module)
+
+
+def helper(name: str) -> ModuleType:
+    """A module of the tests of mvde.robot."""
+    spec = importlib.util.spec_from_file_location(f"{name}_of_view", Path(__file__).parents[1] / f"robot/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+servers, client = helper("live_servers"), helper("foxglove_client")
+
+
+@pytest.fixture
+def robot(engine_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Working directory with an engine and two uniform pictures."""
+    shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name)
+    (tmp_path / "photos").mkdir()
+    for name, grey in (("a", 40), ("b", 200)):
+        Image.new("RGB", (80, 60), (grey,) * 3).save(tmp_path / "photos" / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("mvde: "))
+    return line
+
+
+@contextmanager
+def viewing(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run ``mvde view`` in a process of its own; yields it and the address of its server."""
+    command = [sys.executable, "-m", "mvde", "view", "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if found := re.search(r"open (ws://127\.0\.0\.1:\d+) in Foxglove", line):
+                    yield process, found[1]
+                    return
+            assert process.stderr is not None
+            pytest.fail(process.stderr.read())
+        finally:
+            process.kill()
+
+
+def depth_m(message: object) -> float:
+    return float(np.median(np.frombuffer(message.content.data, np.float32)))  # type: ignore[attr-defined]
+
+
+def test_pictures_begin_with_the_first_viewer_and_the_last_one_stays(robot: Path) -> None:
+    with viewing("photos", "--rate", "5") as (process, url):
+        with client.FoxgloveClient(url) as first:
+            first.wait_for("/image", "/depth/image")
+            first.subscribe("/depth/image")
+            depths = [depth_m(first.receive())]
+            while depths[-1] == depths[0]:
+                depths.append(depth_m(first.receive()))
+        near, far = (0.5 + 4 * grey / 255 for grey in (40, 200))
+        assert (depths[0], depths[-1]) == pytest.approx((near, far), abs=0.01)
+        with client.FoxgloveClient(url) as second:  # after the last frame
+            second.wait_for("/depth/image")
+            second.subscribe("/depth/image")
+            assert depth_m(second.receive()) == pytest.approx(far, abs=0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+
+
+def test_a_live_stream_is_seen_as_it_comes_until_it_stops(robot: Path) -> None:
+    with (
+        servers.mjpeg_server(num_frames=60, interval_s=0.1) as stream,
+        viewing(f"{stream}/live", "--budget", "5000") as (process, url),
+    ):
+        with client.FoxgloveClient(url) as viewer:
+            viewer.wait_for("/latency", "/depth/image")
+            viewer.subscribe("/latency", "/depth/image")
+            found = viewer.receive_each("/latency", "/depth/image")
+            stamps = [viewer.receive().time_ns for _ in range(6)]
+        assert found["/latency"].content["age_ms"] > 0
+        assert found["/latency"].content["is_late"] is False
+        possible = [0.5 + 4 * servers.level(index) / 255 for index in range(11)]
+        assert min(abs(depth_m(found["/depth/image"]) - one) for one in possible) < 0.03
+        assert stamps == sorted(stamps)
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert "stopped after 60 frames: the connection ended" in err
+        assert re.search(r"\d+ frames of http://127\.0\.0\.1:\d+/live; \d+ frames passed over", out)
+
+
+def test_a_recording_alone_needs_no_viewer(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rerun")
+    assert cli.execute(["view", "photos", "--rrd", "run.rrd"]) == 0
+    assert "recorded in run.rrd" in capsys.readouterr().out
+    assert (robot / "run.rrd").stat().st_size > 1000
+    with servers.mjpeg_server(num_frames=100) as url:
+        assert cli.execute(["view", f"{url}/live", "--rrd", "live.rrd", "--limit", "3"]) == 0
+    assert (robot / "live.rrd").stat().st_size > 1000
+    assert "3 frames of http://127.0.0.1" in capsys.readouterr().out
+
+
+def test_a_recording_keeps_what_came_before_the_stream_stopped(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rerun")
+    with servers.mjpeg_server(num_frames=5, interval_s=0.1) as url:
+        assert cli.execute(["view", f"{url}/stalls", "--rrd", "live.rrd", "--timeout", "1"]) == 1
+    assert "stopped after 5 frames" in error_line(capsys)
+    assert (robot / "live.rrd").stat().st_size > 1000
+
+
+def test_unreadable_pictures_are_named_after_the_others_were_shown(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rerun")
+    (robot / "photos" / "bad.png").write_bytes(b"\x89PNG")
+    assert cli.execute(["view", "photos", "--rrd", "run.rrd"]) == 1
+    assert "1 of 3 inputs could not be read completely: photos/bad.png" in error_line(capsys)
+    assert (robot / "run.rrd").is_file()
+
+
+def test_a_port_in_use_is_one_line(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert cli.execute(["view", "photos", "--port", port]) == 1
+    assert f"port {port} of 127.0.0.1 is in use, perhaps by another `mvde view`; give another" in error_line(capsys)
+
+
+def test_wrong_usage_of_a_viewer(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["photos", "--rate", "0"], "--rate is a number of frames per second above 0, but got 0"),
+        (["/dev/video0", "--rate", "5"], "--rate would have no effect: a live source comes at its own rate"),
+        (["photos", "--limit", "5"], "--limit would have no effect"),
+        (["photos", "--rrd", "run.mcap"], "is a .rrd file, but got run.mcap"),
+        (["photos", "--port", "70000"], "less than or equal to 65535"),
+        (["photos", "-e", "fp32", "-e", "bf16"], "mvde view takes one engine"),
+    ):
+        assert cli.execute(["view", *arguments]) == 2
+        assert message in error_line(capsys)
+    for source, message in (("/dev/video4711", "there is no such device"), ("none.png", "there is no image none.png")):
+        assert cli.execute(["view", source, "--rrd", "a.rrd"]) == 1
+        assert message in error_line(capsys)
+    assert not (robot / "a.rrd").exists()

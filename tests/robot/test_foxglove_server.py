@@ -1,0 +1,172 @@
+"""Foxglove server: what a client of the protocol receives, and ports that cannot be opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvde.camera import Camera
+from mvde.contract import DepthKind
+from mvde.errors import OutputError
+from mvde.robot.foxglove_server import FoxgloveServer
+from mvde.robot.viewed import Viewed
+from mvde.runtime.depth import DepthRuntime
+
+pytest.importorskip("openvino")
+pytest.importorskip("foxglove")
+pytest.importorskip("websockets")
+pytest.importorskip("google.protobuf")
+
+from .foxglove_client import FoxgloveClient
+
+STAMP_NS = 1_700_000_000_123_456_789
+CAMERA = Camera(70.0, 71.0, 39.5, 29.5, (60, 80))
+TOPICS = {
+    "/image": "foxglove.RawImage",
+    "/camera_info": "foxglove.CameraCalibration",
+    "/depth/image": "foxglove.RawImage",
+    "/depth/patch/mean": "foxglove.RawImage",
+    "/depth/patch/var": "foxglove.RawImage",
+    "/depth/patch/grad": "foxglove.RawImage",
+    "/tf": "foxglove.FrameTransform",
+    "/latency": "mvde.Latency",
+    "/statistics": "mvde.Statistics",
+}
+
+
+@pytest.fixture(scope="module")
+def viewed(engine_folder: Path) -> Viewed:
+    """A frame of random pixels, with a hole in its depth and a patch without any."""
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    with DepthRuntime.load(engine_folder, camera=CAMERA) as runtime:
+        result = runtime.infer(image)
+    depth, stats = result.depth.copy(), result.stats.copy()
+    depth[:20, :30], stats[0] = np.nan, 0
+    return Viewed(7, image, dataclasses.replace(result, depth=depth, stats=stats), STAMP_NS, age_ms=12.5, num_late=2)
+
+
+@pytest.fixture
+def server() -> Iterator[FoxgloveServer]:
+    one = FoxgloveServer(port=0)
+    yield one
+    one.close()
+
+
+def image_of(message: object) -> np.ndarray:
+    dtype = {"rgb8": np.uint8, "32FC1": np.float32}[message.encoding]  # type: ignore[attr-defined]
+    pixels = np.frombuffer(message.data, dtype)  # type: ignore[attr-defined]
+    assert message.step * message.height == pixels.nbytes  # type: ignore[attr-defined]
+    return pixels.reshape(message.height, message.width, -1).squeeze()  # type: ignore[attr-defined]
+
+
+def test_a_client_of_the_protocol_receives_every_topic(server: FoxgloveServer, viewed: Viewed) -> None:
+    server.show(viewed)  # advertises; nobody listens yet
+    with FoxgloveClient(server.url) as client:
+        client.wait_for(*TOPICS)
+        assert {topic: channel["schemaName"] for topic, channel in client.channels.items()} == TOPICS
+        client.subscribe(*TOPICS)
+        assert server.wait_for_subscriber(10)
+        while not all(channel.has_sinks() for channel in server._channels.values()):
+            server.wait_for_subscriber(0.01)
+        server.show(viewed)
+        found = client.receive_each(*TOPICS)
+    assert {message.time_ns for message in found.values()} == {STAMP_NS}
+    np.testing.assert_array_equal(image_of(found["/image"].content), viewed.image)
+    np.testing.assert_array_equal(image_of(found["/depth/image"].content), viewed.result.depth)
+    stamp = found["/depth/image"].content.timestamp
+    assert (stamp.seconds * 10**9 + stamp.nanos, found["/depth/image"].content.frame_id) == (
+        STAMP_NS,
+        "camera_optical_frame",
+    )
+    for column, name in enumerate(("mean", "var", "grad")):
+        expected = viewed.result.stats[:, column].reshape(2, 3).copy()
+        expected[0, 0] = np.nan
+        np.testing.assert_array_equal(image_of(found[f"/depth/patch/{name}"].content), expected)
+    info = found["/camera_info"].content
+    assert (info.width, info.height, list(info.K)) == (80, 60, [70, 0, 39.5, 0, 71, 29.5, 0, 0, 1])
+    assert list(info.P) == [70, 0, 39.5, 0, 0, 71, 29.5, 0, 0, 0, 1, 0]
+    timings = viewed.result.timings
+    assert found["/latency"].content == {
+        "pre_ms": timings.pre_ms, "infer_ms": timings.infer_ms, "post_ms": timings.post_ms,
+        "total_ms": timings.total_ms, "age_ms": 12.5, "is_late": False, "num_passed_over": 0, "num_late": 2,
+    }  # fmt: skip
+    mean = viewed.result.stats[1:, 0]
+    statistics = found["/statistics"].content
+    assert (statistics["num_patches"], statistics["num_valid_patches"]) == (6, 5)
+    assert statistics["mean"] == pytest.approx(
+        {"min": float(mean.min()), "median": float(np.median(mean)), "max": float(mean.max())}
+    )
+
+
+def test_the_optical_frame_is_turned_upright(server: FoxgloveServer, viewed: Viewed) -> None:
+    server.show(viewed)
+    with FoxgloveClient(server.url) as client:
+        client.wait_for("/tf")
+        client.subscribe("/tf")
+        assert server.wait_for_subscriber(10)
+        server.show(viewed)
+        transform = client.receive().content
+    assert (transform.parent_frame_id, transform.child_frame_id) == ("camera_link", "camera_optical_frame")
+    spatial = pytest.importorskip("scipy.spatial.transform")
+    turn = transform.rotation
+    rotation = spatial.Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
+    # Right is -y, down is -z, forward is x of REP 103's body.
+    np.testing.assert_allclose(rotation @ np.eye(3), [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], atol=1e-12)
+
+
+def test_depth_without_a_unit_has_another_name(server: FoxgloveServer, viewed: Viewed) -> None:
+    result = dataclasses.replace(viewed.result, depth_kind=DepthKind.INVERSE_RELATIVE, camera=None)
+    server.show(dataclasses.replace(viewed, result=result))
+    with FoxgloveClient(server.url) as client:
+        client.wait_for("/statistics")
+        assert {topic for topic in client.channels if topic.startswith("/relative/")} == {
+            "/relative/image", "/relative/patch/mean", "/relative/patch/var", "/relative/patch/grad",
+        }  # fmt: skip
+        assert not {topic for topic in client.channels if topic.startswith(("/depth", "/camera_info"))}
+
+
+def test_a_topic_that_nobody_subscribed_to_is_not_made(
+    server: FoxgloveServer, viewed: Viewed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.show(viewed)
+    with FoxgloveClient(server.url) as client:
+        client.wait_for("/latency")
+        client.subscribe("/latency")
+        assert server.wait_for_subscriber(10)
+        monkeypatch.setattr("mvde.robot.foxglove_server._image", lambda *given: pytest.fail("an image was made"))
+        server.show(viewed)
+        assert client.receive().topic == "/latency"
+
+
+def test_the_server_listens_on_the_loopback_interface_alone(server: FoxgloveServer) -> None:
+    assert server.url.startswith("ws://127.0.0.1:")
+    port = int(server.url.rpartition(":")[2])
+    with pytest.raises(OSError, match=r"refused"), socket.create_connection(("127.0.0.2", port), timeout=2):
+        pass
+
+
+def test_a_port_in_use_says_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        expected = f"port {port} of 127.0.0.1 is in use, perhaps by another `mvde view`; give another with --port"
+        with pytest.raises(OutputError, match=re.escape(expected)):
+            FoxgloveServer(port)
+
+
+def test_several_servers_run_at_once_and_a_port_is_free_again_after_closing(viewed: Viewed) -> None:
+    first, second = FoxgloveServer(port=0), FoxgloveServer(port=0)
+    first.show(viewed)
+    with FoxgloveClient(second.url) as client:
+        second.show(dataclasses.replace(viewed, result=dataclasses.replace(viewed.result, camera=None)))
+        client.wait_for("/statistics")
+        assert "/camera_info" not in client.channels
+    port = int(first.url.rpartition(":")[2])
+    first.close()
+    second.close()
+    FoxgloveServer(port).close()

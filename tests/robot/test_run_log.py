@@ -1,0 +1,457 @@
+"""``mvde run`` on logs, read back by mcap-ros2-support, and what bad logs lead to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvde import cli
+from mvde.camera import Camera
+from mvde.runtime.depth import DepthRuntime
+from tests.robot import log_files as logs
+
+for package in ("openvino", "rosbags", "mcap", "mcap_ros2"):
+    pytest.importorskip(package)
+
+IMAGE, COMPRESSED, INFO = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
+TEXT = "std_msgs/msg/String"
+
+
+@pytest.fixture
+def robot(engine_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Working directory with an engine."""
+    shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, out: str = "out.mcap", status: int = 0) -> dict[str, list[Any]]:
+    """Run on ``in.mcap`` and return the messages of the output by topic."""
+    assert cli.execute(["run", "in.mcap", "-o", out, *arguments]) == status
+    return logs.decoded(Path(out))
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of an error."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mvde: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def expected(index: int, **options: Any) -> Any:
+    """Result of the runtime for a frame of the log."""
+    with DepthRuntime.load("fp32") as runtime:
+        return runtime.infer(logs.picture(index), **options)
+
+
+def test_a_log_of_rectified_pictures_gives_a_log_of_depth(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.camera_log(robot / "in.mcap")
+    found = run()
+    printed = capsys.readouterr().out
+    assert "3 frames in out.mcap" in printed
+    assert "/front/image_rect: 3 pictures, rectified, camera of /front/camera_info: fx 72, fy 72" in printed
+    patches = {f"/front/depth/patch/{name}" for name in ("mean", "var", "grad", "camera_info")}
+    assert set(found) == {"/front/depth/image_rect", "/front/depth/camera_info", *patches}
+    for index, (record, depth) in enumerate(found["/front/depth/image_rect"]):
+        np.testing.assert_array_equal(logs.pixels_of(depth), expected(index).depth)
+        assert depth.header.frame_id == logs.FRAME_ID
+        assert depth.header.stamp.sec * 10**9 + depth.header.stamp.nanosec == record.log_time - 5
+        assert record.publish_time == record.log_time - 2
+
+
+def test_statistics_are_one_image_for_each_column_with_the_camera_of_the_grid(robot: Path) -> None:
+    logs.camera_log(robot / "in.mcap", 1)
+    found, result = run(), expected(0)
+    for index, name in enumerate(result.stat_names):
+        ((_, image),) = found[f"/front/depth/patch/{name}"]
+        np.testing.assert_array_equal(logs.pixels_of(image), result.stats[:, index].reshape(result.grid))
+    ((_, info),) = found["/front/depth/patch/camera_info"]
+    assert (info.height, info.width) == result.grid == (2, 3)
+    # 80x60 pixels to 3x2 patches, by the edges: cx = (39.5 + 0.5) * 3 / 80 - 0.5.
+    np.testing.assert_allclose(np.array(info.p).reshape(3, 4)[:2, :3], [[72 * 3 / 80, 0, 1], [0, 72 * 2 / 60, 0.5]])
+
+
+def test_patches_that_the_network_did_not_see_are_nan(robot: Path) -> None:
+    logs.camera_log(robot / "in.mcap", 1)
+    found, result = run("--fit", "letterbox"), expected(0, fit="letterbox")
+    is_seen = (result.stats != 0).any(axis=1).reshape(result.grid)
+    for name in ("mean", "var", "grad"):
+        ((_, image),) = found[f"/front/depth/patch/{name}"]
+        np.testing.assert_array_equal(np.isfinite(logs.pixels_of(image)), is_seen)
+
+
+def test_metadata_says_what_the_depth_is(robot: Path) -> None:
+    from mcap.reader import make_reader
+
+    logs.camera_log(robot / "in.mcap", 1)
+    run()
+    with (robot / "out.mcap").open("rb") as stream:
+        (record,) = [one for one in make_reader(stream).iter_metadata() if one.name == "mvde"]
+    facts = {"engine": "openvino:fp32", "depth_kind": "metric", "unit": "m", "camera_assumed": "false"}
+    assert facts.items() <= record.metadata.items()
+
+
+def test_distorted_pictures_keep_their_camera_and_are_called_raw(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.camera_log(robot / "in.mcap", 1, "/front/image_raw", d=(0.1, 0.0, 0.0, 0.0, 0.0))
+    found = run()
+    assert "/front/image_raw: 1 pictures, distorted (plumb_bob)" in capsys.readouterr().out
+    assert "/front/depth/image_raw" in found
+    ((_, info),) = found["/front/depth/camera_info"]
+    assert list(info.d) == [0.1, 0, 0, 0, 0]
+    assert info.k[0] == 70
+    assert info.header.frame_id == logs.FRAME_ID
+
+
+def make_focal(robot: Path, edit_manifest: Callable[..., None]) -> None:
+    """Make metres depend on the camera: those of a focal length of half a frame's width."""
+    focal = {"depth_kind": "metric_focal", "canonical_focal": 0.5, "focal_convention": "horizontal"}
+    edit_manifest(next((robot / "engines").rglob("engine.json")), lambda plain: plain.update(focal))
+
+
+@pytest.mark.parametrize(("topic", "focal"), [("/front/image_rect_color", 72), ("/front/image_raw", 70)])
+def test_the_camera_of_the_log_makes_the_metres(
+    robot: Path, edit_manifest: Callable[..., None], topic: str, focal: float
+) -> None:
+    make_focal(robot, edit_manifest)
+    logs.camera_log(robot / "in.mcap", 1, topic, d=(0.1, 0.0, 0.0, 0.0, 0.0))
+    found = run()
+    name = "/front/depth/image_rect" if "rect" in topic else "/front/depth/image_raw"
+    ((_, depth),) = found[name]
+    result = expected(0, camera=Camera(focal, focal, 39.5, 29.5, logs.SIZE))
+    np.testing.assert_array_equal(logs.pixels_of(depth), result.depth)
+    assert result.camera_factor == pytest.approx(focal / 80 / 0.5)
+
+
+def test_a_camera_that_is_given_takes_the_place_of_the_logs(robot: Path, edit_manifest: Callable[..., None]) -> None:
+    make_focal(robot, edit_manifest)
+    logs.camera_log(robot / "in.mcap", 1)
+    found = run("--camera", "40,40,39.5,29.5")
+    ((_, depth),) = found["/front/depth/image_rect"]
+    np.testing.assert_array_equal(logs.pixels_of(depth), expected(0).depth)  # a factor of 1
+    ((_, info),) = found["/front/depth/camera_info"]
+    assert info.p[0] == info.k[0] == 40
+
+
+def test_without_camera_info_depth_is_written_and_the_camera_is_assumed(
+    robot: Path, edit_manifest: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_focal(robot, edit_manifest)
+    log = logs.McapLog(robot / "in.mcap")
+    log.add("/front/image_raw", IMAGE, logs.image(0))
+    log.finish()
+    found = run()
+    printed = capsys.readouterr().out
+    assert "/front/image_raw: 1 pictures, without CameraInfo" in printed
+    assert "camera assumed" in printed
+    ((_, depth),) = found["/front/depth/image_raw"]
+    np.testing.assert_array_equal(logs.pixels_of(depth), expected(0).depth)
+    ((_, info),) = found["/front/depth/camera_info"]
+    assert info.k[0] == 40  # half the width, as the manifest assumes
+
+
+def test_pictures_before_the_first_camera_info_have_its_camera(robot: Path, edit_manifest: Callable[..., None]) -> None:
+    make_focal(robot, edit_manifest)
+    log = logs.McapLog(robot / "in.mcap")
+    for index, focal in enumerate((70.0, 38.0)):
+        log.add("/front/image_rect", IMAGE, logs.image(0), index)
+        log.add("/front/camera_info", INFO, logs.camera_info(index, focal), index)
+    log.add("/front/image_rect", IMAGE, logs.image(0), 2)
+    log.finish()
+    depths = [logs.pixels_of(depth) for _, depth in run()["/front/depth/image_rect"]]
+    np.testing.assert_array_equal(depths[0], depths[1])
+    np.testing.assert_allclose(depths[2], depths[1] * (40 / 72), rtol=1e-6)
+
+
+def test_millimetres_and_compressed_depth(robot: Path) -> None:
+    logs.camera_log(robot / "in.mcap", 1)
+    ((_, plain),) = run("--depth-encoding", "16UC1")["/front/depth/image_rect"]
+    millimetres = expected(0).millimetres()
+    np.testing.assert_array_equal(logs.pixels_of(plain), millimetres)
+    found = run("--depth-encoding", "compressedDepth", out="packed.mcap")
+    ((_, packed),) = found["/front/depth/image_rect/compressedDepth"]
+    assert packed.format == "16UC1; compressedDepth png"
+    content = bytes(packed.data)
+    assert content[:12] == bytes(12)
+    with Image.open(BytesIO(content[12:]), formats=["PNG"]) as png:
+        np.testing.assert_array_equal(np.asarray(png).astype(np.uint16), millimetres)
+
+
+def test_depth_without_a_unit_goes_to_names_of_its_own(
+    robot: Path, edit_manifest: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = next((robot / "engines").rglob("engine.json"))
+    edit_manifest(manifest, lambda plain: plain.update(depth_kind="inverse_relative", unit="1/u"))
+    logs.camera_log(robot / "in.mcap", 1)
+    found = run()
+    ((_, image),) = found["/front/relative/image"]
+    np.testing.assert_array_equal(logs.pixels_of(image), expected(0).depth)
+    assert not [name for name in found if "/depth/" in name]
+    capsys.readouterr()
+    assert cli.execute(["run", "in.mcap", "-o", "mm.mcap", "--depth-encoding", "16UC1"]) == 2
+    assert "inverse_relative" in error_line(capsys)
+    assert not (robot / "mm.mcap").exists()
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "mono8"])
+def test_encodings_of_a_camera_are_read(robot: Path, encoding: str) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    pixels = logs.picture(0)
+    stored = pixels[..., ::-1] if encoding == "bgr8" else pixels[..., 0]
+    log.add("/front/image_rect", IMAGE, logs.image(0, encoding, stored))
+    log.finish()
+    ((_, depth),) = run()["/front/depth/image_rect"]
+    with DepthRuntime.load("fp32") as runtime:
+        seen = pixels if encoding == "bgr8" else np.stack([pixels[..., 0]] * 3, axis=2)
+        np.testing.assert_array_equal(logs.pixels_of(depth), runtime.infer(seen).depth)
+
+
+def test_compressed_pictures_are_decoded(robot: Path) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    for index, kind in enumerate(("png", "jpeg")):
+        stream = BytesIO()
+        Image.fromarray(logs.picture(0)).save(stream, format=kind)
+        message = {"header": logs.stamp(index), "format": f"rgb8; {kind} compressed bgr8", "data": stream.getvalue()}
+        log.add("/front/image_raw/compressed", COMPRESSED, message, index)
+    log.add("/front/camera_info", INFO, logs.camera_info(0))
+    log.finish()
+    (_, of_png), (_, of_jpeg) = run()["/front/depth/image_rect"]  # the CameraInfo has no distortion
+    np.testing.assert_array_equal(logs.pixels_of(of_png), expected(0).depth)
+    with Image.open(BytesIO(stream.getvalue())) as opened, DepthRuntime.load("fp32") as runtime:
+        np.testing.assert_array_equal(logs.pixels_of(of_jpeg), runtime.infer(np.asarray(opened)).depth)
+
+
+def test_all_other_topics_are_copied_on_request(robot: Path) -> None:
+    logs.camera_log(robot / "in.mcap")
+    before, found = logs.decoded(robot / "in.mcap"), run("--copy-topics")
+    for name, messages in before.items():
+        assert [(record.data, record.log_time, record.publish_time) for record, _ in found[name]] == [
+            (record.data, record.log_time, record.publish_time) for record, _ in messages
+        ]
+    assert len(found["/front/depth/image_rect"]) == 3
+
+
+def test_several_cameras_need_a_choice_and_each_gets_its_own_depth(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    for index in range(2):
+        log.add("/left/image_rect", IMAGE, logs.image(index), index)
+        log.add("/right/image_rect", IMAGE, logs.image(5 + index, pixels=logs.picture(5 + index, (30, 44))), index)
+    far = np.ones((4, 4), np.float32)
+    log.add("/left/tof/image", IMAGE, {**logs.image(0), "encoding": "32FC1", "step": 16, "data": far.tobytes()})
+    log.finish()
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap"]) == 2
+    assert "several topics hold pictures: /left/image_rect, /right/image_rect; give --topic" in error_line(capsys)
+    assert not (robot / "out.mcap").exists()
+    found = run("--topic", "/left/image_rect", "--topic", "/right/image_rect")
+    with DepthRuntime.load("fp32") as runtime:
+        for index in range(2):
+            _, right = found["/right/depth/image_rect"][index]
+            np.testing.assert_array_equal(logs.pixels_of(right), runtime.infer(logs.picture(5 + index, (30, 44))).depth)
+            _, left = found["/left/depth/image_rect"][index]
+            np.testing.assert_array_equal(logs.pixels_of(left), runtime.infer(logs.picture(index)).depth)
+
+
+def test_depth_images_alone_are_no_camera(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    far = np.ones((4, 4), np.float32)
+    log.add("/tof/image", IMAGE, {**logs.image(0), "encoding": "32FC1", "step": 16, "data": far.tobytes()})
+    log.finish()
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap"]) == 1
+    assert "the encoding is '32FC1'" in error_line(capsys)
+    assert not (robot / "out.mcap").exists()
+
+
+def test_raw_and_compressed_of_one_camera_are_one_too_many(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    log.add("/front/image_raw", IMAGE, logs.image(0))
+    log.add("/front/image_rect", IMAGE, logs.image(0))
+    log.finish()
+    both = ["--topic", "/front/image_raw", "--topic", "/front/image_rect"]
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap", *both]) == 2
+    assert "are pictures of one camera" in error_line(capsys)
+
+
+def test_unknown_topics_are_counted_and_the_rest_is_written(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.camera_log(robot / "in.mcap", 1)
+    found = run("--topic", "/front/image_rect", "--topic", "/back/image_rect", "--topic", "/talk", status=1)
+    assert len(found["/front/depth/image_rect"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "2 messages or topics of the log were passed over" in last
+    assert "there is no topic /back/image_rect; pictures are in /front/image_rect" in last
+    assert "topic /talk is std_msgs/msg/String (cdr)" in last
+    assert cli.execute(["run", "in.mcap", "-o", "x.mcap", "--topic", "/back/image_rect"]) == 2
+    assert "there is no topic /back/image_rect" in error_line(capsys)
+
+
+def test_messages_that_cannot_be_decoded_are_counted_and_the_rest_is_written(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    log.add("/front/image_rect", IMAGE, logs.image(0))
+    for index in range(1, 4):
+        log.add("/front/image_rect", IMAGE, {**logs.image(index), "data": b"short"}, index)
+    log.add("/front/image_rect", IMAGE, logs.image(4, pixels=logs.picture(4, (30, 40))), 4)
+    log.add("/front/image_rect", IMAGE, logs.image(5), 5)
+    log.add("/front/camera_info", INFO, logs.camera_info(0))
+    log.writer._writer.add_message(1, logs.STAMP_NS, b"\x00\x01\x00\x00\x01", logs.STAMP_NS)
+    log.finish()
+    found = run(status=1)
+    assert len(found["/front/depth/image_rect"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("passed over: topic /front/image_rect: a message was passed over" in line for line in lines[:-1]) == 3
+    assert "5 messages or topics of the log were passed over" in lines[-1]
+    assert "has 5 bytes in rows of 240, but 60x80 pixels of 3 bytes need 14400 (3x)" in lines[-1]
+    assert "the camera is of frames of 60x80, but this frame is 30x40" in lines[-1]
+    assert "it is no sensor_msgs/msg/Image" in lines[-1]
+
+
+def test_foxglove_and_json_schemas_are_named_and_copied_to_mcap_only(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    log.add("/front/image_rect", IMAGE, logs.image(0))
+    plain = log.writer._writer
+    schema = plain.register_schema("foxglove.CompressedImage", "jsonschema", b"{}")
+    channel = plain.register_channel("/side/image", "json", schema)
+    plain.add_message(channel, logs.STAMP_NS, json.dumps({"format": "jpeg"}).encode(), logs.STAMP_NS)
+    log.finish()
+    assert cli.execute(["run", "in.mcap", "-o", "x.mcap", "--topic", "/side/image"]) == 1
+    assert "topic /side/image is foxglove.CompressedImage (json), but mvde reads sensor_msgs/msg/Image" in error_line(
+        capsys
+    )
+    from mcap.reader import make_reader
+
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap", "--copy-topics"]) == 0
+    with (robot / "out.mcap").open("rb") as stream:
+        copied = [(schema, message) for schema, channel, message in make_reader(stream).iter_messages(["/side/image"])]
+    assert [(schema.name, schema.encoding, message.data) for schema, message in copied] == [
+        ("foxglove.CompressedImage", "jsonschema", b'{"format": "jpeg"}')
+    ]
+    capsys.readouterr()
+    assert cli.execute(["run", "in.mcap", "-o", "folder", "--copy-topics"]) == 1
+    assert "topic /side/image was not copied: its messages are json, and a rosbag2 folder holds CDR" in error_line(
+        capsys
+    )
+    assert (robot / "folder" / "metadata.yaml").is_file()
+
+
+def test_a_truncated_log_gives_what_is_there(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.camera_log(robot / "in.mcap", 6, chunk_size=20_000)
+    content = (robot / "in.mcap").read_bytes()
+    (robot / "in.mcap").write_bytes(content[: int(len(content) * 0.7)])
+    found = run("--copy-topics", status=1)
+    assert 0 < len(found["/front/depth/image_rect"]) < 6
+    assert len(found["/talk"]) > 0
+    assert "breaks off or is damaged near byte" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_damaged_chunk_is_passed_over(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mcap.reader import make_reader
+
+    logs.camera_log(robot / "in.mcap", 6, chunk_size=20_000)
+    with (robot / "in.mcap").open("rb") as stream:
+        chunks = make_reader(stream).get_summary().chunk_indexes
+    content = bytearray((robot / "in.mcap").read_bytes())
+    content[chunks[1].chunk_start_offset + chunks[1].chunk_length // 2] ^= 0xFF
+    (robot / "in.mcap").write_bytes(content)
+    found = run(status=1)
+    assert 0 < len(found["/front/depth/image_rect"]) < 6
+    assert "a damaged chunk of" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_messages_out_of_order_keep_their_order(robot: Path) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    for index in (3, 1, 2, 0):
+        log.add("/front/image_rect", IMAGE, logs.image(index), index)
+    log.finish()
+    run()
+    from mcap.reader import make_reader
+
+    with (robot / "out.mcap").open("rb") as stream:
+        times = [
+            record.log_time
+            for _, _, record in make_reader(stream).iter_messages(["/front/depth/image_rect"], log_time_order=False)
+        ]
+    assert [(time - 5 - logs.STAMP_NS) // logs.PERIOD_NS for time in times] == [3, 1, 2, 0]
+
+
+def test_no_log_is_ever_overwritten(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = logs.camera_log(robot / "in.mcap", 1)
+    before = path.read_bytes()
+    (robot / "other.mcap").write_bytes(b"precious")
+    for out, message in (
+        ("in.mcap", "would write into the log that is read"),
+        ("./x/../in.mcap", "would write into the log that is read"),
+        ("other.mcap", "other.mcap exists, and logs are not overwritten"),
+    ):
+        assert cli.execute(["run", "in.mcap", "-o", out]) == 2
+        assert message in error_line(capsys)
+    assert path.read_bytes() == before
+    assert (robot / "other.mcap").read_bytes() == b"precious"
+    assert cli.execute(["run", "in.mcap"]) == 0  # into depth/ by default
+    assert set(logs.decoded(robot / "depth" / "in.mcap")) >= {"/front/depth/image_rect"}
+
+
+def test_an_interrupted_run_leaves_no_log(robot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mvde.robot.depth_topics import DepthTopics
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    logs.camera_log(robot / "in.mcap")
+    monkeypatch.setattr(DepthTopics, "write", interrupt)
+    for out in ("out.mcap", "folder"):
+        assert cli.execute(["run", "in.mcap", "-o", out]) == 130
+    assert sorted(path.name for path in robot.iterdir()) == ["engines", "in.mcap"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.mcap", None, "there is no log missing.mcap"),
+        ("no.mcap", b"plain text, no log", "is not an MCAP file"),
+        ("empty.mcap", b"", "is not an MCAP file"),
+        ("no.bag", b"plain text, no log", "cannot read the log no.bag"),
+        ("no.db3", b"plain text, no log", "cannot read the log no.db3"),
+    ],
+)
+def test_what_is_no_log_is_one_line(
+    robot: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (robot / name).write_bytes(content)
+    assert cli.execute(["run", name, "-o", "out.mcap"]) == 1
+    assert message in error_line(capsys)
+    assert not (robot / "out.mcap").exists()
+
+
+def test_options_that_belong_to_other_inputs_are_wrong_usage(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.camera_log(robot / "in.mcap", 1)
+    Image.fromarray(logs.picture(0)).save("a.png")
+    assert cli.execute(["run", "a.png", "--copy-topics", "--topic", "/x"]) == 2
+    assert "--topic and --copy-topics would have no effect: the input is no log" in error_line(capsys)
+    assert cli.execute(["run", "in.mcap", "a.png"]) == 2
+    assert "one log at a time, but got 2 inputs" in error_line(capsys)
+
+
+def test_without_the_extra_the_error_names_it(
+    robot: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    logs.camera_log(robot / "in.mcap", 1)
+    monkeypatch.setitem(sys.modules, "mcap.stream_reader", None)
+    monkeypatch.setitem(sys.modules, "mcap", None)
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap"]) == 1
+    assert "pip install 'mvde[ros]'" in error_line(capsys)
