@@ -37,9 +37,22 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mvde_ros")
     checked("cmake", "--install", BUILD, "--prefix", folder / "mvde")
     configure = ["-DMVDE_ROS_NODE=OFF", "-DCMAKE_BUILD_TYPE=Debug", f"-DCMAKE_PREFIX_PATH={folder / 'mvde'}"]
+    configure.append("-DPython3_EXECUTABLE=/usr/bin/python3")  # the one that has ament_package
     checked("cmake", "-S", PACKAGE, "-B", folder / "build", *configure, "-DCMAKE_CXX_FLAGS=-Werror")
     checked("cmake", "--build", folder / "build")
     return folder / "build"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("engine")
+    export, engines = folder / "export", folder / "engines"
+    assert cli.execute(["export", "--res", "96x128", "--out", str(export)]) == 0
+    build_engine = ["build", "--engine", "openvino:fp32", "--export-dir", str(export), "--out", str(engines)]
+    assert cli.execute(build_engine) == 0
+    (path,) = engines.iterdir()
+    return path
 
 
 @pytest.mark.slow
@@ -61,13 +74,7 @@ def test_ament_installs_a_package_that_ros_finds(build: Path, tmp_path: Path) ->
 @pytest.mark.slow
 @needs_ament
 @pytest.mark.parametrize("encoding", ["rgb8", "bgra8"])
-def test_an_image_has_pythons_depth_points_and_patches(build: Path, tmp_path: Path, encoding: str) -> None:
-    pytest.importorskip("torch")
-    export, engines = tmp_path / "export", tmp_path / "engines"
-    assert cli.execute(["export", "--res", "96x128", "--out", str(export)]) == 0
-    build_engine = ["build", "--engine", "openvino:fp32", "--export-dir", str(export), "--out", str(engines)]
-    assert cli.execute(build_engine) == 0
-    (engine,) = engines.iterdir()
+def test_an_image_has_pythons_depth_points_and_patches(build: Path, engine: Path, encoding: str) -> None:
     image = np.asarray(Image.open(PHOTO).convert("RGB"))[:301]
     height, width = image.shape[:2]
     camera = mvde.Camera(431.25, 520.5, 300.0, 187.0, size=(height, width))
