@@ -248,7 +248,9 @@ class _Wrong:
         options = tuple(str(one) for one in choices) if isinstance(choices, list | tuple | np.ndarray) else ()
         letter = answer.strip(" ()")
         if not options or len(letter) != 1 or not 0 <= ord(letter) - ord("A") < len(options):
-            raise self.error(f"has choices {choices!r} and the answer {answer!r}; expected a list, and one of its letters")
+            raise self.error(
+                f"has choices {choices!r} and the answer {answer!r}; expected a list, and one of its letters"
+            )
         return options
 
     def box(self, box: Any) -> tuple[float, float, float, float]:

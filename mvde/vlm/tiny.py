@@ -136,7 +136,9 @@ def outline(pixels: Tensor, places: Tensor, side: int) -> Tensor:
     rows, columns = torch.meshgrid(*(torch.arange(size) for size in pixels.shape[-2:]), indexing="ij")
     cells = rows // side * (pixels.shape[-1] // side) + columns // side
     line = max(1, round(0.15 * side))
-    edge = ((rows % side).minimum(side - 1 - rows % side) < line) | ((columns % side).minimum(side - 1 - columns % side) < line)
+    edge = ((rows % side).minimum(side - 1 - rows % side) < line) | (
+        (columns % side).minimum(side - 1 - columns % side) < line
+    )
     for which, colour in enumerate(torch.from_numpy(_RGB_OF)):
         is_line = (cells == places[:, which, None, None]) & edge
         pixels = torch.where(is_line[:, None], colour[None, :, None, None], pixels)
@@ -208,7 +210,9 @@ def learn_to_look(
     model.eval()
 
 
-def write_tiny(folder: Path, frames: Iterator[NDArray[np.uint8]], steps: int = PRETRAINING_STEPS, seed: int = 0) -> None:
+def write_tiny(
+    folder: Path, frames: Iterator[NDArray[np.uint8]], steps: int = PRETRAINING_STEPS, seed: int = 0
+) -> None:
     """Write a tiny model that was trained on ``frames``, RGB (H, W, 3) uint8, to a new folder, with its processor.
 
     Raises UsageError if the folder exists or there is no frame.
