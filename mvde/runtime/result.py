@@ -59,10 +59,10 @@ class DepthResult:
     ``calibrated`` says where metres that are not the network's own come from: ``"one scale"`` or ``"fixed scene"`` of a
     calibration, ``"anchors"`` of the frame; ``depth_kind`` is ``metric`` then. ``None`` without.
 
-    ``scan`` holds distances by bearing, if the runtime was loaded with ``scan=``; ``None`` without.
+    ``scan`` holds distances by bearing, if the runtime was loaded with the settings of one.
 
-    For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), and timings cover the whole batch; in a stream they are
-    divided evenly among the frames of a batch.
+    For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), ``scan.ranges`` (B, bearings), and timings cover the whole
+    batch; in a stream they are divided evenly among the frames of a batch.
     """
 
     depth: NDArray[np.float32]
@@ -85,11 +85,7 @@ class DepthResult:
 
     def require_metres(self, what: str) -> None:
         """Raise :class:`UsageError` unless ``depth`` is in metres, which ``what``, the message's subject, needs."""
-        if self.unit != "m":
-            raise UsageError(
-                f"{what} needs a map in metres, but this one is {self.depth_kind}, in the unit {self.unit}: use depth, "
-                "or give it metres by a calibration (mvde calibrate) or anchors"
-            )
+        check_metres(self.depth_kind, what)
 
     def as_depth(self) -> NDArray[np.float32]:
         """Depth of the shape of ``depth``, NaN where it is not finite or not above 0; a copy.
@@ -159,6 +155,15 @@ class DepthResult:
         with np.errstate(invalid="ignore", over="ignore"):
             depth_mm = np.rint(self.depth * np.float32(1000))  # rounds to float32 first, as libmvde and the GPU do
         return np.where((depth_mm > 0) & (depth_mm <= _MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)
+
+
+def check_metres(kind: DepthKind, what: str) -> None:
+    """Raise :class:`UsageError` unless maps of that kind are in metres; ``what``, the message's subject, needs them."""
+    if kind.unit != "m":
+        raise UsageError(
+            f"{what} needs a map in metres, but this one is {kind}, in the unit {kind.unit}: use depth, or give it "
+            "metres by a calibration (mvde calibrate) or anchors"
+        )
 
 
 def stacked(results: list[DepthResult]) -> DepthResult:
