@@ -62,6 +62,12 @@ def test_an_obstacle_beside_free_bearings_bounds_what_is_free() -> None:
     assert ahead.nearest_deg == pytest.approx(0, abs=1e-6)
 
 
+def test_of_obstacles_as_near_the_one_straight_ahead_is_told() -> None:
+    found = describe_scan(scan([2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]))
+    assert said(found).startswith("Nearest obstacle 2.0 m ahead.")
+    assert [one.nearest_deg for one in found.directions] == pytest.approx([-36, -12, 0, 12, 36], abs=1e-6)
+
+
 def test_json_says_the_same_with_units_and_null_for_what_is_unknown() -> None:
     found = describe_scan(scan([NAN, 0.412, INF]), camera_assumed=True, calibrated="one scale")
     plain = json.loads(found.to_json())
