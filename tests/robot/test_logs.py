@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from functools import lru_cache
 from pathlib import Path
@@ -26,14 +25,6 @@ HASHES = {
 }
 """As `ros2 topic info -v` prints them."""
 LATCHED = "transient_local"
-
-
-@pytest.fixture
-def robot(engine_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Working directory with an engine."""
-    shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @lru_cache
