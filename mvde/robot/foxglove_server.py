@@ -48,7 +48,7 @@ class FoxgloveServer:
                 host=HOST,
                 port=port,
                 context=self._context,
-                server_listener=_Listener(self._subscribed.set),
+                server_listener=self._library.listener(self._subscribed.set),
                 message_backlog_size=_BACKLOG,
             )
         except (RuntimeError, OSError) as error:
@@ -106,17 +106,6 @@ class FoxgloveServer:
             self._channels[topic].log(json.dumps(make(), allow_nan=False).encode(), log_time=viewed.stamp_ns)
 
 
-class _Listener:
-    """What the library calls on events, in a thread of its own."""
-
-    def __init__(self, on_subscribed: Callable[[], None]) -> None:
-        self._on_subscribed = on_subscribed
-
-    def on_subscribe(self, client: object, channel: object) -> None:
-        """Note that frames are wanted."""
-        self._on_subscribed()
-
-
 class _Library:
     """The parts of foxglove-sdk that are used; raises :class:`MissingDependencyError` without it."""
 
@@ -127,6 +116,16 @@ class _Library:
         except ImportError as error:
             raise MissingDependencyError.for_extra("foxglove-sdk", "live", "the server of mvde view") from error
         self.foxglove, self.channels, self.messages = foxglove, channels, messages
+
+    def listener(self, on_subscribed: Callable[[], None]) -> Any:
+        """Listener for the server, which calls it in a thread of its own; ``on_subscribed`` for each new topic."""
+        from foxglove.websocket import ServerListener
+
+        class Listener(ServerListener):  # type: ignore[misc]  # the library is optional
+            def on_subscribe(self, client: object, channel: object) -> None:
+                on_subscribed()
+
+        return Listener()
 
     def stamp(self, time_ns: int) -> Any:
         """Foxglove's time of nanoseconds since the Unix epoch."""

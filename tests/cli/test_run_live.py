@@ -80,6 +80,12 @@ def test_a_frame_older_than_the_budget_is_not_inferred(robot: Path, capsys: pyte
     assert not list((robot / "depth").iterdir())
 
 
+def test_a_budget_that_no_frame_meets_ends_an_endless_stream(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with servers.mjpeg_server(num_frames=10_000, interval_s=0.002) as url:
+        assert cli.execute(["run", f"{url}/live", "--budget", "0.0001"]) == 2
+    assert "each of 100 frames in a row was older than the budget of 0.0001 ms before its turn" in error_line(capsys)
+
+
 def test_a_stream_that_stops_keeps_what_was_written(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with servers.mjpeg_server(num_frames=5, interval_s=0.1) as url:
         assert cli.execute(["run", f"{url}/stalls", "--timeout", "1"]) == 1
@@ -105,7 +111,10 @@ def test_wrong_usage_of_live_sources(robot: Path, capsys: pytest.CaptureFixture[
         (["/dev/video0", "--budget", "0"], "--budget is a number above 0, but got 0"),
         (["/dev/video0", "--timeout", "nan"], "--timeout is a number above 0, but got nan"),
         (["/dev/video0", "--capture-option", "size=9"], "this source (device) takes video_size=…"),
-        (["photo.jpg", "--budget", "30", "--stop-after", "3"], "--stop-after and --budget would have no effect: none of the"),
+        (
+            ["photo.jpg", "--budget", "30", "--stop-after", "3"],
+            "--stop-after and --budget would have no effect: none of the",
+        ),
     ):
         assert cli.execute(["run", *arguments]) == 2
         assert message in error_line(capsys)
