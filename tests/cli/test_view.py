@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -156,6 +156,27 @@ def test_points_that_cannot_be_had_are_refused_only_if_asked_for(
     assert cli.execute(["view", "photos", "--rrd", "d.rrd", "--point-step", "2"]) == 2
     assert "points() needs the camera of the frame" in error_line(capsys)
     assert not (robot / "d.rrd").exists()
+
+
+def test_a_scan_is_recorded_and_one_that_cannot_be_had_is_refused(
+    robot: Path, capsys: pytest.CaptureFixture[str], edit_manifest: Callable[..., None]
+) -> None:
+    pytest.importorskip("rerun")
+    (robot / "mounting.yaml").write_text("height_m: 0.6\nincrement_deg: 6\nsupport_deg2: 1\n")
+    arguments = ["view", "photos", "--fov", "60x45", "--rrd"]
+    assert cli.execute([*arguments, "plain.rrd"]) == 0
+    assert cli.execute([*arguments, "scan.rrd", "--scan", "mounting.yaml"]) == 0
+    assert Path("scan.rrd").stat().st_size > Path("plain.rrd").stat().st_size
+    capsys.readouterr()
+    (robot / "wrong.yaml").write_text("height_m: 0.6\npitch_deg: 89\n")
+    for name, message in (("wrong.yaml", "pitch_deg of a scan lies between -80 and 80"), ("none.yaml", "none.yaml")):
+        assert cli.execute([*arguments, "a.rrd", "--scan", name]) == 2
+        assert message in error_line(capsys)
+    relative = {"depth_kind": "scale_invariant", "unit": "1"}
+    edit_manifest(next((robot / "engines").rglob("engine.json")), lambda plain: plain.update(relative))
+    assert cli.execute([*arguments, "a.rrd", "--scan", "mounting.yaml"]) == 2
+    assert "scale_invariant" in error_line(capsys)
+    assert not Path("a.rrd").exists()
 
 
 def test_unreadable_pictures_are_named_after_the_others_were_shown(
