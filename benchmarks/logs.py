@@ -22,7 +22,8 @@ from PIL import Image
 
 from mvde.assets import sample_photos
 from mvde.robot.camera_topics import camera_topics
-from mvde.robot.depth_log import LogOutputs, Problems, write_depth_log
+from mvde.robot.depth_log import Problems, write_depth_log
+from mvde.robot.depth_topics import LogOutputs
 from mvde.robot.logs import new_log, open_log
 from mvde.robot.logs_mcap import McapWriter
 from mvde.robot.messages import CAMERA_INFO, IMAGE, encode, image_message, new_topic, store
