@@ -126,7 +126,7 @@ class _Library:
         from foxglove.websocket import ServerListener
 
         class Listener(ServerListener):  # type: ignore[misc]  # the library is optional
-            def on_subscribe(self, client: object, channel: object) -> None:
+            def on_subscribe(self, _client: object, _channel: object) -> None:
                 on_subscribed()
 
         return Listener()
