@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -189,7 +190,8 @@ def _view_files(settings: RunSettings, rate: float | None, outputs: _Outputs) ->
 
 
 def _view_log(settings: RunSettings, topic: str | None, outputs: _Outputs) -> None:
-    from mvde.cli.view_sources import log_frames
+    from mvde.cli.view_sources import LONGEST_GAP_S, log_frames
+    from mvde.robot.camera_topics import camera_topics
     from mvde.robot.depth_log import Problems
     from mvde.robot.logs import open_log
 
@@ -197,15 +199,20 @@ def _view_log(settings: RunSettings, topic: str | None, outputs: _Outputs) -> No
     reader = open_log(Path(settings.inputs[0]))
     with ExitStack() as stack:
         stack.callback(reader.close)
+        (camera,) = camera_topics(reader, [] if topic is None else [topic], problems.add)
         server, viewers = outputs.open(stack)
         runtime = stack.enter_context(settings.open(scan=outputs.scan))
-        frames = log_frames(runtime, reader, topic, settings, problems)
-        _play(outputs.checked(frames), server, viewers, problems.check)
+        frames = log_frames(runtime, reader, camera, settings, problems)
+        _play(outputs.checked(frames), server, viewers, problems.check, LONGEST_GAP_S)
     _say_recording(outputs)
 
 
 def _play(
-    frames: Iterator[Viewed], server: FoxgloveServer | None, viewers: list[Viewer], check: Callable[[], None]
+    frames: Iterator[Viewed],
+    server: FoxgloveServer | None,
+    viewers: list[Viewer],
+    check: Callable[[], None],
+    longest_gap_s: float = math.inf,
 ) -> None:
     """Show recorded frames: at their pace to the server's viewers, who keep the last one until Ctrl-C.
 
@@ -213,7 +220,9 @@ def _play(
     """
     from mvde.cli.view_sources import paced
 
-    last = _show(frames if server is None else paced(_from_first_viewer(frames, server)), viewers)
+    if server is not None:
+        frames = paced(_from_first_viewer(frames, server), longest_gap_s)
+    last = _show(frames, viewers)
     check()
     if last is None:
         raise ImageError("there is no picture in it")

@@ -81,6 +81,7 @@ def test_pictures_begin_with_the_first_viewer_and_the_last_one_stays(robot: Path
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_live_stream_is_seen_as_it_comes_until_it_stops(robot: Path) -> None:
     with (
         servers.mjpeg_server(num_frames=60, interval_s=0.1) as stream,
@@ -104,6 +105,7 @@ def test_a_live_stream_is_seen_as_it_comes_until_it_stops(robot: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_pictures_of_a_log_come_with_its_camera_and_times(robot: Path) -> None:
     pytest.importorskip("mcap_ros2")
     pytest.importorskip("rosbags")
@@ -179,6 +181,31 @@ def test_a_scan_is_recorded_and_one_that_cannot_be_had_is_refused(
     assert cli.execute([*arguments, "a.rrd", "--scan", "mounting.yaml"]) == 2
     assert "scale_invariant" in error_line(capsys)
     assert not Path("a.rrd").exists()
+
+
+def test_a_log_of_two_cameras_needs_the_topic_of_one(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ("rerun", "mcap_ros2", "rosbags"):
+        pytest.importorskip(package)
+    from tests.robot import log_files as logs
+
+    log = logs.McapLog(robot / "two.mcap")
+    for index, topic in enumerate(("/left/image_rect", "/right/image_rect")):
+        log.add(topic, "sensor_msgs/msg/Image", logs.image(index), index)
+    log.finish()
+    assert cli.execute(["view", "two.mcap", "--rrd", "a.rrd"]) == 2
+    line = error_line(capsys)
+    assert "/left/image_rect" in line
+    assert "--topic" in line
+    assert cli.execute(["view", "two.mcap", "--rrd", "a.rrd", "--topic", "/right/image_rect"]) == 0
+    assert Path("a.rrd").is_file()
+    for arguments, message in (
+        (["--topic", "/left/image_rect", "--topic", "/right/image_rect"], "mvde view shows one camera"),
+        (["--topic", "/rear"], "/rear"),
+        (["--rate", "5", "--topic", "/left/image_rect"], "logs come at their own rate"),
+    ):
+        assert cli.execute(["view", "two.mcap", "--rrd", "b.rrd", *arguments]) == 2
+        assert message in error_line(capsys)
+    assert not Path("b.rrd").exists()
 
 
 def test_unreadable_pictures_are_named_after_the_others_were_shown(

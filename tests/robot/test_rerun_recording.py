@@ -170,6 +170,7 @@ def test_without_a_frame_there_is_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_rerun_that_is_switched_off_is_an_error_and_no_empty_file(tmp_path: Path) -> None:
     script = "import pathlib, mvde.robot.rerun_recording as r; r.RerunRecording(pathlib.Path('a.rrd'))"
     done = subprocess.run(
