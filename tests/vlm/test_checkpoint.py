@@ -106,6 +106,14 @@ def test_a_saved_bf16_model_keeps_its_embedder_in_fp32(llava, tmp_path) -> None:
         assert torch.equal(loaded.depth_embedder.state_dict()[name], value), name
 
 
+def test_a_quantised_model_does_not_quantise_its_embedder(llava, tmp_path) -> None:
+    save_pretrained(trained(llava), tmp_path)
+    loaded = from_pretrained(tmp_path)
+    quantizer = pytest.importorskip("transformers.quantizers.base").HfQuantizer
+    kept = quantizer.get_modules_to_not_convert(loaded, None, loaded._keep_in_fp32_modules)
+    assert "depth_embedder" in kept
+
+
 def test_a_model_without_moments_or_training_is_saved_and_loaded_too(llava, tmp_path) -> None:
     expected = logits(add_depth(llava.model), llava)
     save_pretrained(llava.model, tmp_path / "saved")

@@ -438,6 +438,34 @@ def test_depth_is_added_once_and_to_models_of_transformers(set_up) -> None:
         add_depth(model)
     with pytest.raises(UsageError, match="but got a Linear"):
         add_depth(torch.nn.Linear(2, 2))
+    pytest.importorskip("peft")
+    wrapped = add_lora(set_up("llava").model)
+    with pytest.raises(UsageError, match="inside a PeftModel; add depth first, then adapters"):
+        add_depth(wrapped)
+
+
+def test_a_whole_model_in_a_checkpoint_has_the_same_gradients(set_up) -> None:
+    made = set_up("llava")
+    inputs, stats = prompt(made), made.stats()
+    model = trained(made.model)
+
+    def loss(pixels: Any, depth: Any) -> Any:
+        given = inputs | {"pixel_values": pixels}
+        return model(**given, labels=inputs["input_ids"], depth_stats=depth, use_cache=False).loss
+
+    loss(inputs["pixel_values"], stats).backward()
+    expected = gradients(model)
+    checkpoint(loss, inputs["pixel_values"], stats, use_reentrant=False).backward()
+    assert_same(gradients(model), expected)
+
+
+def test_depth_can_be_given_around_a_call_that_trains(set_up) -> None:
+    made = set_up("llava")
+    inputs, stats = prompt(made), made.stats()
+    model = trained(made.model)
+    with given_depth(model, stats):
+        around = model(**inputs).logits
+    assert torch.equal(around, model(**inputs, depth_stats=stats).logits)
 
 
 def test_a_failed_attempt_leaves_the_model_as_it_was(set_up) -> None:
