@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ PRETRAINING_STEPS = 500
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", IMAGE_TOKEN)
 _LEFT_WORDS = "Which box is further left, red or blue?"
+_LEFT_CHOICE_WORDS = CHOICE_WORDS.replace("closer to the camera", "further left")
 _WHERE_WORDS = "Where is the {colour} box?"
+_NEXT_WORDS = "What comes after {number} m?"
 _PLACES = tuple(f"place{number}" for number in range(NUM_PATCHES))
 _SPLIT = r"[?,]"
 _CHAT = (
@@ -136,7 +139,9 @@ def outline(pixels: Tensor, places: Tensor, side: int) -> Tensor:
     rows, columns = torch.meshgrid(*(torch.arange(size) for size in pixels.shape[-2:]), indexing="ij")
     cells = rows // side * (pixels.shape[-1] // side) + columns // side
     line = max(1, round(0.15 * side))
-    edge = ((rows % side).minimum(side - 1 - rows % side) < line) | ((columns % side).minimum(side - 1 - columns % side) < line)
+    edge = ((rows % side).minimum(side - 1 - rows % side) < line) | (
+        (columns % side).minimum(side - 1 - columns % side) < line
+    )
     for which, colour in enumerate(torch.from_numpy(_RGB_OF)):
         is_line = (cells == places[:, which, None, None]) & edge
         pixels = torch.where(is_line[:, None], colour[None, :, None, None], pixels)
@@ -208,7 +213,9 @@ def learn_to_look(
     model.eval()
 
 
-def write_tiny(folder: Path, frames: Iterator[NDArray[np.uint8]], steps: int = PRETRAINING_STEPS, seed: int = 0) -> None:
+def write_tiny(
+    folder: Path, frames: Iterator[NDArray[np.uint8]], steps: int = PRETRAINING_STEPS, seed: int = 0
+) -> None:
     """Write a tiny model that was trained on ``frames``, RGB (H, W, 3) uint8, to a new folder, with its processor.
 
     Raises UsageError if the folder exists or there is no frame.
@@ -229,28 +236,49 @@ def write_tiny(folder: Path, frames: Iterator[NDArray[np.uint8]], steps: int = P
         scratch.rename(folder)
 
 
+@lru_cache(maxsize=1)
+def _distances() -> list[str]:
+    """Preferred distances from 0.1 to 40 m, in order."""
+    return sorted({distance_text(value, Rounding.PREFERRED) for value in np.geomspace(0.1, 40, 400)}, key=float)
+
+
 def _vocabulary() -> list[str]:
     """All words in a fixed order; their index is their token."""
-    texts = [RELATIVE_WORDS, _LEFT_WORDS]
+    texts = [RELATIVE_WORDS, _LEFT_WORDS, _NEXT_WORDS.format(number="")]
     texts += [text.format(colour=colour) for text in (METRIC_WORDS, _WHERE_WORDS) for colour in COLOURS]
-    texts += [CHOICE_WORDS.format(first="red", second="blue"), "the red box", "m"]
+    texts += [text.format(first="red", second="blue") for text in (CHOICE_WORDS, _LEFT_CHOICE_WORDS)]
     words = {word for text in texts for part in text.split() for word in re.split(f"({_SPLIT})", part) if word}
-    distances = sorted({distance_text(value, Rounding.PREFERRED) for value in np.geomspace(0.1, 40, 400)}, key=float)
-    return [*_SPECIAL, *sorted(words), *distances, *_PLACES]
+    return [*_SPECIAL, *sorted(words), *_distances(), *_PLACES]
 
 
 def _looking(marks: Marks, generator: torch.Generator) -> tuple[list[str], list[str]]:
-    """Questions about places of the boxes, and their answers: which is further left, and where one is."""
-    questions, answers = [], []
-    kinds = torch.randint(4, (len(marks.places),), generator=generator).tolist()
-    for kind, (red, blue) in zip(kinds, marks.places.tolist(), strict=True):
-        if kind < 2 and red % GRID != blue % GRID:
-            questions.append(_LEFT_WORDS)
-            answers.append("red" if red % GRID < blue % GRID else "blue")
-        else:
-            questions.append(_WHERE_WORDS.format(colour=COLOURS[kind % 2]))
-            answers.append(_PLACES[(red, blue)[kind % 2]])
-    return questions, answers
+    """Questions that need no depth, and their answers: where a box is, which is further left, and the next number.
+
+    Every word that an answer about depth has is an answer here too: an output that was never trained stays improbable,
+    whatever an adapter of the layers below it learns.
+    """
+    number = len(marks.places)
+    kinds = torch.randint(6, (number,), generator=generator).tolist()
+    values = torch.randint(len(_distances()) - 1, (number,), generator=generator).tolist()
+    pairs = [
+        _look(kind, *places, value) for kind, places, value in zip(kinds, marks.places.tolist(), values, strict=True)
+    ]
+    return [question for question, _ in pairs], [answer for _, answer in pairs]
+
+
+def _look(kind: int, red: int, blue: int, value: int) -> tuple[str, str]:
+    """One of these questions about boxes at the places ``red`` and ``blue``, or about the number ``value``."""
+    if kind == 0:
+        number, following = _distances()[value : value + 2]
+        return _NEXT_WORDS.format(number=number), f"{following} m"
+    left = "red" if red % GRID < blue % GRID else "blue"
+    if red % GRID != blue % GRID and kind == 1:
+        return _LEFT_WORDS, left
+    if red % GRID != blue % GRID and kind == 2:
+        first = COLOURS[value % 2]
+        question = _LEFT_CHOICE_WORDS.format(first=first, second=COLOURS[1 - value % 2])
+        return question, "(A)" if first == left else "(B)"
+    return _WHERE_WORDS.format(colour=COLOURS[kind % 2]), _PLACES[(red, blue)[kind % 2]]
 
 
 def _auxiliary_loss(logits: Tensor, places: Tensor) -> Tensor:
