@@ -124,7 +124,7 @@ def _map_rows(traced: TracedMap, patch: int, depths: Sequence[AnyDepth], columns
 def _shows_picture(traced: TracedMap, grid: tuple[int, int], patch: int) -> NDArray[np.bool_]:
     """Which patches (N,) show at least one pixel of the picture."""
     down, across = (
-        (sources[: count * patch].reshape(count, patch) >= 0).any(1)
+        np.asarray((sources[: count * patch].reshape(count, patch) >= 0).any(1))
         for sources, count in ((traced.rows, grid[0]), (traced.columns, grid[1]))
     )
     shows: NDArray[np.bool_] = (down[:, None] & across).reshape(-1)
