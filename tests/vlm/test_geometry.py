@@ -96,7 +96,7 @@ def test_each_row_belongs_to_the_patch_that_shows_it(case: Case, backend: str) -
     seen = pixels_of_patches(output, geometry.arrangement, geometry.patch_size) * MEAN_STD["image_std"]
     seen = (seen + MEAN_STD["image_mean"]) * 255
     for axis in (0, 1):
-        depths = [PictureDepth(np.float32(1 + np.indices(size)[axis])) for size in sizes]
+        depths = [PictureDepth((1 + np.indices(size)[axis]).astype(np.float32)) for size in sizes]
         rows = depth_rows(geometry, depths, ("mean", "valid", "max")).reshape(-1, 3)
         assert len(rows) == len(seen)
         is_whole, is_padding = rows[:, 1] == 1, rows[:, 1] == 0
@@ -221,7 +221,8 @@ def pixels_of_patches(output: Any, arrangement: Arrangement, patch: int) -> NDAr
             frames = values.reshape(len(values), 3, -1, patch * patch)
             return np.moveaxis(frames[:, :, 0], 1, -1)
         case Arrangement.PADDED_PATCHES:
-            return values.reshape(-1, patch * patch, 3)
+            padded: NDArray[np.float32] = values.reshape(-1, patch * patch, 3)
+            return padded
 
 
 def cut(tile: NDArray[np.float32], patch: int) -> NDArray[np.float32]:
