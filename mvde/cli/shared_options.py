@@ -50,6 +50,8 @@ JSON_HELP = "Write JSON to this file; - prints it instead of the table."
 KIND_HELP = "Meaning of the map's numbers."
 EXPORT_DIR_HELP = "Folder of exported graphs."
 ENGINE_DIR_HELP = "Folder of engines."
+SCAN_HELP = "Settings of distances by bearing: how the camera is mounted, and what counts as an obstacle."
+POINT_STEP_HELP = "Every N-th row and column of depth gives a point."
 
 
 @dataclass(frozen=True)

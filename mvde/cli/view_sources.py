@@ -13,7 +13,10 @@ from mvde.robot.viewed import Viewed
 
 if TYPE_CHECKING:
     from mvde.cli.live_options import LiveOptions
+    from mvde.cli.run_settings import RunSettings
+    from mvde.robot.depth_log import Problems
     from mvde.robot.live import LiveStream
+    from mvde.robot.logs import LogReader
     from mvde.robot.newest import LiveCounts
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.placement import Fit
@@ -28,7 +31,7 @@ def live_frames(
     """Yield the newest frame of the stream, again and again, with the time at which it was received."""
     from mvde.robot.newest import newest_first
 
-    for done in islice(newest_first(runtime, stream, counts, live.budget_ms, fit), live.limit):
+    for done in islice(newest_first(runtime, stream, counts, live.budget_ms, fit), live.stop_after):
         yield Viewed(
             done.frame.index,
             done.frame.image,
@@ -54,6 +57,19 @@ def file_frames(
     begun_ns = time.time_ns()
     for index, (frame, result) in enumerate(results_of(runtime, paths, fit, on_error)):
         yield Viewed(index, frame.image, result, begun_ns + round(index * 1e9 / rate))
+
+
+def log_frames(
+    runtime: DepthRuntime, reader: LogReader, topic: str | None, settings: RunSettings, problems: Problems
+) -> Iterator[Viewed]:
+    """Yield every picture of one camera of a log, with the time at which it was recorded."""
+    from mvde.robot.camera_topics import camera_topics
+    from mvde.robot.depth_log import log_results
+
+    cameras = camera_topics(reader, [] if topic is None else [topic], problems.add)
+    found = log_results(reader, cameras, runtime, problems, fit=settings.fit, camera=settings.camera.frame_camera)
+    for index, (frame, result) in enumerate(found):
+        yield Viewed(index, frame.image, result, frame.log_time_ns)
 
 
 def rate_of(paths: list[Path]) -> float:

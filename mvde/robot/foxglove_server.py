@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.errors import MissingDependencyError, OutputError
-from mvde.robot.viewed import BODY_FRAME, BODY_FROM_OPTICAL, OPTICAL_FRAME, Viewed
+from mvde.robot.viewed import BODY_FRAME, BODY_FROM_OPTICAL, OPTICAL_FRAME, POINT_STEP, Viewed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,8 +34,9 @@ class FoxgloveServer:
     Raises :class:`MissingDependencyError` without foxglove-sdk, :class:`OutputError` for a port that cannot be opened.
     """
 
-    def __init__(self, port: int = PORT) -> None:
-        """Listen on ``port`` of the loopback interface; 0 for a free one."""
+    def __init__(self, port: int = PORT, point_step: int = POINT_STEP) -> None:
+        """Listen on ``port`` of the loopback interface, 0 for a free one; ``point_step`` thins out the points."""
+        self._point_step = point_step
         self._library = _Library()
         foxglove = self._library.foxglove
         self._context = foxglove.Context()
@@ -47,7 +48,7 @@ class FoxgloveServer:
                 host=HOST,
                 port=port,
                 context=self._context,
-                server_listener=_Listener(self._subscribed.set),
+                server_listener=self._library.listener(self._subscribed.set),
                 message_backlog_size=_BACKLOG,
             )
         except (RuntimeError, OSError) as error:
@@ -68,7 +69,10 @@ class FoxgloveServer:
         """Send a frame; does not wait for the viewers."""
         stamp = self._library.stamp(viewed.stamp_ns)
         self._show_pictures(viewed, stamp)
-        self._put("/tf", "FrameTransform", viewed, lambda types: _transform(types, stamp))
+        if viewed.has_points:
+            points = partial(_point_cloud, stamp=stamp, viewed=viewed, step=self._point_step)
+            self._put("/points", "PointCloud", viewed, points)
+        self._put("/tf", "FrameTransforms", viewed, lambda types: _transforms(types, stamp))
         self._put_json("/latency", _LATENCY, viewed, lambda: viewed.latency)
         self._put_json("/statistics", _STATISTICS, viewed, lambda: viewed.statistics)
 
@@ -102,17 +106,6 @@ class FoxgloveServer:
             self._channels[topic].log(json.dumps(make(), allow_nan=False).encode(), log_time=viewed.stamp_ns)
 
 
-class _Listener:
-    """What the library calls on events, in a thread of its own."""
-
-    def __init__(self, on_subscribed: Callable[[], None]) -> None:
-        self._on_subscribed = on_subscribed
-
-    def on_subscribe(self, client: object, channel: object) -> None:
-        """Note that frames are wanted."""
-        self._on_subscribed()
-
-
 class _Library:
     """The parts of foxglove-sdk that are used; raises :class:`MissingDependencyError` without it."""
 
@@ -123,6 +116,16 @@ class _Library:
         except ImportError as error:
             raise MissingDependencyError.for_extra("foxglove-sdk", "live", "the server of mvde view") from error
         self.foxglove, self.channels, self.messages = foxglove, channels, messages
+
+    def listener(self, on_subscribed: Callable[[], None]) -> Any:
+        """Listener for the server, which calls it in a thread of its own; ``on_subscribed`` for each new topic."""
+        from foxglove.websocket import ServerListener
+
+        class Listener(ServerListener):  # type: ignore[misc]  # the library is optional
+            def on_subscribe(self, client: object, channel: object) -> None:
+                on_subscribed()
+
+        return Listener()
 
     def stamp(self, time_ns: int) -> Any:
         """Foxglove's time of nanoseconds since the Unix epoch."""
@@ -147,6 +150,26 @@ def _patch(types: Any, *, stamp: Any, viewed: Viewed, name: str) -> Any:
     return _image(types, stamp, viewed.patches[name], "32FC1")
 
 
+def _point_cloud(types: Any, *, stamp: Any, viewed: Viewed, step: int) -> Any:
+    """Coloured points; Foxglove takes colours of four fields, whose bytes are those of the packed one."""
+    kinds = types.PackedElementFieldNumericType
+    fields = [types.PackedElementField(name=name, offset=4 * k, type=kinds.Float32) for k, name in enumerate("xyz")]
+    fields += [
+        types.PackedElementField(name=name, offset=12 + k, type=kinds.Uint8)
+        for k, name in enumerate(("blue", "green", "red", "alpha"))
+    ]
+    return types.PointCloud(
+        timestamp=stamp,
+        frame_id=OPTICAL_FRAME,
+        pose=types.Pose(
+            position=types.Vector3(x=0.0, y=0.0, z=0.0), orientation=types.Quaternion(x=0.0, y=0.0, z=0.0, w=1.0)
+        ),
+        point_stride=16,
+        fields=fields,
+        data=viewed.points(step).tobytes(),
+    )
+
+
 def _calibration(types: Any, stamp: Any, viewed: Viewed) -> Any:
     camera = viewed.result.camera
     assert camera is not None
@@ -166,13 +189,18 @@ def _calibration(types: Any, stamp: Any, viewed: Viewed) -> Any:
     )
 
 
-def _transform(types: Any, stamp: Any) -> Any:
+def _transforms(types: Any, stamp: Any) -> Any:
     """The camera's optical frame in its body's, so that viewers show it upright."""
-    x, y, z, w = BODY_FROM_OPTICAL
+    return types.FrameTransforms(transforms=[_rotated(types, stamp, BODY_FRAME, OPTICAL_FRAME, BODY_FROM_OPTICAL)])
+
+
+def _rotated(types: Any, stamp: Any, parent: str, child: str, quaternion: tuple[float, float, float, float]) -> Any:
+    """Transform of a child at its parent's origin, turned by ``quaternion`` (x, y, z, w)."""
+    x, y, z, w = quaternion
     return types.FrameTransform(
         timestamp=stamp,
-        parent_frame_id=BODY_FRAME,
-        child_frame_id=OPTICAL_FRAME,
+        parent_frame_id=parent,
+        child_frame_id=child,
         translation=types.Vector3(x=0.0, y=0.0, z=0.0),
         rotation=types.Quaternion(x=x, y=y, z=z, w=w),
     )

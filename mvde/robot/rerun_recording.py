@@ -10,11 +10,11 @@ import numpy as np
 
 from mvde.errors import MissingDependencyError, OutputError, UsageError
 from mvde.files import atomic_write
-from mvde.robot.viewed import BODY_FROM_OPTICAL, Viewed
+from mvde.robot.viewed import BODY_FROM_OPTICAL, POINT_STEP, Viewed
 
 SUFFIX = ".rrd"
 _JPEG_QUALITY = 90
-_CAMERA, _METRE = "world/camera", 1000.0
+_OPTICAL, _CAMERA, _METRE = "world/optical", "world/optical/camera", 1000.0
 
 
 class _NoFrameError(Exception):
@@ -30,8 +30,9 @@ class RerunRecording:
     :class:`OutputError` for a file that exists.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Begin the recording; frames are written as they are shown."""
+    def __init__(self, path: Path, point_step: int = POINT_STEP) -> None:
+        """Begin the recording; frames are written as they are shown. ``point_step`` thins out the points."""
+        self._point_step = point_step
         if path.suffix != SUFFIX:
             raise UsageError(f"a recording for Rerun is a {SUFFIX} file, but got {path}")
         if path.exists():
@@ -57,6 +58,10 @@ class RerunRecording:
             self._log(f"{_CAMERA}/depth", rerun.DepthImage(result.millimetres(), meter=_METRE))
         else:
             self._log(f"{_CAMERA}/relative", rerun.Tensor(result.depth, dim_names=("height", "width")))
+        if viewed.has_points:
+            points = viewed.points(self._point_step)
+            colours = points[:, 3].copy().view(np.uint8).reshape(-1, 4)[:, [2, 1, 0]]
+            self._log(f"{_OPTICAL}/points", rerun.Points3D(points[:, :3], colors=colours))
         for name, values in viewed.patches.items():
             self._log(f"patch/{name}", rerun.Tensor(values, dim_names=("height", "width")))
         for name, value in viewed.latency.items():
@@ -75,7 +80,7 @@ class RerunRecording:
 
     def _log_camera(self, viewed: Viewed) -> None:
         rerun, camera = self._rerun, viewed.result.camera
-        self._log(_CAMERA, rerun.Transform3D(quaternion=rerun.Quaternion(xyzw=BODY_FROM_OPTICAL)))
+        self._log(_OPTICAL, rerun.Transform3D(quaternion=rerun.Quaternion(xyzw=BODY_FROM_OPTICAL)))
         if camera is None:
             return
         height, width = camera.size

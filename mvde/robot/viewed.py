@@ -21,6 +21,8 @@ BODY_FRAME = "camera_link"
 """The same origin with x forward, y left, z up, for viewers that turn a scene upright."""
 BODY_FROM_OPTICAL = (-0.5, 0.5, -0.5, 0.5)
 """Quaternion (x, y, z, w) of the optical frame in the body's."""
+POINT_STEP = 4
+"""Every fourth row and column: 19,200 points of a 640x480 frame, enough to recognise a room by."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,25 @@ class Viewed:
     is_late: bool = False
     num_passed_over: int = 0
     num_late: int = 0
+
+    @property
+    def has_points(self) -> bool:
+        """Whether depth is in metres and the frame has a camera, given or assumed."""
+        return self.result.unit == "m" and self.result.camera is not None
+
+    def check_points(self) -> None:
+        """Raise :class:`UsageError`, with the reason, if the frame has no points."""
+        self.result.points(max(self.image.shape))
+
+    def points(self, step: int) -> NDArray[np.float32]:
+        """Points (N, 4), float32, of the pixels with depth: XYZ in metres in the optical frame, and their colour.
+
+        The last value's bytes are blue, green, red and 255. Every ``step``-th row and column has one.
+        """
+        flat = self.result.points(step, self.image).reshape(-1, 4)
+        flat = flat[np.isfinite(flat[:, 2])]
+        flat.view(np.uint32)[:, 3] |= 0xFF000000
+        return flat
 
     @property
     def name(self) -> str:

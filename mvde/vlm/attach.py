@@ -46,7 +46,8 @@ def add_depth(model: Model, config: DepthConfig | None = None, moments: Tensor |
             f"AutoModelForImageTextToText.from_pretrained, and add adapters of peft after depth"
         )
     _attach(model, config or DepthConfig())
-    model.__class__ = depth_class(type(model))
+    base: Any = type(model)
+    model.__class__ = depth_class(base)
     if moments is not None:
         embedder_of(model).fit(moments)
     return model
@@ -118,7 +119,7 @@ def depth_class(base: Any) -> Any:
                 _attach(self, DepthConfig.from_dict(stored, "config.json"))
 
         def forward(self, *args: Any, depth_stats: Tensor | None = None, **kwargs: Any) -> Any:
-            if depth_stats is None:
+            if depth_stats is None and not torch.is_grad_enabled():
                 return super().forward(*args, **kwargs)
             with active(_call(self, depth_stats, _named(base, args, kwargs))):
                 return super().forward(*args, **kwargs)
@@ -136,10 +137,9 @@ def depth_class(base: Any) -> Any:
             expand = super()._expand_inputs_for_generation
             call, pixels = current_call(self.__dict__[_HOOK]), kwargs.get("pixel_values")
             expanded = expand(*args, **kwargs)
-            if call is not None and pixels is not None:
-                _check_same_length(call.stats, pixels)
-                as_pixels = expand(*args, **{**kwargs, "pixel_values": call.stats})
-                call.replace(as_pixels[1]["pixel_values"], expanded[1])
+            if call is not None and call.stats is not None and pixels is not None:
+                as_pixels = expand(*args, **{**kwargs, "pixel_values": _as_pixels(call.stats, pixels, kwargs)})
+                call.replace(_as_rows(as_pixels[1]["pixel_values"], call.stats), expanded[1])
             return expanded
 
         def __reduce_ex__(self, protocol: Any) -> Any:
@@ -165,7 +165,10 @@ def _attach(model: nn.Module, config: DepthConfig) -> None:
     setattr(model.config, CONFIG_KEY, replace(config, site=site, width=width).to_dict())
 
 
-def _call(model: nn.Module, stats: Tensor, inputs: Mapping[str, Any]) -> DepthCall:
+def _call(model: nn.Module, stats: Tensor | None, inputs: Mapping[str, Any]) -> DepthCall:
+    hook, embedder = getattr(model, _HOOK), getattr(model, EMBEDDER)
+    if stats is None:
+        return DepthCall(hook, embedder, model.config, None, {})
     if not isinstance(stats, Tensor) or stats.ndim < 2:
         got = tuple(stats.shape) if isinstance(stats, Tensor) else type(stats).__name__
         raise UsageError(
@@ -173,15 +176,33 @@ def _call(model: nn.Module, stats: Tensor, inputs: Mapping[str, Any]) -> DepthCa
         )
     if inputs.get("pixel_values_videos") is not None:
         raise UsageError("depth_stats are for pictures, but pixel_values_videos are given too: leave one of them out")
-    return DepthCall(getattr(model, _HOOK), getattr(model, EMBEDDER), model.config, stats, inputs)
+    return DepthCall(hook, embedder, model.config, stats, inputs)
 
 
-def _check_same_length(stats: Tensor, pixels: Tensor) -> None:
-    if len(stats) != len(pixels):
+def _as_pixels(stats: Tensor, pixels: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    """``stats`` with the first dimension of ``pixels``, so that they are repeated alike for beams.
+
+    Rows of padded pictures of different sizes (Pixtral's) are padded with NaN.
+    """
+    if len(stats) == len(pixels):
+        return stats
+    sizes = inputs.get("image_sizes")
+    if stats.ndim != 2 or sizes is None or len(sizes) != len(pixels):
         raise UsageError(
             f"depth_stats {tuple(stats.shape)} and pixel_values {tuple(pixels.shape)} differ in their first dimension, "
             f"so they cannot be repeated together for beams; make both with the DepthProcessor"
         )
+    areas = torch.as_tensor(sizes).prod(dim=-1)
+    counts = (areas * len(stats)).div(areas.sum(), rounding_mode="floor").tolist()
+    return torch.nn.utils.rnn.pad_sequence(stats.split(counts), batch_first=True, padding_value=float("nan"))
+
+
+def _as_rows(repeated: Tensor, stats: Tensor) -> Tensor:
+    """Undo :func:`_as_pixels` for statistics that were repeated."""
+    if repeated.ndim == stats.ndim:
+        return repeated
+    rows = repeated.flatten(0, 1)
+    return rows[~rows.isnan().any(dim=-1)]
 
 
 def _named(base: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
@@ -213,7 +234,7 @@ def _without_depth(model: nn.Module) -> str:
     )
 
 
-def _new(base: type[Any]) -> Any:
+def _new(base: Any) -> Any:
     """Return an empty object of the class, for copies and pickles."""
     cls: Any = depth_class(base)
     return cls.__new__(cls)

@@ -186,6 +186,133 @@ def test_millimetres_and_compressed_depth(robot: Path) -> None:
         np.testing.assert_array_equal(np.asarray(png).astype(np.uint16), millimetres)
 
 
+def test_points_are_those_of_the_runtime_in_the_fields_of_a_point_cloud(robot: Path) -> None:
+    logs.camera_log(robot / "in.mcap", 1, "/front/image_raw", d=(0.1, 0.0, 0.0, 0.0, 0.0))
+    ((_, cloud),) = run("--point-step", "3")["/front/depth/points"]
+    assert [(field.name, field.offset, field.datatype, field.count) for field in cloud.fields] == [
+        ("x", 0, 7, 1),
+        ("y", 4, 7, 1),
+        ("z", 8, 7, 1),
+        ("rgb", 12, 7, 1),
+    ]
+    assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (20, 27, 16, 27 * 16)
+    assert (cloud.is_bigendian, cloud.is_dense) == (False, False)
+    fields = np.dtype({"names": ["x", "y", "z", "b", "g", "r"], "formats": ["<f4"] * 3 + ["u1"] * 3,
+                       "offsets": [0, 4, 8, 12, 13, 14], "itemsize": 16})  # fmt: skip
+    points = np.frombuffer(bytes(cloud.data), fields).reshape(20, 27)
+    depth = expected(0).depth[::3, ::3]
+    np.testing.assert_array_equal(points["z"], depth)
+    np.testing.assert_array_equal(np.stack([points[name] for name in "rgb"], -1), logs.picture(0)[::3, ::3])
+    # Undistorting by fixed-point iteration: k1 alone, x' = x (1 + 0.1 r^2).
+    columns, rows = np.meshgrid(np.arange(0, 80, 3), np.arange(0, 60, 3))
+    distorted = np.stack([(columns - 39.5) / 70, (rows - 29.5) / 70])
+    rays = distorted
+    for _ in range(50):
+        rays = distorted / (1 + 0.1 * (rays**2).sum(axis=0))
+    np.testing.assert_allclose(points["x"], rays[0] * depth, atol=1e-5)
+    np.testing.assert_allclose(points["y"], rays[1] * depth, atol=1e-5)
+
+
+SCAN = "height_m: 0.5\npitch_deg: 10\nroll_deg: 3\nmax_height_m: 3\nrange_max_m: 20\nincrement_deg: 3\n"
+
+
+def test_a_scan_is_that_of_the_runtime_with_its_frame(robot: Path) -> None:
+    from scipy.spatial.transform import Rotation
+
+    (robot / "scan.yaml").write_text(SCAN)
+    log = logs.McapLog(robot / "in.mcap")
+    for index in range(2):
+        log.add("/front/image_rect", IMAGE, logs.image(index), index)
+    log.add("/front/camera_info", INFO, logs.camera_info(0))
+    log.finish()
+    found = run("--scan", "scan.yaml")
+    with DepthRuntime.load("fp32", scan="scan.yaml", camera=Camera(72, 72, 39.5, 29.5, logs.SIZE)) as runtime:
+        for index, (_, message) in enumerate(found["/front/depth/scan"]):
+            scan = runtime.infer(logs.picture(index)).scan
+            assert np.isfinite(scan.ranges).any()
+            np.testing.assert_array_equal(np.array(message.ranges, np.float32), scan.ranges)
+            angles = (message.angle_min, message.angle_max, message.angle_increment)
+            np.testing.assert_allclose(angles, (scan.angle_min, scan.angle_max, scan.angle_increment), rtol=1e-6)
+            assert message.angle_max == pytest.approx(message.angle_min + (len(message.ranges) - 1) * angles[2])
+            assert (message.range_min, message.range_max) == pytest.approx((0.1, 20))
+            assert message.header.frame_id == f"{logs.FRAME_ID}_level"
+    ((_, transforms),) = found["/tf_static"]  # once, however many frames
+    (transform,) = transforms.transforms
+    assert (transform.header.frame_id, transform.child_frame_id) == (logs.FRAME_ID, f"{logs.FRAME_ID}_level")
+    q = transform.transform.rotation
+    # The child's axes in the optical frame of a camera that looks down by 10 degrees, its left side up by 3 degrees:
+    # turned about the level frame's y and then its own x, and from a body to its optical frame.
+    level_from_body = Rotation.from_euler("y", 10, degrees=True) * Rotation.from_euler("x", 3, degrees=True)
+    body_from_optical = Rotation.from_matrix([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+    expected_turn = (level_from_body * body_from_optical).inv()
+    np.testing.assert_allclose(
+        Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), expected_turn.as_matrix(), atol=1e-9
+    )
+    from mcap.reader import make_reader
+
+    with (robot / "out.mcap").open("rb") as stream:
+        channels = make_reader(stream).get_summary().channels.values()
+    (qos,) = [channel.metadata["offered_qos_profiles"] for channel in channels if channel.topic == "/tf_static"]
+    assert "durability: 1" in qos  # transient local
+
+
+def test_a_scans_frame_joins_the_static_transforms_of_the_log(robot: Path) -> None:
+    from mvde.robot.messages import encode, new_topic, store
+
+    (robot / "scan.yaml").write_text(SCAN)
+    log = logs.camera_log(robot / "first.mcap", 1)
+    from mvde.robot.logs import new_log, open_log
+
+    reader = open_log(log)
+    with new_log(robot / "in.mcap", log) as writer:
+        numbers = {topic.key: writer.add_topic(topic) for topic in reader.topics}
+        static = writer.add_topic(new_topic("/tf_static", "tf2_msgs/msg/TFMessage"))
+        empty = store().types["tf2_msgs/msg/TFMessage"]([])
+        writer.write(static, logs.STAMP_NS, logs.STAMP_NS, encode(empty))
+        for message in reader.messages(reader.topics):
+            writer.write(numbers[message.topic.key], message.log_time_ns, message.publish_time_ns, message.data)
+    reader.close()
+    found = run("--scan", "scan.yaml", "--copy-topics")
+    assert [len(message.transforms) for _, message in found["/tf_static"]] == [0, 1]
+    assert cli.execute(["run", "in.mcap", "-o", "folder", "--scan", "scan.yaml", "--copy-topics"]) == 0
+
+
+def test_a_scan_without_camera_or_height_is_wrong_usage(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (robot / "scan.yaml").write_text(SCAN)
+    (robot / "none.yaml").write_text("pitch_deg: 3\n")
+    log = logs.McapLog(robot / "in.mcap")
+    log.add("/front/image_raw", IMAGE, logs.image(0))
+    log.finish()
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap", "--scan", "none.yaml"]) == 2
+    assert "none.yaml: lacks height_m" in error_line(capsys)
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap", "--scan", "scan.yaml"]) == 2
+    assert "camera" in error_line(capsys)
+    assert not (robot / "out.mcap").exists()
+
+
+def test_points_without_rays_or_metres_are_refused(
+    robot: Path, edit_manifest: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    log.add("/front/image_raw", IMAGE, logs.image(0))
+    info = logs.camera_info(0, d=(0.1, 0.2, 0.3, 0.4))
+    log.add("/odd/image_raw", IMAGE, logs.image(0))
+    log.add("/odd/camera_info", INFO, {**info, "distortion_model": "fisheye624"})
+    log.finish()
+    points = ["run", "in.mcap", "-o", "out.mcap", "--point-step", "2"]
+    assert cli.execute([*points, "--topic", "/front/image_raw"]) == 2
+    assert "points need the camera, and the log has no CameraInfo of it: give --camera or --fov" in error_line(capsys)
+    assert cli.execute([*points, "--topic", "/odd/image_raw"]) == 2
+    assert "/odd/image_raw: points need each pixel's ray, but the distortion model 'fisheye624'" in error_line(capsys)
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap", "--topic", "/odd/image_raw"]) == 0  # depth needs none
+    manifest = next((robot / "engines").rglob("engine.json"))
+    edit_manifest(manifest, lambda plain: plain.update(depth_kind="scale_invariant", unit="1"))
+    logs.camera_log(robot / "ok.mcap", 1)
+    assert cli.execute(["run", "ok.mcap", "-o", "p.mcap", "--point-step", "2"]) == 2
+    assert "needs a map in metres" in error_line(capsys)
+    assert not (robot / "p.mcap").exists()
+
+
 def test_depth_without_a_unit_goes_to_names_of_its_own(
     robot: Path, edit_manifest: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
