@@ -254,3 +254,14 @@ def test_without_the_extra_the_error_names_it(
     monkeypatch.setitem(sys.modules, "mcap", None)
     assert cli.execute(["run", "in.mcap", "-o", "out.mcap"]) == 1
     assert "pip install 'mvde[ros]'" in error_line(capsys)
+
+
+def test_a_truncated_file_in_a_folder_says_which_one_to_give(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.robot.test_logs import ros2_folder
+
+    path = ros2_folder(robot / "in", "MCAP", 9) / "in.mcap"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert cli.execute(["run", "in", "-o", "out.mcap"]) == 1
+    assert "give the .mcap file in it" in error_line(capsys)
+    assert cli.execute(["run", "in/in.mcap", "-o", "out.mcap"]) in (0, 1)
+    assert len(logs.decoded(robot / "out.mcap")["/front/depth/image_rect"]) == 3
