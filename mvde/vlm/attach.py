@@ -77,6 +77,11 @@ def embedder_of(model: nn.Module) -> DepthEmbedder:
     return cast("DepthEmbedder", embedder)
 
 
+def site_hook(model: nn.Module) -> SiteHook:
+    """Return the hooks of the model's site. Raises :class:`UsageError` for a model without depth."""
+    return cast("SiteHook", getattr(checked(model), _HOOK))
+
+
 @contextmanager
 def given_depth(model: nn.Module, depth_stats: Tensor, **inputs: Any) -> Iterator[None]:
     """Give a model ``depth_stats`` for calls other than ``forward`` and ``generate``, such as ``get_image_features``.

@@ -157,6 +157,7 @@ def test_a_source_of_another_kind_than_the_models_is_refused() -> None:
     model = add_depth(llava_model(), DepthConfig(hidden=8))
     with pytest.raises(UsageError, match="takes depth of kind metric, but this source gives inverse_relative"):
         DepthProcessor.for_model(model, llava_processor(), Constant(DepthKind.INVERSE_RELATIVE))
+    DepthProcessor.for_model(model, llava_processor(), Constant(DepthKind.METRIC_FOCAL))  # metres, too
     with pytest.raises(UsageError, match="add_depth"):
         DepthProcessor.for_model(llava_model(), llava_processor())
 
