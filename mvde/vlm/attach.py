@@ -206,7 +206,7 @@ def _as_pixels(stats: Tensor, pixels: Tensor, inputs: Mapping[str, Any]) -> Tens
         )
     areas = torch.as_tensor(sizes).prod(dim=-1)
     counts = (areas * len(stats)).div(areas.sum(), rounding_mode="floor").tolist()
-    pictures = torch.split(stats, counts)
+    pictures = list(torch.split(stats, counts))
     return torch.nn.utils.rnn.pad_sequence(pictures, batch_first=True, padding_value=float("nan"))
 
 
