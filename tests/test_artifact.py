@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 from mvde import artifact
 from mvde.artifact import GraphArtifact
 from mvde.errors import ArtifactError, HashMismatchError, ManifestError, OutputError
-from mvde.files import atomic_write, file_record, sha256_file
+from mvde.files import atomic_write, file_record, sha256_file, sweep
 from mvde.manifest import EngineManifest, GraphManifest, Manifest, manifest_from_dict
 from mvde.precision import Precision
 from mvde.publish import staged_write
@@ -325,6 +327,21 @@ def test_staged_interruption_leaves_nothing(tmp_path: Path) -> None:
         (staging / "a.onnx").write_text("half")
         raise KeyboardInterrupt
     assert list((tmp_path / "export").iterdir()) == []
+
+
+def test_a_temporary_of_a_killed_process_that_nobody_waited_for_is_swept(tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from mvde.files import temporary_path; "
+    script += "temporary_path(Path(sys.argv[1]) / 'a.onnx').touch(); print('there', flush=True); input()"
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        sweep(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 1, "its process is alive"
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie
+        sweep(tmp_path)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_crash_between_two_renames_is_refused_by_the_manifest(

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LOCAL = "local"
 _WAVE = 2048
 """Shards that the driver lists and hands to Ray at a time, so that a list of any length fits in memory."""
+_CONNECT_S = 10.0
 _SPARE_CPUS = 1
 """CPUs left for Ray Data's own tasks: a run with as many actors as CPUs waits for a task that never starts."""
 
@@ -72,6 +74,7 @@ def _connected(address: str) -> Any:
     except ImportError as error:
         raise MissingDependencyError.for_extra("ray", "ray", "mvde stats --ray") from error
     if not ray.is_initialized():
+        _check_listening(address)
         try:
             local = {"num_cpus": _local_cpus(), "include_dashboard": False} if address == LOCAL else {}
             ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
@@ -81,6 +84,20 @@ def _connected(address: str) -> Any:
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
+
+
+def _check_listening(address: str) -> None:
+    """Raise :class:`BackendError` if nobody listens at ``HOST:PORT``; Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S):
+            pass
+    except OSError as error:
+        raise BackendError(
+            f"no Ray cluster at {address}: {error.strerror or error}; is it running, and its port open?"
+        ) from error
 
 
 def _local_cpus() -> int:

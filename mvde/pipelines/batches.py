@@ -6,6 +6,7 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,12 @@ from mvde.datasets.sample import DepthDataset
 from mvde.errors import DatasetError, UsageError
 from mvde.pipelines.augment import draw_transform, jitter_colours, transform_sample
 from mvde.resolution import parse_resolution
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MAX_ORDERS = 2
+"""Orders of epochs kept: that of the running epoch, and of the next, which a batch may reach into."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class StepBatches(Dataset[tuple[Tensor, Tensor]]):
         self._stages = config.all_stages()
         self._datasets = datasets
         self._share = share
+        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
         self._ends = list(accumulate(stage.steps for stage in self._stages))
         for stage, dataset in zip(self._stages, datasets, strict=True):
             share.of(stage.batch_size)
@@ -81,11 +89,16 @@ class StepBatches(Dataset[tuple[Tensor, Tensor]]):
     def _frames(self, stage: StageConfig, num_frames: int, index: int, step_in_stage: int) -> list[int]:
         first = step_in_stage * stage.batch_size
         positions = range(first, first + stage.batch_size)
-        orders = {
-            epoch: np.random.default_rng([self._config.seed, index, epoch, 1]).permutation(num_frames)
-            for epoch in {position // num_frames for position in positions}
-        }
-        return [int(orders[position // num_frames][position % num_frames]) for position in positions]
+        return [int(self._order(index, num_frames, place // num_frames)[place % num_frames]) for place in positions]
+
+    def _order(self, index: int, num_frames: int, epoch: int) -> NDArray[np.int64]:
+        """Order of the frames of a stage's data set in an epoch; drawn once, since ten million take half a second."""
+        key = (index, epoch)
+        if key not in self._orders:
+            while len(self._orders) >= _MAX_ORDERS:
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[key] = np.random.default_rng([self._config.seed, index, epoch, 1]).permutation(num_frames)
+        return self._orders[key]
 
 
 def batches_from(source: StepBatches, first_step: int, num_workers: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -49,8 +49,8 @@ def prompt_format(processor: Any) -> PromptFormat:
     if type(getattr(processor, "processor", processor)).__name__.startswith(("PaliGemma", "ColPali")):
         return SuffixFormat()
     raise UsageError(
-        f"the {type(processor).__name__} has no chat template, so it is not known how the model is asked; add one to the "
-        "model's folder as chat_template.jinja, as its authors trained it"
+        f"the {type(processor).__name__} has no chat template, so it is not known how the model is asked; add the one "
+        "that its authors trained it with to its folder, as chat_template.jinja"
     )
 
 
