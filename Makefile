@@ -1,4 +1,5 @@
 # make demo    export the bundled model, build the fastest engine for this machine, run it on photographs, print a benchmark
+# make vlm-demo  train a tiny vision-language model with depth on rendered rooms, and ask it about one (minutes)
 # make test    install the test dependencies and run the fast tests (MARK= also runs the slow ones), C++ and Python
 # make test-extended  tests that take minutes: every family of models in every engine, the commands of every page
 # make standing-checks  fault injection: publishing, manifests, live files, processes, inputs; under five minutes
@@ -32,9 +33,9 @@ BUILD := build/native
 OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_spec('openvino'); \
     print(s.submodule_search_locations[0] + '/cmake' if s else '')" 2>/dev/null)
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
-CLANG_FORMATTED = $(shell find cpp tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+CLANG_FORMATTED = $(shell find cpp ros tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist format-check lint types format clean
+.PHONY: nano demo vlm-demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -42,6 +43,9 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde run mvde/assets/photos --engine-dir demo/engines --res 192 --out demo/depth
 	$(BIN)/mvde bench --engine-dir demo/engines
 	@echo "Depth, pictures and statistics are in demo/depth"
+
+vlm-demo: $(VENV)/.vlm-demo mvde/lib/libmvde.so
+	$(BIN)/python benchmarks/vlm_demo.py --out build/vlm-demo
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
 	$(BIN)/python -m pytest -m "$(MARK)" -n $(WORKERS) --dist loadfile
@@ -194,6 +198,10 @@ $(VENV)/.build: | $(BIN)/python
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[export]'
+	touch $@
+
+$(VENV)/.vlm-demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[vlm,data]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python

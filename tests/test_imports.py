@@ -198,7 +198,8 @@ ALLOWED = {
         "engines",
         "runtime",
     },
-    "pipelines": GROUND | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines"},
+    "pipelines": GROUND
+    | {"model", "checkpoint", "datasets", "losses", "backbones", "heads", "runtime", "engines", "vlm"},
     "vlm": GROUND
     | {
         "model",

@@ -34,6 +34,7 @@ VERBS = (
     "calibrate",
     "train",
     "data",
+    "vlm",
     "info",
     "doctor",
 )

@@ -132,6 +132,7 @@ def _measured(
     for frame in frames:
         size = frame.image.shape[0], frame.image.shape[1]
         camera = frame.camera if camera_of_size is None else camera_of_size(size)
+        _ = camera_record(camera)  # refuses a distorting lens before frames run
         result = runtime.infer(frame.image, fit, camera=camera)
         found.append(frame.points(result.depth))
         views.append((size, camera))

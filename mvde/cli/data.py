@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mvde.cli.shared_options import OUT_HELP, SPLIT_HELP
+from mvde.cli.shared_options import OUT_HELP, SEED_HELP, SPLIT_HELP
 from mvde.cli.terminal import console, say
 from mvde.datasets.splits import Split
 
@@ -28,7 +28,7 @@ def synth(
     count: Annotated[int, typer.Option("--count", help="Number of frames.")],
     out: Annotated[Path, typer.Option("--out", "-o", help=f"{OUT_HELP} An interrupted run is resumed.")],
     size: Annotated[str, typer.Option("--size", help="Frame size in pixels, H or HxW.")] = "192x192",
-    seed: Annotated[int, typer.Option("--seed", help="Random seed; equal seeds give equal frames.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help=f"{SEED_HELP} Equal seeds give equal frames.")] = 0,
     split: Annotated[
         Split, typer.Option("--split", help=f"{SPLIT_HELP} Splits share no scenes, even with equal seeds.")
     ] = Split.TRAIN,

@@ -19,6 +19,7 @@ from mvde.cli.shared_options import (
     NAME_HELP,
     OUT_HELP,
     RES_HELP,
+    TRANSFORMERS_HELP,
     CameraOptions,
 )
 from mvde.cli.terminal import console, say
@@ -63,9 +64,7 @@ class ModelSource:
 
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model", metavar="NAME|DIR", help="Depth model of transformers, a hub name or folder; see `mvde models`."
-        ),
+        typer.Option("--model", metavar="NAME|DIR", help=f"{TRANSFORMERS_HELP} Of depth; see `mvde models`."),
     ] = None
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="SHA", help="Revision of --model on the hub.")

@@ -13,13 +13,13 @@ from mvde.errors import UsageError
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """How a live source is read: up to ``limit`` frames, within ``budget_ms`` and ``timeout_s``.
+    """How a live source is read: up to ``stop_after`` frames, within ``budget_ms`` and ``timeout_s``.
 
     ``capture_option`` holds NAME=VALUE as given.
     """
 
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Stop after this many frames of a live source.")
+    stop_after: Annotated[
+        int | None, typer.Option("--stop-after", min=1, help="Stop after this many frames of a live source.")
     ] = None
     budget_ms: Annotated[
         float | None,
@@ -51,7 +51,7 @@ class LiveOptions:
         changed = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
         if changed:
             named = {
-                "limit": "--limit",
+                "stop_after": "--stop-after",
                 "budget_ms": "--budget",
                 "timeout_s": "--timeout",
                 "capture_option": "--capture-option",

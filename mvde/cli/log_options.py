@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mvde.cli.shared_options import POINT_STEP_HELP, SCAN_HELP
 from mvde.errors import UsageError
 from mvde.robot.depth_encoding import DepthEncoding
 
@@ -29,6 +31,14 @@ class LogOptions:
             help="Encoding of depth in a log: metres, millimetres, or these as PNG.",
         ),
     ] = DepthEncoding.FLOAT
+    point_step: Annotated[
+        int | None,
+        typer.Option("--point-step", min=1, metavar="N", help=f"{POINT_STEP_HELP} Of a log; default: no points."),
+    ] = None
+    scan: Annotated[
+        Path | None,
+        typer.Option("--scan", metavar="FILE", help=f"{SCAN_HELP} Of a log; default: no scan."),
+    ] = None
     copy_topics: Annotated[
         bool, typer.Option("--copy-topics", help="Copy all topics of a log that was read into the one written.")
     ] = False

@@ -43,7 +43,7 @@ def run_live(settings: RunSettings, live: LiveOptions) -> None:
         try:
             with path.open("x", encoding="utf-8") as times:
                 results = newest_first(runtime, stream, counts, live.budget_ms, settings.fit)
-                for done in _progress(islice(results, live.limit)):
+                for done in _progress(islice(results, live.stop_after)):
                     name = f"{stem}-{done.frame.index:06d}"
                     write_frame(out, Frame(name, done.frame.image), done.result, runtime)
                     times.write(_times(name, done) + "\n")
@@ -72,7 +72,7 @@ def open_live(inputs: Iterable[str], live: LiveOptions) -> LiveStream:
 
 def counts_text(counts: LiveCounts, stream: LiveStream) -> str:
     """What became of the frames of the stream, for a summary."""
-    parts = [f"{_frames(counts.num_passed_over)} passed over for newer ones"]
+    parts = [f"{stream.num_received} received", f"{counts.num_passed_over} passed over for newer ones"]
     if counts.num_late:
         parts.append(f"{counts.num_late} late")
     if counts.num_too_old:

@@ -36,7 +36,7 @@ def run_log(settings: RunSettings, options: LogOptions) -> None:
     problems = Problems(lambda text: say(f"passed over: {text}", sys.stderr))
     try:
         cameras = camera_topics(reader, options.topic, problems.add)
-        with settings.open() as runtime:
+        with settings.open(scan=options.scan) as runtime:
             _say_cameras(reader, cameras, settings, runtime)
             with new_log(out, source) as writer:
                 num_frames = _write(reader, writer, cameras, runtime, settings, options, problems)
@@ -56,9 +56,10 @@ def _write(
     problems: Problems,
 ) -> int:
     """Write all frames with a progress bar and return their number."""
-    from mvde.robot.depth_log import LogOutputs, write_depth_log
+    from mvde.robot.depth_log import write_depth_log
+    from mvde.robot.depth_topics import LogOutputs
 
-    outputs = LogOutputs(options.depth_encoding, options.copy_topics)
+    outputs = LogOutputs(options.depth_encoding, options.point_step, options.copy_topics)
     results = write_depth_log(
         reader,
         writer,

@@ -42,10 +42,16 @@ REST_HELP = "Precision of unquantised nodes in an int8 or fp8 graph."
 CALIBRATION_HELP = "Calibration file of mvde calibrate, which makes depth metric."
 DEPTH_SCALE_HELP = "Stored value of one metre. Default: 1000, or 1 for floating-point .npy."
 SPLIT_HELP = "Split of the data set."
+FORMAT_HELP = "Format of the data."
+FRAMES_HELP = "Number of evenly spaced frames; 0 for all."
+SEED_HELP = "Random seed."
+TRANSFORMERS_HELP = "Model of transformers, a hub name or folder."
 JSON_HELP = "Write JSON to this file; - prints it instead of the table."
 KIND_HELP = "Meaning of the map's numbers."
 EXPORT_DIR_HELP = "Folder of exported graphs."
 ENGINE_DIR_HELP = "Folder of engines."
+SCAN_HELP = "Settings of distances by bearing: how the camera is mounted, and what counts as an obstacle."
+POINT_STEP_HELP = "Every N-th row and column of depth gives a point."
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class DataOptions:
     """
 
     data: Annotated[Path | None, typer.Option("--data", help="Data set with depth, a folder or file.")] = None
-    format: Annotated[DataFormat, typer.Option("--format", help="Format of --data.")] = DataFormat.FOLDER
+    format: Annotated[DataFormat, typer.Option("--format", help=FORMAT_HELP)] = DataFormat.FOLDER
     depth_scale: Annotated[
         float | None,
         typer.Option("--depth-scale", help=f"{DEPTH_SCALE_HELP} For --format folder."),
@@ -129,7 +135,7 @@ class DataOptions:
         typer.Option(
             "--max-frames",
             min=0,
-            help="Number of evenly spaced frames of --data; 0 for all. Default: all, or 64 for `mvde lower`.",
+            help=f"{FRAMES_HELP} Default: all, or 64 for `mvde lower`.",
         ),
     ] = None
 

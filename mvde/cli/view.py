@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +15,23 @@ import typer
 from mvde.cli.groups import with_groups
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.run_settings import RunSettings
-from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, CameraOptions, EngineSelection
+from mvde.cli.shared_options import (
+    CALIBRATION_HELP,
+    FIT_HELP,
+    POINT_STEP_HELP,
+    SCAN_HELP,
+    CameraOptions,
+    EngineSelection,
+    only,
+)
 from mvde.cli.terminal import say
-from mvde.errors import UsageError
+from mvde.errors import ImageError, UsageError
 from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
     from mvde.robot.foxglove_server import FoxgloveServer
     from mvde.robot.viewed import Viewed, Viewer
+    from mvde.runtime.scan_settings import ScanSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def view(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Image, video, folder, quoted pattern, or a live source.")
+        str, typer.Argument(metavar="SOURCE", help="Image, video, folder, quoted pattern; a log; or a live source.")
     ],
     selection: EngineSelection,
     camera: CameraOptions,
@@ -51,52 +62,96 @@ def view(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option("--rate", metavar="FPS", help="Frames per second of files. Default: a video's own, or 2."),
+        typer.Option(
+            "--rate", metavar="FPS", help="Frames per second of pictures and videos. Default: a video's own, or 2."
+        ),
+    ] = None,
+    point_step: Annotated[
+        int | None,
+        typer.Option("--point-step", min=1, metavar="N", help=f"{POINT_STEP_HELP} Default: 4, where there are metres."),
+    ] = None,
+    scan: Annotated[Path | None, typer.Option("--scan", metavar="FILE", help=f"{SCAN_HELP} Default: no scan.")] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option("--topic", help="Topic of a log with a camera's pictures; repeatable. One is shown at a time."),
     ] = None,
 ) -> None:
-    """Watch depth of pictures, videos and live sources.
+    """Watch depth of pictures, videos, robot logs and live sources.
 
-    Serves picture, depth, patch statistics and latency to Foxglove and other programs that speak its WebSocket
-    protocol, on this machine alone; --rrd records them for Rerun. Files begin when a viewer subscribes, and the last
-    frame stays until Ctrl-C. A live source is a camera (/dev/video0) or a stream (rtsp://, http://), of which the
-    newest frame is always the next one.
+    Serves picture, depth, points, scan, patch statistics and latency to Foxglove and other programs that speak its
+    WebSocket protocol, on this machine alone; --rrd records them for Rerun. Files begin when a viewer subscribes, and
+    the last frame stays until Ctrl-C. A live source is a camera (/dev/video0) or a stream (rtsp://, http://), of which
+    the newest frame is always the next one.
     """
     from mvde.robot.live_address import is_live
+    from mvde.robot.logs import is_log
 
     if rate is not None and not 0 < rate < float("inf"):
         raise UsageError(f"--rate is a number of frames per second above 0, but got {rate:g}")
     settings = RunSettings([source], selection, camera, None, fit, calibration, verb="mvde view")
+    outputs, camera_topic = (
+        _Outputs(port, rrd, point_step, _settings_of(scan)),
+        only(topic or [], "--topic", "mvde view shows one camera"),
+    )
+    has_own_rate = is_live(source) or is_log(Path(source))
+    if rate is not None and has_own_rate:
+        raise UsageError("--rate would have no effect: live sources and logs come at their own rate")
+    if topic and not is_log(Path(source)):
+        raise UsageError(f"--topic would have no effect: {source} is no log")
     if is_live(source):
-        if rate is not None:
-            raise UsageError("--rate would have no effect: a live source comes at its own rate")
-        return _view_live(settings, live, _Outputs(port, rrd))
+        return _view_live(settings, live, outputs)
     live.check_unused()
-    _view_files(settings, rate, _Outputs(port, rrd))
+    if is_log(Path(source)):
+        return _view_log(settings, camera_topic, outputs)
+    _view_files(settings, rate, outputs)
 
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Where frames go: a server on ``port``, by default only without a recording, and the recording ``rrd``."""
+    """Where frames go: a server on ``port``, by default only without a recording, and the recording ``rrd``.
+
+    ``point_step`` asks for points, which are shown with a step of their own where there are any. ``scan`` are the
+    settings of distances by bearing.
+    """
 
     port: int | None
     rrd: Path | None
+    point_step: int | None
+    scan: ScanSettings | None
 
     def open(self, stack: ExitStack) -> tuple[FoxgloveServer | None, list[Viewer]]:
         """Open the viewers, which ``stack`` closes; also the server among them."""
+        from mvde.robot.viewed import POINT_STEP
+
+        step = POINT_STEP if self.point_step is None else self.point_step
         server: FoxgloveServer | None = None
         viewers: list[Viewer] = []
         if self.port is not None or self.rrd is None:
             from mvde.robot.foxglove_server import PORT, FoxgloveServer
 
-            server = FoxgloveServer(PORT if self.port is None else self.port)
+            server = FoxgloveServer(PORT if self.port is None else self.port, step)
             viewers.append(server)
             stack.callback(server.close)
         if self.rrd is not None:
             from mvde.robot.rerun_recording import RerunRecording
 
-            viewers.append(RerunRecording(self.rrd))
+            viewers.append(RerunRecording(self.rrd, step))
             stack.callback(viewers[-1].close)
         return server, viewers
+
+    def checked(self, frames: Iterator[Viewed]) -> Iterator[Viewed]:
+        """Yield the frames; raise :class:`UsageError` for points that were asked for and cannot be had."""
+        for number, viewed in enumerate(frames):
+            if number == 0 and self.point_step is not None:
+                viewed.check_points()
+            yield viewed
+
+
+def _settings_of(scan: Path | None) -> ScanSettings | None:
+    """Settings of a scan from their file, read before anything is opened."""
+    from mvde.runtime.scan_settings import ScanSettings
+
+    return None if scan is None else ScanSettings.from_file(scan)
 
 
 def _view_live(settings: RunSettings, live: LiveOptions, outputs: _Outputs) -> None:
@@ -109,10 +164,10 @@ def _view_live(settings: RunSettings, live: LiveOptions, outputs: _Outputs) -> N
     with ExitStack() as stack:
         stack.enter_context(stream).wait()
         server, viewers = outputs.open(stack)
-        runtime = stack.enter_context(settings.load())
+        runtime = stack.enter_context(settings.load(scan=outputs.scan))
         _say_where(server, "")
         try:
-            _show(live_frames(runtime, stream, counts, live, settings.fit), viewers)
+            _show(outputs.checked(live_frames(runtime, stream, counts, live, settings.fit)), viewers)
         finally:
             say(f"{counts.num_inferred} frames of {stream.address.shown}; {counts_text(counts, stream)}")
         check_any(counts, stream, live)
@@ -121,22 +176,58 @@ def _view_live(settings: RunSettings, live: LiveOptions, outputs: _Outputs) -> N
 
 def _view_files(settings: RunSettings, rate: float | None, outputs: _Outputs) -> None:
     from mvde.cli.run_frames import Skipped
-    from mvde.cli.view_sources import file_frames, paced, rate_of
+    from mvde.cli.view_sources import file_frames, rate_of
     from mvde.runtime.sources import expand_inputs
 
     paths = expand_inputs(settings.inputs)
     skipped = Skipped(len(paths))
     with ExitStack() as stack:
         server, viewers = outputs.open(stack)
-        runtime = stack.enter_context(settings.load())
+        runtime = stack.enter_context(settings.load(scan=outputs.scan))
         frames = file_frames(runtime, paths, rate or rate_of(paths), settings.fit, skipped.add)
-        if server is not None:
-            frames = paced(_from_first_viewer(frames, server))
-        last = _show(frames, viewers)
-        skipped.check()
-        if server is not None and last is not None:
-            _hold(server, last)
+        _play(outputs.checked(frames), server, viewers, skipped.check)
     _say_recording(outputs)
+
+
+def _view_log(settings: RunSettings, topic: str | None, outputs: _Outputs) -> None:
+    from mvde.cli.view_sources import LONGEST_GAP_S, log_frames
+    from mvde.robot.camera_topics import camera_topics
+    from mvde.robot.depth_log import Problems
+    from mvde.robot.logs import open_log
+
+    problems = Problems(lambda text: say(f"passed over: {text}", sys.stderr))
+    reader = open_log(Path(settings.inputs[0]))
+    with ExitStack() as stack:
+        stack.callback(reader.close)
+        (camera,) = camera_topics(reader, [] if topic is None else [topic], problems.add)
+        server, viewers = outputs.open(stack)
+        runtime = stack.enter_context(settings.open(scan=outputs.scan))
+        frames = log_frames(runtime, reader, camera, settings, problems)
+        _play(outputs.checked(frames), server, viewers, problems.check, LONGEST_GAP_S)
+    _say_recording(outputs)
+
+
+def _play(
+    frames: Iterator[Viewed],
+    server: FoxgloveServer | None,
+    viewers: list[Viewer],
+    check: Callable[[], None],
+    longest_gap_s: float = math.inf,
+) -> None:
+    """Show recorded frames: at their pace to the server's viewers, who keep the last one until Ctrl-C.
+
+    ``check`` raises what went wrong with some of the frames, after the others were shown.
+    """
+    from mvde.cli.view_sources import paced
+
+    if server is not None:
+        frames = paced(_from_first_viewer(frames, server), longest_gap_s)
+    last = _show(frames, viewers)
+    check()
+    if last is None:
+        raise ImageError("there is no picture in it")
+    if server is not None:
+        _hold(server, last)
 
 
 def _from_first_viewer(frames: Iterator[Viewed], server: FoxgloveServer) -> Iterator[Viewed]:

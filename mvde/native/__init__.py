@@ -103,7 +103,7 @@ def set_kernel(name: str | None) -> None:
 class _Handle:
     """An opaque library handle, destroyed by :meth:`close`, at the end of a ``with`` block, or by the finaliser."""
 
-    def __init__(self, create: str, destroy: str, *arguments: int | ctypes.Structure | None) -> None:
+    def __init__(self, create: str, destroy: str, *arguments: int | ctypes.c_void_p | ctypes.Structure | None) -> None:
         self._library = _require()
         handle = ctypes.c_void_p()
         _check(self._library, getattr(self._library, create)(*arguments, ctypes.byref(handle)))

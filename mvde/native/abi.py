@@ -133,6 +133,46 @@ class CPointsOptions(ctypes.Structure):
     _fields_ = (("struct_size", ctypes.c_uint32), ("step", ctypes.c_int32), ("colours", ctypes.POINTER(CFrame)))
 
 
+class CBox(ctypes.Structure):
+    """``mvde_box``."""
+
+    _fields_ = tuple((side, ctypes.c_int64) for side in ("top", "left", "bottom", "right"))
+
+
+class CScanSettings(ctypes.Structure):
+    """``mvde_scan_settings``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("height_m", ctypes.c_double),
+        ("pitch_deg", ctypes.c_double),
+        ("roll_deg", ctypes.c_double),
+        ("min_height_m", ctypes.c_double),
+        ("max_height_m", ctypes.c_double),
+        ("range_min_m", ctypes.c_double),
+        ("range_max_m", ctypes.c_double),
+        ("increment_deg", ctypes.c_double),
+        ("support_deg2", ctypes.c_double),
+        ("margin", ctypes.c_double),
+    )
+
+
+class CScanInfo(ctypes.Structure):
+    """``mvde_scan_info``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("num_bearings", ctypes.c_int32),
+        ("angle_min", ctypes.c_double),
+        ("angle_increment", ctypes.c_double),
+        ("range_min", ctypes.c_double),
+        ("range_max", ctypes.c_double),
+        ("support", ctypes.c_int32),
+        ("rotation", ctypes.c_double * 4),
+        ("reach_m", ctypes.POINTER(ctypes.c_float)),
+    )
+
+
 def declare(library: ctypes.CDLL) -> None:
     """Set argument and result types of all functions used. Raises AttributeError for a missing symbol."""
     pointer, i32, i64, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
@@ -164,6 +204,14 @@ def declare(library: ctypes.CDLL) -> None:
         ),
         "mvde_rays_destroy": (None, [pointer]),
         "mvde_points": (i32, [pointer, pointer, i64, ctypes.POINTER(CPointsOptions), pointer, i64, pointer]),
+        "mvde_scan_read": (i32, [ctypes.c_char_p, ctypes.POINTER(CScanSettings)]),
+        "mvde_scanner_create": (
+            i32,
+            [pointer, ctypes.POINTER(CBox), ctypes.POINTER(CScanSettings), ctypes.POINTER(pointer)],
+        ),
+        "mvde_scanner_destroy": (None, [pointer]),
+        "mvde_scanner_query": (i32, [pointer, ctypes.POINTER(CScanInfo)]),
+        "mvde_scan": (i32, [pointer, pointer, i64, pointer, i64]),
         "mvde_postprocess": (i32, [maps, ctypes.POINTER(CPostprocessOptions), maps, request, pointer]),
     }
     for name, (result, arguments) in signatures.items():

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mvde.errors import ImageError, LogError, UsageError
 from mvde.robot.camera_info import FrameCamera, frame_camera
 from mvde.robot.camera_topics import CameraTopic, first_infos
-from mvde.robot.depth_encoding import DepthEncoding
-from mvde.robot.depth_topics import DepthTopics, LogFrame
+from mvde.robot.depth_topics import STATIC_TRANSFORMS, DepthTopics, LogFrame, LogOutputs
 from mvde.robot.logs import LogMessage, LogReader, LogWriter
 from mvde.robot.messages import decode, picture
 from mvde.runtime.frame_camera import CameraOf, camera_of
@@ -25,14 +24,6 @@ if TYPE_CHECKING:
 
 _CHUNKS_IN_FLIGHT = 6
 """Batches between reading and writing: one in each of the stream's three stages and one before each."""
-
-
-@dataclass(frozen=True)
-class LogOutputs:
-    """What is written: the encoding of depth, and whether all other topics are copied."""
-
-    encoding: DepthEncoding = DepthEncoding.FLOAT
-    copy_topics: bool = False
 
 
 @dataclass
@@ -76,8 +67,9 @@ def write_depth_log(
     Arguments are those of :func:`log_results`. Raises :class:`UsageError` for outputs that this kind of depth cannot
     have.
     """
-    topics = DepthTopics(writer, outputs.encoding)
     copies = _copies(reader, writer, cameras, problems) if outputs.copy_topics else {}
+    static = [copies[one.key] for one in reader.topics if one.name == STATIC_TRANSFORMS and one.key in copies]
+    topics = DepthTopics(writer, outputs, static[0] if static else None)
 
     def copy(message: LogMessage) -> None:
         writer.write(copies[message.topic.key], message.log_time_ns, message.publish_time_ns, message.data)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.errors import MissingDependencyError, OutputError
-from mvde.robot.viewed import BODY_FRAME, BODY_FROM_OPTICAL, OPTICAL_FRAME, Viewed
+from mvde.robot.viewed import BODY_FRAME, BODY_FROM_OPTICAL, OPTICAL_FRAME, POINT_STEP, SCAN_FRAME, Viewed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mvde.runtime.scan import Scan
 
 HOST = "127.0.0.1"
 """Pictures of a camera are for this machine; another one reaches them through ``ssh -L``."""
@@ -34,8 +36,9 @@ class FoxgloveServer:
     Raises :class:`MissingDependencyError` without foxglove-sdk, :class:`OutputError` for a port that cannot be opened.
     """
 
-    def __init__(self, port: int = PORT) -> None:
-        """Listen on ``port`` of the loopback interface; 0 for a free one."""
+    def __init__(self, port: int = PORT, point_step: int = POINT_STEP) -> None:
+        """Listen on ``port`` of the loopback interface, 0 for a free one; ``point_step`` thins out the points."""
+        self._point_step = point_step
         self._library = _Library()
         foxglove = self._library.foxglove
         self._context = foxglove.Context()
@@ -47,7 +50,7 @@ class FoxgloveServer:
                 host=HOST,
                 port=port,
                 context=self._context,
-                server_listener=_Listener(self._subscribed.set),
+                server_listener=self._library.listener(self._subscribed.set),
                 message_backlog_size=_BACKLOG,
             )
         except (RuntimeError, OSError) as error:
@@ -68,7 +71,12 @@ class FoxgloveServer:
         """Send a frame; does not wait for the viewers."""
         stamp = self._library.stamp(viewed.stamp_ns)
         self._show_pictures(viewed, stamp)
-        self._put("/tf", "FrameTransform", viewed, lambda types: _transform(types, stamp))
+        if viewed.has_points:
+            points = partial(_point_cloud, stamp=stamp, viewed=viewed, step=self._point_step)
+            self._put("/points", "PointCloud", viewed, points)
+        if (scan := viewed.result.scan) is not None:
+            self._put("/scan", "LaserScan", viewed, lambda types: _laser_scan(types, stamp, scan))
+        self._put("/tf", "FrameTransforms", viewed, lambda types: _transforms(types, stamp, scan))
         self._put_json("/latency", _LATENCY, viewed, lambda: viewed.latency)
         self._put_json("/statistics", _STATISTICS, viewed, lambda: viewed.statistics)
 
@@ -102,17 +110,6 @@ class FoxgloveServer:
             self._channels[topic].log(json.dumps(make(), allow_nan=False).encode(), log_time=viewed.stamp_ns)
 
 
-class _Listener:
-    """What the library calls on events, in a thread of its own."""
-
-    def __init__(self, on_subscribed: Callable[[], None]) -> None:
-        self._on_subscribed = on_subscribed
-
-    def on_subscribe(self, client: object, channel: object) -> None:
-        """Note that frames are wanted."""
-        self._on_subscribed()
-
-
 class _Library:
     """The parts of foxglove-sdk that are used; raises :class:`MissingDependencyError` without it."""
 
@@ -123,6 +120,16 @@ class _Library:
         except ImportError as error:
             raise MissingDependencyError.for_extra("foxglove-sdk", "live", "the server of mvde view") from error
         self.foxglove, self.channels, self.messages = foxglove, channels, messages
+
+    def listener(self, on_subscribed: Callable[[], None]) -> Any:
+        """Listener for the server, which calls it in a thread of its own; ``on_subscribed`` for each new topic."""
+        from foxglove.websocket import ServerListener
+
+        class Listener(ServerListener):  # type: ignore[misc]  # the library is optional
+            def on_subscribe(self, _client: object, _channel: object) -> None:
+                on_subscribed()
+
+        return Listener()
 
     def stamp(self, time_ns: int) -> Any:
         """Foxglove's time of nanoseconds since the Unix epoch."""
@@ -147,6 +154,24 @@ def _patch(types: Any, *, stamp: Any, viewed: Viewed, name: str) -> Any:
     return _image(types, stamp, viewed.patches[name], "32FC1")
 
 
+def _point_cloud(types: Any, *, stamp: Any, viewed: Viewed, step: int) -> Any:
+    """Coloured points; Foxglove takes colours of four fields, whose bytes are those of the packed one."""
+    kinds = types.PackedElementFieldNumericType
+    fields = [types.PackedElementField(name=name, offset=4 * k, type=kinds.Float32) for k, name in enumerate("xyz")]
+    fields += [
+        types.PackedElementField(name=name, offset=12 + k, type=kinds.Uint8)
+        for k, name in enumerate(("blue", "green", "red", "alpha"))
+    ]
+    return types.PointCloud(
+        timestamp=stamp,
+        frame_id=OPTICAL_FRAME,
+        pose=_origin(types),
+        point_stride=16,
+        fields=fields,
+        data=viewed.points(step).tobytes(),
+    )
+
+
 def _calibration(types: Any, stamp: Any, viewed: Viewed) -> Any:
     camera = viewed.result.camera
     assert camera is not None
@@ -166,13 +191,39 @@ def _calibration(types: Any, stamp: Any, viewed: Viewed) -> Any:
     )
 
 
-def _transform(types: Any, stamp: Any) -> Any:
-    """The camera's optical frame in its body's, so that viewers show it upright."""
-    x, y, z, w = BODY_FROM_OPTICAL
+def _laser_scan(types: Any, stamp: Any, scan: Scan) -> Any:
+    return types.LaserScan(
+        timestamp=stamp,
+        frame_id=SCAN_FRAME,
+        pose=_origin(types),
+        start_angle=scan.angle_min,
+        end_angle=scan.angle_max,
+        ranges=scan.ranges.tolist(),
+        intensities=[],
+    )
+
+
+def _origin(types: Any) -> Any:
+    return types.Pose(
+        position=types.Vector3(x=0.0, y=0.0, z=0.0), orientation=types.Quaternion(x=0.0, y=0.0, z=0.0, w=1.0)
+    )
+
+
+def _transforms(types: Any, stamp: Any, scan: Scan | None) -> Any:
+    """The camera's optical frame in its body's, so that viewers show it upright, and the scan's in the optical one."""
+    found = [_rotated(types, stamp, BODY_FRAME, OPTICAL_FRAME, BODY_FROM_OPTICAL)]
+    if scan is not None:
+        found.append(_rotated(types, stamp, OPTICAL_FRAME, SCAN_FRAME, scan.rotation))
+    return types.FrameTransforms(transforms=found)
+
+
+def _rotated(types: Any, stamp: Any, parent: str, child: str, quaternion: tuple[float, float, float, float]) -> Any:
+    """Transform of a child at its parent's origin, turned by ``quaternion`` (x, y, z, w)."""
+    x, y, z, w = quaternion
     return types.FrameTransform(
         timestamp=stamp,
-        parent_frame_id=BODY_FRAME,
-        child_frame_id=OPTICAL_FRAME,
+        parent_frame_id=parent,
+        child_frame_id=child,
         translation=types.Vector3(x=0.0, y=0.0, z=0.0),
         rotation=types.Quaternion(x=x, y=y, z=z, w=w),
     )

@@ -25,8 +25,11 @@ TIMEOUT_S = 10.0
 
 _JOIN_S = 1.0  # a reader that is blocked in a driver is left behind in its daemon thread
 _FORMATS = {LiveKind.DEVICE: "v4l2"}
+# FFmpeg would read twenty frames first to estimate a rate that nobody asks for: 2.2 s of a camera with 10 frames a
+# second, 0.3 s without.
+_OPTIONS = {"fpsprobesize": "0"}
 # TCP first: lost UDP packets damage pictures until the next key frame, and firewalls drop them without an answer.
-_DEFAULT_OPTIONS = {LiveKind.RTSP: {"rtsp_flags": "prefer_tcp"}}
+_OPTIONS_OF = {LiveKind.RTSP: {"rtsp_flags": "prefer_tcp"}}
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class LiveStream:
         self.address = address
         self._av = _library()
         self._timeout_s = timeout_s
-        self._options = _DEFAULT_OPTIONS.get(address.kind, {}) | dict(options or {})
+        self._options = _OPTIONS | _OPTIONS_OF.get(address.kind, {}) | dict(options or {})
         self._changed = threading.Condition()
         self._newest: _Decoded | None = None
         self._num_received = self._num_damaged = 0

@@ -21,11 +21,17 @@ from mvde.robot.pixels import rgb_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mvde.runtime.scan import Scan
+
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+POINT_CLOUD, LASER_SCAN = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan"
+TRANSFORMS = "tf2_msgs/msg/TFMessage"
 PICTURES = (IMAGE, COMPRESSED_IMAGE)
 """Types of topics that hold pictures."""
 
+_FLOAT32 = 7
+"""PointField.FLOAT32."""
 DEPTH_ENCODINGS = ("16UC1", "32FC1", "mono16")
 """Encodings of Image that hold depth."""
 _PNG_LEVEL = 1
@@ -110,3 +116,41 @@ def compressed_depth_message(header: Any, depth_mm: NDArray[np.uint16]) -> Any:
     Image.fromarray(depth_mm).save(stream, format="PNG", compress_level=_PNG_LEVEL)
     content = np.frombuffer(stream.getvalue(), np.uint8)
     return store().types[COMPRESSED_IMAGE](header, "16UC1; compressedDepth png", content)
+
+
+def point_cloud_message(header: Any, points: NDArray[np.float32]) -> Any:
+    """Build an organised PointCloud2 of points (H, W, 4) as :meth:`mvde.DepthResult.points` gives them with colours."""
+    types = store().types
+    height, width, num_fields = points.shape
+    point_step = num_fields * points.itemsize
+    fields = [
+        types["sensor_msgs/msg/PointField"](name, index * points.itemsize, _FLOAT32, 1)
+        for index, name in enumerate(("x", "y", "z", "rgb")[:num_fields])
+    ]
+    data = np.ascontiguousarray(points, points.dtype.newbyteorder("<")).view(np.uint8).reshape(-1)
+    layout = (False, point_step, width * point_step, data, False)  # little-endian; not dense, since points may be NaN
+    return types[POINT_CLOUD](header, height, width, fields, *layout)
+
+
+def laser_scan_message(header: Any, scan: Scan) -> Any:
+    """Build a LaserScan in its level frame; +inf is free and NaN unseen (REP 117), all bearings of one instant."""
+    types = store().types
+    angles = (scan.angle_min, scan.angle_max, scan.angle_increment)
+    ranges = np.ascontiguousarray(scan.ranges, np.float32)
+    own = types["std_msgs/msg/Header"](header.stamp, level_frame(header.frame_id))
+    return types[LASER_SCAN](own, *angles, 0.0, 0.0, scan.range_min, scan.range_max, ranges, np.zeros(0, np.float32))
+
+
+def level_transform_message(header: Any, scan: Scan) -> Any:
+    """Build a TFMessage of the static transform from the picture's frame to its child, the scan's."""
+    types = store().types
+    zero = types["geometry_msgs/msg/Vector3"](0.0, 0.0, 0.0)
+    rotation = types["geometry_msgs/msg/Quaternion"](*scan.rotation)
+    transform = types["geometry_msgs/msg/Transform"](zero, rotation)
+    stamped = types["geometry_msgs/msg/TransformStamped"](header, level_frame(header.frame_id), transform)
+    return types[TRANSFORMS]([stamped])
+
+
+def level_frame(frame_id: str) -> str:
+    """Name of a scan's frame: that of its pictures, levelled by gravity."""
+    return f"{frame_id}_level"

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mvde.errors import UsageError
 from mvde.robot.live import LiveFrame, LiveStream
 
 if TYPE_CHECKING:
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.placement import Fit
     from mvde.runtime.result import DepthResult
+
+
+_MOST_TOO_OLD = 100
+"""Frames in a row older than the budget: three seconds of a camera, in which nothing would be seen or said."""
 
 
 @dataclass
@@ -46,14 +51,24 @@ def newest_first(
     One frame at a time: :meth:`DepthRuntime.stream` has more throughput, but its results are several frames old. A
     frame that is older than ``budget_ms`` before its turn is given up, since the next one is on its way; a result that
     comes later is handed on, marked as late.
+
+    Raises :class:`UsageError` if no frame is young enough for a budget, and as :meth:`LiveStream.take` does.
     """
     num_seen: int | None = None  # frames received while the engine was loaded do not count
+    num_too_old_in_a_row = 0
     while (frame := stream.take()) is not None:
         counts.num_passed_over += 0 if num_seen is None else frame.index - num_seen
         num_seen = frame.index + 1
         if budget_ms is not None and frame.age_ms > budget_ms:
             counts.num_too_old += 1
+            num_too_old_in_a_row += 1
+            if num_too_old_in_a_row == _MOST_TOO_OLD:
+                raise UsageError(
+                    f"each of {_MOST_TOO_OLD} frames in a row was older than the budget of {budget_ms:g} ms before its "
+                    "turn; give a larger one"
+                )
             continue
+        num_too_old_in_a_row = 0
         result = runtime.infer(frame.image, fit)
         age_ms = frame.age_ms
         is_late = budget_ms is not None and age_ms > budget_ms

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mvde.errors import MissingDependencyError, OutputError, UsageError
 from mvde.files import atomic_write
-from mvde.robot.viewed import BODY_FROM_OPTICAL, Viewed
+from mvde.robot.viewed import BODY_FROM_OPTICAL, POINT_STEP, Viewed
+
+if TYPE_CHECKING:
+    from mvde.runtime.scan import Scan
 
 SUFFIX = ".rrd"
 _JPEG_QUALITY = 90
-_CAMERA, _METRE = "world/camera", 1000.0
+_OPTICAL, _CAMERA, _METRE = "world/optical", "world/optical/camera", 1000.0
+_OBSTACLE_M = 0.02
+"""Radius at which an obstacle of a scan is drawn."""
 
 
 class _NoFrameError(Exception):
@@ -30,8 +35,9 @@ class RerunRecording:
     :class:`OutputError` for a file that exists.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Begin the recording; frames are written as they are shown."""
+    def __init__(self, path: Path, point_step: int = POINT_STEP) -> None:
+        """Begin the recording; frames are written as they are shown. ``point_step`` thins out the points."""
+        self._point_step = point_step
         if path.suffix != SUFFIX:
             raise UsageError(f"a recording for Rerun is a {SUFFIX} file, but got {path}")
         if path.exists():
@@ -57,6 +63,12 @@ class RerunRecording:
             self._log(f"{_CAMERA}/depth", rerun.DepthImage(result.millimetres(), meter=_METRE))
         else:
             self._log(f"{_CAMERA}/relative", rerun.Tensor(result.depth, dim_names=("height", "width")))
+        if viewed.has_points:
+            points = viewed.points(self._point_step)
+            colours = points[:, 3].copy().view(np.uint8).reshape(-1, 4)[:, [2, 1, 0]]
+            self._log(f"{_OPTICAL}/points", rerun.Points3D(points[:, :3], colors=colours))
+        if result.scan is not None:
+            self._log_scan(result.scan)
         for name, values in viewed.patches.items():
             self._log(f"patch/{name}", rerun.Tensor(values, dim_names=("height", "width")))
         for name, value in viewed.latency.items():
@@ -73,9 +85,16 @@ class RerunRecording:
         with contextlib.suppress(_NoFrameError):
             self._file.__exit__(_NoFrameError, _NoFrameError(), None)
 
+    def _log_scan(self, scan: Scan) -> None:
+        """Record the obstacles of a scan as points on its level plane, those that are near enough to have a range."""
+        rerun, place = self._rerun, f"{_OPTICAL}/scan"
+        obstacles = scan.points[np.isfinite(scan.ranges)]
+        self._log(place, rerun.Transform3D(quaternion=rerun.Quaternion(xyzw=scan.rotation)))
+        self._log(place, rerun.Points3D(np.pad(obstacles, ((0, 0), (0, 1))), radii=_OBSTACLE_M))
+
     def _log_camera(self, viewed: Viewed) -> None:
         rerun, camera = self._rerun, viewed.result.camera
-        self._log(_CAMERA, rerun.Transform3D(quaternion=rerun.Quaternion(xyzw=BODY_FROM_OPTICAL)))
+        self._log(_OPTICAL, rerun.Transform3D(quaternion=rerun.Quaternion(xyzw=BODY_FROM_OPTICAL)))
         if camera is None:
             return
         height, width = camera.size

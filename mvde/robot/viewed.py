@@ -19,8 +19,12 @@ OPTICAL_FRAME = "camera_optical_frame"
 """Frame of depth and points: x right, y down, z forward (REP 103)."""
 BODY_FRAME = "camera_link"
 """The same origin with x forward, y left, z up, for viewers that turn a scene upright."""
+SCAN_FRAME = "camera_scan"
+"""A level frame at the camera's centre, x forward, y left, z up, in which distances by bearing are told."""
 BODY_FROM_OPTICAL = (-0.5, 0.5, -0.5, 0.5)
 """Quaternion (x, y, z, w) of the optical frame in the body's."""
+POINT_STEP = 4
+"""Every fourth row and column: 19,200 points of a 640x480 frame, enough to recognise a room by."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,25 @@ class Viewed:
     is_late: bool = False
     num_passed_over: int = 0
     num_late: int = 0
+
+    @property
+    def has_points(self) -> bool:
+        """Whether depth is in metres and the frame has a camera, given or assumed."""
+        return self.result.unit == "m" and self.result.camera is not None
+
+    def check_points(self) -> None:
+        """Raise :class:`UsageError`, with the reason, if the frame has no points."""
+        self.result.points(max(self.image.shape))
+
+    def points(self, step: int) -> NDArray[np.float32]:
+        """Points (N, 4), float32, of the pixels with depth: XYZ in metres in the optical frame, and their colour.
+
+        The last value's bytes are blue, green, red and 255. Every ``step``-th row and column has one.
+        """
+        flat = self.result.points(step, self.image).reshape(-1, 4)
+        flat = flat[np.isfinite(flat[:, 2])]
+        flat.view(np.uint32)[:, 3] |= 0xFF000000
+        return flat
 
     @property
     def name(self) -> str:
@@ -68,10 +91,13 @@ class Viewed:
     @property
     def statistics(self) -> dict[str, dict[str, float] | int]:
         """Smallest, median and largest value over the patches by column, and the number of patches with depth."""
-        found: dict[str, dict[str, float] | int] = {"num_patches": int(np.prod(self.result.grid))}
+        rows = self.result.stats
+        found: dict[str, dict[str, float] | int] = {
+            "num_patches": len(rows),
+            "num_valid_patches": int(np.count_nonzero(rows.any(axis=1))),
+        }
         for name, values in self.patches.items():
             known = values[np.isfinite(values)]
-            found["num_valid_patches"] = int(known.size) if name == "mean" else found.get("num_valid_patches", 0)
             if known.size:
                 low, middle, high = (float(value) for value in np.quantile(known, (0, 0.5, 1)))
                 found[name] = {"min": low, "median": middle, "max": high}

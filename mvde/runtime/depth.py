@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,12 +22,15 @@ from mvde.errors import UsageError
 from mvde.manifest import EngineManifest
 from mvde.native import Postprocessed
 from mvde.resampling import Resampling
+from mvde.runtime.batches import Prepared, Ran
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, as_batch
 from mvde.runtime.frame_camera import CameraOf, camera_of
+from mvde.runtime.frame_scanner import FrameScanner
 from mvde.runtime.masks import kernel_options, mark_invalid, masked_map, needs_maps
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 from mvde.runtime.result import DepthResult, Timings, stacked
+from mvde.runtime.scan_settings import ScanSettings
 from mvde.runtime.stream import chunks, pipeline
 from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, frame_view
 
@@ -36,27 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.engines.base import Maps
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A preprocessed batch: the engine's input (padded to its batch), and placement and camera of each image."""
-
-    images: NDArray[np.uint8]
-    fitted: list[Fitted]
-    views: list[View]
-    pre_ms: float
-    anchors: Sequence[Anchor] | None
-
-
-@dataclass(frozen=True)
-class _Ran:
-    """A batch after inference: outputs (H, W) of each image, and statistics (B, N, S) if the engine computed them."""
-
-    prepared: _Prepared
-    maps: list[Maps]
-    stats: NDArray[np.float32] | None
-    infer_ms: float
 
 
 class DepthRuntime:
@@ -75,6 +56,7 @@ class DepthRuntime:
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
         calibration: str | Path | Calibration | None = None,
+        scan: ScanSettings | str | Path | None = None,
     ) -> None:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
@@ -83,6 +65,7 @@ class DepthRuntime:
         self._needs_maps = needs_maps(manifest, self._stat_names)
         self._invalid = _value_of_invalid(invalid)
         self._manifest = manifest
+        self._scanner = FrameScanner.of(scan)
         self._calibration = None if calibration is None else calibration_for(manifest, calibration)
         self._resampling = Resampling.of(manifest.preprocess)
         self._fitter = FrameFitter(engine.info.resolution, self._resampling)
@@ -103,6 +86,7 @@ class DepthRuntime:
         invalid: str = "nan",
         calibration: str | Path | Calibration | None = None,
         threads: int | None = None,
+        scan: ScanSettings | str | Path | None = None,
     ) -> DepthRuntime:
         """Load an engine by path or id (``"fp16"``, ``"openvino:bf16"``), or wrap a loaded one.
 
@@ -116,15 +100,15 @@ class DepthRuntime:
 
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
         another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,
-        :class:`UsageError` for an unknown statistic or ``invalid``, :class:`CalibrationError` for a malformed
-        calibration or one of another graph.
+        :class:`UsageError` for an unknown statistic, ``invalid`` or settings of a scan, :class:`CalibrationError` for a
+        malformed calibration or one of another graph.
         """
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
-            return cls(*load_engine(found, stats, threads), camera, stats, invalid, calibration)
+            return cls(*load_engine(found, stats, threads), camera, stats, invalid, calibration, scan)
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
-        return cls(source, manifest, camera, stats, invalid, calibration)
+        return cls(source, manifest, camera, stats, invalid, calibration, scan)
 
     @property
     def info(self) -> EngineInfo:
@@ -279,14 +263,14 @@ class DepthRuntime:
         camera: Camera | CameraOf | None,
         parallel: bool = True,
         anchors: Sequence[Anchor] | None = None,
-    ) -> _Prepared:
+    ) -> Prepared:
         started, fit = time.perf_counter(), self._fit(fit)
         height, width = self.info.resolution
         batch = np.empty((self.info.batch, height, width, 3), np.uint8)
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # pad a short batch; the padding's results are dropped
         views = [self._view(one.placement, fit, camera, anchors) for one in fitted]
-        return _Prepared(batch, fitted, views, _ms_since(started), anchors)
+        return Prepared(batch, fitted, views, _ms_since(started), anchors)
 
     def _view(
         self,
@@ -310,15 +294,15 @@ class DepthRuntime:
         """The caller's choice, or the manifest's."""
         return check_fit(self._manifest.preprocess.fit if fit is None else fit)
 
-    def _run(self, prepared: _Prepared) -> _Ran:
+    def _run(self, prepared: Prepared) -> Ran:
         started = time.perf_counter()
         count = len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             depth, stats = engine.infer_with_stats(prepared.images)
-            return _Ran(prepared, [{OutputRole.DEPTH: one} for one in depth[:count]], stats[:count], _ms_since(started))
-        return _Ran(prepared, self._maps_of(prepared), None, _ms_since(started))
+            return Ran(prepared, [{OutputRole.DEPTH: one} for one in depth[:count]], stats[:count], _ms_since(started))
+        return Ran(prepared, self._maps_of(prepared), None, _ms_since(started))
 
-    def _maps_of(self, prepared: _Prepared) -> list[Maps]:
+    def _maps_of(self, prepared: Prepared) -> list[Maps]:
         """Outputs (H, W) of each image: all of them where depth alone does not do."""
         if self._needs_maps:
             maps = self._engine.infer_maps(prepared.images)
@@ -326,7 +310,7 @@ class DepthRuntime:
             maps = {OutputRole.DEPTH: self._engine.infer(prepared.images)}
         return [{role: one[index] for role, one in maps.items()} for index in range(len(prepared.fitted))]
 
-    def _stats_engine(self, prepared: _Prepared) -> StatsEngine | None:
+    def _stats_engine(self, prepared: Prepared) -> StatsEngine | None:
         """The engine if it computes these statistics for this batch; letterbox bars and reciprocals need the CPU."""
         engine = self._engine
         if not isinstance(engine, StatsEngine) or not engine.has_stats or engine.stat_names != self._stat_names:
@@ -336,7 +320,7 @@ class DepthRuntime:
         is_scaling = prepared.anchors is None and all(view.is_scaling for view in prepared.views)
         return engine if is_scaling and not any(has_bars(one.placement) for one in prepared.fitted) else None
 
-    def _stats_alone(self, prepared: _Prepared) -> NDArray[np.float32]:
+    def _stats_alone(self, prepared: Prepared) -> NDArray[np.float32]:
         count = len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             stats = engine.patch_stats(prepared.images)[:count]
@@ -357,7 +341,7 @@ class DepthRuntime:
             mark_invalid(found.depth, maps, manifest)
         return found if stats is None else Postprocessed(found.depth, view.scaled(stats, self._stat_names))
 
-    def _finish(self, ran: _Ran, parallel: bool = True) -> list[DepthResult]:
+    def _finish(self, ran: Ran, parallel: bool = True) -> list[DepthResult]:
         """Postprocess into one result per image; the batch's times are divided evenly."""
         started = time.perf_counter()
         prepared = ran.prepared
@@ -370,6 +354,10 @@ class DepthRuntime:
         mapped = [
             self._fitter.depth_to_source(one.depth, where, self._invalid, parallel=parallel)
             for one, where in zip(frames, fitted, strict=True)
+        ]
+        scans = [
+            None if self._scanner is None else self._scanner.scan(frame.depth, view, where.placement)
+            for frame, view, where in zip(frames, views, fitted, strict=True)
         ]
         count = len(fitted)
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
@@ -386,8 +374,9 @@ class DepthRuntime:
                 view.is_assumed,
                 view.calibrated,
                 view.camera,
+                scan,
             )
-            for one, frame, where, view in zip(mapped, frames, fitted, views, strict=True)
+            for one, frame, where, view, scan in zip(mapped, frames, fitted, views, scans, strict=True)
         ]
 
 

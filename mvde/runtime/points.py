@@ -52,7 +52,7 @@ def depth_points(
     if native.is_available():
         dense = depth_m if depth_m.strides[1] == depth_m.itemsize and depth_m.flags.aligned else depth_m.copy()
         frame = None if rgb is None else np.ascontiguousarray(rgb)
-        _native_rays(camera).points(dense, out, step=int(step), rgb=frame)
+        native_rays(camera).points(dense, out, step=int(step), rgb=frame)
     else:
         write_points(depth_m, *_rays(camera), step, rgb, out)
     return out
@@ -92,7 +92,8 @@ def _rays(camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 @lru_cache(maxsize=_NUM_CAMERAS)
-def _native_rays(camera: Camera) -> Rays:
+def native_rays(camera: Camera) -> Rays:
+    """Rays of a camera in libmvde, kept for the next call."""
     from mvde.native.points import Rays
 
     lens, intrinsics = camera.distortion, (camera.fx, camera.fy, camera.cx, camera.cy)

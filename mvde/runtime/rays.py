@@ -34,16 +34,20 @@ _MAX_RESIDUAL = 1e-9
 
 
 def camera_rays(camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Rays (x/z, y/z) of a camera's pixels, float32, NaN where the lens has none.
+    """Rays (x/z, y/z) of a camera's pixels, float32, NaN where the lens has none; shapes as of :func:`exact_rays`."""
+    x, y = exact_rays(camera)
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+def exact_rays(camera: Camera) -> tuple[Doubles, Doubles]:
+    """Rays (x/z, y/z) of a camera's pixels, float64, NaN where the lens has none.
 
     Of shapes (1, W) and (H, 1) without distortion, else both (H, W).
     """
     height, width = camera.size
     u = ((np.arange(width, dtype=np.float64) - camera.cx) / camera.fx)[None]
     v = ((np.arange(height, dtype=np.float64) - camera.cy) / camera.fy)[:, None]
-    if camera.distortion is not None:
-        u, v = _undistorted(camera.distortion, *np.broadcast_arrays(u, v))
-    return u.astype(np.float32), v.astype(np.float32)
+    return (u, v) if camera.distortion is None else _undistorted(camera.distortion, *np.broadcast_arrays(u, v))
 
 
 def _undistorted(lens: Distortion, u: Doubles, v: Doubles) -> tuple[Doubles, Doubles]:

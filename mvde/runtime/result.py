@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.camera import Camera
+    from mvde.runtime.describe import Description
+    from mvde.runtime.scan import Scan
 
 _MAX_DEPTH_MM = 65_535
 
@@ -57,8 +59,10 @@ class DepthResult:
     ``calibrated`` says where metres that are not the network's own come from: ``"one scale"`` or ``"fixed scene"`` of a
     calibration, ``"anchors"`` of the frame; ``depth_kind`` is ``metric`` then. ``None`` without.
 
-    For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), and timings cover the whole batch; in a stream they are
-    divided evenly among the frames of a batch.
+    ``scan`` holds distances by bearing, if the runtime was loaded with the settings of one.
+
+    For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), ``scan.ranges`` (B, bearings), and timings cover the whole
+    batch; in a stream they are divided evenly among the frames of a batch.
     """
 
     depth: NDArray[np.float32]
@@ -72,6 +76,7 @@ class DepthResult:
     camera_assumed: bool = False
     calibrated: str | None = None
     camera: Camera | None = None
+    scan: Scan | None = None
 
     @property
     def unit(self) -> str:
@@ -80,11 +85,7 @@ class DepthResult:
 
     def require_metres(self, what: str) -> None:
         """Raise :class:`UsageError` unless ``depth`` is in metres, which ``what``, the message's subject, needs."""
-        if self.unit != "m":
-            raise UsageError(
-                f"{what} needs a map in metres, but this one is {self.depth_kind}, in the unit {self.unit}: use depth, "
-                "or give it metres by a calibration (mvde calibrate) or anchors"
-            )
+        check_metres(self.depth_kind, what)
 
     def as_depth(self) -> NDArray[np.float32]:
         """Depth of the shape of ``depth``, NaN where it is not finite or not above 0; a copy.
@@ -129,6 +130,22 @@ class DepthResult:
         points = [depth_points(depth, self.camera, step, frame, buffer) for depth, frame, buffer in each]
         return np.stack(points) if out is None else out
 
+    def describe(self) -> Description:
+        """What is near, free and unknown, for a language model: ``str()`` gives sentences, ``to_json()`` JSON.
+
+        From the scan, which knows the floor and how far the camera sees. Raises :class:`UsageError` without one, for a
+        map without metres, and for a batch.
+        """
+        from mvde.runtime.describe import describe_scan
+
+        self.require_metres("describe()")
+        if self.scan is None:
+            raise UsageError(
+                "describe() needs a scan, which knows the floor: give scan= (a file, or ScanSettings) to "
+                "DepthRuntime.load"
+            )
+        return describe_scan(self.scan, camera_assumed=self.camera_assumed, calibrated=self.calibrated)
+
     def millimetres(self) -> NDArray[np.uint16]:
         """Depth in whole millimetres (ROS REP 118), uint16, of the shape of ``depth``; 0 is invalid or past 65.535 m.
 
@@ -140,6 +157,15 @@ class DepthResult:
         return np.where((depth_mm > 0) & (depth_mm <= _MAX_DEPTH_MM), depth_mm, 0).astype(np.uint16)
 
 
+def check_metres(kind: DepthKind, what: str) -> None:
+    """Raise :class:`UsageError` unless maps of that kind are in metres; ``what``, the message's subject, needs them."""
+    if kind.unit != "m":
+        raise UsageError(
+            f"{what} needs a map in metres, but this one is {kind}, in the unit {kind.unit}: use depth, or give it "
+            "metres by a calibration (mvde calibrate) or anchors"
+        )
+
+
 def stacked(results: list[DepthResult]) -> DepthResult:
     """Stack results along a leading batch axis and sum their times."""
     times = [result.timings for result in results]
@@ -147,4 +173,6 @@ def stacked(results: list[DepthResult]) -> DepthResult:
         sum(one.pre_ms for one in times), sum(one.infer_ms for one in times), sum(one.post_ms for one in times)
     )
     depth, stats = np.stack([result.depth for result in results]), np.stack([result.stats for result in results])
-    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings)
+    scans = [result.scan for result in results if result.scan is not None]
+    scan = dataclasses.replace(scans[0], ranges=np.stack([one.ranges for one in scans])) if scans else None
+    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings, scan=scan)

@@ -89,8 +89,9 @@ def numpy_scan(depth: NDArray[np.float32], table: ScanTable) -> NDArray[np.float
         height = np.float32(settings.height_m) + depth * table.height_factor
         has_depth = depth > 0
         is_between = (height > np.float32(settings.lowest_m)) & (height < np.float32(settings.max_height_m))
+        is_between &= ranges <= np.float32(settings.range_max_m)
     cell = np.maximum((np.ascontiguousarray(ranges).view(np.int32) >> CELL_SHIFT) - table.first_cell, 0)
-    is_obstacle = has_depth & is_between & (cell < num_cells) & (table.bearing >= 0)
+    is_obstacle = has_depth & is_between & (table.bearing >= 0)
     counts = np.bincount((table.bearing * num_cells + cell)[is_obstacle], minlength=table.num_bearings * num_cells)
     is_enough = counts.reshape(table.num_bearings, num_cells).cumsum(axis=1) >= table.support
     num_seen, num_all = (

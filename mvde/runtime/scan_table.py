@@ -16,6 +16,7 @@ import numpy as np
 from mvde.camera import Camera
 from mvde.errors import UsageError
 from mvde.runtime.placement import Box
+from mvde.runtime.rays import camera_rays
 from mvde.runtime.scan_settings import ScanSettings
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def scan_table(camera: Camera, settings: ScanSettings, box: Box | None = None) -
     than the map.
     """
     box = Box(0, 0, *camera.size) if box is None else box
-    x, y, up = _level_rays(camera, settings)
+    right, down = (ray.astype(np.float64) for ray in camera_rays(camera))
+    x, y, up = (row[0] * right + row[1] * down + row[2] for row in level_rotation(settings))
     rho = np.sqrt(x * x + y * y)
     exit_m = _exit_ranges(rho, up, settings)
     is_inside = np.zeros(camera.size, bool)
@@ -76,7 +78,7 @@ def scan_table(camera: Camera, settings: ScanSettings, box: Box | None = None) -
     num_sectors = 2 * _half_sectors(settings.increment_deg)
     direction = np.where(is_inside, _sectors(x, y, settings.increment_deg), -1)
     sector = np.where(exit_m > 0, direction, -1)
-    support = _support(camera, box, settings.support_deg2)
+    support = _support(right, down, box, settings.support_deg2)
     reach = _reach(sector, exit_m, support, num_sectors)
     seeing = np.flatnonzero(reach > settings.range_min_m)
     if not len(seeing):
@@ -108,14 +110,6 @@ def level_rotation(settings: ScanSettings) -> tuple[tuple[float, float, float], 
     sp, cp, sr, cr = math.sin(pitch), math.cos(pitch), math.sin(roll), math.cos(roll)
     # Ry(pitch) Rx(roll), applied to (z, -x, -y) of the optical frame.
     return (-(sp * sr), -(sp * cr), cp), (-cr, sr, 0.0), (-(cp * sr), -(cp * cr), -sp)
-
-
-def _level_rays(camera: Camera, settings: ScanSettings) -> tuple[NDArray[np.float64], ...]:
-    """Forward, left and up (H, W) of the pixels' rays, per metre of depth."""
-    height, width = camera.size
-    right = ((np.arange(width) - camera.cx) / camera.fx)[None, :]
-    down = ((np.arange(height) - camera.cy) / camera.fy)[:, None]
-    return tuple(row[0] * right + row[1] * down + row[2] for row in level_rotation(settings))
 
 
 def _exit_ranges(rho: NDArray[np.float64], up: NDArray[np.float64], settings: ScanSettings) -> NDArray[np.float64]:
@@ -153,20 +147,36 @@ def _turn(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]
     return turn
 
 
-def _support(camera: Camera, box: Box, support_deg2: float) -> int:
-    """Number of pixels of average size that fit into a solid angle, at least one."""
+def _support(right: NDArray[np.float64], down: NDArray[np.float64], box: Box, support_deg2: float) -> int:
+    """Number of pixels of average size that fit into a solid angle, at least one.
 
-    def corner(column: float, row: float) -> float:
-        """Solid angle of the rectangle between the optical axis and a corner."""
-        u, v = (column - camera.cx) / camera.fx, (row - camera.cy) / camera.fy
-        return math.atan(u * v / math.sqrt(1 + u * u + v * v))
-
-    left, right, top, bottom = box.left - 0.5, box.right - 0.5, box.top - 0.5, box.bottom - 0.5
-    steradians = corner(right, bottom) - corner(right, top) - corner(left, bottom) + corner(left, top)
-    pixel_deg2 = (
-        steradians / (_RADIANS_PER_DEGREE * _RADIANS_PER_DEGREE) / ((box.right - box.left) * (box.bottom - box.top))
+    The rays' ``right`` (1, W) and ``down`` (H, 1), or both (H, W), are those of the whole map.
+    """
+    right, down = (
+        np.broadcast_to(one, np.broadcast_shapes(right.shape, down.shape))[box.slices] for one in (right, down)
     )
+    (height, width), has_ray = box.size, np.isfinite(right) & np.isfinite(down)
+    border = [(0, x) for x in range(width)] + [(y, width - 1) for y in range(1, height)]
+    border += [(height - 1, x) for x in range(width - 2, -1, -1)] + [(y, 0) for y in range(height - 2, 0, -1)]
+    corners = [(float(right[at]), float(down[at])) for at in border if has_ray[at]]
+    steradians = 0.0
+    for index, (x, y) in enumerate(corners):
+        steradians += _triangle(x, y, *corners[(index + 1) % len(corners)])
+    num_pixels = (height - 1) * (width - 1) * (int(has_ray.sum()) / has_ray.size)
+    if not steradians:
+        return box.size[0] * box.size[1] + 1  # no ray, or a box of one row: no sector has as many
+    pixel_deg2 = abs(steradians) / (_RADIANS_PER_DEGREE * _RADIANS_PER_DEGREE) / num_pixels
     return max(1, int(support_deg2 / pixel_deg2))
+
+
+def _triangle(x: float, y: float, next_x: float, next_y: float) -> float:
+    """Signed solid angle between the optical axis and the rays (x, y, 1) and (next_x, next_y, 1).
+
+    Van Oosterom and Strackee, 1983.
+    """
+    length, next_length = math.sqrt(x * x + y * y + 1), math.sqrt(next_x * next_x + next_y * next_y + 1)
+    below = length * next_length + next_length + length + (x * next_x + y * next_y + 1)
+    return 2 * math.atan2(x * next_y - y * next_x, below)
 
 
 def _reach(

@@ -1,7 +1,7 @@
 """Depth for vision-language models of transformers: patch statistics as tokens.
 
 ``add_depth(model, DepthConfig())`` gives a model a :class:`DepthEmbedder`; the model then takes ``depth_stats`` beside
-``pixel_values`` and is unchanged until it is trained.
+``pixel_values`` and is unchanged until it is trained. :class:`DepthProcessor` makes both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from typing import Any
 
 _MODULES = {
     "DepthConfig": "mvde.vlm.config",
+    "DepthCollator": "mvde.vlm.collator",
     "DepthEmbedder": "mvde.vlm.embedder",
+    "DepthFiles": "mvde.vlm.sources",
+    "DepthProcessor": "mvde.vlm.processor",
+    "DepthSource": "mvde.vlm.sources",
+    "OwnTower": "mvde.vlm.own_tower",
     "SITES": "mvde.vlm.sites",
     "Site": "mvde.vlm.sites",
     "add_depth": "mvde.vlm.attach",

@@ -40,13 +40,19 @@ def add_depth(model: Model, config: DepthConfig | None = None, moments: Tensor |
     """
     if has_depth(model):
         raise UsageError(f"this {type(model).__name__} has depth already: model.{EMBEDDER}")
+    if unwrapped(model) is not model:
+        raise UsageError(
+            f"depth is added to a model itself, but got it inside a {type(model).__name__}; add depth first, then "
+            f"adapters of peft, and wrap it for several devices last"
+        )
     if not hasattr(model, "config"):
         raise UsageError(
             f"depth is added to a model of transformers, but got a {type(model).__name__}; load one with "
-            f"AutoModelForImageTextToText.from_pretrained, and add adapters of peft after depth"
+            f"AutoModelForImageTextToText.from_pretrained"
         )
     _attach(model, config or DepthConfig())
-    model.__class__ = depth_class(type(model))
+    base: Any = type(model)
+    model.__class__ = depth_class(base)
     if moments is not None:
         embedder_of(model).fit(moments)
     return model
@@ -69,6 +75,11 @@ def embedder_of(model: nn.Module) -> DepthEmbedder:
     if adapters is not None and embedder.active_adapters:
         embedder = adapters[embedder.active_adapters[0]]
     return cast("DepthEmbedder", embedder)
+
+
+def site_hook(model: nn.Module) -> SiteHook:
+    """Return the hooks of the model's site. Raises :class:`UsageError` for a model without depth."""
+    return cast("SiteHook", getattr(checked(model), _HOOK))
 
 
 @contextmanager
@@ -103,8 +114,9 @@ def depth_class(base: Any) -> Any:
     """
 
     class WithDepth(base):  # type: ignore[misc]
-        # A bf16 model's embedder is loaded as it was saved.
-        _keep_in_fp32_modules_strict = [EMBEDDER, *(getattr(base, "_keep_in_fp32_modules_strict", None) or ())]  # noqa: RUF012
+        # A bf16 model's embedder is loaded as it was saved, and a quantised model's is not quantised.
+        _keep_in_fp32_modules_strict = _with_embedder(base, "_keep_in_fp32_modules_strict")
+        _keep_in_fp32_modules = _with_embedder(base, "_keep_in_fp32_modules")
 
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
@@ -113,7 +125,8 @@ def depth_class(base: Any) -> Any:
                 _attach(self, DepthConfig.from_dict(stored, "config.json"))
 
         def forward(self, *args: Any, depth_stats: Tensor | None = None, **kwargs: Any) -> Any:
-            if depth_stats is None:
+            is_inside = current_call(self.__dict__[_HOOK]) is not None  # of generate, or of given_depth
+            if depth_stats is None and (is_inside or not torch.is_grad_enabled()):
                 return super().forward(*args, **kwargs)
             with active(_call(self, depth_stats, _named(base, args, kwargs))):
                 return super().forward(*args, **kwargs)
@@ -131,10 +144,9 @@ def depth_class(base: Any) -> Any:
             expand = super()._expand_inputs_for_generation
             call, pixels = current_call(self.__dict__[_HOOK]), kwargs.get("pixel_values")
             expanded = expand(*args, **kwargs)
-            if call is not None and pixels is not None:
-                _check_same_length(call.stats, pixels)
-                as_pixels = expand(*args, **{**kwargs, "pixel_values": call.stats})
-                call.replace(as_pixels[1]["pixel_values"], expanded[1])
+            if call is not None and call.stats is not None and pixels is not None:
+                as_pixels = expand(*args, **{**kwargs, "pixel_values": _as_pixels(call.stats, pixels, kwargs)})
+                call.replace(_as_rows(as_pixels[1]["pixel_values"], call.stats), expanded[1])
             return expanded
 
         def __reduce_ex__(self, protocol: Any) -> Any:
@@ -143,6 +155,11 @@ def depth_class(base: Any) -> Any:
     WithDepth.forward.__signature__ = _signature(base)  # type: ignore[attr-defined]
     WithDepth.__name__, WithDepth.__qualname__, WithDepth.__module__ = base.__name__, base.__qualname__, base.__module__
     return WithDepth
+
+
+def _with_embedder(base: Any, names: str) -> list[str]:
+    """The class's list of modules, and the embedder."""
+    return [EMBEDDER, *(getattr(base, names, None) or ())]
 
 
 def _attach(model: nn.Module, config: DepthConfig) -> None:
@@ -160,7 +177,10 @@ def _attach(model: nn.Module, config: DepthConfig) -> None:
     setattr(model.config, CONFIG_KEY, replace(config, site=site, width=width).to_dict())
 
 
-def _call(model: nn.Module, stats: Tensor, inputs: Mapping[str, Any]) -> DepthCall:
+def _call(model: nn.Module, stats: Tensor | None, inputs: Mapping[str, Any]) -> DepthCall:
+    hook, embedder = getattr(model, _HOOK), getattr(model, EMBEDDER)
+    if stats is None:
+        return DepthCall(hook, embedder, model.config, None, {})
     if not isinstance(stats, Tensor) or stats.ndim < 2:
         got = tuple(stats.shape) if isinstance(stats, Tensor) else type(stats).__name__
         raise UsageError(
@@ -168,15 +188,34 @@ def _call(model: nn.Module, stats: Tensor, inputs: Mapping[str, Any]) -> DepthCa
         )
     if inputs.get("pixel_values_videos") is not None:
         raise UsageError("depth_stats are for pictures, but pixel_values_videos are given too: leave one of them out")
-    return DepthCall(getattr(model, _HOOK), getattr(model, EMBEDDER), model.config, stats, inputs)
+    return DepthCall(hook, embedder, model.config, stats, inputs)
 
 
-def _check_same_length(stats: Tensor, pixels: Tensor) -> None:
-    if len(stats) != len(pixels):
+def _as_pixels(stats: Tensor, pixels: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    """``stats`` with the first dimension of ``pixels``, so that they are repeated alike for beams.
+
+    Rows of padded pictures of different sizes (Pixtral's) are padded with NaN.
+    """
+    if len(stats) == len(pixels):
+        return stats
+    sizes = inputs.get("image_sizes")
+    if stats.ndim != 2 or sizes is None or len(sizes) != len(pixels):
         raise UsageError(
             f"depth_stats {tuple(stats.shape)} and pixel_values {tuple(pixels.shape)} differ in their first dimension, "
             f"so they cannot be repeated together for beams; make both with the DepthProcessor"
         )
+    areas = torch.as_tensor(sizes).prod(dim=-1)
+    counts = (areas * len(stats)).div(areas.sum(), rounding_mode="floor").tolist()
+    pictures = torch.split(stats, counts)
+    return torch.nn.utils.rnn.pad_sequence(pictures, batch_first=True, padding_value=float("nan"))
+
+
+def _as_rows(repeated: Tensor, stats: Tensor) -> Tensor:
+    """Undo :func:`_as_pixels` for statistics that were repeated."""
+    if repeated.ndim == stats.ndim:
+        return repeated
+    rows = repeated.flatten(0, 1)
+    return rows[~rows.isnan().any(dim=-1)]
 
 
 def _named(base: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
@@ -208,7 +247,7 @@ def _without_depth(model: nn.Module) -> str:
     )
 
 
-def _new(base: type[Any]) -> Any:
+def _new(base: Any) -> Any:
     """Return an empty object of the class, for copies and pickles."""
     cls: Any = depth_class(base)
     return cls.__new__(cls)

@@ -36,7 +36,8 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], **options:
     Raises :class:`UsageError` for a model without depth, :class:`OutputError` if the files cannot be written.
     """
     inner, is_adapter = checked(model), hasattr(model, "peft_config")
-    target, saved = Path(folder), model if is_adapter else inner
+    target = Path(folder)
+    saved: Any = model if is_adapter else inner
     with staged_write(target, "model") as staging:
         saved.save_pretrained(staging, **options)
         if is_adapter:
@@ -195,11 +196,10 @@ def _check_base(folder: Path, source: Any, stored: dict[str, Any], model: nn.Mod
 
 def _values(model: nn.Module) -> dict[str, list[float]]:
     """Return some values of the weights that adapters leave alone: enough to tell two checkpoints apart."""
-    inner = unwrapped(model)
+    inner: Any = unwrapped(model)
     site = depth_config(inner).site
     assert site is not None
-    embedding: Any = inner.get_input_embeddings()  # type: ignore[operator]
-    chosen = {"the embedding": embedding.weight[:_NUM_ROWS]}
+    chosen = {"the embedding": inner.get_input_embeddings().weight[:_NUM_ROWS]}
     at_site = next((p for p in inner.get_submodule(site.path).parameters() if p.is_floating_point()), None)
     if at_site is not None:
         chosen[site.path] = at_site

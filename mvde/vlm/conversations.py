@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from mvde.errors import DatasetError
-from mvde.files import atomic_write
 
 IMAGE_TOKEN = "<image>"
 _MOST_NAMES = 5
@@ -70,6 +69,8 @@ def write_conversations(path: Path, conversations: Iterable[Conversation]) -> in
 
     Raises OutputError if the disk is full or not writable.
     """
+    from mvde.files import atomic_write  # imports NumPy, which the formats of questions do without
+
     lines = [json.dumps(one.record(path.parent), ensure_ascii=False) for one in conversations]
     with atomic_write(path) as temporary:
         temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")

@@ -49,8 +49,8 @@ def prompt_format(processor: Any) -> PromptFormat:
     if type(getattr(processor, "processor", processor)).__name__.startswith(("PaliGemma", "ColPali")):
         return SuffixFormat()
     raise UsageError(
-        f"the {type(processor).__name__} has no chat template, so it is not known how the model is asked; add one to the "
-        "model's folder as chat_template.jinja, as its authors trained it"
+        f"the {type(processor).__name__} has no chat template, so it is not known how the model is asked; add the one "
+        "that its authors trained it with to its folder, as chat_template.jinja"
     )
 
 
@@ -64,7 +64,9 @@ class ChatFormat:
 
     def prompt(self, turns: Sequence[Turn], question: str) -> str:
         """Return the text up to the answer, after earlier ``turns``."""
-        text: str = self._template(_messages([*turns, Turn(question, "")])[:-1], add_generation_prompt=True, tokenize=False)
+        text: str = self._template(
+            _messages([*turns, Turn(question, "")])[:-1], add_generation_prompt=True, tokenize=False
+        )
         return text
 
     def encode(self, processor: Any, turns: Sequence[Turn], **options: Any) -> Any:
@@ -124,8 +126,6 @@ class SuffixFormat:
     def options(self, text: str) -> dict[str, Any]:
         """Options of the processor's call: none."""
         return {}
-
-
 
 
 def _messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:

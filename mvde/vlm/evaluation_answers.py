@@ -17,9 +17,9 @@ METRES_PER = {
 }  # fmt: skip
 """Metres of one unit, by its name (NIST SP 811 for feet, inches and yards)."""
 
-_UNITS = "|".join(sorted((re.escape(unit) for unit in METRES_PER), key=len, reverse=True))
+_WORDS = "|".join(sorted((unit for unit in METRES_PER if unit.isalpha()), key=len, reverse=True))
 _NUMBER = r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?"
-_DISTANCE = re.compile(rf"({_NUMBER})\s*({_UNITS})(?![\w])", re.IGNORECASE)
+_DISTANCE = re.compile(rf"({_NUMBER})\s*((?:{_WORDS})(?!\w)|['\"])", re.IGNORECASE)
 _BARE = re.compile(_NUMBER)
 _LETTER = re.compile(r"\(([A-Z])\)|^\s*([A-Z])(?=[\s.:,)]|$)|\b(?:answer|option|choice)\b\W+(?:is\W+)?([A-Z])\b")
 _YES = ("yes", "indeed", "correct", "true", "certainly", "absolutely")

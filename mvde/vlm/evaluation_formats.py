@@ -20,14 +20,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mvde.errors import DatasetError, ImageError, MissingDependencyError
 from mvde.vlm.conversations import IMAGE_TOKEN, check_files, read_conversations, read_records
 from mvde.vlm.evaluation_answers import metres_of, polarity_of, word_of
 from mvde.vlm.questions import COLOURS
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _BOX_COLOURS = ((255, 0, 0), (0, 0, 255), (0, 160, 0), (255, 160, 0))
@@ -145,7 +144,10 @@ def _read_cvbench(path: Path, root: Path) -> list[EvaluationQuestion]:
         wrong = _Wrong(path, number, "CV-Bench")
         prompt, answer, choices = (wrong.text(record, "prompt"), wrong.text(record, "answer"), record.get("choices"))
         options = wrong.options(choices, answer)
-        picture = _picture(record, "image", root / "img" / str(record.get("filename", "")), wrong)
+        file = root / str(record.get("filename", ""))
+        if not file.is_file():  # named within the folder of pictures, by its documentation
+            file = root / "img" / str(record.get("filename", ""))
+        picture = _picture(record, "image", file, wrong)
         questions.append(
             EvaluationQuestion(
                 str(record.get("idx", number)),
@@ -245,14 +247,16 @@ class _Wrong:
         return value
 
     def options(self, choices: Any, answer: str) -> tuple[str, ...]:
-        options = tuple(str(one) for one in choices) if isinstance(choices, list | tuple | np.ndarray) else ()
+        options = tuple(str(one) for one in choices) if isinstance(choices, list | tuple) else ()
         letter = answer.strip(" ()")
         if not options or len(letter) != 1 or not 0 <= ord(letter) - ord("A") < len(options):
-            raise self.error(f"has choices {choices!r} and the answer {answer!r}; expected a list, and one of its letters")
+            raise self.error(
+                f"has choices {choices!r} and the answer {answer!r}; expected a list, and one of its letters"
+            )
         return options
 
     def box(self, box: Any) -> tuple[float, float, float, float]:
-        if not isinstance(box, list | tuple | np.ndarray) or len(box) != 4:
+        if not isinstance(box, list | tuple) or len(box) != 4:
             raise self.error(f"has the box {box!r}; expected [left, top, right, bottom]")
         left, top, right, bottom = (float(value) for value in box)
         return left, top, right, bottom
@@ -287,6 +291,7 @@ def _picture(record: dict[str, Any], key: str, file: Path, wrong: _Wrong) -> Pat
 
 
 def _decoded(content: bytes, name: str) -> NDArray[np.uint8]:
+    import numpy as np
     from PIL import Image
 
     try:
@@ -298,6 +303,7 @@ def _decoded(content: bytes, name: str) -> NDArray[np.uint8]:
 
 def _with_boxes(rgb: NDArray[np.uint8], boxes: Sequence[tuple[float, float, float, float]]) -> NDArray[np.uint8]:
     """Copy of a picture with numbered boxes, as set-of-mark prompts have them (Yang et al., 2023)."""
+    import numpy as np
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(rgb)

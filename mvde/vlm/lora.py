@@ -64,7 +64,8 @@ def language_model_path(model: nn.Module) -> str:
     """
     get_decoder = getattr(model, "get_decoder", None)
     decoder = get_decoder() if get_decoder is not None else None
-    path = next((name for name, module in model.named_modules() if module is decoder and module is not model), None)
+    names = (name for name, module in model.named_modules() if module is decoder and module is not model)
+    path: str | None = next(names, None)
     if not path:
         raise UsageError(
             f"{type(model).__name__} does not tell which part is its language model (get_decoder); "

@@ -18,14 +18,15 @@ from mvde.runtime.frame_camera import camera_of
 from mvde.stats import DEFAULT_STATS
 from mvde.vlm.config import DepthConfig
 from mvde.vlm.geometry import Geometry, leaves, nested_sizes, size_of, trace
-from mvde.vlm.rows import PictureDepth, depth_columns, depth_rows
+from mvde.vlm.rows import AnyDepth, depth_columns, depth_rows
 from mvde.vlm.sources import DepthSource, Picture, given_map, source_of
 
 if TYPE_CHECKING:
     from mvde.camera import Camera
     from mvde.runtime.depth import DepthRuntime
 
-    CameraGiven = Camera | Callable[[tuple[int, int]], Camera | None] | Sequence[Camera | None] | None
+    CameraOf = Callable[[tuple[int, int]], Camera | None]
+    CameraGiven = Camera | CameraOf | Sequence[Camera | CameraOf | None] | None
 
 DEPTH_STATS = "depth_stats"
 """Name of the rows in a processor's output and in a model's arguments."""
@@ -54,7 +55,7 @@ class DepthProcessor:
         *,
         patch_size: int | None = None,
         columns: Sequence[str] = DEFAULT_STATS,
-        camera: Camera | Callable[[tuple[int, int]], Camera | None] | None = None,
+        camera: Camera | CameraOf | None = None,
     ) -> None:
         self.processor = processor
         self.source = source_of(source)
@@ -71,7 +72,7 @@ class DepthProcessor:
         processor: Any,
         source: DepthRuntime | DepthSource | str | Path | None = None,
         *,
-        camera: Camera | Callable[[tuple[int, int]], Camera | None] | None = None,
+        camera: Camera | CameraOf | None = None,
     ) -> DepthProcessor:
         """Make the processor of a model that :func:`mvde.vlm.add_depth` gave depth.
 
@@ -82,10 +83,12 @@ class DepthProcessor:
 
         config = depth_config(model)
         made = cls(processor, source, patch_size=_tower_patch(model), columns=config.columns, camera=camera)
-        if made.source.depth_kind is not config.depth_kind:
+        given, expected = made.source.depth_kind, config.depth_kind
+        are_metres = given.unit == expected.unit == "m"  # for the picture's camera, whichever way they were computed
+        if given is not expected and not are_metres:
             raise UsageError(
-                f"the model takes depth of kind {config.depth_kind}, but this source gives {made.source.depth_kind}; "
-                "use a depth model of that kind, or train with this one"
+                f"the model takes depth of kind {expected}, but this source gives {given}; use a depth model of that "
+                "kind, or train with this one"
             )
         return made
 
@@ -109,7 +112,7 @@ class DepthProcessor:
         ``images`` is a picture or nested lists of pictures as the processor takes them: of Pillow, RGB arrays
         (H, W, 3) uint8, or paths. ``depth`` is that of each picture, in the same order: a map (H, W) in the source's
         unit, a file, or ``None`` for a picture without; default: that of the source. ``camera`` is that of all
-        pictures, a function from their size, or a list of one for each; default: the processor's.
+        pictures, a function from their size, or a list of these for each; default: the processor's.
 
         ``depth_stats`` is a tensor if ``pixel_values`` are one, else an array, float32: (tiles, N, S), (images, tiles,
         N, S), (images, patches, S) or (patches, S), as ``pixel_values`` are arranged. A patch without depth is 0.
@@ -183,7 +186,7 @@ class DepthProcessor:
         output[DEPTH_STATS] = _like(output["pixel_values"], depth_rows(geometry, maps, self.columns), geometry)
         return output
 
-    def _maps(self, pictures: Sequence[Picture], depth: Any, camera: CameraGiven) -> list[PictureDepth | None]:
+    def _maps(self, pictures: Sequence[Picture], depth: Any, camera: CameraGiven) -> list[AnyDepth]:
         """Depth of each picture."""
         cameras = self._cameras(pictures, camera)
         if depth is None:

@@ -59,6 +59,7 @@ _PROJECTOR = Site(path="model.multi_modal_projector")
 _TILED_PROJECTOR = Site(path="model.multi_modal_projector", padding=Padding.SIZES)
 _CONNECTOR = Site(path="model.connector", padding=Padding.BLANK)
 _MERGER = Site(path="model.visual.merger")
+_LAST_NORM = Site(path="model.visual.post_layernorm")  # a convolution merges 2x2 patches right after it
 # Pixel shuffle, or the cut to each picture's length, comes between the tower and the projector.
 _TOWER = Site(path="model.vision_tower", where=Where.OUTPUT)
 
@@ -67,15 +68,20 @@ SITES: dict[str, Site] = {
     "cohere2_vision": _PROJECTOR,
     "deepseek_vl": Site(path="model.aligner"),
     "gemma3": _PROJECTOR,
+    "glm46v": _LAST_NORM,
+    "glm4v": _LAST_NORM,
     "idefics3": _CONNECTOR,
     "internvl": _TOWER,
     "lfm2_vl": _TOWER,
     "llava": _PROJECTOR,
     "llava_next": _TILED_PROJECTOR,
+    "llava_next_video": _TILED_PROJECTOR,
     "llava_onevision": _TILED_PROJECTOR,
+    "mistral3": _PROJECTOR,
     "paligemma": _PROJECTOR,
     "qwen2_5_vl": Site(path="model.visual.merger", order=Order.WINDOW),
     "qwen2_vl": _MERGER,
+    "qwen3_5": _MERGER,
     "qwen3_vl": _MERGER,
     "qwen3_vl_moe": _MERGER,
     "smolvlm": _CONNECTOR,

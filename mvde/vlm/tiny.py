@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ PRETRAINING_STEPS = 500
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", IMAGE_TOKEN)
 _LEFT_WORDS = "Which box is further left, red or blue?"
+_LEFT_CHOICE_WORDS = CHOICE_WORDS.replace("closer to the camera", "further left")
 _WHERE_WORDS = "Where is the {colour} box?"
+_NEXT_WORDS = "What comes after {number} m?"
 _PLACES = tuple(f"place{number}" for number in range(NUM_PATCHES))
 _SPLIT = r"[?,]"
 _CHAT = (
@@ -108,6 +111,35 @@ def tiny_model(seed: int = 0) -> Any:
     return model
 
 
+def tiny_merging_model(seed: int = 0) -> Any:
+    """Return an Idefics3 with random weights for pictures of 64×64 pixels: 8×8 patches, merged by 2×2 to 16 tokens."""
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, LlamaConfig
+
+    words = _vocabulary()
+    config = Idefics3Config(
+        vision_config={
+            "hidden_size": TOWER_WIDTH, "intermediate_size": 2 * TOWER_WIDTH, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "image_size": 2 * SIZE, "patch_size": PATCH,
+        },
+        text_config=LlamaConfig(
+            hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=4, vocab_size=len(words), max_position_embeddings=128,
+            pad_token_id=words.index("<pad>"), bos_token_id=words.index("<s>"), eos_token_id=words.index("</s>"),
+        ),
+        image_token_id=words.index(IMAGE_TOKEN),
+        scale_factor=2,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = Idefics3ForConditionalGeneration(config)
+    spread_positions(model)
+    return model
+
+
+def picture_arguments(model: Any, pixels: Tensor) -> dict[str, Tensor]:
+    """Arguments of a tiny model for pictures (B, 3, H, W): Idefics3 takes tiles (B, 1, 3, H, W)."""
+    return {"pixel_values": pixels[:, None] if model.config.model_type == "idefics3" else pixels}
+
+
 def spread_positions(model: nn.Module) -> None:
     """Draw the tower's position embeddings with a deviation of 0.3: with SigLIP's own, a patch is found late."""
     with torch.no_grad():
@@ -124,11 +156,10 @@ class Marks:
     places: Tensor
 
 
-def mark_patches(pixels: Tensor, generator: torch.Generator, grid: int = GRID) -> Marks:
-    """Mark two different patches of every picture (B, 3, H, W) red and blue, as the outlines of :mod:`questions`."""
-    count, side = len(pixels), pixels.shape[-1] // grid
-    places = torch.rand(count, grid * grid, generator=generator).argsort(dim=1)[:, :2]
-    return Marks(outline(pixels, places, side), places)
+def mark_patches(pixels: Tensor, generator: torch.Generator) -> Marks:
+    """Mark two different cells of the 4×4 in every picture (B, 3, H, W), one red and one blue."""
+    places = torch.rand(len(pixels), GRID * GRID, generator=generator).argsort(dim=1)[:, :2]
+    return Marks(outline(pixels, places, pixels.shape[-1] // GRID), places)
 
 
 def outline(pixels: Tensor, places: Tensor, side: int) -> Tensor:
@@ -136,7 +167,9 @@ def outline(pixels: Tensor, places: Tensor, side: int) -> Tensor:
     rows, columns = torch.meshgrid(*(torch.arange(size) for size in pixels.shape[-2:]), indexing="ij")
     cells = rows // side * (pixels.shape[-1] // side) + columns // side
     line = max(1, round(0.15 * side))
-    edge = ((rows % side).minimum(side - 1 - rows % side) < line) | ((columns % side).minimum(side - 1 - columns % side) < line)
+    edge = ((rows % side).minimum(side - 1 - rows % side) < line) | (
+        (columns % side).minimum(side - 1 - columns % side) < line
+    )
     for which, colour in enumerate(torch.from_numpy(_RGB_OF)):
         is_line = (cells == places[:, which, None, None]) & edge
         pixels = torch.where(is_line[:, None], colour[None, :, None, None], pixels)
@@ -186,19 +219,20 @@ def learn_to_look(
     and its loss.
     """
     generator = torch.Generator().manual_seed(seed)
-    words, grid = TinyWords(), GRID
+    words = TinyWords()
     place_of = nn.Linear(WIDTH, 3 + NUM_PATCHES)
     seen: list[Tensor] = []
-    hook = model.model.multi_modal_projector.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    projector = getattr(model.model, "multi_modal_projector", None) or model.model.connector
+    hook = projector.register_forward_hook(lambda module, inputs, output: seen.append(output))
     parameters = [*model.parameters(), *place_of.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.0, fused=True)
     model.train()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1, (step + 1) / 30) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
-        marks = mark_patches(pixels[torch.randint(len(pixels), (64,), generator=generator)], generator, grid)
-        loss = model(**words.encode(*_looking(marks, generator)), pixel_values=marks.pixels).loss
-        loss = loss + _auxiliary_loss(place_of(seen.pop()), marks.places)
+        marks = mark_patches(pixels[torch.randint(len(pixels), (64,), generator=generator)], generator)
+        loss = model(**words.encode(*_looking(marks, generator)), **picture_arguments(model, marks.pixels)).loss
+        loss = loss + _auxiliary_loss(place_of(seen.pop().reshape(-1, NUM_PATCHES, WIDTH)), marks.places)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -208,7 +242,9 @@ def learn_to_look(
     model.eval()
 
 
-def write_tiny(folder: Path, frames: Iterator[NDArray[np.uint8]], steps: int = PRETRAINING_STEPS, seed: int = 0) -> None:
+def write_tiny(
+    folder: Path, frames: Iterator[NDArray[np.uint8]], steps: int = PRETRAINING_STEPS, seed: int = 0
+) -> None:
     """Write a tiny model that was trained on ``frames``, RGB (H, W, 3) uint8, to a new folder, with its processor.
 
     Raises UsageError if the folder exists or there is no frame.
@@ -229,28 +265,49 @@ def write_tiny(folder: Path, frames: Iterator[NDArray[np.uint8]], steps: int = P
         scratch.rename(folder)
 
 
+@lru_cache(maxsize=1)
+def _distances() -> list[str]:
+    """Preferred distances from 0.1 to 40 m, in order."""
+    return sorted({distance_text(value, Rounding.PREFERRED) for value in np.geomspace(0.1, 40, 400)}, key=float)
+
+
 def _vocabulary() -> list[str]:
     """All words in a fixed order; their index is their token."""
-    texts = [RELATIVE_WORDS, _LEFT_WORDS]
+    texts = [RELATIVE_WORDS, _LEFT_WORDS, _NEXT_WORDS.format(number="")]
     texts += [text.format(colour=colour) for text in (METRIC_WORDS, _WHERE_WORDS) for colour in COLOURS]
-    texts += [CHOICE_WORDS.format(first="red", second="blue"), "the red box", "m"]
+    texts += [text.format(first="red", second="blue") for text in (CHOICE_WORDS, _LEFT_CHOICE_WORDS)]
     words = {word for text in texts for part in text.split() for word in re.split(f"({_SPLIT})", part) if word}
-    distances = sorted({distance_text(value, Rounding.PREFERRED) for value in np.geomspace(0.1, 40, 400)}, key=float)
-    return [*_SPECIAL, *sorted(words), *distances, *_PLACES]
+    return [*_SPECIAL, *sorted(words), *_distances(), *_PLACES]
 
 
 def _looking(marks: Marks, generator: torch.Generator) -> tuple[list[str], list[str]]:
-    """Questions about places of the boxes, and their answers: which is further left, and where one is."""
-    questions, answers = [], []
-    kinds = torch.randint(4, (len(marks.places),), generator=generator).tolist()
-    for kind, (red, blue) in zip(kinds, marks.places.tolist(), strict=True):
-        if kind < 2 and red % GRID != blue % GRID:
-            questions.append(_LEFT_WORDS)
-            answers.append("red" if red % GRID < blue % GRID else "blue")
-        else:
-            questions.append(_WHERE_WORDS.format(colour=COLOURS[kind % 2]))
-            answers.append(_PLACES[(red, blue)[kind % 2]])
-    return questions, answers
+    """Questions that need no depth, and their answers: where a box is, which is further left, and the next number.
+
+    Every word that an answer about depth has is an answer here too: an output that was never trained stays improbable,
+    whatever an adapter of the layers below it learns.
+    """
+    number = len(marks.places)
+    kinds = torch.randint(6, (number,), generator=generator).tolist()
+    values = torch.randint(len(_distances()) - 1, (number,), generator=generator).tolist()
+    pairs = [
+        _look(kind, *places, value) for kind, places, value in zip(kinds, marks.places.tolist(), values, strict=True)
+    ]
+    return [question for question, _ in pairs], [answer for _, answer in pairs]
+
+
+def _look(kind: int, red: int, blue: int, value: int) -> tuple[str, str]:
+    """One of these questions about boxes at the places ``red`` and ``blue``, or about the number ``value``."""
+    if kind == 0:
+        number, following = _distances()[value : value + 2]
+        return _NEXT_WORDS.format(number=number), f"{following} m"
+    left = "red" if red % GRID < blue % GRID else "blue"
+    if red % GRID != blue % GRID and kind == 1:
+        return _LEFT_WORDS, left
+    if red % GRID != blue % GRID and kind == 2:
+        first = COLOURS[value % 2]
+        question = _LEFT_CHOICE_WORDS.format(first=first, second=COLOURS[1 - value % 2])
+        return question, "(A)" if first == left else "(B)"
+    return _WHERE_WORDS.format(colour=COLOURS[kind % 2]), _PLACES[(red, blue)[kind % 2]]
 
 
 def _auxiliary_loss(logits: Tensor, places: Tensor) -> Tensor:

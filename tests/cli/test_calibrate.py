@@ -112,6 +112,18 @@ def test_unusable_points_are_refused_and_nothing_is_written(
     assert not (tmp_path / "made").exists()
 
 
+def test_a_distorting_lens_is_refused_for_a_calibration_holds_none(
+    frames: Path, engine_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera = tmp_path / "camera.json"
+    lens = {"distortion_model": "plumb_bob", "distortion_coefficients": [-0.3, 0.1, 0, 0]}
+    camera.write_text(json.dumps({"fx": 90, "fy": 91, "cx": 47.5, "cy": 31.5, "width": 96, "height": 64, **lens}))
+    call = ["calibrate", "scale", str(engine_folder), "--depth", str(frames), "--camera", str(camera)]
+    assert execute([*call, "--out", str(tmp_path / "made")]) == 2
+    assert "plumb_bob distortion, which a calibration cannot hold; rectify the frames" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
 def test_known_depths_are_one_of_two(engine_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options in ([], ["--reference-points", "a.csv", "--depth", str(tmp_path)]):
         assert execute(["calibrate", "scale", str(engine_folder), *options]) == 2

@@ -65,7 +65,8 @@ def test_every_verb_is_there() -> None:
     assert {name.split()[0] for name in VERBS} == set(cli.VERBS)
     assert set(VERBS) == {
         "models", "export", "import", "lower", "build", "prove", "triton", "run", "view", "bench", "eval",
-        "calibrate scale", "train", "data synth", "info", "doctor", "stats",
+        "calibrate scale", "train", "data synth", "vlm qa", "vlm train", "vlm eval", "vlm ask", "info", "doctor",
+        "stats",
     }  # fmt: skip
 
 
@@ -82,12 +83,17 @@ def test_every_shared_group_belongs_to_a_verb_and_explains_its_fields() -> None:
         assert not group.__doc__.startswith(f"{group.__name__}(")  # the default docstring of a dataclass
 
 
+OWN_CHOICES = ("--format",)
+"""Options that mean the same in every verb, of which each verb has choices of its own."""
+
+
 def meaning(parameter: inspect.Parameter) -> tuple[Any, ...]:
     """What all options of a name must share; last, the first sentence of the help."""
     option = option_of(parameter.annotation)
     assert option is not None
     assert option.help
     kind, repeatable = _kind(get_args(parameter.annotation)[0])
+    kind = "a choice" if names_of(parameter)[0] in OWN_CHOICES else kind
     stem = option.help.split(". ")[0].rstrip(".")
     return names_of(parameter), kind, repeatable, option.min, option.metavar, stem
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import time
@@ -13,17 +12,10 @@ import pytest
 from PIL import Image
 
 from mvde import cli
+from tests.robot import live_servers as servers
 
 pytest.importorskip("openvino")
 pytest.importorskip("av")
-
-_spec = importlib.util.spec_from_file_location(
-    "live_servers_of_run", Path(__file__).parents[1] / "robot/live_servers.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-servers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(servers)
 
 
 @pytest.fixture
@@ -42,7 +34,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 def test_frames_of_a_stream_are_written_with_their_times(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.time()
     with servers.mjpeg_server(num_frames=100, interval_s=0.05) as url:
-        assert cli.execute(["run", f"{url}/live", "--limit", "4", "--out", "results"]) == 0
+        assert cli.execute(["run", f"{url}/live", "--stop-after", "4", "--out", "results"]) == 0
     printed = capsys.readouterr().out
     (path,) = (robot / "results").glob("127.0.0.1-*.frames.jsonl")
     assert f"4 frames in results/, times in {path.name}; " in printed
@@ -71,7 +63,7 @@ def test_results_that_come_late_are_marked_and_counted(
 
     monkeypatch.setattr(DepthRuntime, "infer", sometimes_slow)
     with servers.mjpeg_server(num_frames=200, interval_s=0.02) as url:
-        assert cli.execute(["run", f"{url}/live", "--limit", "3", "--budget", "500"]) == 0
+        assert cli.execute(["run", f"{url}/live", "--stop-after", "3", "--budget", "500"]) == 0
     (path,) = (robot / "depth").glob("*.frames.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["is_late"] for row in rows] == [False, True, False]
@@ -86,6 +78,12 @@ def test_a_frame_older_than_the_budget_is_not_inferred(robot: Path, capsys: pyte
         assert cli.execute(["run", f"{url}/clip.ts", "--budget", "0.0001"]) == 1
     assert "older than --budget 0.0001 before its turn; give a larger one" in error_line(capsys)
     assert not list((robot / "depth").iterdir())
+
+
+def test_a_budget_that_no_frame_meets_ends_an_endless_stream(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with servers.mjpeg_server(num_frames=10_000, interval_s=0.002) as url:
+        assert cli.execute(["run", f"{url}/live", "--budget", "0.0001"]) == 2
+    assert "each of 100 frames in a row was older than the budget of 0.0001 ms before its turn" in error_line(capsys)
 
 
 def test_a_stream_that_stops_keeps_what_was_written(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +111,10 @@ def test_wrong_usage_of_live_sources(robot: Path, capsys: pytest.CaptureFixture[
         (["/dev/video0", "--budget", "0"], "--budget is a number above 0, but got 0"),
         (["/dev/video0", "--timeout", "nan"], "--timeout is a number above 0, but got nan"),
         (["/dev/video0", "--capture-option", "size=9"], "this source (device) takes video_size=…"),
-        (["photo.jpg", "--budget", "30", "--limit", "3"], "--limit and --budget would have no effect: none of the"),
+        (
+            ["photo.jpg", "--budget", "30", "--stop-after", "3"],
+            "--stop-after and --budget would have no effect: none of the",
+        ),
     ):
         assert cli.execute(["run", *arguments]) == 2
         assert message in error_line(capsys)

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mvde import cli
+from tests.robot import foxglove_client as client
+from tests.robot import live_servers as servers
 
-for module in ("openvino", "av", "foxglove", "websockets", "google.protobuf"):
+for module in ("openvino", "av", "foxglove"):
     pytest.importorskip(module)
-
-
-def helper(name: str) -> ModuleType:
-    """A module of the tests of mvde.robot."""
-    spec = importlib.util.spec_from_file_location(f"{name}_of_view", Path(__file__).parents[1] / f"robot/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-servers, client = helper("live_servers"), helper("foxglove_client")
 
 
 @pytest.fixture
@@ -94,6 +81,7 @@ def test_pictures_begin_with_the_first_viewer_and_the_last_one_stays(robot: Path
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_live_stream_is_seen_as_it_comes_until_it_stops(robot: Path) -> None:
     with (
         servers.mjpeg_server(num_frames=60, interval_s=0.1) as stream,
@@ -112,7 +100,32 @@ def test_a_live_stream_is_seen_as_it_comes_until_it_stops(robot: Path) -> None:
         out, err = process.communicate(timeout=20)
         assert process.returncode == 1
         assert "stopped after 60 frames: the connection ended" in err
-        assert re.search(r"\d+ frames of http://127\.0\.0\.1:\d+/live; \d+ frames passed over", out)
+        assert re.search(
+            r"\d+ frames of http://127\.0\.0\.1:\d+/live; 60 received, \d+ passed over for newer ones", out
+        )
+
+
+@pytest.mark.slow
+def test_pictures_of_a_log_come_with_its_camera_and_times(robot: Path) -> None:
+    pytest.importorskip("mcap_ros2")
+    pytest.importorskip("rosbags")
+    from tests.robot import log_files as logs
+
+    logs.camera_log(robot / "in.mcap")
+    with viewing("in.mcap") as (process, url):
+        with client.FoxgloveClient(url) as viewer:
+            viewer.wait_for("/camera_info", "/depth/image", "/image")
+            viewer.subscribe("/camera_info", "/image")
+            found = [viewer.receive() for _ in range(6)]
+        process.kill()
+    pictures = {message.time_ns: message.content for message in found if message.topic == "/image"}
+    for time_ns, message in pictures.items():
+        index = (time_ns - logs.STAMP_NS) // logs.PERIOD_NS
+        assert time_ns == logs.STAMP_NS + index * logs.PERIOD_NS + 5
+        np.testing.assert_array_equal(np.frombuffer(message.data, np.uint8), logs.picture(index).reshape(-1))
+    infos = [message.content for message in found if message.topic == "/camera_info"]
+    assert pictures
+    assert {(info.K[0], info.width, info.height) for info in infos} == {(72.0, 80, 60)}  # P of rectified pictures
 
 
 def test_a_recording_alone_needs_no_viewer(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +134,7 @@ def test_a_recording_alone_needs_no_viewer(robot: Path, capsys: pytest.CaptureFi
     assert "recorded in run.rrd" in capsys.readouterr().out
     assert (robot / "run.rrd").stat().st_size > 1000
     with servers.mjpeg_server(num_frames=100) as url:
-        assert cli.execute(["view", f"{url}/live", "--rrd", "live.rrd", "--limit", "3"]) == 0
+        assert cli.execute(["view", f"{url}/live", "--rrd", "live.rrd", "--stop-after", "3"]) == 0
     assert (robot / "live.rrd").stat().st_size > 1000
     assert "3 frames of http://127.0.0.1" in capsys.readouterr().out
 
@@ -132,6 +145,67 @@ def test_a_recording_keeps_what_came_before_the_stream_stopped(robot: Path, caps
         assert cli.execute(["view", f"{url}/stalls", "--rrd", "live.rrd", "--timeout", "1"]) == 1
     assert "stopped after 5 frames" in error_line(capsys)
     assert (robot / "live.rrd").stat().st_size > 1000
+
+
+def test_points_that_cannot_be_had_are_refused_only_if_asked_for(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rerun")
+    assert cli.execute(["view", "photos", "--rrd", "a.rrd", "--fov", "60x45"]) == 0
+    assert cli.execute(["view", "photos", "--rrd", "b.rrd"]) == 0  # the tiny engine's kind assumes no camera
+    assert cli.execute(["view", "photos", "--rrd", "c.rrd", "--fov", "60x45", "--point-step", "1"]) == 0
+    sizes = [Path(name).stat().st_size for name in ("b.rrd", "a.rrd", "c.rrd")]
+    assert sizes[0] < sizes[1] < sizes[2]
+    capsys.readouterr()
+    assert cli.execute(["view", "photos", "--rrd", "d.rrd", "--point-step", "2"]) == 2
+    assert "points() needs the camera of the frame" in error_line(capsys)
+    assert not (robot / "d.rrd").exists()
+
+
+def test_a_scan_is_recorded_and_one_that_cannot_be_had_is_refused(
+    robot: Path, capsys: pytest.CaptureFixture[str], edit_manifest: Callable[..., None]
+) -> None:
+    pytest.importorskip("rerun")
+    (robot / "mounting.yaml").write_text("height_m: 0.6\nincrement_deg: 6\nsupport_deg2: 1\n")
+    arguments = ["view", "photos", "--fov", "60x45", "--rrd"]
+    assert cli.execute([*arguments, "plain.rrd"]) == 0
+    assert cli.execute([*arguments, "scan.rrd", "--scan", "mounting.yaml"]) == 0
+    assert Path("scan.rrd").stat().st_size > Path("plain.rrd").stat().st_size
+    capsys.readouterr()
+    (robot / "wrong.yaml").write_text("height_m: 0.6\npitch_deg: 89\n")
+    for name, message in (("wrong.yaml", "pitch_deg of a scan lies between -80 and 80"), ("none.yaml", "none.yaml")):
+        assert cli.execute([*arguments, "a.rrd", "--scan", name]) == 2
+        assert message in error_line(capsys)
+    relative = {"depth_kind": "scale_invariant", "unit": "1"}
+    edit_manifest(next((robot / "engines").rglob("engine.json")), lambda plain: plain.update(relative))
+    assert cli.execute([*arguments, "a.rrd", "--scan", "mounting.yaml"]) == 2
+    assert "scale_invariant" in error_line(capsys)
+    assert not Path("a.rrd").exists()
+
+
+def test_a_log_of_two_cameras_needs_the_topic_of_one(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ("rerun", "mcap_ros2", "rosbags"):
+        pytest.importorskip(package)
+    from tests.robot import log_files as logs
+
+    log = logs.McapLog(robot / "two.mcap")
+    for index, topic in enumerate(("/left/image_rect", "/right/image_rect")):
+        log.add(topic, "sensor_msgs/msg/Image", logs.image(index), index)
+    log.finish()
+    assert cli.execute(["view", "two.mcap", "--rrd", "a.rrd"]) == 2
+    line = error_line(capsys)
+    assert "/left/image_rect" in line
+    assert "--topic" in line
+    assert cli.execute(["view", "two.mcap", "--rrd", "a.rrd", "--topic", "/right/image_rect"]) == 0
+    assert Path("a.rrd").is_file()
+    for arguments, message in (
+        (["--topic", "/left/image_rect", "--topic", "/right/image_rect"], "mvde view shows one camera"),
+        (["--topic", "/rear"], "/rear"),
+        (["--rate", "5", "--topic", "/left/image_rect"], "logs come at their own rate"),
+    ):
+        assert cli.execute(["view", "two.mcap", "--rrd", "b.rrd", *arguments]) == 2
+        assert message in error_line(capsys)
+    assert not Path("b.rrd").exists()
 
 
 def test_unreadable_pictures_are_named_after_the_others_were_shown(
@@ -154,8 +228,9 @@ def test_a_port_in_use_is_one_line(robot: Path, capsys: pytest.CaptureFixture[st
 def test_wrong_usage_of_a_viewer(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["photos", "--rate", "0"], "--rate is a number of frames per second above 0, but got 0"),
-        (["/dev/video0", "--rate", "5"], "--rate would have no effect: a live source comes at its own rate"),
-        (["photos", "--limit", "5"], "--limit would have no effect"),
+        (["/dev/video0", "--rate", "5"], "--rate would have no effect: live sources and logs come at"),
+        (["photos", "--topic", "/front"], "--topic would have no effect: photos is no log"),
+        (["photos", "--stop-after", "5"], "--stop-after would have no effect"),
         (["photos", "--rrd", "run.mcap"], "is a .rrd file, but got run.mcap"),
         (["photos", "--port", "70000"], "less than or equal to 65535"),
         (["photos", "-e", "fp32", "-e", "bf16"], "mvde view takes one engine"),

@@ -22,6 +22,9 @@ STRUCTURES = {
     "mvde_camera": abi.CCamera,
     "mvde_distortion": abi.CDistortion,
     "mvde_points_options": abi.CPointsOptions,
+    "mvde_box": abi.CBox,
+    "mvde_scan_settings": abi.CScanSettings,
+    "mvde_scan_info": abi.CScanInfo,
 }
 
 

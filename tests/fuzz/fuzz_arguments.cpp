@@ -1,4 +1,4 @@
-// Arbitrary arguments of mvde_postprocess, mvde_patch_stats and mvde_resize, on buffers guarded by AddressSanitizer. Calls
+// Arbitrary arguments of mvde_postprocess, mvde_patch_stats, mvde_resize and mvde_points, on buffers guarded by AddressSanitizer. Calls
 // that claim more memory than exists must be invalid for another reason, or are skipped: the library cannot know the size
 // of its caller's buffers.
 #include "mvde/mvde.h"
@@ -171,11 +171,49 @@ void resize(FuzzedDataProvider &data) {
     mvde_resizer_destroy(resizer);
 }
 
+void points(FuzzedDataProvider &data) {
+    const auto coefficient = [&] { return data.ConsumeBool() ? data.ConsumeFloatingPointInRange(-2.0, 2.0) : 0.0; };
+    mvde_camera camera{data.ConsumeFloatingPointInRange(-1.0, 100.0),
+                       data.ConsumeFloatingPoint<double>(),
+                       data.ConsumeFloatingPoint<double>(),
+                       5.0,
+                       number(data, 1, 20),
+                       number(data, 1, 60)};
+    mvde_distortion lens{data.ConsumeIntegralInRange<std::int32_t>(-1, 4), 0, {}};
+    for (double &value : lens.coefficients) value = coefficient();
+    constexpr std::int64_t kLargest = 200;  // larger tables take time without finding more
+    if (std::max(camera.height, camera.width) > kLargest) {
+        check(mvde_rays_create(&camera, &lens, nullptr));
+        return;
+    }
+    mvde_rays *rays = nullptr;
+    check(mvde_rays_create(&camera, data.ConsumeBool() ? &lens : nullptr, &rays));
+    if (!rays) return;
+    const std::int64_t row_stride = (camera.width + data.ConsumeIntegralInRange<std::int64_t>(0, 3)) * 4;
+    std::vector<float> depth(static_cast<std::size_t>((camera.height - 1) * row_stride / 4 + camera.width));
+    for (float &value : depth) value = data.ConsumeFloatingPoint<float>();
+    std::vector<std::uint8_t> rgb(static_cast<std::size_t>(camera.height * camera.width * 3), 100);
+    mvde_frame frame;
+    mvde_frame_defaults(&frame);
+    frame.data = rgb.data();
+    frame.height = camera.height;
+    frame.width = camera.width;
+    mvde_points_options options{sizeof options, data.ConsumeIntegralInRange<std::int32_t>(-1, 70),
+                                data.ConsumeBool() ? &frame : nullptr};
+    const std::int64_t count = mvde_num_point_values(camera.height, camera.width, options.step, options.colours != nullptr);
+    std::vector<float> out(static_cast<std::size_t>(std::max<std::int64_t>(count, 0)));
+    check(mvde_points(rays, depth.data(), row_stride, &options, out.data(), count, nullptr));
+    mvde_rays_destroy(rays);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *bytes, std::size_t size) {
     FuzzedDataProvider data(bytes, size);
-    if (data.ConsumeBool()) postprocess(data);
-    else resize(data);
+    switch (data.ConsumeIntegralInRange(0, 2)) {
+        case 0: postprocess(data); break;
+        case 1: resize(data); break;
+        default: points(data);
+    }
     return 0;
 }

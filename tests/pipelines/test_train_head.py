@@ -1,4 +1,4 @@
-"""The projector learns a teacher's tokens from patch statistics."""
+"""The depth embedder of a vision-language model, trained alone, and answers about pictures with it."""
 
 from __future__ import annotations
 
@@ -8,59 +8,74 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("accelerate")
 
-from mvde.errors import CheckpointError, DatasetError, UsageError  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from mvde.datasets.folder import FolderDataset  # noqa: E402
+from mvde.errors import CheckpointError, DatasetError, ImageError, UsageError  # noqa: E402
+from mvde.pipelines.infer import infer_images  # noqa: E402
 from mvde.pipelines.train_head import load_head, train_head  # noqa: E402
+from mvde.vlm.questions import QuestionKind, Rounding  # noqa: E402
+from mvde.vlm.questions_files import QuestionSettings, write_questions  # noqa: E402
+from mvde.vlm.questions_sampling import SamplingSettings  # noqa: E402
+from mvde.vlm.tiny import tiny_model, tiny_processor  # noqa: E402
 
 
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    """Six images of 40 patches; tokens are smooth functions of the log statistics."""
-    rng = np.random.default_rng(0)
-    mixing = rng.normal(size=(3, 5))
-    folder = tmp_path / "pairs"
-    folder.mkdir()
-    for index in range(6):
-        stats = np.exp(rng.normal(0, 1, (40, 3))).astype(np.float32)
-        np.savez(folder / f"{index}.npz", stats=stats, tokens=np.sin(np.log(stats) @ mixing).astype(np.float32))
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four frames of blocks with depth in millimetres, as a plain folder."""
+    folder, rng = tmp_path_factory.mktemp("frames"), np.random.default_rng(0)
+    for kind in ("rgb", "depth"):
+        (folder / kind).mkdir()
+    for number in range(4):
+        depth_mm = rng.integers(500, 5000, (4, 4)).repeat(8, 0).repeat(8, 1).astype(np.uint16)
+        Image.fromarray(depth_mm).save(folder / f"depth/{number}.png")
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / f"rgb/{number}.png")
     return folder
 
 
-def test_the_head_beats_the_mean_token_on_patches_it_did_not_see(pairs: Path, tmp_path: Path) -> None:
-    result = train_head(pairs, tmp_path / "head.safetensors", hidden_width=64, steps=400, batch_size=64, lr=5e-3)
-    assert result.error < 0.5 * result.error_of_mean
+@pytest.fixture(scope="module")
+def trained(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny model whose embedder was trained for five steps."""
+    folder = tmp_path_factory.mktemp("head")
+    tiny_model().save_pretrained(folder / "base")
+    tiny_processor().save_pretrained(folder / "base")
+    kinds, sampling = (QuestionKind.RELATIVE,), SamplingSettings(cells=4, least_ratio=1.05)
+    write_questions(FolderDataset(frames), folder / "qa.json", QuestionSettings(kinds, Rounding.PREFERRED, sampling))
+    result = train_head(folder / "base", folder / "qa.json", folder / "out", hidden_width=8, steps=5, batch_size=2)
+    assert (result.step, result.interrupted) == (5, False)
+    return folder
 
 
-def test_a_saved_head_gives_the_same_tokens(pairs: Path, tmp_path: Path) -> None:
-    first = train_head(pairs, tmp_path / "a.safetensors", steps=5)
-    second = train_head(pairs, tmp_path / "b.safetensors", steps=5)
-    assert first.error == second.error  # fully determined by the seed
-    stats = torch.rand(2, 7, 3)
-    tokens = load_head(first.path)(stats)
-    assert tokens.shape == (2, 7, 5)
-    assert torch.equal(tokens, load_head(second.path)(stats))
+def test_only_the_head_has_learned(trained: Path) -> None:
+    model, _ = load_head(trained / "out")
+    weights = dict(model.named_parameters())
+    assert all(not value.any() for name, value in weights.items() if "lora_B" in name)
+    assert any(value.any() for name, value in weights.items() if "depth_embedder.modules_to_save" in name)
 
 
-def test_faults_name_the_file(pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"holds no \.npz"):
-        train_head(tmp_path, tmp_path / "head.safetensors")
-    np.savez(pairs / "7.npz", stats=np.ones((4, 2)), tokens=np.ones((4, 5)))
-    with pytest.raises(DatasetError, match=r"7\.npz has 2 statistics"):
-        train_head(pairs, tmp_path / "head.safetensors")
-    np.savez(pairs / "7.npz", stats=np.ones((4, 3)), tokens=np.ones((3, 5)))
-    with pytest.raises(DatasetError, match=r"7\.npz: stats"):
-        train_head(pairs, tmp_path / "head.safetensors")
-    (pairs / "7.npz").write_bytes(b"PK")
-    with pytest.raises(DatasetError, match=r"7\.npz is not an archive"):
-        train_head(pairs, tmp_path / "head.safetensors")
-    with pytest.raises(UsageError, match="positive"):
-        train_head(pairs, tmp_path / "head.safetensors", steps=0)
-    assert not (tmp_path / "head.safetensors").exists()
+def test_every_picture_is_answered_with_its_own_depth(trained: Path, frames: Path) -> None:
+    photos = sorted((frames / "rgb").iterdir())
+    answers = infer_images(
+        trained / "out", photos, "Which box is nearer to the camera, red or blue?", frames / "depth", 3
+    )
+    assert len(answers) == 4
+    assert answers[0] == infer_images(
+        trained / "out", photos[:1], "Which box is nearer to the camera, red or blue?", frames / "depth"
+    )[0]  # fmt: skip
 
 
-def test_only_heads_are_loaded_as_heads(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match=r"other\.safetensors is not a head"):
-        load_head(tmp_path / "other.safetensors")
+def test_faults_are_named(trained: Path, frames: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none.json cannot be read"):
+        train_head(trained / "base", tmp_path / "none.json", tmp_path / "out")
+    with pytest.raises(UsageError, match="embedder_steps are both 0"):
+        train_head(trained / "base", trained / "qa.json", tmp_path / "out", steps=0)
+    with pytest.raises(CheckpointError, match="no depth"):
+        load_head(trained / "base")
+    with pytest.raises(ImageError, match=r"gone.png"):
+        infer_images(trained / "out", [tmp_path / "gone.png"], "?", frames / "depth")
+    with pytest.raises(UsageError, match="batch_size must be at least 1"):
+        infer_images(trained / "out", [], "?", frames / "depth", 0)

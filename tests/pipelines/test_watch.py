@@ -12,11 +12,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
-from mvde.errors import DatasetError, TrainingError, UsageError  # noqa: E402
+from mvde.errors import DatasetError, TrainingError  # noqa: E402
 from mvde.losses import depth_loss  # noqa: E402
 from mvde.pipelines import watch  # noqa: E402
 from mvde.pipelines.train_depth import DepthTrainingPipeline  # noqa: E402
-from mvde.pipelines.train_head import train_head  # noqa: E402
 
 Maker = Callable[..., dict[str, Any]]
 
@@ -111,15 +110,3 @@ def test_validation_data_without_valid_depth_is_named(tiny_config: Maker, tmp_pa
     config["data"]["val"] = str(tmp_path / "blank")
     with pytest.raises(DatasetError, match=r"blank.*no frame"):
         DepthTrainingPipeline(config).train(tmp_path / "run")
-
-
-def test_a_head_that_diverges_is_not_written(tmp_path: Path) -> None:
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    np.savez(tmp_path / "0.npz", stats=rng.random((40, 3)), tokens=rng.random((40, 5)))
-    with pytest.raises(TrainingError, match="not finite"):
-        train_head(tmp_path, tmp_path / "head.safetensors", steps=20, lr=1e30)
-    with pytest.raises(UsageError, match="lr"):
-        train_head(tmp_path, tmp_path / "head.safetensors", steps=20, lr=float("inf"))
-    assert not (tmp_path / "head.safetensors").exists()

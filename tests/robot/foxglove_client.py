@@ -13,6 +13,11 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import pytest
+
+pytest.importorskip("google.protobuf")
+pytest.importorskip("websockets")
+
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from websockets.sync.client import connect
 

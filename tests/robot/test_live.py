@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 from mvde.errors import ImageError, UsageError
 from mvde.robot.live import LiveFrame, LiveStream
 from mvde.robot.live_address import LiveKind, is_live, parse_capture_options, parse_live
-
-from .live_servers import SIZE, level, mjpeg_server
+from tests.robot.live_servers import SIZE, file_server, level, mjpeg_server, mpeg
+from tests.robot.rtsp_server import rtsp_server
 
 pytest.importorskip("av")
 
@@ -82,12 +83,26 @@ def test_a_stream_that_stops_gives_its_frames_and_then_the_reason(path: str, num
 
 
 def test_a_file_of_a_server_ends_in_order() -> None:
-    from .live_servers import file_server, mpeg
-
     with file_server(mpeg(12)) as url:
         taken, said = frames_until_error(open_stream(f"{url}/clip.ts", timeout_s=3))
     assert said == ""
     assert taken[-1].index == 11
+
+
+def test_a_camera_that_speaks_rtsp_gives_its_frames_and_stops_or_refuses() -> None:
+    with rtsp_server(num_frames=12, interval_s=0.05) as url:
+        begun = time.monotonic()
+        with open_stream(f"{url}/cam", timeout_s=3) as stream:
+            stream.wait()
+            assert time.monotonic() - begun < 2  # without twenty frames for an estimate of the rate
+            taken, said = frames_until_error(stream)
+        assert said == ""  # the end of the connection is that of the stream
+        assert all(is_frame(frame) for frame in taken)
+        assert taken[-1].index == 11
+        taken, said = frames_until_error(open_stream(f"{url}/stalls", timeout_s=1))
+        assert re.search(r"stopped after 1\d frames: no frame for 1 s", said)  # the decoder holds two for reordering
+        _, said = frames_until_error(open_stream(f"{url}/locked", timeout_s=3))
+        assert said == f"cannot open {url}/locked: Server returned 401 Unauthorized (authorization failed)"
 
 
 def test_a_password_is_in_no_message() -> None:

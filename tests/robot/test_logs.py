@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from functools import lru_cache
 from pathlib import Path
@@ -26,14 +25,6 @@ HASHES = {
 }
 """As `ros2 topic info -v` prints them."""
 LATCHED = "transient_local"
-
-
-@pytest.fixture
-def robot(engine_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Working directory with an engine."""
-    shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @lru_cache
@@ -170,15 +161,20 @@ def test_the_database_of_a_folder_is_one_of_rosbag2(robot: Path) -> None:
 def test_a_single_mcap_file_names_the_type_hashes_as_rosbag2_does(robot: Path) -> None:
     from mcap.reader import make_reader
 
-    ros2_folder(robot / "in", "MCAP", 9, 1)
-    assert cli.execute(["run", "in/in.mcap", "-o", "out.mcap", "--copy-topics"]) == 0
+    log = logs.McapLog(robot / "in.mcap")
+    log.add("/front/image_rect", "sensor_msgs/msg/Image", logs.image(0))
+    schema = log.writer.register_msgdef("std_msgs/msg/String", logs.DEFINITIONS["std_msgs/msg/String"])
+    qos = {"offered_qos_profiles": "- durability: transient_local\n"}
+    log.writer._writer.register_channel("/talk", "cdr", schema.id, qos)
+    log.finish()
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap", "--copy-topics"]) == 0
     with (robot / "out.mcap").open("rb") as stream:
         reader = make_reader(stream)
         assert reader.get_header().profile == "ros2"
         channels = {channel.topic: channel for channel in reader.get_summary().channels.values()}
     metadata = channels["/front/depth/image_rect"].metadata
     assert metadata == {"topic_type_hash": HASHES["sensor_msgs/msg/Image"]}
-    assert "durability: transient_local" in channels["/talk"].metadata["offered_qos_profiles"]
+    assert channels["/talk"].metadata == qos
 
 
 def test_a_bag_of_ros1_gives_a_log_of_ros2(robot: Path) -> None:

@@ -274,7 +274,7 @@ def test_sectors_narrower_than_the_columns_of_the_map_are_refused() -> None:
 
 
 def test_a_support_larger_than_a_sector_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"holds 48 pixels .* 100 square degrees is 129 pixels: .* lower support_deg2"):
+    with pytest.raises(UsageError, match=r"holds 48 pixels .* 100 square degrees is 128 pixels: .* lower support_deg2"):
         scan_table(CAMERA, ScanSettings(0.6, increment_deg=DEG, support_deg2=100))
 
 

@@ -293,7 +293,11 @@ def lfm2_vl() -> SetUp:
 
 def _qwen(kind: str, vision: dict[str, Any], patch: int, text: dict[str, Any]) -> SetUp:
     config = getattr(T, f"{kind}Config")(
-        vision_config=vision, text_config=LANGUAGE | MROPE | text, image_token_id=IMAGE, video_token_id=118
+        vision_config=vision,
+        text_config=LANGUAGE | MROPE | {"pad_token_id": 0} | text,
+        image_token_id=IMAGE,
+        video_token_id=118,
+        vision_start_token_id=7,
     )
     model = getattr(T, f"{kind}ForConditionalGeneration")(config)
     grid = torch.tensor([[1, 8, 12], [1, 4, 6]])
@@ -337,8 +341,91 @@ def qwen3_vl() -> SetUp:
 
 
 def qwen3_vl_moe() -> SetUp:
-    experts = {"pad_token_id": 0, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
+    experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
     return _qwen("Qwen3VLMoe", QWEN3_TOWER, 16, {"head_dim": 24, **experts})
+
+
+def qwen3_5() -> SetUp:
+    if not hasattr(T, "Qwen3_5Config"):
+        pytest.skip("this version of transformers has no Qwen3.5")
+    vision = {key: value for key, value in QWEN3_TOWER.items() if key != "deepstack_visual_indexes"}
+    linear = {
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+    }
+    return _qwen(
+        "Qwen3_5", vision, 16, {"head_dim": 24, "layer_types": ["linear_attention", "full_attention"], **linear}
+    )
+
+
+def _glm(kind: str) -> SetUp:
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "patch_size": 14,
+        "out_hidden_size": 48,
+        "image_size": 112,
+    }
+    return _qwen(
+        kind,
+        vision,
+        14,
+        {"rope_parameters": MROPE["rope_parameters"] | {"partial_rotary_factor": 0.5, "mrope_section": [2, 2, 2]}},
+    )
+
+
+def glm4v() -> SetUp:
+    return _glm("Glm4v")
+
+
+def glm46v() -> SetUp:
+    return _glm("Glm46V")
+
+
+def llava_next_video() -> SetUp:
+    config = T.LlavaNextVideoConfig(
+        vision_config=_siglip(),
+        text_config=T.LlamaConfig(**LANGUAGE),
+        image_token_index=IMAGE,
+        video_token_index=118,
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-2,
+        **GRIDS,
+    )
+    inputs = {"pixel_values": _pictures(1, 5, 3, 64, 64), "image_sizes": torch.tensor([[128, 100]])}
+    return SetUp(T.LlavaNextVideoForConditionalGeneration(config), inputs, _any_resolution(range(1, 7)))
+
+
+def _pixtral() -> Any:
+    return T.PixtralVisionConfig(**TOWER, head_dim=16, image_size=96, patch_size=16)
+
+
+RAGGED = [[64, 96], [32, 64]]
+
+
+def llava_pixtral() -> SetUp:
+    """Pictures of 4x6 and 2x4 patches; the second one is padded in ``pixel_values``."""
+    inputs = {"pixel_values": _pictures(2, 3, 64, 96), "image_sizes": torch.tensor(RAGGED)}
+    return SetUp(_llava(_pixtral()), inputs, np.arange(24 + 8))
+
+
+def mistral3() -> SetUp:
+    config = T.Mistral3Config(
+        vision_config=_pixtral(),
+        text_config=T.MistralConfig(**LANGUAGE),
+        image_token_index=IMAGE,
+        vision_feature_layer=-1,
+        spatial_merge_size=2,
+    )
+    inputs = {"pixel_values": _pictures(2, 3, 64, 96), "image_sizes": torch.tensor(RAGGED)}
+    rows, columns = np.mgrid[0:4, 0:6] // 2
+    second_rows, second_columns = np.mgrid[0:2, 0:4] // 2
+    owner = np.concatenate([(rows * 3 + columns).reshape(-1), 6 + (second_rows * 2 + second_columns).reshape(-1)])
+    return SetUp(T.Mistral3ForConditionalGeneration(config), inputs, owner)
 
 
 SET_UPS: dict[str, Callable[[], SetUp]] = {
@@ -366,6 +453,12 @@ SET_UPS: dict[str, Callable[[], SetUp]] = {
         qwen2_5_vl,
         qwen3_vl,
         qwen3_vl_moe,
+        qwen3_5,
+        glm4v,
+        glm46v,
+        llava_next_video,
+        llava_pixtral,
+        mistral3,
     )
 }
 
@@ -379,10 +472,17 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+FEW = ("llava", "llava_next_ragged", "gemma3", "idefics3", "internvl", "lfm2_vl", "qwen2_5_vl", "qwen3_vl", "mistral3")
+"""Set-ups that between them have every order, padding and place; the others of a test can be slow."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for ``any_set_up`` on every one of them."""
+    """Run a test on every set-up: with ``any_set_up`` always, with ``few_set_ups`` on most of them only when slow."""
     if "any_set_up" in metafunc.fixturenames:
         metafunc.parametrize("any_set_up", SET_UPS, indirect=True)
+    if "few_set_ups" in metafunc.fixturenames:
+        names = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in SET_UPS]
+        metafunc.parametrize("few_set_ups", names, indirect=True)
 
 
 @pytest.fixture
@@ -391,9 +491,20 @@ def any_set_up(request: pytest.FixtureRequest) -> SetUp:
 
 
 @pytest.fixture
+def few_set_ups(request: pytest.FixtureRequest) -> SetUp:
+    return _made(request.param)
+
+
+@pytest.fixture
 def set_up() -> Callable[[str], SetUp]:
     """Return the set-up of a name, the same weights every time."""
     return _made
+
+
+@pytest.fixture
+def set_ups() -> dict[str, Callable[[], SetUp]]:
+    """Return what makes each set-up, by name."""
+    return SET_UPS
 
 
 @pytest.fixture

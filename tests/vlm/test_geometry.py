@@ -78,6 +78,7 @@ CASES = [
         Arrangement.PADDED_PATCHES,
     ),
 ]
+HARD_CODED = ("GotOcr2ImageProcessor", "AriaImageProcessor", "Ovis2ImageProcessor")
 SIZES = [(120, 160), (150, 131), (60, 200)]
 
 
@@ -96,7 +97,7 @@ def test_each_row_belongs_to_the_patch_that_shows_it(case: Case, backend: str) -
     seen = pixels_of_patches(output, geometry.arrangement, geometry.patch_size) * MEAN_STD["image_std"]
     seen = (seen + MEAN_STD["image_mean"]) * 255
     for axis in (0, 1):
-        depths = [PictureDepth(np.float32(1 + np.indices(size)[axis])) for size in sizes]
+        depths = [PictureDepth((1 + np.indices(size)[axis]).astype(np.float32)) for size in sizes]
         rows = depth_rows(geometry, depths, ("mean", "valid", "max")).reshape(-1, 3)
         assert len(rows) == len(seen)
         is_whole, is_padding = rows[:, 1] == 1, rows[:, 1] == 0
@@ -200,7 +201,9 @@ def image_processor(case: Case, backend: str) -> Any:
     has_torchvision = importlib.util.find_spec("torchvision") is not None
     if not backend and not has_torchvision:
         pytest.skip("torchvision is not installed")
-    # Versions before 5.6 have NumPy code under the name without an ending.
+    # Older versions have NumPy code under the name without an ending.
+    if case.name in HARD_CODED and backend and not hasattr(transformers, case.name + backend):
+        pytest.skip(f"{case.name} of this version resizes with bicubic kernels whatever is asked; refused")
     name = case.name + backend if hasattr(transformers, case.name + backend) else case.name
     try:
         return getattr(transformers, name)(**{**MEAN_STD, **case.options})
@@ -221,7 +224,8 @@ def pixels_of_patches(output: Any, arrangement: Arrangement, patch: int) -> NDAr
             frames = values.reshape(len(values), 3, -1, patch * patch)
             return np.moveaxis(frames[:, :, 0], 1, -1)
         case Arrangement.PADDED_PATCHES:
-            return values.reshape(-1, patch * patch, 3)
+            padded: NDArray[np.float32] = values.reshape(-1, patch * patch, 3)
+            return padded
 
 
 def cut(tile: NDArray[np.float32], patch: int) -> NDArray[np.float32]:

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
-from numpy.typing import NDArray
-from PIL import Image
 
 from mvde.camera import Camera
 from mvde.contract import DepthKind
@@ -20,10 +17,8 @@ from mvde.stats import depth_to_patch_stats
 from mvde.vlm import DepthConfig, add_depth
 from mvde.vlm.config import CameraRule
 from mvde.vlm.processor import DepthProcessor
-from mvde.vlm.sources import PictureDepth
-
-SIDE, PATCH = 64, 16
-WORDS = ("<pad>", "<unk>", "<image>", "which", "is", "nearer", "?", "a", "b")
+from mvde.vlm.rows import PictureDepth
+from tests.vlm.tiny_llava import PATCH, SIDE, depth_map, image_processor_of, llava_model, llava_processor, picture
 
 
 def test_everything_but_depth_is_what_the_processor_itself_gives() -> None:
@@ -62,25 +57,38 @@ def test_holes_stay_holes_and_a_patch_of_holes_is_zero() -> None:
     assert (rows[2:, :, 1] == 1).all()
 
 
-def test_options_that_a_processor_adds_to_its_image_processor_are_replayed() -> None:
-    """Processors pass their own defaults on: LLaVA-OneVision tiles a lone picture, and does not tile two of one text."""
-    tokenizer = llava_processor().tokenizer
+def test_a_call_that_tiles_one_picture_and_not_two_is_replayed_as_a_whole() -> None:
+    """LLaVA-OneVision tiles the picture of a text, but not several pictures of one text."""
     image_processor = image_processor_of(
         "LlavaOnevisionImageProcessor",
         size={"height": SIDE, "width": SIDE},
         image_grid_pinpoints=[[SIDE, 2 * SIDE], [2 * SIDE, 2 * SIDE]],
     )
-    images = [[picture(1, (100, 200))], [picture(2, (100, 200)), picture(3, (60, 60))]]
     output = DepthProcessor(image_processor, patch_size=PATCH, columns=("mean",))(
-        images=images, depth=[np.full((100, 200), 1.0), np.full((100, 200), 2.0), np.full((60, 60), 3.0)],
+        images=[[picture(1, (100, 200))], [picture(2, (100, 200)), picture(3, (60, 60))]],
+        depth=[[np.full((100, 200), 1.0)], [np.full((100, 200), 2.0), np.full((60, 60), 3.0)]],
         return_tensors="pt",
-    )  # fmt: skip
-    rows, pixels = output["depth_stats"], output["pixel_values"]
-    assert tokenizer is not None
-    assert rows.shape[:2] == pixels.shape[:2] == (3, 3)
-    seen = (rows[..., 0] > 0).any(-1).sum(1).tolist()
-    assert seen == [3, 1, 1]
+    )
+    rows = output["depth_stats"]
+    assert rows.shape[:2] == output["pixel_values"].shape[:2] == (3, 3)
+    assert (rows[..., 0] > 0).any(-1).sum(1).tolist() == [3, 1, 1]
     assert [float(one[0].max()) for one in rows] == [1, 2, 3]
+
+
+def test_options_that_a_processor_hands_to_its_image_processor_are_replayed() -> None:
+    class Cropping:
+        image_processor = image_processor_of("CLIPImageProcessor", crop_size={"height": 96, "width": 96})
+
+        def __call__(self, images: Any, **options: Any) -> Any:
+            return self.image_processor(images, size={"shortest_edge": 96}, **options)
+
+    depth = np.zeros((96, 192), np.float32)
+    depth[:, 48:144] = 1  # the centre crop
+    output = DepthProcessor(Cropping(), patch_size=16, columns=("valid",))(
+        images=[picture(1, (96, 192))], depth=depth, return_tensors="pt"
+    )
+    assert output["depth_stats"].shape == (1, 36, 1)
+    assert (output["depth_stats"] == 1).all()
 
 
 def test_sizes_are_traced_once_and_again_for_other_options() -> None:
@@ -149,6 +157,7 @@ def test_a_source_of_another_kind_than_the_models_is_refused() -> None:
     model = add_depth(llava_model(), DepthConfig(hidden=8))
     with pytest.raises(UsageError, match="takes depth of kind metric, but this source gives inverse_relative"):
         DepthProcessor.for_model(model, llava_processor(), Constant(DepthKind.INVERSE_RELATIVE))
+    DepthProcessor.for_model(model, llava_processor(), Constant(DepthKind.METRIC_FOCAL))  # metres, too
     with pytest.raises(UsageError, match="add_depth"):
         DepthProcessor.for_model(llava_model(), llava_processor())
 
@@ -172,7 +181,7 @@ def test_the_source_is_asked_for_each_picture_in_order(tmp_path: Path) -> None:
 def test_it_survives_a_loaders_workers() -> None:
     processor = DepthProcessor(llava_processor())
     expected = processor(images=picture(1), text="<image> ?", depth=depth_map(), return_tensors="pt")
-    copied = pickle.loads(pickle.dumps(processor))  # noqa: S301 - written by this test
+    copied = pickle.loads(pickle.dumps(processor))
     output = copied(images=picture(1), text="<image> ?", depth=depth_map(), return_tensors="pt")
     assert torch.equal(output["depth_stats"], expected["depth_stats"])
 
@@ -184,7 +193,7 @@ def test_depth_that_does_not_fit_its_picture_is_refused_with_both_sizes() -> Non
         processor(**call, depth=[depth_map(), depth_map((48, 81))])
     with pytest.raises(UsageError, match=r"2 pictures were given, but 1 depth maps"):
         processor(**call, depth=[depth_map()])
-    with pytest.raises(UsageError, match="ndarray of uint16.*whole millimetres are depth / 1000"):
+    with pytest.raises(UsageError, match=r"ndarray of uint16.*whole millimetres are depth / 1000"):
         processor(**call, depth=[depth_map(), np.ones((48, 80), np.uint16)])
     with pytest.raises(UsageError, match="no source to ask"):
         processor(**call)
@@ -222,52 +231,3 @@ class Constant:
         assert picture.pixels().shape == (*picture.size, 3)
         self.sizes.append(picture.size)
         return PictureDepth(np.full(picture.size, len(self.sizes), np.float32), camera)
-
-
-def picture(seed: int, size: tuple[int, ...] = (48, 80)) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def depth_map(size: tuple[int, int] = (48, 80)) -> NDArray[np.float32]:
-    return np.random.default_rng(0).uniform(0.5, 4, size).astype(np.float32)
-
-
-def image_processor_of(name: str, **options: Any) -> Any:
-    kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
-    return kind(**options)
-
-
-def llava_processor() -> Any:
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-
-    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = WhitespaceSplit()
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", additional_special_tokens=["<image>"]
-    )
-    return transformers.LlavaProcessor(
-        image_processor_of("SiglipImageProcessor", size={"height": SIDE, "width": SIDE}),
-        fast,
-        patch_size=PATCH,
-        vision_feature_select_strategy="full",
-        image_token="<image>",
-        chat_template="{% for m in messages %}{% for c in m['content'] %}"
-        "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}{% endfor %}{% endfor %}",
-    )
-
-
-def llava_model() -> Any:
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision = transformers.SiglipVisionConfig(**sizes, image_size=SIDE, patch_size=PATCH, vision_use_head=False)
-    config = transformers.LlavaConfig(
-        vision_config=vision,
-        text_config=transformers.LlamaConfig(**sizes, vocab_size=len(WORDS)),
-        image_token_id=WORDS.index("<image>"),
-        vision_feature_select_strategy="full",
-        vision_feature_layer=-1,
-    )
-    torch.manual_seed(0)
-    return transformers.LlavaForConditionalGeneration(config).eval()

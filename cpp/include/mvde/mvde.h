@@ -397,6 +397,73 @@ MVDE_API int64_t mvde_num_point_values(int64_t height, int64_t width, int32_t st
 MVDE_API int32_t mvde_points(const mvde_rays *rays, const float *depth_m, int64_t depth_row_stride,
                              const mvde_points_options *options, float *points, int64_t capacity, mvde_workers *workers);
 
+/* ---- distances by bearing ------------------------------------------------------------------------------------ */
+
+/* How the camera is mounted over the floor, and what counts as an obstacle. Initialise with mvde_scan_defaults(). */
+typedef struct mvde_scan_settings {
+    uint32_t struct_size; /* sizeof(mvde_scan_settings) */
+    double height_m;      /* of the camera's centre over the floor, 0.01 to 100; has no default */
+    double pitch_deg;     /* -80 to 80, positive: looks down. About the axis y (left) of ROS REP 103 */
+    double roll_deg;      /* -180 to 180, positive: its left side is up. About the axis x (forward) */
+    double min_height_m;  /* lower bound of obstacles over the floor; NaN: 0.2 * height_m + 0.05, since an error of the depth
+                             lifts the floor by its share of the height */
+    double max_height_m;  /* upper bound */
+    double range_min_m;   /* 0.01 to 1000; what is nearer is told at this range */
+    double range_max_m;   /* 0.01 to 1000; what is farther is free */
+    double increment_deg; /* between bearings, 0.1 to 10 */
+    double support_deg2;  /* solid angle that an obstacle fills in a bearing's sector, square degrees, 0.001 to 100 */
+    double margin;        /* tells ranges shorter by the factor e^-margin, 0 to 1 */
+} mvde_scan_settings;
+
+/* Set `settings` to: no height, level, obstacles up to 1.6 m, ranges of 0.1 to 10 m, bearings 0.9 degrees apart, a support of
+ * 0.7 square degrees, no margin. */
+MVDE_API void mvde_scan_defaults(mvde_scan_settings *settings);
+
+/* Read settings from a YAML file of one setting a line, such as `height_m: 0.6`; `height_m` has no default. Allocates. */
+MVDE_API int32_t mvde_scan_read(const char *path, mvde_scan_settings *settings);
+
+/* Turns depth maps of one camera and mounting into distances by bearing. All memory is allocated at creation. At most 1024
+ * can exist. */
+typedef struct mvde_scanner mvde_scanner;
+
+/* Create a scanner.
+ *   rays      of the depth maps' camera (for those of a network: the frame's camera, carried into its input); read by this
+ *             call only
+ *   box       the pixels of the maps that show the frame; NULL: all
+ *   settings  read by this call only
+ *   scanner   receives the handle; the caller owns it and releases it with mvde_scanner_destroy
+ * Fails with MVDE_ERROR_ARGUMENT if the camera sees nothing between the heights, or a sector has fewer pixels than the
+ * support. */
+MVDE_API int32_t mvde_scanner_create(const mvde_rays *rays, const mvde_box *box, const mvde_scan_settings *settings,
+                                     mvde_scanner **scanner);
+
+/* Release the scanner, after a call in progress has returned. NULL is allowed. */
+MVDE_API void mvde_scanner_destroy(mvde_scanner *scanner);
+
+/* Properties of a scan: the constant fields of a ROS LaserScan, in its units, and its frame. */
+typedef struct mvde_scan_info {
+    uint32_t struct_size; /* sizeof(mvde_scan_info), to be set by the caller */
+    int32_t num_bearings;
+    double angle_min, angle_increment; /* radians, counter-clockwise from straight ahead */
+    double range_min, range_max;       /* metres */
+    int32_t support;                   /* pixels */
+    double rotation[4];   /* quaternion (x, y, z, w) of the static transform from the camera's optical frame to its child, the
+                             scan's: x forward, y left, z up and level, at the camera's centre (no translation) */
+    const float *reach_m; /* [num_bearings]: how far the camera sees between the heights of obstacles. What is free is known
+                             to be free up to there only. Owned by the scanner or session */
+} mvde_scan_info;
+
+/* Get the properties of a scanner's scans. Allowed while another call uses it. */
+MVDE_API int32_t mvde_scanner_query(const mvde_scanner *scanner, mvde_scan_info *info);
+
+/* Compute the distances by bearing of a depth map. Does not allocate.
+ *   depth_m   [height, width] of the scanner's camera, float32 metres, row stride in bytes (0: dense). NaN, 0 and less: not seen; +inf: sky
+ *   ranges    [num_bearings]: horizontal distance of the nearest obstacle in metres, known to 0.6 % on average and 1.6 % at
+ *             most; +inf: none; NaN: too little was seen
+ *   capacity  size of `ranges` in floats */
+MVDE_API int32_t mvde_scan(mvde_scanner *scanner, const float *depth_m, int64_t depth_row_stride, float *ranges,
+                           int64_t capacity);
+
 /* ---- sessions ------------------------------------------------------------------------------------------------- */
 
 /* An engine written by `mvde build`: camera frame in, depth and patch statistics out, with the results of Python's

@@ -228,7 +228,7 @@ struct Outputs {
     View<uint16_t> depth_mm;  // millimetres at the frame's pixels, 0 where invalid; for maps in metres
     mvde_tag tag{};           // of the frame that the results are of; written by infer() and wait()
     int32_t calibrated = MVDE_NOT_CALIBRATED;  // mvde_calibrated; written likewise
-    View<float> points;       // XYZ in metres at every `points_step`-th row and column: Session::num_point_values()
+    View<float> points{};     // XYZ in metres at every `points_step`-th row and column: Session::num_point_values()
     int32_t points_step = 1;
     const mvde_frame *points_colours = nullptr;  // the frame, whose colours follow XYZ; nullptr: none
 

@@ -4,7 +4,7 @@
 #include "error.hpp"
 #include "float_environment.hpp"
 #include "forks.hpp"
-#include "handles.hpp"
+#include "image/all_rays.hpp"
 #include "image/frame.hpp"
 #include "image/rays.hpp"
 #include "kernel/dispatch.hpp"
@@ -19,13 +19,6 @@
 #include <new>
 
 namespace mvde::internal {
-namespace {
-
-constexpr std::int64_t kMaxSide = 1 << 16, kMaxPixels = 1 << 28;
-constexpr std::int64_t kBand = 8;    // rows of a work unit
-constexpr std::int64_t kPart = 512;  // pixels of a row at once: their copies and colours stay in the first cache
-
-using AllRays = Handles<Rays, mvde_rays, 1024>;
 
 AllRays &all_rays() {
     static AllRays &all = *new AllRays;
@@ -39,6 +32,12 @@ int refuse(AllRays::Access access) {
         return fail(MVDE_ERROR_BUSY, "the rays are in use by 32767 calls: let one return first");
     return fail(MVDE_ERROR_CLOSED, "the rays were destroyed, or did not come from mvde_rays_create");
 }
+
+namespace {
+
+constexpr std::int64_t kMaxSide = 1 << 16, kMaxPixels = 1 << 28;
+constexpr std::int64_t kBand = 8;    // rows of a work unit
+constexpr std::int64_t kPart = 512;  // pixels of a row at once: their copies and colours stay in the first cache
 
 struct Call {
     const Rays &rays;
@@ -54,8 +53,11 @@ struct Call {
     static void run(void *data, std::int64_t first, std::int64_t last) {
         const Call &call = *static_cast<const Call *>(data);
         const std::int64_t bottom = std::min(last * kBand, call.height());
-        for (std::int64_t left = 0; left < call.width(); left += kPart)
-            call.write(first * kBand, bottom, left, std::min(kPart, call.width() - left));
+        // Row by row, as memory is prefetched; where columns are left out, a band at once, for which rays are copied once.
+        const std::int64_t rows = call.step == 1 ? 1 : kBand;
+        for (std::int64_t top = first * kBand; top < bottom; top += rows)
+            for (std::int64_t left = 0; left < call.width(); left += kPart)
+                call.write(top, std::min(top + rows, bottom), left, std::min(kPart, call.width() - left));
     }
 
     // Points [left, left + count) of rows [top, bottom) of points.

@@ -127,19 +127,21 @@ private:
 };
 
 template <class Lens>
-void fill(const mvde_camera &camera, const Lens &lens, std::vector<float> &x, std::vector<float> &y) {
-    const std::size_t count = static_cast<std::size_t>(camera.height * camera.width);
-    x.resize(count);
-    y.resize(count);
-    std::size_t i = 0;
+void fill(const mvde_camera &camera, const Lens &lens, ExactRays &rays) {
     for (std::int64_t row = 0; row < camera.height; ++row) {
         const double v = (static_cast<double>(row) - camera.cy) / camera.fy;
-        for (std::int64_t column = 0; column < camera.width; ++column, ++i) {
+        for (std::int64_t column = 0; column < camera.width; ++column) {
             const Ray ray = lens.undo((static_cast<double>(column) - camera.cx) / camera.fx, v);
-            x[i] = static_cast<float>(ray.x);
-            y[i] = static_cast<float>(ray.y);
+            rays.x.push_back(ray.x);
+            rays.y.push_back(ray.y);
         }
     }
+}
+
+std::vector<float> rounded(const std::vector<double> &values) {
+    std::vector<float> found(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) found[i] = static_cast<float>(values[i]);
+    return found;
 }
 
 }  // namespace
@@ -160,19 +162,25 @@ int check_lens(const mvde_distortion &lens) {
     return MVDE_OK;
 }
 
+ExactRays exact_rays(const mvde_camera &camera, const mvde_distortion *lens) {
+    ExactRays rays;
+    if (lens && lens->model != MVDE_UNDISTORTED) {
+        rays.x.reserve(static_cast<std::size_t>(camera.height * camera.width));
+        rays.y.reserve(static_cast<std::size_t>(camera.height * camera.width));
+        if (lens->model == MVDE_EQUIDISTANT) fill(camera, Angle(lens->coefficients), rays);
+        else fill(camera, Polynomial(lens->coefficients), rays);
+        return rays;
+    }
+    for (std::int64_t i = 0; i < camera.width; ++i) rays.x.push_back((static_cast<double>(i) - camera.cx) / camera.fx);
+    for (std::int64_t i = 0; i < camera.height; ++i) rays.y.push_back((static_cast<double>(i) - camera.cy) / camera.fy);
+    return rays;
+}
+
 Rays::Rays(const mvde_camera &camera, const mvde_distortion *lens)
     : height_(camera.height), width_(camera.width), is_distorted_(lens && lens->model != MVDE_UNDISTORTED) {
-    if (is_distorted_) {
-        if (lens->model == MVDE_EQUIDISTANT) fill(camera, Angle(lens->coefficients), x_, y_);
-        else fill(camera, Polynomial(lens->coefficients), x_, y_);
-        return;
-    }
-    x_.resize(static_cast<std::size_t>(width_));
-    y_.resize(static_cast<std::size_t>(height_));
-    for (std::int64_t i = 0; i < width_; ++i)
-        x_[static_cast<std::size_t>(i)] = static_cast<float>((static_cast<double>(i) - camera.cx) / camera.fx);
-    for (std::int64_t i = 0; i < height_; ++i)
-        y_[static_cast<std::size_t>(i)] = static_cast<float>((static_cast<double>(i) - camera.cy) / camera.fy);
+    const ExactRays exact = exact_rays(camera, lens);
+    x_ = rounded(exact.x);
+    y_ = rounded(exact.y);
 }
 
 }  // namespace mvde::internal

@@ -11,6 +11,14 @@ namespace mvde::internal {
 // Checks the numbers and the coefficients of a camera's lens. Returns a mvde_status, with a message.
 int check_lens(const mvde_distortion &lens);
 
+// Rays (x/z, y/z): x of each column and y of each row, or both of each pixel with distortion. NaN where the lens has none.
+struct ExactRays {
+    std::vector<double> x, y;
+};
+
+// Camera and lens have been checked; `lens` may be NULL. Throws std::bad_alloc.
+ExactRays exact_rays(const mvde_camera &camera, const mvde_distortion *lens);
+
 // The ray (x/z, y/z) of every pixel; NaN where the lens has none. Without distortion x depends on the column and y on the
 // row alone, and one row and one column are kept.
 class Rays {

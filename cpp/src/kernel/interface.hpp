@@ -58,6 +58,19 @@ struct PointRow {
     float *out;  // 3 floats a point, or 4 with colours
 };
 
+constexpr int kScanCellShift = 18;  // 2^5 cells an octave of range: mvde/runtime/scan_table.py
+
+// Pixels of a row of a scan: depth, what gives their range and height, and the first cell of their sector.
+struct ScanRow {
+    const float *depth, *range_factor, *height_factor;
+    const std::int32_t *sector_start;
+    float height, low, high;  // of the camera, and bounds of obstacles, over the floor
+    float farthest;           // range of obstacles
+    std::int32_t first_cell, num_cells;
+    std::int64_t count;
+    std::int32_t *cells;  // written: index of each pixel's cell in the histogram
+};
+
 struct Kernel {
     const char *name;
     // Processes rows of patches [first, last), counted over the whole batch. Sets `*executed` to this implementation's
@@ -73,6 +86,7 @@ struct Kernel {
     void (*resample_column_depth)(const DepthRows &rows, std::int64_t width, const Taps &taps, std::int64_t y,
                                   float invalid_m, float *out);
     void (*point_row)(const PointRow &row);
+    void (*scan_row)(const ScanRow &row);
 };
 
 #if defined(MVDE_HAVE_AVX2)

@@ -1,0 +1,37 @@
+"""A batch of frames on its way through a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mvde.runtime.fitter import Fitted
+from mvde.runtime.view import Anchor, View
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mvde.engines.base import Maps
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A preprocessed batch: the engine's input (padded to its batch), and placement and camera of each image."""
+
+    images: NDArray[np.uint8]
+    fitted: list[Fitted]
+    views: list[View]
+    pre_ms: float
+    anchors: Sequence[Anchor] | None
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A batch after inference: outputs (H, W) of each image, and statistics (B, N, S) if the engine computed them."""
+
+    prepared: Prepared
+    maps: list[Maps]
+    stats: NDArray[np.float32] | None
+    infer_ms: float
