@@ -56,7 +56,9 @@ class Rays(_Handle):
         """
         values = 3 if rgb is None else 4
         shape = (-(-self.size[0] // step), -(-self.size[1] // step), values)
-        if depth_m.shape != self.size or depth_m.dtype != np.float32 or depth_m.strides[1] != depth_m.itemsize:
+        rows, pixels = depth_m.strides if depth_m.ndim == 2 else (0, 0)
+        is_dense = pixels == depth_m.itemsize and abs(rows) >= self.size[1] * pixels  # 0, of broadcast rows, is not
+        if depth_m.shape != self.size or depth_m.dtype != np.float32 or not is_dense:
             raise UsageError(f"depth is {depth_m.dtype} {depth_m.shape}: expected float32 {self.size} with dense rows")
         if out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
             raise UsageError(f"out is {out.dtype} {out.shape}: expected contiguous float32 {shape}")

@@ -50,7 +50,8 @@ def depth_points(
     elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise UsageError(f"out is {out.dtype} {out.shape}: expected contiguous float32 {shape}")
     if native.is_available():
-        dense = depth_m if depth_m.strides[1] == depth_m.itemsize and depth_m.flags.aligned else depth_m.copy()
+        has_rows = depth_m.strides[1] == depth_m.itemsize and abs(depth_m.strides[0]) >= width * depth_m.itemsize
+        dense = depth_m if has_rows and depth_m.flags.aligned else depth_m.copy()
         frame = None if rgb is None else np.ascontiguousarray(rgb)
         native_rays(camera).points(dense, out, step=int(step), rgb=frame)
     else:

@@ -159,9 +159,13 @@ def test_threads_and_strided_maps_change_nothing() -> None:
         depth_points(depth[::-1], CAMERA, rgb=rgb).tobytes()
         == depth_points(depth[::-1].copy(), CAMERA, rgb=rgb).tobytes()
     )
+    repeated = np.broadcast_to(depth[:1], SIZE)  # rows 0 bytes apart
+    assert depth_points(repeated, CAMERA, rgb=rgb).tobytes() == depth_points(repeated.copy(), CAMERA, rgb=rgb).tobytes()
     with Rays((CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy), SIZE) as rays, native.Workers(3) as workers:
         found = np.empty_like(expected)
         rays.points(depth, found, rgb=rgb, workers=workers)
+        with pytest.raises(UsageError, match=r"expected float32 \(48, 67\) with dense rows"):
+            rays.points(repeated, found, rgb=rgb)
     assert found.tobytes() == expected.tobytes()
     with pytest.raises(UsageError, match="is closed"):
         rays.points(depth, found, rgb=rgb)
