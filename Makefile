@@ -1,4 +1,5 @@
 # make demo    export the bundled model, build the fastest engine for this machine, run it on photographs, print a benchmark
+# make vlm-demo  train a tiny vision-language model with depth on rendered rooms, and ask it about one (minutes)
 # make test    install the test dependencies and run the fast tests (MARK= also runs the slow ones), C++ and Python
 # make test-extended  tests that take minutes: every family of models in every engine, the commands of every page
 # make standing-checks  fault injection: publishing, manifests, live files, processes, inputs; under five minutes
@@ -34,7 +35,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp ros tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist format-check lint types format clean
+.PHONY: nano demo vlm-demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -42,6 +43,9 @@ demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde run mvde/assets/photos --engine-dir demo/engines --res 192 --out demo/depth
 	$(BIN)/mvde bench --engine-dir demo/engines
 	@echo "Depth, pictures and statistics are in demo/depth"
+
+vlm-demo: $(VENV)/.vlm-demo mvde/lib/libmvde.so
+	$(BIN)/python benchmarks/vlm_demo.py --out build/vlm-demo
 
 test: $(VENV)/.test mvde/lib/libmvde.so native-test
 	$(BIN)/python -m pytest -m "$(MARK)" -n $(WORKERS) --dist loadfile
@@ -127,6 +131,7 @@ dist: $(VENV)/.dist
 	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair $(foreach library,$(FROM_OPENVINO),--exclude '$(library)') \
 	    --wheel-dir dist build/dist/*.whl
 	mv build/dist/*.tar.gz dist/
+	! tar -tzf dist/*.tar.gz | grep -E '\.(so|o|a)$$|/build/'  # products of an earlier build
 	$(BIN)/auditwheel show dist/*.whl
 	$(BIN)/twine check --strict dist/*
 	for file in dist/*.whl dist/*.tar.gz; do \
@@ -194,6 +199,10 @@ $(VENV)/.build: | $(BIN)/python
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[export]'
+	touch $@
+
+$(VENV)/.vlm-demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[vlm,data]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python

@@ -1,11 +1,15 @@
-"""Does depth reach a vision-language model and is it used? Two questions, with a tiny model on rendered frames.
+"""Does depth reach a vision-language model, and is it used? A tiny model on rendered frames, in minutes on a CPU.
 
-Unrelated colours: the RGB is that of another frame, so that it cannot help; depth (`true`), none of it (`none`) and
-that of a shuffled batch (`shuffled`). Own colours: the frame's own RGB, with none, the renderer's or a depth model's
-predicted depth, counted apart for questions that height in the picture answers (consistent) and those that it answers
-wrongly (counter).
+`unrelated`: the RGB is that of another frame, so that it cannot help. The model is trained with the true depth, with
+none, and with that of shuffled pictures. `merging` is the same through a tower whose patches are merged by 2×2. `own`:
+the frame's own RGB, with none and with the depth that the shipped model predicts, counted apart for questions that
+height in the picture answers (consistent) and that it answers wrongly (counter).
 
-    python benchmarks/vlm.py --frames build/vlm/frames --test-frames build/vlm/test-frames --seeds 3 > vlm.jsonl
+    mvde data synth --count 512 --size 192x192 --seed 5 --out build/vlm/train
+    mvde data synth --count 128 --size 192x192 --seed 5 --split test --out build/vlm/test
+    python benchmarks/vlm.py --frames build/vlm/train --test-frames build/vlm/test --seeds 3
+
+One JSON line for each training: accuracies on held-out frames, of which 2,048 are drawn, and CPU seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,24 +30,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvde.datasets.synthetic import SyntheticFrames
+from mvde.assets import shipped_checkpoint
+from mvde.camera import Camera
+from mvde.datasets.synthetic import SyntheticDataset
+from mvde.pipelines.eval_depth import open_source
 from mvde.stats import depth_to_patch_stats
+from mvde.vlm import DepthConfig, add_depth, add_lora
 from mvde.vlm.questions import COLOURS, METRIC_WORDS, RELATIVE_WORDS, Rounding, distance_text
-from mvde.vlm.tiny import GRID, NUM_PATCHES, PATCH, SIZE, TinyWords, learn_to_look, outline, tiny_model
-from mvde.vlm.training import Draw, TrainingSettings, VlmTraining
+from mvde.vlm.tiny import (
+    GRID,
+    NUM_PATCHES,
+    PATCH,
+    SIZE,
+    TinyWords,
+    learn_to_look,
+    outline,
+    picture_arguments,
+    tiny_merging_model,
+    tiny_model,
+)
+from mvde.vlm.training import IGNORED, Draw, TrainingSettings, VlmTraining
+from mvde.vlm.training_setup import adapted_layers
 
 LEAST_RATIO = 1.15
+NUM_BATCHES, BATCH = 8, 256
 
 
 @dataclass(frozen=True)
 class World:
-    """Frames as the model sees them: ``pixels`` (F, 3, H, W) in [-1, 1], and ``depth_m`` (F, H, W), 0 where unknown.
+    """Frames as a model sees them: ``pixels`` (F, 3, H, W) in [-1, 1], and depth (F, H, W) in metres, 0 where unknown.
 
-    ``known_m`` is the true depth, which answers are about; ``depth_m`` is what the model is given.
+    ``known_m`` is the true depth, which answers are about; ``given_m`` is what the model is given.
     """
 
     pixels: Tensor
-    depth_m: Tensor
+    given_m: Tensor
     known_m: Tensor
 
 
@@ -57,16 +78,19 @@ class Batch:
     distance_m: Tensor
 
     @property
-    def lower_is_nearer(self) -> Tensor:
-        """+1 where the lower mark is the nearer one, -1 where it is the farther one, 0 at equal heights."""
+    def cue(self) -> Tensor:
+        """+1 where the lower mark is the nearer one (consistent), -1 where it is not (counter), 0 at equal heights."""
         rows = self.places // GRID
         return (rows[:, 0] - rows[:, 1]).sign() * (self.distance_m[:, 1] - self.distance_m[:, 0]).sign()
+
+
+DrawBatch = Callable[[World, int, torch.Generator], Batch]
 
 
 def own_colours(world: World, number: int, generator: torch.Generator) -> Batch:
     """Draw a batch of frames with their own RGB."""
     frames = torch.randint(len(world.pixels), (number,), generator=generator)
-    return _marked(world.pixels[frames], world.depth_m[frames], world.known_m[frames], generator)
+    return marked(world.pixels[frames], world.given_m[frames], world.known_m[frames], generator)
 
 
 def unrelated_colours(world: World, number: int, generator: torch.Generator) -> Batch:
@@ -74,16 +98,17 @@ def unrelated_colours(world: World, number: int, generator: torch.Generator) -> 
     count = len(world.pixels)
     frames = torch.randint(count, (number,), generator=generator)
     others = (frames + torch.randint(8, count - 8, (number,), generator=generator)) % count
-    depth = world.depth_m[others] * torch.exp(0.3 * torch.randn(number, 1, 1, generator=generator))
-    for turn in (lambda d: d.flip(-1), lambda d: d.flip(-2), lambda d: d.transpose(1, 2)):
+    depth_m = world.known_m[others] * torch.exp(0.3 * torch.randn(number, 1, 1, generator=generator))
+    for turned in (depth_m.flip(-1), depth_m.flip(-2), depth_m.transpose(1, 2)):
         which = torch.rand(number, generator=generator) < 0.5
-        depth = torch.where(which[:, None, None], turn(depth), depth)
-    return _marked(world.pixels[frames], depth, depth, generator)
+        depth_m = torch.where(which[:, None, None], turned, depth_m)
+    return marked(world.pixels[frames], depth_m, depth_m, generator)
 
 
-def _marked(pixels: Tensor, given_m: Tensor, known_m: Tensor, generator: torch.Generator) -> Batch:
-    """Mark two patches that differ clearly in every frame that has such; the others are left out."""
-    mean = depth_to_patch_stats(known_m, PATCH)[..., 0]
+def marked(pixels: Tensor, given_m: Tensor, known_m: Tensor, generator: torch.Generator) -> Batch:
+    """Mark two cells that differ clearly in every frame that has such; the others are left out."""
+    side = pixels.shape[-1] // GRID
+    mean = depth_to_patch_stats(known_m, side)[..., 0]
     ratio = (mean[:, :, None].clamp(min=1e-6) / mean[:, None, :].clamp(min=1e-6)).log().abs()
     known = (mean > 0)[:, :, None] & (mean > 0)[:, None, :]
     good = ((ratio > math.log(LEAST_RATIO)) & known).flatten(1)
@@ -91,18 +116,21 @@ def _marked(pixels: Tensor, given_m: Tensor, known_m: Tensor, generator: torch.G
     picked = torch.multinomial(good[kept].float(), 1, generator=generator)[:, 0]
     places = torch.stack([picked // NUM_PATCHES, picked % NUM_PATCHES], dim=1)
     stats = depth_to_patch_stats(given_m[kept], PATCH)
-    return Batch(outline(pixels[kept], places, PATCH), stats, places, mean[kept].gather(1, places))
+    return Batch(outline(pixels[kept], places, side), stats, places, mean[kept].gather(1, places))
 
 
+@dataclass(frozen=True)
 class DrawnExamples:
     """Examples that are drawn anew each time: half ask which mark is nearer, half how far one is.
 
-    ``source`` draws a batch; ``shuffled`` gives each picture the statistics of another one. The first of a batch's
-    draws seeds the batch.
+    ``depth`` is ``true``, ``none`` or ``shuffled``. The first of a batch's draws seeds the batch.
     """
 
-    def __init__(self, draw_batch: Any, world: World, words: TinyWords, depth: str) -> None:
-        self.draw_batch, self.world, self.words, self.depth = draw_batch, world, words, depth
+    model: Any
+    draw_batch: DrawBatch
+    world: World
+    words: TinyWords
+    depth: str
 
     def __len__(self) -> int:
         return 1 << 20
@@ -114,23 +142,29 @@ class DrawnExamples:
         """Return the model's arguments for a batch."""
         generator = torch.Generator().manual_seed(draws[0].index)
         batch = self.draw_batch(self.world, len(draws), generator)
-        asked = torch.randint(4, (len(batch.pixels),), generator=generator).tolist()
-        told = self.words.encode(*zip(*[_asked(batch, at, kind) for at, kind in enumerate(asked)], strict=True))
+        kinds = torch.randint(4, (len(batch.pixels),), generator=generator).tolist()
+        told = self.words.encode(*zip(*[asked(batch, at, kind) for at, kind in enumerate(kinds)], strict=True))
         shown = torch.tensor([draw.has_depth for draw in draws[: len(batch.pixels)]])
-        stats = _given(batch, self.depth, generator) * shown[:, None, None]
-        return {**told, "pixel_values": batch.pixels, "depth_stats": stats}
+        stats = given(batch, self.depth, generator) * shown[:, None, None]
+        return told | arguments(self.model, batch, stats)
 
 
-def _asked(batch: Batch, at: int, kind: int) -> tuple[str, str]:
-    """Question and answer number ``kind`` of a picture: 0 and 1 the distance of a mark, 2 and 3 which is nearer."""
-    red_m, blue_m = batch.distance_m[at].tolist()
+def arguments(model: Any, batch: Batch, stats: Tensor) -> dict[str, Tensor]:
+    """Arguments of a model for pictures and their statistics."""
+    pictures = picture_arguments(model, batch.pixels)
+    return pictures | {"depth_stats": stats[:, None] if pictures["pixel_values"].ndim == 5 else stats}
+
+
+def asked(batch: Batch, at: int, kind: int) -> tuple[str, str]:
+    """Question and answer of a picture: kinds 0 and 1 are the distance of a mark, 2 and 3 which is nearer."""
+    distances_m = batch.distance_m[at].tolist()
     if kind > 1:
-        return RELATIVE_WORDS, "red" if red_m < blue_m else "blue"
+        return RELATIVE_WORDS, COLOURS[int(np.argmin(distances_m))]
     text = METRIC_WORDS.format(colour=COLOURS[kind])
-    return text, f"{distance_text((red_m, blue_m)[kind], Rounding.PREFERRED)} m"
+    return text, f"{distance_text(distances_m[kind], Rounding.PREFERRED)} m"
 
 
-def _given(batch: Batch, depth: str, generator: torch.Generator) -> Tensor:
+def given(batch: Batch, depth: str, generator: torch.Generator) -> Tensor:
     """Statistics that the model is given: all 0 for ``none``, those of other pictures for ``shuffled``."""
     if depth == "none":
         return torch.zeros_like(batch.stats)
@@ -140,71 +174,107 @@ def _given(batch: Batch, depth: str, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def first_answers(model: Any, words: TinyWords, batch: Batch, kind: int, stats: Tensor) -> Tensor:
-    """Whether the first token of each answer is right, (B,) bool."""
-    asked = [_asked(batch, at, kind) for at in range(len(batch.pixels))]
-    told = words.encode(*zip(*asked, strict=True))
+def right_answers(model: Any, words: TinyWords, batch: Batch, kind: int, stats: Tensor) -> Tensor:
+    """Whether the most probable first token of each answer is the right one, (B,) bool."""
+    told = words.encode(*zip(*[asked(batch, at, kind) for at in range(len(batch.pixels))], strict=True))
     labels = told.pop("labels")
-    at = (labels != -100).int().argmax(dim=1)
-    logits = model(**told, pixel_values=batch.pixels, depth_stats=stats).logits
-    given = logits.gather(1, (at - 1)[:, None, None].expand(-1, 1, logits.shape[-1]))[:, 0].argmax(dim=-1)
-    return given == labels.gather(1, at[:, None])[:, 0]
+    at = (labels != IGNORED).int().argmax(dim=1)
+    logits = model(**told, **arguments(model, batch, stats)).logits
+    chosen = logits[torch.arange(len(at)), at - 1].argmax(dim=-1)
+    right: Tensor = chosen == labels[torch.arange(len(at)), at]
+    return right
 
 
-def measure(model: Any, words: TinyWords, draw_batch: Any, world: World, depth: str) -> dict[str, float]:
-    """Accuracies on held-out frames: relative (also by cue and with the depth removed or shuffled) and metric."""
+def measure(model: Any, examples: DrawnExamples, world: World) -> dict[str, float]:
+    """Accuracies on held-out frames: which is nearer (also by cue, depth removed and shuffled), and the distance."""
     found: dict[str, list[Tensor]] = {}
-
-    def add(name: str, values: Tensor) -> None:
-        found.setdefault(name, []).append(values.float())
-
-    for number in range(8):
+    for number in range(NUM_BATCHES):
         generator = torch.Generator().manual_seed(10_000 + number)
-        batch = draw_batch(world, 256, generator)
-        stats = _given(batch, depth, generator)
-        right = first_answers(model, words, batch, 2, stats)
-        add("relative", right)
-        add("consistent", right[batch.lower_is_nearer > 0])
-        add("counter", right[batch.lower_is_nearer < 0])
-        add("metric", first_answers(model, words, batch, 0, stats))
-        add("removed", first_answers(model, words, batch, 2, torch.zeros_like(stats)))
-        other = stats[torch.randperm(len(stats), generator=generator)]
-        add("shuffled", first_answers(model, words, batch, 2, other))
+        batch = examples.draw_batch(world, BATCH, generator)
+        stats = given(batch, examples.depth, generator)
+        others = stats[torch.randperm(len(stats), generator=generator)]
+        right = right_answers(model, examples.words, batch, 2, stats)
+        parts = {
+            "nearer": right,
+            "consistent": right[batch.cue > 0],
+            "counter": right[batch.cue < 0],
+            "distance": right_answers(model, examples.words, batch, 0, stats),
+            "depth_removed": right_answers(model, examples.words, batch, 2, torch.zeros_like(stats)),
+            "depth_of_others": right_answers(model, examples.words, batch, 2, others),
+        }
+        for name, values in parts.items():
+            found.setdefault(name, []).append(values.float())
     return {name: round(float(torch.cat(values).mean()), 4) for name, values in found.items()}
 
 
-def train(base: Any, examples: DrawnExamples, steps: int, seed: int, folder: Path) -> Any:
-    """Give a copy of the base model depth and an adapter, and train both."""
-    from peft import LoraConfig, get_peft_model
-
-    from mvde.vlm import DepthConfig, add_depth
-
-    model = add_depth(copy.deepcopy(base), DepthConfig(hidden=64))
+def train(base: Any, examples: DrawnExamples, steps: int, seed: int) -> Any:
+    """Give a copy of the base model depth and an adapter, and train both; return it."""
     torch.manual_seed(seed)
-    layers = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-    adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=rf".*language_model.*\.({layers})",
-        modules_to_save=["depth_embedder"]))
-    settings = TrainingSettings(embedder_steps=0, steps=steps, batch_size=64, lr=4e-3, warmup_steps=30,
-        drop_depth=DROPPED, seed=seed, save_every=steps, log_every=100)
-    VlmTraining(adapted, examples, settings, folder).run(
-        lambda step, num_steps, values: print(f"# {step} {values['loss']:.3f} cpu {time.process_time():.0f}", flush=True))
+    model = add_depth(copy.deepcopy(base), DepthConfig(hidden=64))
+    adapted = add_lora(model, 8, 16.0, adapted_layers(model))
+    settings = TrainingSettings(
+        embedder_steps=0, steps=steps, batch_size=64, lr=4e-3, warmup_steps=30, seed=seed, save_every=steps,
+        log_every=100,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        VlmTraining(adapted, examples, settings, Path(folder)).run(lambda step, num_steps, values: None)
     return adapted.eval()
-DROPPED = 0.15
-if __name__ == "__main__":
-    import sys
+
+
+def read_world(folder: Path, size: int, predicted: bool) -> World:
+    """Frames of a synthetic folder at ``size`` pixels, given the true depth or that of the shipped model."""
+    frames = SyntheticDataset(folder)
+    samples = [frames[number] for number in range(len(frames))]
+    factor = samples[0].rgb.shape[0] // size
+    rgb = torch.stack([torch.from_numpy(one.rgb) for one in samples]).permute(0, 3, 1, 2).float()
+    known = _smaller(torch.stack([torch.from_numpy(one.depth_m) for one in samples]), factor)
+    depth = known
+    if predicted:
+        predict = open_source(str(shipped_checkpoint()), None, None).predict
+        cameras: list[Camera | None] = [one.camera for one in samples]
+        maps = [predict([one.rgb], [camera])[0] for one, camera in zip(samples, cameras, strict=True)]
+        depth = _smaller(torch.stack([torch.from_numpy(one) for one in maps]), factor)
+    return World(F.avg_pool2d(rgb, factor) / 127.5 - 1, depth, known)
+
+
+def _smaller(depth_m: Tensor, factor: int) -> Tensor:
+    return F.avg_pool2d(depth_m[:, None], factor)[:, 0]
+
+
+PARTS = {
+    "unrelated": (unrelated_colours, ("true", "none", "shuffled"), tiny_model, SIZE, False),
+    "merging": (unrelated_colours, ("true",), tiny_merging_model, 2 * SIZE, False),
+    "own": (own_colours, ("none", "true"), tiny_model, SIZE, True),
+}
+"""Batches, the depth that is trained with, the model, the pictures' size, and whether depth is predicted."""
+
+
+def main() -> None:
+    """Train and measure; print one JSON line for each training."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=Path, required=True, help="Synthetic frames to train on, 192x192.")
+    parser.add_argument("--test-frames", type=Path, required=True, help="Synthetic frames of other scenes.")
+    parser.add_argument("--seeds", type=int, default=3, help="Trainings of each kind.")
+    parser.add_argument("--steps", type=int, default=700, help="Steps of a training.")
+    parser.add_argument("--pretraining", type=int, default=500, help="Steps of learning to see the marks.")
+    parser.add_argument("--part", choices=tuple(PARTS), action="append", help="Part to run. Default: all.")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    from transformers import LlavaForConditionalGeneration
-    base = LlavaForConditionalGeneration.from_pretrained("/tmp/vl_base")
-    def world(root, pixels):
-        f = SyntheticFrames(root); d = torch.stack([torch.from_numpy(f.frame(i)[1]) for i in range(len(f))])
-        d = F.avg_pool2d(d[:, None], 192 // SIZE)[:, 0]
-        return World(pixels, d, d)
-    z = np.load("/tmp/vl_px.npz")
-    tr, te = world("/tmp/vl_synth/train", torch.from_numpy(z["X"])), world("/tmp/vl_synth/test", torch.from_numpy(z["Y"]))
-    words = TinyWords()
-    mode, steps = sys.argv[1], int(sys.argv[2])
-    DROPPED = float(sys.argv[3])
-    c = time.process_time()
-    with tempfile.TemporaryDirectory() as t:
-        m = train(base, DrawnExamples(unrelated_colours, tr, words, mode), steps, 0, Path(t))
-    print(time.process_time() - c, measure(m, words, unrelated_colours, te, mode))
+    for part in options.part or tuple(PARTS):
+        draw_batch, depths, make_model, size, predicted = PARTS[part]
+        seen, held_out = (read_world(path, size, predicted) for path in (options.frames, options.test_frames))
+        base = make_model()
+        learn_to_look(base, seen.pixels, options.pretraining)
+        for depth in depths:
+            for seed in range(options.seeds):
+                examples = DrawnExamples(base, draw_batch, seen, TinyWords(), depth)
+                started = time.process_time()
+                model = train(base, examples, options.steps, seed)
+                cpu_s = round(time.process_time() - started, 1)
+                found = measure(model, examples, held_out)
+                named = "predicted" if predicted and depth == "true" else depth
+                print(json.dumps({"part": part, "depth": named, "seed": seed, "cpu_s": cpu_s, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

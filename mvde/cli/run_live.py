@@ -72,7 +72,7 @@ def open_live(inputs: Iterable[str], live: LiveOptions) -> LiveStream:
 
 def counts_text(counts: LiveCounts, stream: LiveStream) -> str:
     """What became of the frames of the stream, for a summary."""
-    parts = [f"{_frames(counts.num_passed_over)} passed over for newer ones"]
+    parts = [f"{stream.num_received} received", f"{counts.num_passed_over} passed over for newer ones"]
     if counts.num_late:
         parts.append(f"{counts.num_late} late")
     if counts.num_too_old:

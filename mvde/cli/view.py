@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +15,15 @@ import typer
 from mvde.cli.groups import with_groups
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.run_settings import RunSettings
-from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, POINT_STEP_HELP, CameraOptions, EngineSelection, only
+from mvde.cli.shared_options import (
+    CALIBRATION_HELP,
+    FIT_HELP,
+    POINT_STEP_HELP,
+    SCAN_HELP,
+    CameraOptions,
+    EngineSelection,
+    only,
+)
 from mvde.cli.terminal import say
 from mvde.errors import ImageError, UsageError
 from mvde.runtime.placement import Fit
@@ -22,6 +31,7 @@ from mvde.runtime.placement import Fit
 if TYPE_CHECKING:
     from mvde.robot.foxglove_server import FoxgloveServer
     from mvde.robot.viewed import Viewed, Viewer
+    from mvde.runtime.scan_settings import ScanSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -60,6 +70,7 @@ def view(
         int | None,
         typer.Option("--point-step", min=1, metavar="N", help=f"{POINT_STEP_HELP} Default: 4, where there are metres."),
     ] = None,
+    scan: Annotated[Path | None, typer.Option("--scan", metavar="FILE", help=f"{SCAN_HELP} Default: no scan.")] = None,
     topic: Annotated[
         list[str] | None,
         typer.Option("--topic", help="Topic of a log with a camera's pictures; repeatable. One is shown at a time."),
@@ -67,10 +78,10 @@ def view(
 ) -> None:
     """Watch depth of pictures, videos, robot logs and live sources.
 
-    Serves picture, depth, points, patch statistics and latency to Foxglove and other programs that speak its WebSocket
-    protocol, on this machine alone; --rrd records them for Rerun. Files begin when a viewer subscribes, and the last
-    frame stays until Ctrl-C. A live source is a camera (/dev/video0) or a stream (rtsp://, http://), of which the
-    newest frame is always the next one.
+    Serves picture, depth, points, scan, patch statistics and latency to Foxglove and other programs that speak its
+    WebSocket protocol, on this machine alone; --rrd records them for Rerun. Files begin when a viewer subscribes, and
+    the last frame stays until Ctrl-C. A live source is a camera (/dev/video0) or a stream (rtsp://, http://), of which
+    the newest frame is always the next one.
     """
     from mvde.robot.live_address import is_live
     from mvde.robot.logs import is_log
@@ -78,7 +89,10 @@ def view(
     if rate is not None and not 0 < rate < float("inf"):
         raise UsageError(f"--rate is a number of frames per second above 0, but got {rate:g}")
     settings = RunSettings([source], selection, camera, None, fit, calibration, verb="mvde view")
-    outputs, camera_topic = _Outputs(port, rrd, point_step), only(topic or [], "--topic", "mvde view shows one camera")
+    outputs, camera_topic = (
+        _Outputs(port, rrd, point_step, _settings_of(scan)),
+        only(topic or [], "--topic", "mvde view shows one camera"),
+    )
     has_own_rate = is_live(source) or is_log(Path(source))
     if rate is not None and has_own_rate:
         raise UsageError("--rate would have no effect: live sources and logs come at their own rate")
@@ -96,12 +110,14 @@ def view(
 class _Outputs:
     """Where frames go: a server on ``port``, by default only without a recording, and the recording ``rrd``.
 
-    ``point_step`` asks for points, which are shown with a step of their own where there are any.
+    ``point_step`` asks for points, which are shown with a step of their own where there are any. ``scan`` are the
+    settings of distances by bearing.
     """
 
     port: int | None
     rrd: Path | None
     point_step: int | None
+    scan: ScanSettings | None
 
     def open(self, stack: ExitStack) -> tuple[FoxgloveServer | None, list[Viewer]]:
         """Open the viewers, which ``stack`` closes; also the server among them."""
@@ -131,6 +147,13 @@ class _Outputs:
             yield viewed
 
 
+def _settings_of(scan: Path | None) -> ScanSettings | None:
+    """Settings of a scan from their file, read before anything is opened."""
+    from mvde.runtime.scan_settings import ScanSettings
+
+    return None if scan is None else ScanSettings.from_file(scan)
+
+
 def _view_live(settings: RunSettings, live: LiveOptions, outputs: _Outputs) -> None:
     from mvde.cli.run_live import check_any, counts_text, open_live
     from mvde.cli.view_sources import live_frames
@@ -141,7 +164,7 @@ def _view_live(settings: RunSettings, live: LiveOptions, outputs: _Outputs) -> N
     with ExitStack() as stack:
         stack.enter_context(stream).wait()
         server, viewers = outputs.open(stack)
-        runtime = stack.enter_context(settings.load())
+        runtime = stack.enter_context(settings.load(scan=outputs.scan))
         _say_where(server, "")
         try:
             _show(outputs.checked(live_frames(runtime, stream, counts, live, settings.fit)), viewers)
@@ -160,14 +183,15 @@ def _view_files(settings: RunSettings, rate: float | None, outputs: _Outputs) ->
     skipped = Skipped(len(paths))
     with ExitStack() as stack:
         server, viewers = outputs.open(stack)
-        runtime = stack.enter_context(settings.load())
+        runtime = stack.enter_context(settings.load(scan=outputs.scan))
         frames = file_frames(runtime, paths, rate or rate_of(paths), settings.fit, skipped.add)
         _play(outputs.checked(frames), server, viewers, skipped.check)
     _say_recording(outputs)
 
 
 def _view_log(settings: RunSettings, topic: str | None, outputs: _Outputs) -> None:
-    from mvde.cli.view_sources import log_frames
+    from mvde.cli.view_sources import LONGEST_GAP_S, log_frames
+    from mvde.robot.camera_topics import camera_topics
     from mvde.robot.depth_log import Problems
     from mvde.robot.logs import open_log
 
@@ -175,15 +199,20 @@ def _view_log(settings: RunSettings, topic: str | None, outputs: _Outputs) -> No
     reader = open_log(Path(settings.inputs[0]))
     with ExitStack() as stack:
         stack.callback(reader.close)
+        (camera,) = camera_topics(reader, [] if topic is None else [topic], problems.add)
         server, viewers = outputs.open(stack)
-        runtime = stack.enter_context(settings.open())
-        frames = log_frames(runtime, reader, topic, settings, problems)
-        _play(outputs.checked(frames), server, viewers, problems.check)
+        runtime = stack.enter_context(settings.open(scan=outputs.scan))
+        frames = log_frames(runtime, reader, camera, settings, problems)
+        _play(outputs.checked(frames), server, viewers, problems.check, LONGEST_GAP_S)
     _say_recording(outputs)
 
 
 def _play(
-    frames: Iterator[Viewed], server: FoxgloveServer | None, viewers: list[Viewer], check: Callable[[], None]
+    frames: Iterator[Viewed],
+    server: FoxgloveServer | None,
+    viewers: list[Viewer],
+    check: Callable[[], None],
+    longest_gap_s: float = math.inf,
 ) -> None:
     """Show recorded frames: at their pace to the server's viewers, who keep the last one until Ctrl-C.
 
@@ -191,7 +220,9 @@ def _play(
     """
     from mvde.cli.view_sources import paced
 
-    last = _show(frames if server is None else paced(_from_first_viewer(frames, server)), viewers)
+    if server is not None:
+        frames = paced(_from_first_viewer(frames, server), longest_gap_s)
+    last = _show(frames, viewers)
     check()
     if last is None:
         raise ImageError("there is no picture in it")

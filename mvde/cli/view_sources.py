@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -14,6 +15,7 @@ from mvde.robot.viewed import Viewed
 if TYPE_CHECKING:
     from mvde.cli.live_options import LiveOptions
     from mvde.cli.run_settings import RunSettings
+    from mvde.robot.camera_topics import CameraTopic
     from mvde.robot.depth_log import Problems
     from mvde.robot.live import LiveStream
     from mvde.robot.logs import LogReader
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 PICTURES_PER_S = 2.0
 """Rate of pictures that are no video: slow enough to look at each."""
+
+
+LONGEST_GAP_S = 3.0
+"""Longest wait between two frames of a log."""
 
 
 def live_frames(
@@ -60,14 +66,13 @@ def file_frames(
 
 
 def log_frames(
-    runtime: DepthRuntime, reader: LogReader, topic: str | None, settings: RunSettings, problems: Problems
+    runtime: DepthRuntime, reader: LogReader, camera: CameraTopic, settings: RunSettings, problems: Problems
 ) -> Iterator[Viewed]:
     """Yield every picture of one camera of a log, with the time at which it was recorded."""
-    from mvde.robot.camera_topics import camera_topics
     from mvde.robot.depth_log import log_results
 
-    cameras = camera_topics(reader, [] if topic is None else [topic], problems.add)
-    found = log_results(reader, cameras, runtime, problems, fit=settings.fit, camera=settings.camera.frame_camera)
+    given = settings.camera.frame_camera
+    found = log_results(reader, [camera], runtime, problems, fit=settings.fit, camera=given)
     for index, (frame, result) in enumerate(found):
         yield Viewed(index, frame.image, result, frame.log_time_ns)
 
@@ -81,12 +86,18 @@ def rate_of(paths: list[Path]) -> float:
     return PICTURES_PER_S
 
 
-def paced(frames: Iterator[Viewed]) -> Iterator[Viewed]:
-    """Yield each frame when it is due by its stamp, counted from the first; later ones do not catch up by rushing."""
+def paced(frames: Iterator[Viewed], longest_gap_s: float = math.inf) -> Iterator[Viewed]:
+    """Yield each frame when it is due by its stamp, counted from the first; later ones do not catch up by rushing.
+
+    Gaps beyond ``longest_gap_s``, such as those between two drives in one log, are cut short to it.
+    """
     ahead_ns = 0
     for number, viewed in enumerate(frames):
         now_ns = time.time_ns()
         if number == 0 or now_ns > viewed.stamp_ns + ahead_ns:
             ahead_ns = now_ns - viewed.stamp_ns
-        time.sleep(max(0, viewed.stamp_ns + ahead_ns - now_ns) / 1e9)
+        gap_s = (viewed.stamp_ns + ahead_ns - now_ns) / 1e9
+        if gap_s > longest_gap_s:
+            ahead_ns -= round((gap_s - longest_gap_s) * 1e9)
+        time.sleep(min(gap_s, longest_gap_s))
         yield viewed

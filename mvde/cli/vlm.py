@@ -261,8 +261,11 @@ def _depth_source(selection: EngineSelection) -> Iterator[Any]:
 def _needs_torch() -> Iterator[None]:
     """Name the extra that installs what a verb imports, if it is missing; silence the progress bars of transformers."""
     try:
+        import warnings
+
         import transformers
 
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         yield
@@ -316,17 +319,20 @@ def _write_answers(path: Path, evaluation: Evaluation) -> None:
 def _print_evaluation(title: str, evaluation: Evaluation) -> None:
     from rich.table import Table
 
+    from mvde.vlm.evaluation_assistant import Condition
+
+    named = {Condition.DEPTH: "given", Condition.REMOVED: "removed", Condition.SHUFFLED: "another's"}
     table = Table(title=title, title_justify="left")
     table.add_column("depth")
     table.add_column("task")
-    for name in ("questions", "right", "consistent", "counter", "AbsRel", "unread"):
+    for name in ("asked", "right", "consistent", "counter", "AbsRel", "unread"):
         table.add_column(name, justify="right")
     for condition, tasks in evaluation.scores.items():
         for task, score in tasks.items():
             shares = (score.accuracy, score.accuracy_of("consistent"), score.accuracy_of("counter"))
             cells = ["–" if share is None else f"{share:.1%}" for share in shares]
             abs_rel = "–" if score.abs_rel is None else f"{score.abs_rel:.3f}"
-            table.add_row(str(condition), task, str(len(score.outcomes)), *cells, abs_rel, str(score.num_unread))
+            table.add_row(named[condition], task, str(len(score.outcomes)), *cells, abs_rel, str(score.num_unread))
         if (combined := evaluation.cvbench(condition)) is not None:
-            table.add_row(str(condition), "CV-Bench", "", f"{combined:.1%}", "", "", "", "")
+            table.add_row(named[condition], "CV-Bench", "", f"{combined:.1%}", "", "", "", "")
     console().print(table)

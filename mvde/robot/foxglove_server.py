@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.errors import MissingDependencyError, OutputError
-from mvde.robot.viewed import BODY_FRAME, BODY_FROM_OPTICAL, OPTICAL_FRAME, POINT_STEP, Viewed
+from mvde.robot.viewed import BODY_FRAME, BODY_FROM_OPTICAL, OPTICAL_FRAME, POINT_STEP, SCAN_FRAME, Viewed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mvde.runtime.scan import Scan
 
 HOST = "127.0.0.1"
 """Pictures of a camera are for this machine; another one reaches them through ``ssh -L``."""
@@ -24,6 +26,7 @@ PORT = 8765
 _BACKLOG = 64
 """Messages kept for a client that reads slowly, the oldest is dropped first: about five frames of all topics. The
 library's default of 1024 would hold a gigabyte of 640x480 frames."""
+_DESCRIPTION = {"title": "mvde.Description", "type": "object"}
 _LATENCY = {"title": "mvde.Latency", "type": "object"}
 _STATISTICS = {"title": "mvde.Statistics", "type": "object"}
 
@@ -72,9 +75,12 @@ class FoxgloveServer:
         if viewed.has_points:
             points = partial(_point_cloud, stamp=stamp, viewed=viewed, step=self._point_step)
             self._put("/points", "PointCloud", viewed, points)
-        self._put("/tf", "FrameTransforms", viewed, lambda types: _transforms(types, stamp))
-        self._put_json("/latency", _LATENCY, viewed, lambda: viewed.latency)
-        self._put_json("/statistics", _STATISTICS, viewed, lambda: viewed.statistics)
+        if (scan := viewed.result.scan) is not None:
+            self._put("/scan", "LaserScan", viewed, lambda types: _laser_scan(types, stamp, scan))
+            self._put_json("/description", _DESCRIPTION, viewed, lambda: viewed.result.describe().to_json())
+        self._put("/tf", "FrameTransforms", viewed, lambda types: _transforms(types, stamp, scan))
+        self._put_json("/latency", _LATENCY, viewed, lambda: json.dumps(viewed.latency))
+        self._put_json("/statistics", _STATISTICS, viewed, lambda: json.dumps(viewed.statistics, allow_nan=False))
 
     def close(self) -> None:
         """Stop the server; viewers are disconnected."""
@@ -99,11 +105,12 @@ class FoxgloveServer:
         if self._channels[topic].has_sinks():
             self._channels[topic].log(make(self._library.messages), log_time=viewed.stamp_ns)
 
-    def _put_json(self, topic: str, schema: dict[str, str], viewed: Viewed, make: Callable[[], Any]) -> None:
+    def _put_json(self, topic: str, schema: dict[str, str], viewed: Viewed, make: Callable[[], str]) -> None:
+        """Send a JSON text, if anybody subscribed to its topic."""
         if topic not in self._channels:
             self._channels[topic] = self._library.foxglove.Channel(topic, schema=schema, context=self._context)
         if self._channels[topic].has_sinks():
-            self._channels[topic].log(json.dumps(make(), allow_nan=False).encode(), log_time=viewed.stamp_ns)
+            self._channels[topic].log(make().encode(), log_time=viewed.stamp_ns)
 
 
 class _Library:
@@ -122,7 +129,7 @@ class _Library:
         from foxglove.websocket import ServerListener
 
         class Listener(ServerListener):  # type: ignore[misc]  # the library is optional
-            def on_subscribe(self, client: object, channel: object) -> None:
+            def on_subscribe(self, _client: object, _channel: object) -> None:
                 on_subscribed()
 
         return Listener()
@@ -161,9 +168,7 @@ def _point_cloud(types: Any, *, stamp: Any, viewed: Viewed, step: int) -> Any:
     return types.PointCloud(
         timestamp=stamp,
         frame_id=OPTICAL_FRAME,
-        pose=types.Pose(
-            position=types.Vector3(x=0.0, y=0.0, z=0.0), orientation=types.Quaternion(x=0.0, y=0.0, z=0.0, w=1.0)
-        ),
+        pose=_origin(types),
         point_stride=16,
         fields=fields,
         data=viewed.points(step).tobytes(),
@@ -189,9 +194,30 @@ def _calibration(types: Any, stamp: Any, viewed: Viewed) -> Any:
     )
 
 
-def _transforms(types: Any, stamp: Any) -> Any:
-    """The camera's optical frame in its body's, so that viewers show it upright."""
-    return types.FrameTransforms(transforms=[_rotated(types, stamp, BODY_FRAME, OPTICAL_FRAME, BODY_FROM_OPTICAL)])
+def _laser_scan(types: Any, stamp: Any, scan: Scan) -> Any:
+    return types.LaserScan(
+        timestamp=stamp,
+        frame_id=SCAN_FRAME,
+        pose=_origin(types),
+        start_angle=scan.angle_min,
+        end_angle=scan.angle_max,
+        ranges=scan.ranges.tolist(),
+        intensities=[],
+    )
+
+
+def _origin(types: Any) -> Any:
+    return types.Pose(
+        position=types.Vector3(x=0.0, y=0.0, z=0.0), orientation=types.Quaternion(x=0.0, y=0.0, z=0.0, w=1.0)
+    )
+
+
+def _transforms(types: Any, stamp: Any, scan: Scan | None) -> Any:
+    """The camera's optical frame in its body's, so that viewers show it upright, and the scan's in the optical one."""
+    found = [_rotated(types, stamp, BODY_FRAME, OPTICAL_FRAME, BODY_FROM_OPTICAL)]
+    if scan is not None:
+        found.append(_rotated(types, stamp, OPTICAL_FRAME, SCAN_FRAME, scan.rotation))
+    return types.FrameTransforms(transforms=found)
 
 
 def _rotated(types: Any, stamp: Any, parent: str, child: str, quaternion: tuple[float, float, float, float]) -> Any:

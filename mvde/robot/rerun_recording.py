@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +12,14 @@ from mvde.errors import MissingDependencyError, OutputError, UsageError
 from mvde.files import atomic_write
 from mvde.robot.viewed import BODY_FROM_OPTICAL, POINT_STEP, Viewed
 
+if TYPE_CHECKING:
+    from mvde.runtime.scan import Scan
+
 SUFFIX = ".rrd"
 _JPEG_QUALITY = 90
 _OPTICAL, _CAMERA, _METRE = "world/optical", "world/optical/camera", 1000.0
+_OBSTACLE_M = 0.02
+"""Radius at which an obstacle of a scan is drawn."""
 
 
 class _NoFrameError(Exception):
@@ -62,6 +67,9 @@ class RerunRecording:
             points = viewed.points(self._point_step)
             colours = points[:, 3].copy().view(np.uint8).reshape(-1, 4)[:, [2, 1, 0]]
             self._log(f"{_OPTICAL}/points", rerun.Points3D(points[:, :3], colors=colours))
+        if result.scan is not None:
+            self._log_scan(result.scan)
+            self._log("description", rerun.TextDocument(str(result.describe())))
         for name, values in viewed.patches.items():
             self._log(f"patch/{name}", rerun.Tensor(values, dim_names=("height", "width")))
         for name, value in viewed.latency.items():
@@ -77,6 +85,13 @@ class RerunRecording:
             return
         with contextlib.suppress(_NoFrameError):
             self._file.__exit__(_NoFrameError, _NoFrameError(), None)
+
+    def _log_scan(self, scan: Scan) -> None:
+        """Record the obstacles of a scan as points on its level plane, those that are near enough to have a range."""
+        rerun, place = self._rerun, f"{_OPTICAL}/scan"
+        obstacles = scan.points[np.isfinite(scan.ranges)]
+        self._log(place, rerun.Transform3D(quaternion=rerun.Quaternion(xyzw=scan.rotation)))
+        self._log(place, rerun.Points3D(np.pad(obstacles, ((0, 0), (0, 1))), radii=_OBSTACLE_M))
 
     def _log_camera(self, viewed: Viewed) -> None:
         rerun, camera = self._rerun, viewed.result.camera

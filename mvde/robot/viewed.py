@@ -19,6 +19,8 @@ OPTICAL_FRAME = "camera_optical_frame"
 """Frame of depth and points: x right, y down, z forward (REP 103)."""
 BODY_FRAME = "camera_link"
 """The same origin with x forward, y left, z up, for viewers that turn a scene upright."""
+SCAN_FRAME = "camera_scan"
+"""A level frame at the camera's centre, x forward, y left, z up, in which distances by bearing are told."""
 BODY_FROM_OPTICAL = (-0.5, 0.5, -0.5, 0.5)
 """Quaternion (x, y, z, w) of the optical frame in the body's."""
 POINT_STEP = 4
@@ -89,10 +91,13 @@ class Viewed:
     @property
     def statistics(self) -> dict[str, dict[str, float] | int]:
         """Smallest, median and largest value over the patches by column, and the number of patches with depth."""
-        found: dict[str, dict[str, float] | int] = {"num_patches": int(np.prod(self.result.grid))}
+        rows = self.result.stats
+        found: dict[str, dict[str, float] | int] = {
+            "num_patches": len(rows),
+            "num_valid_patches": int(np.count_nonzero(rows.any(axis=1))),
+        }
         for name, values in self.patches.items():
             known = values[np.isfinite(values)]
-            found["num_valid_patches"] = int(known.size) if name == "mean" else found.get("num_valid_patches", 0)
             if known.size:
                 low, middle, high = (float(value) for value in np.quantile(known, (0, 0.5, 1)))
                 found[name] = {"min": low, "median": middle, "max": high}

@@ -54,9 +54,9 @@ class Description:
 
     @property
     def nearest(self) -> Direction | None:
-        """Direction of the nearest obstacle; ``None`` if there is none."""
+        """Direction of the nearest obstacle, the one closer to straight ahead of two as near; ``None`` without any."""
         met = [one for one in self.directions if one.nearest_m is not None]
-        return min(met, key=lambda one: one.nearest_m or 0.0) if met else None
+        return min(met, key=lambda one: (one.nearest_m or 0.0, abs(one.nearest_deg or 0.0))) if met else None
 
     def __str__(self) -> str:
         sentences = [_nearest_sentence(self.nearest)]
@@ -122,7 +122,7 @@ def _direction(scan: Scan, name: str, ends: tuple[float, float], inside: slice) 
     free_to = min(limits) if limits else None
     if not len(met):
         return Direction(name, *ends, None, None, free_to, unseen)
-    nearest = int(met[np.argmin(ranges[met])])
+    nearest = int(met[np.lexsort((np.abs(bearings[met]), ranges[met]))[0]])  # ranges of one cell are equal
     return Direction(name, *ends, float(ranges[nearest]), math.degrees(float(bearings[nearest])), free_to, unseen)
 
 

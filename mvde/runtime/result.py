@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.camera import Camera
+    from mvde.runtime.describe import Description
     from mvde.runtime.scan import Scan
 
 _MAX_DEPTH_MM = 65_535
@@ -128,6 +129,22 @@ class DepthResult:
         each = zip(self.depth, frames, outs, strict=True)
         points = [depth_points(depth, self.camera, step, frame, buffer) for depth, frame, buffer in each]
         return np.stack(points) if out is None else out
+
+    def describe(self) -> Description:
+        """What is near, free and unknown, for a language model: ``str()`` gives sentences, ``to_json()`` JSON.
+
+        From the scan, which knows the floor and how far the camera sees. Raises :class:`UsageError` without one, for a
+        map without metres, and for a batch.
+        """
+        from mvde.runtime.describe import describe_scan
+
+        self.require_metres("describe()")
+        if self.scan is None:
+            raise UsageError(
+                "describe() needs a scan, which knows the floor: give scan= (a file, or ScanSettings) to "
+                "DepthRuntime.load"
+            )
+        return describe_scan(self.scan, camera_assumed=self.camera_assumed, calibrated=self.calibrated)
 
     def millimetres(self) -> NDArray[np.uint16]:
         """Depth in whole millimetres (ROS REP 118), uint16, of the shape of ``depth``; 0 is invalid or past 65.535 m.

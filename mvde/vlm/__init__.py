@@ -1,7 +1,7 @@
 """Depth for vision-language models of transformers: patch statistics as tokens.
 
 ``add_depth(model, DepthConfig())`` gives a model a :class:`DepthEmbedder`; the model then takes ``depth_stats`` beside
-``pixel_values`` and is unchanged until it is trained. ``DepthProcessor.for_model(model, processor, source)`` makes them.
+``pixel_values`` and is unchanged until it is trained. :class:`DepthProcessor` makes both.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ _MODULES = {
     "DepthFiles": "mvde.vlm.sources",
     "DepthProcessor": "mvde.vlm.processor",
     "DepthSource": "mvde.vlm.sources",
+    "OwnTower": "mvde.vlm.own_tower",
     "SITES": "mvde.vlm.sites",
     "Site": "mvde.vlm.sites",
     "add_depth": "mvde.vlm.attach",

@@ -40,10 +40,15 @@ def add_depth(model: Model, config: DepthConfig | None = None, moments: Tensor |
     """
     if has_depth(model):
         raise UsageError(f"this {type(model).__name__} has depth already: model.{EMBEDDER}")
+    if unwrapped(model) is not model:
+        raise UsageError(
+            f"depth is added to a model itself, but got it inside a {type(model).__name__}; add depth first, then "
+            f"adapters of peft, and wrap it for several devices last"
+        )
     if not hasattr(model, "config"):
         raise UsageError(
             f"depth is added to a model of transformers, but got a {type(model).__name__}; load one with "
-            f"AutoModelForImageTextToText.from_pretrained, and add adapters of peft after depth"
+            f"AutoModelForImageTextToText.from_pretrained"
         )
     _attach(model, config or DepthConfig())
     base: Any = type(model)
@@ -70,6 +75,11 @@ def embedder_of(model: nn.Module) -> DepthEmbedder:
     if adapters is not None and embedder.active_adapters:
         embedder = adapters[embedder.active_adapters[0]]
     return cast("DepthEmbedder", embedder)
+
+
+def site_hook(model: nn.Module) -> SiteHook:
+    """Return the hooks of the model's site. Raises :class:`UsageError` for a model without depth."""
+    return cast("SiteHook", getattr(checked(model), _HOOK))
 
 
 @contextmanager
@@ -104,8 +114,9 @@ def depth_class(base: Any) -> Any:
     """
 
     class WithDepth(base):  # type: ignore[misc]
-        # A bf16 model's embedder is loaded as it was saved.
-        _keep_in_fp32_modules_strict = [EMBEDDER, *(getattr(base, "_keep_in_fp32_modules_strict", None) or ())]  # noqa: RUF012
+        # A bf16 model's embedder is loaded as it was saved, and a quantised model's is not quantised.
+        _keep_in_fp32_modules_strict = _with_embedder(base, "_keep_in_fp32_modules_strict")
+        _keep_in_fp32_modules = _with_embedder(base, "_keep_in_fp32_modules")
 
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
@@ -114,7 +125,8 @@ def depth_class(base: Any) -> Any:
                 _attach(self, DepthConfig.from_dict(stored, "config.json"))
 
         def forward(self, *args: Any, depth_stats: Tensor | None = None, **kwargs: Any) -> Any:
-            if depth_stats is None and not torch.is_grad_enabled():
+            is_inside = current_call(self.__dict__[_HOOK]) is not None  # of generate, or of given_depth
+            if depth_stats is None and (is_inside or not torch.is_grad_enabled()):
                 return super().forward(*args, **kwargs)
             with active(_call(self, depth_stats, _named(base, args, kwargs))):
                 return super().forward(*args, **kwargs)
@@ -143,6 +155,11 @@ def depth_class(base: Any) -> Any:
     WithDepth.forward.__signature__ = _signature(base)  # type: ignore[attr-defined]
     WithDepth.__name__, WithDepth.__qualname__, WithDepth.__module__ = base.__name__, base.__qualname__, base.__module__
     return WithDepth
+
+
+def _with_embedder(base: Any, names: str) -> list[str]:
+    """The class's list of modules, and the embedder."""
+    return [EMBEDDER, *(getattr(base, names, None) or ())]
 
 
 def _attach(model: nn.Module, config: DepthConfig) -> None:
@@ -189,7 +206,8 @@ def _as_pixels(stats: Tensor, pixels: Tensor, inputs: Mapping[str, Any]) -> Tens
         )
     areas = torch.as_tensor(sizes).prod(dim=-1)
     counts = (areas * len(stats)).div(areas.sum(), rounding_mode="floor").tolist()
-    return torch.nn.utils.rnn.pad_sequence(stats.split(counts), batch_first=True, padding_value=float("nan"))
+    pictures = list(torch.split(stats, counts))
+    return torch.nn.utils.rnn.pad_sequence(pictures, batch_first=True, padding_value=float("nan"))
 
 
 def _as_rows(repeated: Tensor, stats: Tensor) -> Tensor:
@@ -236,13 +254,19 @@ def _new(base: Any) -> Any:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, inside a wrapper of peft's, of data parallelism or of torch.compile."""
+    """Return the model itself, inside a wrapper of peft's, of data parallelism or of torch.compile."""
+    model = without_parallel(model)
+    get_base_model = getattr(model, "get_base_model", None)
+    return model if get_base_model is None else cast("nn.Module", get_base_model())
+
+
+def without_parallel(model: nn.Module) -> nn.Module:
+    """Return the model or peft's wrapper inside wrappers of data parallelism and of torch.compile."""
     for name in ("module", "_orig_mod"):
         inner = getattr(model, name, None)
         if isinstance(inner, nn.Module):
-            return unwrapped(inner)
-    get_base_model = getattr(model, "get_base_model", None)
-    return model if get_base_model is None else cast("nn.Module", get_base_model())
+            return without_parallel(inner)
+    return model
 
 
 def checked(model: nn.Module) -> Any:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvde.errors import UsageError
-from mvde.vlm.processor import DEPTH_STATS
+from mvde.vlm.batch import DEPTH_STATS
 
 IGNORED_LABEL = -100
 """Label of a token that the loss leaves out, as in transformers."""

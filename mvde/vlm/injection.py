@@ -133,8 +133,9 @@ class SiteHook:
         return output
 
     def _with_depth(self, tokens: Tensor) -> Tensor:
-        is_backward = torch._C._current_graph_task_id() != -1
-        call = self._recomputed(tokens) if is_backward else current_call(self)
+        call = current_call(self)
+        if call is None and torch._C._current_graph_task_id() != -1:  # inside a backward pass
+            call = self._recomputed(tokens)
         if call is None:
             return tokens
         if call.is_remembered and call.fingerprint is None:
@@ -182,7 +183,7 @@ class SiteHook:
                 f"{tokens.shape[-1]}; give DepthConfig(width={tokens.shape[-1]})"
             )
         call.was_used = True
-        patches = patches + extra.to(tokens.dtype).reshape(patches.shape)
+        patches = patches + extra.to(tokens).reshape(patches.shape)
         return torch.cat([tokens[..., :prefix, :], patches], dim=-2) if prefix else patches
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +18,20 @@ from mvde.errors import UsageError
 from mvde.image import check_image, read_image
 from mvde.runtime.frame_camera import camera_of
 from mvde.stats import DEFAULT_STATS
+from mvde.vlm.batch import DEPTH_STATS, DepthBatch
 from mvde.vlm.config import DepthConfig
 from mvde.vlm.geometry import Geometry, leaves, nested_sizes, size_of, trace
-from mvde.vlm.rows import PictureDepth, depth_columns, depth_rows
+from mvde.vlm.rows import AnyDepth, depth_columns, depth_rows
 from mvde.vlm.sources import DepthSource, Picture, given_map, source_of
 
 if TYPE_CHECKING:
     from mvde.camera import Camera
     from mvde.runtime.depth import DepthRuntime
 
-    CameraGiven = Camera | Callable[[tuple[int, int]], Camera | None] | Sequence[Camera | None] | None
+    CameraOf = Callable[[tuple[int, int]], Camera | None]
+    CameraGiven = Camera | CameraOf | Sequence[Camera | CameraOf | None] | None
 
-DEPTH_STATS = "depth_stats"
-"""Name of the rows in a processor's output and in a model's arguments."""
-
+_LOG = logging.getLogger(__name__)
 _MAX_GEOMETRIES = 256
 """Geometries that are kept: a few kB each, and a replay takes tenths of a second."""
 
@@ -54,7 +56,7 @@ class DepthProcessor:
         *,
         patch_size: int | None = None,
         columns: Sequence[str] = DEFAULT_STATS,
-        camera: Camera | Callable[[tuple[int, int]], Camera | None] | None = None,
+        camera: Camera | CameraOf | None = None,
     ) -> None:
         self.processor = processor
         self.source = source_of(source)
@@ -71,7 +73,7 @@ class DepthProcessor:
         processor: Any,
         source: DepthRuntime | DepthSource | str | Path | None = None,
         *,
-        camera: Camera | Callable[[tuple[int, int]], Camera | None] | None = None,
+        camera: Camera | CameraOf | None = None,
     ) -> DepthProcessor:
         """Make the processor of a model that :func:`mvde.vlm.add_depth` gave depth.
 
@@ -82,10 +84,18 @@ class DepthProcessor:
 
         config = depth_config(model)
         made = cls(processor, source, patch_size=_tower_patch(model), columns=config.columns, camera=camera)
-        if made.source.depth_kind is not config.depth_kind:
+        given, expected = made.source.depth_kind, config.depth_kind
+        are_metres = given.unit == expected.unit == "m"  # for the picture's camera, whichever way they were computed
+        if given is not expected and not are_metres:
             raise UsageError(
-                f"the model takes depth of kind {config.depth_kind}, but this source gives {made.source.depth_kind}; "
-                "use a depth model of that kind, or train with this one"
+                f"the model takes depth of kind {expected}, but this source gives {given}; use a depth model of that "
+                "kind, or train with this one"
+            )
+        if config.graph_sha256 not in (None, made.source.graph_sha256):
+            _LOG.warning(
+                "the model was trained on depth of the graph %s…, but this source's is %s; its errors may differ",
+                str(config.graph_sha256)[:12],
+                made.source.graph_sha256 or "no graph",
             )
         return made
 
@@ -109,10 +119,11 @@ class DepthProcessor:
         ``images`` is a picture or nested lists of pictures as the processor takes them: of Pillow, RGB arrays
         (H, W, 3) uint8, or paths. ``depth`` is that of each picture, in the same order: a map (H, W) in the source's
         unit, a file, or ``None`` for a picture without; default: that of the source. ``camera`` is that of all
-        pictures, a function from their size, or a list of one for each; default: the processor's.
+        pictures, a function from their size, or a list of these for each; default: the processor's.
 
-        ``depth_stats`` is a tensor if ``pixel_values`` are one, else an array, float32: (tiles, N, S), (images, tiles,
-        N, S), (images, patches, S) or (patches, S), as ``pixel_values`` are arranged. A patch without depth is 0.
+        The output is a :class:`DepthBatch`. Its ``depth_stats`` are a tensor if ``pixel_values`` are one, else an
+        array, float32: (tiles, N, S), (images, tiles, N, S), (images, patches, S) or (patches, S), as ``pixel_values``
+        are arranged. A patch without depth is 0.
 
         Raises :class:`UsageError` for depth of another size than its picture, a processor whose geometry cannot be
         replayed, and videos; :class:`ImageError` and :class:`DatasetError` for unreadable files.
@@ -181,9 +192,10 @@ class DepthProcessor:
         output = call(processor)
         geometry = self._geometry(calls, pictures)
         output[DEPTH_STATS] = _like(output["pixel_values"], depth_rows(geometry, maps, self.columns), geometry)
+        output.__class__ = DepthBatch
         return output
 
-    def _maps(self, pictures: Sequence[Picture], depth: Any, camera: CameraGiven) -> list[PictureDepth | None]:
+    def _maps(self, pictures: Sequence[Picture], depth: Any, camera: CameraGiven) -> list[AnyDepth]:
         """Depth of each picture."""
         cameras = self._cameras(pictures, camera)
         if depth is None:
@@ -239,20 +251,27 @@ def _recording(processor: Any) -> tuple[Any, list[_Call]]:
 
     The processor may be an image processor itself.
     """
-    calls: list[_Call] = []
     own = getattr(processor, "image_processor", processor)
-
-    def record(self: Any, images: Any, *others: Any, **options: Any) -> Any:
-        calls.append(_Call(own, images, options))
-        return type(own).__call__(self, images, *others, **options)
-
     recorder = copy.copy(own)
-    recorder.__class__ = type(type(own).__name__, (type(own),), {"__call__": record})
+    recorder.__class__ = _recording_class(type(own))
+    recorder.recorded = own, []
     if own is processor:
-        return recorder, calls
+        return recorder, recorder.recorded[1]
     recording = copy.copy(processor)
     recording.image_processor = recorder
-    return recording, calls
+    return recording, recorder.recorded[1]
+
+
+@cache
+def _recording_class(base: type[Any]) -> type[Any]:
+    """Subclass of an image processor's class that notes in ``recorded`` what it is called with."""
+
+    def record(self: Any, images: Any, *others: Any, **options: Any) -> Any:
+        own, calls = self.recorded
+        calls.append(_Call(own, images, options))
+        return base.__call__(self, images, *others, **options)
+
+    return type(base.__name__, (base,), {"__call__": record})
 
 
 def _opened(images: Any) -> tuple[list[Picture], Any]:

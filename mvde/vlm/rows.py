@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mvde.errors import UsageError
+from mvde.runtime.placement import Box, Placement
 from mvde.stats import CONFIDENCE, STATS, depth_to_patch_stats
 from mvde.vlm.config import RAYS, check_columns
 from mvde.vlm.geometry import Arrangement, Geometry, TracedMap
@@ -30,6 +32,23 @@ class PictureDepth:
     camera: Camera | None = None
 
 
+@dataclass(frozen=True)
+class PendingDepth:
+    """Depth of one picture that is computed inside the model, in the pass of its own tower.
+
+    ``size`` (H, W) is that of the picture, ``factor_of`` gives what metres are multiplied by for its camera from how
+    the picture enters the tower. Statistics in the rows are minus this factor for now, which no statistic can be.
+    """
+
+    size: tuple[int, int]
+    factor_of: Callable[[Placement], float]
+    camera: Camera | None = None
+
+
+AnyDepth = PictureDepth | PendingDepth | None
+"""What is known of a picture's depth."""
+
+
 def depth_columns(columns: Sequence[str]) -> tuple[str, ...]:
     """Return ``columns`` as a tuple. Raises :class:`UsageError` for those that depth alone does not give."""
     names = check_columns(columns)
@@ -41,9 +60,7 @@ def depth_columns(columns: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def depth_rows(
-    geometry: Geometry, depths: Sequence[PictureDepth | None], columns: Sequence[str]
-) -> NDArray[np.float32]:
+def depth_rows(geometry: Geometry, depths: Sequence[AnyDepth], columns: Sequence[str]) -> NDArray[np.float32]:
     """Rows of ``depth_stats``, float32, one for each patch that the tower sees, in its order.
 
     ``depths`` are those of the pictures of the call, ``None`` where there is none. The shape is (tiles, N, S) or
@@ -51,8 +68,10 @@ def depth_rows(
     (images, most patches, S) for padded ones. A patch without depth is 0 in every column. ``grad`` is per pixel of the
     tower's input.
 
-    Raises :class:`UsageError` if a viewing ray is asked for and a picture with depth has no camera.
+    Raises :class:`UsageError` if a viewing ray is asked for and a picture with depth has no camera, and if depth is
+    pending for a picture that the tower sees in parts.
     """
+    _check_pending(geometry, depths)
     maps = [_map_rows(traced, geometry.patch_size, depths, columns) for traced in geometry.maps]
     ordered = [rows[order] for rows, order in zip(maps, geometry.orders, strict=True)]
     match geometry.arrangement:
@@ -67,25 +86,73 @@ def depth_rows(
             return padded
 
 
-def _map_rows(
-    traced: TracedMap, patch: int, depths: Sequence[PictureDepth | None], columns: Sequence[str]
-) -> NDArray[np.float32]:
+def _check_pending(geometry: Geometry, depths: Sequence[AnyDepth]) -> None:
+    """Raise :class:`UsageError` if depth is pending for a picture of which the tower sees several tiles."""
+    parts = Counter(traced.picture for traced in geometry.maps)
+    for number, depth in enumerate(depths):
+        if isinstance(depth, PendingDepth) and (geometry.arrangement is not Arrangement.TILES or parts[number] != 1):
+            raise UsageError(
+                f"the model sees picture {number} as {parts[number]} {geometry.arrangement.value}, but depth of its "
+                "own tower is that of whole pictures; turn tiling off in the processor, or use a DepthRuntime as the "
+                "source"
+            )
+
+
+def _map_rows(traced: TracedMap, patch: int, depths: Sequence[AnyDepth], columns: Sequence[str]) -> NDArray[np.float32]:
     """Rows (N, S) of one map in raster order; pixels past the last whole patch are not seen by the tower."""
     grid = traced.size[0] // patch, traced.size[1] // patch
     found = depths[traced.picture] if traced.picture >= 0 else None
     rows = np.zeros((grid[0] * grid[1], len(columns)), np.float32)
     if found is None:
         return rows
-    depth = traced.sampled(found.depth)[: grid[0] * patch, : grid[1] * patch]
     names = [name for name in columns if name not in RAYS]
-    stats = depth_to_patch_stats(np.ascontiguousarray(depth)[None], patch, [*names, "valid"])[0]
-    rows[:, [columns.index(name) for name in names]] = stats[:, :-1]
+    if isinstance(found, PictureDepth):
+        depth = traced.sampled(found.depth)[: grid[0] * patch, : grid[1] * patch]
+        stats = depth_to_patch_stats(np.ascontiguousarray(depth)[None], patch, [*names, "valid"])[0]
+        stats, known = stats[:, :-1], stats[:, -1] > 0
+    else:
+        known = _shows_picture(traced, grid, patch)
+        stats = np.where(known, -np.float32(found.factor_of(_placement(traced, found.size))), np.float32(0))[:, None]
+    rows[:, [columns.index(name) for name in names]] = stats
     if len(names) < len(columns):
         rays = dict(zip(RAYS, _rays(traced, grid, patch, found.camera), strict=True))
-        known = stats[:, -1] > 0
         for name in set(columns) & set(RAYS):
             rows[:, columns.index(name)] = np.where(known, rays[name], 0)
     return rows
+
+
+def _shows_picture(traced: TracedMap, grid: tuple[int, int], patch: int) -> NDArray[np.bool_]:
+    """Which patches (N,) show at least one pixel of the picture."""
+    down, across = (
+        np.asarray((sources[: count * patch].reshape(count, patch) >= 0).any(1))
+        for sources, count in ((traced.rows, grid[0]), (traced.columns, grid[1]))
+    )
+    shows: NDArray[np.bool_] = (down[:, None] & across).reshape(-1)
+    return shows
+
+
+def _placement(traced: TracedMap, size: tuple[int, int]) -> Placement:
+    """How the picture of ``size`` (H, W) enters the tower: the part that is seen, and where."""
+    (top, bottom), (first_row, last_row) = _extent(traced.rows, size[0])
+    (left, right), (first_column, last_column) = _extent(traced.columns, size[1])
+    target = Box(first_row, first_column, last_row, last_column)
+    return Placement(size, Box(top, left, bottom, right), traced.size, target)
+
+
+def _extent(sources: NDArray[np.int32], side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(First, end) of the source pixels that are seen, and of the map's pixels that show them, along one side.
+
+    Nearest-neighbour sampling skips half a step at the ends, which are therefore those of the picture if they are less
+    than a step from them.
+    """
+    shown = np.flatnonzero(sources >= 0)
+    start, end = int(shown[0]), int(shown[-1]) + 1
+    first, last = int(sources[start]), int(sources[end - 1])
+    step = max((last - first) / max(end - start - 1, 1), 1.0)
+    before, after = (step - 1) / 2, (step + 1) / 2
+    low = 0 if first < step else round(first - before)
+    high = side if side - 1 - last < step else round(last + after)
+    return (low, max(high, low + 1)), (start, end)
 
 
 def _rays(

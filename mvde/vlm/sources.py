@@ -14,7 +14,7 @@ from mvde.datasets.decode import read_depth, require_directory
 from mvde.errors import DatasetError, UsageError
 from mvde.vlm.config import CameraRule
 from mvde.vlm.geometry import size_of
-from mvde.vlm.rows import PictureDepth
+from mvde.vlm.rows import AnyDepth, PictureDepth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class DepthSource(Protocol):
         """SHA-256 of the depth model's fp32 graph, ``None`` for depth that no model predicted."""
         ...
 
-    def depth_of(self, picture: Picture, camera: Camera | None) -> PictureDepth | None:
+    def depth_of(self, picture: Picture, camera: Camera | None) -> AnyDepth:
         """Depth of a picture at its size, ``None`` where there is none; ``camera`` is the picture's, if known."""
         ...
 
@@ -102,7 +102,7 @@ class RuntimeSource:
     def depth_of(self, picture: Picture, camera: Camera | None) -> PictureDepth:
         """Predict depth of a picture."""
         result = self._runtime.infer(np.ascontiguousarray(picture.pixels()), self._fit, camera=camera)
-        return PictureDepth(result.depth, camera)
+        return PictureDepth(result.depth, result.camera)
 
 
 class DepthFiles:

@@ -111,6 +111,35 @@ def tiny_model(seed: int = 0) -> Any:
     return model
 
 
+def tiny_merging_model(seed: int = 0) -> Any:
+    """Return an Idefics3 with random weights for pictures of 64×64 pixels: 8×8 patches, merged by 2×2 to 16 tokens."""
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, LlamaConfig
+
+    words = _vocabulary()
+    config = Idefics3Config(
+        vision_config={
+            "hidden_size": TOWER_WIDTH, "intermediate_size": 2 * TOWER_WIDTH, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "image_size": 2 * SIZE, "patch_size": PATCH,
+        },
+        text_config=LlamaConfig(
+            hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=4, vocab_size=len(words), max_position_embeddings=128,
+            pad_token_id=words.index("<pad>"), bos_token_id=words.index("<s>"), eos_token_id=words.index("</s>"),
+        ),
+        image_token_id=words.index(IMAGE_TOKEN),
+        scale_factor=2,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = Idefics3ForConditionalGeneration(config)
+    spread_positions(model)
+    return model
+
+
+def picture_arguments(model: Any, pixels: Tensor) -> dict[str, Tensor]:
+    """Arguments of a tiny model for pictures (B, 3, H, W): Idefics3 takes tiles (B, 1, 3, H, W)."""
+    return {"pixel_values": pixels[:, None] if model.config.model_type == "idefics3" else pixels}
+
+
 def spread_positions(model: nn.Module) -> None:
     """Draw the tower's position embeddings with a deviation of 0.3: with SigLIP's own, a patch is found late."""
     with torch.no_grad():
@@ -127,11 +156,10 @@ class Marks:
     places: Tensor
 
 
-def mark_patches(pixels: Tensor, generator: torch.Generator, grid: int = GRID) -> Marks:
-    """Mark two different patches of every picture (B, 3, H, W) red and blue, as the outlines of :mod:`questions`."""
-    count, side = len(pixels), pixels.shape[-1] // grid
-    places = torch.rand(count, grid * grid, generator=generator).argsort(dim=1)[:, :2]
-    return Marks(outline(pixels, places, side), places)
+def mark_patches(pixels: Tensor, generator: torch.Generator) -> Marks:
+    """Mark two different cells of the 4×4 in every picture (B, 3, H, W), one red and one blue."""
+    places = torch.rand(len(pixels), GRID * GRID, generator=generator).argsort(dim=1)[:, :2]
+    return Marks(outline(pixels, places, pixels.shape[-1] // GRID), places)
 
 
 def outline(pixels: Tensor, places: Tensor, side: int) -> Tensor:
@@ -191,19 +219,20 @@ def learn_to_look(
     and its loss.
     """
     generator = torch.Generator().manual_seed(seed)
-    words, grid = TinyWords(), GRID
+    words = TinyWords()
     place_of = nn.Linear(WIDTH, 3 + NUM_PATCHES)
     seen: list[Tensor] = []
-    hook = model.model.multi_modal_projector.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    projector = getattr(model.model, "multi_modal_projector", None) or model.model.connector
+    hook = projector.register_forward_hook(lambda module, inputs, output: seen.append(output))
     parameters = [*model.parameters(), *place_of.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.0, fused=True)
     model.train()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1, (step + 1) / 30) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
-        marks = mark_patches(pixels[torch.randint(len(pixels), (64,), generator=generator)], generator, grid)
-        loss = model(**words.encode(*_looking(marks, generator)), pixel_values=marks.pixels).loss
-        loss = loss + _auxiliary_loss(place_of(seen.pop()), marks.places)
+        marks = mark_patches(pixels[torch.randint(len(pixels), (64,), generator=generator)], generator)
+        loss = model(**words.encode(*_looking(marks, generator)), **picture_arguments(model, marks.pixels)).loss
+        loss = loss + _auxiliary_loss(place_of(seen.pop().reshape(-1, NUM_PATCHES, WIDTH)), marks.places)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

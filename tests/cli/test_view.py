@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,9 +81,10 @@ def test_pictures_begin_with_the_first_viewer_and_the_last_one_stays(robot: Path
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_live_stream_is_seen_as_it_comes_until_it_stops(robot: Path) -> None:
     with (
-        servers.mjpeg_server(num_frames=60, interval_s=0.1) as stream,
+        servers.mjpeg_server(num_frames=100, interval_s=0.1) as stream,
         viewing(f"{stream}/live", "--budget", "5000") as (process, url),
     ):
         with client.FoxgloveClient(url) as viewer:
@@ -98,10 +99,13 @@ def test_a_live_stream_is_seen_as_it_comes_until_it_stops(robot: Path) -> None:
         assert stamps == sorted(stamps)
         out, err = process.communicate(timeout=20)
         assert process.returncode == 1
-        assert "stopped after 60 frames: the connection ended" in err
-        assert re.search(r"\d+ frames of http://127\.0\.0\.1:\d+/live; \d+ frames passed over", out)
+        assert "stopped after 100 frames: the connection ended" in err
+        assert re.search(
+            r"\d+ frames of http://127\.0\.0\.1:\d+/live; 100 received, \d+ passed over for newer ones", out
+        )
 
 
+@pytest.mark.slow
 def test_pictures_of_a_log_come_with_its_camera_and_times(robot: Path) -> None:
     pytest.importorskip("mcap_ros2")
     pytest.importorskip("rosbags")
@@ -156,6 +160,52 @@ def test_points_that_cannot_be_had_are_refused_only_if_asked_for(
     assert cli.execute(["view", "photos", "--rrd", "d.rrd", "--point-step", "2"]) == 2
     assert "points() needs the camera of the frame" in error_line(capsys)
     assert not (robot / "d.rrd").exists()
+
+
+def test_a_scan_is_recorded_and_one_that_cannot_be_had_is_refused(
+    robot: Path, capsys: pytest.CaptureFixture[str], edit_manifest: Callable[..., None]
+) -> None:
+    pytest.importorskip("rerun")
+    (robot / "mounting.yaml").write_text("height_m: 0.6\nincrement_deg: 6\nsupport_deg2: 1\n")
+    arguments = ["view", "photos", "--fov", "60x45", "--rrd"]
+    assert cli.execute([*arguments, "plain.rrd"]) == 0
+    assert cli.execute([*arguments, "scan.rrd", "--scan", "mounting.yaml"]) == 0
+    assert Path("scan.rrd").stat().st_size > Path("plain.rrd").stat().st_size
+    capsys.readouterr()
+    (robot / "wrong.yaml").write_text("height_m: 0.6\npitch_deg: 89\n")
+    for name, message in (("wrong.yaml", "pitch_deg of a scan lies between -80 and 80"), ("none.yaml", "none.yaml")):
+        assert cli.execute([*arguments, "a.rrd", "--scan", name]) == 2
+        assert message in error_line(capsys)
+    relative = {"depth_kind": "scale_invariant", "unit": "1"}
+    edit_manifest(next((robot / "engines").rglob("engine.json")), lambda plain: plain.update(relative))
+    assert cli.execute([*arguments, "a.rrd", "--scan", "mounting.yaml"]) == 2
+    assert "scale_invariant" in error_line(capsys)
+    assert not Path("a.rrd").exists()
+
+
+def test_a_log_of_two_cameras_needs_the_topic_of_one(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ("rerun", "mcap_ros2", "rosbags"):
+        pytest.importorskip(package)
+    from tests.robot import log_files as logs
+
+    log = logs.McapLog(robot / "two.mcap")
+    for index, topic in enumerate(("/left/image_rect", "/right/image_rect")):
+        log.add(topic, "sensor_msgs/msg/Image", logs.image(index), index)
+    log.finish()
+    assert cli.execute(["view", "two.mcap", "--rrd", "a.rrd"]) == 2
+    line = error_line(capsys)
+    assert "/left/image_rect" in line
+    assert "--topic" in line
+    assert cli.execute(["view", "two.mcap", "--rrd", "a.rrd", "--topic", "/right/image_rect"]) == 0
+    assert Path("a.rrd").is_file()
+    for arguments, message in (
+        (["--topic", "/left/image_rect", "--topic", "/right/image_rect"], "mvde view shows one camera"),
+        (["--topic", "/rear"], "/rear"),
+        (["--rate", "5", "--topic", "/left/image_rect"], "logs come at their own rate"),
+    ):
+        assert cli.execute(["view", "two.mcap", "--rrd", "b.rrd", *arguments]) == 2
+        assert message in error_line(capsys)
+    assert not Path("b.rrd").exists()
 
 
 def test_unreadable_pictures_are_named_after_the_others_were_shown(

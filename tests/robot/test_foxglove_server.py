@@ -18,6 +18,7 @@ from mvde.errors import OutputError
 from mvde.robot.foxglove_server import FoxgloveServer
 from mvde.robot.viewed import Viewed
 from mvde.runtime.depth import DepthRuntime
+from mvde.runtime.scan_settings import ScanSettings
 from tests.robot.foxglove_client import FoxgloveClient
 
 pytest.importorskip("openvino")
@@ -124,6 +125,43 @@ def test_points_have_the_place_and_the_colour_of_their_pixels(server: FoxgloveSe
     np.testing.assert_allclose(table["xyz"], expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(table["bgra"][:, 2::-1], viewed.image[v, u][seen])
     assert (table["bgra"][:, 3] == 255).all()
+
+
+def test_a_scan_comes_with_the_transform_of_its_mounting(server: FoxgloveServer, engine_folder: Path) -> None:
+    settings = ScanSettings(height_m=0.6, pitch_deg=10, roll_deg=3, support_deg2=1, increment_deg=6, max_height_m=5)
+    image = np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    with DepthRuntime.load(engine_folder, camera=CAMERA, scan=settings) as runtime:
+        result = runtime.infer(image)
+    scan = result.scan
+    assert scan is not None
+    assert np.isfinite(scan.ranges).any()
+    viewed = Viewed(0, image, result, STAMP_NS)
+    server.show(viewed)
+    with FoxgloveClient(server.url) as client:
+        topics = ("/scan", "/tf", "/description")
+        client.wait_for(*topics)
+        client.subscribe(*topics)
+        while not all(server._channels[topic].has_sinks() for topic in topics):
+            server.wait_for_subscriber(0.01)
+        server.show(viewed)
+        found = client.receive_each(*topics)
+    assert found["/description"].content["text"] == str(result.describe())
+    message = found["/scan"].content
+    np.testing.assert_array_equal(np.array(message.ranges, np.float32), scan.ranges)
+    assert message.frame_id == "camera_scan"
+    count = len(message.ranges)
+    assert message.end_angle - message.start_angle == pytest.approx((count - 1) * np.radians(6))
+    transform = next(one for one in found["/tf"].content.transforms if one.child_frame_id == "camera_scan")
+    assert transform.parent_frame_id == "camera_optical_frame"
+    spatial = pytest.importorskip("scipy.spatial.transform")
+    turn = transform.rotation
+    optical_from_scan = spatial.Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
+    # The camera looks 10 degrees down: straight ahead on the level is up in its picture, and down on the plumb line
+    # is turned by roll and pitch.
+    forward, up = optical_from_scan[:, 0], optical_from_scan[:, 2]
+    np.testing.assert_allclose(forward[2], np.cos(np.radians(10)), atol=1e-6)
+    assert forward[1] < -0.1
+    np.testing.assert_allclose(up[2], -np.sin(np.radians(10)), atol=1e-3)
 
 
 def test_the_optical_frame_is_turned_upright(server: FoxgloveServer, viewed: Viewed) -> None:

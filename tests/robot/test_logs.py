@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from functools import lru_cache
 from pathlib import Path
@@ -26,14 +25,6 @@ HASHES = {
 }
 """As `ros2 topic info -v` prints them."""
 LATCHED = "transient_local"
-
-
-@pytest.fixture
-def robot(engine_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Working directory with an engine."""
-    shutil.copytree(engine_folder, tmp_path / "engines" / engine_folder.name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @lru_cache
@@ -72,17 +63,19 @@ def _contents(num_frames: int) -> list[tuple[int, str, str, dict[str, Any]]]:
     return found
 
 
-def ros2_folder(path: Path, storage: str, version: int, num_frames: int = 3) -> Path:
+def ros2_folder(path: Path, storage: str, version: int, num_frames: int = 3, compression: str = "NONE") -> Path:
     """rosbag2 folder of a camera, and a latched topic."""
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
     types, forever = _types("ROS2_HUMBLE"), QosTime(9223372036, 854775807)
     latched = Qos(
         QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, forever, forever,
         QosLiveliness.AUTOMATIC, forever, False,
     )  # fmt: skip
-    with Writer(path, version=version, storage_plugin=StoragePlugin[storage]) as writer:
+    folder = Writer(path, version=version, storage_plugin=StoragePlugin[storage])
+    folder.set_compression(CompressionMode[compression], CompressionFormat.ZSTD)
+    with folder as writer:
         numbers: dict[str, Any] = {}
         for time_ns, topic, msgtype, fields in _contents(num_frames):
             if topic not in numbers:
@@ -153,6 +146,20 @@ def test_a_folder_gives_a_folder_of_its_storage_and_version(robot: Path, storage
             np.testing.assert_array_equal(depth, runtime.infer(logs.picture(index)).depth)
 
 
+@pytest.mark.parametrize("compression", ["FILE", "MESSAGE"])
+@pytest.mark.parametrize("storage", ["SQLITE3", "MCAP"])
+def test_compressed_folders_are_read(tmp_path: Path, storage: str, compression: str) -> None:
+    plain, packed = (open_log(ros2_folder(tmp_path / kind, storage, 8, 2, kind)) for kind in ("NONE", compression))
+    expected, found = (
+        [(message.topic.name, message.log_time_ns, bytes(message.data)) for message in one.messages(one.topics)]
+        for one in (plain, packed)
+    )
+    assert len(found) == 6
+    assert sorted(found) == sorted(expected)
+    plain.close()
+    packed.close()
+
+
 def test_the_database_of_a_folder_is_one_of_rosbag2(robot: Path) -> None:
     ros2_folder(robot / "in", "SQLITE3", 8, 2)
     assert cli.execute(["run", "in", "-o", "out"]) == 0
@@ -170,15 +177,20 @@ def test_the_database_of_a_folder_is_one_of_rosbag2(robot: Path) -> None:
 def test_a_single_mcap_file_names_the_type_hashes_as_rosbag2_does(robot: Path) -> None:
     from mcap.reader import make_reader
 
-    ros2_folder(robot / "in", "MCAP", 9, 1)
-    assert cli.execute(["run", "in/in.mcap", "-o", "out.mcap", "--copy-topics"]) == 0
+    log = logs.McapLog(robot / "in.mcap")
+    log.add("/front/image_rect", "sensor_msgs/msg/Image", logs.image(0))
+    schema = log.writer.register_msgdef("std_msgs/msg/String", logs.DEFINITIONS["std_msgs/msg/String"])
+    qos = {"offered_qos_profiles": "- durability: transient_local\n"}
+    log.writer._writer.register_channel("/talk", "cdr", schema.id, qos)
+    log.finish()
+    assert cli.execute(["run", "in.mcap", "-o", "out.mcap", "--copy-topics"]) == 0
     with (robot / "out.mcap").open("rb") as stream:
         reader = make_reader(stream)
         assert reader.get_header().profile == "ros2"
         channels = {channel.topic: channel for channel in reader.get_summary().channels.values()}
     metadata = channels["/front/depth/image_rect"].metadata
     assert metadata == {"topic_type_hash": HASHES["sensor_msgs/msg/Image"]}
-    assert "durability: transient_local" in channels["/talk"].metadata["offered_qos_profiles"]
+    assert channels["/talk"].metadata == qos
 
 
 def test_a_bag_of_ros1_gives_a_log_of_ros2(robot: Path) -> None:

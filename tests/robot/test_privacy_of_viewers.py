@@ -42,6 +42,7 @@ print(json.dumps(sockets))
 LOOPBACK, LISTENS = "0100007F", "0A"  # as /proc/net/tcp has them
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.byteorder != "little", reason="/proc/net/tcp has addresses in the byte order of the machine")
 def test_viewers_open_one_socket_on_the_loopback_interface_and_write_nothing_in_home(
     engine_folder: Path, tmp_path: Path

@@ -19,6 +19,7 @@ from mvde.errors import OutputError, UsageError
 from mvde.robot.rerun_recording import RerunRecording
 from mvde.robot.viewed import Viewed
 from mvde.runtime.depth import DepthRuntime
+from mvde.runtime.scan_settings import ScanSettings
 
 pytest.importorskip("openvino")
 pytest.importorskip("rerun")
@@ -118,6 +119,25 @@ def test_depth_is_read_back_in_millimetres_with_the_camera_and_the_times(tmp_pat
     np.testing.assert_allclose(np.ravel(pinholes[0]["Pinhole:image_from_camera"]), [70, 0, 0, 0, 71, 0, 40, 30, 1])
 
 
+@pytest.mark.filterwarnings("ignore::Warning")
+def test_obstacles_of_a_scan_are_points_on_its_level_plane(tmp_path: Path, engine_folder: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    settings = ScanSettings(height_m=0.6, support_deg2=1, increment_deg=6, max_height_m=5)
+    with DepthRuntime.load(engine_folder, camera=CAMERA, scan=settings) as runtime:
+        result = runtime.infer(image)
+    scan = result.scan
+    assert scan is not None
+    record(tmp_path / "run.rrd", [Viewed(0, image, result, STAMP_NS)])
+    (row,) = (row for row in rows_of(tmp_path / "run.rrd", "/world/optical/scan") if row.get("Points3D:positions"))
+    (text,) = rows_of(tmp_path / "run.rrd", "/description")
+    assert text["TextDocument:text"] == [str(result.describe())]
+    near = np.isfinite(scan.ranges)
+    assert near.any()
+    ranges, bearings = scan.ranges[near], scan.angle_min + np.flatnonzero(near) * scan.angle_increment
+    expected = np.stack([ranges * np.cos(bearings), ranges * np.sin(bearings), 0 * ranges], axis=1)
+    np.testing.assert_allclose(row["Points3D:positions"], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_depth_without_a_unit_is_no_depth_image(tmp_path: Path, frames: list[Viewed]) -> None:
     result = dataclasses.replace(frames[0].result, depth_kind=DepthKind.INVERSE_RELATIVE, camera=None)
     path = tmp_path / "run.rrd"
@@ -152,6 +172,7 @@ def test_without_a_frame_there_is_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_rerun_that_is_switched_off_is_an_error_and_no_empty_file(tmp_path: Path) -> None:
     script = "import pathlib, mvde.robot.rerun_recording as r; r.RerunRecording(pathlib.Path('a.rrd'))"
     done = subprocess.run(

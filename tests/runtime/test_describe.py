@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from mvde.camera import Camera
+from mvde.contract import DepthKind
 from mvde.errors import UsageError
 from mvde.runtime.describe import Description, describe_scan
+from mvde.runtime.placement import place
+from mvde.runtime.result import DepthResult, Timings, stacked
 from mvde.runtime.scan import Scan, numpy_scan, scan_of
 from mvde.runtime.scan_settings import ScanSettings
 from mvde.runtime.scan_table import scan_table
@@ -59,6 +62,12 @@ def test_an_obstacle_beside_free_bearings_bounds_what_is_free() -> None:
     assert ahead.nearest_deg == pytest.approx(0, abs=1e-6)
 
 
+def test_of_obstacles_as_near_the_one_straight_ahead_is_told() -> None:
+    found = describe_scan(scan([2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]))
+    assert said(found).startswith("Nearest obstacle 2.0 m ahead.")
+    assert [one.nearest_deg for one in found.directions] == pytest.approx([-36, -12, 0, 12, 36], abs=1e-6)
+
+
 def test_json_says_the_same_with_units_and_null_for_what_is_unknown() -> None:
     found = describe_scan(scan([NAN, 0.412, INF]), camera_assumed=True, calibrated="one scale")
     plain = json.loads(found.to_json())
@@ -94,8 +103,29 @@ def test_a_post_before_a_wall_is_where_it_stands() -> None:
     assert ahead.nearest_m == pytest.approx(4, rel=0.03)
 
 
-def test_a_batch_is_refused() -> None:
-    batch = scan([INF, INF])
-    stacked = Scan(np.stack([batch.ranges] * 2), *(-0.1, 0.1, 0.1, 8.0), batch.reach_m, SETTINGS)
-    with pytest.raises(UsageError, match=r"takes the scan of one frame, but got ranges \(2, 2\)"):
-        describe_scan(stacked)
+def result_of(ranges: list[float] | None, kind: DepthKind = DepthKind.METRIC) -> DepthResult:
+    depth, stats, placed = np.ones((2, 3), np.float32), np.zeros((1, 1), np.float32), place((2, 3), (2, 3), "stretch")
+    found = None if ranges is None else scan(ranges)
+    fixed = (stats, (1, 1), Timings(0, 0, 0), ("mean",), kind, placed)
+    return DepthResult(depth, *fixed, camera_assumed=True, calibrated="anchors", scan=found)
+
+
+def test_a_result_describes_its_scan() -> None:
+    described = result_of([INF, 0.8, INF]).describe()
+    assert str(described).startswith("Nearest obstacle 0.8 m ahead.")
+    assert (described.camera_assumed, described.calibrated) == (True, "anchors")
+
+
+def test_scans_of_a_batch_are_stacked_and_not_described() -> None:
+    both = stacked([result_of([INF, 0.8, INF]), result_of([2.0, INF, NAN])])
+    assert both.scan is not None
+    np.testing.assert_array_equal(both.scan.ranges, np.array([[INF, 0.8, INF], [2.0, INF, NAN]], np.float32))
+    with pytest.raises(UsageError, match=r"takes the scan of one frame, but got ranges \(2, 3\)"):
+        both.describe()
+
+
+def test_a_result_without_metres_or_without_a_scan_is_not_described() -> None:
+    with pytest.raises(UsageError, match=r"describe\(\) needs a scan, which knows the floor: give scan="):
+        result_of(None).describe()
+    with pytest.raises(UsageError, match=r"describe\(\) needs a map in metres, but this one is scale_invariant"):
+        result_of([INF], DepthKind.SCALE_INVARIANT).describe()

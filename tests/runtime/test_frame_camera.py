@@ -26,6 +26,7 @@ from mvde.records import EngineParity, EngineRecord, ParityReport, Tolerance
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.frame_camera import camera_factor, input_camera
 from mvde.runtime.placement import place
+from mvde.runtime.scan_settings import ScanSettings
 from mvde.stats import STATS, depth_to_patch_stats
 
 SIZE, RESOLUTION = (120, 200), (32, 48)
@@ -335,3 +336,23 @@ def test_a_kind_without_a_canonical_camera_has_the_one_that_was_given(manifest: 
     assert DepthRuntime(FakeEngine(1.0), own).infer(frame).camera is None
     assert DepthRuntime(FakeEngine(1.0), own, CAMERA).infer(frame).camera == CAMERA
     assert next(DepthRuntime(FakeEngine(1.0), own, lambda size: CAMERA).stream([frame])).camera == CAMERA
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_a_wall_has_its_points_and_its_description_whatever_the_fit(manifest: EngineManifest, fit: str) -> None:
+    """A wall across the view, of which every fit sees another part: flat points, and the same way ahead."""
+    settings = ScanSettings(height_m=1.0, increment_deg=4.0, support_deg2=20.0)
+    runtime = DepthRuntime(FakeEngine(DISTANCE_M), of_kind(manifest, DepthKind.METRIC), CAMERA, scan=settings)
+    result = runtime.infer(np.zeros((*SIZE, 3), np.uint8), fit)
+    points = result.points()
+    rows, columns = np.nonzero(np.isfinite(points[..., 2]))
+    assert len(rows) == math.prod(result.placement.source_box.size)
+    found = points[rows, columns]
+    np.testing.assert_allclose(found[:, 2], DISTANCE_M, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 0] * CAMERA.fx / DISTANCE_M + CAMERA.cx, columns, atol=1e-4)
+    np.testing.assert_allclose(found[:, 1] * CAMERA.fy / DISTANCE_M + CAMERA.cy, rows, atol=1e-4)
+    described = result.describe()
+    assert described.nearest is not None
+    assert described.nearest.name == "ahead"
+    assert described.nearest.nearest_m == pytest.approx(DISTANCE_M, rel=0.016)  # a cell of the histogram
+    assert not described.camera_assumed

@@ -472,14 +472,26 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+FEW = ("llava", "llava_next_ragged", "gemma3", "idefics3", "internvl", "lfm2_vl", "qwen2_5_vl", "qwen3_vl", "mistral3")
+"""Set-ups that between them have every order, padding and place; the others of a test can be slow."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for ``any_set_up`` on every one of them."""
+    """Run a test on every set-up: with ``any_set_up`` always, with ``few_set_ups`` on most of them only when slow."""
     if "any_set_up" in metafunc.fixturenames:
         metafunc.parametrize("any_set_up", SET_UPS, indirect=True)
+    if "few_set_ups" in metafunc.fixturenames:
+        names = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in SET_UPS]
+        metafunc.parametrize("few_set_ups", names, indirect=True)
 
 
 @pytest.fixture
 def any_set_up(request: pytest.FixtureRequest) -> SetUp:
+    return _made(request.param)
+
+
+@pytest.fixture
+def few_set_ups(request: pytest.FixtureRequest) -> SetUp:
     return _made(request.param)
 
 

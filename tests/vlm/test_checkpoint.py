@@ -106,12 +106,23 @@ def test_a_saved_bf16_model_keeps_its_embedder_in_fp32(llava, tmp_path) -> None:
         assert torch.equal(loaded.depth_embedder.state_dict()[name], value), name
 
 
+@pytest.mark.slow
+def test_a_quantised_model_does_not_quantise_its_embedder(llava, tmp_path) -> None:
+    save_pretrained(trained(llava), tmp_path)
+    loaded = from_pretrained(tmp_path)
+    quantizer = pytest.importorskip("transformers.quantizers.base").HfQuantizer
+    kept = quantizer.get_modules_to_not_convert(loaded, None, loaded._keep_in_fp32_modules)
+    assert "depth_embedder" in kept
+
+
+@pytest.mark.slow
 def test_a_model_without_moments_or_training_is_saved_and_loaded_too(llava, tmp_path) -> None:
     expected = logits(add_depth(llava.model), llava)
     save_pretrained(llava.model, tmp_path / "saved")
     assert torch.equal(logits(from_pretrained(tmp_path / "saved").eval(), llava), expected)
 
 
+@pytest.mark.slow
 def test_saving_again_leaves_no_weights_of_the_first_time_and_keeps_other_files(llava, tmp_path) -> None:
     model = trained(llava)
     save_pretrained(model, tmp_path, max_shard_size="100KB")
@@ -168,6 +179,13 @@ def test_an_adapter_is_bit_equal_when_it_is_loaded(llava, base, tmp_path) -> Non
     assert sum(parameter.requires_grad for parameter in again.parameters()) == 2 * 2 * 2 + 4
 
 
+def test_an_adapter_inside_data_parallelism_is_saved_as_one(llava, base, tmp_path) -> None:
+    save_pretrained(torch.nn.DataParallel(adapted(llava, base)), tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
 def test_an_adapter_is_loaded_by_peft_alone(llava, base, tmp_path) -> None:
     wrapped = adapted(llava, base)
     wrapped.save_pretrained(tmp_path / "adapter")  # peft's own
@@ -176,6 +194,7 @@ def test_an_adapter_is_loaded_by_peft_alone(llava, base, tmp_path) -> None:
     assert torch.equal(logits(loaded, llava), logits(wrapped, llava))
 
 
+@pytest.mark.slow
 def test_a_base_that_moved_is_named(llava, base, tmp_path) -> None:
     wrapped = adapted(llava, base)
     save_pretrained(wrapped, tmp_path / "adapter")
@@ -185,6 +204,7 @@ def test_a_base_that_moved_is_named(llava, base, tmp_path) -> None:
     assert torch.equal(logits(from_pretrained(tmp_path / "adapter", base=moved).eval(), llava), logits(wrapped, llava))
 
 
+@pytest.mark.slow
 def test_an_adapter_trained_on_a_model_with_depth_is_loaded_on_it(llava, tmp_path) -> None:
     save_pretrained(trained(llava), tmp_path / "first")  # the embedder alone was trained
     wrapped = add_lora(from_pretrained(tmp_path / "first").eval(), rank=2).eval()
@@ -193,6 +213,7 @@ def test_an_adapter_trained_on_a_model_with_depth_is_loaded_on_it(llava, tmp_pat
     assert torch.equal(logits(from_pretrained(tmp_path / "second").eval(), llava), logits(llava.model, llava))
 
 
+@pytest.mark.slow
 def test_merged_adapters_are_a_whole_model(llava, base, tmp_path) -> None:
     wrapped = adapted(llava, base)
     expected = logits(wrapped, llava)
@@ -218,6 +239,7 @@ def test_an_adapter_of_another_base_model_is_refused(llava, base, set_up, tmp_pa
         from_pretrained(tmp_path / "adapter", base=tmp_path / "paligemma")
 
 
+@pytest.mark.slow
 def test_the_same_base_in_another_dtype_is_accepted(llava, base, tmp_path) -> None:
     save_pretrained(adapted(llava, base), tmp_path / "adapter")
     for dtype in (torch.bfloat16, torch.float16):

@@ -51,6 +51,8 @@ SQUARE = {"size": {"height": SIDE, "width": SIDE}}
     ],
 )
 def test_ragged_pictures_join_to_what_one_call_gives(name: str, options: Any, patch_size: int | None) -> None:
+    if name == "GotOcr2ImageProcessor" and not hasattr(transformers, f"{name}Pil"):
+        pytest.skip("this version's resizes with bicubic kernels whatever is asked; refused")
     processor = DepthProcessor(image_processor_of(name, **options), patch_size=patch_size)
     images = [[picture(index, size)] for index, size in enumerate(SIZES)]
     depths = [depth_map(size) for size in SIZES]

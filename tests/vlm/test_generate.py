@@ -19,6 +19,11 @@ from mvde.vlm import DepthConfig, Site, add_depth, add_lora, depth_config, given
 IMAGE = 119
 
 
+def slow(value: Any) -> Any:
+    """A parameter of a test that `make test` leaves out."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def trained(model: Any, config: DepthConfig | None = None) -> Any:
     """The model with an embedder whose tokens are as large as the tower's."""
     add_depth(model, config)
@@ -48,9 +53,9 @@ def continued(model: Any, inputs: dict[str, Any], **options: Any) -> Any:
     return model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
 
 
-def test_generate_is_the_argmax_of_forward_with_depth_and_differs_from_without(any_set_up) -> None:
-    inputs = prompt(any_set_up)
-    model, stats = trained(any_set_up.model), any_set_up.stats()
+def test_generate_is_the_argmax_of_forward_with_depth_and_differs_from_without(few_set_ups) -> None:
+    inputs = prompt(few_set_ups)
+    model, stats = trained(few_set_ups.model), few_set_ups.stats()
     with torch.no_grad():
         logits = model(**inputs, depth_stats=stats).logits[0, -1]
         without = model(**inputs).logits[0, -1]
@@ -62,7 +67,7 @@ def test_generate_is_the_argmax_of_forward_with_depth_and_differs_from_without(a
     assert (step - logits).abs().max() < 0.1 * (logits - without).abs().max()
 
 
-@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "idefics3"])
+@pytest.mark.parametrize("name", ["llava", *map(slow, ("llava_next", "qwen2_5_vl", "idefics3"))])
 def test_generate_says_something_else_with_depth(set_up, name) -> None:
     made = set_up(name)
     inputs, stats = prompt(made), made.stats()
@@ -72,7 +77,7 @@ def test_generate_says_something_else_with_depth(set_up, name) -> None:
     assert not torch.equal(continued(model, inputs | {"depth_stats": stats}), plain)
 
 
-@pytest.mark.parametrize("name", ["llava", "gemma3", "qwen3_vl"])
+@pytest.mark.parametrize("name", ["llava", *map(slow, ("gemma3", "qwen3_vl"))])
 def test_generate_agrees_with_and_without_its_cache(set_up, name) -> None:
     made = set_up(name)
     inputs = prompt(made) | {"depth_stats": made.stats()}
@@ -105,8 +110,8 @@ def row(inputs: dict[str, Any], stats: Any, index: int) -> dict[str, Any]:
     return {name: value.chunk(2)[index] for name, value in both.items()}
 
 
-@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_vl", "qwen2_5_vl", "mistral3"])
-@pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", *map(slow, ("internvl", "qwen2_vl", "mistral3"))])
+@pytest.mark.parametrize("options", [{"num_beams": 3}, slow({"num_beams": 2, "num_return_sequences": 2})])
 def test_beams_keep_the_depth_of_their_own_row(set_up, name, options) -> None:
     made = set_up(name)
     inputs, stats = rows_of_pictures(made)
@@ -116,6 +121,7 @@ def test_beams_keep_the_depth_of_their_own_row(set_up, name, options) -> None:
     assert torch.equal(together, alone)
 
 
+@pytest.mark.slow
 def test_beams_of_pictures_of_different_sizes_keep_the_depth_of_their_own_row(set_up) -> None:
     made = set_up("mistral3")
     stats = made.stats().split([24, 8])
@@ -156,7 +162,7 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
         torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_5_vl", "gemma3"])
+@pytest.mark.parametrize("name", ["llava", *map(slow, ("internvl", "qwen2_5_vl", "gemma3"))])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradients_are_the_same_with_gradient_checkpointing(set_up, name, reentrant) -> None:
     made = set_up(name)
@@ -267,6 +273,7 @@ def test_a_patch_without_depth_changes_no_bit_of_the_answer(set_up) -> None:
         assert torch.equal(model(**inputs, depth_stats=None).logits, plain)
 
 
+@pytest.mark.slow
 def test_trainer_keeps_the_column_and_trains_the_embedder(set_up, tmp_path) -> None:
     pytest.importorskip("accelerate")
     made = set_up("llava")
@@ -438,6 +445,34 @@ def test_depth_is_added_once_and_to_models_of_transformers(set_up) -> None:
         add_depth(model)
     with pytest.raises(UsageError, match="but got a Linear"):
         add_depth(torch.nn.Linear(2, 2))
+    pytest.importorskip("peft")
+    wrapped = add_lora(set_up("llava").model)
+    with pytest.raises(UsageError, match="inside a PeftModel; add depth first, then adapters"):
+        add_depth(wrapped)
+
+
+def test_a_whole_model_in_a_checkpoint_has_the_same_gradients(set_up) -> None:
+    made = set_up("llava")
+    inputs, stats = prompt(made), made.stats()
+    model = trained(made.model)
+
+    def loss(pixels: Any, depth: Any) -> Any:
+        given = inputs | {"pixel_values": pixels}
+        return model(**given, labels=inputs["input_ids"], depth_stats=depth, use_cache=False).loss
+
+    loss(inputs["pixel_values"], stats).backward()
+    expected = gradients(model)
+    checkpoint(loss, inputs["pixel_values"], stats, use_reentrant=False).backward()
+    assert_same(gradients(model), expected)
+
+
+def test_depth_can_be_given_around_a_call_that_trains(set_up) -> None:
+    made = set_up("llava")
+    inputs, stats = prompt(made), made.stats()
+    model = trained(made.model)
+    with given_depth(model, stats):
+        around = model(**inputs).logits
+    assert torch.equal(around, model(**inputs, depth_stats=stats).logits)
 
 
 def test_a_failed_attempt_leaves_the_model_as_it_was(set_up) -> None:

@@ -157,8 +157,27 @@ def test_a_source_of_another_kind_than_the_models_is_refused() -> None:
     model = add_depth(llava_model(), DepthConfig(hidden=8))
     with pytest.raises(UsageError, match="takes depth of kind metric, but this source gives inverse_relative"):
         DepthProcessor.for_model(model, llava_processor(), Constant(DepthKind.INVERSE_RELATIVE))
+    DepthProcessor.for_model(model, llava_processor(), Constant(DepthKind.METRIC_FOCAL))  # metres, too
     with pytest.raises(UsageError, match="add_depth"):
         DepthProcessor.for_model(llava_model(), llava_processor())
+
+
+def test_depth_of_another_graph_than_the_models_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    for graph, expected in (("0" * 64, 0), ("1" * 64, 1)):
+        caplog.clear()
+        model = add_depth(llava_model(), DepthConfig(hidden=8, graph_sha256=graph))
+        DepthProcessor.for_model(model, llava_processor(), Constant(DepthKind.METRIC))
+        assert len(caplog.records) == expected
+
+
+def test_casting_a_batch_to_bfloat16_leaves_depth_in_float32() -> None:
+    made = DepthProcessor(llava_processor())(
+        images=picture(1), text="<image> ?", depth=depth_map(), return_tensors="pt"
+    )
+    rows, pixels = made["depth_stats"].clone(), made["pixel_values"].clone()
+    batch = pickle.loads(pickle.dumps(made)).to("cpu", torch.bfloat16)
+    assert torch.equal(batch["depth_stats"], rows)
+    assert torch.equal(batch["pixel_values"], pixels.to(torch.bfloat16))
 
 
 def test_the_configuration_of_a_model_follows_from_the_source() -> None:

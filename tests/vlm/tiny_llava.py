@@ -49,9 +49,11 @@ def llava_processor() -> Any:
     )
 
 
-def llava_model() -> Any:
+def llava_model(num_layers: int = 1) -> Any:
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision = transformers.SiglipVisionConfig(**sizes, image_size=SIDE, patch_size=PATCH, vision_use_head=False)
+    vision = transformers.SiglipVisionConfig(
+        **{**sizes, "num_hidden_layers": num_layers}, image_size=SIDE, patch_size=PATCH, vision_use_head=False
+    )
     config = transformers.LlavaConfig(
         vision_config=vision,
         text_config=transformers.LlamaConfig(**sizes, vocab_size=len(WORDS)),

@@ -56,6 +56,9 @@ void DepthNode::declare() {
         described("How images enter the network: default (the engine's own), stretch, letterbox or crop."));
     settings.calibration_path = declare_parameter("calibration", "",
                                                   described("File of `mvde calibrate`, which makes depth metric."));
+    settings.scan_path = declare_parameter(
+        "scan", "", described("File of settings of distances by bearing (height_m and more), or empty: no scan."));
+    has_scan_ = !settings.scan_path.empty();
     settings.num_threads = declare_parameter(
         "num_threads", 0,
         described("Threads for resizing and statistics; 0: one per CPU, at most 4. Inference has its own."));
@@ -133,10 +136,15 @@ void DepthNode::estimate(const ImageMessage &message) {
         wanted.points = values_of<float>(points->data);
         wanted.points_step = static_cast<int32_t>(step);
     }
+    // A scan reads depth in metres, in the message's memory if that has it.
+    const bool has_scan = outputs_->scan && outputs_->scan->get_subscription_count() > 0;
+    std::vector<float> depth_m(has_scan && !wanted.depth_m.size() ? estimator_->num_depths() : 0);
+    if (!depth_m.empty()) wanted.depth_m = depth_m;
     std::vector<float> stats(has_patch_subscriber() ? estimator_->num_stats() : 0);
     wanted.stats = stats;
-    if (depth || points || !stats.empty()) estimator_->infer(image, wanted, has_colours_);
+    if (depth || points || has_scan || !stats.empty()) estimator_->infer(image, wanted, has_colours_);
 
+    if (has_scan) publish_scan({wanted.depth_m.data(), wanted.depth_m.size()}, header);
     if (depth) outputs_->depth->publish(std::move(depth));
     if (points) outputs_->points->publish(std::move(points));
     if (used) {
@@ -160,6 +168,14 @@ void DepthNode::advertise(const mvde_session_info &session, bool is_rectified) {
     outputs.camera_info = publisher<InfoMessage>(place + "/camera_info");
     outputs.patch_info = publisher<InfoMessage>(place + "/patch/camera_info");
     if (is_metric && points_step_ > 0) outputs.points = publisher<CloudMessage>(place + "/points");
+    if (has_scan_) {
+        if (!is_metric)
+            throw Refused(std::string("a scan needs depth in metres, but the engine's map is in the unit ") + session.unit +
+                          ": set the parameter calibration (mvde calibrate), or leave scan empty");
+        outputs.scan = publisher<sensor_msgs::msg::LaserScan>(place + "/scan");
+        static_transforms_ = create_publisher<tf2_msgs::msg::TFMessage>(
+            "/tf_static", rclcpp::QoS(rclcpp::KeepLast(1)).reliable().transient_local());
+    }
     for (const PatchImage &column : estimator_->patch_images(std::vector<float>(estimator_->num_stats())))
         outputs.patches[column.name] = publisher<ImageMessage>(place + "/patch/" + column.name);
     outputs_ = std::move(outputs);
@@ -185,7 +201,17 @@ bool DepthNode::has_subscriber() const {
     return outputs_->depth->get_subscription_count() + outputs_->camera_info->get_subscription_count() +
                    outputs_->patch_info->get_subscription_count() >
                0 ||
+           (outputs_->scan && outputs_->scan->get_subscription_count() > 0) ||
            (outputs_->points && outputs_->points->get_subscription_count() > 0) || has_patch_subscriber();
+}
+
+void DepthNode::publish_scan(mvde::View<const float> depth_m, const std_msgs::msg::Header &header) {
+    const Scan &scan = estimator_->scan(depth_m);
+    if (levelled_frame_ != header.frame_id) {
+        static_transforms_->publish(level_transform(scan, header));
+        levelled_frame_ = header.frame_id;
+    }
+    outputs_->scan->publish(laser_scan_of(scan, header));
 }
 
 void DepthNode::publish_patches(const std::vector<float> &stats, const std_msgs::msg::Header &header) {

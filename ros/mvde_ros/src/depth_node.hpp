@@ -35,6 +35,7 @@ private:
         rclcpp::Publisher<ImageMessage>::SharedPtr depth;
         rclcpp::Publisher<InfoMessage>::SharedPtr camera_info, patch_info;
         rclcpp::Publisher<CloudMessage>::SharedPtr points;
+        rclcpp::Publisher<sensor_msgs::msg::LaserScan>::SharedPtr scan;
         std::map<std::string, rclcpp::Publisher<ImageMessage>::SharedPtr> patches;
     };
 
@@ -44,6 +45,7 @@ private:
     void advertise(const mvde_session_info &session, bool is_rectified);
     bool has_subscriber() const;
     bool has_patch_subscriber() const;
+    void publish_scan(mvde::View<const float> depth_m, const std_msgs::msg::Header &header);
     void publish_patches(const std::vector<float> &stats, const std_msgs::msg::Header &header);
     void diagnose();
 
@@ -51,7 +53,7 @@ private:
     typename rclcpp::Publisher<Message>::SharedPtr publisher(const std::string &topic);
 
     int64_t points_step_ = 0;
-    bool has_colours_ = false, assumes_camera_ = false, is_16_bit_ = false, is_rectified_topic_ = false;
+    bool has_scan_ = false, has_colours_ = false, assumes_camera_ = false, is_16_bit_ = false, is_rectified_topic_ = false;
     std::unique_ptr<Estimator> estimator_;
     std::unique_ptr<Health> health_;
 
@@ -59,10 +61,12 @@ private:
     InfoMessage::ConstSharedPtr newest_info_;
 
     std::optional<Outputs> outputs_;
+    std::string levelled_frame_;       // of the images whose static transform was published last
     std::string hardware_id_;  // of diagnostics; guarded by info_mutex_
 
     rclcpp::Subscription<ImageMessage>::SharedPtr images_;
     rclcpp::Subscription<InfoMessage>::SharedPtr infos_;
+    rclcpp::Publisher<tf2_msgs::msg::TFMessage>::SharedPtr static_transforms_;
     rclcpp::Publisher<diagnostic_msgs::msg::DiagnosticArray>::SharedPtr diagnostics_;
     rclcpp::TimerBase::SharedPtr timer_;
     std::chrono::steady_clock::time_point last_report_ = std::chrono::steady_clock::now();

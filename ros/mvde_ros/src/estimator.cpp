@@ -75,6 +75,7 @@ const mvde_session_info &Estimator::open(const Image &image, const std::optional
         options.camera = camera->camera;
         options.distortion = camera->distortion;
     }
+    scanner_.reset();
     session_.reset();  // before the next is opened: an engine may take half the memory
     auto opened = mvde::Session::open(settings_.engine_path, options);
     if (!opened) throw Refused(opened.error().message);
@@ -99,6 +100,18 @@ std::optional<FrameCamera> Estimator::camera() const {
     assumed.camera = info_.camera;
     assumed.is_rectified = true;
     return assumed;
+}
+
+const Scan &Estimator::scan(mvde::View<const float> depth_m) {
+    if (!scanner_) {
+        if (!is_metric())
+            throw Refused(std::string("a scan needs depth in metres, but the engine's map is in the unit ") + info_.unit +
+                          ": set the parameter calibration (mvde calibrate)");
+        const std::optional<FrameCamera> used = camera();
+        if (!used) throw Refused("a scan needs the images' camera: remap camera_info or set the parameter camera");
+        scanner_.emplace(settings_.scan_path, *used, info_.source_box);
+    }
+    return scanner_->scan(depth_m);
 }
 
 std::vector<PatchImage> Estimator::patch_images(const std::vector<float> &stats) const {

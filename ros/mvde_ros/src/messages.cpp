@@ -89,6 +89,35 @@ std::unique_ptr<sensor_msgs::msg::PointCloud2> blank_cloud(const std_msgs::msg::
     return message;
 }
 
+std::string level_frame(const std::string &frame_id) { return frame_id + "_level"; }
+
+sensor_msgs::msg::LaserScan laser_scan_of(const Scan &scan, const std_msgs::msg::Header &header) {
+    sensor_msgs::msg::LaserScan message;
+    message.header.stamp = header.stamp;
+    message.header.frame_id = level_frame(header.frame_id);
+    message.angle_min = static_cast<float>(scan.angle_min);
+    message.angle_max = static_cast<float>(scan.angle_min +
+                                           static_cast<double>(scan.ranges.size() - 1) * scan.angle_increment);
+    message.angle_increment = static_cast<float>(scan.angle_increment);
+    message.range_min = static_cast<float>(scan.range_min);
+    message.range_max = static_cast<float>(scan.range_max);
+    message.ranges = scan.ranges;
+    return message;
+}
+
+tf2_msgs::msg::TFMessage level_transform(const Scan &scan, const std_msgs::msg::Header &header) {
+    geometry_msgs::msg::TransformStamped transform;
+    transform.header = header;
+    transform.child_frame_id = level_frame(header.frame_id);
+    transform.transform.rotation.x = scan.rotation[0];
+    transform.transform.rotation.y = scan.rotation[1];
+    transform.transform.rotation.z = scan.rotation[2];
+    transform.transform.rotation.w = scan.rotation[3];
+    tf2_msgs::msg::TFMessage message;
+    message.transforms.push_back(transform);
+    return message;
+}
+
 diagnostic_msgs::msg::DiagnosticArray diagnostics_of(const Report &report, const std::string &name,
                                                      const std::string &hardware_id,
                                                      const builtin_interfaces::msg::Time &stamp) {

@@ -5,11 +5,14 @@
 #include <mvde_ros/camera.hpp>
 #include <mvde_ros/health.hpp>
 #include <mvde_ros/image.hpp>
+#include <mvde_ros/scanner.hpp>
 
 #include <diagnostic_msgs/msg/diagnostic_array.hpp>
 #include <sensor_msgs/msg/camera_info.hpp>
 #include <sensor_msgs/msg/image.hpp>
+#include <sensor_msgs/msg/laser_scan.hpp>
 #include <sensor_msgs/msg/point_cloud2.hpp>
+#include <tf2_msgs/msg/tf_message.hpp>
 
 #include <memory>
 #include <string>
@@ -33,6 +36,14 @@ std::unique_ptr<sensor_msgs::msg::Image> blank_image(const std_msgs::msg::Header
 // Organised cloud of zeros: x, y, z and, with colours, rgb.
 std::unique_ptr<sensor_msgs::msg::PointCloud2> blank_cloud(const std_msgs::msg::Header &header, mvde::Size size,
                                                            bool has_colours);
+
+// Frame of the scans of images in this frame: levelled by gravity.
+std::string level_frame(const std::string &frame_id);
+
+sensor_msgs::msg::LaserScan laser_scan_of(const Scan &scan, const std_msgs::msg::Header &header);
+
+// The static transform from the images' frame to its child, the scans'.
+tf2_msgs::msg::TFMessage level_transform(const Scan &scan, const std_msgs::msg::Header &header);
 
 // The bytes of a message as values.
 template <class Value>

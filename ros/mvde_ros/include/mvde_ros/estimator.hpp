@@ -4,6 +4,7 @@
 
 #include <mvde_ros/camera.hpp>
 #include <mvde_ros/image.hpp>
+#include <mvde_ros/scanner.hpp>
 
 #include <mvde/mvde.hpp>
 
@@ -19,6 +20,7 @@ struct Settings {
     std::string engine_path;       // of `mvde build`: folder, file or manifest
     std::string fit = "default";   // default (the engine's own), stretch, letterbox or crop
     std::string calibration_path;  // of `mvde calibrate`; empty: none
+    std::string scan_path;         // settings of scans; empty: none
     int64_t num_threads = 0;       // for resizing and statistics; 0: one per CPU, at most 4
     std::vector<double> camera;    // fx, fy, cx, cy of the images; empty: that of camera_info
 };
@@ -61,6 +63,9 @@ public:
     // Camera of the frames of an open engine: as given or assumed; std::nullopt where there is neither.
     std::optional<FrameCamera> camera() const;
 
+    // The scan of depth at the pixels of an open engine's images; the settings have a file for it. Throws Refused.
+    const Scan &scan(mvde::View<const float> depth_m);
+
     // The columns of `stats` (num_stats() values) as images.
     std::vector<PatchImage> patch_images(const std::vector<float> &stats) const;
 
@@ -76,6 +81,7 @@ private:
     mvde::Fit fit_;
     ImageReader reader_;
     std::optional<mvde::Session> session_;
+    std::optional<Scanner> scanner_;  // of the open engine's camera, from its first scan on
     mvde_session_info info_{};
     Opened opened_;
 };
