@@ -3,12 +3,13 @@
     python benchmarks/scan.py time [--sizes 192x192 448x448] [--budget 4] [--json FILE]
     python benchmarks/scan.py scenes ENGINE [--frames 300] [--json FILE]
 
-``time`` is single-threaded: the contenders are interleaved, and the median over rounds of the thread's CPU time is shown.
+``time`` is single-threaded: the contenders are interleaved, and the median over rounds of the thread's CPU time is
+shown.
 
 ``scenes`` renders rooms as a robot sees them (camera at most 1.5 m high, within 33 degrees of level) and compares the
 scan of the engine's depth with that of the true depth, bearing by bearing: missed is the share of true obstacles within
-2 m that are told 1.25 times as far or more, false the share of those told within 2 m that truly are 1.25 times as far or
-more. The cells' own error is that of the scan of the true depth against the exact k-th nearest distance.
+2 m that are told 1.25 times as far or more, false the share of those told within 2 m that truly are 1.25 times as far
+or more. The cells' own error is that of the scan of the true depth against the exact k-th nearest distance.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mvde.errors import UsageError
-from mvde.native import _check, _Handle, _require, abi
+from mvde.native import _check, _Handle, abi
 from mvde.native.maps import address
 
 if TYPE_CHECKING:
@@ -71,11 +71,3 @@ class Scanner(_Handle):
         reach = np.ctypeslib.as_array(info.reach_m, (info.num_bearings,)).copy()
         x, y, z, w = info.rotation
         return ScannerInfo(info.angle_min, info.angle_increment, info.support, (x, y, z, w), reach)
-
-
-def read_settings(path: str) -> dict[str, float]:
-    """Settings of a file by name, as libmvde reads it; NaN for a lowest height that is not given."""
-    library = _require()
-    found = abi.CScanSettings(ctypes.sizeof(abi.CScanSettings))
-    _check(library, library.mvde_scan_read(path.encode(), found))
-    return {name: getattr(found, name) for name, *_ in found._fields_[1:]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import math
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from hypothesis import given, settings, strategies
 from mvde import native
 from mvde.camera import Camera
 from mvde.errors import UsageError
-from mvde.native.scan import Scanner, read_settings
+from mvde.native import abi
+from mvde.native.scan import Scanner
 from mvde.runtime.placement import Box
 from mvde.runtime.points import native_rays
 from mvde.runtime.scan import numpy_scan, scan_of
@@ -31,6 +33,13 @@ def scanner_of(camera: Camera, mounted: ScanSettings, box: Box | None = None) ->
     box = box or Box(0, 0, *camera.size)
     resolved = dataclasses.replace(mounted, min_height_m=mounted.lowest_m)
     return Scanner(native_rays(camera), dataclasses.astuple(box), dataclasses.astuple(resolved))
+
+
+def read_settings(path: str) -> dict[str, float]:
+    """Settings of a file by name, as libmvde reads it; NaN for a lowest height that is not given."""
+    library, found = native._require(), abi.CScanSettings(ctypes.sizeof(abi.CScanSettings))
+    native._check(library, library.mvde_scan_read(path.encode(), found))
+    return {name: getattr(found, name) for name, *_ in found._fields_[1:]}
 
 
 def mixed_depth(size: tuple[int, int], seed: int, holes: float) -> np.ndarray:
