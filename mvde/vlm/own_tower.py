@@ -107,7 +107,7 @@ class OwnTower:
     def keep(self, tap: int, state: Tensor) -> None:
         """Keep a hidden state (B, tokens, D) if the model's call waits for depth."""
         call = current_call(self._site_hook)
-        if call is not None and bool((call.stats < 0).any()):
+        if call is not None and call.stats is not None and bool(torch.any(call.stats < 0)):
             self._states[tap] = state.detach()
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class OwnTower:
         """Fill the rows of the call that wait for depth."""
         call, states = current_call(self._site_hook), self._states
         self._states = {}
-        if call is None or not states:
+        if call is None or call.stats is None or not states:
             return
         pixels = args[0] if args else kwargs["pixel_values"]
         depth = self._depth(states, (int(pixels.shape[-2]), int(pixels.shape[-1])))
