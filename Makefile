@@ -131,6 +131,7 @@ dist: $(VENV)/.dist
 	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair $(foreach library,$(FROM_OPENVINO),--exclude '$(library)') \
 	    --wheel-dir dist build/dist/*.whl
 	mv build/dist/*.tar.gz dist/
+	! tar -tzf dist/*.tar.gz | grep -E '\.(so|o|a)$$|/build/'  # products of an earlier build
 	$(BIN)/auditwheel show dist/*.whl
 	$(BIN)/twine check --strict dist/*
 	for file in dist/*.whl dist/*.tar.gz; do \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -104,7 +105,10 @@ def _say_cameras(
     infos = {} if is_given else first_infos(reader, cameras)
     for camera in cameras:
         message = next((infos[topic.name] for topic in camera.infos if topic.name in infos), None)
-        known = None if message is None else frame_camera(message, camera.is_rectified)
+        known = None
+        if message is not None:
+            with contextlib.suppress(UsageError):  # reported when the pictures are read
+                known = frame_camera(message, camera.is_rectified)
         count = camera.num_messages
         pictures = f"{camera.name}: {'' if count is None else f'{count} '}pictures"
         if known is None or message is None:

@@ -26,6 +26,7 @@ PORT = 8765
 _BACKLOG = 64
 """Messages kept for a client that reads slowly, the oldest is dropped first: about five frames of all topics. The
 library's default of 1024 would hold a gigabyte of 640x480 frames."""
+_DESCRIPTION = {"title": "mvde.Description", "type": "object"}
 _LATENCY = {"title": "mvde.Latency", "type": "object"}
 _STATISTICS = {"title": "mvde.Statistics", "type": "object"}
 
@@ -76,9 +77,10 @@ class FoxgloveServer:
             self._put("/points", "PointCloud", viewed, points)
         if (scan := viewed.result.scan) is not None:
             self._put("/scan", "LaserScan", viewed, lambda types: _laser_scan(types, stamp, scan))
+            self._put_json("/description", _DESCRIPTION, viewed, lambda: viewed.result.describe().to_json())
         self._put("/tf", "FrameTransforms", viewed, lambda types: _transforms(types, stamp, scan))
-        self._put_json("/latency", _LATENCY, viewed, lambda: viewed.latency)
-        self._put_json("/statistics", _STATISTICS, viewed, lambda: viewed.statistics)
+        self._put_json("/latency", _LATENCY, viewed, lambda: json.dumps(viewed.latency))
+        self._put_json("/statistics", _STATISTICS, viewed, lambda: json.dumps(viewed.statistics, allow_nan=False))
 
     def close(self) -> None:
         """Stop the server; viewers are disconnected."""
@@ -103,11 +105,12 @@ class FoxgloveServer:
         if self._channels[topic].has_sinks():
             self._channels[topic].log(make(self._library.messages), log_time=viewed.stamp_ns)
 
-    def _put_json(self, topic: str, schema: dict[str, str], viewed: Viewed, make: Callable[[], Any]) -> None:
+    def _put_json(self, topic: str, schema: dict[str, str], viewed: Viewed, make: Callable[[], str]) -> None:
+        """Send a JSON text, if anybody subscribed to its topic."""
         if topic not in self._channels:
             self._channels[topic] = self._library.foxglove.Channel(topic, schema=schema, context=self._context)
         if self._channels[topic].has_sinks():
-            self._channels[topic].log(json.dumps(make(), allow_nan=False).encode(), log_time=viewed.stamp_ns)
+            self._channels[topic].log(make().encode(), log_time=viewed.stamp_ns)
 
 
 class _Library:

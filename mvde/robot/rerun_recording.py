@@ -69,6 +69,7 @@ class RerunRecording:
             self._log(f"{_OPTICAL}/points", rerun.Points3D(points[:, :3], colors=colours))
         if result.scan is not None:
             self._log_scan(result.scan)
+            self._log("description", rerun.TextDocument(str(result.describe())))
         for name, values in viewed.patches.items():
             self._log(f"patch/{name}", rerun.Tensor(values, dim_names=("height", "width")))
         for name, value in viewed.latency.items():

@@ -206,7 +206,7 @@ def _as_pixels(stats: Tensor, pixels: Tensor, inputs: Mapping[str, Any]) -> Tens
         )
     areas = torch.as_tensor(sizes).prod(dim=-1)
     counts = (areas * len(stats)).div(areas.sum(), rounding_mode="floor").tolist()
-    pictures = torch.split(stats, counts)
+    pictures = list(torch.split(stats, counts))
     return torch.nn.utils.rnn.pad_sequence(pictures, batch_first=True, padding_value=float("nan"))
 
 
@@ -254,13 +254,19 @@ def _new(base: Any) -> Any:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, inside a wrapper of peft's, of data parallelism or of torch.compile."""
+    """Return the model itself, inside a wrapper of peft's, of data parallelism or of torch.compile."""
+    model = without_parallel(model)
+    get_base_model = getattr(model, "get_base_model", None)
+    return model if get_base_model is None else cast("nn.Module", get_base_model())
+
+
+def without_parallel(model: nn.Module) -> nn.Module:
+    """Return the model or peft's wrapper inside wrappers of data parallelism and of torch.compile."""
     for name in ("module", "_orig_mod"):
         inner = getattr(model, name, None)
         if isinstance(inner, nn.Module):
-            return unwrapped(inner)
-    get_base_model = getattr(model, "get_base_model", None)
-    return model if get_base_model is None else cast("nn.Module", get_base_model())
+            return without_parallel(inner)
+    return model
 
 
 def checked(model: nn.Module) -> Any:

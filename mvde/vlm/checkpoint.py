@@ -12,7 +12,7 @@ from torch import nn
 
 from mvde.errors import CheckpointError, MissingDependencyError, UsageError
 from mvde.publish import staged_write
-from mvde.vlm.attach import EMBEDDER, add_depth, checked, depth_class, depth_config, unwrapped
+from mvde.vlm.attach import EMBEDDER, add_depth, checked, depth_class, depth_config, unwrapped, without_parallel
 from mvde.vlm.config import CONFIG_KEY, DepthConfig
 
 BASE_KEY = "mvde_base"
@@ -35,9 +35,9 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], **options:
 
     Raises :class:`UsageError` for a model without depth, :class:`OutputError` if the files cannot be written.
     """
-    inner, is_adapter = checked(model), hasattr(model, "peft_config")
+    saved: Any = without_parallel(model)
+    inner, is_adapter = checked(saved), hasattr(saved, "peft_config")
     target = Path(folder)
-    saved: Any = model if is_adapter else inner
     with staged_write(target, "model") as staging:
         saved.save_pretrained(staging, **options)
         if is_adapter:

@@ -12,7 +12,7 @@ from mvde.contract import DepthKind
 from mvde.errors import CheckpointError, ManifestError, UsageError
 from mvde.schema import read_record
 from mvde.stats import CONFIDENCE, DEFAULT_STATS, STATS
-from mvde.vlm.sites import Site
+from mvde.vlm.sites import Site, member_of
 
 CONFIG_KEY = "mvde_depth"
 """Key of a model's ``config.json`` that holds its :class:`DepthConfig`."""
@@ -66,8 +66,8 @@ class DepthConfig:
     def __post_init__(self) -> None:
         """Raise :class:`UsageError` for values that do not fit together."""
         object.__setattr__(self, "columns", check_columns(self.columns))
-        object.__setattr__(self, "depth_kind", _member(DepthKind, "depth_kind", self.depth_kind))
-        object.__setattr__(self, "camera", _member(CameraRule, "camera", self.camera))
+        object.__setattr__(self, "depth_kind", member_of(DepthKind, "depth_kind", self.depth_kind))
+        object.__setattr__(self, "camera", member_of(CameraRule, "camera", self.camera))
         if self.unit not in (self.depth_kind.unit, "m"):
             raise UsageError(
                 f"unit is {self.unit!r}, but {self.depth_kind} depth is in {self.depth_kind.unit!r} or 'm'"
@@ -124,14 +124,6 @@ def check_columns(columns: Any) -> tuple[str, ...]:
 def evidence_column(columns: tuple[str, ...]) -> int:
     """Index of the column that is above 0 exactly for the patches that have depth."""
     return columns.index(next(name for name in _EVIDENCE if name in columns))
-
-
-def _member(kind: type[Enum], name: str, value: object) -> Enum:
-    try:
-        return kind(value)
-    except ValueError:
-        known = ", ".join(str(member) for member in kind)
-        raise UsageError(f"{name} is {value!r}, but expected one of {known}") from None
 
 
 def _json_type(value: Any) -> Any:

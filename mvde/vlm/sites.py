@@ -40,6 +40,15 @@ class Padding(str, Enum):
     """Those that are 0 in every value."""
 
 
+def member_of(kind: type[Enum], name: str, value: object) -> Enum:
+    """Return the member of ``kind`` with a value. Raises :class:`UsageError`, which names the field and the choices."""
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(str(member.value) for member in kind)
+        raise UsageError(f"{name} is {value!r}, but expected one of {known}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """Where the tokens of depth are added: after the tower, before projector, pixel shuffle or merger.
@@ -53,6 +62,13 @@ class Site:
     order: Order = Order.RASTER
     padding: Padding = Padding.NONE
     prefix: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise :class:`UsageError` for a value that is no member of its enumeration."""
+        for name, kind in (("where", Where), ("order", Order), ("padding", Padding)):
+            object.__setattr__(self, name, member_of(kind, name, getattr(self, name)))
+        if self.prefix is not None and (not isinstance(self.prefix, int) or self.prefix < 0):
+            raise UsageError(f"prefix must be a whole number of at least 0, but got {self.prefix!r}")
 
 
 _PROJECTOR = Site(path="model.multi_modal_projector")

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mvde.errors import DatasetError, UsageError
 from mvde.vlm.conversations import Conversation
-from mvde.vlm.conversations_prompts import IGNORED, prompt_format
+from mvde.vlm.conversations_prompts import prompt_format
 from mvde.vlm.sources import GivenDepth
 from mvde.vlm.training import Draw
 
@@ -87,25 +85,3 @@ def camera_of(conversation: Conversation) -> Any:
         return None
     numbers = conversation.camera
     return lambda size: Camera(*numbers, size=size)
-
-
-class PaddedBatches:
-    """Joins examples of one picture each: tokens padded at the end, tiles to the largest number, all else in a row."""
-
-    def __init__(self, pad_token_id: int) -> None:
-        self._fill = {"input_ids": pad_token_id, "labels": IGNORED, "attention_mask": 0, "token_type_ids": 0}
-
-    def __call__(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return the model's arguments for a batch."""
-        return {name: self._joined(name, [example[name] for example in examples]) for name in examples[0]}
-
-    def _joined(self, name: str, values: list[Tensor]) -> Tensor:
-        if name in self._fill or (
-            name in ("pixel_values", "depth_stats", "pixel_attention_mask") and values[0].ndim > 3
-        ):
-            longest = max(value.shape[1] for value in values)
-            fill = self._fill.get(name, 0)
-            values = [
-                F.pad(value, (*(0, 0) * (value.ndim - 2), 0, longest - value.shape[1]), value=fill) for value in values
-            ]
-        return torch.cat(values)

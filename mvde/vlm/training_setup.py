@@ -13,12 +13,13 @@ from mvde.errors import CheckpointError, MissingDependencyError
 from mvde.stats import DEFAULT_STATS
 from mvde.vlm.attach import add_depth
 from mvde.vlm.checkpoint import ADAPTER_CONFIG, from_pretrained, save_pretrained
+from mvde.vlm.collator import DepthCollator
 from mvde.vlm.config import CONFIG_KEY
 from mvde.vlm.conversations import Conversation
 from mvde.vlm.lora import add_lora, language_model_path
 from mvde.vlm.processor import DepthProcessor
 from mvde.vlm.training import Reporter, TrainingResult, TrainingSettings, VlmTraining
-from mvde.vlm.training_data import ConversationExamples, PaddedBatches
+from mvde.vlm.training_data import ConversationExamples
 
 ADAPTED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of a decoder block that get an adapter, by the names that most language models give them."""
@@ -82,7 +83,7 @@ def train(
     An interrupted run leaves its state in the folder, and the same call goes on from it.
     """
     output_dir = Path(output_dir)
-    examples = ConversationExamples(conversations, processor, PaddedBatches(processor.tokenizer.pad_token_id or 0))
+    examples = ConversationExamples(conversations, processor, DepthCollator.of(processor))
     result = VlmTraining(model, examples, settings, output_dir).run(report)
     if not result.interrupted:
         save_pretrained(model, output_dir)

@@ -84,7 +84,7 @@ def test_pictures_begin_with_the_first_viewer_and_the_last_one_stays(robot: Path
 @pytest.mark.slow
 def test_a_live_stream_is_seen_as_it_comes_until_it_stops(robot: Path) -> None:
     with (
-        servers.mjpeg_server(num_frames=60, interval_s=0.1) as stream,
+        servers.mjpeg_server(num_frames=100, interval_s=0.1) as stream,
         viewing(f"{stream}/live", "--budget", "5000") as (process, url),
     ):
         with client.FoxgloveClient(url) as viewer:
@@ -99,9 +99,9 @@ def test_a_live_stream_is_seen_as_it_comes_until_it_stops(robot: Path) -> None:
         assert stamps == sorted(stamps)
         out, err = process.communicate(timeout=20)
         assert process.returncode == 1
-        assert "stopped after 60 frames: the connection ended" in err
+        assert "stopped after 100 frames: the connection ended" in err
         assert re.search(
-            r"\d+ frames of http://127\.0\.0\.1:\d+/live; 60 received, \d+ passed over for newer ones", out
+            r"\d+ frames of http://127\.0\.0\.1:\d+/live; 100 received, \d+ passed over for newer ones", out
         )
 
 

@@ -131,6 +131,19 @@ def test_messages_that_cannot_be_decoded_are_counted_and_the_rest_is_written(
     assert "it is no sensor_msgs/msg/Image" in lines[-1]
 
 
+def test_a_camera_info_that_is_no_camera_leaves_the_camera_assumed(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logs.McapLog(robot / "in.mcap")
+    log.add("/front/image_raw", IMAGE, logs.image(0))
+    log.add("/front/camera_info", INFO, {**logs.camera_info(0), "k": [float("nan")] * 9, "d": [0.1, 0, 0, 0, 0]})
+    log.finish()
+    assert len(run(status=1)["/front/depth/image_raw"]) == 1
+    printed = capsys.readouterr()
+    assert "without CameraInfo" in printed.out
+    assert "topic /front/camera_info: fx of a camera lies between" in printed.err.splitlines()[-1]
+
+
 def test_foxglove_and_json_schemas_are_named_and_copied_to_mcap_only(
     robot: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,3 +267,14 @@ def test_without_the_extra_the_error_names_it(
     monkeypatch.setitem(sys.modules, "mcap", None)
     assert cli.execute(["run", "in.mcap", "-o", "out.mcap"]) == 1
     assert "pip install 'mvde[ros]'" in error_line(capsys)
+
+
+def test_a_truncated_file_in_a_folder_says_which_one_to_give(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.robot.test_logs import ros2_folder
+
+    path = ros2_folder(robot / "in", "MCAP", 9) / "in.mcap"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert cli.execute(["run", "in", "-o", "out.mcap"]) == 1
+    assert "give the .mcap file in it" in error_line(capsys)
+    assert cli.execute(["run", "in/in.mcap", "-o", "out.mcap"]) in (0, 1)
+    assert len(logs.decoded(robot / "out.mcap")["/front/depth/image_rect"]) == 3

@@ -138,12 +138,14 @@ def test_a_scan_comes_with_the_transform_of_its_mounting(server: FoxgloveServer,
     viewed = Viewed(0, image, result, STAMP_NS)
     server.show(viewed)
     with FoxgloveClient(server.url) as client:
-        client.wait_for("/scan", "/tf")
-        client.subscribe("/scan", "/tf")
-        while not all(server._channels[topic].has_sinks() for topic in ("/scan", "/tf")):
+        topics = ("/scan", "/tf", "/description")
+        client.wait_for(*topics)
+        client.subscribe(*topics)
+        while not all(server._channels[topic].has_sinks() for topic in topics):
             server.wait_for_subscriber(0.01)
         server.show(viewed)
-        found = client.receive_each("/scan", "/tf")
+        found = client.receive_each(*topics)
+    assert found["/description"].content["text"] == str(result.describe())
     message = found["/scan"].content
     np.testing.assert_array_equal(np.array(message.ranges, np.float32), scan.ranges)
     assert message.frame_id == "camera_scan"

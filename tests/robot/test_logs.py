@@ -63,17 +63,19 @@ def _contents(num_frames: int) -> list[tuple[int, str, str, dict[str, Any]]]:
     return found
 
 
-def ros2_folder(path: Path, storage: str, version: int, num_frames: int = 3) -> Path:
+def ros2_folder(path: Path, storage: str, version: int, num_frames: int = 3, compression: str = "NONE") -> Path:
     """rosbag2 folder of a camera, and a latched topic."""
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
     types, forever = _types("ROS2_HUMBLE"), QosTime(9223372036, 854775807)
     latched = Qos(
         QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, forever, forever,
         QosLiveliness.AUTOMATIC, forever, False,
     )  # fmt: skip
-    with Writer(path, version=version, storage_plugin=StoragePlugin[storage]) as writer:
+    folder = Writer(path, version=version, storage_plugin=StoragePlugin[storage])
+    folder.set_compression(CompressionMode[compression], CompressionFormat.ZSTD)
+    with folder as writer:
         numbers: dict[str, Any] = {}
         for time_ns, topic, msgtype, fields in _contents(num_frames):
             if topic not in numbers:
@@ -142,6 +144,20 @@ def test_a_folder_gives_a_folder_of_its_storage_and_version(robot: Path, storage
         for index, (time_ns, depth) in enumerate(depths(robot / "out")):
             assert time_ns == logs.STAMP_NS + index * logs.PERIOD_NS
             np.testing.assert_array_equal(depth, runtime.infer(logs.picture(index)).depth)
+
+
+@pytest.mark.parametrize("compression", ["FILE", "MESSAGE"])
+@pytest.mark.parametrize("storage", ["SQLITE3", "MCAP"])
+def test_compressed_folders_are_read(tmp_path: Path, storage: str, compression: str) -> None:
+    plain, packed = (open_log(ros2_folder(tmp_path / kind, storage, 8, 2, kind)) for kind in ("NONE", compression))
+    expected, found = (
+        [(message.topic.name, message.log_time_ns, bytes(message.data)) for message in one.messages(one.topics)]
+        for one in (plain, packed)
+    )
+    assert len(found) == 6
+    assert sorted(found) == sorted(expected)
+    plain.close()
+    packed.close()
 
 
 def test_the_database_of_a_folder_is_one_of_rosbag2(robot: Path) -> None:

@@ -129,6 +129,8 @@ def test_obstacles_of_a_scan_are_points_on_its_level_plane(tmp_path: Path, engin
     assert scan is not None
     record(tmp_path / "run.rrd", [Viewed(0, image, result, STAMP_NS)])
     (row,) = (row for row in rows_of(tmp_path / "run.rrd", "/world/optical/scan") if row.get("Points3D:positions"))
+    (text,) = rows_of(tmp_path / "run.rrd", "/description")
+    assert text["TextDocument:text"] == [str(result.describe())]
     near = np.isfinite(scan.ranges)
     assert near.any()
     ranges, bearings = scan.ranges[near], scan.angle_min + np.flatnonzero(near) * scan.angle_increment

@@ -179,6 +179,12 @@ def test_an_adapter_is_bit_equal_when_it_is_loaded(llava, base, tmp_path) -> Non
     assert sum(parameter.requires_grad for parameter in again.parameters()) == 2 * 2 * 2 + 4
 
 
+def test_an_adapter_inside_data_parallelism_is_saved_as_one(llava, base, tmp_path) -> None:
+    save_pretrained(torch.nn.DataParallel(adapted(llava, base)), tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+
+
 @pytest.mark.slow
 def test_an_adapter_is_loaded_by_peft_alone(llava, base, tmp_path) -> None:
     wrapped = adapted(llava, base)

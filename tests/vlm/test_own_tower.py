@@ -198,3 +198,12 @@ def camera(size: tuple[int, int] = (48, 80)) -> Camera:
 
 def a_weight(llava: Any) -> str:
     return next(name for name, _ in llava.model.vision_tower.named_parameters() if "layers.0.mlp" in name)
+
+
+def test_a_training_step_without_depth_leaves_the_rows_alone(llava: Any, depth_model: DepthModel) -> None:
+    processor = processor_of(llava, depth_model)
+    batch = dict(processor(images=picture(1), text="<image> which ?", camera=camera(), return_tensors="pt"))
+    del batch["depth_stats"]
+    with torch.no_grad():
+        expected = llava(**batch).logits
+    assert torch.equal(llava(**batch).logits, expected)  # gradients are on: the pass is remembered for its backward one

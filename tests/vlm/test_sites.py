@@ -57,6 +57,14 @@ def test_a_site_that_a_model_would_not_look_at_is_refused(set_up) -> None:
         add_depth(model)
 
 
+def test_a_site_of_ones_own_is_checked() -> None:
+    assert Site(path="projector", where="input") == Site(path="projector")
+    with pytest.raises(UsageError, match="where is 'before', but expected one of input, output"):
+        Site(path="projector", where="before")
+    with pytest.raises(UsageError, match="prefix must be a whole number"):
+        Site(path="projector", prefix=-1)
+
+
 def _some_of(owner: np.ndarray) -> np.ndarray:
     """Patches at the ends and five others, dropped ones among them where there are any."""
     dropped = np.flatnonzero(owner < 0)[:2]

@@ -18,6 +18,7 @@ pytest.importorskip("accelerate")
 
 from mvde.datasets.sample import DepthSample  # noqa: E402
 from mvde.errors import CheckpointError, DatasetError, TrainingError, UsageError  # noqa: E402
+from mvde.vlm.collator import DepthCollator  # noqa: E402
 from mvde.vlm.conversations import Turn, read_conversations, write_conversations  # noqa: E402
 from mvde.vlm.conversations_prompts import IGNORED, ChatFormat, prompt_format  # noqa: E402
 from mvde.vlm.evaluation_assistant import Assistant  # noqa: E402
@@ -26,7 +27,7 @@ from mvde.vlm.questions_files import QuestionSettings, write_questions  # noqa: 
 from mvde.vlm.questions_sampling import SamplingSettings  # noqa: E402
 from mvde.vlm.tiny import SIZE, TinyWords, tiny_model, tiny_processor  # noqa: E402
 from mvde.vlm.training import Draw, TrainingSettings, _Parts, _Share  # noqa: E402
-from mvde.vlm.training_data import ConversationExamples, PaddedBatches  # noqa: E402
+from mvde.vlm.training_data import ConversationExamples  # noqa: E402
 from mvde.vlm.training_setup import DepthModelSettings, load_for_answers, load_for_training, train  # noqa: E402
 from mvde.vlm.training_state import STATE_FILE  # noqa: E402
 
@@ -140,7 +141,7 @@ def test_what_is_written_answers_as_the_trained_model(tiny: Path, questions: Pat
     model, _, _ = trained(tiny, questions, tmp_path)
     loaded, processor = load_for_answers(str(tmp_path))
     conversations = read_conversations(questions)[:3]
-    batch = PaddedBatches(0)([ConversationExamples(conversations, processor, list)[Draw(n, True)] for n in range(3)])
+    batch = DepthCollator(0)([ConversationExamples(conversations, processor, list)[Draw(n, True)] for n in range(3)])
     with torch.no_grad():
         expected = model.eval()(**batch).logits
         assert torch.equal(loaded.eval()(**batch).logits, expected)
@@ -201,7 +202,7 @@ def test_draws_depend_on_the_step_alone_and_drop_a_share_of_the_depth() -> None:
 
 def test_a_dropped_example_has_rows_of_zero_and_the_same_picture(tiny: Path, questions: Path) -> None:
     _, processor = load_for_training(str(tiny), None, SMALL)
-    examples = ConversationExamples(read_conversations(questions), processor, PaddedBatches(0))
+    examples = ConversationExamples(read_conversations(questions), processor, DepthCollator(0))
     shown, dropped = examples[Draw(0, True)], examples[Draw(0, False)]
     assert shown["depth_stats"].any()
     assert not dropped["depth_stats"].any()
@@ -211,7 +212,7 @@ def test_a_dropped_example_has_rows_of_zero_and_the_same_picture(tiny: Path, que
 def test_statistics_are_those_of_the_file_on_the_patches_of_the_tower(tiny: Path, questions: Path) -> None:
     _, processor = load_for_training(str(tiny), None, SMALL)
     conversations = read_conversations(questions)
-    examples = ConversationExamples(conversations, processor, PaddedBatches(0))
+    examples = ConversationExamples(conversations, processor, DepthCollator(0))
     blocks = Blocks()[conversations[0].facts["frame"]].depth_m
     expected = torch.from_numpy(blocks[:: SIZE // 4, :: SIZE // 4].reshape(-1).copy())
     torch.testing.assert_close(examples[Draw(0, True)]["depth_stats"][0, :, 0], expected, atol=6e-4, rtol=0)
@@ -262,7 +263,7 @@ def test_depth_of_another_size_than_its_picture_is_named(tiny: Path, questions: 
     np.save(tmp_path / "small.npy", np.ones((4, 4), np.float32))
     wrong = [replace(one, depth=tmp_path / "small.npy") for one in read_conversations(questions)]
     _, processor = load_for_training(str(tiny), None, SMALL)
-    examples = ConversationExamples(wrong, processor, PaddedBatches(0))
+    examples = ConversationExamples(wrong, processor, DepthCollator(0))
     with pytest.raises(DatasetError, match=rf"conversation {wrong[0].name}: .*small.npy is \(4, 4\)"):
         examples[Draw(0, True)]
 
@@ -290,20 +291,3 @@ def test_folders_without_a_vision_language_model_are_refused(tiny: Path, tmp_pat
         load_for_training(str(tmp_path))
     with pytest.raises(CheckpointError, match="no 'mvde_depth', so the model has no depth"):
         load_for_answers(str(tiny))
-
-
-def test_tiles_of_several_numbers_are_padded_with_patches_without_depth() -> None:
-    one = {
-        "pixel_values": torch.ones(1, 5, 3, 4, 4),
-        "depth_stats": torch.ones(1, 5, 16, 3),
-        "labels": torch.ones(1, 3),
-    }
-    other = {
-        "pixel_values": torch.ones(1, 3, 3, 4, 4),
-        "depth_stats": torch.ones(1, 3, 16, 3),
-        "labels": torch.ones(1, 2),
-    }
-    joined = PaddedBatches(0)([one, other])
-    assert joined["pixel_values"].shape == (2, 5, 3, 4, 4)
-    assert not joined["depth_stats"][1, 3:].any()
-    assert joined["labels"].tolist() == [[1, 1, 1], [1, 1, IGNORED]]

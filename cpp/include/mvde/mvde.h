@@ -508,10 +508,12 @@ typedef struct mvde_session_options {
                                      only */
     const mvde_distortion *distortion; /* of `camera`, which must be given too; NULL: rectified frames. For points; depth
                                           does not depend on it. Read by mvde_open only */
+    const mvde_scan_settings *scan; /* how the camera is mounted, for distances by bearing; NULL: none. Read by mvde_open
+                                       only */
 } mvde_session_options;
 
 /* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, threads by the CPUs, no camera, statistics of the
- * manifest, NaN for invalid pixels, no deadline, no calibration, no distortion. */
+ * manifest, NaN for invalid pixels, no deadline, no calibration, no distortion, no scan. */
 MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* Open an engine.
@@ -546,6 +548,9 @@ typedef struct mvde_outputs {
     int64_t points_capacity; /* size of `points` in floats; see mvde_num_point_values */
     int32_t points_step; /* as mvde_points_options.step */
     const mvde_frame *points_colours; /* as mvde_points_options.colours; the frame's memory must still hold it */
+    float *ranges; /* distances by bearing, as mvde_scan writes them, of a session that was opened with options.scan. For maps
+                      in metres and frames with anchors only */
+    int64_t ranges_capacity; /* size of `ranges` in floats; see mvde_session_scan */
 } mvde_outputs;
 
 /* Set `outputs` to: nothing wanted; points of every pixel, without colours, if they are. */
@@ -605,6 +610,10 @@ typedef struct mvde_session_info {
 
 /* Get the properties of a session. Allowed while another call uses it. */
 MVDE_API int32_t mvde_session_query(const mvde_session *session, mvde_session_info *info);
+
+/* Get the properties of the scans of a session that was opened with options.scan; MVDE_ERROR_UNSUPPORTED without it. Allowed
+ * while another call uses it. */
+MVDE_API int32_t mvde_session_scan(const mvde_session *session, mvde_scan_info *info);
 
 /* What became of a session's frames since mvde_open; those of mvde_infer_device are not counted. */
 typedef struct mvde_session_counters {

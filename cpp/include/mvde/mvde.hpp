@@ -196,6 +196,7 @@ public:
         return Result<void>::of(mvde_points(handle_.get(), depth_m.data(), 0, &options, points.data(),
                                             static_cast<int64_t>(points.size()), workers));
     }
+    Size size() const { return size_; }
     const mvde_rays *get() const { return handle_.get(); }
 
 private:
@@ -206,6 +207,48 @@ private:
     std::unique_ptr<mvde_rays, Destroy> handle_;
     Size size_;
 };
+
+// Distances by bearing of depth maps of one camera and mounting. Serves one call at a time.
+class Scanner {
+public:
+    // `rays` of the maps' camera; `box`: the pixels that show the frame, nullptr for all. See mvde_scanner_create.
+    static Result<Scanner> create(const Rays &rays, const mvde_scan_settings &settings, const mvde_box *box = nullptr) {
+        mvde_scanner *handle = nullptr;
+        if (const int32_t status = mvde_scanner_create(rays.get(), box, &settings, &handle)) return Error::last(status);
+        return Scanner(handle, rays.size());
+    }
+
+    // Properties of the scans; `reach_m` is valid as long as the scanner.
+    mvde_scan_info info() const {
+        mvde_scan_info info{};
+        info.struct_size = sizeof info;
+        mvde_scanner_query(handle_.get(), &info);
+        return info;
+    }
+
+    // Compute info().num_bearings distances from depth in metres. See mvde_scan.
+    Result<void> scan(View<const float> depth_m, View<float> ranges) {
+        if (depth_m.size() < static_cast<std::size_t>(size_.height * size_.width))
+            return Error{MVDE_ERROR_CAPACITY, "depth_m has fewer pixels than the camera's frames"};
+        return Result<void>::of(
+            mvde_scan(handle_.get(), depth_m.data(), 0, ranges.data(), static_cast<int64_t>(ranges.size())));
+    }
+
+private:
+    Scanner(mvde_scanner *handle, Size size) : handle_(handle), size_(size) {}
+    struct Destroy {
+        void operator()(mvde_scanner *handle) const { mvde_scanner_destroy(handle); }
+    };
+    std::unique_ptr<mvde_scanner, Destroy> handle_;
+    Size size_;
+};
+
+// Read the settings of a scan from a YAML file. See mvde_scan_read.
+inline Result<mvde_scan_settings> read_scan_settings(const std::string &path) {
+    mvde_scan_settings settings;
+    if (const int32_t status = mvde_scan_read(path.c_str(), &settings)) return Error::last(status);
+    return settings;
+}
 
 // Options of Session::open.
 struct SessionOptions {
@@ -219,6 +262,7 @@ struct SessionOptions {
     int64_t deadline_ms = 0;  // a result that takes longer is counted as late; 0: none
     std::string calibration_path;  // file of `mvde calibrate`; empty: none
     std::optional<mvde_distortion> distortion;  // of `camera`, for points; std::nullopt: rectified frames
+    std::optional<mvde_scan_settings> scan;     // how the camera is mounted, for Outputs::ranges; std::nullopt: no scan
 };
 
 // Output buffers of a frame; an empty view is not wanted. Sizes: Session::num_depths() and num_stats().
@@ -231,6 +275,7 @@ struct Outputs {
     View<float> points{};     // XYZ in metres at every `points_step`-th row and column: Session::num_point_values()
     int32_t points_step = 1;
     const mvde_frame *points_colours = nullptr;  // the frame, whose colours follow XYZ; nullptr: none
+    View<float> ranges{};     // distances by bearing: Session::scan_info().num_bearings
 
     // The same as a struct of the C API.
     mvde_outputs plain() const {
@@ -246,6 +291,8 @@ struct Outputs {
         plain.points_capacity = static_cast<int64_t>(points.size());
         plain.points_step = points_step;
         plain.points_colours = points_colours;
+        if (ranges.size()) plain.ranges = ranges.data();
+        plain.ranges_capacity = static_cast<int64_t>(ranges.size());
         return plain;
     }
 };
@@ -268,6 +315,7 @@ public:
         plain.invalid_m = options.invalid_m;
         plain.deadline_ms = options.deadline_ms;
         plain.distortion = options.distortion ? &*options.distortion : nullptr;
+        plain.scan = options.scan ? &*options.scan : nullptr;
         if (!options.calibration_path.empty()) plain.calibration_path = options.calibration_path.c_str();
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
@@ -318,6 +366,14 @@ public:
         mvde_session_info info{};
         info.struct_size = sizeof info;
         mvde_session_query(handle_.get(), &info);
+        return info;
+    }
+
+    // Properties of the scans of a session that was opened with `scan`; num_bearings is 0 without. See mvde_session_scan.
+    mvde_scan_info scan_info() const {
+        mvde_scan_info info{};
+        info.struct_size = sizeof info;
+        mvde_session_scan(handle_.get(), &info);
         return info;
     }
 

@@ -38,17 +38,6 @@ mvde_camera scaled(mvde_camera camera, std::int64_t height, std::int64_t width) 
             width};
 }
 
-// The camera of the network's input: the frame's, carried through both boxes.
-mvde_camera input_camera(const mvde_camera &camera, const FrameView &view) {
-    const mvde_box &source = view.source, &target = view.target;
-    const mvde_camera seen = cropped(camera, source.top, source.left, source.bottom - source.top,
-                                     source.right - source.left);
-    check_camera(seen);
-    const mvde_camera inner = scaled(seen, target.bottom - target.top, target.right - target.left);
-    check_camera(inner);
-    return cropped(inner, -target.top, -target.left, view.model_height, view.model_width);
-}
-
 double focal(const mvde_camera &camera, const std::string &convention) {
     if (convention == "geometric") return std::sqrt(camera.fx * camera.fy / real(camera.height * camera.width));
     return convention == "horizontal" ? camera.fx / real(camera.width) : (camera.fx + camera.fy) / 2;
@@ -65,6 +54,16 @@ double assumed_factor(const std::string &convention, const FrameView &view) {
 }
 
 }  // namespace
+
+mvde_camera input_camera(const mvde_camera &camera, const FrameView &view) {
+    const mvde_box &source = view.source, &target = view.target;
+    const mvde_camera seen = cropped(camera, source.top, source.left, source.bottom - source.top,
+                                     source.right - source.left);
+    check_camera(seen);
+    const mvde_camera inner = scaled(seen, target.bottom - target.top, target.right - target.left);
+    check_camera(inner);
+    return cropped(inner, -target.top, -target.left, view.model_height, view.model_width);
+}
 
 void check_camera(const mvde_camera &camera) {
     const auto check = [](const char *name, double value, double low, const char *low_text) {

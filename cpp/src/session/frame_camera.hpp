@@ -20,6 +20,10 @@ struct FrameView {
 // Throws Refused (MVDE_ERROR_ARGUMENT) unless focal lengths and sides are positive and all numbers are finite.
 void check_camera(const mvde_camera &camera);
 
+// Returns the camera of the network's input: the frame's, carried through both boxes. Throws Refused if a number leaves its
+// limits on the way.
+mvde_camera input_camera(const mvde_camera &camera, const FrameView &view);
+
 // Returns f / f_canonical at the network's input; 1 for kinds without a canonical camera. `camera` is NULL where the canonical
 // one is assumed for the whole frame. Throws Refused if the camera is of frames of another size.
 double camera_factor(const Manifest &manifest, const mvde_camera *camera, const FrameView &view);

@@ -30,18 +30,20 @@ std::int32_t check_values(const char *name, const Value *data, std::int64_t capa
 }  // namespace
 
 std::int32_t check_outputs(const mvde_outputs &outputs, std::int64_t height, std::int64_t width, std::int64_t num_stats,
-                           OutputExtents &extents) {
+                           std::int64_t num_bearings, OutputExtents &extents) {
     if (outputs.struct_size != sizeof outputs)
         return fail(MVDE_ERROR_ARGUMENT, "outputs.struct_size is %u: start from mvde_outputs_defaults()",
                     outputs.struct_size);
-    if (!outputs.depth_m && !outputs.depth_mm && !outputs.stats && !outputs.points)
-        return fail(MVDE_ERROR_ARGUMENT, "outputs.depth_m, depth_mm, stats and points are NULL: nothing to compute");
+    if (!outputs.depth_m && !outputs.depth_mm && !outputs.stats && !outputs.points && !outputs.ranges)
+        return fail(MVDE_ERROR_ARGUMENT, "outputs.depth_m, depth_mm, stats, points and ranges are NULL: nothing to compute");
     const std::int64_t num_pixels = height * width;
-    auto &[depth, depth_mm, stats, points] = extents;
+    auto &[depth, depth_mm, stats, points, ranges] = extents;
     if (const auto status = check_values("depth", outputs.depth_m, outputs.depth_capacity, num_pixels, depth)) return status;
     if (const auto status = check_values("depth_mm", outputs.depth_mm, outputs.depth_mm_capacity, num_pixels, depth_mm))
         return status;
     if (const auto status = check_values("stats", outputs.stats, outputs.stats_capacity, num_stats, stats)) return status;
+    if (const auto status = check_values("ranges", outputs.ranges, outputs.ranges_capacity, num_bearings, ranges))
+        return status;
     points = {};
     if (outputs.points) {
         if (const auto status = check_step(outputs.points_step, "outputs.points_step")) return status;
@@ -50,8 +52,8 @@ std::int32_t check_outputs(const mvde_outputs &outputs, std::int64_t height, std
         if (const auto status = check_values("points", outputs.points, outputs.points_capacity, count, points))
             return status;
     }
-    const Extent all[] = {depth, depth_mm, stats, points};
-    for (int i = 0; i < 4; ++i)
+    const Extent all[] = {depth, depth_mm, stats, points, ranges};
+    for (int i = 0; i < 5; ++i)
         for (int j = 0; j < i; ++j)
             if (overlaps(all[i], all[j])) return fail(MVDE_ERROR_OVERLAP, "the buffers of outputs overlap");
     return MVDE_OK;
@@ -61,7 +63,7 @@ std::int32_t check_apart(const mvde_frame &frame, const OutputExtents &extents, 
     Extent luma, chroma;
     if (const std::int32_t status = check_frame(frame, complete, luma, chroma)) return status;
     for (const Extent read : {luma, chroma})
-        for (const Extent written : {extents.depth, extents.depth_mm, extents.stats, extents.points})
+        for (const Extent written : {extents.depth, extents.depth_mm, extents.stats, extents.points, extents.ranges})
             if (overlaps(read, written)) return fail(MVDE_ERROR_OVERLAP, "the frame and the outputs overlap");
     return MVDE_OK;
 }

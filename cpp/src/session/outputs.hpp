@@ -10,12 +10,12 @@ namespace mvde::internal {
 
 // Address ranges of the outputs; empty where not wanted.
 struct OutputExtents {
-    Extent depth, depth_mm, stats, points;
+    Extent depth, depth_mm, stats, points, ranges;
 };
 
 // Checks pointers, capacities and that the outputs are apart, for depth of height x width pixels.
 std::int32_t check_outputs(const mvde_outputs &outputs, std::int64_t height, std::int64_t width, std::int64_t num_stats,
-                           OutputExtents &extents);
+                           std::int64_t num_bearings, OutputExtents &extents);
 
 // Checks the frame, and that it is apart from the outputs. `complete` receives it with its strides and planes filled in.
 std::int32_t check_apart(const mvde_frame &frame, const OutputExtents &extents, mvde_frame &complete);

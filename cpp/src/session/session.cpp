@@ -231,10 +231,12 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
                     artifact_.manifest.name.c_str(), maps_->others().c_str());
     OutputExtents extents;
     const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
-    if (const std::int32_t status = check_outputs(outputs, height, width, num_stats(), extents)) return status;
-    if (outputs.depth_mm || outputs.points)
+    if (const std::int32_t status = check_outputs(outputs, height, width, num_stats(), 0, extents)) return status;
+    if (outputs.depth_mm || outputs.points || outputs.ranges)
         return fail(MVDE_ERROR_UNSUPPORTED, "outputs.%s must be NULL: device memory takes depth_m and stats",
-                    outputs.points ? "points" : "depth_mm");
+                    outputs.points   ? "points"
+                    : outputs.ranges ? "ranges"
+                                     : "depth_mm");
     if (!own_.is_scaling() || frame.num_anchors)
         return fail(MVDE_ERROR_UNSUPPORTED, "device memory scales maps, but %s of %s does more: use mvde_infer",
                     frame.num_anchors ? "anchors" : "this calibration", artifact_.manifest.depth_kind.c_str());
@@ -322,6 +324,8 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
 std::int32_t Session::finish(mvde_outputs &outputs) {
     if (const std::int32_t status = view_frame()) return status;
     if (const std::int32_t status = postprocess(outputs.stats)) return status;
+    if (outputs.ranges)
+        if (const std::int32_t status = write_ranges(outputs.ranges)) return status;
     if (outputs.depth_m || outputs.depth_mm || outputs.points)
         if (const std::int32_t status = write_depth(outputs)) return status;
     outputs.tag = tag_;

@@ -3,6 +3,7 @@
 
 #include "forks.hpp"
 #include "image/rays.hpp"
+#include "scan/scanner.hpp"
 #include "session/anchors.hpp"
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
@@ -47,6 +48,7 @@ public:
     std::int32_t bind_device(const mvde_frame &frame, const mvde_outputs &outputs);
     std::int32_t infer_device(void *stream);
     void describe(mvde_session_info &info) const;
+    std::int32_t describe_scan(mvde_scan_info &info) const;
     void count(mvde_session_counters &counters) const;
 
     // Counts a frame that was refused; allowed while another call uses the session.
@@ -71,6 +73,9 @@ private:
     std::int32_t check_idle() const;
     std::int32_t accept();
     std::int32_t check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const;
+    void place_scan(const mvde_scan_settings &settings, const mvde_distortion *lens);
+    std::int32_t check_ranges(bool has_anchors) const;
+    std::int32_t write_ranges(float *ranges);
     std::int32_t check_metres(const char *output, bool has_anchors) const;
     std::int32_t check_points(const mvde_outputs &outputs, bool has_anchors, const OutputExtents &extents) const;
     std::int32_t resize(const mvde_frame &frame, const OutputExtents &extents);
@@ -97,6 +102,7 @@ private:
     double camera_factor_ = 1.0;
     std::optional<mvde_camera> camera_;  // of the frames, given or assumed
     std::optional<Rays> rays_;           // of that camera
+    std::optional<Scanner> scanner_;     // of the network's input
     std::optional<Calibration> calibration_;
     View own_;      // of frames without anchors
     View view_;     // of the last frame

@@ -84,6 +84,9 @@ std::int32_t check_options(const mvde_session_options &options) {
                     options.deadline_ms);
     if (options.distortion && !options.camera)
         return fail(MVDE_ERROR_ARGUMENT, "options.distortion is of no camera: give options.camera too");
+    if (options.scan && options.scan->struct_size != sizeof *options.scan)
+        return fail(MVDE_ERROR_ARGUMENT, "options.scan->struct_size is %u: start from mvde_scan_defaults()",
+                    options.scan->struct_size);
     return options.distortion ? check_lens(*options.distortion) : MVDE_OK;
 }
 
@@ -181,6 +184,16 @@ int32_t mvde_session_query(const mvde_session *session, mvde_session_info *info)
     const FloatEnvironment environment;
     open->describe(*info);
     return MVDE_OK;
+}
+
+int32_t mvde_session_scan(const mvde_session *session, mvde_scan_info *info) {
+    if (!session || !info) return fail(MVDE_ERROR_ARGUMENT, "session or info is NULL");
+    if (info->struct_size != sizeof *info)
+        return fail(MVDE_ERROR_ARGUMENT, "info.struct_size is %u: expected sizeof(mvde_scan_info)", info->struct_size);
+    const Sessions::Hold open = sessions().read(session);
+    if (open.access() != Sessions::Access::granted) return refuse(open.access());
+    const FloatEnvironment environment;
+    return open->describe_scan(*info);
 }
 
 int32_t mvde_session_count(const mvde_session *session, mvde_session_counters *counters) {

@@ -5,9 +5,13 @@
 namespace mvde::internal {
 
 std::int32_t Session::check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const {
-    if (const std::int32_t status = check_outputs(outputs, frame_height_, frame_width_, num_stats(), extents)) return status;
+    const std::int64_t num_bearings = scanner_ ? scanner_->num_bearings() : 0;
+    if (const std::int32_t status = check_outputs(outputs, frame_height_, frame_width_, num_stats(), num_bearings, extents))
+        return status;
     if (outputs.depth_mm)
         if (const std::int32_t status = check_metres("depth_mm", has_anchors)) return status;
+    if (outputs.ranges)
+        if (const std::int32_t status = check_ranges(has_anchors)) return status;
     return outputs.points ? check_points(outputs, has_anchors, extents) : MVDE_OK;
 }
 

@@ -13,6 +13,7 @@ void Session::calibrate(const mvde_session_options &options) {
         check_frames(*calibration_, frame_height_, frame_width_, fit_, camera);
     }
     place_camera(camera, options.distortion);
+    if (options.scan) place_scan(*options.scan, options.distortion);
     if (!calibration_) return;
     const bool is_reciprocal = is_inverse(own_.kind);
     own_ = {MVDE_METRIC,
