@@ -10,7 +10,7 @@ DEPTH_STATS = "depth_stats"
 """Name of the rows in a processor's output and in a model's arguments."""
 
 
-class DepthBatch(BatchFeature):
+class DepthBatch(BatchFeature):  # type: ignore[misc]
     """Output of a processor, with ``depth_stats``.
 
     ``batch.to(device, torch.bfloat16)`` casts pixels, as models need, but leaves ``depth_stats`` in float32: bfloat16

@@ -107,7 +107,7 @@ class OwnTower:
     def keep(self, tap: int, state: Tensor) -> None:
         """Keep a hidden state (B, tokens, D) if the model's call waits for depth."""
         call = current_call(self._site_hook)
-        if call is not None and call.stats is not None and bool((call.stats < 0).any()):
+        if call is not None and call.stats is not None and bool(torch.any(call.stats < 0)):
             self._states[tap] = state.detach()
 
     @torch.no_grad()

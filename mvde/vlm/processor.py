@@ -253,7 +253,8 @@ def _recording(processor: Any) -> tuple[Any, list[_Call]]:
     """
     own = getattr(processor, "image_processor", processor)
     recorder = copy.copy(own)
-    recorder.__class__ = _recording_class(type(own))
+    base: Any = type(own)
+    recorder.__class__ = _recording_class(base)
     recorder.recorded = own, []
     if own is processor:
         return recorder, recorder.recorded[1]
@@ -263,7 +264,7 @@ def _recording(processor: Any) -> tuple[Any, list[_Call]]:
 
 
 @cache
-def _recording_class(base: type[Any]) -> type[Any]:
+def _recording_class(base: Any) -> Any:
     """Subclass of an image processor's class that notes in ``recorded`` what it is called with."""
 
     def record(self: Any, images: Any, *others: Any, **options: Any) -> Any:
