@@ -163,7 +163,7 @@ def other_pictures(questions: Sequence[EvaluationQuestion], seed: int) -> list[E
     order = np.random.default_rng(seed).permutation(len(scenes))
     # A cycle through all scenes in random order: nobody keeps its own.
     following = {scenes[order[at]]: scenes[order[(at + 1) % len(scenes)]] for at in range(len(scenes))}
-    first = {}
+    first: dict[Any, EvaluationQuestion] = {}
     for one in questions:
         first.setdefault(_scene(one), one)
     return [first[following[_scene(one)]] for one in questions]

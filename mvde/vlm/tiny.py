@@ -290,7 +290,8 @@ def _looking(marks: Marks, generator: torch.Generator) -> tuple[list[str], list[
     kinds = torch.randint(6, (number,), generator=generator).tolist()
     values = torch.randint(len(_distances()) - 1, (number,), generator=generator).tolist()
     pairs = [
-        _look(kind, *places, value) for kind, places, value in zip(kinds, marks.places.tolist(), values, strict=True)
+        _look(kind, red, blue, value)
+        for kind, (red, blue), value in zip(kinds, marks.places.tolist(), values, strict=True)
     ]
     return [question for question, _ in pairs], [answer for _, answer in pairs]
 

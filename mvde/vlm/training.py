@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -74,7 +74,8 @@ class TrainingSettings:
         return self.lr * warm * (0.55 + 0.45 * math.cos(math.pi * step / self.num_steps))
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """An example of a batch, and whether its depth is shown."""
 
     index: int
@@ -205,9 +206,9 @@ class VlmTraining:
         """Batches of every update from ``first`` on, each in its parts; they depend on the step alone."""
         share = _Share(self._accelerator.process_index, self._accelerator.num_processes)
         sampler = _Parts(len(self.examples), self.settings, first, share)
-        loader = torch.utils.data.DataLoader(
+        loader: Iterable[dict[str, Tensor]] = torch.utils.data.DataLoader(
             self.examples,  # type: ignore[arg-type]  # indexed by the sampler's draws
-            batch_sampler=sampler,  # type: ignore[arg-type]  # draws instead of numbers
+            batch_sampler=sampler,  # draws instead of numbers
             collate_fn=self.examples.collate,
             num_workers=self.settings.num_workers,
         )

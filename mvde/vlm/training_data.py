@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -77,7 +77,16 @@ class ConversationExamples:
             self._kept[index] = example
 
 
-def camera_of(conversation: Conversation) -> Any:
+class HasCamera(Protocol):
+    """A conversation, or a question about a picture."""
+
+    @property
+    def camera(self) -> tuple[float, float, float, float] | None:
+        """Intrinsics (fx, fy, cx, cy) in pixels of the picture, where known."""
+        ...
+
+
+def camera_of(conversation: HasCamera) -> Any:
     """Function from the size (H, W) of a conversation's picture to its camera; ``None`` if unknown."""
     from mvde.camera import Camera
 

@@ -44,7 +44,7 @@ def save_state(
 
     ``buffers`` are those that were set before the first step: the moments of the statistics.
     """
-    tensors = {f"parameter.{name}": value for name, value in parameters.items()}
+    tensors: dict[str, Tensor] = {f"parameter.{name}": value.data for name, value in parameters.items()}
     tensors |= {f"buffer.{name}": value for name, value in buffers.items()}
     tensors |= {
         f"optimizer.{index}.{name}": value
