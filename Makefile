@@ -9,6 +9,7 @@
 # make docs    build the manual as a site in build/site; a broken link or reference fails
 # make check   formatting, linting, types and tests, as run by CI
 # make dist    build the source distribution and the wheel with OpenVINO's backend into dist/; check and install each
+# make ros     build, test and install the ROS 2 package's core against libmvde (apt install ament-cmake googletest)
 # make native  build libmvde into mvde/lib and test it with CTest,
 #              with the OpenVINO backend if Python's openvino is installed
 # make native-debug     libmvde's tests without optimisation, which hides some defects (duplicate class definitions)
@@ -35,7 +36,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp ros tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo vlm-demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist format-check lint types format clean
+.PHONY: nano demo vlm-demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist ros format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -120,6 +121,16 @@ native-aarch64: $(VENV)/.build
 	$(CMAKE) -B build/aarch64 --toolchain cpp/cmake/aarch64-linux-gnu.cmake -DMVDE_BUILD_TESTS=ON -DMVDE_WERROR=ON
 	$(BIN)/cmake --build build/aarch64
 	$(CTEST) --test-dir build/aarch64
+
+# The node itself needs a ROS 2 workspace. ament's Python package is the system's.
+ros: $(BUILD)/.built
+	$(BIN)/cmake --install $(BUILD) --prefix build/ros/mvde
+	$(BIN)/cmake -S ros/mvde_ros -B build/ros/build -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	    -DMVDE_ROS_NODE=OFF -DPython3_EXECUTABLE=/usr/bin/python3 \
+	    -DCMAKE_PREFIX_PATH=$(abspath build/ros/mvde)
+	$(BIN)/cmake --build build/ros/build
+	$(BIN)/ctest --test-dir build/ros/build --output-on-failure --no-tests=error
+	$(BIN)/cmake --install build/ros/build --prefix build/ros/mvde_ros
 
 # The wheel is built from the source distribution. OpenVINO and its TBB come from the package openvino, never from the wheel:
 # a process must load one of each.
