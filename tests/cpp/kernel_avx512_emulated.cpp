@@ -58,6 +58,7 @@ namespace mvde::internal {
 
 extern const Kernel kEmulatedAvx512Kernel;
 const Kernel kEmulatedAvx512Kernel = {
-    Lanes::kName, run, resample_row_rgb, resample_row_depth, resample_column_bytes, resample_column_depth, point_row, scan_row};
+    Lanes::kName,          run,       resample_row_rgb, resample_row_depth, resample_column_bytes,
+    resample_column_depth, point_row, scan_row};
 
 }  // namespace mvde::internal

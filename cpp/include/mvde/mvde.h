@@ -405,8 +405,8 @@ typedef struct mvde_scan_settings {
     double height_m;      /* of the camera's centre over the floor, 0.01 to 100; has no default */
     double pitch_deg;     /* -80 to 80, positive: looks down. About the axis y (left) of ROS REP 103 */
     double roll_deg;      /* -180 to 180, positive: its left side is up. About the axis x (forward) */
-    double min_height_m;  /* lower bound of obstacles over the floor; NaN: 0.2 * height_m + 0.05, since an error of the depth
-                             lifts the floor by its share of the height */
+    double min_height_m;  /* lower bound of obstacles over the floor; NaN: 0.2 * height_m + 0.05, since an error of the
+                             depth lifts the floor by its share of the height */
     double max_height_m;  /* upper bound */
     double range_min_m;   /* 0.01 to 1000; what is nearer is told at this range */
     double range_max_m;   /* 0.01 to 1000; what is farther is free */
@@ -447,8 +447,8 @@ typedef struct mvde_scan_info {
     double angle_min, angle_increment; /* radians, counter-clockwise from straight ahead */
     double range_min, range_max;       /* metres */
     int32_t support;                   /* pixels */
-    double rotation[4];   /* quaternion (x, y, z, w) of the static transform from the camera's optical frame to its child, the
-                             scan's: x forward, y left, z up and level, at the camera's centre (no translation) */
+    double rotation[4];   /* quaternion (x, y, z, w) of the static transform from the camera's optical frame to its child,
+                             the scan's: x forward, y left, z up and level, at the camera's centre (no translation) */
     const float *reach_m; /* [num_bearings]: how far the camera sees between the heights of obstacles. What is free is known
                              to be free up to there only. Owned by the scanner or session */
 } mvde_scan_info;
@@ -457,7 +457,8 @@ typedef struct mvde_scan_info {
 MVDE_API int32_t mvde_scanner_query(const mvde_scanner *scanner, mvde_scan_info *info);
 
 /* Compute the distances by bearing of a depth map. Does not allocate.
- *   depth_m   [height, width] of the scanner's camera, float32 metres, row stride in bytes (0: dense). NaN, 0 and less: not seen; +inf: sky
+ *   depth_m   [height, width] of the scanner's camera, float32 metres, row stride in bytes (0: dense). NaN, 0 and less: not
+ *             seen; +inf: sky
  *   ranges    [num_bearings]: horizontal distance of the nearest obstacle in metres, known to 0.6 % on average and 1.6 % at
  *             most; +inf: none; NaN: too little was seen
  *   capacity  size of `ranges` in floats */
@@ -474,27 +475,27 @@ typedef struct mvde_session mvde_session;
 
 /* Meaning of a network's map; mvde_session_info.depth_kind. */
 typedef enum mvde_depth_kind {
-    MVDE_METRIC = 0,            /* metres, whatever the camera */
-    MVDE_METRIC_FOCAL = 1,      /* metres for the canonical focal length; a session scales them to the frame's camera */
+    MVDE_METRIC = 0, /* metres, whatever the camera */
+    MVDE_METRIC_FOCAL = 1, /* metres for the canonical focal length; a session scales them to the frame's camera */
     MVDE_INVERSE_CANONICAL = 2, /* 1/metres for the canonical focal length; scaled likewise */
-    MVDE_SCALE_INVARIANT = 3,   /* depth up to an unknown scale */
-    MVDE_INVERSE_RELATIVE = 4   /* inverse depth up to an unknown scale and shift */
+    MVDE_SCALE_INVARIANT = 3, /* depth up to an unknown scale */
+    MVDE_INVERSE_RELATIVE = 4 /* inverse depth up to an unknown scale and shift */
 } mvde_depth_kind;
 
 /* Where metres that are not the network's own come from. */
 typedef enum mvde_calibrated {
     MVDE_NOT_CALIBRATED = 0,
-    MVDE_ONE_SCALE = 1,   /* a calibration of a network that knows metres but for a factor */
+    MVDE_ONE_SCALE = 1, /* a calibration of a network that knows metres but for a factor */
     MVDE_FIXED_SCENE = 2, /* a calibration of a relative network: for a fixed camera in a fixed scene */
-    MVDE_ANCHORS = 3      /* known depths in the frame itself */
+    MVDE_ANCHORS = 3 /* known depths in the frame itself */
 } mvde_calibrated;
 
 /* Options of mvde_open. Initialise with mvde_session_defaults(). */
 typedef struct mvde_session_options {
     uint32_t struct_size; /* sizeof(mvde_session_options) */
-    int32_t format;       /* mvde_pixel_format of the frames */
+    int32_t format; /* mvde_pixel_format of the frames */
     int64_t frame_height, frame_width; /* pixels; both 0: the model's input size */
-    int32_t fit;          /* mvde_fit; how frames are resampled and padded is always as the manifest states */
+    int32_t fit; /* mvde_fit; how frames are resampled and padded is always as the manifest states */
     int32_t num_threads; /* for resizing and statistics, 1 to 256, calling thread included; 0: one per CPU that the process
                              may use, at most 4. Inference has its own. */
     const mvde_camera *camera; /* of frames of that size; NULL: the manifest's canonical camera is assumed for the whole
@@ -548,8 +549,8 @@ typedef struct mvde_outputs {
     int64_t points_capacity; /* size of `points` in floats; see mvde_num_point_values */
     int32_t points_step; /* as mvde_points_options.step */
     const mvde_frame *points_colours; /* as mvde_points_options.colours; the frame's memory must still hold it */
-    float *ranges; /* distances by bearing, as mvde_scan writes them, of a session that was opened with options.scan. For maps
-                      in metres and frames with anchors only */
+    float *ranges; /* distances by bearing, as mvde_scan writes them, of a session that was opened with options.scan. For
+                      maps in metres and frames with anchors only */
     int64_t ranges_capacity; /* size of `ranges` in floats; see mvde_session_scan */
 } mvde_outputs;
 
@@ -574,7 +575,8 @@ MVDE_API int32_t mvde_wait(mvde_session *session, int64_t timeout_ms, mvde_outpu
 /* Bind device memory for inference without copies (TensorRT engines; others return MVDE_ERROR_UNSUPPORTED). The pointers in
  * `frame` and `outputs` are device pointers (on a Jetson, also unified memory). They are kept: the caller owns the memory
  * and must not free it before the session is closed or bound again. `depth_m` is [model_height, model_width] here, in the
- * map's unit, 0 where invalid; `depth_mm` must be NULL. Allocates, synchronises with the device and, if supported, captures a frame as a CUDA graph. */
+ * map's unit, 0 where invalid; `depth_mm` must be NULL. Allocates, synchronises with the device and, if supported,
+ * captures a frame as a CUDA graph. */
 MVDE_API int32_t mvde_bind_device(mvde_session *session, const mvde_frame *frame, const mvde_outputs *outputs);
 
 /* Enqueue resizing, inference and statistics of the bound frame on `stream`, a cudaStream_t (NULL: the default stream), and
