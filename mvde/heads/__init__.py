@@ -1,1 +1,1 @@
-"""Heads: features to depth, and depth statistics to tokens."""
+"""Heads: features to depth."""
