@@ -36,7 +36,8 @@ from mvde.datasets.synthetic import SyntheticDataset
 from mvde.pipelines.eval_depth import open_source
 from mvde.stats import depth_to_patch_stats
 from mvde.vlm import DepthConfig, add_depth, add_lora
-from mvde.vlm.questions import COLOURS, METRIC_WORDS, RELATIVE_WORDS, Rounding, distance_text
+from mvde.vlm.choices import Rounding
+from mvde.vlm.questions import COLOURS, METRIC_WORDS, RELATIVE_WORDS, distance_text
 from mvde.vlm.tiny import (
     GRID,
     NUM_PATCHES,

@@ -29,8 +29,7 @@ from mvde.cli.terminal import console, say
 from mvde.datasets.formats import DataFormat
 from mvde.datasets.splits import Split
 from mvde.errors import MissingDependencyError, UsageError
-from mvde.vlm.evaluation_formats import EvaluationFormat
-from mvde.vlm.questions import QuestionKind, Rounding
+from mvde.vlm.choices import EvaluationFormat, QuestionKind, Rounding
 
 if TYPE_CHECKING:
     from mvde.vlm.evaluation import Evaluation

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvde.errors import DatasetError, ImageError, MissingDependencyError
+from mvde.vlm.choices import EvaluationFormat
 from mvde.vlm.conversations import IMAGE_TOKEN, check_files, read_conversations, read_records
 from mvde.vlm.evaluation_answers import metres_of, polarity_of, word_of
 from mvde.vlm.questions import COLOURS
@@ -31,18 +32,6 @@ if TYPE_CHECKING:
 
 _BOX_COLOURS = ((255, 0, 0), (0, 0, 255), (0, 160, 0), (255, 160, 0))
 _DIRECTLY = "Answer with the option's letter only."
-
-
-class EvaluationFormat(str, Enum):
-    """Layout of a file of questions; its value is the name in options."""
-
-    LLAVA = "llava"
-    CVBENCH = "cvbench"
-    BLINK = "blink"
-    SRGPT_BENCH = "srgpt-bench"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class AnswerKind(str, Enum):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mvde.errors import UsageError
+from mvde.vlm.choices import QuestionKind, Rounding
 
 COLOURS = ("red", "blue")
 RELATIVE_WORDS = "Which box is nearer to the camera, red or blue?"
@@ -24,17 +25,6 @@ CHOICE_WORDS = (
 _RENARD_10 = (1.0, 1.25, 1.6, 2.0, 2.5, 3.15, 4.0, 5.0, 6.3, 8.0)
 
 
-class QuestionKind(str, Enum):
-    """What a question asks for."""
-
-    RELATIVE = "relative"
-    METRIC = "metric"
-    CHOICE = "choice"
-
-    def __str__(self) -> str:
-        return self.value
-
-
 class Cue(str, Enum):
     """Whether height in the picture suggests the answer: what lies lower is usually nearer.
 
@@ -44,16 +34,6 @@ class Cue(str, Enum):
 
     CONSISTENT = "consistent"
     COUNTER = "counter"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-class Rounding(str, Enum):
-    """How answers state a distance: two decimals, or the nearest preferred number (R10, at most 12 % off)."""
-
-    CENTIMETRE = "centimetre"
-    PREFERRED = "preferred"
 
     def __str__(self) -> str:
         return self.value

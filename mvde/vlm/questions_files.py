@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvde.errors import OutputError, UsageError
+from mvde.vlm.choices import QuestionKind, Rounding
 from mvde.vlm.conversations import Conversation, Turn, write_conversations
-from mvde.vlm.questions import COLOURS, MarkedPair, Question, QuestionKind, Rounding
+from mvde.vlm.questions import COLOURS, MarkedPair, Question
 from mvde.vlm.questions_sampling import SamplingSettings, ask_of, draw_pairs
 
 if TYPE_CHECKING:

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvde.errors import DatasetError, UsageError
+from mvde.vlm.choices import QuestionKind, Rounding
 from mvde.vlm.questions import (
     COLOURS,
     Box,
     Cue,
     MarkedPair,
     Question,
-    QuestionKind,
-    Rounding,
     choice_question,
     metric_question,
     relative_question,

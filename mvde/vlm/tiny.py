@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from mvde.errors import UsageError
 from mvde.files import scratch_folder
+from mvde.vlm.choices import Rounding
 from mvde.vlm.conversations import IMAGE_TOKEN
-from mvde.vlm.questions import CHOICE_WORDS, COLOURS, METRIC_WORDS, RELATIVE_WORDS, Rounding, distance_text
+from mvde.vlm.questions import CHOICE_WORDS, COLOURS, METRIC_WORDS, RELATIVE_WORDS, distance_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,7 +18,7 @@ from mvde.datasets.folder import FolderDataset  # noqa: E402
 from mvde.errors import CheckpointError, DatasetError, ImageError, UsageError  # noqa: E402
 from mvde.pipelines.infer import infer_images  # noqa: E402
 from mvde.pipelines.train_head import load_head, train_head  # noqa: E402
-from mvde.vlm.questions import QuestionKind, Rounding  # noqa: E402
+from mvde.vlm.choices import QuestionKind, Rounding  # noqa: E402
 from mvde.vlm.questions_files import QuestionSettings, write_questions  # noqa: E402
 from mvde.vlm.questions_sampling import SamplingSettings  # noqa: E402
 from mvde.vlm.tiny import tiny_model, tiny_processor  # noqa: E402

@@ -13,8 +13,8 @@ from PIL import Image
 from mvde.datasets.decode import read_depth_png
 from mvde.datasets.sample import DepthSample
 from mvde.errors import DatasetError, OutputError, UsageError
+from mvde.vlm.choices import QuestionKind
 from mvde.vlm.conversations import Conversation, Turn, read_conversations
-from mvde.vlm.questions import QuestionKind
 from mvde.vlm.questions_files import QuestionSettings, write_questions
 from mvde.vlm.questions_sampling import SamplingSettings
 

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from mvde.errors import DatasetError, ImageError, UsageError
+from mvde.vlm.choices import EvaluationFormat
 from mvde.vlm.evaluation import OVERALL, evaluate, judge, other_pictures, resized_nearest
 from mvde.vlm.evaluation_answers import letter_of, metres_of, polarity_of, word_of
 from mvde.vlm.evaluation_assistant import Condition
-from mvde.vlm.evaluation_formats import AnswerKind, EvaluationFormat, EvaluationQuestion, read_questions
+from mvde.vlm.evaluation_formats import AnswerKind, EvaluationQuestion, read_questions
 from mvde.vlm.sources import GivenDepth
 
 

@@ -18,11 +18,11 @@ pytest.importorskip("accelerate")
 
 from mvde.datasets.sample import DepthSample  # noqa: E402
 from mvde.errors import CheckpointError, DatasetError, TrainingError, UsageError  # noqa: E402
+from mvde.vlm.choices import Rounding  # noqa: E402
 from mvde.vlm.collator import DepthCollator  # noqa: E402
 from mvde.vlm.conversations import Turn, read_conversations, write_conversations  # noqa: E402
 from mvde.vlm.conversations_prompts import IGNORED, ChatFormat, prompt_format  # noqa: E402
 from mvde.vlm.evaluation_assistant import Assistant  # noqa: E402
-from mvde.vlm.questions import Rounding  # noqa: E402
 from mvde.vlm.questions_files import QuestionSettings, write_questions  # noqa: E402
 from mvde.vlm.questions_sampling import SamplingSettings  # noqa: E402
 from mvde.vlm.tiny import SIZE, TinyWords, tiny_model, tiny_processor  # noqa: E402
