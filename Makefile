@@ -22,8 +22,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Modules are compiled when first imported: compiling all of them takes longer than the downloads.
+# pip compiles the modules one after another; $(COMPILE) does it on all cores.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # some packages carry files for Python 2
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 MARK ?= not slow and not extended
 # Processes that share the tests, in Python a file at a time; many tests use two cores themselves.
@@ -210,14 +211,17 @@ $(VENV)/.build: | $(BIN)/python
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[export]'
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.vlm-demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[vlm,data]'
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[export,train,data,video,vlm,ros,live,rerun,bulk,ray]' --group test
+	$(COMPILE)
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
