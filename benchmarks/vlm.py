@@ -242,8 +242,9 @@ def _smaller(depth_m: Tensor, factor: int) -> Tensor:
     return F.avg_pool2d(depth_m[:, None], factor)[:, 0]
 
 
+DEPTHS = ("true", "none", "shuffled")
 PARTS = {
-    "unrelated": (unrelated_colours, ("true", "none", "shuffled"), tiny_model, SIZE, False),
+    "unrelated": (unrelated_colours, DEPTHS, tiny_model, SIZE, False),
     "merging": (unrelated_colours, ("true",), tiny_merging_model, 2 * SIZE, False),
     "own": (own_colours, ("none", "true"), tiny_model, SIZE, True),
 }
@@ -259,6 +260,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=700, help="Steps of a training.")
     parser.add_argument("--pretraining", type=int, default=500, help="Steps of learning to see the marks.")
     parser.add_argument("--part", choices=tuple(PARTS), action="append", help="Part to run. Default: all.")
+    parser.add_argument("--depth", choices=DEPTHS, action="append", help="Depth to train with. Default: all of a part.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for part in options.part or tuple(PARTS):
@@ -266,7 +268,7 @@ def main() -> None:
         seen, held_out = (read_world(path, size, predicted) for path in (options.frames, options.test_frames))
         base = make_model()
         learn_to_look(base, seen.pixels, options.pretraining)
-        for depth in depths:
+        for depth in [depth for depth in depths if depth in (options.depth or DEPTHS)]:
             for seed in range(options.seeds):
                 examples = DrawnExamples(base, draw_batch, seen, TinyWords(), depth)
                 started = time.process_time()
