@@ -364,7 +364,7 @@ SMALLER = (
 )
 
 
-LONG = {"benchmark", "training", "tensorrt", "precision"}  # pages that take more than half a minute
+LONG = {"benchmark", "training", "tensorrt", "precision", "live", "vlm"}  # pages that take more than half a minute
 COMMANDS = [pytest.param(page, id=page.stem, marks=pytest.mark.extended if page.stem in LONG else pytest.mark.slow)
             for page in PAGES if blocks_of(page, "bash")]  # fmt: skip
 

@@ -212,7 +212,7 @@ def test_a_saved_model_loads_without_the_towers_directory(
         "dinov2_with_registers",
         "dinov3_vit",
         *(
-            pytest.param(name, marks=pytest.mark.slow)
+            pytest.param(name, marks=pytest.mark.extended)
             for name in ("dinov2", "siglip2_vision_model", "clip_vision_model")
         ),
     ],

@@ -120,24 +120,27 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert done.stderr == ""
 
 
-def test_help_and_import_are_fast() -> None:
+def test_help_and_import_are_fast(tmp_path: Path) -> None:
     """Targets are 0.3 s and 0.1 s; since machines vary by more, the limit is relative to importing typer.
 
-    Best of three CPU times: `mvde --help` took 2.1 times as long as importing typer (0.29 s and 0.15 s on a busy AMD
-    EPYC); importing NumPy as well makes it more than 3.
+    Best of five CPU times, of modules that are compiled: `mvde --help` took 2.1 to 2.4 times as long as importing typer
+    (0.26 s and 0.11 s on a busy AMD EPYC, with 22 verbs); importing NumPy as well makes it 3.2 to 4.1.
     """
     bare, typer_s, help_s, import_s = (
-        min(_cpu_seconds(*arguments) for _ in range(3))
+        min(_cpu_seconds(*arguments, cache=tmp_path) for _ in range(5))
         for arguments in (("-c", "pass"), ("-c", "import typer.main"), ("-m", "mvde", "--help"), ("-c", "import mvde"))
     )
-    assert help_s - bare < 2.7 * (typer_s - bare)
+    assert help_s - bare < 3.0 * (typer_s - bare)
     assert import_s - bare < typer_s - bare
 
 
-def _cpu_seconds(*arguments: str) -> float:
+def _cpu_seconds(*arguments: str, cache: Path) -> float:
+    """CPU seconds of Python, whose compiled modules are kept in ``cache`` whatever the environment says."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(cache)
     before = os.times()
     started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=environment)
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return min(used, time.perf_counter() - started)

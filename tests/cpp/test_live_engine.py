@@ -37,7 +37,9 @@ class Outputs(ctypes.Structure):
                 ("depth_mm", ctypes.c_void_p), ("depth_mm_capacity", ctypes.c_int64),
                 ("stats", ctypes.c_void_p), ("stats_capacity", ctypes.c_int64),
                 ("timestamp_ns", ctypes.c_int64), ("sequence", ctypes.c_uint64),
-                ("calibrated", ctypes.c_int32)]
+                ("calibrated", ctypes.c_int32), ("points", ctypes.c_void_p), ("points_capacity", ctypes.c_int64),
+                ("points_step", ctypes.c_int32), ("points_colours", ctypes.c_void_p),
+                ("ranges", ctypes.c_void_p), ("ranges_capacity", ctypes.c_int64)]
 session = ctypes.c_void_p()
 library.mvde_last_error.restype = ctypes.c_char_p
 assert library.mvde_open(str(folder).encode(), None, ctypes.byref(session)) == 0, library.mvde_last_error()
@@ -45,7 +47,9 @@ image = np.random.default_rng(0).integers(0, 256, (256, 384, 3), np.uint8)
 def infer():
     depth = np.zeros((256, 384), np.float32)
     frame = Frame(ctypes.sizeof(Frame), 0, image.ctypes.data, None, 256, 384)
-    outputs = Outputs(ctypes.sizeof(Outputs), depth.ctypes.data, depth.size)
+    outputs = Outputs()
+    library.mvde_outputs_defaults(ctypes.byref(outputs))
+    outputs.depth, outputs.depth_capacity = depth.ctypes.data, depth.size
     assert library.mvde_infer(session, ctypes.byref(frame), ctypes.byref(outputs)) == 0, library.mvde_last_error()
     return depth
 before = infer()
