@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,7 +50,7 @@ def open_shard(path: Path, form: OutputFormat) -> ShardFile:
         raise ArtifactError(f"{path} cannot be read: {error}; compute it again") from error
 
 
-class _TableShard:
+class _TableShard(ABC):
     """Rows in record batches of one size, as Parquet's row groups and Arrow's batches are."""
 
     def __init__(self, metadata: dict[bytes, bytes] | None, sizes: list[int], path: Path) -> None:
@@ -87,11 +88,13 @@ class _TableShard:
             self._loaded = number, self._batch(number)
         return self._loaded[1], row - int(self._starts[number])
 
+    @abstractmethod
     def _batch(self, number: int) -> Any:
-        raise NotImplementedError
+        """Record batch of a number, with all columns."""
 
+    @abstractmethod
     def _keys(self, number: int) -> list[str]:
-        raise NotImplementedError
+        """Keys of a batch's rows."""
 
 
 class _ParquetShard(_TableShard):
