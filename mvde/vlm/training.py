@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mvde.errors import MissingDependencyError, TrainingError, UsageError
 from mvde.vlm.attach import EMBEDDER, embedder_of
+from mvde.vlm.config import evidence_column
 from mvde.vlm.training_state import STATE_FILE, TrainingState, load_state, save_state, trained_parameters
 
 IGNORED = -100
@@ -159,7 +160,9 @@ class VlmTraining:
         if self._state_path.exists():
             step = load_state(self._state_path, self._parameters, buffers, optimizer).step
         else:
-            embedder.fit(self._typical_stats())
+            stats = self._typical_stats()
+            if bool((stats[..., evidence_column(embedder.columns)] > 0).any()):  # else there is no depth to learn from
+                embedder.fit(stats)
         wrapped = self._accelerator.prepare_model(self.model)
         loss, losses, started, first = math.nan, [], time.perf_counter(), step
         for parts in self._updates(step):

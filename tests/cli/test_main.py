@@ -122,7 +122,7 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
 def test_help_and_import_are_fast(tmp_path: Path) -> None:
     """Targets are 0.3 s and 0.1 s; since machines vary by more, the limit is relative to importing typer.
 
-    Best of five CPU times, of modules that are compiled: `mvde --help` with its 22 verbs took 2.4 to 2.5 times as long as
+    Best of five CPU times, of compiled modules: `mvde --help` with its 22 verbs took 2.4 to 2.5 times as long as
     importing typer (0.24 s and 0.11 s on a busy AMD EPYC). Importing NumPy as well makes it more than 4.
     """
     bare, typer_s, help_s, import_s = (

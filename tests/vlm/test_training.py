@@ -18,6 +18,7 @@ pytest.importorskip("accelerate")
 
 from mvde.datasets.sample import DepthSample  # noqa: E402
 from mvde.errors import CheckpointError, DatasetError, TrainingError, UsageError  # noqa: E402
+from mvde.vlm.attach import embedder_of  # noqa: E402
 from mvde.vlm.choices import Rounding  # noqa: E402
 from mvde.vlm.collator import DepthCollator  # noqa: E402
 from mvde.vlm.conversations import Turn, read_conversations, write_conversations  # noqa: E402
@@ -238,6 +239,15 @@ def test_files_without_depth_train_and_answer(tiny: Path, questions: Path, tmp_p
     assistant = Assistant(*load_for_answers(str(tmp_path)), 2)
     asked = [mixed[1].image], [mixed[1].turns[0].question]
     assert assistant.answer(*asked, [None]) == assistant.answer(*asked)
+
+
+@pytest.mark.slow
+def test_a_set_without_any_depth_trains_too(tiny: Path, questions: Path, tmp_path: Path) -> None:
+    bare = questions.with_name("bare.json")
+    write_conversations(bare, [replace(one, depth=None) for one in read_conversations(questions)])
+    model, logged, _ = trained(tiny, bare, tmp_path)
+    assert len(logged) == SETTINGS.embedder_steps + SETTINGS.steps
+    assert torch.equal(embedder_of(model).mean, torch.zeros(3)), "there is nothing to take moments from"
 
 
 @pytest.mark.slow
