@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from typer.models import OptionInfo
@@ -78,8 +79,13 @@ def names_of(parameter: inspect.Parameter) -> tuple[str, ...]:
     return names or (f"--{parameter.name.replace('_', '-')}",)
 
 
-def _parameters_of(group: type) -> Iterator[inspect.Parameter]:
-    """One keyword parameter per field for typer; repeatable options become lists."""
+@cache
+def _parameters_of(group: type) -> tuple[inspect.Parameter, ...]:
+    """One keyword parameter per field for typer; repeatable options become lists. Made once for all verbs."""
+    return tuple(_made_parameters(group))
+
+
+def _made_parameters(group: type) -> Iterator[inspect.Parameter]:
     if not group.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # missing in typeshed
         raise TypeError(f"{group.__name__} is a group of options and must be a frozen dataclass")
     hints = get_type_hints(group, include_extras=True)

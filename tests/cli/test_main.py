@@ -122,14 +122,14 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
 def test_help_and_import_are_fast(tmp_path: Path) -> None:
     """Targets are 0.3 s and 0.1 s; since machines vary by more, the limit is relative to importing typer.
 
-    Best of five CPU times, of compiled modules: `mvde --help` with its 22 verbs took 2.4 to 2.5 times as long as
-    importing typer (0.24 s and 0.11 s on a busy AMD EPYC). Importing NumPy as well makes it more than 4.
+    Best of five CPU times, of compiled modules: `mvde --help` with its 22 verbs took 1.9 to 2.6 times as long as
+    importing typer (0.22 s and 0.11 s on an AMD EPYC). Importing NumPy as well makes it 3.8 or more.
     """
     bare, typer_s, help_s, import_s = (
         min(_cpu_seconds(*arguments, cache=tmp_path) for _ in range(5))
         for arguments in (("-c", "pass"), ("-c", "import typer.main"), ("-m", "mvde", "--help"), ("-c", "import mvde"))
     )
-    assert help_s - bare < 3.0 * (typer_s - bare)
+    assert help_s - bare < 2.7 * (typer_s - bare)
     assert import_s - bare < typer_s - bare
 
 
