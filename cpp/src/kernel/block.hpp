@@ -201,8 +201,10 @@ GroupFunction group_function(bool extremes) {
 // `width`: width of patches that consist of a single block, else 0.
 template <Care kCare>
 GroupFunction group_function(int width, bool extremes) {
-    if (width == 16) return group_function<16, kCare>(extremes);
-    if (width == 14) return group_function<14, kCare>(extremes);
+    if constexpr (Lanes::kHasFixedWidths) {
+        if (width == 16) return group_function<16, kCare>(extremes);
+        if (width == 14) return group_function<14, kCare>(extremes);
+    }
     return group_function<0, kCare>(extremes);
 }
 

@@ -9,6 +9,7 @@ namespace {
 
 struct Lanes {
     static constexpr const char *kName = "avx2";
+    static constexpr bool kHasFixedWidths = true;  // code of its own for the usual patch sizes
     struct F {
         __m256 a, b;
     };

@@ -11,6 +11,7 @@ namespace {
 
 struct Lanes {
     static constexpr const char *kName = "avx512";
+    static constexpr bool kHasFixedWidths = true;  // code of its own for the usual patch sizes
     using F = __m512;
     using M = __mmask16;
 

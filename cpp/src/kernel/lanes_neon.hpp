@@ -9,6 +9,7 @@ namespace {
 
 struct Lanes {
     static constexpr const char *kName = "neon";
+    static constexpr bool kHasFixedWidths = true;  // code of its own for the usual patch sizes
     struct F {
         float32x4_t v[4];
     };
