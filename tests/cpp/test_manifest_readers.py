@@ -169,7 +169,7 @@ def check_refusals(plain: Any, wrong: Iterable[Any], refusals: Callable[[Any], t
     return num_refused
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_both_refuse_the_same_manifests_of_engines_with_the_same_words(full, refusals):
     assert check_refusals(full, spoiled(full), refusals) > 500
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -64,16 +65,24 @@ def tiny_model(make_tiny_model: Callable[..., DepthModel]) -> DepthModel:
     return make_tiny_model()
 
 
-@pytest.fixture(scope="session", params=[23, 20], ids=["opset23", "opset20"])
-def exported(
-    request: pytest.FixtureRequest, tiny_model: DepthModel, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, int]:
-    """Path and opset of the tiny model's graph at 48x80; read-only by convention."""
-    from mvde.export.onnx import export_onnx
+@pytest.fixture(scope="session")
+def export_tiny_model(tiny_model: DepthModel, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Give the tiny model's graph at 48x80 in an opset, exported once; pytest makes `exported` anew for each file."""
 
-    folder = tmp_path_factory.mktemp(f"opset{request.param}")
-    (path,) = export_onnx(tiny_model, [RESOLUTION], folder, opset=request.param)
-    return path, request.param
+    @functools.cache
+    def export(opset: int) -> Path:
+        from mvde.export.onnx import export_onnx
+
+        (path,) = export_onnx(tiny_model, [RESOLUTION], tmp_path_factory.mktemp(f"opset{opset}"), opset=opset)
+        return path
+
+    return export
+
+
+@pytest.fixture(scope="session", params=[23, 20], ids=["opset23", "opset20"])
+def exported(request: pytest.FixtureRequest, export_tiny_model: Callable[[int], Path]) -> tuple[Path, int]:
+    """Path and opset of the tiny model's graph at 48x80; read-only by convention."""
+    return export_tiny_model(request.param), request.param
 
 
 @pytest.fixture
