@@ -19,6 +19,7 @@ from PIL import Image
 from mvde import cli
 from tests.robot import foxglove_client as client
 from tests.robot import live_servers as servers
+from tests.signals import accept_sigint
 
 for module in ("openvino", "av", "foxglove"):
     pytest.importorskip(module)
@@ -44,7 +45,9 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 def viewing(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run ``mvde view`` in a process of its own; yields it and the address of its server."""
     command = [sys.executable, "-m", "mvde", "view", "--port", "0", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=accept_sigint
+    ) as process:
         try:
             assert process.stdout is not None
             for line in process.stdout:
