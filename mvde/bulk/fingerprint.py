@@ -25,7 +25,8 @@ class Fingerprint:
 
     ``graph_sha256`` is the fp32 graph's that the engine was built from: two compilations of one graph differ in bytes,
     so the engine's own hash is kept beside each shard and not here. ``camera`` is the rule that gives a picture its
-    camera, ``calibration_sha256`` the hash of the calibration file.
+    camera, ``calibration_sha256`` the hash of the calibration file. ``processor`` is the image processor whose patches
+    have rows, as many as it cuts from a picture; there is no ``grid`` then.
     """
 
     name: str
@@ -33,8 +34,9 @@ class Fingerprint:
     engine: str
     executed_precision: str
     resolution: tuple[int, int]
-    grid: tuple[int, int]
+    grid: tuple[int, int] | None
     patch: int
+    processor: str | None
     stats: tuple[str, ...]
     depth_kind: str
     unit: str
