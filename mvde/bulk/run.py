@@ -13,7 +13,7 @@ from mvde.bulk.fingerprint import DECODING, Fingerprint, claim
 from mvde.bulk.formats import OutputFormat, StatsDtype
 from mvde.bulk.inputs import InputOptions, Shard, list_shards
 from mvde.bulk.local import Failure, run_local
-from mvde.bulk.patches import EnginePatches, PatchLayout, Patches
+from mvde.bulk.patches import EnginePatches, Patches, PatchLayout
 from mvde.bulk.work import CameraRule, ShardReport, Work, expected_input_sha256, report_from
 from mvde.bulk.writing import Layout
 from mvde.calibration.record import calibration_for, fp32_graph_sha256

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,11 +15,21 @@ import numpy as np
 
 from mvde.bulk.columns import StoredColumn
 from mvde.bulk.formats import OutputFormat
-from mvde.bulk.writing import ERROR_SUFFIX, METADATA_KEY, STATS_SUFFIX
+from mvde.bulk.writing import ERROR_SUFFIX, METADATA_KEY, RECORD_SUFFIX, STATS_SUFFIX
 from mvde.errors import ArtifactError, MissingDependencyError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class PictureRecord:
+    """What a row says of its picture: upright height and width and fx in pixels, and the hash of its geometry."""
+
+    height: int
+    width: int
+    focal: float | None
+    geometry: bytes | None
 
 
 class ShardFile(Protocol):
@@ -35,6 +46,10 @@ class ShardFile(Protocol):
 
     def error(self, row: int) -> str | None:
         """Error of a row."""
+        ...
+
+    def record(self, row: int) -> PictureRecord:
+        """Record of a row without an error."""
         ...
 
 
@@ -80,6 +95,16 @@ class _TableShard(ABC):
         batch, place = self._find(row)
         text: str | None = batch.column("error")[place].as_py()
         return text
+
+    def record(self, row: int) -> PictureRecord:
+        """Record of a row without an error."""
+        batch, place = self._find(row)
+        names = set(batch.schema.names)
+        values: dict[str, Any] = {
+            name: batch.column(name)[place].as_py() if name in names else None
+            for name in ("height", "width", "focal", "geometry")
+        }
+        return PictureRecord(**values)
 
     def _find(self, row: int) -> tuple[Any, int]:
         """The batch with a row, and the row's place there; the last batch stays in memory."""
@@ -141,6 +166,11 @@ class _TarShard:
             for suffix in (STATS_SUFFIX, ERROR_SUFFIX)
             if name.endswith(f".{suffix}")
         ]
+        self._records = {
+            name.removesuffix(f".{RECORD_SUFFIX}"): (offset, size)
+            for name, offset, size in found
+            if name.endswith(f".{RECORD_SUFFIX}")
+        }
 
     @cached_property
     def keys(self) -> list[str]:
@@ -151,15 +181,23 @@ class _TarShard:
         """Statistics (N, S) of a row, float32; ``None`` for a row with an error."""
         if self._members[row][1] == ERROR_SUFFIX:
             return None
-        values: NDArray[np.float32] = np.load(io.BytesIO(self._content(row)), allow_pickle=False)
+        values: NDArray[np.float32] = np.load(io.BytesIO(self._content(*self._members[row][2:])), allow_pickle=False)
         return values
 
     def error(self, row: int) -> str | None:
         """Error of a row."""
-        return self._content(row).decode("utf-8") if self._members[row][1] == ERROR_SUFFIX else None
+        _, suffix, offset, size = self._members[row]
+        return self._content(offset, size).decode("utf-8") if suffix == ERROR_SUFFIX else None
 
-    def _content(self, row: int) -> bytes:
-        _, _, offset, size = self._members[row]
+    def record(self, row: int) -> PictureRecord:
+        """Record of a row without an error."""
+        plain = json.loads(self._content(*self._records[self._members[row][0]]))
+        geometry = plain["geometry"]
+        return PictureRecord(
+            plain["height"], plain["width"], plain["focal"], None if geometry is None else bytes.fromhex(geometry)
+        )
+
+    def _content(self, offset: int, size: int) -> bytes:
         with self._path.open("rb") as stream:
             stream.seek(offset)
             return stream.read(size)
