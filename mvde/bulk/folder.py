@@ -100,29 +100,33 @@ class StatsFolder:
         return found, shard.record(row)
 
     def __contains__(self, key: str) -> bool:
-        try:
-            self._row_of(key)
-        except DatasetError:
-            return False
-        return True
+        return next(self._rows_of(key), None) is not None
 
     def _row_of(self, key: str) -> tuple[ShardFile, int]:
         """Shard of a key, and the row there. Raises :class:`DatasetError` for an unknown key."""
+        found = list(self._rows_of(key))
+        if len(found) > 1:
+            names = " and ".join(name for name, _ in found)
+            raise DatasetError(f"{self._folder} has statistics of {key!r} in {names}; read them by shard")
+        if found:
+            name, row = found[0]
+            return self.shard(name), row
+        example = next(self.all_keys(), None)
+        raise DatasetError(
+            f"{self._folder} has no statistics of {key!r}; keys are paths as mvde stats was given them"
+            + ("" if example is None else f", for instance {example!r}")
+        )
+
+    def _rows_of(self, key: str) -> Iterator[tuple[str, int]]:
+        """Yield shard and row of each picture of a key; tars may have the same keys."""
         index = self._index
         code = np.int64(hash(key))
         for place in range(int(np.searchsorted(index.codes, code)), len(index.codes)):
             if index.codes[place] != code:
                 break
             name, row = index.names[index.shards[place]], int(index.rows[place])
-            shard = self.shard(name)
-            if shard.keys[row] != key:  # another key of the same hash
-                continue
-            return shard, row
-        example = next(self.all_keys(), None)
-        raise DatasetError(
-            f"{self._folder} has no statistics of {key!r}; keys are paths as mvde stats was given them"
-            + ("" if example is None else f", for instance {example!r}")
-        )
+            if self.shard(name).keys[row] == key:  # and not another key of the same hash
+                yield name, row
 
     def __len__(self) -> int:
         return len(self._valid)
@@ -138,13 +142,13 @@ class StatsFolder:
         return type(self), (self._folder,)  # opened again in another process: hashes of text differ there
 
     @cached_property
-    def _valid(self) -> NDArray[np.int64]:
+    def _valid(self) -> NDArray[np.int32]:
         """Shard number and row, (rows, 2), of each row without an error."""
-        found = []
+        parts = [np.zeros((0, 2), np.int32)]
         for number, name in enumerate(self._index.names):
-            shard = self.shard(name)
-            found += [(number, row) for row in range(len(shard.keys)) if shard.error(row) is None]
-        return np.array(found, np.int64).reshape(-1, 2)
+            rows = np.flatnonzero(self.shard(name).is_valid)
+            parts.append(np.column_stack([np.full(len(rows), number), rows]).astype(np.int32))
+        return np.concatenate(parts)
 
     @cached_property
     def _index(self) -> _Index:

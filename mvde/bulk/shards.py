@@ -40,6 +40,11 @@ class ShardFile(Protocol):
         """Keys of the rows, in order."""
         ...
 
+    @property
+    def is_valid(self) -> NDArray[np.bool_]:
+        """Which rows have statistics, and no error."""
+        ...
+
     def stats(self, row: int) -> NDArray[np.float32] | None:
         """Statistics (N, S) of a row, float32; ``None`` for a row with an error."""
         ...
@@ -79,7 +84,16 @@ class _TableShard(ABC):
     @cached_property
     def keys(self) -> list[str]:
         """Keys of the rows, in order."""
-        return [key for place in range(len(self._starts) - 1) for key in self._keys(place)]
+        return [key for place in range(len(self._starts) - 1) for key in self._column(place, "key").to_pylist()]
+
+    @property
+    def is_valid(self) -> NDArray[np.bool_]:
+        """Which rows have statistics, and no error."""
+        parts = [
+            self._column(place, "error").is_null().to_numpy(zero_copy_only=False)
+            for place in range(len(self._starts) - 1)
+        ]
+        return np.concatenate([np.zeros(0, bool), *parts])
 
     def stats(self, row: int) -> NDArray[np.float32] | None:
         """Statistics (N, S) of a row, float32; ``None`` for a row with an error."""
@@ -118,8 +132,8 @@ class _TableShard(ABC):
         """Record batch of a number, with all columns."""
 
     @abstractmethod
-    def _keys(self, number: int) -> list[str]:
-        """Keys of a batch's rows."""
+    def _column(self, number: int, name: str) -> Any:
+        """A column of a batch, read alone."""
 
 
 class _ParquetShard(_TableShard):
@@ -134,9 +148,8 @@ class _ParquetShard(_TableShard):
     def _batch(self, number: int) -> Any:
         return self._file.read_row_group(number).combine_chunks().to_batches()[0]
 
-    def _keys(self, number: int) -> list[str]:
-        keys: list[str] = self._file.read_row_group(number, columns=["key"])["key"].to_pylist()
-        return keys
+    def _column(self, number: int, name: str) -> Any:
+        return self._file.read_row_group(number, columns=[name])[name].combine_chunks()
 
 
 class _ArrowShard(_TableShard):
@@ -150,9 +163,8 @@ class _ArrowShard(_TableShard):
     def _batch(self, number: int) -> Any:
         return self._batches[number]
 
-    def _keys(self, number: int) -> list[str]:
-        keys: list[str] = self._batches[number].column("key").to_pylist()
-        return keys
+    def _column(self, number: int, name: str) -> Any:
+        return self._batches[number].column(name)
 
 
 class _TarShard:
@@ -176,6 +188,11 @@ class _TarShard:
     def keys(self) -> list[str]:
         """Keys of the rows, in order."""
         return [key for key, *_ in self._members]
+
+    @property
+    def is_valid(self) -> NDArray[np.bool_]:
+        """Which rows have statistics, and no error."""
+        return np.array([suffix == STATS_SUFFIX for _, suffix, *_ in self._members], bool)
 
     def stats(self, row: int) -> NDArray[np.float32] | None:
         """Statistics (N, S) of a row, float32; ``None`` for a row with an error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,18 @@ pytest.importorskip("transformers")
 
 from mvde import DepthRuntime, bulk
 from mvde.bulk.formats import OutputFormat, StatsDtype
-from mvde.bulk.local import Failure
 from mvde.bulk.run import StatsOptions, Summary, compute_stats
-from mvde.bulk.work import CameraRule, ShardReport, ShardWorker, Work, open_engine
+from mvde.bulk.work import CameraRule
 from mvde.errors import DatasetError, UsageError
 from mvde.image import read_image
 from mvde.vlm.bulk_patches import ProcessorPatches
 from mvde.vlm.processor import DepthProcessor
 from mvde.vlm.stored import StoredStats
+from tests.bulk.conftest import in_this_process
 from tests.vlm.tiny_llava import image_processor_of, llava_processor
 
 SIZES = {"a/wide.png": (40, 100), "a/tall.png": (90, 60), "b/square.png": (64, 64)}
 BROKEN = "b/broken.png"
-
-
-def in_this_process(work: Work, shards: Iterator[Any]) -> Iterator[ShardReport | Failure]:
-    worker = ShardWorker(work, open_engine(work.engine))
-    yield from map(worker.run, shards)
-    worker.close()
 
 
 @pytest.fixture(scope="module")
