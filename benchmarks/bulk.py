@@ -10,7 +10,8 @@ One line of JSON a figure:
 - `first`: seconds of a run over one picture, from the start of the command to its end, locally and with Ray;
 - `listing`: seconds to cut a list of a million paths into shards, and its peak memory;
 - `row`: bytes a picture of the Parquet files, float16;
-- `memory`: proportional memory of all processes with one worker and with two;
+- `memory`: proportional memory of all processes with one worker and with two; `weights_*` are the engine's file, and
+  with two workers the sums of what each maps of it and of each one's proportional part, which is one copy if shared;
 - `soak`: anonymous memory of a worker over its shards: last quarter over second.
 """
 
@@ -40,6 +41,7 @@ from mvde.image import read_image
 from mvde.runtime.depth import DepthRuntime
 
 SIZE = (480, 640)
+SOAK_SIZE = (240, 320)
 ROUNDS = 3
 LOOP_PICTURES = 64
 
@@ -55,10 +57,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pictures = write_pictures(folder / "pictures", min(arguments.pictures, 2000))
         if arguments.soak:
+            pictures = write_pictures(folder / "pictures", 1000, SOAK_SIZE)
             say("soak", **soak(arguments.engine, pictures, folder, arguments.soak))
             return
+        pictures = write_pictures(folder / "pictures", min(arguments.pictures, 2000), SIZE)
         say("steady", **steady(arguments.engine, pictures, folder, arguments.workers))
         say("first", **first(arguments.engine, pictures, folder, with_ray=not arguments.no_ray))
         say("listing", **listing(folder))
@@ -71,17 +74,17 @@ def say(figure: str, **values: Any) -> None:
     print(json.dumps({"figure": figure, **values}), flush=True)
 
 
-def write_pictures(folder: Path, count: int) -> Path:
-    """Write JPEGs of 480x640: crops of the bundled photographs with noise, so that no two are equal."""
+def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """Write JPEGs of a size (H, W): crops of the bundled photographs with noise, so that no two are equal."""
     from PIL import Image
 
     folder.mkdir()
-    photos = [Image.fromarray(read_image(path)).resize((SIZE[1] + 64, SIZE[0] + 64)) for path in sample_photos()]
+    photos = [Image.fromarray(read_image(path)).resize((size[1] + 64, size[0] + 64)) for path in sample_photos()]
     for number in range(count):
         random = np.random.default_rng(number)
         left, top = (int(one) for one in random.integers(0, 64, 2))
-        crop = photos[number % len(photos)].crop((left, top, left + SIZE[1], top + SIZE[0]))
-        noisy = np.asarray(crop, np.int16) + random.integers(-8, 9, (*SIZE, 3), np.int16)
+        crop = photos[number % len(photos)].crop((left, top, left + size[1], top + size[0]))
+        noisy = np.asarray(crop, np.int16) + random.integers(-8, 9, (*size, 3), np.int16)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number:06d}.jpg", quality=90)
     return folder
 
@@ -173,9 +176,9 @@ def row_bytes(out: Path) -> dict[str, float]:
 
 def memory(engine: Path, pictures: Path, folder: Path) -> dict[str, float]:
     """Proportional memory of a run's processes in MiB: shared pages count once."""
-    found = {}
+    found = {"weights_file_mib": sum(path.stat().st_size for path in engine.iterdir()) / 2**20}
     for workers in (1, 2):
-        peaks: list[int] = [0]
+        peaks = [0, 0, 0]
         done = threading.Event()
         watcher = threading.Thread(target=watch, args=(peaks, done))
         watcher.start()
@@ -183,13 +186,32 @@ def memory(engine: Path, pictures: Path, folder: Path) -> dict[str, float]:
         done.set()
         watcher.join()
         found[f"workers_{workers}_mib"] = peaks[0] / 1024
-    return found
+    return {**found, "weights_mapped_mib": peaks[1] / 1024, "weights_proportional_mib": peaks[2] / 1024}
 
 
 def watch(peaks: list[int], done: threading.Event) -> None:
-    """Keep the largest sum of the proportional memory of this process and its children, in KiB."""
-    while not done.wait(0.1):
-        peaks[0] = max(peaks[0], sum(map(proportional_kib, (os.getpid(), *children()))))
+    """Keep the largest sums of this process and its children in KiB: memory, the engine's file mapped, its part."""
+    while not done.wait(0.2):
+        pids = (os.getpid(), *children())
+        mapped = [engine_kib(pid) for pid in pids]
+        sums = sum(map(proportional_kib, pids)), sum(rss for rss, _ in mapped), sum(pss for _, pss in mapped)
+        peaks[:] = [max(pair) for pair in zip(peaks, sums, strict=True)]
+
+
+def engine_kib(pid: int) -> tuple[int, int]:
+    """Resident and proportional KiB of the engine's file, which is memory without a name on disk (memfd)."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    sums, is_engine = {"Rss:": 0, "Pss:": 0}, False
+    for line in lines:
+        name, *values = line.split()
+        if not name.endswith(":"):
+            is_engine = "/memfd:mvde:" in line
+        elif is_engine and name in sums:
+            sums[name] += int(values[0])
+    return sums["Rss:"], sums["Pss:"]
 
 
 def children() -> Iterator[int]:

@@ -66,10 +66,13 @@ def claim(folder: Path, wanted: Fingerprint) -> None:
     Raises :class:`UsageError` for a folder that holds something else or statistics of another fingerprint, naming what
     differs.
     """
-    if (folder / FILE_NAME).exists():
+    is_other = folder.exists() and not folder.is_dir()
+    # Listed once: another job of an array may claim the folder at this moment.
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
+    if FILE_NAME in names:
         check_same(read_record(folder), wanted, folder)
         return
-    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
+    if is_other or names:
         raise UsageError(f"{folder} holds something else than mvde's statistics; give a new or empty folder: --out DIR")
     record = {"mvde_stats": FORMAT_VERSION, "sha256": wanted.sha256, "fingerprint": json.loads(wanted.text)}
     with atomic_write(folder / FILE_NAME) as path:
