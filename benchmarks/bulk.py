@@ -1,6 +1,7 @@
 """Rates and costs of `mvde stats` against bare loops on decoded pictures.
 
     python benchmarks/bulk.py engines/nano-192x192-openvino-fp32            # every figure below, in minutes
+    python benchmarks/bulk.py engines/nano-192x192-openvino-fp32 --figures steady row --data photos
     python benchmarks/bulk.py engines/nano-192x192-openvino-fp32 --soak 20000   # memory over many pictures
 
 One line of JSON a figure:
@@ -42,7 +43,7 @@ from mvde.runtime.depth import DepthRuntime
 
 SIZE = (480, 640)
 SOAK_SIZE = (240, 320)
-ROUNDS = 3
+FIGURES = ("steady", "first", "listing", "row", "memory")
 LOOP_PICTURES = 64
 
 
@@ -54,6 +55,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--soak", type=int, metavar="N", help="only the memory of one worker over N pictures")
     parser.add_argument("--no-ray", action="store_true", help="leave the figures of Ray out")
+    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=FIGURES, help="what to measure; default: all")
+    parser.add_argument("--data", type=Path, help="folder of pictures; default: crops of the bundled ones")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of `steady`, of which the median is given")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -61,12 +65,16 @@ def main() -> None:
             pictures = write_pictures(folder / "pictures", 1000, SOAK_SIZE)
             say("soak", **soak(arguments.engine, pictures, folder, arguments.soak))
             return
-        pictures = write_pictures(folder / "pictures", min(arguments.pictures, 2000), SIZE)
-        say("steady", **steady(arguments.engine, pictures, folder, arguments.workers))
-        say("first", **first(arguments.engine, pictures, folder, with_ray=not arguments.no_ray))
-        say("listing", **listing(folder))
-        say("row", **row_bytes(folder / "steady-0"))
-        say("memory", **memory(arguments.engine, pictures, folder))
+        pictures = arguments.data or write_pictures(folder / "pictures", arguments.pictures, SIZE)
+        measured = {
+            "steady": lambda: steady(arguments.engine, pictures, folder, arguments.workers, arguments.rounds),
+            "first": lambda: first(arguments.engine, pictures, folder, with_ray=not arguments.no_ray),
+            "listing": lambda: listing(folder),
+            "row": lambda: row_bytes(arguments.engine, pictures, folder),
+            "memory": lambda: memory(arguments.engine, pictures, folder),
+        }
+        for name in arguments.figures:
+            say(name, **measured[name]())
 
 
 def say(figure: str, **values: Any) -> None:
@@ -89,14 +97,21 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
     return folder
 
 
-def steady(engine: Path, pictures: Path, folder: Path, workers: int) -> dict[str, Any]:
+def steady(engine: Path, pictures: Path, folder: Path, workers: int, rounds: int) -> dict[str, Any]:
     """Rate of a run over that of bare loops, in turns; median of the rounds."""
     ours, bare = [], []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         bare.append(bare_rate(engine, pictures, workers))
         ours.append(run_rate(engine, pictures, folder / f"steady-{number}", workers))
     ratios = [one / other for one, other in zip(ours, bare, strict=True)]
-    return {"workers": workers, "pictures_per_s": ours, "bare_per_s": bare, "ratio": sorted(ratios)[ROUNDS // 2]}
+    count = sum(1 for _ in pictures.iterdir())
+    return {
+        "workers": workers,
+        "pictures": count,
+        "pictures_per_s": ours,
+        "bare_per_s": bare,
+        "ratio": float(np.median(ratios)),
+    }
 
 
 def run_rate(engine: Path, pictures: Path, out: Path, workers: int) -> float:
@@ -165,10 +180,12 @@ def listing(folder: Path, count: int = 1_000_000) -> dict[str, float]:
     return {"paths": count, "seconds": seconds, "peak_mib": peak / 2**20}
 
 
-def row_bytes(out: Path) -> dict[str, float]:
-    """Bytes of a picture's row, in shards of fifty pictures, which cost more than larger ones."""
+def row_bytes(engine: Path, pictures: Path, folder: Path) -> dict[str, float]:
+    """Bytes of a picture's row in shards of a thousand pictures, the default."""
     from pyarrow import parquet
 
+    out = folder / "row"
+    compute_stats([str(pictures)], engine, out, input_options=InputOptions(limit=1000))
     paths = list(out.glob("*.parquet"))
     rows = sum(parquet.read_metadata(path).num_rows for path in paths)
     return {"rows": rows, "bytes_per_row": sum(path.stat().st_size for path in paths) / rows}
