@@ -1,6 +1,7 @@
 """Rates and costs of `mvde stats` against bare loops on decoded pictures.
 
     python benchmarks/bulk.py engines/nano-192x192-openvino-fp32            # every figure below, in minutes
+    python benchmarks/bulk.py engines/nano-192x192-openvino-fp32 --figures steady row --data photos
     python benchmarks/bulk.py engines/nano-192x192-openvino-fp32 --soak 20000   # memory over many pictures
 
 One line of JSON a figure:
@@ -10,7 +11,8 @@ One line of JSON a figure:
 - `first`: seconds of a run over one picture, from the start of the command to its end, locally and with Ray;
 - `listing`: seconds to cut a list of a million paths into shards, and its peak memory;
 - `row`: bytes a picture of the Parquet files, float16;
-- `memory`: proportional memory of all processes with one worker and with two;
+- `memory`: proportional memory of all processes with one worker and with two; `weights_*` are the engine's file, and
+  with two workers the sums of what each maps of it and of each one's proportional part, which is one copy if shared;
 - `soak`: anonymous memory of a worker over its shards: last quarter over second.
 """
 
@@ -40,7 +42,8 @@ from mvde.image import read_image
 from mvde.runtime.depth import DepthRuntime
 
 SIZE = (480, 640)
-ROUNDS = 3
+SOAK_SIZE = (240, 320)
+FIGURES = ("steady", "first", "listing", "row", "memory")
 LOOP_PICTURES = 64
 
 
@@ -52,18 +55,26 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--soak", type=int, metavar="N", help="only the memory of one worker over N pictures")
     parser.add_argument("--no-ray", action="store_true", help="leave the figures of Ray out")
+    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=FIGURES, help="what to measure; default: all")
+    parser.add_argument("--data", type=Path, help="folder of pictures; default: crops of the bundled ones")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of `steady`, of which the median is given")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pictures = write_pictures(folder / "pictures", min(arguments.pictures, 2000))
         if arguments.soak:
+            pictures = write_pictures(folder / "pictures", 1000, SOAK_SIZE)
             say("soak", **soak(arguments.engine, pictures, folder, arguments.soak))
             return
-        say("steady", **steady(arguments.engine, pictures, folder, arguments.workers))
-        say("first", **first(arguments.engine, pictures, folder, with_ray=not arguments.no_ray))
-        say("listing", **listing(folder))
-        say("row", **row_bytes(folder / "steady-0"))
-        say("memory", **memory(arguments.engine, pictures, folder))
+        pictures = arguments.data or write_pictures(folder / "pictures", arguments.pictures, SIZE)
+        measured = {
+            "steady": lambda: steady(arguments.engine, pictures, folder, arguments.workers, arguments.rounds),
+            "first": lambda: first(arguments.engine, pictures, folder, with_ray=not arguments.no_ray),
+            "listing": lambda: listing(folder),
+            "row": lambda: row_bytes(arguments.engine, pictures, folder),
+            "memory": lambda: memory(arguments.engine, pictures, folder),
+        }
+        for name in arguments.figures:
+            say(name, **measured[name]())
 
 
 def say(figure: str, **values: Any) -> None:
@@ -71,29 +82,36 @@ def say(figure: str, **values: Any) -> None:
     print(json.dumps({"figure": figure, **values}), flush=True)
 
 
-def write_pictures(folder: Path, count: int) -> Path:
-    """Write JPEGs of 480x640: crops of the bundled photographs with noise, so that no two are equal."""
+def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """Write JPEGs of a size (H, W): crops of the bundled photographs with noise, so that no two are equal."""
     from PIL import Image
 
     folder.mkdir()
-    photos = [Image.fromarray(read_image(path)).resize((SIZE[1] + 64, SIZE[0] + 64)) for path in sample_photos()]
+    photos = [Image.fromarray(read_image(path)).resize((size[1] + 64, size[0] + 64)) for path in sample_photos()]
     for number in range(count):
         random = np.random.default_rng(number)
         left, top = (int(one) for one in random.integers(0, 64, 2))
-        crop = photos[number % len(photos)].crop((left, top, left + SIZE[1], top + SIZE[0]))
-        noisy = np.asarray(crop, np.int16) + random.integers(-8, 9, (*SIZE, 3), np.int16)
+        crop = photos[number % len(photos)].crop((left, top, left + size[1], top + size[0]))
+        noisy = np.asarray(crop, np.int16) + random.integers(-8, 9, (*size, 3), np.int16)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number:06d}.jpg", quality=90)
     return folder
 
 
-def steady(engine: Path, pictures: Path, folder: Path, workers: int) -> dict[str, Any]:
+def steady(engine: Path, pictures: Path, folder: Path, workers: int, rounds: int) -> dict[str, Any]:
     """Rate of a run over that of bare loops, in turns; median of the rounds."""
     ours, bare = [], []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         bare.append(bare_rate(engine, pictures, workers))
         ours.append(run_rate(engine, pictures, folder / f"steady-{number}", workers))
     ratios = [one / other for one, other in zip(ours, bare, strict=True)]
-    return {"workers": workers, "pictures_per_s": ours, "bare_per_s": bare, "ratio": sorted(ratios)[ROUNDS // 2]}
+    count = sum(1 for _ in pictures.iterdir())
+    return {
+        "workers": workers,
+        "pictures": count,
+        "pictures_per_s": ours,
+        "bare_per_s": bare,
+        "ratio": float(np.median(ratios)),
+    }
 
 
 def run_rate(engine: Path, pictures: Path, out: Path, workers: int) -> float:
@@ -162,10 +180,12 @@ def listing(folder: Path, count: int = 1_000_000) -> dict[str, float]:
     return {"paths": count, "seconds": seconds, "peak_mib": peak / 2**20}
 
 
-def row_bytes(out: Path) -> dict[str, float]:
-    """Bytes of a picture's row, in shards of fifty pictures, which cost more than larger ones."""
+def row_bytes(engine: Path, pictures: Path, folder: Path) -> dict[str, float]:
+    """Bytes of a picture's row in shards of a thousand pictures, the default."""
     from pyarrow import parquet
 
+    out = folder / "row"
+    compute_stats([str(pictures)], engine, out, input_options=InputOptions(limit=1000))
     paths = list(out.glob("*.parquet"))
     rows = sum(parquet.read_metadata(path).num_rows for path in paths)
     return {"rows": rows, "bytes_per_row": sum(path.stat().st_size for path in paths) / rows}
@@ -173,9 +193,9 @@ def row_bytes(out: Path) -> dict[str, float]:
 
 def memory(engine: Path, pictures: Path, folder: Path) -> dict[str, float]:
     """Proportional memory of a run's processes in MiB: shared pages count once."""
-    found = {}
+    found = {"weights_file_mib": sum(path.stat().st_size for path in engine.iterdir()) / 2**20}
     for workers in (1, 2):
-        peaks: list[int] = [0]
+        peaks = [0, 0, 0]
         done = threading.Event()
         watcher = threading.Thread(target=watch, args=(peaks, done))
         watcher.start()
@@ -183,13 +203,32 @@ def memory(engine: Path, pictures: Path, folder: Path) -> dict[str, float]:
         done.set()
         watcher.join()
         found[f"workers_{workers}_mib"] = peaks[0] / 1024
-    return found
+    return {**found, "weights_mapped_mib": peaks[1] / 1024, "weights_proportional_mib": peaks[2] / 1024}
 
 
 def watch(peaks: list[int], done: threading.Event) -> None:
-    """Keep the largest sum of the proportional memory of this process and its children, in KiB."""
-    while not done.wait(0.1):
-        peaks[0] = max(peaks[0], sum(map(proportional_kib, (os.getpid(), *children()))))
+    """Keep the largest sums of this process and its children in KiB: memory, the engine's file mapped, its part."""
+    while not done.wait(0.2):
+        pids = (os.getpid(), *children())
+        mapped = [engine_kib(pid) for pid in pids]
+        sums = sum(map(proportional_kib, pids)), sum(rss for rss, _ in mapped), sum(pss for _, pss in mapped)
+        peaks[:] = [max(pair) for pair in zip(peaks, sums, strict=True)]
+
+
+def engine_kib(pid: int) -> tuple[int, int]:
+    """Resident and proportional KiB of the engine's file, which is memory without a name on disk (memfd)."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    sums, is_engine = {"Rss:": 0, "Pss:": 0}, False
+    for line in lines:
+        name, *values = line.split()
+        if not name.endswith(":"):
+            is_engine = "/memfd:mvde:" in line
+        elif is_engine and name in sums:
+            sums[name] += int(values[0])
+    return sums["Rss:"], sums["Pss:"]
 
 
 def children() -> Iterator[int]:

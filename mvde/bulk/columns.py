@@ -23,6 +23,7 @@ class Row:
     """A picture's row. ``stats`` are (N, S), float32, ``None`` where there is an ``error``; ``size`` is in bytes.
 
     ``height`` and ``width`` are those of the upright picture in pixels, ``focal`` fx in its pixels where known.
+    ``tiles``, ``grid`` and ``geometry`` are those of :class:`mvde.bulk.patches.PatchRows`.
     """
 
     key: str
@@ -35,6 +36,9 @@ class Row:
     focal: float | None = None
     stats: NDArray[np.float32] | None = None
     error: str | None = None
+    grid: tuple[int, int] | None = None
+    tiles: int | None = None
+    geometry: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,8 @@ def store(name: str, values: NDArray[np.float32], dtype: StatsDtype) -> tuple[St
     return StoredColumn(name, False, _SINGLE), values.astype(np.float32)
 
 
-def stats_of(rows: Sequence[Row], names: Sequence[str], num_patches: int) -> dict[str, NDArray[np.float32]]:
-    """Each statistic of all rows, (rows, N), float32; 0 where there is an error."""
-    values = np.zeros((len(rows), num_patches, len(names)), np.float32)
-    for index, row in enumerate(rows):
-        if row.stats is not None:
-            values[index] = row.stats
-    return {name: np.ascontiguousarray(values[..., place]) for place, name in enumerate(names)}
+def stats_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Each statistic of the patches of all rows, one after the other, (patches,), float32; none of an error."""
+    found = [row.stats for row in rows if row.stats is not None]
+    values = np.concatenate([np.zeros((0, len(names)), np.float32), *found])
+    return {name: np.ascontiguousarray(values[:, place]) for place, name in enumerate(names)}

@@ -25,7 +25,8 @@ class Fingerprint:
 
     ``graph_sha256`` is the fp32 graph's that the engine was built from: two compilations of one graph differ in bytes,
     so the engine's own hash is kept beside each shard and not here. ``camera`` is the rule that gives a picture its
-    camera, ``calibration_sha256`` the hash of the calibration file.
+    camera, ``calibration_sha256`` the hash of the calibration file. ``processor`` is the image processor whose patches
+    have rows, as many as it cuts from a picture; there is no ``grid`` then.
     """
 
     name: str
@@ -33,8 +34,9 @@ class Fingerprint:
     engine: str
     executed_precision: str
     resolution: tuple[int, int]
-    grid: tuple[int, int]
+    grid: tuple[int, int] | None
     patch: int
+    processor: str | None
     stats: tuple[str, ...]
     depth_kind: str
     unit: str
@@ -64,10 +66,13 @@ def claim(folder: Path, wanted: Fingerprint) -> None:
     Raises :class:`UsageError` for a folder that holds something else or statistics of another fingerprint, naming what
     differs.
     """
-    if (folder / FILE_NAME).exists():
+    is_other = folder.exists() and not folder.is_dir()
+    # Listed once: another job of an array may claim the folder at this moment.
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
+    if FILE_NAME in names:
         check_same(read_record(folder), wanted, folder)
         return
-    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
+    if is_other or names:
         raise UsageError(f"{folder} holds something else than mvde's statistics; give a new or empty folder: --out DIR")
     record = {"mvde_stats": FORMAT_VERSION, "sha256": wanted.sha256, "fingerprint": json.loads(wanted.text)}
     with atomic_write(folder / FILE_NAME) as path:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mvde.bulk.fingerprint import read_record
 from mvde.bulk.formats import OutputFormat
-from mvde.bulk.shards import ShardFile, open_shard
+from mvde.bulk.shards import PictureRecord, ShardFile, open_shard
 from mvde.errors import DatasetError, ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ class StatsFolder:
     """Output of ``mvde stats``: statistics of each picture by its key, and as a map-style data set by row.
 
     ``folder[index]`` and ``len(folder)`` are what ``torch.utils.data.DataLoader`` asks for: a dictionary of ``key`` and
-    ``depth_stats`` (N, S), float32, patches in row-major order as a vision tower's tokens are. Rows with errors are
-    left out. Pictures are upright as their EXIF orientation says; a trainer has to turn them the same way.
+    ``depth_stats`` (N, S), float32, patches in row-major order as a vision tower's tokens are, or in the order of the
+    processor's ``pixel_values`` where they were computed for one. Rows with errors are left out. Pictures are upright
+    as their EXIF orientation says; a trainer has to turn them the same way.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -47,10 +48,15 @@ class StatsFolder:
         return tuple(self._record["stats"])
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the patch grid."""
-        rows, columns = self._record["grid"]
-        return rows, columns
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the patch grid; ``None`` for an image processor's patches, whose number varies."""
+        found = self._record["grid"]
+        return None if found is None else (int(found[0]), int(found[1]))
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._folder
 
     @property
     def shard_names(self) -> list[str]:
@@ -83,20 +89,44 @@ class StatsFolder:
         Raises :class:`DatasetError` for an unknown key, :class:`ImageError` with the recorded error for a picture that
         could not be read.
         """
+        return self.picture(key)[0]
+
+    def picture(self, key: str) -> tuple[NDArray[np.float32], PictureRecord]:
+        """Statistics (N, S) of a picture as :meth:`stats` gives them, and what its row says of it."""
+        shard, row = self._row_of(key)
+        found = shard.stats(row)
+        if found is None:
+            raise ImageError(f"{key} has no statistics: {shard.error(row)}")
+        return found, shard.record(row)
+
+    def __contains__(self, key: str) -> bool:
+        return next(self._rows_of(key), None) is not None
+
+    def _row_of(self, key: str) -> tuple[ShardFile, int]:
+        """Shard of a key, and the row there. Raises :class:`DatasetError` for an unknown key."""
+        found = list(self._rows_of(key))
+        if len(found) > 1:
+            names = " and ".join(name for name, _ in found)
+            raise DatasetError(f"{self._folder} has statistics of {key!r} in {names}; read them by shard")
+        if found:
+            name, row = found[0]
+            return self.shard(name), row
+        example = next(self.all_keys(), None)
+        raise DatasetError(
+            f"{self._folder} has no statistics of {key!r}; keys are paths as mvde stats was given them"
+            + ("" if example is None else f", for instance {example!r}")
+        )
+
+    def _rows_of(self, key: str) -> Iterator[tuple[str, int]]:
+        """Yield shard and row of each picture of a key; tars may have the same keys."""
         index = self._index
         code = np.int64(hash(key))
         for place in range(int(np.searchsorted(index.codes, code)), len(index.codes)):
             if index.codes[place] != code:
                 break
             name, row = index.names[index.shards[place]], int(index.rows[place])
-            shard = self.shard(name)
-            if shard.keys[row] != key:  # another key of the same hash
-                continue
-            found = shard.stats(row)
-            if found is None:
-                raise ImageError(f"{key} has no statistics: {shard.error(row)}")
-            return found
-        raise DatasetError(f"{self._folder} has no statistics of {key!r}; keys are paths as mvde stats was given them")
+            if self.shard(name).keys[row] == key:  # and not another key of the same hash
+                yield name, row
 
     def __len__(self) -> int:
         return len(self._valid)
@@ -112,13 +142,13 @@ class StatsFolder:
         return type(self), (self._folder,)  # opened again in another process: hashes of text differ there
 
     @cached_property
-    def _valid(self) -> NDArray[np.int64]:
+    def _valid(self) -> NDArray[np.int32]:
         """Shard number and row, (rows, 2), of each row without an error."""
-        found = []
+        parts = [np.zeros((0, 2), np.int32)]
         for number, name in enumerate(self._index.names):
-            shard = self.shard(name)
-            found += [(number, row) for row in range(len(shard.keys)) if shard.error(row) is None]
-        return np.array(found, np.int64).reshape(-1, 2)
+            rows = np.flatnonzero(self.shard(name).is_valid)
+            parts.append(np.column_stack([np.full(len(rows), number), rows]).astype(np.int32))
+        return np.concatenate(parts)
 
     @cached_property
     def _index(self) -> _Index:

@@ -9,16 +9,22 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mvde.bulk.locations import is_folder, joined, matches, open_file, walk
 from mvde.errors import DatasetError, UsageError
 from mvde.image import is_image_path
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 STANDARD_INPUT = "-"
 _CHUNK_CHARACTERS = 1 << 16
+_PART = 4096
+"""Paths of a list that are read at a time; a shard is made when as many have come."""
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
 """White space and commas between the records of a JSON array."""
 
@@ -177,13 +183,37 @@ def _lines(stream: Iterable[str]) -> Iterator[Listed]:
 
 
 def _unique(files: Iterable[Listed]) -> Iterator[Listed]:
-    """Each picture once, at its first mention; remembers hashes only, 60 bytes a picture."""
-    seen: set[int] = set()
-    for file in files:
-        if file.error is not None or (code := hash(file.key)) not in seen:
-            if file.error is None:
-                seen.add(code)
-            yield file
+    """Each picture once, at its first mention; remembers hashes only, 8 bytes a picture."""
+    import numpy as np
+
+    files, seen = iter(files), _Seen()
+    while part := list(islice(files, _PART)):
+        codes = np.fromiter((hash(file.key if file.error is None else file) for file in part), np.int64, len(part))
+        yield from compress(part, seen.add(codes).tolist())
+
+
+class _Seen:
+    """Hashes that were there, as sorted runs of which each is longer than all after it: a set would take 60 bytes."""
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.int64]] = []
+
+    def add(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Add hashes, and return which of them are new, the first of equal ones."""
+        import numpy as np
+
+        found, first = np.unique(codes, return_index=True)
+        is_first = np.ones(len(found), bool)
+        for run in self._runs:
+            places = np.minimum(np.searchsorted(run, found), len(run) - 1)  # in order, so that few caches are missed
+            is_first &= run[places] != found
+        is_new, added = np.zeros(len(codes), bool), found[is_first]
+        is_new[first[is_first]] = True
+        while self._runs and len(self._runs[-1]) <= len(added):
+            added = np.sort(np.concatenate([self._runs.pop(), added]), kind="stable")
+        if len(added):
+            self._runs.append(added)
+        return is_new
 
 
 def _read_list(location: str, suffix: str) -> Iterator[Listed]:

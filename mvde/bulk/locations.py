@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import stat
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mvde.errors import DatasetError, MissingDependencyError
+from mvde.errors import DatasetError, MissingDependencyError, MvdeError
 
 ABSENT = -1
 """Size of a file that is not there."""
@@ -31,18 +32,20 @@ def is_folder(location: str) -> bool:
     """Whether there is a folder at the location."""
     if not is_url(location):
         return Path(location).is_dir()
-    system, path = _system(location)
-    return bool(system.isdir(path))
+    with _reaching(location):
+        system, path = _system(location)
+        return bool(system.isdir(path))
 
 
 def size_of(location: str) -> int:
     """Size of a regular file in bytes, or ``ABSENT``."""
     if is_url(location):
-        system, path = _system(location)
-        try:
-            return int(system.info(path)["size"])
-        except OSError:
-            return ABSENT
+        with _reaching(location):
+            system, path = _system(location)
+            try:
+                return int(system.info(path)["size"])
+            except OSError:
+                return ABSENT
     try:
         found = Path(location).stat()
     except OSError:
@@ -51,14 +54,24 @@ def size_of(location: str) -> int:
 
 
 def open_file(location: str) -> IO[bytes]:
-    """Open a regular file for reading. Raises :class:`OSError`."""
+    """Open a regular file for reading. Raises :class:`OSError`, :class:`DatasetError` for a URL out of reach."""
     if is_url(location):
-        system, path = _system(location)
-        opened: IO[bytes] = system.open(path, "rb")
-        return opened
+        with _reaching(location):
+            system, path = _system(location)
+            opened: IO[bytes] = system.open(path, "rb")
+            return opened
     if not stat.S_ISREG(Path(location).stat().st_mode):  # opening a FIFO would block
         raise OSError("it is not a regular file")
     return Path(location).open("rb")
+
+
+def read_file(location: str, max_bytes: int) -> bytes:
+    """The first ``max_bytes`` of a regular file. Raises as :func:`open_file` does."""
+    if not is_url(location):
+        with open_file(location) as stream:
+            return stream.read(max_bytes)
+    with _reaching(location), open_file(location) as stream:
+        return stream.read(max_bytes)
 
 
 def matches(pattern: str) -> list[str]:
@@ -67,16 +80,18 @@ def matches(pattern: str) -> list[str]:
         return [pattern] if is_folder(pattern) or size_of(pattern) != ABSENT else []
     if not is_url(pattern):
         return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns may be absolute
-    system, path = _system(pattern)
-    return sorted(str(system.unstrip_protocol(found)) for found in system.glob(path))
+    with _reaching(pattern):
+        system, path = _system(pattern)
+        return sorted(str(system.unstrip_protocol(found)) for found in system.glob(path))
 
 
 def walk(folder: str) -> Iterator[str]:
     """Paths of all files under a folder, relative to it with ``/``; each directory in order of name, lazily."""
     if is_url(folder):
-        system, root = _system(folder)
-        prefix = root.rstrip("/") + "/"
-        yield from (found.removeprefix(prefix) for found in _walk_system(system, root))
+        with _reaching(folder):
+            system, root = _system(folder)
+            prefix = root.rstrip("/") + "/"
+            yield from (found.removeprefix(prefix) for found in _walk_system(system, root))
     else:
         yield from _walk_disk(folder, "")
 
@@ -100,6 +115,18 @@ def _walk_system(system: Any, folder: str) -> Iterator[str]:
             yield from _walk_system(system, entry["name"])
         else:
             yield str(entry["name"])
+
+
+@contextlib.contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Raise :class:`DatasetError` for errors that are no OSErrors: each file system has its own, as for credentials."""
+    try:
+        yield
+    except (OSError, MvdeError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise DatasetError(f"cannot reach {url}: {reason}; check the address and the credentials") from error
 
 
 def _system(url: str) -> tuple[Any, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import logging
 import os
 import pickle
@@ -26,6 +27,7 @@ from mvde.bulk.local import Failure
 from mvde.bulk.work import ShardReport, ShardWorker, Work, open_engine
 from mvde.calibration.record import fp32_graph_sha256
 from mvde.child_process import portable_error
+from mvde.engines.machine import cpu_features, cpu_name
 from mvde.engines.opened import OpenedEngine
 from mvde.engines.store import check_machine, find
 from mvde.errors import BackendError, IncompatibleEngineError, MissingDependencyError, MvdeError, OutputError
@@ -181,18 +183,30 @@ def _built_here(opened: OpenedEngine, remote: _Remote, reason: IncompatibleEngin
             f"{reason}; for nodes that build their own, give the folder of its graph: --export-dir "
             f"(no graph {wanted[:12]}... in {remote.export_dir} on this node)"
         )
-    engine_id, folder = opened.manifest.engine.id, _cache() / wanted[:16]
+    engine_id, folder = opened.manifest.engine.id, _cache() / f"{wanted[:16]}-{_cpu_digest()}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.suppress(MvdeError):
-            return open_engine(find(engine_id, root=folder).path)
+        with contextlib.suppress(MvdeError):  # not built yet, or for another version of the library
+            return _checked(engine_id, folder)
         command = ["build", str(graphs[0].path), "--engine", engine_id, "--out", str(folder)]
         done = subprocess.run([sys.executable, "-m", "mvde", *command], capture_output=True, text=True, check=False)
         if done.returncode:
             said = done.stderr.strip().rpartition("\n")[2]
             raise IncompatibleEngineError(f"{reason}; on this node `mvde {' '.join(command)}` failed: {said}")
-        return open_engine(find(engine_id, root=folder).path)
+        return _checked(engine_id, folder)
+
+
+def _checked(engine_id: str, folder: Path) -> OpenedEngine:
+    """The engine that was built into a folder, if it is for this machine."""
+    opened = open_engine(find(engine_id, root=folder).path)
+    check_machine(opened.manifest, str(folder))
+    return opened
+
+
+def _cpu_digest() -> str:
+    """Hash of this machine's type of CPU: nodes of several types may share a home directory."""
+    return hashlib.sha256(repr((cpu_name(), sorted(cpu_features()))).encode()).hexdigest()[:8]
 
 
 def _cache() -> Path:

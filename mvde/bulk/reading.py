@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from mvde.bulk.inputs import Shard, ShardKind, location_of
-from mvde.bulk.locations import ABSENT, open_file
-from mvde.errors import DatasetError, MissingDependencyError
+from mvde.bulk.locations import ABSENT, is_url, open_file, read_file
+from mvde.errors import DatasetError, MissingDependencyError, MvdeError
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -52,7 +52,15 @@ def read_items(shard: Shard) -> Iterator[Item]:
     that is cut off ends with an item that says so, under the key of the member that is missing.
     """
     readers = {ShardKind.FILES: _files, ShardKind.TAR: _tar, ShardKind.PARQUET: _parquet}
-    yield from islice(_without_duplicates(readers[shard.kind](shard)), shard.limit)
+    try:
+        yield from islice(_without_duplicates(readers[shard.kind](shard)), shard.limit)
+    except (OSError, EOFError, MvdeError):
+        raise
+    except Exception as error:
+        if not is_url(shard.location):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise DatasetError(f"cannot read {shard.location}: {reason}; the same command tries again") from error
 
 
 def count_items(shard: Shard) -> int:
@@ -80,12 +88,13 @@ def _files(shard: Shard) -> Iterator[Item]:
         content = None
         if error is None:
             try:
-                with open_file(location_of(shard, key)) as stream:
-                    content = stream.read(MAX_BYTES + 1)
+                content = read_file(location_of(shard, key), MAX_BYTES + 1)
                 if len(content) > MAX_BYTES:
                     content, error = None, f"{key} has more than {MAX_BYTES} bytes"
             except OSError as reason:
                 error = f"cannot read {key}: {reason.strerror or reason}"
+            except DatasetError as reason:
+                error = str(reason)
         yield Item(key, shard.location, index, content, error)
 
 

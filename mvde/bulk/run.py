@@ -13,6 +13,7 @@ from mvde.bulk.fingerprint import DECODING, Fingerprint, claim
 from mvde.bulk.formats import OutputFormat, StatsDtype
 from mvde.bulk.inputs import InputOptions, Shard, list_shards
 from mvde.bulk.local import Failure, run_local
+from mvde.bulk.patches import EnginePatches, Patches, PatchLayout
 from mvde.bulk.work import CameraRule, ShardReport, Work, expected_input_sha256, report_from
 from mvde.bulk.writing import Layout
 from mvde.calibration.record import calibration_for, fp32_graph_sha256
@@ -33,7 +34,8 @@ _MAX_RECORD_BYTES = 1 << 20
 class StatsOptions:
     """How statistics are computed and stored; ``None`` takes the engine's default.
 
-    ``stats`` are columns of :data:`mvde.stats.STATS`.
+    ``stats`` are columns of :data:`mvde.stats.STATS`; ``patches`` says which patches get a row, by default those of
+    the engine's input.
     """
 
     stats: Sequence[str] | None = None
@@ -42,6 +44,7 @@ class StatsOptions:
     fit: Fit | None = None
     camera: CameraRule = field(default_factory=CameraRule)
     calibration: Path | None = None
+    patches: Patches = field(default_factory=EnginePatches)
 
 
 @dataclass(frozen=True)
@@ -108,15 +111,24 @@ def plan(engine: str | Path, out: Path, inputs: InputOptions, options: StatsOpti
     manifest = found.manifest
     names = manifest.columns(options.stats)
     fit = str(check_fit(manifest.preprocess.fit if options.fit is None else options.fit))
-    fingerprint = _fingerprint(manifest, inputs, options, names, fit)
+    patches = options.patches.layout(manifest, names)
+    fingerprint = _fingerprint(manifest, inputs, options, names, fit, patches)
     claim(out, fingerprint)
     sweep(out)
-    layout = Layout(names, manifest.grid, options.dtype, fingerprint.text)
-    return Work(found.path, out, layout, options.output_format, fit, options.camera, options.calibration, threads)
+    layout = Layout(names, patches.grid, options.dtype, fingerprint.text)
+    return Work(
+        found.path, out, layout, options.output_format, fit, options.camera, options.calibration, threads,
+        options.patches,
+    )  # fmt: skip
 
 
 def _fingerprint(
-    manifest: EngineManifest, inputs: InputOptions, options: StatsOptions, names: tuple[str, ...], fit: str
+    manifest: EngineManifest,
+    inputs: InputOptions,
+    options: StatsOptions,
+    names: tuple[str, ...],
+    fit: str,
+    patches: PatchLayout,
 ) -> Fingerprint:
     calibration, kind = options.calibration, manifest.depth_kind
     if calibration is not None:
@@ -127,8 +139,9 @@ def _fingerprint(
         engine=manifest.engine.id,
         executed_precision=manifest.engine.executed_precision,
         resolution=manifest.resolution,
-        grid=manifest.grid,
-        patch=manifest.stats_patch,
+        grid=patches.grid,
+        patch=patches.patch,
+        processor=patches.processor,
         stats=names,
         depth_kind=str(kind),
         unit=kind.unit,

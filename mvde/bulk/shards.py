@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,11 +15,21 @@ import numpy as np
 
 from mvde.bulk.columns import StoredColumn
 from mvde.bulk.formats import OutputFormat
-from mvde.bulk.writing import ERROR_SUFFIX, METADATA_KEY, STATS_SUFFIX
+from mvde.bulk.writing import ERROR_SUFFIX, METADATA_KEY, RECORD_SUFFIX, STATS_SUFFIX
 from mvde.errors import ArtifactError, MissingDependencyError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class PictureRecord:
+    """What a row says of its picture: upright height and width and fx in pixels, and the hash of its geometry."""
+
+    height: int
+    width: int
+    focal: float | None
+    geometry: bytes | None
 
 
 class ShardFile(Protocol):
@@ -29,12 +40,21 @@ class ShardFile(Protocol):
         """Keys of the rows, in order."""
         ...
 
+    @property
+    def is_valid(self) -> NDArray[np.bool_]:
+        """Which rows have statistics, and no error."""
+        ...
+
     def stats(self, row: int) -> NDArray[np.float32] | None:
         """Statistics (N, S) of a row, float32; ``None`` for a row with an error."""
         ...
 
     def error(self, row: int) -> str | None:
         """Error of a row."""
+        ...
+
+    def record(self, row: int) -> PictureRecord:
+        """Record of a row without an error."""
         ...
 
 
@@ -64,7 +84,16 @@ class _TableShard(ABC):
     @cached_property
     def keys(self) -> list[str]:
         """Keys of the rows, in order."""
-        return [key for place in range(len(self._starts) - 1) for key in self._keys(place)]
+        return [key for place in range(len(self._starts) - 1) for key in self._column(place, "key").to_pylist()]
+
+    @property
+    def is_valid(self) -> NDArray[np.bool_]:
+        """Which rows have statistics, and no error."""
+        parts = [
+            self._column(place, "error").is_null().to_numpy(zero_copy_only=False)
+            for place in range(len(self._starts) - 1)
+        ]
+        return np.concatenate([np.zeros(0, bool), *parts])
 
     def stats(self, row: int) -> NDArray[np.float32] | None:
         """Statistics (N, S) of a row, float32; ``None`` for a row with an error."""
@@ -81,6 +110,16 @@ class _TableShard(ABC):
         text: str | None = batch.column("error")[place].as_py()
         return text
 
+    def record(self, row: int) -> PictureRecord:
+        """Record of a row without an error."""
+        batch, place = self._find(row)
+        names = set(batch.schema.names)
+        values: dict[str, Any] = {
+            name: batch.column(name)[place].as_py() if name in names else None
+            for name in ("height", "width", "focal", "geometry")
+        }
+        return PictureRecord(**values)
+
     def _find(self, row: int) -> tuple[Any, int]:
         """The batch with a row, and the row's place there; the last batch stays in memory."""
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -93,8 +132,8 @@ class _TableShard(ABC):
         """Record batch of a number, with all columns."""
 
     @abstractmethod
-    def _keys(self, number: int) -> list[str]:
-        """Keys of a batch's rows."""
+    def _column(self, number: int, name: str) -> Any:
+        """A column of a batch, read alone."""
 
 
 class _ParquetShard(_TableShard):
@@ -109,9 +148,8 @@ class _ParquetShard(_TableShard):
     def _batch(self, number: int) -> Any:
         return self._file.read_row_group(number).combine_chunks().to_batches()[0]
 
-    def _keys(self, number: int) -> list[str]:
-        keys: list[str] = self._file.read_row_group(number, columns=["key"])["key"].to_pylist()
-        return keys
+    def _column(self, number: int, name: str) -> Any:
+        return self._file.read_row_group(number, columns=[name])[name].combine_chunks()
 
 
 class _ArrowShard(_TableShard):
@@ -125,9 +163,8 @@ class _ArrowShard(_TableShard):
     def _batch(self, number: int) -> Any:
         return self._batches[number]
 
-    def _keys(self, number: int) -> list[str]:
-        keys: list[str] = self._batches[number].column("key").to_pylist()
-        return keys
+    def _column(self, number: int, name: str) -> Any:
+        return self._batches[number].column(name)
 
 
 class _TarShard:
@@ -141,25 +178,43 @@ class _TarShard:
             for suffix in (STATS_SUFFIX, ERROR_SUFFIX)
             if name.endswith(f".{suffix}")
         ]
+        self._records = {
+            name.removesuffix(f".{RECORD_SUFFIX}"): (offset, size)
+            for name, offset, size in found
+            if name.endswith(f".{RECORD_SUFFIX}")
+        }
 
     @cached_property
     def keys(self) -> list[str]:
         """Keys of the rows, in order."""
         return [key for key, *_ in self._members]
 
+    @property
+    def is_valid(self) -> NDArray[np.bool_]:
+        """Which rows have statistics, and no error."""
+        return np.array([suffix == STATS_SUFFIX for _, suffix, *_ in self._members], bool)
+
     def stats(self, row: int) -> NDArray[np.float32] | None:
         """Statistics (N, S) of a row, float32; ``None`` for a row with an error."""
         if self._members[row][1] == ERROR_SUFFIX:
             return None
-        values: NDArray[np.float32] = np.load(io.BytesIO(self._content(row)), allow_pickle=False)
+        values: NDArray[np.float32] = np.load(io.BytesIO(self._content(*self._members[row][2:])), allow_pickle=False)
         return values
 
     def error(self, row: int) -> str | None:
         """Error of a row."""
-        return self._content(row).decode("utf-8") if self._members[row][1] == ERROR_SUFFIX else None
+        _, suffix, offset, size = self._members[row]
+        return self._content(offset, size).decode("utf-8") if suffix == ERROR_SUFFIX else None
 
-    def _content(self, row: int) -> bytes:
-        _, _, offset, size = self._members[row]
+    def record(self, row: int) -> PictureRecord:
+        """Record of a row without an error."""
+        plain = json.loads(self._content(*self._records[self._members[row][0]]))
+        geometry = plain["geometry"]
+        return PictureRecord(
+            plain["height"], plain["width"], plain["focal"], None if geometry is None else bytes.fromhex(geometry)
+        )
+
+    def _content(self, offset: int, size: int) -> bytes:
         with self._path.open("rb") as stream:
             stream.seek(offset)
             return stream.read(size)

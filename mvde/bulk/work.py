@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from mvde.bulk.columns import Row
 from mvde.bulk.formats import OutputFormat, StatsDtype
 from mvde.bulk.inputs import Shard, ShardKind, location_of
 from mvde.bulk.locations import size_of
+from mvde.bulk.patches import EnginePatches, Patches
 from mvde.bulk.reading import Item, read_items
 from mvde.bulk.writing import Layout, write_rows
 from mvde.camera import Camera
@@ -65,6 +66,7 @@ class Work:
     camera: CameraRule
     calibration: Path | None = None
     threads: int = 1
+    patches: Patches = field(default_factory=EnginePatches)
 
     def path_of(self, shard: str) -> Path:
         """File of a shard's rows."""
@@ -158,10 +160,14 @@ class ShardWorker:
         row = dataclasses.replace(row, height=size[0], width=size[1])
         try:
             camera = _camera_of(item, size, self._work.camera)
-            stats = self._runtime.patch_stats(image, self._work.fit, camera=camera)
+            work = self._work
+            found = work.patches.rows(self._runtime, image, work.fit, work.layout.names, camera)
         except (ImageError, UsageError) as reason:  # of this picture: its size, its camera
             return dataclasses.replace(row, error=str(reason))
-        return dataclasses.replace(row, stats=stats, focal=None if camera is None else camera.fx)
+        focal = None if camera is None else camera.fx
+        return dataclasses.replace(
+            row, stats=found.stats, focal=focal, grid=found.grid, tiles=found.tiles, geometry=found.geometry
+        )
 
 
 def input_sha256(shard: Shard, rows: Sequence[Row]) -> str:

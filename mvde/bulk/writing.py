@@ -19,27 +19,28 @@ from mvde.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     import pyarrow
+    from numpy.typing import NDArray
 
 METADATA_KEY = b"mvde"
 """Key of the metadata of Parquet and Arrow files: JSON with the fingerprint and the stored columns."""
 STATS_SUFFIX, ERROR_SUFFIX, RECORD_SUFFIX = "depth_stats.npy", "depth_error.txt", "depth_stats.json"
+GEOMETRY_BYTES = 8
+"""Of the hash that says which pixels a row's patches are of, where the number of patches depends on the picture."""
 _ROW_GROUP = 256
 _DICTIONARY = ["source", "error"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file holds besides its rows: names of the statistics, grid, dtype, and the text of the fingerprint."""
+    """What a file holds besides its rows: names of the statistics, grid, dtype, and the text of the fingerprint.
+
+    Without a ``grid`` each row has patches of its own number.
+    """
 
     names: tuple[str, ...]
-    grid: tuple[int, int]
+    grid: tuple[int, int] | None
     dtype: StatsDtype
     fingerprint: str
-
-    @property
-    def num_patches(self) -> int:
-        """Rows times columns of the grid."""
-        return self.grid[0] * self.grid[1]
 
 
 def write_rows(path: Path, rows: Sequence[Row], layout: Layout, form: OutputFormat) -> tuple[StoredColumn, ...]:
@@ -73,12 +74,10 @@ def _table(rows: Sequence[Row], layout: Layout) -> tuple[pyarrow.Table, tuple[St
     except ImportError as error:
         raise MissingDependencyError.for_extra("pyarrow", "bulk", "writing Parquet and Arrow files") from error
 
-    absent = pa.array([row.stats is None for row in rows])
-    stored = [store(name, values, layout.dtype) for name, values in _values(rows, layout).items()]
+    stored = [store(name, values, layout.dtype) for name, values in stats_of(rows, layout.names).items()]
     columns = tuple(column for column, _ in stored)
-    size = layout.num_patches
-    lists = [pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), size, mask=absent) for _, values in stored]
-    grid = pa.array([None if row.stats is None else list(layout.grid) for row in rows], pa.list_(pa.int16(), 2))
+    lists = [_list_of(values, rows, layout) for _, values in stored]
+    own = {} if layout.grid else {"geometry": pa.array([row.geometry for row in rows], pa.binary(GEOMETRY_BYTES))}
     fields: dict[str, Any] = {
         "key": pa.array([row.key for row in rows], pa.string()),
         "source": pa.array([row.source for row in rows], pa.string()),
@@ -87,8 +86,9 @@ def _table(rows: Sequence[Row], layout: Layout) -> tuple[pyarrow.Table, tuple[St
         "sha256": pa.array([row.sha256 for row in rows], pa.binary(32)),
         "height": pa.array([row.height for row in rows], pa.int32()),
         "width": pa.array([row.width for row in rows], pa.int32()),
-        "grid": grid,
-        "tiles": pa.array([None if row.stats is None else 1 for row in rows], pa.int16()),
+        "grid": pa.array([row.grid for row in rows], pa.list_(pa.int16(), 2)),
+        "tiles": pa.array([row.tiles for row in rows], pa.int16()),
+        **own,
         **{column.name: one for column, one in zip(columns, lists, strict=True)},
         "focal": pa.array([row.focal for row in rows], pa.float32()),
         "error": pa.array([row.error for row in rows], pa.string()),
@@ -98,8 +98,18 @@ def _table(rows: Sequence[Row], layout: Layout) -> tuple[pyarrow.Table, tuple[St
     return pa.table(fields).replace_schema_metadata(metadata), columns
 
 
-def _values(rows: Sequence[Row], layout: Layout) -> dict[str, np.ndarray[Any, Any]]:
-    return stats_of(rows, layout.names, layout.num_patches)
+def _list_of(values: NDArray[Any], rows: Sequence[Row], layout: Layout) -> pyarrow.Array:
+    """Column of lists, null for an error: of one size for a grid, else each of its row's number of patches."""
+    import pyarrow as pa
+
+    absent = np.array([row.stats is None for row in rows], bool)
+    if layout.grid is not None:
+        filled = np.zeros((len(rows), layout.grid[0] * layout.grid[1]), values.dtype)
+        filled[~absent] = values.reshape(-1, filled.shape[1])
+        return pa.FixedSizeListArray.from_arrays(pa.array(filled.ravel()), filled.shape[1], mask=pa.array(absent))
+    sizes = [0 if row.stats is None else len(row.stats) for row in rows]
+    offsets = np.cumsum([0, *sizes], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(absent))
 
 
 def _write_tar(path: Path, rows: Sequence[Row], layout: Layout) -> tuple[StoredColumn, ...]:
@@ -112,8 +122,10 @@ def _write_tar(path: Path, rows: Sequence[Row], layout: Layout) -> tuple[StoredC
             content = io.BytesIO()
             np.save(content, row.stats)
             _add(tar, f"{row.key}.{STATS_SUFFIX}", content.getvalue())
-            record = {"source": row.source, "offset": row.offset, "size": row.size, "sha256": (row.sha256 or b"").hex()}
-            record |= {"height": row.height, "width": row.width, "grid": list(layout.grid), "focal": row.focal}
+            record: dict[str, Any] = {"source": row.source, "offset": row.offset, "size": row.size}
+            record |= {"sha256": (row.sha256 or b"").hex()}
+            record |= {"height": row.height, "width": row.width, "grid": row.grid, "tiles": row.tiles}
+            record |= {"focal": row.focal, "geometry": None if row.geometry is None else row.geometry.hex()}
             _add(tar, f"{row.key}.{RECORD_SUFFIX}", json.dumps(record, sort_keys=True).encode())
     return tuple(StoredColumn(name, False, "float32") for name in layout.names)
 

@@ -22,6 +22,7 @@ from mvde.runtime.placement import Fit
 if TYPE_CHECKING:
     from mvde.bulk.inputs import InputOptions
     from mvde.bulk.local import Failure
+    from mvde.bulk.patches import Patches
     from mvde.bulk.run import Part, Runner, Summary
     from mvde.bulk.work import CameraRule, ShardReport
 
@@ -89,6 +90,15 @@ def stats(
     ] = OutputFormat.PARQUET,
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
     calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
+    processor: Annotated[
+        Path | None,
+        typer.Option(
+            "--processor",
+            metavar="DIR",
+            help="Folder of a vision-language model: rows for exactly the patches that its processor makes of each "
+            "picture. Needs mvde[vlm].",
+        ),
+    ] = None,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Compute shards with error rows again.")] = False,
     max_error_rate: Annotated[
         float,
@@ -125,6 +135,7 @@ def stats(
         fit=fit,
         camera=_camera_rule(camera),
         calibration=calibration,
+        patches=_patches(processor),
     )
     num_workers = workers or len(os.sched_getaffinity(0))
     part = None if reading.shard is None else Part.parse(reading.shard)
@@ -156,6 +167,16 @@ def _camera_rule(camera: CameraOptions) -> CameraRule:
     if camera.camera is not None and camera.frame is None and camera.known_camera is None:
         raise UsageError("--camera fx,fy,cx,cy needs the size of its pictures: --frame HxW")
     return CameraRule(camera=camera.known_camera)
+
+
+def _patches(processor: Path | None) -> Patches:
+    if processor is None:
+        from mvde.bulk.patches import EnginePatches
+
+        return EnginePatches()
+    from mvde.vlm.bulk_patches import ProcessorPatches
+
+    return ProcessorPatches(processor)
 
 
 def _runner(address: str | None, num_actors: int | None, export_dir: Path) -> Runner | None:

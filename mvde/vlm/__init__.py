@@ -19,6 +19,7 @@ _MODULES = {
     "OwnTower": "mvde.vlm.own_tower",
     "SITES": "mvde.vlm.sites",
     "Site": "mvde.vlm.sites",
+    "StoredStats": "mvde.vlm.stored",
     "add_depth": "mvde.vlm.attach",
     "add_lora": "mvde.vlm.lora",
     "depth_config": "mvde.vlm.attach",

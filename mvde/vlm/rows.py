@@ -12,7 +12,7 @@ import numpy as np
 from mvde.errors import UsageError
 from mvde.runtime.placement import Box, Placement
 from mvde.stats import CONFIDENCE, STATS, depth_to_patch_stats
-from mvde.vlm.config import RAYS, check_columns
+from mvde.vlm.config import RAYS, check_columns, evidence_column
 from mvde.vlm.geometry import Arrangement, Geometry, TracedMap
 
 if TYPE_CHECKING:
@@ -45,7 +45,21 @@ class PendingDepth:
     camera: Camera | None = None
 
 
-AnyDepth = PictureDepth | PendingDepth | None
+@dataclass(frozen=True)
+class StoredRows:
+    """Statistics of one picture that were computed before, with ``columns`` in this order.
+
+    ``rows_of`` gives the rows (N, S) of each map of the picture of a number in a geometry, in the tower's order; it
+    raises :class:`UsageError` where they are of other patches. ``name`` is the picture's, for messages.
+    """
+
+    columns: tuple[str, ...]
+    rows_of: Callable[[Geometry, int], Sequence[NDArray[np.float32]]]
+    name: str
+    camera: Camera | None = None
+
+
+AnyDepth = PictureDepth | PendingDepth | StoredRows | None
 """What is known of a picture's depth."""
 
 
@@ -71,9 +85,7 @@ def depth_rows(geometry: Geometry, depths: Sequence[AnyDepth], columns: Sequence
     Raises :class:`UsageError` if a viewing ray is asked for and a picture with depth has no camera, and if depth is
     pending for a picture that the tower sees in parts.
     """
-    _check_pending(geometry, depths)
-    maps = [_map_rows(traced, geometry.patch_size, depths, columns) for traced in geometry.maps]
-    ordered = [rows[order] for rows, order in zip(maps, geometry.orders, strict=True)]
+    ordered = rows_of_maps(geometry, depths, columns)
     match geometry.arrangement:
         case Arrangement.TILES:
             return np.stack(ordered).reshape(*geometry.shape[:-3], -1, len(columns))
@@ -84,6 +96,52 @@ def depth_rows(geometry: Geometry, depths: Sequence[AnyDepth], columns: Sequence
             for rows, target in zip(ordered, padded, strict=True):
                 target[: len(rows)] = rows
             return padded
+
+
+def rows_of_maps(geometry: Geometry, depths: Sequence[AnyDepth], columns: Sequence[str]) -> list[NDArray[np.float32]]:
+    """Rows (N, S) of each map of a geometry, in the tower's order; raises as :func:`depth_rows` does."""
+    _check_pending(geometry, depths)
+    stored = {
+        number: iter(depth.rows_of(geometry, number))
+        for number, depth in enumerate(depths)
+        if isinstance(depth, StoredRows)
+    }
+    found = []
+    for traced, order in zip(geometry.maps, geometry.orders, strict=True):
+        depth = depths[traced.picture] if traced.picture >= 0 else None
+        if isinstance(depth, StoredRows):
+            found.append(_stored_rows(traced, order, geometry.patch_size, next(stored[traced.picture]), depth, columns))
+        else:
+            found.append(_map_rows(traced, geometry.patch_size, depth, columns)[order])
+    return found
+
+
+def _stored_rows(
+    traced: TracedMap,
+    order: NDArray[np.intp],
+    patch: int,
+    stats: NDArray[np.float32],
+    stored: StoredRows,
+    columns: Sequence[str],
+) -> NDArray[np.float32]:
+    """Rows (N, S) of one map from ``stats`` (N, ...) of its patches in the tower's order, with viewing rays."""
+    missing = [name for name in columns if name not in (*stored.columns, *RAYS)]
+    if missing:
+        raise UsageError(
+            f"the statistics stored for {stored.name} are {', '.join(stored.columns)}, without {', '.join(missing)}; "
+            f"compute them with --stats {','.join([*stored.columns, *missing])}, or train on fewer columns"
+        )
+    rows = np.zeros((len(stats), len(columns)), np.float32)
+    for place, name in enumerate(columns):
+        if name not in RAYS:
+            rows[:, place] = stats[:, stored.columns.index(name)]
+    if set(columns) & set(RAYS):
+        known = rows[:, evidence_column(tuple(columns))] > 0
+        rays = _rays(traced, (traced.size[0] // patch, traced.size[1] // patch), patch, stored.camera)
+        for name, ray in zip(RAYS, rays, strict=True):
+            if name in columns:
+                rows[:, columns.index(name)] = np.where(known, ray[order], 0)
+    return rows
 
 
 def _check_pending(geometry: Geometry, depths: Sequence[AnyDepth]) -> None:
@@ -98,10 +156,11 @@ def _check_pending(geometry: Geometry, depths: Sequence[AnyDepth]) -> None:
             )
 
 
-def _map_rows(traced: TracedMap, patch: int, depths: Sequence[AnyDepth], columns: Sequence[str]) -> NDArray[np.float32]:
+def _map_rows(
+    traced: TracedMap, patch: int, found: PictureDepth | PendingDepth | None, columns: Sequence[str]
+) -> NDArray[np.float32]:
     """Rows (N, S) of one map in raster order; pixels past the last whole patch are not seen by the tower."""
     grid = traced.size[0] // patch, traced.size[1] // patch
-    found = depths[traced.picture] if traced.picture >= 0 else None
     rows = np.zeros((grid[0] * grid[1], len(columns)), np.float32)
     if found is None:
         return rows
@@ -112,7 +171,7 @@ def _map_rows(traced: TracedMap, patch: int, depths: Sequence[AnyDepth], columns
         stats, known = stats[:, :-1], stats[:, -1] > 0
     else:
         known = _shows_picture(traced, grid, patch)
-        stats = np.where(known, -np.float32(found.factor_of(_placement(traced, found.size))), np.float32(0))[:, None]
+        stats = np.where(known, -np.float32(found.factor_of(placement_of(traced, found.size))), np.float32(0))[:, None]
     rows[:, [columns.index(name) for name in names]] = stats
     if len(names) < len(columns):
         rays = dict(zip(RAYS, _rays(traced, grid, patch, found.camera), strict=True))
@@ -131,7 +190,7 @@ def _shows_picture(traced: TracedMap, grid: tuple[int, int], patch: int) -> NDAr
     return shows
 
 
-def _placement(traced: TracedMap, size: tuple[int, int]) -> Placement:
+def placement_of(traced: TracedMap, size: tuple[int, int]) -> Placement:
     """How the picture of ``size`` (H, W) enters the tower: the part that is seen, and where."""
     (top, bottom), (first_row, last_row) = _extent(traced.rows, size[0])
     (left, right), (first_column, last_column) = _extent(traced.columns, size[1])

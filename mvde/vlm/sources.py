@@ -170,18 +170,27 @@ class GivenDepth:
 
 
 def source_of(source: Any) -> DepthSource:
-    """Source for a :class:`DepthRuntime`, a folder of depth files, or ``None`` for depth given with each call."""
+    """Source for a :class:`DepthRuntime`, a folder of depth files or of ``mvde stats``, or ``None``.
+
+    Without one, depth is given with each call.
+    """
+    from mvde.bulk.fingerprint import FILE_NAME
+    from mvde.bulk.folder import StatsFolder
     from mvde.runtime.depth import DepthRuntime
 
     if source is None:
         return GivenDepth()
+    if isinstance(source, StatsFolder) or (isinstance(source, (str, Path)) and (Path(source) / FILE_NAME).is_file()):
+        from mvde.vlm.stored import StoredStats
+
+        return StoredStats(source)
     if isinstance(source, DepthRuntime):
         return RuntimeSource(source)
     if isinstance(source, (str, Path)):
         return DepthFiles(source)
     if not hasattr(source, "depth_of"):
         raise UsageError(
-            f"a source of depth is a DepthRuntime, a folder, or an object with depth_of, but got "
+            f"a source of depth is a DepthRuntime, a folder, a StatsFolder or an object with depth_of, but got "
             f"{type(source).__name__}"
         )
     found: DepthSource = source

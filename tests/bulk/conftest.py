@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from mvde.bulk.inputs import Shard
+from mvde.bulk.local import Failure
+from mvde.bulk.work import ShardReport, ShardWorker, Work, open_engine
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("openvino")
@@ -22,6 +26,30 @@ def encoded(seed: int, form: str = "PNG", mode: str = "RGB") -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(stream, form)
     return stream.getvalue()
+
+
+def _write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def in_this_process(work: Work, shards: Iterable[Shard]) -> Iterator[ShardReport | Failure]:
+    """A runner without processes, for what does not depend on them."""
+    worker = ShardWorker(work, open_engine(work.engine))
+    try:
+        for shard in shards:
+            yield worker.run(shard)
+    finally:
+        worker.close()
+
+
+@pytest.fixture(scope="session")
+def write_tar() -> Callable[[Path, dict[str, bytes]], None]:
+    """Writer of a tar with members by name."""
+    return _write_tar
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +72,8 @@ def forms(contents: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) 
     for key, content in contents.items():
         (root / "folder" / key).parent.mkdir(parents=True, exist_ok=True)
         (root / "folder" / key).write_bytes(content)
-    with tarfile.open(root / "tarred.tar", "w") as tar:
-        for key, content in contents.items():
-            for name, data in ((key, content), (key.replace(".png", ".json"), b"{}")):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+    members = ((key, key.replace(".png", ".json")) for key in contents)
+    _write_tar(root / "tarred.tar", {name: contents.get(name, b"{}") for pair in members for name in pair})
     images = [{"bytes": content, "path": key} for key, content in contents.items()]
     parquet.write_table(pa.table({"id": list(contents), "image": images}), root / "rows.parquet")
     talks = [{"id": n, "image": key, "conversations": []} for n, key in enumerate([*contents, *contents])]

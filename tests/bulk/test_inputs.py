@@ -8,6 +8,7 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mvde.bulk import inputs as listing
@@ -78,10 +79,50 @@ def test_shards_of_a_long_list_are_made_as_they_are_asked_for() -> None:
     endless = (f"{n}.jpg\n" for n in itertools.count())
     tracemalloc.start()
     shards = listing._cut("list", "", listing._lines(endless), 1000)
-    assert [next(shards).name for _ in range(50)][-1] == "list-000049"
+    assert [next(shards).name for _ in range(20)][-1] == "list-000019"
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 50_000 * 120, "bytes: hashes of the keys, and one shard"
+    assert peak < 20_000 * 120, "bytes: hashes of the keys, and the paths of a part and a shard"
+
+
+def test_paths_are_remembered_in_eight_bytes_each() -> None:
+    seen, codes = listing._Seen(), np.random.default_rng(0).integers(-(2**63), 2**63, 200_000, np.int64)
+    assert sum(int(seen.add(part).sum()) for part in codes.reshape(-1, 4000)) == len(np.unique(codes))
+    assert not seen.add(codes[::1000]).any()
+    assert sum(run.nbytes for run in seen._runs) == 8 * len(np.unique(codes))
+    assert len(seen._runs) <= 10, "searches for each part: the logarithm of the number of parts"
+
+
+def test_a_picture_of_a_long_list_is_taken_at_its_first_mention_only() -> None:
+    numbers = [*range(10_000), *range(4_000, 14_000), 5, *range(20_000)]
+    found = [file.key for file in listing._lines(str(number) for number in numbers)]
+    assert found == list(dict.fromkeys(map(str, numbers)))
+
+
+class _Unreachable:
+    """A file system of fsspec whose store cannot be reached."""
+
+    def __getattr__(self, name: str) -> object:
+        class NoCredentialsError(Exception):
+            """Error of a library below fsspec, which is no OSError."""
+
+        def fail(*_: object, **__: object) -> None:
+            raise NoCredentialsError("Unable to locate credentials")
+
+        return fail
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/pictures", "s3://bucket/*.tar", "s3://bucket/list.txt"])
+def test_an_address_out_of_reach_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (_Unreachable(), url))
+    with pytest.raises(DatasetError, match=r"cannot reach s3://bucket.*NoCredentialsError: Unable to locate.*address"):
+        list(list_shards([text], InputOptions()))
+
+
+def test_a_protocol_that_nobody_knows_is_refused() -> None:
+    pytest.importorskip("fsspec")
+    with pytest.raises(DatasetError, match=r"cannot open nosuch://bucket/x\.tar: .*nosuch"):
+        list(list_shards(["nosuch://bucket/x.tar"], InputOptions()))
 
 
 def test_urls_are_read_through_fsspec() -> None:

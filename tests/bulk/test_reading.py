@@ -84,6 +84,38 @@ def test_a_parquet_file_without_the_column_or_with_two_is_refused(tmp_path: Path
         list(read_items(shard))
 
 
+def test_a_parquet_key_that_is_there_twice_is_an_error_the_second_time(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"id": ["a", "b", "a"], "jpg": [b"1", b"2", b"3"]}), tmp_path / "x.parquet")
+    items = list(read_items(Shard("x", ShardKind.PARQUET, str(tmp_path / "x.parquet"))))
+    assert [(item.key, item.content) for item in items] == [("a", b"1"), ("b", b"2"), ("a#2", None)]
+    assert "'a' is there twice in x.parquet; the first is at 0" in str(items[2].error)
+
+
+def test_a_store_that_fails_in_mid_read_fails_its_shard_and_a_single_file_its_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Lost(Exception):  # noqa: N818
+        """Error of a library below fsspec, which is no OSError."""
+
+    class Stream(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise Lost("connection reset")
+
+    class Store:
+        def open(self, path: str, mode: str) -> io.BytesIO:
+            if "gone" in path:
+                raise Lost("connection reset")
+            return Stream(b"x" * 2000)
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (Store(), url))
+    with pytest.raises(DatasetError, match=r"cannot read s3://b/x\.tar: Lost: connection reset; the same command"):
+        list(read_items(Shard("x", ShardKind.TAR, "s3://b/x.tar")))
+    items = list(read_items(Shard("x", ShardKind.FILES, "s3://b", (Listed("gone.jpg"), Listed("half.jpg")))))
+    assert [item.content for item in items] == [None, None]
+    assert all("connection reset" in str(item.error) for item in items)
+
+
 def test_a_file_that_is_not_there_is_an_item_with_its_error(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(b"one")
     files = (Listed("1.jpg"), Listed("2.jpg"), Listed("list:3", "line 3 is no JSON"))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +17,16 @@ import pytest
 
 from mvde import DepthRuntime, bulk
 from mvde.bulk.formats import OutputFormat, StatsDtype
-from mvde.bulk.inputs import InputOptions, Shard
-from mvde.bulk.local import Failure
+from mvde.bulk.inputs import InputOptions
 from mvde.bulk.run import Part, StatsOptions, Summary, compute_stats
-from mvde.bulk.work import CameraRule, ShardReport, ShardWorker, Work, open_engine
+from mvde.bulk.work import CameraRule
 from mvde.camera import Camera
-from mvde.errors import ArtifactError, ImageError, OutputError, UsageError
+from mvde.errors import ArtifactError, DatasetError, ImageError, OutputError, UsageError
 from mvde.image import decode_image
+from tests.bulk.conftest import in_this_process
 
 Snapshot = Callable[[Path], dict[str, tuple[bytes, int]]]
 SMALL = InputOptions(size=5)
-
-
-def in_this_process(work: Work, shards: Iterator[Shard]) -> Iterator[ShardReport | Failure]:
-    """A runner without processes, for what does not depend on them."""
-    worker = ShardWorker(work, open_engine(work.engine))
-    try:
-        for shard in shards:
-            yield worker.run(shard)
-    finally:
-        worker.close()
 
 
 def run(inputs: list[str], engine: Path, out: Path, cut: InputOptions = SMALL, **options: object) -> Summary:
@@ -250,6 +240,21 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
     ]  # fmt: skip
     monkeypatch.undo()
     assert run(forms["folder"], engine_folder, tmp_path / "out").done == 2
+
+
+def test_a_key_of_two_tars_is_refused_by_key_and_read_by_shard(
+    contents: dict[str, bytes], engine_folder: Path, tmp_path: Path, write_tar: Callable[[Path, dict[str, bytes]], None]
+) -> None:
+    for name, key in (("x.tar", "b/003.png"), ("y.tar", "b/005.png")):
+        write_tar(tmp_path / name, {"0.png": contents[key]})
+    run([f"{tmp_path}/*.tar"], engine_folder, tmp_path / "out")
+    folder = bulk.open(tmp_path / "out")
+    with pytest.raises(DatasetError, match="has statistics of '0' in x and y; read them by shard"):
+        folder.stats("0")
+    one, other = (folder.shard(name).stats(0) for name in ("x", "y"))
+    assert one is not None
+    assert other is not None
+    assert not np.array_equal(one, other)
 
 
 # --- processes ---------------------------------------------------------------------------------------------------

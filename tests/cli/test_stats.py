@@ -51,6 +51,23 @@ def test_too_many_error_rows_are_exit_status_one_and_all_rows_are_there(
     assert len(list(bulk.open(tmp_path / "out").all_keys())) == 5
 
 
+@pytest.mark.slow
+def test_rows_are_those_of_a_models_processor(
+    pictures: Path, engine_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from tests.vlm.tiny_llava import llava_processor
+
+    llava_processor().save_pretrained(tmp_path / "model")
+    command = ["stats", pictures, "-e", engine_folder, "-o", tmp_path / "out", "--workers", 1, "--max-error-rate", 0.2]
+    assert run(*command, "--processor", tmp_path / "model") == 0
+    folder = bulk.open(tmp_path / "out")
+    assert {item["depth_stats"].shape for item in map(folder.__getitem__, range(len(folder)))} == {(16, 3)}
+    assert run(*command) == 2
+    assert "processor: there 'LlavaProcessor SiglipImageProcessor" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
@@ -59,6 +76,7 @@ def test_too_many_error_rows_are_exit_status_one_and_all_rows_are_there(
         (["--camera", "30,30,15,10"], 2, "--frame HxW"),
         (["--fit", "shrink"], 2, "shrink"),
         (["--calibration", "absent.json"], 1, "absent.json"),
+        (["--processor", "absent"], 2, "folder of a model of transformers"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(
