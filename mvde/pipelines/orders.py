@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from mvde.config import DataConfig
 
-K, T = TypeVar("K"), TypeVar("T")
+K = TypeVar("K")
+T = TypeVar("T")
 
 _FRAMES, _SHARDS, _WINDOW = 1, 2, 3
 """Last numbers of the seeds: the order of all frames, of a lane's shards, and of the frames in a window."""
@@ -50,7 +51,7 @@ def check_lanes(lanes: int, num_shards: int, batch_size: int) -> None:
     if lanes > num_shards:
         raise UsageError(
             f"data.lanes is {lanes}, but the data set has {num_shards} shards, and a lane needs at least one; lower "
-            "data.lanes, or pack the set with a smaller --shard-size"
+            "data.lanes, or pack the set with a smaller --shard-frames"
         )
     if batch_size % lanes:
         raise UsageError(
