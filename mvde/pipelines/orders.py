@@ -77,8 +77,11 @@ class ShuffledFrames:
 
     def frames(self, step: int, batch_size: int) -> list[int]:
         """Indices of the frames of a step's global batch."""
-        places = range(step * batch_size, (step + 1) * batch_size)
-        return [int(self._orders[place // self._num_frames][place % self._num_frames]) for place in places]
+        found: list[int] = []
+        while len(found) < batch_size:
+            epoch, first = divmod(step * batch_size + len(found), self._num_frames)
+            found += self._orders[epoch][first : first + batch_size - len(found)].tolist()
+        return found
 
     def _draw(self, epoch: int) -> NDArray[np.unsignedinteger[Any]]:
         order = np.random.default_rng([*self._key, epoch, _FRAMES]).permutation(self._num_frames)
@@ -101,7 +104,7 @@ class ShuffledShards:
     def frames(self, step: int, batch_size: int) -> list[int]:
         """Indices of the frames of a step's global batch."""
         part = batch_size // len(self._lanes)
-        return [lane.frame(place) for lane in self._lanes for place in range(step * part, (step + 1) * part)]
+        return [frame for lane in self._lanes for frame in lane.frames(step * part, (step + 1) * part)]
 
 
 class _Lane:
@@ -115,13 +118,18 @@ class _Lane:
         self._epochs = _Last(self._draw_shards)
         self._mixed = _Last(self._mix)
 
-    def frame(self, place: int) -> int:
-        """Index of the frame at a place, counted over all epochs."""
-        epoch, within = divmod(place, self._num_frames)
-        _, ends = self._epochs[epoch]
-        window = int(np.searchsorted(ends, within, side="right"))
-        begin = int(ends[window - 1]) if window else 0
-        return int(self._mixed[epoch, window][within - begin])
+    def frames(self, place: int, end: int) -> list[int]:
+        """Indices of the frames from ``place`` up to ``end``, counted over all epochs."""
+        found: list[int] = []
+        while place < end:
+            epoch, within = divmod(place, self._num_frames)
+            _, ends = self._epochs[epoch]
+            window = int(np.searchsorted(ends, within, side="right"))
+            skipped = within - int(ends[window - 1]) if window else within
+            taken = self._mixed[epoch, window][skipped : skipped + end - place].tolist()
+            found += taken
+            place += len(taken)
+        return found
 
     def _draw_shards(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shards in the order of an epoch, and the number of frames up to the end of each window."""
