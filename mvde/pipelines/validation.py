@@ -20,7 +20,7 @@ figures are those of one process bit for bit, on machines that compute alike."""
 def frames_of(share: Share, num_frames: int) -> range:
     """Consecutive frames that a process validates on; may be empty."""
     num_batches = -(-num_frames // BATCH_SIZE)
-    first, end = (num_batches * rank // share.num_processes * BATCH_SIZE for rank in (share.rank, share.rank + 1))
+    first, end = (-(-num_batches * rank // share.num_processes) * BATCH_SIZE for rank in (share.rank, share.rank + 1))
     return range(min(first, num_frames), min(end, num_frames))
 
 

@@ -6,7 +6,11 @@ Each process of a run has an output folder of its own, as on machines without a 
 from __future__ import annotations
 
 import copy
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,7 @@ STEPS = 4
 # The backbone is unfrozen at step 2 and the decoder frozen in the last step, which covers both transitions.
 STAGES = [{"steps": STEPS - 1, "res": [32]}, {"steps": 1, "res": [32], "supervise": "tokens"}]
 
-pytestmark = pytest.mark.slow  # processes train, and their server imports torch and transformers
+slow = pytest.mark.slow  # their processes come from a server that imports torch and transformers first
 
 
 def losses(outcome: dict[str, Any]) -> list[float]:
@@ -69,6 +73,7 @@ def assert_near(one: Path, other: Path) -> None:
         np.testing.assert_allclose(ours[name], theirs[name], atol=2e-3)
 
 
+@slow
 def test_two_processes_that_accumulate_gradients_train_and_validate_as_one_that_does_not(
     tiny_config: Callable[..., dict[str, Any]], frames_dir: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +98,7 @@ def test_two_processes_that_accumulate_gradients_train_and_validate_as_one_that_
     assert not (tmp_path / "second").exists()
 
 
+@slow
 def test_a_state_is_read_by_the_first_process_for_all(
     tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -115,6 +121,7 @@ def test_a_state_is_read_by_the_first_process_for_all(
         assert "but step 4" in outcome["error"]
 
 
+@slow
 def test_lanes_of_shards_give_the_batches_of_one_process_from_half_of_the_shards(
     tiny_config: Callable[..., dict[str, Any]], shards_dir: Path, tmp_path: Path
 ) -> None:
@@ -132,6 +139,23 @@ def test_lanes_of_shards_give_the_batches_of_one_process_from_half_of_the_shards
     for outcome in train(Run(config, folders)):
         assert outcome["error"].startswith("DatasetError: data lacks shards that this process reads: shard-000003.tar")
         assert "(process 1 of 2, on " in outcome["error"]
+
+
+@pytest.mark.extended  # three processes of their own import torch and transformers
+def test_the_launcher_of_accelerate_trains_with_the_batches_of_one_process(
+    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    config = tiny_config(stages=STAGES, freeze_backbone_steps=2)
+    (alone,) = trained(config, tmp_path / "alone")
+    (tmp_path / "config.yaml").write_text(json.dumps(config))  # JSON is valid YAML
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["-m", "mvde", "train", "--config", str(tmp_path / "config.yaml"), "--output_dir", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert losses({"output": done.stdout}) == pytest.approx(losses(alone), abs=2e-4)
+    assert_near(tmp_path / "alone/last.safetensors", tmp_path / "run/last.safetensors")
 
 
 def test_parts_of_the_validation_are_whole_batches_and_cover_the_frames() -> None:
