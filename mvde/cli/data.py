@@ -74,7 +74,8 @@ def pack(
     from mvde.datasets.pack import pack as write
 
     dataset = open_dataset(data_format, source, depth_scale, split)
-    made_from = f"{data_format} of {len(dataset)} frames, split {split}, depth scale {depth_scale}"
+    name = source.resolve().name  # without the folders above, which another machine may have elsewhere
+    made_from = f"{name}, {data_format} of {len(dataset)} frames, split {split}, depth scale {depth_scale}"
     with _bar("packing", len(dataset)) as show:
         made = write(dataset, out, shard_format, shard_frames, made_from, show)
     say(f"{out}: {len(dataset)} frames in shards of {shard_frames}, {made} shards of them new")

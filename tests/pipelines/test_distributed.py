@@ -50,6 +50,18 @@ def shards_dir(frames_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return root
 
 
+@pytest.fixture(scope="module")
+def many_dir(frames_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The eleven frames three times: three batches of validation, the last of one frame."""
+    root = tmp_path_factory.mktemp("many")
+    for kind in ("rgb", "depth"):
+        (root / kind).mkdir()
+        for copied in range(3):
+            for path in (frames_dir / kind).iterdir():
+                shutil.copy(path, root / kind / f"{copied}-{path.name}")
+    return root
+
+
 def without(shards: Path, numbers: range | list[int], to: Path) -> Path:
     """Copy of a set of shards that lacks some of them."""
     shutil.copytree(shards, to)
@@ -75,16 +87,10 @@ def assert_near(one: Path, other: Path) -> None:
 
 @slow
 def test_two_processes_that_accumulate_gradients_train_and_validate_as_one_that_does_not(
-    tiny_config: Callable[..., dict[str, Any]], frames_dir: Path, tmp_path: Path
+    tiny_config: Callable[..., dict[str, Any]], many_dir: Path, tmp_path: Path
 ) -> None:
-    many = tmp_path / "many"  # 33 frames are three batches of validation, the last of one frame
-    for kind in ("rgb", "depth"):
-        (many / kind).mkdir(parents=True)
-        for copied in range(3):
-            for path in (frames_dir / kind).iterdir():
-                shutil.copy(path, many / kind / f"{copied}-{path.name}")
     config = tiny_config(stages=STAGES, freeze_backbone_steps=2, validate_every=1)
-    config["data"]["val"] = str(many)
+    config["data"]["val"] = str(many_dir)
     (alone,) = trained(config, tmp_path / "alone")
     config["train"]["accumulation"] = 2
     together = trained(config, tmp_path / "first", tmp_path / "second")
@@ -96,6 +102,17 @@ def test_two_processes_that_accumulate_gradients_train_and_validate_as_one_that_
     # Weights differ by the order of sums.
     assert together[0]["metrics"] == pytest.approx(alone["metrics"], rel=1e-3)
     assert not (tmp_path / "second").exists()
+
+
+@slow
+def test_figures_of_equal_weights_are_equal_bit_for_bit(
+    tiny_config: Callable[..., dict[str, Any]], many_dir: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(stages=[{"steps": 1, "res": [32]}], lr=1e-30)  # changes no weight in float32
+    config["data"]["val"] = str(many_dir)
+    (alone,) = trained(config, tmp_path / "alone")
+    for outcome in trained(config, tmp_path / "first", tmp_path / "second"):
+        assert outcome["metrics"] == alone["metrics"]
 
 
 @slow
