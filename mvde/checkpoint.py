@@ -100,6 +100,22 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return metadata, tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a file written by :func:`write_tensors`, without its tensors and unchecked.
+
+    Raises :class:`CheckpointError` if the file is unreadable or truncated.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or save it again") from error
+
+
 def read_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
     """Read the header and the float32 tensors written by :func:`write_checkpoint`.
 

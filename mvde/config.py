@@ -132,7 +132,8 @@ class StageConfig:
 class TrainConfig:
     """Optimisation. ``res`` is the training resolution; ``lr`` is the decoder's learning rate.
 
-    ``batch_size`` is global, divided among all processes. ``stages``, if given, replace ``res``, ``batch_size`` and
+    ``batch_size`` is global, divided among all processes; each computes its part in ``accumulation`` equal pieces and
+    adds up their gradients, which takes less memory. ``stages``, if given, replace ``res``, ``batch_size`` and
     ``steps``. The learning rate rises over ``warmup_steps`` and decays by ``schedule`` over the last ``decay_steps``
     (0: from the end of the warm-up).
     """
@@ -144,6 +145,7 @@ class TrainConfig:
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     batch_size: int = 4
+    accumulation: int = 1
     steps: int = 50_000
     schedule: str = "cosine"
     warmup_steps: int = 500
@@ -165,7 +167,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        check_positive(self, "lr", "batch_size", "steps", "res", "clip_grad_norm", "log_every")
+        check_positive(self, "lr", "batch_size", "accumulation", "steps", "res", "clip_grad_norm", "log_every")
         check_not_negative(self, "backbone_lr_scale", "weight_decay", "freeze_backbone_steps", "warmup_steps")
         check_not_negative(self, "decay_steps", "num_workers", "validate_every", "checkpoint_every", "seed")
         check_share(self, "beta2", "ema_decay")
@@ -183,15 +185,21 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Paths of training and validation frames. ``mvde train --help`` lists the values of ``format``."""
+    """Paths of training and validation frames. ``mvde train --help`` lists the values of ``format``.
+
+    For the format ``shards``: training frames are shuffled among ``shuffle_shards`` shards at a time, and a batch takes
+    equal parts from each of ``lanes`` sets of shards, which processes divide among themselves.
+    """
 
     format: str = "folder"
     train: str = "data/train"
     val: str | None = None
     depth_scale: float | None = None
+    shuffle_shards: int = 16
+    lanes: int = 1
 
     def __post_init__(self) -> None:
-        check_positive(self, "depth_scale")
+        check_positive(self, "depth_scale", "shuffle_shards", "lanes")
 
 
 @dataclass(frozen=True)

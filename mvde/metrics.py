@@ -112,6 +112,15 @@ class MetricTotals:
         self.num_known += num_known
         self.num_counted += num_counted
 
+    def merge(self, other: MetricTotals) -> None:
+        """Add another set of images behind this one; raise UsageError for an image that is in both."""
+        if shared := self.per_image.keys() & other.per_image.keys():
+            raise UsageError(f"metrics of {min(shared)!r} are in both sets; image names must differ")
+        self.per_image |= other.per_image
+        self._errors += other._errors
+        self.num_with_camera += other.num_with_camera
+        self.count(other.num_known, other.num_counted)
+
     @property
     def share_counted(self) -> float:
         """Fraction (0 to 1) of the ground truth that was evaluated."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mvde.errors import UsageError
-from mvde.metrics import MetricTotals, depth_metrics
+from mvde.metrics import MetricTotals, depth_errors, depth_metrics
 
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "silog", "log10", "delta1", "delta2", "delta3")
 
@@ -122,3 +122,18 @@ def test_totals_average_images_with_equal_weight() -> None:
         totals.add("a", {"abs_rel": 0.1, "rmse": 1.0})
     with pytest.raises(UsageError, match="no image"):
         MetricTotals().overall()
+
+
+def test_totals_of_parts_are_those_of_the_whole(depths: tuple[np.ndarray, np.ndarray]) -> None:
+    pred, target = depths
+    whole, first, second = MetricTotals(), MetricTotals(), MetricTotals()
+    for index, factor in enumerate((0.5, 1.0, 1.7)):
+        for totals in (whole, second if index else first):
+            totals.count(target.size, target.size - index)
+            totals.add(str(index), depth_errors(factor * pred, target))
+    joined = MetricTotals()
+    for part in (first, second):
+        joined.merge(part)
+    assert joined.to_dict() == whole.to_dict()
+    with pytest.raises(UsageError, match="'1' are in both"):
+        joined.merge(second)

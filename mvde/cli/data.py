@@ -1,27 +1,35 @@
-"""``mvde data``: synthetic data sets for training and evaluation."""
+"""``mvde data``: synthetic data sets, and data sets in shards, for training and evaluation."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mvde.cli.shared_options import OUT_HELP, SEED_HELP, SPLIT_HELP
+from mvde.cli.shared_options import DEPTH_SCALE_HELP, FORMAT_HELP, OUT_HELP, SEED_HELP, SPLIT_HELP
 from mvde.cli.terminal import console, say
+from mvde.datasets.formats import DataFormat
+from mvde.datasets.shard_list import ShardKind
 from mvde.datasets.splits import Split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb and its sub-verb to the application."""
-    data = typer.Typer(no_args_is_help=True, help="Generate data sets.", rich_markup_mode=None)
+    data = typer.Typer(no_args_is_help=True, help="Generate and pack data sets.", rich_markup_mode=None)
     data.callback()(_data)
     data.command("synth")(synth)
+    data.command("pack")(pack)
+    data.command("index")(index)
     app.add_typer(data, name="data")
 
 
 def _data() -> None:
-    """Generate data sets."""
+    """Generate and pack data sets."""
 
 
 def synth(
@@ -38,23 +46,73 @@ def synth(
 
     Writes RGB, metric depth and intrinsics. Runs on the CPU without a display.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from mvde.datasets.synthetic import generate
     from mvde.resolution import parse_resolution
 
     resolution = parse_resolution(size)
-    columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with _bar("rendering", count) as show:
+        made = generate(out, count, size=resolution, seed=seed, split=split, num_workers=workers, progress=show)
+    say(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them new")
+
+
+def pack(
+    source: Annotated[Path, typer.Argument(metavar="DATA", help="Data set with depth, a folder or file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help=f"{OUT_HELP} An interrupted run is resumed.")],
+    data_format: Annotated[DataFormat, typer.Option("--format", help=FORMAT_HELP)] = DataFormat.FOLDER,
+    shard_format: Annotated[ShardKind, typer.Option("--shard-format", help="Files to write.")] = ShardKind.WEBDATASET,
+    shard_frames: Annotated[int, typer.Option("--shard-frames", min=1, help="Frames of a shard.")] = 1000,
+    depth_scale: Annotated[
+        float | None, typer.Option("--depth-scale", help=f"{DEPTH_SCALE_HELP} For --format folder.")
+    ] = None,
+    split: Annotated[Split | None, typer.Option("--split", help=f"{SPLIT_HELP} Default: all frames.")] = None,
+) -> None:
+    """Write a data set in shards, WebDataset tars or Parquet files, for training on many machines.
+
+    Reading them back (--format shards) gives equal frames.
+    """
+    from mvde.datasets.formats import open_dataset
+    from mvde.datasets.pack import pack as write
+
+    dataset = open_dataset(data_format, source, depth_scale, split)
+    name = source.resolve().name  # without the folders above, which another machine may have elsewhere
+    made_from = f"{name}, {data_format} of {len(dataset)} frames, split {split}, depth scale {depth_scale}"
+    with _bar("packing", len(dataset)) as show:
+        made = write(dataset, out, shard_format, shard_frames, made_from, show)
+    say(f"{out}: {len(dataset)} frames in shards of {shard_frames}, {made} shards of them new")
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of .tar or .parquet files.")],
+    depth_scale: Annotated[
+        float | None, typer.Option("--depth-scale", help=f"{DEPTH_SCALE_HELP} For 16-bit PNG.")
+    ] = None,
+) -> None:
+    """List shards that another program wrote, so that they can be read with --format shards.
+
+    Checks that each has pictures with depth, and writes shards.jsonl and the index of each tar.
+    """
+    from mvde.datasets.pack import index_shards
+
+    with _bar("reading", None) as show:
+        found = index_shards(folder, depth_scale, show)
+    say(f"{folder}: {found} frames")
+
+
+@contextmanager
+def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yield a function that shows the number of finished frames or shards."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console(stderr=True))
-    task = bar.add_task("", total=count)
+    task = bar.add_task("", total=total)
 
     def show(done: int) -> None:
         bar.start()  # not earlier: argument errors must print one line only
         bar.update(task, completed=done)
 
     try:
-        made = generate(out, count, size=resolution, seed=seed, split=split, num_workers=workers, progress=show)
+        yield show
     finally:
         if bar.live.is_started:  # stopping an unstarted bar prints an empty line
             bar.stop()
-    say(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them new")

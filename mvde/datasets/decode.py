@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mvde.errors import DatasetError, ImageError, MissingDependencyError
-from mvde.image import read_image
+from mvde.image import decode_image, read_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+NPY_MAGIC = b"\x93NUMPY"
 MILLIMETRES = 1000.0
 """Stored value of one metre in depth maps of whole numbers."""
 
@@ -40,12 +42,17 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
         raise DatasetError(str(error)) from error
 
 
+def decode_rgb(content: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode the bytes of a picture as :func:`read_rgb` does; ``name`` is what errors call it. Raises DatasetError."""
+    try:
+        return decode_image(content, name)
+    except ImageError as error:
+        raise DatasetError(str(error)) from error
+
+
 def read_depth_png(path: Path, units_per_metre: float) -> NDArray[np.float32]:
     """Read depth (H, W) float32 in metres from a 16-bit grey PNG; 0 stays 0 (unknown)."""
-    image = _open_png(path)
-    if image.mode not in ("I;16", "I;16B", "I"):
-        raise DatasetError(f"{path} is not a 16-bit grey PNG (mode {image.mode}), so it cannot hold depth")
-    return np.asarray(image).astype(np.float32) / np.float32(units_per_metre)
+    return _png_depth(_open_png(require_file(path, "a depth map"), path), path, units_per_metre)
 
 
 def read_depth(path: Path, units_per_metre: float | None) -> NDArray[np.float32]:
@@ -55,23 +62,41 @@ def read_depth(path: Path, units_per_metre: float | None) -> NDArray[np.float32]
     """
     if path.suffix != ".npy":
         return read_depth_png(path, units_per_metre or MILLIMETRES)
-    array = read_array(path)
+    return _array_depth(read_array(path), path, units_per_metre)
+
+
+def decode_depth(content: bytes, name: str, units_per_metre: float | None) -> NDArray[np.float32]:
+    """Decode depth as :func:`read_depth` does from the bytes of such a file, told apart by their first ones."""
+    if not content.startswith(NPY_MAGIC):
+        return _png_depth(_open_png(BytesIO(content), name), name, units_per_metre or MILLIMETRES)
+    return _array_depth(_array_of(BytesIO(content), name), name, units_per_metre)
+
+
+def _png_depth(image: Image.Image, name: Path | str, units_per_metre: float) -> NDArray[np.float32]:
+    if image.mode not in ("I;16", "I;16B", "I"):
+        raise DatasetError(f"{name} is not a 16-bit grey PNG (mode {image.mode}), so it cannot hold depth")
+    return np.asarray(image).astype(np.float32) / np.float32(units_per_metre)
+
+
+def _array_depth(array: NDArray[Any], name: Path | str, units_per_metre: float | None) -> NDArray[np.float32]:
     if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise DatasetError(f"{path} has shape {array.shape} and type {array.dtype}; expected numbers (H, W)")
+        raise DatasetError(f"{name} has shape {array.shape} and type {array.dtype}; expected numbers (H, W)")
     of_type = 1.0 if array.dtype.kind == "f" else MILLIMETRES
     return array.astype(np.float32) / np.float32(of_type if units_per_metre is None else units_per_metre)
 
 
 def read_array(path: Path) -> NDArray[Any]:
     """Read the array of an ``.npy`` file; pickled objects are rejected."""
+    return _array_of(require_file(path, "an .npy array"), path)
+
+
+def _array_of(source: Path | BytesIO, name: Path | str) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(require_file(path, "an .npy array"), allow_pickle=False)
-    except DatasetError:
-        raise
+        array: NDArray[Any] = np.load(source, allow_pickle=False)
     except Exception as error:  # a damaged header may request any amount of memory, or the file be an archive
-        raise DatasetError(f"{path} is not a readable .npy array: {error}") from error
+        raise DatasetError(f"{name} is not a readable .npy array: {error}") from error
     if not isinstance(array, np.ndarray):
-        raise DatasetError(f"{path} is an archive of arrays; expected a single .npy array")
+        raise DatasetError(f"{name} is an archive of arrays; expected a single .npy array")
     return array
 
 
@@ -98,14 +123,14 @@ def check_same_size(rgb: NDArray[np.uint8], depth_m: NDArray[np.float32], rgb_na
         )
 
 
-def _open_png(path: Path) -> Image.Image:
+def _open_png(source: Path | BytesIO, name: Path | str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(require_file(path, "a depth map"), formats=("PNG",)) as image:
+            with Image.open(source, formats=("PNG",)) as image:
                 image.load()
                 return image
-    except (DatasetError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # Pillow raises arbitrary exceptions on damaged files
-        raise DatasetError(f"{path} is not a readable PNG: {error}") from error
+        raise DatasetError(f"{name} is not a readable PNG: {error}") from error

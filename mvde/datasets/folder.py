@@ -62,6 +62,10 @@ class FolderDataset:
         check_same_size(rgb, depth_m, rgb_path, depth_path)
         return DepthSample(rgb, depth_m, self._intrinsics_of(rgb_path, rgb.shape[:2]), rgb_path.name)
 
+    def rgb_path(self, index: int) -> Path:
+        """File of a frame's picture."""
+        return self._pairs[index][0]
+
     def _intrinsics_of(self, path: Path, size: tuple[int, ...]) -> NDArray[np.float32] | None:
         """Intrinsics of a picture of ``size``; ``None`` if unknown, or for a crop."""
         if self._camera is None:

@@ -23,6 +23,7 @@ class DataFormat(str, Enum):
     TUM = "tum"
     DIODE = "diode"
     HYPERSIM = "hypersim"
+    SHARDS = "shards"
 
     def __str__(self) -> str:
         return self.value
@@ -89,3 +90,7 @@ def open_dataset(
             from mvde.datasets.hypersim import HypersimDataset
 
             return HypersimDataset(path)
+        case DataFormat.SHARDS:
+            from mvde.datasets.shards import ShardDataset
+
+            return ShardDataset(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,4 +58,18 @@ class DepthDataset(Protocol):
 
     def __getitem__(self, index: int) -> DepthSample:
         """Return the sample at ``index``, 0 <= index < len. Raises DatasetError naming the faulty file."""
+        ...
+
+
+@runtime_checkable
+class ShardedDataset(DepthDataset, Protocol):
+    """Data set in files of many frames each, of which a machine may hold a part; frames are in order of the shards."""
+
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        """Number of frames of each shard."""
+        ...
+
+    def check_shards(self, shards: Iterable[int]) -> None:
+        """Raise DatasetError unless the shards of these numbers are here and complete."""
         ...

@@ -6,32 +6,27 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mvde.config import StageConfig, TrainConfig
+from mvde.config import DataConfig, TrainConfig
 from mvde.datasets.sample import DepthDataset
 from mvde.errors import DatasetError, UsageError
 from mvde.pipelines.augment import draw_transform, jitter_colours, transform_sample
+from mvde.pipelines.orders import frame_order
 from mvde.resolution import parse_resolution
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-_MAX_ORDERS = 2
-"""Orders of epochs kept: that of the running epoch, and of the next, which a batch may reach into."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Share of this process in each global batch."""
+    """Share of this process in each global batch; it is computed in ``accumulation`` equal pieces."""
 
     rank: int = 0
     num_processes: int = 1
+    accumulation: int = 1
 
     def of(self, batch_size: int) -> slice:
         """Slice of ``batch_size`` samples for this process. Raises UsageError if it does not divide evenly."""
@@ -39,6 +34,13 @@ class Share:
             raise UsageError(
                 f"a global batch of {batch_size} cannot be divided evenly among {self.num_processes} processes; "
                 f"make train.batch_size a multiple of {self.num_processes}"
+            )
+        if batch_size // self.num_processes % self.accumulation:
+            raise UsageError(
+                f"a global batch of {batch_size} gives each of {self.num_processes} processes "
+                f"{batch_size // self.num_processes} frames, which cannot be computed in {self.accumulation} equal "
+                "pieces (train.accumulation); make train.batch_size a multiple of "
+                f"{self.num_processes * self.accumulation}"
             )
         part = batch_size // self.num_processes
         return slice(self.rank * part, (self.rank + 1) * part)
@@ -53,19 +55,27 @@ class StepBatches(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, config: TrainConfig, datasets: list[DepthDataset], share: Share, canonical_focal: float | None = None
+        self,
+        config: TrainConfig,
+        datasets: list[DepthDataset],
+        share: Share,
+        canonical_focal: float | None = None,
+        data: DataConfig | None = None,
     ) -> None:
         self._config = config
         self._canonical_focal = canonical_focal
         self._stages = config.all_stages()
         self._datasets = datasets
         self._share = share
-        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
         self._ends = list(accumulate(stage.steps for stage in self._stages))
         for stage, dataset in zip(self._stages, datasets, strict=True):
             share.of(stage.batch_size)
             if len(dataset) == 0:
                 raise DatasetError(f"the data set {stage.data or 'of data.train'} holds no frames; nothing to train on")
+        self._orders = [
+            frame_order(dataset, stage.batch_size, data or DataConfig(), config.seed, number)
+            for number, (stage, dataset) in enumerate(zip(self._stages, datasets, strict=True))
+        ]
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -76,7 +86,7 @@ class StepBatches(Dataset[tuple[Tensor, Tensor]]):
         step_in_stage = step - (self._ends[index - 1] if index else 0)
         rng = np.random.default_rng([self._config.seed, step])
         size = parse_resolution(stage.res[int(rng.integers(len(stage.res)))])
-        frames = self._frames(stage, len(dataset), index, step_in_stage)
+        frames = self._orders[index].frames(step_in_stage, stage.batch_size)
         transforms = [draw_transform(rng, self._config.augment) for _ in frames]
         part = self._share.of(stage.batch_size)
         pairs = [
@@ -85,20 +95,6 @@ class StepBatches(Dataset[tuple[Tensor, Tensor]]):
         ]
         images = jitter_colours(torch.stack([image for image, _ in pairs]), transforms[part])
         return images, torch.from_numpy(np.stack([depth for _, depth in pairs]))
-
-    def _frames(self, stage: StageConfig, num_frames: int, index: int, step_in_stage: int) -> list[int]:
-        first = step_in_stage * stage.batch_size
-        positions = range(first, first + stage.batch_size)
-        return [int(self._order(index, num_frames, place // num_frames)[place % num_frames]) for place in positions]
-
-    def _order(self, index: int, num_frames: int, epoch: int) -> NDArray[np.int64]:
-        """Order of the frames of a stage's data set in an epoch; drawn once, since ten million take half a second."""
-        key = (index, epoch)
-        if key not in self._orders:
-            while len(self._orders) >= _MAX_ORDERS:
-                self._orders.pop(next(iter(self._orders)))
-            self._orders[key] = np.random.default_rng([self._config.seed, index, epoch, 1]).permutation(num_frames)
-        return self._orders[key]
 
 
 def batches_from(source: StepBatches, first_step: int, num_workers: int) -> Iterator[tuple[Tensor, Tensor]]:

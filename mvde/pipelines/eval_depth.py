@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,10 +130,24 @@ def evaluate(
     if count == 0:
         raise DatasetError("the data set holds no frames; there is nothing to evaluate")
     taken = count if max_frames <= 0 else min(count, max_frames)
-    indices = np.linspace(0, count - 1, taken).astype(int)
+    frames = np.linspace(0, count - 1, taken).astype(int).tolist()
+    return evaluate_frames(predict, dataset, protocol, frames, alignments, batch_size, kind, frame_camera)
+
+
+def evaluate_frames(
+    predict: Predictor,
+    dataset: DepthDataset,
+    protocol: EvaluationProtocol,
+    frames: Sequence[int],
+    alignments: Iterable[Alignment | str] = (Alignment.NONE,),
+    batch_size: int = 16,
+    kind: DepthKind = DepthKind.METRIC,
+    frame_camera: FrameCamera = own_camera,
+) -> dict[Alignment, MetricTotals]:
+    """Metrics by alignment as :func:`evaluate` gives, over the ``frames`` of these indices; there may be none."""
     totals = {check_alignment(alignment): MetricTotals() for alignment in alignments}
-    for first in range(0, taken, batch_size):
-        samples = [dataset[int(index)] for index in indices[first : first + batch_size]]
+    for first in range(0, len(frames), batch_size):
+        samples = [dataset[index] for index in frames[first : first + batch_size]]
         cameras = [frame_camera(sample) for sample in samples]
         maps = predict([sample.rgb for sample in samples], cameras)
         for sample, camera, pred in zip(samples, cameras, maps, strict=True):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import errno
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,26 +15,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mvde.alignment import Alignment
 from mvde.config import Config, StageConfig, load_config
-from mvde.datasets.formats import open_dataset
-from mvde.datasets.sample import DepthDataset
-from mvde.errors import CheckpointError, ConfigError, DatasetError, MissingDependencyError, OutputError, UsageError
+from mvde.errors import CheckpointError, ConfigError
 from mvde.losses import depth_loss, valid_mask
 from mvde.model import DepthModel
 from mvde.pipelines.augment import Transform, transform_sample
 from mvde.pipelines.batches import Share, StepBatches, batches_from
-from mvde.pipelines.eval_depth import default_protocol, evaluate, torch_predictor
+from mvde.pipelines.eval_depth import default_protocol, torch_predictor
+from mvde.pipelines.full_disk import report_full_disk
 from mvde.pipelines.initialization import initialize_structured
 from mvde.pipelines.optim import MovingAverage, build_optimizers, set_rates
-from mvde.pipelines.state import STATE_FILE, TrainProgress, load_state, save_state
+from mvde.pipelines.processes import make_accelerator, start_tracker, together
+from mvde.pipelines.state import STATE_FILE, TrainProgress, changed_keys, flattened, restore_state, save_state
 from mvde.pipelines.token_head import TokenSupervised, depth_at_cells
+from mvde.pipelines.training_data import open_data, start_frames
+from mvde.pipelines.validation import no_depth_to_validate, validate
 from mvde.pipelines.watch import TrainingWatch
 from mvde.resolution import parse_resolution
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_Loss = tuple[Tensor, dict[str, Tensor], Tensor]
+"""Loss of a batch, its terms by name, and the mask (B, H, W) of the pixels (or cells) that count."""
 BEST_FILE, LAST_FILE = "best.safetensors", "last.safetensors"
 NUM_START_FRAMES = 256
 # Settings that must match between a run and the checkpoint it is initialised from.
@@ -89,7 +90,7 @@ class DepthTrainingPipeline:
         finite, and :class:`DatasetError` if the data has no usable depth; the last saved state stays intact.
         """
         output_dir = Path(output_dir)
-        with _report_full_disk(output_dir):
+        with report_full_disk(output_dir):
             self._prepare(output_dir)
             handlers = self._catch_signals()
             try:
@@ -115,14 +116,15 @@ class DepthTrainingPipeline:
         return model
 
     def _prepare(self, output_dir: Path) -> None:
-        """Set up data, optimisers and processes; then restore the saved state, if any."""
-        data = self.config.data  # opened first: a missing data set must not leave a folder with logs
-        opened = {path: self._dataset(path) for path in {stage.data or data.train for stage in self._stages}}
-        self._validation = self._dataset(data.val) if data.val else None
-        self._accelerator = _accelerator(self.config, output_dir)
-        share = Share(self._accelerator.process_index, self._accelerator.num_processes)
-        datasets = [opened[stage.data or data.train] for stage in self._stages]
-        self._batches = StepBatches(self._train, datasets, share, self.config.decoder.canonical_focal)
+        """Set up processes, data and optimisers; then restore the saved state, if any."""
+        self._accelerator = make_accelerator(self.config, output_dir)
+        self._share = Share(self._accelerator.process_index, self._accelerator.num_processes, self._train.accumulation)
+        # Before the tracker: a missing data set must not leave a folder with logs.
+        self._data = open_data(self.config, self._accelerator, self._share)
+        datasets = [dataset for _, dataset in self._data.stages]
+        focal = self.config.decoder.canonical_focal
+        self._batches = StepBatches(self._train, datasets, self._share, focal, self.config.data)
+        start_tracker(self._accelerator, self.config, flattened(self.config.to_dict()))
         # Before the optimisers and the average are created, which stay on the weights' device; train() also selects the
         # fastest attention for that device.
         self._trained.to(self._accelerator.device).train()
@@ -134,24 +136,26 @@ class DepthTrainingPipeline:
         self.progress = TrainProgress()
         self._watch = TrainingWatch(self.config, self._accelerator, output_dir)
         state = output_dir / STATE_FILE
-        if state.exists():
-            self.progress, before = load_state(state, self._trained, self._average, self._optimizers)
+        restored = restore_state(self._accelerator, state, self._trained, self._average, self._optimizers)
+        if restored is not None:
+            self.progress, before = restored
             self._watch.saved(self.progress.step)
-            self._print(f"resuming {output_dir} after step {self.progress.step}{_changed_keys(before, self.config)}")
+            self._print(f"resuming {output_dir} after step {self.progress.step}{changed_keys(before, self.config)}")
         elif self._train.start == "structured":
-            self._initialize_structured(opened[self._stages[0].data or data.train])
+            together(self._accelerator, self._initialize_structured)
         # oneDNN's convolutions are up to three times faster with channels-last weights; results are unaffected.
         self.model.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._wrapped = self._accelerator.prepare_model(self._trained)
 
-    def _initialize_structured(self, dataset: DepthDataset) -> None:
-        size = parse_resolution(self._stages[0].res[0])
-        frames = range(0, len(dataset), max(len(dataset) // NUM_START_FRAMES, 1))
+    def _initialize_structured(self) -> None:
+        """Initialise the tower from frames of the first stage; other processes get the first one's weights."""
+        if not self._accelerator.is_main_process:
+            return
+        stage, (_, dataset) = self._stages[0], self._data.stages[0]
+        size = parse_resolution(stage.res[0])
+        frames = start_frames(self.config, dataset, stage.batch_size, self._share, NUM_START_FRAMES)
         images = torch.stack([transform_sample(dataset[frame], size, Transform())[0] for frame in frames])
         initialize_structured(self.model.backbone, self.model.normalize(images))
-
-    def _dataset(self, path: str) -> DepthDataset:
-        return open_dataset(self.config.data.format, path, self.config.data.depth_scale)
 
     def _run_steps(self, output_dir: Path) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -163,7 +167,7 @@ class DepthTrainingPipeline:
             if done % self._train.log_every == 0 or done == self.num_steps:
                 self._log(since_log, done, (time.perf_counter() - started) / (done - first))
                 since_log = []
-            validates = self._validation is not None and self._is_due(self._train.validate_every)
+            validates = self._data.validation is not None and self._is_due(self._train.validate_every)
             stop = self._should_stop()
             saves = stop or self._is_due(self._train.checkpoint_every)
             if validates or saves:
@@ -181,20 +185,39 @@ class DepthTrainingPipeline:
         step = self.progress.step
         self._freeze_or_unfreeze(step)
         set_rates(self._optimizers, step, self.num_steps, self._train)
-        loss, parts, valid = self._loss(self._wrapped, images, depth_m, step)
-        self._accelerator.backward(loss)
+        losses, parts, valid = zip(*self._gradients(images, depth_m, step), strict=True)
+        loss = torch.stack(losses).mean()
         norm = self._accelerator.clip_grad_norm_(self._wrapped.parameters(), self._train.clip_grad_norm)
-        self._watch.check_step(step, loss, norm, valid, depth_m, self._data_of(step))
+        self._watch.check_step(step, loss, norm, torch.cat(valid), depth_m, self._data_of(step))
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self._average.update(self._trained, step)
         self.progress.step += 1
-        return {"loss": loss.detach(), **parts, "grad_norm": norm}
+        means = {name: torch.stack([one[name] for one in parts]).mean() for name in parts[0]}
+        return {"loss": loss, **means, "grad_norm": norm}
 
-    def _loss(
-        self, model: torch.nn.Module, images: Tensor, depth_m: Tensor, step: int
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def _gradients(self, images: Tensor, depth_m: Tensor, step: int) -> Iterator[_Loss]:
+        """Add up the gradients of the pieces of a batch, and yield the loss of each.
+
+        Losses are means over images and pieces are equal in size, so the mean of their gradients is the batch's.
+        """
+        pieces = self._pieces(images, depth_m)
+        for number, piece in enumerate(pieces, 1):
+            is_last = number == len(pieces)
+            # Gradients are averaged over processes once, with those of the last piece.
+            waits = contextlib.nullcontext() if is_last else self._accelerator.no_sync(self._wrapped)
+            with waits:
+                loss, parts, valid = self._loss(self._wrapped, *piece, step)
+                self._accelerator.backward(loss / len(pieces))
+            yield loss.detach(), parts, valid
+
+    def _pieces(self, images: Tensor, depth_m: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Equal parts of a batch, which are computed one after the other."""
+        count = self._train.accumulation
+        return list(zip(images.chunk(count), depth_m.chunk(count), strict=True))
+
+    def _loss(self, model: torch.nn.Module, images: Tensor, depth_m: Tensor, step: int) -> _Loss:
         """Loss of a batch, its terms by name, and the mask (B, H, W) of the pixels (or cells) that count."""
         device, decoder = self._accelerator.device, self.config.decoder
         images, depth_m = images.to(device), depth_m.to(device)
@@ -212,7 +235,8 @@ class DepthTrainingPipeline:
         """Raise :class:`TrainingError` or DatasetError if the weights must not be saved, judged on the last batch."""
         step = self.progress.step
         with torch.no_grad():
-            loss, _, _ = self._loss(self._trained, images, depth_m, step - 1)
+            losses = [self._loss(self._trained, *piece, step - 1)[0] for piece in self._pieces(images, depth_m)]
+        loss = torch.stack(losses).mean()
         self._watch.check_before_saving(step, loss, self._trained.parameters(), depth_m, self._data_of(step - 1))
 
     def _freeze_or_unfreeze(self, step: int) -> None:
@@ -251,34 +275,31 @@ class DepthTrainingPipeline:
         self._print(f"step {done}/{self.num_steps} {text} lr {rate:.2e} {seconds_per_step:.3f} s/step")
 
     def _validate(self, output_dir: Path) -> dict[str, float]:
-        """Metrics of the averaged weights, at the resolution of the current stage."""
-        metrics: dict[str, float] = {}
-        if self._accelerator.is_main_process and self._validation is not None:
-            number, stage = self._stage(self.progress.step - 1)
-            size = parse_resolution(stage.res[0])
-            head = self._head if stage.supervise == "tokens" else None
-            predictor = torch_predictor(head or self.model, size, self.model.describe())
-            predict = self._watch.finite(predictor, self.progress.step)
-            self._average.swap(self._trained)
-            try:
-                protocol = default_protocol(self._validation)
-                totals = evaluate(predict, self._validation, protocol)
-                if not totals[Alignment.NONE].per_image:
-                    raise DatasetError(
-                        f"{self.config.data.val} (data.val, format {self.config.data.format}) holds no frame with "
-                        f"depth of {protocol.range_m[0]:g} to {protocol.range_m[1]:g} m to validate on; check "
-                        "data.depth_scale"
-                    )
-                metrics = totals[Alignment.NONE].overall()
-                better = (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best)
-                if better and head is None:  # the decoder does not match a tower trained without it
-                    self.progress.best, self.progress.best_stage = metrics["abs_rel"], number
+        """Metrics of the averaged weights, at the resolution of the current stage; equal in every process."""
+        assert self._data.validation is not None
+        path, dataset = self._data.validation
+        number, stage = self._stage(self.progress.step - 1)
+        size = parse_resolution(stage.res[0])
+        head = self._head if stage.supervise == "tokens" else None
+        predict = self._watch.finite(
+            torch_predictor(head or self.model, size, self.model.describe()), self.progress.step
+        )
+        self._average.swap(self._trained)
+        try:
+            totals = validate(self._accelerator, predict, dataset, default_protocol(dataset), self._share)
+            if not totals.per_image:
+                raise no_depth_to_validate(path, self.config.data.format, dataset)
+            metrics = totals.overall()
+            better = (-number, metrics["abs_rel"]) < (-self.progress.best_stage, self.progress.best)
+            if better and head is None:  # the decoder does not match a tower trained without it
+                self.progress.best, self.progress.best_stage = metrics["abs_rel"], number
+                if self._accelerator.is_main_process:
                     self.model.save(output_dir / BEST_FILE)
-            finally:
-                self._average.swap(self._trained)
-            self._accelerator.log({f"val/{k}": v for k, v in metrics.items()}, step=self.progress.step)
-            text = " ".join(f"{name} {metrics[name]:.4f}" for name in ("abs_rel", "rmse", "silog", "delta1", "delta2"))
-            self._print(f"validation at step {self.progress.step}, {size[0]}x{size[1]}: {text}")
+        finally:
+            self._average.swap(self._trained)
+        self._accelerator.log({f"val/{k}": v for k, v in metrics.items()}, step=self.progress.step)
+        text = " ".join(f"{name} {metrics[name]:.4f}" for name in ("abs_rel", "rmse", "silog", "delta1", "delta2"))
+        self._print(f"validation at step {self.progress.step}, {size[0]}x{size[1]}: {text}")
         self._accelerator.wait_for_everyone()
         return metrics
 
@@ -321,70 +342,3 @@ def _check_losses(config: Config) -> None:
             "decoder.scale_invariant selects relative depth, but the losses require metres; "
             "set train.loss.silog_lambda to 1, and log_l1, l1 and berhu to 0"
         )
-
-
-@contextlib.contextmanager
-def _report_full_disk(output_dir: Path) -> Iterator[None]:
-    """Raise :class:`OutputError` if the disk is full, also for the tracker.
-
-    TensorBoard writes in its own thread, which would print a traceback, and raises the error again in ours.
-    """
-    before = threading.excepthook
-
-    def show_others(arguments: threading.ExceptHookArgs) -> None:
-        if not _is_disk_full(arguments.exc_value):
-            before(arguments)
-
-    threading.excepthook = show_others
-    try:
-        yield
-    except OSError as error:
-        if not _is_disk_full(error):
-            raise
-        raise OutputError(
-            f"cannot write to {output_dir}: {error.strerror}; free disk space; the same command then resumes from "
-            "the last saved state"
-        ) from error
-    finally:
-        threading.excepthook = before
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def _accelerator(config: Config, output_dir: Path) -> Any:
-    try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("accelerate", "train", "training") from error
-    train = config.train
-    tracker = None if train.tracker == "none" else train.tracker
-    # The backbone is unused during its frozen steps, and the decoder in some stages, which DDP must know.
-    unused = train.freeze_backbone_steps > 0 or any(stage.supervise == "tokens" for stage in train.stages)
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=unused)
-    try:
-        accelerator = Accelerator(log_with=tracker, project_dir=str(output_dir), kwargs_handlers=[ddp])
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"accelerate cannot set up the run (train.tracker={train.tracker}): {error}") from error
-    if tracker is not None:
-        accelerator.init_trackers("logs", config=_flattened(config.to_dict()))
-    return accelerator
-
-
-def _flattened(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key, in types that TensorBoard stores as hyper-parameters."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            flat |= _flattened(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, (int, float, str, bool)) else str(value)
-    return flat
-
-
-def _changed_keys(before: Mapping[str, Any], now: Config) -> str:
-    """Message suffix naming the keys whose values differ between the saved run and this one; empty if none."""
-    old, new = _flattened(before), _flattened(now.to_dict())
-    keys = [key for key in new if old.get(key) != new[key]]
-    return f", with other values of {', '.join(keys)}" if keys else ""

@@ -18,7 +18,7 @@ pytest.importorskip("accelerate")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from mvde.errors import CheckpointError, ConfigError, DatasetError, OutputError  # noqa: E402
+from mvde.errors import CheckpointError, ConfigError, DatasetError, OutputError, UsageError  # noqa: E402
 from mvde.model import DepthModel  # noqa: E402
 from mvde.pipelines import train_depth  # noqa: E402
 from mvde.pipelines.train_depth import DepthTrainingPipeline  # noqa: E402
@@ -216,6 +216,37 @@ def test_a_full_disk_is_one_error_and_leaves_the_older_state(tiny_config: Maker,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_config: Maker, tmp_path: Path) -> None:
+    for accumulation in (1, 4):
+        config = tiny_config(steps=3, accumulation=accumulation)
+        DepthTrainingPipeline(config).train(tmp_path / str(accumulation))
+    whole, pieces = (weights(tmp_path / name / "last.safetensors") for name in ("1", "4"))
+    for name, value in whole.items():
+        # Adam normalises gradients, so rounding of a tiny one can become a fraction of a step (2e-3).
+        torch.testing.assert_close(pieces[name], value, rtol=0, atol=2e-3)
+    gradients = [weights(tmp_path / name / "state.safetensors") for name in ("1", "4")]
+    averages = [key for key in gradients[0] if key.endswith("exp_avg")]
+    assert len(averages) > 10
+    for key in averages:  # means of gradients; keys' biases have none but rounding, 1e-12
+        error = torch.linalg.norm(gradients[1][key] - gradients[0][key])
+        assert error <= 0.02 * torch.linalg.norm(gradients[0][key]) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accumulation": 0}, "accumulation must be positive, but got 0"),
+        ({"accumulation": 3}, r"gives each of 1 processes 4 frames.*3 equal pieces.*multiple of 3"),
+    ],
+)
+def test_an_accumulation_that_does_not_divide_the_batch_is_refused(
+    tiny_config: Maker, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        DepthTrainingPipeline(tiny_config(**changes)).train(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_relative_depth_is_trained_without_scale_or_refused(tiny_config: Maker, tmp_path: Path) -> None:
