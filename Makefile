@@ -17,6 +17,8 @@
 # make native-aarch64   libmvde's tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
 # make native-fuzz      fuzz the manifest parser, sessions and arguments for 30 s each (apt install clang)
 # make nano            train the bundled model: render its frames, then four runs (hours); resumes after interruption
+# make nano-gpu        train a model like it on a GPU that renders its frames, in MINUTES=6, from KIT=kit if there is one
+# make nano-gpu-kit    collect wheels, OpenGL loaders and textures into kit/, for a GPU machine without a network
 # Each target creates .venv if needed. Prerequisites: Python 3.11 and a C++ compiler.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -39,7 +41,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp ros tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano demo vlm-demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist ros format-check lint types format clean
+.PHONY: nano nano-gpu nano-gpu-kit demo vlm-demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist ros format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -185,6 +187,16 @@ nano: $(VENV)/.test mvde/lib/libmvde.so
 	$(BIN)/mvde train --config configs/nano-continue.yaml --output_dir runs/nano-continue
 	$(BIN)/mvde train --config configs/nano-tokens.yaml --output_dir runs/nano-tokens
 	$(BIN)/mvde train --config configs/nano-rooms.yaml --output_dir runs/nano-rooms
+
+# On a bare machine: make nano-gpu GPU_PYTHON=python3. GPU_PYTHON has torch and what the kit's wheels brought.
+GPU_PYTHON ?= $(BIN)/python
+KIT ?= $(wildcard kit)
+MINUTES ?= 6
+nano-gpu:
+	$(GPU_PYTHON) bin/nano_gpu.py $(if $(KIT),--kit $(KIT)) --minutes $(MINUTES) --out runs/nano-gpu
+
+nano-gpu-kit: $(VENV)/.test
+	$(BIN)/python bin/nano_gpu_kit.py --out kit
 
 format-check: $(VENV)/.lint
 	$(BIN)/ruff format --check .

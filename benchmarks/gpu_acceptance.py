@@ -2,45 +2,59 @@
 
     python benchmarks/gpu_acceptance.py --out acceptance                  # the nano model at 192 and 448
     python benchmarks/gpu_acceptance.py --export-dir export --out there   # existing graphs
+    python benchmarks/gpu_acceptance.py --without-tensorrt                # a bare machine: kernels, torch, sanitizer
 
-Parity of every supported engine id with its fp32 graph, the tests marked `gpu`, latency end to end and of the GPU,
-compute-sanitizer, and the C++ runtime. Writes `report.json` and `report.md`; the exit status is 1 if a check failed.
-Checks that cannot run on this machine (no compute-sanitizer, no C++ headers) are reported as not run.
+First the CUDA kernels: against the NumPy specification, their bandwidth, in CUDA graphs, on arrays and streams of
+torch, beside torch and torch.compile, under compute-sanitizer. Then, unless --without-tensorrt: parity of every
+supported engine id with its fp32 graph, the tests marked `gpu`, latency end to end and of the GPU, the C++ runtime.
+
+Each result is appended to `results.jsonl` as it comes, and `report.json` and `report.md` are written anew; the exit
+status is 1 if a check failed. Checks that cannot run on this machine (no compute-sanitizer, no torch) or for which no
+time is left (--budget) are reported as not run. Each step of the kernels runs in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from gpu_report import NotRun, Report, run_check
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 PHOTO = ROOT / "mvde" / "assets" / "photos" / "coffee.jpg"
 SANITIZER_TOOLS = ("memcheck", "initcheck", "synccheck", "racecheck")
+STEPS_SCRIPT = Path(__file__).with_name("gpu_steps.py")
+NOT_RUN = 3
+"""Exit status of a step of gpu_steps.py that cannot run."""
 
+STEP_LIMITS_S = {
+    "compile": 30, "statistics": 30, "pictures": 20, "graph": 20, "bandwidth": 30, "arrays": 30, "session": 30,
+    "torch": 60,
+}  # fmt: skip
+"""Longest time of each step in seconds; `torch` waits for two runs of torch.compile."""
 
-@dataclass
-class Check:
-    """Outcome of a check; ``state`` is passed, failed or "not run", ``note`` the reason, ``details`` the data."""
+SANITIZER_LIMIT_S = 40.0
+DEFAULT_BUDGET_S = 170.0
+"""All steps without TensorRT together: a session on a lent GPU lasts minutes."""
 
-    name: str
-    state: str = "passed"
-    note: str = ""
-    seconds: float = 0.0
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-class NotRun(Exception):  # noqa: N818 - not an error: the check is skipped
-    """The check cannot run on this machine; the message is the reason."""
+PACKAGES = (
+    "tensorrt", "tensorrt-rtx-cu13", "cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "torch", "triton",
+    "cupy-cuda13x", "onnxruntime-gpu", "numpy",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -50,56 +64,148 @@ def main() -> int:
     parser.add_argument("--export-dir", type=Path, help="exported graphs; default: export nano at --res")
     parser.add_argument("--res", action="append", help="resolution to export; repeatable. Default: 192 and 448")
     parser.add_argument("--duration", type=float, default=5.0, help="seconds of benchmark per engine")
+    parser.add_argument("--without-tensorrt", action="store_true", help="only what needs no TensorRT and no mvde verb")
+    parser.add_argument(
+        "--budget", type=float, default=DEFAULT_BUDGET_S, metavar="S", help="seconds for all steps without TensorRT"
+    )
     arguments = parser.parse_args()
-    machine = require_gpu()
+    machine = require_gpu(arguments.without_tensorrt)
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    export_dir = arguments.export_dir or out / "export"
-    checks = []
-    if arguments.export_dir is None:
-        checks.append(run_check("export", lambda: export(export_dir, arguments.res or ["192", "448"])))
-    for engine_id in engine_ids(machine):
-        checks.append(run_check(f"parity {engine_id}", lambda engine_id=engine_id: build(engine_id, export_dir, out)))
-    checks += [
-        run_check("tests marked gpu", gpu_tests),
-        run_check("timing", lambda: timing(out, arguments.duration)),
-        *(run_check(f"compute-sanitizer {tool}", lambda tool=tool: sanitize(tool, out)) for tool in SANITIZER_TOOLS),
-        run_check("C++ runtime", lambda: cpp_runtime(out)),
-    ]
-    write_report(out, machine, checks)
+    report = Report(out, machine)
+    for name, work in kernel_checks(arguments.budget, arguments.export_dir):
+        report.add(run_check(name, work))
+    if not arguments.without_tensorrt:
+        for name, work in tensorrt_checks(machine, out, arguments):
+            report.add(run_check(name, work))
+    checks = report.checks
     print(f"{out / 'report.md'}: {sum(check.state == 'passed' for check in checks)} of {len(checks)} checks passed")
     return 1 if any(check.state == "failed" for check in checks) else 0
 
 
-def require_gpu() -> dict[str, Any]:
-    """Report of `mvde doctor` with the GPU's facts added; exits with the reason if there is no GPU."""
+def require_gpu(without_tensorrt: bool = False) -> dict[str, Any]:
+    """Facts of the machine; exits with the reason if there is no GPU.
+
+    They are `mvde doctor`'s, or, on a machine without its packages, the GPU's and the versions of :data:`PACKAGES`.
+    """
+    sys.path.insert(0, str(ROOT))  # a bare machine has no installed mvde
     from mvde.cuda.gpu import find_gpu, why_no_gpu
 
     gpu = find_gpu()
     if gpu is None:
         sys.exit(f"gpu_acceptance: error: this needs an NVIDIA GPU, but {why_no_gpu()}; nothing was checked")
-    facts: dict[str, Any] = json.loads(mvde("doctor", "--json", "-"))
+    facts: dict[str, Any] = {"libraries": installed(), "engines": []}
+    if not without_tensorrt:
+        facts = json.loads(mvde("doctor", "--json", "-"))
     return {**facts, "gpu": asdict(gpu)}
+
+
+def installed() -> dict[str, str]:
+    """Versions of the installed packages among :data:`PACKAGES`, and of Python."""
+    versions = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+Named = tuple[str, Callable[[], dict[str, Any]]]
+
+
+def kernel_checks(budget_s: float, export_dir: Path | None) -> Iterator[Named]:
+    """Checks that need no TensorRT, in order of importance; each gets at most the time that is left."""
+    deadline = time.monotonic() + budget_s
+
+    def left(limit_s: float) -> float:
+        remaining = deadline - time.monotonic()
+        if remaining < 1:
+            raise NotRun(f"the budget of {budget_s:g} s is used up")
+        return min(limit_s, remaining)
+
+    limits = dict(STEP_LIMITS_S)
+    torch_limit = limits.pop("torch")
+    for name, limit_s in limits.items():
+        yield f"kernels: {name}", lambda name=name, limit_s=limit_s: run_step(name, left(limit_s))
+    for tool in SANITIZER_TOOLS:
+        yield f"kernels: compute-sanitizer {tool}", lambda tool=tool: sanitize_kernels(tool, left(SANITIZER_LIMIT_S))
+    yield "kernels: torch", lambda: run_step("torch", left(torch_limit))
+    yield "ONNX Runtime's CUDA provider", lambda: onnxruntime_cuda(export_dir, left(SANITIZER_LIMIT_S))
+
+
+def tensorrt_checks(machine: dict[str, Any], out: Path, arguments: argparse.Namespace) -> Iterator[Named]:
+    """Checks of engines, in order."""
+    export_dir = arguments.export_dir or out / "export"
+    if arguments.export_dir is None:
+        yield "export", lambda: export(export_dir, arguments.res or ["192", "448"])
+    for engine_id in engine_ids(machine):
+        yield f"parity {engine_id}", lambda engine_id=engine_id: build(engine_id, export_dir, out)
+    yield "tests marked gpu", gpu_tests
+    yield "timing", lambda: timing(out, arguments.duration)
+    for tool in SANITIZER_TOOLS:
+        yield f"compute-sanitizer {tool}", lambda tool=tool: sanitize(tool, out)
+    yield "C++ runtime", lambda: cpp_runtime(out)
+
+
+def run_step(name: str, limit_s: float) -> dict[str, Any]:
+    """Measurements of a step of gpu_steps.py, run in a child process.
+
+    Raises NotRun with the step's reason if it cannot run here, RuntimeError if it fails, crashes or takes too long.
+    """
+    return step_result([sys.executable, str(STEPS_SCRIPT), name], limit_s)
+
+
+def step_result(command: list[str], limit_s: float) -> dict[str, Any]:
+    """The JSON that a step prints last; see :func:`run_step`."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"it took more than {limit_s:.0f} s and was ended") from error
+    if done.returncode == NOT_RUN:
+        raise NotRun(done.stderr.strip()[-500:])
+    if done.returncode != 0:
+        raise RuntimeError(f"exit status {done.returncode}: {(done.stdout + done.stderr).strip()[-1500:]}")
+    details: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return details
+
+
+def sanitize_kernels(tool: str, limit_s: float) -> dict[str, Any]:
+    """Run a few cases of every kernel under a compute-sanitizer tool; raises as :func:`run_step`."""
+    child = [sys.executable, str(STEPS_SCRIPT), "sanitized"]
+    done = step_result([sanitizer(), "--tool", tool, "--error-exitcode", "77", *child], limit_s)
+    return {"cases": done.get("statistics", {}).get("cases")}
+
+
+def sanitizer() -> str:
+    """Path of compute-sanitizer. Raises NotRun without it."""
+    found = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    if found is None:
+        raise NotRun("compute-sanitizer is not installed (it comes with the CUDA toolkit)")
+    return found
+
+
+def onnxruntime_cuda(export_dir: Path | None, limit_s: float) -> dict[str, Any]:
+    """Build and bench `onnxruntime:fp32` with the CUDA provider on exported graphs."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise NotRun("onnxruntime is not installed")
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise NotRun("the installed onnxruntime has no CUDA provider (onnxruntime-gpu has)")
+    if export_dir is None:
+        raise NotRun("give --export-dir with exported graphs")
+    with tempfile.TemporaryDirectory() as folder:
+        run = [sys.executable, "-m", "mvde"]
+        build_it = ["build", "--engine", "onnxruntime:fp32", "--set", "provider=cuda"]
+        checked([*run, *build_it, "--export-dir", str(export_dir), "--out", folder], limit_s / 2)
+        report = Path(folder) / "bench.json"
+        checked([*run, "bench", "--engine-dir", folder, "--duration", "2", "--json", str(report)], limit_s / 2)
+        measured: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+        return measured
 
 
 def engine_ids(machine: dict[str, Any]) -> list[str]:
     """Engine ids of the GPU backends that work on this machine."""
     return [engine["id"] for engine in machine["engines"] if engine["works"] and engine["id"].split(":")[0] in BACKENDS]
-
-
-def run_check(name: str, work: Callable[[], dict[str, Any]]) -> Check:
-    """Run a check; returns its measurements, or the reason it failed or was not run."""
-    print(f"{name} ...", flush=True)
-    check, started = Check(name), time.perf_counter()
-    try:
-        check.details = work()
-    except NotRun as reason:
-        check.state, check.note = "not run", str(reason)
-    except Exception as error:  # noqa: BLE001 - any error fails this check; the others still run
-        check.state, check.note = "failed", " ".join(str(error).split())[:2000]
-    check.seconds = round(time.perf_counter() - started, 1)
-    print(f"  {check.state} ({check.seconds} s) {check.note}", flush=True)
-    return check
 
 
 def export(folder: Path, resolutions: list[str]) -> dict[str, Any]:
@@ -151,12 +257,10 @@ def timing(out: Path, duration_s: float) -> dict[str, Any]:
 
 def sanitize(tool: str, out: Path) -> dict[str, Any]:
     """Run the smallest TensorRT engine under a compute-sanitizer tool."""
-    sanitizer = shutil.which("compute-sanitizer")
-    if sanitizer is None:
-        raise NotRun("compute-sanitizer is not installed (it comes with the CUDA toolkit)")
+    tool_path = sanitizer()
     engine = smallest_engine(out)
     run = [sys.executable, "-m", "mvde", "run", str(PHOTO), "--engine", str(engine), "--out", str(out / "sanitized")]
-    command = [sanitizer, "--tool", tool, "--error-exitcode", "77", *run]
+    command = [tool_path, "--tool", tool, "--error-exitcode", "77", *run]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"exit status {done.returncode}: {(done.stdout + done.stderr)[-1500:]}")
@@ -201,46 +305,14 @@ def smallest_engine(out: Path) -> Path:
     return plans[0].parent
 
 
-def write_report(out: Path, machine: dict[str, Any], checks: list[Check]) -> None:
-    """Write `report.json` (full) and `report.md` (summary)."""
-    report = {"machine": machine, "checks": [asdict(check) for check in checks]}
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    gpu, libraries = machine["gpu"], machine["libraries"]
-    versions = ", ".join(
-        f"{name} {version}" for name, version in libraries.items() if "tensorrt" in name or "cuda" in name
-    )
-    lines = [
-        "# GPU acceptance",
-        "",
-        f"{gpu['name']}, compute capability {gpu['compute_capability']}, driver for CUDA {gpu['driver_cuda']}; "
-        f"{versions}",
-        "",
-        "| check | state | seconds | note |",
-        "|---|---|---|---|",
-        *(f"| {check.name} | {check.state} | {check.seconds} | {_cell(check)} |" for check in checks),
-    ]
-    (out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _cell(check: Check) -> str:
-    """Note of a check, or its parity per engine, escaped for a Markdown cell."""
-    parities = [
-        f"{name}: {facts['executed_precision']}, relative error mean {facts['mean_rel']:.1e}, "
-        f"max {facts['max_rel']:.1e}"
-        for name, facts in check.details.items()
-        if isinstance(facts, dict) and "mean_rel" in facts
-    ]
-    return (check.note or "; ".join(parities)).replace("|", "/")[:400]
-
-
 def mvde(*arguments: str) -> str:
     """Standard output of the mvde command line, run in a child process."""
     return checked([sys.executable, "-m", "mvde", *arguments])
 
 
-def checked(command: list[str]) -> str:
+def checked(command: list[str], limit_s: float | None = None) -> str:
     """Standard output of a command. Raises RuntimeError with the tail of its output if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[:6])} ...: {(done.stdout + done.stderr)[-1500:]}")
     return done.stdout

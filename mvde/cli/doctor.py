@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,19 +23,35 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
+    graph: Annotated[
+        Path | None, typer.Argument(metavar="[GRAPH]", help="Graph, or folder of graphs, to judge for --target.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="NAME",
+            help="Another system: a JetPack (jetpack-7.2), a Jetson (orin-nx) or a compute capability (sm_90).",
+        ),
+    ] = None,
     json_path: Annotated[str | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)] = None,
 ) -> None:
-    """Show hardware, libraries and engines of this machine.
+    """Show hardware, libraries and engines of this machine, or of a --target.
 
     Each engine id is listed with the precision that it would execute in, or why it is not supported.
     """
     import json
 
-    facts = examine()
+    from mvde.cli.doctor_target import examine_target, print_target
+    from mvde.errors import UsageError
+
+    if graph is not None and target is None:
+        raise UsageError(f"got the graph {graph} without a system to judge it for; add --target, such as jetpack-7.2")
+    facts = examine() if target is None else examine_target(target, graph)
     if json_path is not None:
         write_json(json_path, json.dumps(facts, indent=2))
     if json_path != STDOUT:
-        _print(facts)
+        (_print if target is None else print_target)(facts)
 
 
 def examine() -> dict[str, Any]:

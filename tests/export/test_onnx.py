@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import resource
@@ -20,11 +21,13 @@ import numpy as np
 import pytest
 
 import mvde
-from mvde.artifact import load_graph
+from mvde.artifact import load_graph, read_artifact
 from mvde.contract import DepthKind, stretched
 from mvde.engines.openvino.library import shared_core
+from mvde.engines.target_memory import estimate_memory
 from mvde.errors import ImageError, OutputError, ParityError, ResolutionError, UsageError
 from mvde.files import sha256_file
+from mvde.precision import Precision
 from tests.export.conftest import NUM_LAYERS, RESOLUTION
 
 onnx = pytest.importorskip("onnx")
@@ -353,3 +356,30 @@ def test_an_export_killed_anywhere_leaves_the_old_or_the_new_graph(
     assert found[0] == "long ago"
     assert found[-1] != "long ago"
     assert len(files(tmp_path)) == 3
+
+
+def live_floats(path: Path) -> int:
+    """Largest number of float values alive at once, when the nodes run in the file's order."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
+    is_float = onnx.TensorProto.FLOAT
+    size = {
+        value.name: math.prod(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == is_float
+    }
+    last_use = {name: index for index, node in enumerate(graph.node) for name in node.input}
+    alive: dict[str, int] = {}
+    largest = 0
+    for index, node in enumerate(graph.node):
+        alive.update({name: size.get(name, 0) for name in node.output})
+        largest = max(largest, sum(alive.values()))
+        alive = {name: count for name, count in alive.items() if last_use.get(name, index + 1) > index}
+    return largest
+
+
+def test_the_estimate_covers_what_is_alive_at_once(exported: tuple[Path, int]) -> None:
+    path, _ = exported
+    manifest = read_artifact(path).manifest
+    counted = 4 * live_floats(path)
+    estimated = estimate_memory(manifest, Precision.FP32).activation_bytes
+    assert 0.4 * estimated <= counted <= estimated

@@ -37,6 +37,10 @@ class Palette:
         self._rng = rng
         self._groups = groups
 
+    def layers(self, group: str) -> tuple[int, ...]:
+        """Return the numbers of a group's texture layers."""
+        return self._groups[group]
+
     def _layer(self, group: str) -> int:
         numbers = self._groups[group]
         return numbers[int(self._rng.integers(len(numbers)))]

@@ -88,9 +88,10 @@ class _Batch:
 
 
 class Renderer:
-    """Renderer of the current scene, at one size (height, width)."""
+    """Renderer of the current scene, at one size (height, width), up to ``far_m`` metres."""
 
-    def __init__(self, textures: TextureSet, size: tuple[int, int]) -> None:
+    def __init__(self, textures: TextureSet, size: tuple[int, int], far_m: float = FAR_M) -> None:
+        self._far_m = far_m
         self._context = context = create_context()
         context.enable(context.DEPTH_TEST)
         context.depth_func = "<="
@@ -180,7 +181,7 @@ class Renderer:
         self._draw(self._depth_program, counts)
 
     def _set_view(self, program: Any, view: View, size: tuple[int, int]) -> None:
-        _set_matrix(program, "clip_from_world", _view_matrix(view, size))
+        _set_matrix(program, "clip_from_world", _view_matrix(view, size, self._far_m))
         _set(program, "eye", tuple(view.eye_m))
         _set(program, "forward", tuple(-view.world_from_camera[:, 2]))
 
@@ -251,8 +252,8 @@ def _from_world(eye: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> 
     return matrix
 
 
-def _view_matrix(view: View, size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    projection = _perspective(view.vertical_fov, size[1] / size[0], NEAR_M, FAR_M)
+def _view_matrix(view: View, size: tuple[int, int], far_m: float) -> npt.NDArray[np.float64]:
+    projection = _perspective(view.vertical_fov, size[1] / size[0], NEAR_M, far_m)
     return projection @ _from_world(view.eye_m, view.world_from_camera)
 
 

@@ -178,6 +178,11 @@ def load_api(backend: str) -> Api:
     return api
 
 
+def oldest_version(backend: str) -> tuple[int, ...]:
+    """Oldest version of a backend's library that mvde supports: (10, 3) for ``"tensorrt"``."""
+    return _OLDEST[backend]
+
+
 def version_of(text: str) -> tuple[int, ...]:
     """Numeric parts of a version: (10, 3, 0) for ``"10.3.0"``; suffixes (``.post1``) are dropped."""
     numbers = []
