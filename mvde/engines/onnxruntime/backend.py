@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mvde.engines.base import Backend, BuildOptions, Compiled, Engine, Graph, Support
 from mvde.engines.cpu_only import check_cpu_options, other_version
+from mvde.engines.isa import narrow_note, weight_bits
+from mvde.engines.machine import cpu_features
 from mvde.engines.onnxruntime import providers, session
 from mvde.engines.settings import Setting
 from mvde.errors import MissingDependencyError
@@ -45,7 +47,8 @@ class OnnxRuntimeBackend:
             return Support(False, str(error))
         if precision is Precision.FP16 and provider is providers.Provider.CPU:
             return Support(True, "runs the fp16 graph; the CPU provider computes most products in fp32")
-        return Support(True, f"{provider} provider")
+        note = narrow_note(precision, cpu_features()) if provider is providers.Provider.CPU else ""
+        return Support(True, f"{provider} provider{note and ','}{note}")
 
     def rests(self, precision: Precision) -> tuple[Precision, ...]:
         """Fp32 for int8; no choice for other precisions."""
@@ -54,6 +57,14 @@ class OnnxRuntimeBackend:
     def graph_rest(self, rest: Precision) -> Precision:
         """The rest itself: the library computes in the dtypes of the file."""
         return rest
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """All of the CPU's: no variable caps the library."""
+        return cpu_features()
+
+    def weight_bits(self) -> int:
+        """7 on x86 before VNNI, where the CPU provider's products of 8 bits saturate."""
+        return weight_bits(cpu_features())
 
     def settings(self) -> tuple[Setting, ...]:
         """``provider``: the execution provider."""

@@ -1,4 +1,7 @@
-"""Compile for ONNX Runtime: copy the typed graph and determine its executed precision from a profiled run."""
+"""Compile for ONNX Runtime: rewrite the typed graph for the provider, and determine its executed precision.
+
+The precision is that of a profiled run.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 from mvde.engines.base import BuildOptions, Compiled, Graph
 from mvde.engines.machine import cpu_name, num_cpus, nvidia_gpus
+from mvde.engines.onnxruntime import attention
 from mvde.engines.onnxruntime.engine import open_graph
 from mvde.engines.onnxruntime.providers import (
     Provider,
@@ -17,6 +21,8 @@ from mvde.engines.onnxruntime.providers import (
     check_all_products_on_provider,
     default_provider,
 )
+from mvde.engines.onnxruntime.rewrite import rewritten
+from mvde.engines.onnxruntime.session import SessionSettings
 from mvde.engines.settings import one_of
 from mvde.errors import UsageError
 from mvde.precision import Precision
@@ -47,7 +53,7 @@ def chosen_provider(options: BuildOptions) -> Provider:
 
 
 def tuning_settings(chosen: BuildOptions) -> list[dict[str, Any]]:
-    """Settings to measure on this machine, one at a time: threads, spinning, memory and graph optimisation."""
+    """Settings to measure on this machine, one at a time: threads, spinning, memory, optimisation, attention's form."""
     if chosen_provider(chosen) is not Provider.CPU:
         raise UsageError("--tune is for engines on the CPU; leave it out, or add --set provider=cpu")
     settings: list[dict[str, Any]] = [
@@ -55,6 +61,7 @@ def tuning_settings(chosen: BuildOptions) -> list[dict[str, Any]]:
         {"optimization": "extended"},
         {"optimization": "basic"},
         {"mem_pattern": "0"},
+        *({attention.OPTION: str(form)} for form in attention.Form),
     ]
     if chosen.num_threads is None:
         cpus = num_cpus()
@@ -63,24 +70,33 @@ def tuning_settings(chosen: BuildOptions) -> list[dict[str, Any]]:
 
 
 def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: BuildOptions) -> Compiled:
-    """Write the engine to ``folder``: the graph itself, with its executed precision from a profiled run."""
+    """Write the engine to ``folder``: the graph rewritten for the provider, with the precision of a profiled run."""
     provider = chosen_provider(chosen)
     target = folder / ENGINE_FILE
-    shutil.copyfile(graph.path, target)
+    rewrites = _written(graph.path, target, provider, chosen)
     for companion in graph.companions:  # under the names used in the graph; a lowered graph's are in place
         if companion.parent != folder:
             shutil.copyfile(companion, folder / companion.name)
     options: dict[str, Any] = {PROVIDER: str(provider)}
     if chosen.num_threads is not None:
         options["num_threads"] = chosen.num_threads
-    options |= chosen.library
+    options |= {name: value for name, value in chosen.library.items() if name != attention.OPTION}
     profile = _profiled_run(target, options, precision)
     check_all_products_on_provider(profile, provider.library_name, _PRODUCTS)
     # TensorRT's provider runs the graph as one node without dtypes; it is restricted to those of the typed graph.
     executed = str(precision) if provider is Provider.TENSORRT else executed_precision(profile)
     device = cpu_name() if provider is Provider.CPU else nvidia_gpus()[0].split(",")[0]
     names = (ENGINE_FILE, *(companion.name for companion in graph.companions))
-    return Compiled(names, executed, device, options)
+    return Compiled(names, executed, device, options, rewrites)
+
+
+def _written(source: Path, target: Path, provider: Provider, chosen: BuildOptions) -> dict[str, str]:
+    """Write the graph for the provider; return the operators that were rewritten: GPU providers take it as it is."""
+    if provider is not Provider.CPU:
+        shutil.copyfile(source, target)
+        return {}
+    form = attention.form_of(str(chosen.library[attention.OPTION])) if attention.OPTION in chosen.library else None
+    return rewritten(source, target, form, SessionSettings(num_threads=chosen.num_threads))
 
 
 def executed_precision(profile: list[dict[str, Any]]) -> str:
