@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mvde.engines.base import BuildOptions, Graph
-from mvde.engines.onnxruntime import attention, attention_choice
-from mvde.engines.onnxruntime.compile import compile_graph, tuning_settings
+from mvde.engines.onnxruntime import attention, attention_choice, rewrite
+from mvde.engines.onnxruntime.compile import compile_graph
 from mvde.engines.onnxruntime.rewrite import rewritten
 from mvde.engines.onnxruntime.session import AS_WRITTEN, SessionSettings, open_session
 from mvde.errors import BackendError
@@ -152,26 +152,15 @@ def test_weights_beside_the_graph_stay_there(tmp_path: Path, image: np.ndarray) 
 @pytest.mark.parametrize(
     ("precision", "dtype"), [(Precision.FP32, TensorProto.FLOAT), (Precision.FP16, TensorProto.FLOAT16)]
 )
-def test_an_engine_says_which_attention_it_has(tmp_path: Path, precision: Precision, dtype: int) -> None:
+def test_an_engine_says_which_attention_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, dtype: int
+) -> None:
     write_attention(tmp_path / "graph.onnx", dtype=dtype)
     (tmp_path / "engine").mkdir()
-    options = BuildOptions(library={"attention": "fused"})
-    compiled = compile_graph(Graph(tmp_path / "graph.onnx"), tmp_path / "engine", precision, options)
+    monkeypatch.setattr(rewrite, "choose", lambda *_: attention_choice.Choice(attention.Form.FUSED, {}))
+    compiled = compile_graph(Graph(tmp_path / "graph.onnx"), tmp_path / "engine", precision, BuildOptions())
     assert compiled.rewrites == {"attention": "ONNX Runtime's MultiHeadAttention, 1 of 1"}
     assert operators_of(tmp_path / "engine" / compiled.file_names[0]).keys() & OPERATORS == {"MultiHeadAttention"}
-
-
-def test_tuning_tries_the_other_forms_and_its_choice_is_not_an_option_of_the_library(tmp_path: Path) -> None:
-    tried = [setting["attention"] for setting in tuning_settings(BuildOptions()) if "attention" in setting]
-    assert tried == ["fused", "products", "operator"]
-    write_attention(tmp_path / "graph.onnx")
-    (tmp_path / "engine").mkdir()
-    options = BuildOptions(library={"attention": "products"})
-    compiled = compile_graph(Graph(tmp_path / "graph.onnx"), tmp_path / "engine", Precision.FP32, options)
-    assert compiled.rewrites == {"attention": "products and Softmax, 1 of 1"}
-    assert compiled.options == {"provider": "cpu"}
-    with pytest.raises(BackendError, match="attention is 'fast': expected fused, products, operator"):
-        attention.form_of("fast")
 
 
 @pytest.mark.parametrize("fastest", list(attention.Form))

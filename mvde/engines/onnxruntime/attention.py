@@ -11,13 +11,8 @@ from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from mvde.errors import BackendError
-
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-OPTION = "attention"
-"""Tuning setting of mvde itself, not of the library; its effect is part of the engine's graph."""
 
 LIBRARY_DOMAIN = "com.microsoft"
 
@@ -28,9 +23,6 @@ class Form(str, Enum):
     FUSED = "fused"
     PRODUCTS = "products"
     OPERATOR = "operator"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 DEFAULT = Form.FUSED
@@ -46,14 +38,6 @@ _FALLBACKS = {
     Form.OPERATOR: (),
 }
 """Forms to try in order; an attention that fits none of them stays the standard operator."""
-
-
-def form_of(name: str) -> Form:
-    """The form of that name. Raises :class:`BackendError` for an unknown one."""
-    try:
-        return Form(name)
-    except ValueError:
-        raise BackendError(f"{OPTION} is {name!r}: expected {', '.join(Form)}") from None
 
 
 def rewrite(model: ir.Model, form: Form) -> dict[Form, int]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from mvde.engines.base import BuildOptions, Compiled, Graph
 from mvde.engines.machine import cpu_name, num_cpus, nvidia_gpus
-from mvde.engines.onnxruntime import attention
 from mvde.engines.onnxruntime.engine import open_graph
 from mvde.engines.onnxruntime.providers import (
     Provider,
@@ -53,7 +52,7 @@ def chosen_provider(options: BuildOptions) -> Provider:
 
 
 def tuning_settings(chosen: BuildOptions) -> list[dict[str, Any]]:
-    """Settings to measure on this machine, one at a time: threads, spinning, memory, optimisation, attention's form."""
+    """Settings to measure on this machine, one at a time: threads, spinning, memory and graph optimisation."""
     if chosen_provider(chosen) is not Provider.CPU:
         raise UsageError("--tune is for engines on the CPU; leave it out, or add --set provider=cpu")
     settings: list[dict[str, Any]] = [
@@ -61,7 +60,6 @@ def tuning_settings(chosen: BuildOptions) -> list[dict[str, Any]]:
         {"optimization": "extended"},
         {"optimization": "basic"},
         {"mem_pattern": "0"},
-        *({attention.OPTION: str(form)} for form in attention.Form),
     ]
     if chosen.num_threads is None:
         cpus = num_cpus()
@@ -80,7 +78,7 @@ def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: Buil
     options: dict[str, Any] = {PROVIDER: str(provider)}
     if chosen.num_threads is not None:
         options["num_threads"] = chosen.num_threads
-    options |= {name: value for name, value in chosen.library.items() if name != attention.OPTION}
+    options |= chosen.library
     profile = _profiled_run(target, options, precision)
     check_all_products_on_provider(profile, provider.library_name, _PRODUCTS)
     # TensorRT's provider runs the graph as one node without dtypes; it is restricted to those of the typed graph.
@@ -95,8 +93,7 @@ def _written(source: Path, target: Path, provider: Provider, chosen: BuildOption
     if provider is not Provider.CPU:
         shutil.copyfile(source, target)
         return {}
-    form = attention.form_of(str(chosen.library[attention.OPTION])) if attention.OPTION in chosen.library else None
-    return rewritten(source, target, form, SessionSettings(num_threads=chosen.num_threads))
+    return rewritten(source, target, settings=SessionSettings(num_threads=chosen.num_threads))
 
 
 def executed_precision(profile: list[dict[str, Any]]) -> str:

@@ -27,7 +27,7 @@ def rewritten(
     except ImportError:
         shutil.copyfile(source, target)
         left = f"{attention.NAMES[attention.Form.OPERATOR]}; onnx-ir, which rewrites it, is not installed"
-        return {attention.OPTION: left} if _may_have_attention(source) else {}
+        return {"attention": left} if _may_have_attention(source) else {}
     try:
         model = common.ShapeInferencePass()(ir.load(source)).model
     except Exception as error:  # protobuf, onnx and onnx_ir exceptions share no base class
@@ -40,7 +40,7 @@ def rewritten(
         common.RemoveUnusedNodesPass()(model)
         ir.save(model, target)
     told = "; ".join(filter(None, (attention.description(written), str(choice))))
-    return {attention.OPTION: told} if told else {}
+    return {"attention": told} if told else {}
 
 
 def _may_have_attention(source: Path) -> bool:
