@@ -56,9 +56,9 @@ def onednn_features() -> tuple[str, ...]:
 
 
 def saturates(features: Collection[str]) -> bool:
-    """Whether 8-bit products saturate on an x86 CPU with these features.
+    """Whether oneDNN's 8-bit products saturate on an x86 CPU with these features.
 
-    Before VNNI the libraries multiply with ``vpmaddubsw``, which adds two products of an unsigned and a signed byte in
+    Before VNNI it multiplies with ``vpmaddubsw``, which adds two products of an unsigned and a signed byte in
     16 bits: 255 · 127 · 2 does not fit, 255 · 63 · 2 does.
     """
     return "sse4_2" in features and not _WIDE_PRODUCTS & set(features)
