@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 from mvde.contract import Interpolation
 from mvde.description import ModelDescription
+from mvde.precision import Precision
 
 Frame = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Photograph (H, W, 3) → depth (H, W) and statistics (N, 3)."""
 
-ENGINES = ("openvino:bf16", "openvino:int8", "openvino:fp32", "onnxruntime:fp32")
+ENGINES = ("openvino:bf16", "openvino:int8", "openvino:fp32", "onnxruntime:fp32", "onnxruntime:int8")
 CALIBRATION_IMAGES = 8
-"""Photographs that NNCF calibrates on, at most; its default of 300 is for data sets."""
+"""Photographs that NNCF and ONNX Runtime calibrate on, at most; NNCF's default of 300 is for data sets."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def peers(subject: Subject, folder: Path, images: list[np.ndarray]) -> dict[str,
         "torch.onnx.export, ONNX Runtime": lambda: plain_onnxruntime(subject, export()),
         "torch.onnx.export, OpenVINO": lambda: plain_openvino(subject, str(export())),
         "torch.onnx.export, NNCF int8, OpenVINO": lambda: nncf_openvino(subject, export(), images),
+        "torch.onnx.export, static int8, ONNX Runtime": lambda: static_onnxruntime(subject, export(), images),
     }
     if subject.folder is not None:
         found["transformers pipeline"] = partial(pipeline_frame, subject, subject.folder)
@@ -196,10 +198,16 @@ def plain_onnxruntime(subject: Subject, path: Path) -> Frame:
 
 
 def plain_openvino(subject: Subject, model: Any) -> Frame:
-    """Frame of OpenVINO with default settings: bf16 where the CPU supports it. ``model`` is a path or a model."""
-    from mvde.engines.openvino.library import openvino_library
+    """Frame of OpenVINO with default settings: bf16 where the CPU supports it. ``model`` is a path or a model.
 
-    compiled = openvino_library().compile_model(model, "CPU")
+    Below a cap its default would still be the CPU's bf16, which then fails; a CPU without it has float32.
+    """
+    from mvde.engines import isa
+    from mvde.engines.openvino.library import arithmetic, openvino_library
+
+    is_capped = bool(isa.cap()) and not arithmetic(Precision.BF16).works
+    options = {"INFERENCE_PRECISION_HINT": "f32"} if is_capped else {}
+    compiled = openvino_library().compile_model(model, "CPU", options)
     return partial(numpy_frame, subject, lambda pixels: compiled(pixels)[0])
 
 
@@ -216,6 +224,35 @@ def nncf_openvino(subject: Subject, path: Path, images: list[np.ndarray]) -> Fra
         plain, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples)
     )
     return plain_openvino(subject, quantized)
+
+
+def static_onnxruntime(subject: Subject, path: Path, images: list[np.ndarray]) -> Frame:
+    """Frame of ONNX Runtime on its own static int8 model, quantised as its guide says; reused if it exists.
+
+    The guide's first choice is the default (signed Q/DQ, a scale per tensor, min-max), after its pre-processing; before
+    VNNI it asks for the reduced range of weights.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from mvde.engines.isa import saturates
+    from mvde.engines.machine import cpu_features
+
+    class Samples(quantization.CalibrationDataReader):
+        """The photographs' pixels, one at a time."""
+
+        def __init__(self) -> None:
+            self.left = [{"pixels": pixels_of(subject, image)} for image in images[:CALIBRATION_IMAGES]]
+
+        def get_next(self) -> Any:
+            """Next input of the network, or None."""
+            return self.left.pop() if self.left else None
+
+    quantized, prepared = path.with_suffix(".int8.onnx"), path.with_suffix(".prepared.onnx")
+    if not quantized.exists():
+        quant_pre_process(str(path), str(prepared))
+        quantization.quantize_static(str(prepared), str(quantized), Samples(), reduce_range=saturates(cpu_features()))
+    return plain_onnxruntime(subject, quantized)
 
 
 def ggml_frame(subject: Subject, library: Path, gguf: Path, isa: str | None, stack: contextlib.ExitStack) -> Frame:
@@ -237,7 +274,7 @@ def runtime_frame(subject: Subject, engine_id: Any, folder: Path, stack: context
     """Frame of `DepthRuntime.infer`; exports and builds the engine if it is missing."""
     from mvde import DepthRuntime
     from mvde.artifact import artifact_stem, find_onnx
-    from mvde.engines.build import build_engine
+    from mvde.engines.build import build_engine, graph_weight_bits
     from mvde.engines.store import engine_folder
     from mvde.export.onnx import export_onnx
     from mvde.export.precision import lowerer
@@ -255,7 +292,7 @@ def runtime_frame(subject: Subject, engine_id: Any, folder: Path, stack: context
     if not target.is_dir():
         resampling = Resampling.of(source.manifest.preprocess)
         images = fitted(read_photographs()[:1], resolution, Fit.CROP, resampling)
-        lowered = lowerer(source, lower_options(source.manifest))
+        lowered = lowerer(source, lower_options(source.manifest, weight_bits=graph_weight_bits(engine_id)))
         build_engine(source, engine_id, images, root=folder / "engines", lower_graph=lowered)
     runtime = stack.enter_context(DepthRuntime.load(target))
 

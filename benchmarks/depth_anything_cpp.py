@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-BEYOND = {"avx2": ("avx512", "avx_vnni"), "avx512": ("avx512_vnni", "avx512_bf16", "amx_int8")}
+BEYOND = {"avx2": ("avx512", "avx_vnni"), "avx512": ("amx_int8",)}
 """Extensions, as ggml names them, that exceed a cap of `benchmarks/peers.py`."""
 
 

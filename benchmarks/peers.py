@@ -8,12 +8,15 @@
 
 A frame takes a photograph in memory (uint8 RGB; with --model 1080 rows, cropped to the resolution's shape) to depth per
 pixel and mean, variance and gradient per patch. The peers are PyTorch (eager and compiled, float32 and bf16 autocast),
-a plain `torch.onnx.export` of the same model in ONNX Runtime and in OpenVINO with default settings, NNCF's int8 of it
-in OpenVINO, and with --model the pipeline of transformers, each with the usual pre- and post-processing; mvde is
-`DepthRuntime.infer`. All are interleaved frame by frame. `ratio` is the median over rounds of a peer's latency over
-that of mvde's fastest engine in the same round; `differs` is the mean difference of the map from PyTorch float32,
-relative to its range (1st to 99th percentile). --isa caps the instructions that oneDNN and PyTorch use; peers that
-cannot be capped are left out. Needs 'mvde[export]', a C++ compiler for torch.compile, and nncf for its int8.
+a plain `torch.onnx.export` of the same model in ONNX Runtime and in OpenVINO with default settings, int8 of it by NNCF
+in OpenVINO and by ONNX Runtime's static quantisation, and with --model the pipeline of transformers, each with the
+usual pre- and post-processing; mvde is `DepthRuntime.infer`. All are interleaved frame by frame. `ratio` is the median
+over rounds of a peer's latency over that of mvde's fastest engine in the same round; `differs` is the mean difference
+of the map from PyTorch float32, relative to its range (1st to 99th percentile).
+
+--isa caps the instructions that oneDNN, MKL and PyTorch use (avx512: with VNNI, bf16 and fp16 where the CPU has them).
+Where the CPU has more, contenders that cannot be capped are left out. Needs 'mvde[export]', a C++ compiler for
+torch.compile, and nncf for its int8.
 
 --depth-anything-cpp adds depth-anything.cpp, named with the stem of each --gguf. Its C API takes image files: its frame
 writes the photograph to a PPM file in memory, and the call includes reading that, its own resizing and normalisation,
@@ -27,7 +30,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -36,14 +38,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isa_caps import ISAS, left_out, missing, restart_capped
 
+from mvde.engines.machine import cpu_features, cpu_name
 from mvde.resolution import parse_resolution
-
-CAPS = {"avx2": ("AVX2", "avx2"), "avx512": ("AVX512_CORE", "avx512")}
-"""Values of ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY by instruction set."""
-
-UNCAPPED = ("ONNX Runtime", "torch.compile", "mvde onnxruntime")
-"""Contenders with kernels of their own, which neither variable caps."""
 
 
 def main() -> None:
@@ -54,7 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, help="folder of a depth model of transformers")
     parser.add_argument("--res", default="448")
-    parser.add_argument("--isa", choices=tuple(CAPS), help="use these instructions at most. Default: all of the CPU")
+    parser.add_argument("--isa", choices=tuple(ISAS), help="use these instructions at most. Default: all of the CPU")
     parser.add_argument(
         "--depth-anything-cpp", type=Path, metavar="LIBRARY", help="shared library of depth-anything.cpp, also a peer"
     )
@@ -71,8 +69,12 @@ def main() -> None:
     if bool(arguments.depth_anything_cpp) != bool(arguments.gguf) or (arguments.gguf and not arguments.model):
         parser.error("--depth-anything-cpp and --gguf need each other and --model")
     if arguments.isa:
-        cap(arguments.isa)
-        arguments.skip += UNCAPPED
+        if lacks := missing(arguments.isa, cpu_features()):
+            parser.error(
+                f"--isa {arguments.isa}: {cpu_name()} has no {', '.join(lacks)}; name what it has, or leave it out"
+            )
+        restart_capped(arguments.isa)
+        arguments.skip += left_out(arguments.isa, cpu_features())
     from contenders import engines, ggml_peers, peers, subject_of  # loads oneDNN, which reads its cap once
 
     resolution = parse_resolution(arguments.res)
@@ -89,14 +91,6 @@ def main() -> None:
     print_table(rows, title)
     if arguments.json and rows:
         store(arguments.json, rows, title, arguments.rounds)
-
-
-def cap(isa: str) -> None:
-    """Restart this script with the instructions capped, unless they are."""
-    onednn, aten = CAPS[isa]
-    wanted = {"ONEDNN_MAX_CPU_ISA": onednn, "ATEN_CPU_CAPABILITY": aten}
-    if any(os.environ.get(name) != value for name, value in wanted.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **wanted})
 
 
 def opened(makers: dict[str, Callable[[], Any]], image: np.ndarray, skipped: list[str]) -> Iterator[tuple[str, Any]]:

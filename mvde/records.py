@@ -196,12 +196,14 @@ class CalibrationRecord:
 
     ``method`` is ``"none"`` if the graph stores no ranges (fp16, bf16). ``balanced`` states, for each kind of
     activation whose channel scales can be folded into the weights, whether that was done and the measured effect.
+    ``weight_bits`` is the number of bits of int8 weights, ``None`` for other precisions and in older manifests (8).
     """
 
     num_images: int
     sha256: str
     method: str
     balanced: dict[str, str] = field(default_factory=dict)
+    weight_bits: int | None = None
 
 
 @dataclass(frozen=True)

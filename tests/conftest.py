@@ -58,33 +58,19 @@ STANDING_CHECKS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the standing checks, and skip what this CPU cannot judge."""
+    """Mark the standing checks."""
     for item in items:
         place = f"{item.path.relative_to(TESTS)}::{item.name}" if item.path.is_relative_to(TESTS) else ""
         for check, prefixes in STANDING_CHECKS.items():
             if place.startswith(prefixes):
                 item.add_marker(pytest.mark.standing(check=check))
                 break
-    _skip_without_vnni(items)
 
 
 @pytest.fixture(scope="session")
 def standing_checks() -> dict[str, tuple[str, ...]]:
     """Places of the standing checks by their name."""
     return STANDING_CHECKS
-
-
-def _skip_without_vnni(items: list[pytest.Item]) -> None:
-    """Skip what judges int8 depth where OpenVINO's 8-bit products saturate in pairs: on x86 without VNNI."""
-    from mvde.engines.machine import cpu_features
-
-    features = set(cpu_features())
-    if "avx2" not in features or features & {"avx512_vnni", "avx_vnni", "amx_int8"}:
-        return
-    skip = pytest.mark.skip(reason="AVX2 without VNNI: pairs of OpenVINO's 8-bit products saturate")
-    for item in items:
-        if item.get_closest_marker("vnni"):
-            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")
@@ -269,14 +255,17 @@ def build_tiny(
 ) -> Callable[..., Path]:
     """Builder of an engine under ``root/engines`` from a graph under ``root/export``; returns the engine's folder."""
     from mvde.engines.base import EngineId
-    from mvde.engines.build import build_engine
-    from mvde.export.precision import lower_graph
+    from mvde.engines.build import build_engine, graph_weight_bits
+    from mvde.export.precision import LowerOptions, lower_graph
 
     def build(root: Path, engine_id: str = "openvino:fp32", **graph: object) -> Path:
         source = write_graph(root / "export", **graph)
         height, width = source.manifest.resolution
         images = random_images(3, height, width, 3)
-        report = build_engine(source, EngineId.parse(engine_id), images, root=root / "engines", lower_graph=lower_graph)
+        parsed = EngineId.parse(engine_id)
+        bits = graph_weight_bits(parsed) if parsed.precision.is_quantized and parsed.backend else 8
+        lowered = partial(lower_graph, options=LowerOptions(weight_bits=bits))
+        report = build_engine(source, parsed, images, root=root / "engines", lower_graph=lowered)
         return report.folder
 
     return build

@@ -86,13 +86,6 @@ def lines_of_commands() -> Iterator[tuple[str, list[str]]]:
                 yield str(page.relative_to(ROOT)), span.split()
 
 
-def has_vnni() -> bool:
-    from mvde.engines.machine import cpu_features
-
-    features = set(cpu_features())
-    return "avx2" not in features or bool(features & {"avx512_vnni", "avx_vnni", "amx_int8"})
-
-
 def has_renderer() -> bool:
     from mvde.errors import BackendError
 
@@ -110,7 +103,6 @@ def has_renderer() -> bool:
 FEATURES: dict[str, Callable[[], bool]] = {
     "renderer": has_renderer,
     "tensorrt_rtx": lambda: find_spec("tensorrt_rtx") is not None,
-    "vnni": has_vnni,
 }
 
 

@@ -96,12 +96,15 @@ def _lowered(
     request: BuildRequest, tell: Callable[[str], None], graph: Graph, precision: Precision, folder: Path
 ) -> Graph:
     """Lower-precision graph: the existing typed graph beside it, or a new one written to ``folder``."""
-    from mvde.engines.build import graph_rest
+    from mvde.engines.build import graph_rest, graph_weight_bits
     from mvde.export.precision import lowerer
     from mvde.export.precision.images import lower_options
 
     rest = graph_rest(request.engine_id, request.options.rest)
-    options = lower_options(request.source.manifest, request.quantization_images, request.method, rest)
+    bits = graph_weight_bits(request.engine_id)
+    options = lower_options(
+        request.source.manifest, request.quantization_images, request.method, rest, weight_bits=bits
+    )
     return lowerer(request.source, dataclasses.replace(options, progress=tell))(graph, precision, folder)
 
 

@@ -33,6 +33,12 @@ def lower(
     quantization: QuantizationOptions,
     data: DataOptions,
     rest: Annotated[Rest, typer.Option("--rest", help=f"{REST_HELP} fp32 suits CPUs, fp16 TensorRT.")] = Rest.FP32,
+    weight_bits: Annotated[
+        int,
+        typer.Option(
+            "--weight-bits", min=7, max=8, help="Bits of int8 weights; 7 for x86 CPUs without VNNI, where 8 saturate."
+        ),
+    ] = 8,
 ) -> None:
     """Convert an fp32 graph to lower precisions with explicit types.
 
@@ -52,6 +58,7 @@ def lower(
         _JUDGING_FRAMES if data.max_frames is None else data.max_frames or len(dataset or ()),
         data.data.name if data.data else "",
         None if dataset is None else data.evaluation(dataset),
+        weight_bits,
     )
     for lowered_to in dict.fromkeys(to):  # without duplicates
         _lower(source, lowered_to.precision, options)

@@ -304,15 +304,20 @@ class Backend(Protocol):
         """Precision to write into the graph for ``rest``; fp32 if the library lowers it itself."""
         ...
 
+    def cpu_features(self) -> tuple[str, ...]:
+        """Features of this CPU that the library uses: below a cap, where it has one."""
+        ...
+
+    def weight_bits(self) -> int:
+        """Bits of an int8 graph's weights that the library multiplies without saturation here: 8, or 7."""
+        ...
+
     def settings(self) -> tuple[Setting, ...]:
         """Settings accepted by ``--set``; must not import the library or NumPy."""
         ...
 
     def tuning_settings(self, precision: Precision, options: BuildOptions) -> list[dict[str, Any]]:
-        """Library settings to measure on this machine, one at a time.
-
-        Raises :class:`UsageError` if mvde does not tune this backend.
-        """
+        """Library settings to measure here, one at a time. Raises :class:`UsageError` if mvde does not tune it."""
         ...
 
     def thread_options(self, num_threads: int) -> Mapping[str, str]:
@@ -322,8 +327,7 @@ class Backend(Protocol):
     def check_source(self, manifest: Manifest, precision: Precision, options: BuildOptions, folder: Path) -> list[str]:
         """Check a build into ``folder`` before it starts; return warnings.
 
-        Raises :class:`UsageError` for options that the backend does not support, and any other error that would make
-        the build fail minutes later.
+        Raises :class:`UsageError` for unsupported options, and any error that would make the build fail minutes later.
         """
         ...
 
@@ -351,18 +355,14 @@ class Backend(Protocol):
         ...
 
     def products(self, precision: Precision, size: int, count: int) -> Callable[[], object] | None:
-        """Return a callable that runs ``count`` chained products of (``size``, ``size``) matrices by constant weights.
-
-        Measures the CPU's peak throughput. ``None`` if the backend does not run on the CPU, or not in that precision.
-        """
+        """A run of ``count`` products of (``size``, ``size``) by constant weights, for the CPU's peak; None without."""
         ...
 
     def load(self, opened: OpenedEngine) -> Engine:
         """Load the engine from the opened bytes, which the store has checked against this machine.
 
-        The file is not read again: it may have been replaced since.
-
-        Raises :class:`IncompatibleEngineError` if the library cannot load it.
+        The file is not read again: it may have been replaced since. Raises :class:`IncompatibleEngineError` if the
+        library cannot load it.
         """
         ...
 

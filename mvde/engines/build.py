@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mvde.engines.base import Backend
+
 LowerGraph = Callable[[Graph, Precision, Path], Graph]
 """(graph, precision, folder) → the graph lowered to that precision, written to the folder."""
 
@@ -100,6 +102,11 @@ def graph_rest(engine_id: EngineId, rest: Precision | None = None) -> Precision:
     return served_by.graph_rest(rest or rests[0]) if rests else Precision.FP32
 
 
+def graph_weight_bits(engine_id: EngineId) -> int:
+    """Bits of the weights that the graph of an int8 engine must have here; ``engine_id`` has a backend."""
+    return backend(str(engine_id.backend)).weight_bits()
+
+
 def _resolved(engine_id: EngineId, options: BuildOptions) -> EngineId:
     """Resolve the id's backend on this machine; without a device it must be explicit."""
     if not options.without_device:
@@ -136,7 +143,19 @@ def _recipe(source: GraphArtifact, engine_id: EngineId, folder: Path, lower_grap
         if lower_graph is None:
             raise UsageError(f"engine {engine_id} needs the graph in {engine_id.precision}; pass lower_graph")
         graph = lower_graph(graph, engine_id.precision, folder)
+        _check_weights(graph, engine_id, served_by)
     return Recipe(source, graph, engine_id, served_by)
+
+
+def _check_weights(graph: Graph, engine_id: EngineId, served_by: Backend) -> None:
+    """Raise :class:`UsageError` if the products of an int8 graph would saturate here."""
+    calibration = graph.lowering.calibration if graph.lowering is not None else None
+    bits, most = (calibration.weight_bits or 8) if calibration is not None else 8, served_by.weight_bits()
+    if engine_id.precision is Precision.INT8 and bits > most:
+        raise UsageError(
+            f"{graph.path.name} has weights of {bits} bits, whose products saturate on this CPU; {engine_id} needs "
+            f"{most}: mvde lower GRAPH --to int8 --weight-bits {most}"
+        )
 
 
 def _compiled(

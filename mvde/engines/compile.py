@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mvde.artifact import GraphArtifact
 from mvde.engines.base import Backend, BuildOptions, Compiled, Engine, EngineId, Graph
-from mvde.engines.machine import cpu_features
 from mvde.engines.opened import opened
 from mvde.engines.tolerances import tolerance_of
 from mvde.files import file_record
@@ -60,7 +59,7 @@ def _record(recipe: Recipe, compiled: Compiled) -> EngineRecord:
         executed_precision=compiled.executed_precision,
         device=compiled.device,
         library_version=recipe.backend.library_version(),
-        cpu_features=cpu_features() if compiled.uses_cpu else (),
+        cpu_features=recipe.backend.cpu_features() if compiled.uses_cpu else (),
         options=compiled.options,
         onnx_sha256=recipe.source.manifest.file.sha256,
         rewrites=compiled.rewrites,

@@ -15,6 +15,7 @@ from mvde.artifact import (
     find_engines,
     read_manifest,
 )
+from mvde.engines import isa
 from mvde.engines.backends import backend, backend_names
 from mvde.engines.base import Engine, EngineId, Support
 from mvde.engines.float_environment import in_default_float_environment
@@ -149,11 +150,12 @@ def check_machine(manifest: EngineManifest, where: str) -> None:
     """
     record = manifest.engine
     rebuild = f"build it again here: {build_command(manifest)}"
-    missing = [feature for feature in record.cpu_features if feature not in cpu_features()]
+    used = backend(record.backend).cpu_features()
+    missing = [feature for feature in record.cpu_features if feature not in used]
     if missing:
-        raise IncompatibleEngineError(
-            f"{where} was built for a CPU with {', '.join(missing)}, which this one lacks; {rebuild}"
-        )
+        is_capped = set(missing) <= set(cpu_features())
+        why = f"which {isa.cap()} switches off; unset it, or" if is_capped else "which this one lacks;"
+        raise IncompatibleEngineError(f"{where} was built for a CPU with {', '.join(missing)}, {why} {rebuild}")
     if (reason := backend(record.backend).mismatch(record)) is not None:
         raise IncompatibleEngineError(f"{where} cannot run here: {reason}; {rebuild}")
 

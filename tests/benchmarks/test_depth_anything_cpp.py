@@ -17,7 +17,7 @@ LIBRARY = r"""
 #include <stdio.h>
 #include <stdlib.h>
 int ggml_cpu_has_avx512(void) { return 1; }
-int ggml_cpu_has_avx512_vnni(void) { return 0; }
+int ggml_cpu_has_avx512_vnni(void) { return 1; }
 int ggml_cpu_has_avx512_bf16(void) { return 0; }
 int ggml_cpu_has_avx_vnni(void) { return 0; }
 int ggml_cpu_has_amx_int8(void) { return 0; }

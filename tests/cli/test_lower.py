@@ -12,6 +12,7 @@ from PIL import Image
 
 from mvde import cli
 from mvde.artifact import GraphArtifact
+from mvde.engines.isa import onednn_features, weight_bits
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -88,17 +89,23 @@ def test_frames_with_depth_judge_the_graph(
     )
 
 
-@pytest.mark.vnni
 def test_int8_engines_are_built_from_the_typed_graph_beside_the_fp32_one(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["lower", "export/tiny-32x48.onnx", "--to", "int8", "--method", "minmax"]
+    arguments = ["lower", GRAPH, "--to", "int8", "--method", "minmax"]
     assert cli.execute(arguments) == 0
     assert "1 in int8" in capsys.readouterr().out
+    assert cli.execute([*arguments, "--weight-bits", "7"]) == 0
     typed = (workspace / "export" / "tiny-32x48.int8.onnx").read_bytes()
+    assert (workspace / "export" / "tiny-32x48.int8-w7.onnx").read_bytes() != typed
     ids = ["-e", "openvino:int8", "-e", "onnxruntime:int8"]
     assert cli.execute(["build", "--res", "32x48", *ids]) == 0
     assert _built(workspace / "engines") == ["tiny-32x48-onnxruntime-int8", "tiny-32x48-openvino-int8"]
+    narrow = json.loads((workspace / "engines" / "tiny-32x48-openvino-int8" / "engine.json").read_text())["lowering"]
+    assert (narrow["calibration"]["method"], narrow["calibration"]["weight_bits"]) == (
+        "minmax",
+        weight_bits(onednn_features()),
+    )
     folder = workspace / "engines" / "tiny-32x48-onnxruntime-int8"
     assert (folder / "engine.onnx").read_bytes() == typed
     manifest = json.loads((folder / "engine.json").read_text())
@@ -124,7 +131,6 @@ def test_a_typed_graph_is_no_source_of_engines(workspace: Path, capsys: pytest.C
     assert "is typed already (fp16)" in capsys.readouterr().err
 
 
-@pytest.mark.vnni
 def test_folders_of_quantization_images_that_are_missing_empty_small_or_broken(
     workspace: Path, capsys: pytest.CaptureFixture[str], random_images: Callable[..., np.ndarray]
 ) -> None:

@@ -72,6 +72,22 @@ TEST(an_artefact_that_does_not_fit_is_refused) {
            "grid is (3, 2)", __LINE__);
 }
 
+#if defined(__x86_64__)
+TEST(an_engine_of_features_that_a_cap_switches_off_says_so) {
+    const Folder folder;
+    folder.spoil("[]", "[\"sse4_2\", \"avx\"]");
+    setenv("ONEDNN_MAX_CPU_ISA", " sse41", 1);
+    EXPECT_REFUSED(folder.path.string(), MVDE_ERROR_INCOMPATIBLE,
+                   "was built for a CPU with avx, which ONEDNN_MAX_CPU_ISA=sse41 switches off; unset it, or build it again "
+                   "here: mvde build --engine openvino:fp32 --name tiny --res 32x48");
+    setenv("ONEDNN_MAX_CPU_ISA", "AVX", 1);
+    setenv("DNNL_MAX_CPU_ISA", "SSE41", 1);  // the older name counts only without the newer one
+    CHECK(mvde::Session::open(folder.path.string()));
+    unsetenv("ONEDNN_MAX_CPU_ISA");
+    unsetenv("DNNL_MAX_CPU_ISA");
+}
+#endif
+
 TEST(a_program_keeps_its_locale) {
     const Folder folder;
     const std::locale before;

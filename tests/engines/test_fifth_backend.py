@@ -95,6 +95,12 @@ class NumPyBackend:
     def graph_rest(self, rest: Precision) -> Precision:
         return rest
 
+    def cpu_features(self) -> tuple[str, ...]:
+        return ()
+
+    def weight_bits(self) -> int:
+        return 8
+
     def settings(self) -> tuple[Setting, ...]:
         return (Setting("is_wrong", "yes: compute another depth"),)
 

@@ -71,6 +71,6 @@ def test_a_bias_that_is_not_one_number_per_channel_stays_a_sum() -> None:
 
 def test_the_default_is_convolutions_in_bf16_on_amx_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for features, wanted in ((("amx_bf16",), linear.CONVOLUTIONS), (("avx512_bf16",), linear.PRODUCTS)):
-        monkeypatch.setattr(linear, "cpu_features", lambda features=features: features)
+        monkeypatch.setattr(linear, "onednn_features", lambda features=features: features)
         assert linear.default(Precision.BF16) == wanted
         assert linear.default(Precision.FP32) == linear.default(Precision.INT8) == linear.PRODUCTS

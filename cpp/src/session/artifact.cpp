@@ -1,14 +1,14 @@
 #include "session/artifact.hpp"
 
+#include "session/isa.hpp"
+
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <map>
-#include <sstream>
 #include <system_error>
 #include <thread>
 #include <tuple>
@@ -94,22 +94,6 @@ bool has_changed(const fs::path &folder, const Stamps &before) {
         std::this_thread::sleep_for(kPause);
     }
     return true;
-}
-
-// CPU features listed in /proc/cpuinfo (x86 and Arm name the line differently).
-std::vector<std::string> cpu_features() {
-    std::ifstream stream("/proc/cpuinfo");
-    for (std::string line; std::getline(stream, line);) {
-        const std::size_t colon = line.find(':');
-        if (colon == std::string::npos) continue;
-        const std::string key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
-        if (colon == 0 || (key != "flags" && key != "Features")) continue;
-        std::istringstream words(line.substr(colon + 1));
-        std::vector<std::string> features;
-        for (std::string word; words >> word;) features.push_back(word);
-        return features;
-    }
-    return {};
 }
 
 // Whether a version matches the recorded one; Python's packages may omit the build number ("10.3.0").
@@ -204,14 +188,22 @@ Artifact load_artifact(const std::string &path) {
 }
 
 void check_cpu(const Artifact &artifact) {
-    const std::vector<std::string> here = cpu_features();
+    const EngineRecord &engine = artifact.manifest.engine;
+    const std::vector<std::string> has = cpu_features(), used = engine.backend == "openvino" ? onednn_features() : has;
+    const auto lacks = [](const std::vector<std::string> &features, const std::string &one) {
+        return std::find(features.begin(), features.end(), one) == features.end();
+    };
     std::string missing;
-    for (const std::string &feature : artifact.manifest.engine.cpu_features)
-        if (std::find(here.begin(), here.end(), feature) == here.end()) missing += (missing.empty() ? "" : ", ") + feature;
-    if (!missing.empty())
-        throw Refused(MVDE_ERROR_INCOMPATIBLE,
-                      artifact.folder + " was built for a CPU with " + missing +
-                          ", which this one lacks; build it again here: " + build_command(artifact.manifest));
+    bool is_capped = true;
+    for (const std::string &feature : engine.cpu_features) {
+        if (!lacks(used, feature)) continue;
+        missing += (missing.empty() ? "" : ", ") + feature;
+        is_capped = is_capped && !lacks(has, feature);
+    }
+    if (missing.empty()) return;
+    const std::string why = is_capped ? "which " + onednn_cap() + " switches off; unset it, or" : "which this one lacks;";
+    throw Refused(MVDE_ERROR_INCOMPATIBLE, artifact.folder + " was built for a CPU with " + missing + ", " + why +
+                                               " build it again here: " + build_command(artifact.manifest));
 }
 
 void check_library(const Artifact &artifact, const mvde_backend &backend) {

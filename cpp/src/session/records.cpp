@@ -319,8 +319,11 @@ const Record kEngine{{{"id", kText},
                       {"known_errors", list_of(kText), false}}};
 
 const Record kKept{{{"group", kText}, {"dtype", kPrecision}, {"num_nodes", kInteger}, {"reason", kText}}};
-const Record kCalibration{
-    {{"num_images", kInteger}, {"sha256", kText}, {"method", kText}, {"balanced", by_name(kText), false}}};
+const Record kCalibration{{{"num_images", kInteger},
+                           {"sha256", kText},
+                           {"method", kText},
+                           {"balanced", by_name(kText), false},
+                           {"weight_bits", nullable(kInteger), false}}};
 const Record kGateTolerance{{{"abs_rel", kReal}, {"delta1", kReal}, {"mean_rel", kReal}, {"p99_rel", kReal}}};
 const Record kGateRun{{{"images", kText},
                        {"num_images", kInteger},

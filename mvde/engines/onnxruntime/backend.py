@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvde.engines.base import Backend, BuildOptions, Compiled, Engine, Graph, Support
 from mvde.engines.cpu_only import check_cpu_options, other_version
+from mvde.engines.machine import cpu_features
 from mvde.engines.onnxruntime import providers, session
 from mvde.engines.settings import Setting
 from mvde.errors import MissingDependencyError
@@ -54,6 +55,18 @@ class OnnxRuntimeBackend:
     def graph_rest(self, rest: Precision) -> Precision:
         """The rest itself: the library computes in the dtypes of the file."""
         return rest
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """All of the CPU's: no variable caps the library."""
+        return cpu_features()
+
+    def weight_bits(self) -> int:
+        """8 on every CPU.
+
+        Signed Q/DQ pairs do not saturate before VNNI: on AVX2 nano at 192 differs from the arithmetic as written by
+        0.8 % with 8 bits and by 0.6 % with 7, whose own rounding costs more (OpenVINO: 2.0 % and 0.6 %).
+        """
+        return 8
 
     def settings(self) -> tuple[Setting, ...]:
         """``provider``: the execution provider."""

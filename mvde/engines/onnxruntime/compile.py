@@ -1,4 +1,7 @@
-"""Compile for ONNX Runtime: copy the typed graph and determine its executed precision from a profiled run."""
+"""Compile for ONNX Runtime: rewrite the typed graph for the provider, and determine its executed precision.
+
+The precision is that of a profiled run.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from mvde.engines.onnxruntime.providers import (
     check_all_products_on_provider,
     default_provider,
 )
+from mvde.engines.onnxruntime.rewrite import rewritten
+from mvde.engines.onnxruntime.session import SessionSettings
 from mvde.engines.settings import one_of
 from mvde.errors import UsageError
 from mvde.precision import Precision
@@ -63,10 +68,10 @@ def tuning_settings(chosen: BuildOptions) -> list[dict[str, Any]]:
 
 
 def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: BuildOptions) -> Compiled:
-    """Write the engine to ``folder``: the graph itself, with its executed precision from a profiled run."""
+    """Write the engine to ``folder``: the graph rewritten for the provider, with the precision of a profiled run."""
     provider = chosen_provider(chosen)
     target = folder / ENGINE_FILE
-    shutil.copyfile(graph.path, target)
+    rewrites = _written(graph.path, target, provider, chosen)
     for companion in graph.companions:  # under the names used in the graph; a lowered graph's are in place
         if companion.parent != folder:
             shutil.copyfile(companion, folder / companion.name)
@@ -80,7 +85,15 @@ def compile_graph(graph: Graph, folder: Path, precision: Precision, chosen: Buil
     executed = str(precision) if provider is Provider.TENSORRT else executed_precision(profile)
     device = cpu_name() if provider is Provider.CPU else nvidia_gpus()[0].split(",")[0]
     names = (ENGINE_FILE, *(companion.name for companion in graph.companions))
-    return Compiled(names, executed, device, options)
+    return Compiled(names, executed, device, options, rewrites)
+
+
+def _written(source: Path, target: Path, provider: Provider, chosen: BuildOptions) -> dict[str, str]:
+    """Write the graph for the provider; return the operators that were rewritten: GPU providers take it as it is."""
+    if provider is not Provider.CPU:
+        shutil.copyfile(source, target)
+        return {}
+    return rewritten(source, target, settings=SessionSettings(num_threads=chosen.num_threads))
 
 
 def executed_precision(profile: list[dict[str, Any]]) -> str:

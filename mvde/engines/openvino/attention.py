@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mvde.engines.machine import cpu_features
+from mvde.engines.isa import cap, onednn_features
 from mvde.engines.openvino.native_backend import MISSING, library_path, mismatch
 from mvde.errors import BackendError, IncompatibleEngineError
 from mvde.precision import Precision
@@ -46,7 +46,7 @@ def support_note(precision: Precision) -> str:
     """Which attention ``precision`` engines use if mvde has a kernel for this CPU; otherwise empty."""
     from mvde.engines.openvino.library import library_version
 
-    if precision is not Precision.BF16 or "amx_bf16" not in cpu_features():
+    if precision is not Precision.BF16 or "amx_bf16" not in onednn_features():
         return ""
     reason = unavailable(library_version())
     return f", attention by OpenVINO: {reason}" if reason else ", attention by mvde's AMX kernel"
@@ -54,7 +54,7 @@ def support_note(precision: Precision) -> str:
 
 def is_default(options: Mapping[str, Any], version: str) -> bool:
     """Whether mvde's attention is used by default: if floats compute in bf16 and the kernel can run."""
-    return _in_bf16(options) and not unavailable(version)
+    return _in_bf16(options) and not unavailable(version) and not _capped()
 
 
 def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -69,7 +69,9 @@ def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tup
         return options, {"attention": NAMES[LIBRARYS]}
     if asked is None and not _in_bf16(options):
         return options, {}
-    reason = unavailable(version) if _in_bf16(options) else "the kernel computes in bf16, and this engine does not"
+    reason = "the kernel computes in bf16, and this engine does not"
+    if _in_bf16(options):
+        reason = unavailable(version) or ("" if asked == OURS else _capped())
     if reason and asked == OURS:
         raise BackendError(f"mvde's attention was requested but cannot run here: {reason}")
     replaced, found = (0, 0) if reason else replace_attention(core, model)
@@ -77,6 +79,11 @@ def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tup
         reason = reason or f"none of the graph's {found} attentions is one that mvde's kernel computes"
         return {**options, OPTION: LIBRARYS}, {"attention": f"{NAMES[LIBRARYS]}; {reason}"}
     return {**options, OPTION: OURS}, {"attention": f"{NAMES[OURS]}, {replaced} of {found}"}
+
+
+def _capped() -> str:
+    """Why the kernel is not the default under the user's cap of instructions; empty without such a cap."""
+    return f"{cap()} switches AMX off" if cap() and "amx_bf16" not in onednn_features() else ""
 
 
 def library_options(options: Mapping[str, Any]) -> dict[str, Any]:

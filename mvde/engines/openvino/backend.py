@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvde.engines.base import Backend, BuildOptions, Compiled, Engine, Graph, Support
 from mvde.engines.cpu_only import check_cpu_options, other_version
+from mvde.engines.isa import onednn_features, weight_bits
 from mvde.engines.openvino import library
 from mvde.engines.settings import Setting
 from mvde.errors import BackendError
@@ -47,6 +48,14 @@ class OpenVinoBackend:
     def graph_rest(self, rest: Precision) -> Precision:
         """Fp32: the library lowers the rest itself."""
         return Precision.FP32
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """Features that oneDNN uses, which a variable can cap."""
+        return onednn_features()
+
+    def weight_bits(self) -> int:
+        """7 on x86 before VNNI, where oneDNN's products of 8 bits saturate."""
+        return weight_bits(onednn_features())
 
     def settings(self) -> tuple[Setting, ...]:
         """None: library settings are chosen by tuning."""

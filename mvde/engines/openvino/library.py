@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import Any, cast
 
 from mvde.engines.base import Support
-from mvde.engines.machine import cpu_name
+from mvde.engines.isa import cap, narrow_note, onednn_features
+from mvde.engines.machine import cpu_features, cpu_name
 from mvde.engines.process import ProcessGuard
 from mvde.errors import MissingDependencyError
 from mvde.precision import Precision
@@ -31,6 +32,8 @@ _COMPUTES = {"Subgraph", "MVN", "Eltwise", "Softmax", "Interpolate", "Reference"
 _PRECISION_BY_NAME = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 _TELEMETRY, _ABSENT = "openvino_telemetry", cast(ModuleType, object())
 _importing = threading.Lock()
+_FEATURES = {Precision.BF16: ("avx512_bf16", "amx_bf16"), Precision.FP16: ("avx512_fp16", "amx_fp16")}
+"""Features of x86 CPUs that compute in a precision, any of which will do."""
 _FLOATS = ("f32", "bf16", "f16")
 
 
@@ -110,11 +113,23 @@ def arithmetic(precision: Precision) -> Support:
     except MissingDependencyError as error:
         return Support(False, str(error))
     if precision.name in capabilities:
-        return Support(True, f"computes in {precision}")
+        return _below_the_cap(precision)
     return Support(
         False,
         f"{cpu_name()} has no {precision} arithmetic (it needs {_needs(precision)}); OpenVINO would compute in fp32",
     )
+
+
+def _below_the_cap(precision: Precision) -> Support:
+    """Support for a precision of this CPU: not if the user's cap switches off all features that compute it."""
+    computing = set(_FEATURES.get(precision, ())) & set(cpu_features())
+    if computing and not computing & set(onednn_features()):
+        return Support(
+            False,
+            f"{cap()} switches off {' and '.join(sorted(computing))}, without which OpenVINO has no {precision} "
+            "arithmetic; unset it",
+        )
+    return Support(True, f"computes in {precision}{narrow_note(precision, onednn_features())}")
 
 
 def hint_of(precision: Precision) -> str:

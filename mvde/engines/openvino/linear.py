@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mvde.engines.machine import cpu_features
+from mvde.engines.isa import onednn_features
 from mvde.precision import Precision
 
 OPTION = "linear_layers"
@@ -24,7 +24,7 @@ def default(precision: Precision) -> str:
 
     Measured on one CPU with AMX: 1.6 times as fast in bf16, no gain in fp32, slower in int8.
     """
-    return CONVOLUTIONS if precision is Precision.BF16 and "amx_bf16" in cpu_features() else PRODUCTS
+    return CONVOLUTIONS if precision is Precision.BF16 and "amx_bf16" in onednn_features() else PRODUCTS
 
 
 def to_convolutions(model: Any) -> int:

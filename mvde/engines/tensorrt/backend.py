@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mvde.cuda.gpu import Gpu, find_gpu
 from mvde.engines.base import Backend, BuildOptions, Compiled, Engine, Graph, Support
 from mvde.engines.known_bad import Combination, check_combination
+from mvde.engines.machine import cpu_features
 from mvde.engines.settings import Setting
 from mvde.engines.tensorrt import checks, plan_build
 from mvde.engines.tensorrt.api import Api, check_installed, load_api
@@ -62,6 +63,14 @@ class TensorRtBackend:
     def graph_rest(self, rest: Precision) -> Precision:
         """The rest itself: networks are strongly typed."""
         return rest
+
+    def cpu_features(self) -> tuple[str, ...]:
+        """All of the CPU's: engines run on the GPU."""
+        return cpu_features()
+
+    def weight_bits(self) -> int:
+        """8: the GPU sums products in 32 bits."""
+        return 8
 
     def settings(self) -> tuple[Setting, ...]:
         """Settings of :class:`TensorRtOptions`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mvde.errors import UsageError
 from mvde.export.fold.affine import fold_affine_into_conv
-from mvde.export.fold.attention import fold_scale_into_query, join_products
+from mvde.export.fold.attention import drop_open_masks, fold_scale_into_query, join_products
 from mvde.export.fold.norm import fold_norm_into_products
 from mvde.export.fold.patches import embed_patches_by_product
 from mvde.export.fold.resize import convolve_before_resize, squeeze_before_resize
@@ -22,6 +22,7 @@ RULES: dict[str, Callable[[ir.Model], int]] = {
     "affine-into-conv": fold_affine_into_conv,
     "patches-by-product": embed_patches_by_product,
     "norm-into-products": fold_norm_into_products,
+    "drop-open-masks": drop_open_masks,
     "scale-into-query": fold_scale_into_query,
     "joint-products": join_products,
     "conv-before-resize": convolve_before_resize,
@@ -35,13 +36,15 @@ RULES: dict[str, Callable[[ir.Model], int]] = {
 DEFAULT_RULES = (
     "affine-into-conv",
     "conv-before-resize",
+    "drop-open-masks",
     "spread-by-depth-to-space",
     "squeeze-before-resize",
     "unused",
 )
 """Rules measured to speed up at least one backend and to slow down none (``benchmarks/fold_ledger.py``).
 
-``spread-by-depth-to-space`` is included because TensorRT-RTX rejects bf16 decoders without it.
+``spread-by-depth-to-space`` is included because TensorRT-RTX rejects bf16 decoders without it, ``drop-open-masks``
+because the faster attention of every backend takes no mask.
 """
 
 

@@ -1,4 +1,7 @@
-"""Fold rules for attention: joint query, key and value products, and the score scale folded into the query weights."""
+"""Fold rules for attention.
+
+Joint query, key and value products; the score scale folded into the query weights; masks that hide nothing removed.
+"""
 
 from __future__ import annotations
 
@@ -119,3 +122,30 @@ def _origin(value: ir.Value) -> ir.Node | None:
             return None
         node = source.producer()
     return node if node is not None and sole_reader(node.outputs[0]) is not None else None
+
+
+def drop_open_masks(model: ir.Model) -> int:
+    """Remove masks of attentions that hide nothing; return the number removed.
+
+    A mask of true everywhere, or the addition of zero, changes no score. Exporters write such masks (transformers' DINO
+    does), and kernels without masks, the faster ones of every library, are ruled out by them.
+    """
+    removed = 0
+    for node in list(model.graph):
+        if is_op(node, "Attention") and len(node.inputs) > 3 and _hides_nothing(node.inputs[3]):
+            node.replace_input_with(3, None)
+            if not any(value is not None for value in node.inputs[3:]):
+                node.resize_inputs(3)
+            removed += 1
+    return removed
+
+
+def _hides_nothing(mask: ir.Value | None) -> bool:
+    """Whether a mask is a constant, or an expanded one, of true or of zero everywhere."""
+    node = mask.producer() if mask is not None else None
+    if is_op(node, "Expand"):
+        mask = node.inputs[0]  # type: ignore[union-attr]
+    if mask is None or mask.const_value is None:
+        return False
+    values = mask.const_value.numpy()
+    return bool(values.all()) if values.dtype == np.bool_ else not values.any()

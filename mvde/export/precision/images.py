@@ -50,6 +50,7 @@ def lower_options(
     max_frames: int = 64,
     dataset_name: str = "",
     protocol: EvaluationProtocol | None = None,
+    weight_bits: int = 8,
 ) -> LowerOptions:
     """Options for lowering a graph, with images of a folder and frames with ground truth of a data set.
 
@@ -65,7 +66,14 @@ def lower_options(
     if dataset is not None:
         judges.append(judging_frames(dataset, manifest, max_frames, dataset_name, protocol))
     return LowerOptions(
-        decides, tuple(judges), method, rest, manifest.stats_patch, manifest.depth_kind, resampling=resampling
+        decides,
+        tuple(judges),
+        method,
+        rest,
+        manifest.stats_patch,
+        manifest.depth_kind,
+        resampling=resampling,
+        weight_bits=weight_bits,
     )
 
 

@@ -53,7 +53,7 @@ def lower_graph(graph: Graph, precision: Precision, folder: Path, options: Lower
     base = load_fp32(graph.path, precision, options.rest)
     images, held_out = _images(base, options)
     lowered = _lower(base, precision, images, options)
-    target = typed_path(folder / graph.path.name, precision, options.rest)
+    target = typed_path(folder / graph.path.name, precision, options.rest, options.weight_bits)
     try:
         files = _save(lowered.model, target)
         options.progress(f"comparing with fp32 on {sum(len(item.images) for item in held_out)} held-out images")
@@ -67,15 +67,16 @@ def lower_graph(graph: Graph, precision: Precision, folder: Path, options: Lower
     record = replace(
         _counted(graph, target, precision),
         kept=lowered.kept,
-        calibration=_calibration_record(lowered, images),
+        calibration=_calibration_record(lowered, images, precision, options.weight_bits),
         gate=GateRecord(_ARITHMETIC, tolerance, runs),
     )
     return Graph(files[0], files[1:], record)
 
 
-def typed_path(path: Path, precision: Precision, rest: Precision = Precision.FP32) -> Path:
-    """Path of the typed form of the graph at ``path``: ``nano-192x192.int8-fp16.onnx`` in the same folder."""
-    suffix = f"-{rest}" if precision.is_quantized and rest.is_lowered else ""
+def typed_path(path: Path, precision: Precision, rest: Precision = Precision.FP32, weight_bits: int = 8) -> Path:
+    """Path of the typed form of the graph at ``path``: ``nano-192x192.int8-w7-fp16.onnx`` in the same folder."""
+    suffix = f"-w{weight_bits}" if precision is Precision.INT8 and weight_bits != 8 else ""
+    suffix += f"-{rest}" if precision.is_quantized and rest.is_lowered else ""
     return path.with_name(f"{path.stem}.{precision}{suffix}.onnx")
 
 
@@ -99,7 +100,7 @@ def _lower(base: ir.Model, precision: Precision, images: NDArray[np.uint8], opti
     probe = _probe(base, images, options)
     if not precision.is_quantized:
         return lower_floats(base, precision, probe)
-    grid = QuantizationGrid(precision, options.rest)
+    grid = QuantizationGrid(precision, options.rest, options.weight_bits)
     quantized = lower_products(base, grid, probe, images, options.method)
     return lower_rest(quantized, base, options.rest, probe) if options.rest.is_lowered else quantized
 
@@ -146,6 +147,9 @@ def _counted(source: Graph, target: Path, precision: Precision) -> LoweringRecor
     )
 
 
-def _calibration_record(lowered: LoweredModel, images: NDArray[np.uint8]) -> CalibrationRecord:
+def _calibration_record(
+    lowered: LoweredModel, images: NDArray[np.uint8], precision: Precision, weight_bits: int
+) -> CalibrationRecord:
     method = "none" if lowered.method is None else str(lowered.method)
-    return CalibrationRecord(len(images), fingerprint(images), method, lowered.balanced)
+    bits = weight_bits if precision is Precision.INT8 else None
+    return CalibrationRecord(len(images), fingerprint(images), method, lowered.balanced, bits)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 RESTS = (Precision.FP32, Precision.FP16)
 """Precisions allowed for the non-quantised nodes of an int8 or fp8 graph."""
 
+WEIGHT_BITS = (7, 8)
+"""Bits allowed for the weights of an int8 graph."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -39,9 +42,10 @@ class LowerOptions:
 
     ``held_out`` are the validation images; default: crops of other photographs. ``rest`` is the precision of the
     non-quantised nodes of an int8 or fp8 graph, one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
+    ``weight_bits`` is 8, or 7 for int8 weights whose products saturate on no CPU.
     ``patch_size`` and ``depth_kind`` are those of the manifest, ``resampling`` is that of default images. ``progress``
     receives a message per measurement. Raises
-    :class:`UsageError` for another ``rest`` or method.
+    :class:`UsageError` for another ``rest``, method or number of bits.
     """
 
     calibration: NDArray[np.uint8] | None = None
@@ -52,10 +56,14 @@ class LowerOptions:
     depth_kind: DepthKind = DepthKind.METRIC
     progress: Progress = no_progress
     resampling: Resampling = DEFAULT_RESAMPLING
+    weight_bits: int = 8
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, RangeMethod):
             raise UsageError(f"calibration method {self.method!r} is unknown; use {', '.join(RangeMethod)}")
+        if self.weight_bits not in WEIGHT_BITS:
+            bits = " or ".join(str(count) for count in WEIGHT_BITS)
+            raise UsageError(f"weights of an int8 graph cannot have {self.weight_bits} bits; use {bits}")
         if not isinstance(self.rest, Precision) or self.rest not in RESTS:
             raise UsageError(f"the rest of a quantised graph cannot be {self.rest}; use {' or '.join(RESTS)}")
 

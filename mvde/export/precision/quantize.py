@@ -45,22 +45,33 @@ class QuantizationGrid:
     """Representable values of a tensor: steps of ``precision`` times a scale in the precision ``rest``.
 
     ``rest`` is the precision of the non-quantised nodes. Scales are rounded to it before they divide anything, so that
-    lowering the other nodes later changes no scale.
+    lowering the other nodes later changes no scale. ``weight_bits`` is the number of bits of int8 weights: 7 for CPUs
+    whose products of 8 bits saturate (:mod:`mvde.engines.isa`).
     """
 
     precision: Precision
     rest: Precision = Precision.FP32
+    weight_bits: int = 8
 
-    def scale(self, largest: Any) -> NDArray[np.float32]:
-        """Step size for tensors with those largest magnitudes, bounded below for tensors of zeros."""
+    @property
+    def for_weights(self) -> float:
+        """Largest step of a weight."""
+        largest = self.precision.largest
+        return float(int(largest) >> 8 - self.weight_bits) if self.precision is Precision.INT8 else largest
+
+    def scale(self, largest: Any, most: float | None = None) -> NDArray[np.float32]:
+        """Step size for tensors with those largest magnitudes, bounded below for tensors of zeros.
+
+        ``most`` is the largest step, by default that of the precision.
+        """
         smallest = np.float32(2.0**-14)  # fp16's smallest normal number: below it a scale loses precision
-        step = np.maximum(np.asarray(largest, np.float32) / self.precision.largest, smallest)
+        step = np.maximum(np.asarray(largest, np.float32) / (most or self.precision.largest), smallest)
         rounded: NDArray[np.float32] = step.astype(ir_dtype(self.rest).numpy()).astype(np.float32)
         return rounded
 
     def stored(self, steps: NDArray[np.float32]) -> NDArray[Any]:
-        """Convert steps to the storage dtype: clipped, and rounded to nearest, ties to even."""
-        largest = self.precision.largest
+        """Convert a weight's steps to the storage dtype: clipped, and rounded to nearest, ties to even."""
+        largest = self.for_weights
         clipped = np.clip(steps, -largest, largest)
         whole = np.rint(clipped) if self.precision is Precision.INT8 else clipped
         return whole.astype(ir_dtype(self.precision).numpy())
@@ -143,7 +154,7 @@ class _QdqWriter:
             assert value.const_value is not None
             weight = value.const_value.numpy().astype(np.float32)
             others = tuple(i for i in range(weight.ndim) if i != axis)
-            scale = self._grid.scale(np.abs(weight).max(axis=others))
+            scale = self._grid.scale(np.abs(weight).max(axis=others), self._grid.for_weights)
             shape = [1] * weight.ndim
             shape[axis] = -1
             stored = self._constant(f"{name}.q", self._grid.stored(weight / scale.reshape(shape)))

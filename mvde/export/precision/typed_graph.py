@@ -45,9 +45,11 @@ def write_typed(source: GraphArtifact, precision: Precision, options: LowerOptio
     return load_graph(folder / typed.path.name)
 
 
-def find_typed(source: GraphArtifact, precision: Precision, rest: Precision = Precision.FP32) -> GraphArtifact | None:
+def find_typed(
+    source: GraphArtifact, precision: Precision, rest: Precision = Precision.FP32, weight_bits: int = 8
+) -> GraphArtifact | None:
     """Find the typed graph beside an exported one, if it was made from its current version; verify its checksum."""
-    path = typed_path(source.path, precision, rest)
+    path = typed_path(source.path, precision, rest, weight_bits)
     if not manifest_path(path).is_file():
         return None
     found = load_graph(path)
@@ -61,7 +63,9 @@ def lowerer(source: GraphArtifact, options: LowerOptions) -> Callable[[Graph, Pr
     """Return ``mvde build``'s lowering function for ``source``: reuses the typed graph beside it, or makes one."""
 
     def lower(graph: Graph, precision: Precision, folder: Path) -> Graph:
-        found = None if options.calibration is not None else find_typed(source, precision, options.rest)
+        found = None
+        if options.calibration is None:
+            found = find_typed(source, precision, options.rest, options.weight_bits)
         return lower_graph(graph, precision, folder, options) if found is None else _graph(found)
 
     return lower

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +32,15 @@ def test_a_product_without_a_bias_stays_apart(build: Callable, fold: Callable) -
     assert fold(model, "joint-products")[1] == 0
 
 
-def _attention(build: Callable, seed: int, heads: int, read_twice: bool = False, **attributes: float) -> Any:
+def _attention(
+    build: Callable,
+    seed: int,
+    heads: int,
+    read_twice: bool = False,
+    mask: np.ndarray | None = None,
+    expanded: bool = False,
+    **attributes: float,
+) -> Any:
     graph, size = build(seed, (2, 6, 5)), 3
 
     def project() -> tuple[str, str]:
@@ -40,7 +49,9 @@ def _attention(build: Callable, seed: int, heads: int, read_twice: bool = False,
         return tokens, graph.node("Transpose", parts, perm=[0, 2, 1, 3])
 
     (tokens, query), (_, key), (_, value) = (project() for _ in range(3))
-    output = graph.node("Attention", query, key, value, **attributes)
+    masks = [] if mask is None else [graph.constant(mask)]
+    masks = [graph.node("Expand", one, graph.constant([1, 1, 6, 6])) for one in masks] if expanded else masks
+    output = graph.node("Attention", query, key, value, *masks, **attributes)
     return graph.model(output, tokens) if read_twice else graph.model(output)
 
 
@@ -63,3 +74,20 @@ def test_a_query_that_something_else_reads_keeps_its_weights(build: Callable, fo
 def test_a_graph_without_attention_is_left_alone(build: Callable, fold: Callable, rule: str) -> None:
     graph = build(0, (2, 5))
     assert fold(graph.model(graph.linear("x", 5, 4)), rule)[1] == 0
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+@pytest.mark.parametrize(("mask", "is_open"), [(np.ones, True), (np.tri, False)])
+def test_a_mask_that_hides_nothing_goes_away(
+    build: Callable, fold: Callable, mask: Callable, is_open: bool, expanded: bool
+) -> None:
+    size = (1, 1, 6, 1) if expanded and is_open else (6, 6)
+    array = (mask(size) if is_open else mask(6)).astype(bool)
+    model = _attention(build, 0, 2, mask=array, expanded=expanded)
+    _, count = fold(model, "drop-open-masks")
+    assert count == is_open
+
+
+def test_a_mask_that_adds_zero_goes_away_and_one_that_adds_something_stays(build: Callable, fold: Callable) -> None:
+    assert fold(_attention(build, 0, 2, mask=np.zeros((6, 6))), "drop-open-masks")[1] == 1
+    assert fold(_attention(build, 0, 2, mask=np.eye(6)), "drop-open-masks")[1] == 0

@@ -14,6 +14,7 @@ import pytest
 
 from mvde.artifact import GraphArtifact
 from mvde.engines.base import Graph
+from mvde.engines.isa import onednn_features, weight_bits
 from mvde.engines.openvino.library import shared_core
 from mvde.errors import BackendError, ParityError, UsageError
 from mvde.export.precision import HeldOut, LowerOptions, lower_graph
@@ -37,7 +38,8 @@ def images(random_images: Callable[..., np.ndarray]) -> np.ndarray:
 @pytest.fixture(scope="module")
 def options(images: np.ndarray, random_images: Callable[..., np.ndarray]) -> LowerOptions:
     """Calibrate on noise, validate on held-out noise: for a random model, photographs are slower and no better."""
-    return LowerOptions(images, (HeldOut(random_images(3, *RESOLUTION, 3, seed=1), "noise"),))
+    held_out = (HeldOut(random_images(3, *RESOLUTION, 3, seed=1), "noise"),)
+    return LowerOptions(images, held_out, weight_bits=weight_bits(onednn_features()))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,6 @@ def test_quantised_graphs_run_in_onnxruntime_s_basic_form(
     assert error.mean() < 5e-3  # a tenth of the error of any wrong dtype or scale
 
 
-@pytest.mark.vnni
 def test_openvino_reads_the_files_and_gives_their_depth(
     typed: Typed, exported: tuple[Path, int], images: np.ndarray
 ) -> None:
