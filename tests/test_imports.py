@@ -154,7 +154,7 @@ ALLOWED = {
     },
     "backbones": {"errors", "config", "resolution"},
     "heads": {"errors", "config"},
-    "datasets": {"errors", "config", "camera", "image"},
+    "datasets": {"errors", "config", "camera", "image", "files"},
     "losses": {"errors", "config"},
     "checkpoint": {"errors", "config", "files", "manifest", "assets"},
     "image_model": {"errors", "description", "resolution", "stats", "vector_math"},
