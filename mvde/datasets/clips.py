@@ -255,6 +255,11 @@ class ClipDataset:
         return (self._clip(number) for number in self._numbers)
 
     @property
+    def num_frames(self) -> int:
+        """Number of frames of a clip."""
+        return self._index.num_frames
+
+    @property
     def num_clips(self) -> int:
         """Number of finished clips."""
         return len(self._numbers)

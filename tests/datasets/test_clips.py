@@ -179,3 +179,32 @@ def test_other_settings_than_those_of_the_folder_are_refused(opengl: None, tmp_p
 def test_the_length_of_clips_needs_video(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.execute(["data", "synth", "--count", "1", "--clip-frames", "5", "-o", str(tmp_path / "x")]) == 2
     assert "give --video too" in capsys.readouterr().err
+
+
+def test_an_engine_is_measured_over_clips_frame_by_frame_and_stabilised(tmp_path: Path, engine_folder: Path) -> None:
+    from mvde.cli.assess import Assessor
+    from mvde.runtime.depth import DepthRuntime
+
+    root = tmp_path / "clips"
+    root.mkdir()
+    ClipIndex(0, Split.TRAIN, (32, 48), 2, 6).write(root)
+    picture = np.random.default_rng(0).integers(60, 90, (32, 48, 3), dtype=np.uint8)
+    rgb = np.stack([picture + np.uint8(12 * (t % 2)) for t in range(6)])  # the tiny graph's depth grows with it
+    parts = {
+        "kind": np.asarray("static"),
+        "depth": np.full((6, 32, 48), 7500, np.uint16),
+        "intrinsics": np.tile(np.float32([40, 40, 23.5, 15.5]), (6, 1)),
+        "poses": np.tile(np.eye(3, 4), (6, 1, 1)),
+        "is_cut": np.zeros(6, np.bool_),
+    }
+    for number in range(2):
+        np.savez(clip_path(root, number), rgb=rgb, **parts)
+    with DepthRuntime.load(engine_folder) as runtime:
+        depth = np.stack([one.depth for one in runtime.stream(rgb)])
+        found = Assessor(ClipDataset(root), 0, ()).assess(runtime).accuracy
+    assert found is not None
+    step = np.abs(np.diff(np.median(np.log(depth), axis=(1, 2)))).mean()
+    assert found["scale_flicker"] == pytest.approx(step, rel=0.02)
+    assert found["point_flicker"] == pytest.approx(np.abs(np.diff(np.log(depth), axis=0)).mean(), rel=0.05)
+    assert found["steady_scale_flicker"] < 0.7 * found["scale_flicker"]
+    assert (found["num_clips"], found["num_images"]) == (2, 12)
