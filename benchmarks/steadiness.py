@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from mvde.alignment import fit_inverse
 from mvde.camera import Camera
 from mvde.contract import DepthKind
-from mvde.datasets.clips import Clip, ClipDataset, read_clip
+from mvde.datasets.clips import Clip, ClipDataset
+from mvde.datasets.tum_clips import TumClips
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.stabilize import Stabilization, Stabilizer
 from mvde.steadiness import (
@@ -223,7 +224,7 @@ def kinds_table(clips: Sequence[dict[str, Row]], kinds: Sequence[str]) -> str:
 
 
 def measured(
-    dataset: ClipDataset, runtime: DepthRuntime, step: int, path: Path | None
+    dataset: ClipDataset | TumClips, runtime: DepthRuntime, step: int, path: Path | None
 ) -> tuple[list[str], list[dict[str, Row]]]:
     """Kinds and rows of all clips; those in the file at ``path`` are taken from it, and others are added to it."""
     kept = {}
@@ -252,15 +253,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engine", help="engine folder or id")
     parser.add_argument("--clips", type=Path, required=True, help="folder made by mvde data synth --video")
+    parser.add_argument("--format", choices=("clips", "tum"), default="clips", help="tum: a sequence of TUM RGB-D")
     parser.add_argument("--every", type=int, default=1, help="take every n-th frame")
     parser.add_argument("--rows", type=Path, help="keep each clip's rows here, and take those that are here")
     parser.add_argument("--json", type=Path, help="write the figures")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
     given = parser.parse_args()
-    dataset = ClipDataset(given.clips)
+    dataset = ClipDataset(given.clips) if given.format == "clips" else TumClips(given.clips)
     with DepthRuntime.load(given.engine) as runtime:
         kinds, rows = measured(dataset, runtime, given.every, given.rows)
-        own_ms, frame_ms = cost(read_clip(given.clips, 0), runtime)
+        own_ms, frame_ms = cost(next(dataset.clips()), runtime)
     present = [name for name in NAMES if any(name in one for one in rows)]
     found = {name: summary(rows, kinds, name) for name in present}
     reached = targets(found)

@@ -137,6 +137,8 @@ class Stabilizer:
     def _check_time(self, time_s: float | None) -> None:
         """Drop the past after a long gap; refuse a time that is not after the last one."""
         last = self._time_s
+        if time_s is not None and not math.isfinite(time_s):
+            raise UsageError(f"a frame has the time {time_s}; expected seconds, or None where it is not known")
         if time_s is None or last is None:
             return
         if not time_s > last:

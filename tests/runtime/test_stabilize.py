@@ -274,12 +274,14 @@ def test_a_map_of_one_row_is_returned() -> None:
         np.testing.assert_array_equal(stabilizer.update(picture(0, 4, 40), depth), depth)
 
 
-@pytest.mark.parametrize("time_s", [2.0, 1.5, math.nan])
+@pytest.mark.parametrize("time_s", [2.0, 1.5])
 def test_frames_out_of_order_or_with_equal_stamps_are_refused_with_the_way_out(time_s: float) -> None:
     stabilizer = Stabilizer(DepthKind.METRIC)
     stabilizer.update(picture(), ramp(), time_s=2.0)
     with pytest.raises(UsageError, match=r"comes after the one at 2.000000 s; give each frame once, in the order"):
         stabilizer.update(picture(), ramp(), time_s=time_s)
+    with pytest.raises(UsageError, match="has the time nan; expected seconds"):
+        stabilizer.update(picture(), ramp(), time_s=math.nan)
     stabilizer.reset()
     stabilizer.update(picture(), ramp(), time_s=0.5)
     assert stabilizer.num_frames == 1
