@@ -348,6 +348,7 @@ SMALLER = (
     (r"--size \d+x\d+", "--size 96x96"),
     (r"--duration \d+", "--duration 0.2"),
     (r"--max-frames \d+", "--max-frames 4"),
+    (r"--clip-frames \d+", "--clip-frames 4"),
     (
         r"(mvde train .*--output_dir \S+)",
         r"\1 'train.stages=[{steps: 2, res: [64], batch_size: 2}]' train.num_workers=0 train.warmup_steps=0 "
@@ -357,7 +358,7 @@ SMALLER = (
 
 
 # Pages that take more than half a minute, and the index, whose commands are the README's.
-LONG = {"benchmark", "bulk", "index", "training", "tensorrt", "precision", "live", "vlm"}
+LONG = {"benchmark", "bulk", "index", "training", "tensorrt", "precision", "live", "video", "vlm"}
 COMMANDS = [pytest.param(page, id=page.stem, marks=pytest.mark.extended if page.stem in LONG else pytest.mark.slow)
             for page in PAGES if blocks_of(page, "bash")]  # fmt: skip
 

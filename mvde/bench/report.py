@@ -187,7 +187,7 @@ def _kernel(one: Measurement) -> str:
 def _accuracy(name: str, text: str = "{:.4f}") -> Callable[[Measurement], str]:
     def cell(one: Measurement) -> str:
         accuracy = one.assessment.accuracy
-        return text.format(accuracy[name]) if accuracy is not None else NONE
+        return text.format(accuracy[name]) if accuracy is not None and name in accuracy else NONE
 
     return cell
 
@@ -238,4 +238,9 @@ _ROWS: dict[str, Callable[[Measurement], str]] = {
     "RMSE": _accuracy("rmse", "{:.3f} m"),
     "δ1": _accuracy("delta1"),
     "images": _accuracy("num_images", "{:.0f}"),
+    "scale flicker": _accuracy("scale_flicker"),
+    "scale flicker, stabilised": _accuracy("steady_scale_flicker"),
+    "point flicker": _accuracy("point_flicker"),
+    "point flicker, stabilised": _accuracy("steady_point_flicker"),
+    "clips": _accuracy("num_clips", "{:.0f}"),
 }

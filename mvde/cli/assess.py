@@ -78,7 +78,16 @@ class Assessor:
             frame_camera=cameras_of(self.camera),
         )[alignment]
         shares = {"num_images": len(totals.per_image), "ground_truth_counted": totals.share_counted}
-        return {**totals.overall(protocol.averaging), **shares}
+        return {**totals.overall(protocol.averaging), **shares, **self._steadiness(dataset, runtime)}
+
+    def _steadiness(self, dataset: DepthDataset, runtime: DepthRuntime) -> dict[str, float]:
+        """Flicker over clips; no entry for other data sets, and for depth without metres."""
+        from mvde.datasets.clips import ClipDataset
+        from mvde.pipelines.eval_clips import clip_steadiness
+
+        if not isinstance(dataset, ClipDataset) or runtime.manifest.depth_kind.unit != "m":
+            return {}
+        return clip_steadiness(runtime, dataset, self.max_frames)
 
 
 def _shown(result: DepthResult, picture: Picture) -> NDArray[np.float32]:

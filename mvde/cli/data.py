@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +15,14 @@ from mvde.cli.terminal import console, say
 from mvde.datasets.formats import DataFormat
 from mvde.datasets.shard_list import ShardKind
 from mvde.datasets.splits import Split
+from mvde.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb and its sub-verb to the application."""
+    """Add the verb and its sub-verbs to the application."""
     data = typer.Typer(no_args_is_help=True, help="Generate and pack data sets.", rich_markup_mode=None)
     data.callback()(_data)
     data.command("synth")(synth)
@@ -33,7 +36,7 @@ def _data() -> None:
 
 
 def synth(
-    count: Annotated[int, typer.Option("--count", help="Number of frames.")],
+    count: Annotated[int, typer.Option("--count", help="Number of frames, or of clips with --video.")],
     out: Annotated[Path, typer.Option("--out", "-o", help=f"{OUT_HELP} An interrupted run is resumed.")],
     size: Annotated[str, typer.Option("--size", help="Frame size in pixels, H or HxW.")] = "192x192",
     seed: Annotated[int, typer.Option("--seed", help=f"{SEED_HELP} Equal seeds give equal frames.")] = 0,
@@ -41,18 +44,39 @@ def synth(
         Split, typer.Option("--split", help=f"{SPLIT_HELP} Splits share no scenes, even with equal seeds.")
     ] = Split.TRAIN,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: one per core.")] = None,
+    video: Annotated[
+        bool, typer.Option("--video", help="Render clips of 30 frames per second along paths of robots and arms.")
+    ] = False,
+    clip_frames: Annotated[
+        int | None, typer.Option("--clip-frames", help="Frames of a clip, for --video. Default: 60.")
+    ] = None,
 ) -> None:
     """Render synthetic indoor scenes from a robot's viewpoint.
 
     Writes RGB, metric depth and intrinsics. Runs on the CPU without a display.
+
+    With --video it writes clips (--format clips): drives forward, turns, stop and go, shaking, lateral moves, an arm,
+    people and small things that move, cuts, and a camera that stands, in turn. Exposure and white balance hunt, noise
+    is fresh in each frame, motion blurs. Poses come with the frames, and from them the height and pitch of the camera.
     """
-    from mvde.datasets.synthetic import generate
     from mvde.resolution import parse_resolution
 
     resolution = parse_resolution(size)
+    if clip_frames is not None and not video:
+        raise UsageError("--clip-frames is the length of clips; give --video too, or leave it out")
+    num_workers = workers or os.cpu_count() or 1
+    if video:
+        from mvde.datasets.clips import DEFAULT_FRAMES, generate_clips
+
+        render: Callable[..., int] = partial(generate_clips, num_frames=clip_frames or DEFAULT_FRAMES)
+        what = f"clips of {clip_frames or DEFAULT_FRAMES} frames"
+    else:
+        from mvde.datasets.synthetic import generate
+
+        render, what = generate, "frames"
     with _bar("rendering", count) as show:
-        made = generate(out, count, size=resolution, seed=seed, split=split, num_workers=workers, progress=show)
-    say(f"{out}: {count} frames of {resolution[0]}x{resolution[1]}, {made} of them new")
+        made = render(out, count, size=resolution, seed=seed, split=split, num_workers=num_workers, progress=show)
+    say(f"{out}: {count} {what} of {resolution[0]}x{resolution[1]}, {made} of them new")
 
 
 def pack(
@@ -108,7 +132,7 @@ def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     task = bar.add_task("", total=total)
 
     def show(done: int) -> None:
-        bar.start()  # not earlier: argument errors must print one line only
+        bar.start()
         bar.update(task, completed=done)
 
     try:

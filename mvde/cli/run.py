@@ -12,6 +12,7 @@ from mvde.cli.live_options import LiveOptions
 from mvde.cli.log_options import LogOptions
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, OUT_HELP, CameraOptions, EngineSelection
+from mvde.errors import UsageError
 from mvde.runtime.placement import Fit
 
 
@@ -35,6 +36,9 @@ def run(
     ] = None,
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
     calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
+    stabilize: Annotated[
+        bool, typer.Option("--stabilize", help="Make depth and statistics steady over the frames of videos and logs.")
+    ] = False,
 ) -> None:
     """Estimate depth and patch statistics of images, videos, robot logs and live sources.
 
@@ -49,11 +53,14 @@ def run(
 
     A live source is a camera (/dev/video0) or a stream (rtsp://, http://): its newest frame is always the next one,
     frames that pass meanwhile are counted, and STEM.frames.jsonl holds when each was received.
+
+    With --stabilize depth no longer flickers: it is averaged over the frames of a video or of a log's camera, along
+    the motion of the picture, and begins anew at cuts. Pictures are taken as the frames of one video, in their order.
     """
     from mvde.robot.live_address import is_live
     from mvde.robot.logs import is_log
 
-    settings = RunSettings(inputs, selection, camera, out, fit, calibration)
+    settings = RunSettings(inputs, selection, camera, out, fit, calibration, stabilize=stabilize)
     if any(is_log(Path(one)) for one in inputs):
         from mvde.cli.run_log import run_log
 
@@ -63,6 +70,11 @@ def run(
     if any(is_live(one) for one in inputs):
         from mvde.cli.run_live import run_live
 
+        if stabilize:
+            raise UsageError(
+                "--stabilize is for videos and logs, whose frames follow one another; a live source passes frames "
+                "over, leave it out there"
+            )
         return run_live(settings, live)
     live.check_unused()
     from mvde.cli.run_frames import run_frames

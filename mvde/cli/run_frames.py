@@ -13,9 +13,13 @@ from mvde.errors import ImageError
 from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.result import DepthResult
     from mvde.runtime.sources import Frame
+    from mvde.runtime.stabilize import Stabilization
 
 _DEFAULT_OUT = Path("depth")
 _MOST_NAMES = 10
@@ -30,7 +34,8 @@ def run_frames(settings: RunSettings) -> None:
     paths = expand_inputs(settings.inputs)
     with settings.load() as runtime:
         total_ms, num_frames, skipped = 0.0, 0, Skipped(len(paths))
-        for frame, result in _progress(results_of(runtime, paths, settings.fit, skipped.add), count_frames(paths)):
+        results = results_of(runtime, paths, settings.fit, skipped.add, settings.stabilization)
+        for frame, result in _progress(results, count_frames(paths)):
             write_frame(out, frame, result, runtime)
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
     if num_frames:
@@ -66,21 +71,39 @@ class Skipped:
 
 
 def results_of(
-    runtime: DepthRuntime, paths: list[Path], fit: Fit | None, on_error: Callable[[Path, ImageError], None]
+    runtime: DepthRuntime,
+    paths: list[Path],
+    fit: Fit | None,
+    on_error: Callable[[Path, ImageError], None],
+    stabilize: Stabilization | None = None,
 ) -> Iterator[tuple[Frame, DepthResult]]:
-    """Iterate over frames and results, queueing the frames in flight."""
-    from collections import deque
+    """Iterate over frames and results; each video, and pictures in a row, are steady in themselves."""
+    from itertools import groupby
 
     from mvde.runtime.sources import read_frames
 
+    frames = read_frames(paths, on_error)
+    if stabilize is None:
+        yield from _streamed(runtime, frames, fit, None)
+        return
+    for _, film in groupby(frames, key=lambda frame: frame.video):
+        yield from _streamed(runtime, film, fit, stabilize)
+
+
+def _streamed(
+    runtime: DepthRuntime, frames: Iterator[Frame], fit: Fit | None, stabilize: Stabilization | None
+) -> Iterator[tuple[Frame, DepthResult]]:
+    """Iterate over frames and results of one stream, queueing the frames in flight."""
+    from collections import deque
+
     waiting: deque[Frame] = deque()
 
-    def images() -> Iterator[object]:
-        for frame in read_frames(paths, on_error):
+    def images() -> Iterator[NDArray[np.uint8]]:
+        for frame in frames:
             waiting.append(frame)
             yield frame.image
 
-    for result in runtime.stream(images(), fit):  # type: ignore[arg-type]
+    for result in runtime.stream(images(), fit, stabilize=stabilize):
         yield waiting.popleft(), result
 
 
@@ -119,4 +142,5 @@ def write_frame(folder: Path, frame: Frame, result: DepthResult, runtime: DepthR
             camera_factor=result.camera_factor,
             camera_assumed=result.camera_assumed,
             calibrated=result.calibrated or "",
+            num_steady=result.num_steady or 0,
         )

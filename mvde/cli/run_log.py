@@ -39,6 +39,7 @@ def run_log(settings: RunSettings, options: LogOptions) -> None:
         cameras = camera_topics(reader, options.topic, problems.add)
         with settings.open(scan=options.scan) as runtime:
             _say_cameras(reader, cameras, settings, runtime)
+            _check_one_film(cameras, settings)
             with new_log(out, source) as writer:
                 num_frames = _write(reader, writer, cameras, runtime, settings, options, problems)
     finally:
@@ -70,6 +71,7 @@ def _write(
         problems,
         fit=settings.fit,
         camera=settings.camera.frame_camera,
+        stabilize=settings.stabilization,
     )
     num_frames, last = 0, None
     for result in _progress(results, cameras):
@@ -79,6 +81,12 @@ def _write(
         raise LogError(f"{', '.join(camera.name for camera in cameras)}: there is no picture in the log")
     writer.describe(_facts(runtime, last))
     return num_frames
+
+
+def _check_one_film(cameras: Sequence[CameraTopic], settings: RunSettings) -> None:
+    if settings.stabilize and len(cameras) > 1:
+        names = ", ".join(camera.name for camera in cameras)
+        raise UsageError(f"--stabilize follows one camera, but the log has {names}; choose one with --topic")
 
 
 def _only_log(inputs: Sequence[str]) -> Path:
@@ -142,6 +150,7 @@ def _facts(runtime: DepthRuntime, result: DepthResult) -> dict[str, str]:
         "camera_assumed": str(result.camera_assumed).lower(),
         "calibrated": result.calibrated or "",
         "statistics": ",".join(result.stat_names),
+        "stabilized": str(result.num_steady is not None).lower(),
         "frame_box": ",".join(
             map(str, (placement.source_box.left, placement.source_box.top, *placement.source_box.size[::-1]))
         ),

@@ -13,6 +13,7 @@ from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
     from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.stabilize import Stabilization
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,19 @@ class RunSettings:
     fit: Fit | None = None
     calibration: Path | None = None
     verb: str = "mvde run"
+    stabilize: bool = False
 
     def __post_init__(self) -> None:
         """Check what belongs to one engine."""
         only(self.selection.engine, "--engine", f"{self.verb} takes one engine")
         only(self.selection.resolutions, "--res", f"{self.verb} takes one resolution")
+
+    @property
+    def stabilization(self) -> Stabilization | None:
+        """Settings of the stabiliser; ``None`` without one."""
+        from mvde.runtime.stabilize import Stabilization
+
+        return Stabilization() if self.stabilize else None
 
     def load(self, **options: Any) -> DepthRuntime:
         """Load the runtime, building a missing engine first, and say what computes and with which camera.

@@ -18,6 +18,7 @@ class DataFormat(str, Enum):
 
     FOLDER = "folder"
     SYNTHETIC = "synthetic"
+    CLIPS = "clips"
     NYU = "nyu"
     KITTI = "kitti"
     TUM = "tum"
@@ -29,7 +30,7 @@ class DataFormat(str, Enum):
         return self.value
 
 
-_WITH_PARTS = (DataFormat.SYNTHETIC, DataFormat.NYU, DataFormat.KITTI)
+_WITH_PARTS = (DataFormat.SYNTHETIC, DataFormat.CLIPS, DataFormat.NYU, DataFormat.KITTI)
 
 
 def check_format(text: DataFormat | str) -> DataFormat:
@@ -70,6 +71,10 @@ def open_dataset(
             from mvde.datasets.synthetic import SyntheticDataset
 
             return SyntheticDataset(path, part)
+        case DataFormat.CLIPS:
+            from mvde.datasets.clips import ClipDataset
+
+            return ClipDataset(path, part)
         case DataFormat.NYU:
             from mvde.datasets.nyu import NyuDataset
 

@@ -164,11 +164,11 @@ def generate(
     a folder made with other settings, MissingDependencyError or BackendError if rendering is impossible, OutputError if
     the disk is full or not writable.
     """
-    _check_arguments(count, size, seed, num_workers)
+    check_frame_arguments(count, size, seed, num_workers)
     split = check_split(split)
     if num_workers is None:
         num_workers = os.cpu_count() or 1
-    _check_renderer()
+    check_renderer()
     try:
         root.mkdir(parents=True, exist_ok=True)
         index = _open_index(root, SyntheticIndex(seed, split, size, count))
@@ -177,9 +177,10 @@ def generate(
         raise OutputError(f"cannot write frames to {root}: {error}; finished frames are kept") from error
 
 
-def _check_arguments(count: int, size: tuple[int, int], seed: int, num_workers: int | None) -> None:
+def check_frame_arguments(count: int, size: tuple[int, int], seed: int, num_workers: int | None) -> None:
+    """Raise UsageError unless the arguments of rendering are in range; ``size`` is (height, width)."""
     if count < 1:
-        raise UsageError(f"count is {count}; expected at least 1 frame")
+        raise UsageError(f"count is {count}; expected at least 1")
     if not all(16 <= side <= _MAX_SIDE for side in size):
         raise UsageError(f"size is {size[0]}x{size[1]}; expected HxW with sides from 16 to {_MAX_SIDE} pixels")
     if seed < 0:
@@ -188,7 +189,7 @@ def _check_arguments(count: int, size: tuple[int, int], seed: int, num_workers: 
         raise UsageError(f"workers is {num_workers}; expected at least 1")
 
 
-def _check_renderer() -> None:
+def check_renderer() -> None:
     """Fail early in this process with a clear error, instead of through dead workers."""
     from mvde.datasets.synth.renderer import create_context
 

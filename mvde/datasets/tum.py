@@ -36,7 +36,10 @@ class TumDataset:
 
     def __init__(self, root: Path) -> None:
         colour, depth = _read_list(root / "rgb.txt"), _read_list(root / "depth.txt")
-        self._pairs = [(root / colour[a], root / depth[b]) for a, b in associate(list(colour), list(depth))]
+        matched = associate(list(colour), list(depth))
+        self._pairs = [(root / colour[a], root / depth[b]) for a, b in matched]
+        self.times_s = [a for a, _ in matched]
+        """When each picture was taken, in seconds."""
         if not self._pairs:
             raise DatasetError(
                 f"{root / 'rgb.txt'} and {root / 'depth.txt'} have no timestamps within {LARGEST_GAP_S} s of each other"

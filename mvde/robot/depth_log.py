@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.placement import Fit
     from mvde.runtime.result import DepthResult
+    from mvde.runtime.stabilize import Stabilization
 
 _CHUNKS_IN_FLIGHT = 6
 """Batches between reading and writing: one in each of the stream's three stages and one before each."""
@@ -61,6 +62,7 @@ def write_depth_log(
     *,
     fit: Fit | None = None,
     camera: CameraOf | None = None,
+    stabilize: Stabilization | None = None,
 ) -> Iterator[DepthResult]:
     """Write depth of these cameras' pictures to a log, and yield each result once it is written.
 
@@ -75,7 +77,10 @@ def write_depth_log(
         writer.write(copies[message.topic.key], message.log_time_ns, message.publish_time_ns, message.data)
 
     others = dict.fromkeys(copies, copy)
-    for frame, result in log_results(reader, cameras, runtime, problems, fit=fit, camera=camera, others=others):
+    results = log_results(
+        reader, cameras, runtime, problems, fit=fit, camera=camera, others=others, stabilize=stabilize
+    )
+    for frame, result in results:
         topics.write(result, frame)
         yield result
 
@@ -89,11 +94,14 @@ def log_results(
     fit: Fit | None = None,
     camera: CameraOf | None = None,
     others: Mapping[int, Callable[[LogMessage], None]] | None = None,
+    stabilize: Stabilization | None = None,
 ) -> Iterator[tuple[LogFrame, DepthResult]]:
     """Yield each picture of these cameras with its depth, in the order of the log.
 
     ``camera`` takes the place of the log's CameraInfo. ``others`` are called with the messages of topics of their keys
     as they are read, a few frames ahead of the results. Messages that cannot be decoded are counted in ``problems``.
+    ``stabilize`` makes the depth of a single camera steady; a picture whose stamp is not after the last one is passed
+    over then, and counted.
     """
     fallback = None if runtime.calibration is None else runtime.calibration.frame_camera
     known = _KnownCameras(first_infos(reader, cameras), cameras, problems, camera, fallback)
@@ -101,7 +109,8 @@ def log_results(
     infos = {topic.key for one in cameras for topic in one.infos}
     others = others or {}
     wanted = [topic for topic in reader.topics if topic.key in {*by_key, *infos, *others}]
-    flight = _Flight(runtime, fit)
+    flight = _Flight(runtime, fit, stabilize)
+    order = _AnyOrder() if stabilize is None else _StampOrder(problems)
     try:
         for message in reader.messages(wanted):
             key = message.topic.key
@@ -109,7 +118,7 @@ def log_results(
                 others[key](message)
             if key in infos:
                 known.update(message)
-            elif key in by_key and (frame := known.frame(message, by_key[key])) is not None:
+            elif key in by_key and (frame := known.frame(message, by_key[key])) is not None and order.is_next(frame):
                 yield from flight.put(frame)
         yield from flight.rest()
     finally:
@@ -188,20 +197,62 @@ class _KnownCameras:
             self._problems.add(f"topic {name}: {error}")
 
 
+class _AnyOrder:
+    """No order of pictures."""
+
+    def is_next(self, frame: LogFrame) -> bool:
+        """Whether a picture may come next: any may."""
+        return True
+
+
+class _StampOrder:
+    """The stamps of a stabilised camera's pictures, which must increase."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._last_s: float | None = None
+
+    def is_next(self, frame: LogFrame) -> bool:
+        """Whether a picture was taken after the last one; a problem if not."""
+        time_s, last_s = stamp_s(frame), self._last_s
+        if last_s is not None and time_s <= last_s:
+            self._problems.add(
+                f"topic {frame.topic.name}: the picture of {time_s:.6f} s was passed over: it comes after that of "
+                f"{last_s:.6f} s"
+            )
+            return False
+        self._last_s = time_s
+        return True
+
+
+def stamp_s(frame: LogFrame) -> float:
+    """When a picture was taken, in seconds."""
+    stamp = frame.header.stamp
+    return float(stamp.sec) + float(stamp.nanosec) * 1e-9
+
+
 class _Flight:
     """Frames in flight in a stream of the runtime, which is fed as they come."""
 
-    def __init__(self, runtime: DepthRuntime, fit: Fit | None) -> None:
+    def __init__(self, runtime: DepthRuntime, fit: Fit | None, stabilize: Stabilization | None) -> None:
         self._most = _CHUNKS_IN_FLIGHT * runtime.info.batch
         self._images: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._cameras: deque[Camera | None] = deque()
         self._frames: deque[LogFrame] = deque()
-        self._results = runtime.stream(self._fed(), fit, camera=lambda size: self._cameras.popleft())
+        self._times: deque[float] = deque()
+        self._results = runtime.stream(
+            self._fed(),
+            fit,
+            camera=lambda size: self._cameras.popleft(),
+            stabilize=stabilize,
+            times_s=None if stabilize is None else iter(self._times.popleft, None),
+        )
 
     def put(self, frame: LogFrame) -> Iterator[tuple[LogFrame, DepthResult]]:
         """Add a frame, and yield the oldest one with its result once there are enough in flight."""
         self._cameras.append(None if frame.camera is None else frame.camera.camera)
         self._frames.append(frame)
+        self._times.append(stamp_s(frame))
         self._images.put(frame.image)
         if len(self._frames) >= self._most:
             yield self._frames.popleft(), next(self._results)

@@ -18,20 +18,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A preprocessed batch: the engine's input (padded to its batch), and placement and camera of each image."""
+    """A preprocessed batch: the engine's input (padded to its batch), and placement and camera of each image.
+
+    ``times_s`` are when the images were taken, where a stream knows it.
+    """
 
     images: NDArray[np.uint8]
     fitted: list[Fitted]
     views: list[View]
     pre_ms: float
     anchors: Sequence[Anchor] | None
+    times_s: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A batch after inference: outputs (H, W) of each image, and statistics (B, N, S) if the engine computed them."""
+    """A batch after inference: outputs (H, W) of each image, and statistics (B, N, S) if the engine computed them.
+
+    ``num_steady`` holds how many frames each image's depth goes back, where a stabiliser made it in ``steady_ms``.
+    """
 
     prepared: Prepared
     maps: list[Maps]
     stats: NDArray[np.float32] | None
     infer_ms: float
+    num_steady: Sequence[int] = ()
+    steady_ms: float = 0.0
+
+    @property
+    def frames_back(self) -> Sequence[int | None]:
+        """:attr:`num_steady`, or ``None`` for each image without a stabiliser."""
+        return self.num_steady or [None] * len(self.maps)

@@ -31,6 +31,7 @@ from mvde.runtime.masks import kernel_options, mark_invalid, masked_map, needs_m
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 from mvde.runtime.result import DepthResult, Timings, stacked
 from mvde.runtime.scan_settings import ScanSettings
+from mvde.runtime.steady_stream import SteadyMaps, timed, times_of
 from mvde.runtime.stream import chunks, pipeline
 from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, frame_view
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.engines.base import Maps
+    from mvde.runtime.stabilize import Stabilization
 
 
 class DepthRuntime:
@@ -214,8 +216,7 @@ class DepthRuntime:
         names = engine.stat_names if isinstance(engine, StatsEngine) else self._stat_names
         if view.scale != 1:
             depth, stats = fitter.scale(depth, stats, view, manifest.stats_patch, names, stream)
-        meaning = (view.kind, placement, view.factor, view.is_assumed, view.calibrated, view.camera)
-        return DeviceResult(depth, stats, manifest.grid, names, *meaning)
+        return DeviceResult(depth, stats, manifest.grid, names, *view.meaning(placement))
 
     def stream(
         self,
@@ -223,18 +224,25 @@ class DepthRuntime:
         fit: Fit | str | None = None,
         *,
         camera: Camera | CameraOf | None = None,
+        stabilize: Stabilization | None = None,
+        times_s: Iterable[float] | None = None,
     ) -> Iterator[DepthResult]:
         """Yield one result per frame (H, W, 3), in order, overlapping the stages of neighbouring frames in threads.
 
         At most a few frames are in flight, so a slow consumer throttles the source. An error of the source or a frame
         is raised in place of its result; closing the iterator early stops the threads. Frames are grouped into the
         engine's batch. ``fit`` and ``camera`` are as in :meth:`infer`.
+
+        ``stabilize`` makes depth and statistics steady over time
+        (:class:`mvde.runtime.stabilize.Stabilization`). It begins anew after a cut, where the frames' size or camera
+        changes, and after a long gap in ``times_s``: when the frames were taken, in seconds, which must increase.
         """
+        steady = None if stabilize is None else SteadyMaps(self._manifest.depth_kind, stabilize)
         return pipeline(
-            chunks(frames, self.info.batch),
-            lambda chunk: self._prepare(chunk, fit, camera, parallel=False),
+            chunks(timed(frames, times_s), self.info.batch),
+            lambda chunk: self._prepare([one.image for one in chunk], fit, camera, False, None, times_of(chunk)),
             self._run,
-            lambda ran: self._finish(ran, parallel=False),
+            lambda ran: self._finish(ran if steady is None else steady.steadied(ran), parallel=False),
         )
 
     def placement(self, size: tuple[int, int], fit: Fit | str | None = None) -> Placement:
@@ -263,6 +271,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None,
         parallel: bool = True,
         anchors: Sequence[Anchor] | None = None,
+        times_s: Sequence[float | None] = (),
     ) -> Prepared:
         started, fit = time.perf_counter(), self._fit(fit)
         height, width = self.info.resolution
@@ -270,7 +279,7 @@ class DepthRuntime:
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # pad a short batch; the padding's results are dropped
         views = [self._view(one.placement, fit, camera, anchors) for one in fitted]
-        return Prepared(batch, fitted, views, _ms_since(started), anchors)
+        return Prepared(batch, fitted, views, _ms_since(started), anchors, times_s)
 
     def _view(
         self,
@@ -360,23 +369,12 @@ class DepthRuntime:
             for frame, view, where in zip(frames, views, fitted, strict=True)
         ]
         count = len(fitted)
-        timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, _ms_since(started) / count)
+        timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, (ran.steady_ms + _ms_since(started)) / count)
+        grid, names = manifest.grid, self._stat_names
+        meanings = [view.meaning(where.placement) for view, where in zip(views, fitted, strict=True)]
         return [
-            DepthResult(
-                one,
-                frame.stats,
-                manifest.grid,
-                timings,
-                self._stat_names,
-                view.kind,
-                where.placement,
-                view.factor,
-                view.is_assumed,
-                view.calibrated,
-                view.camera,
-                scan,
-            )
-            for one, frame, where, view, scan in zip(mapped, frames, fitted, views, scans, strict=True)
+            DepthResult(one, frame.stats, grid, timings, names, *meaning, scan, back)
+            for one, frame, meaning, scan, back in zip(mapped, frames, meanings, scans, ran.frames_back, strict=True)
         ]
 
 

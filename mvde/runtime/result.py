@@ -61,6 +61,9 @@ class DepthResult:
 
     ``scan`` holds distances by bearing, if the runtime was loaded with the settings of one.
 
+    ``num_steady`` is the number of frames that ``depth`` and ``stats`` go back in a stream that is stabilised, this one
+    included: 1 after a cut, where they are the network's own. ``None`` without a stabiliser.
+
     For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), ``scan.ranges`` (B, bearings), and timings cover the whole
     batch; in a stream they are divided evenly among the frames of a batch.
     """
@@ -77,6 +80,7 @@ class DepthResult:
     calibrated: str | None = None
     camera: Camera | None = None
     scan: Scan | None = None
+    num_steady: int | None = None
 
     @property
     def unit(self) -> str:

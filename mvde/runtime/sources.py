@@ -23,10 +23,11 @@ _FRAME_DIGITS = 6  # minimum digits of a frame number in a result's name
 
 @dataclass(frozen=True)
 class Frame:
-    """An RGB image (H, W, 3), uint8, and the stem of its result files."""
+    """An RGB image (H, W, 3), uint8, the stem of its result files, and the video that it is of, if it is of one."""
 
     stem: str
     image: NDArray[np.uint8]
+    video: Path | None = None
 
 
 def expand_inputs(inputs: Iterable[str]) -> list[Path]:
@@ -70,7 +71,7 @@ def read_frames(paths: Iterable[Path], on_error: Callable[[Path, ImageError], No
         try:
             if is_video_path(path):
                 for index, image in read_video(path):
-                    yield Frame(f"{stem}-{index:0{_FRAME_DIGITS}d}", image)
+                    yield Frame(f"{stem}-{index:0{_FRAME_DIGITS}d}", image, path)
             else:
                 yield Frame(stem, read_image(path))
         except ImageError as error:

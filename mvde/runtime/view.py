@@ -59,6 +59,10 @@ class View:
         """Value where the network gives no distance: 0 in inverse maps, NaN in depth, which has no 0."""
         return 0.0 if self.kind.is_inverse else math.nan
 
+    def meaning(self, placement: Placement) -> tuple[DepthKind, Placement, float, bool, str | None, Camera | None]:
+        """What a result says of its depth: kind, placement, and camera and calibration as :class:`mvde.DepthResult`."""
+        return self.kind, placement, self.factor, self.is_assumed, self.calibrated, self.camera
+
     def scaled(self, rows: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
         """Statistics (N, S) of the depth, from those of the map; for views that only scale."""
         return rows if self.scale == 1 else scale_stats(rows, names, self.scale)

@@ -254,3 +254,28 @@ def test_ctrl_c_leaves_only_whole_files(
     assert cli.execute(["run", "photos"]) == 130
     assert "interrupted" in _one_error_line(capsys)
     assert [path.name for path in (robot / "depth").iterdir()] == ["a.depth.png"]
+
+
+def test_a_steady_run_is_that_of_the_stream_and_each_video_begins_anew(robot: Path) -> None:
+    av = pytest.importorskip("av")
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)] * 3
+    for name in ("one.mkv", "two.mkv"):
+        with av.open(str(robot / name), "w") as container:
+            stream = container.add_stream("ffv1", rate=30)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "bgr0"
+            for pixels in frames:
+                for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")):
+                    container.mux(packet)
+            for packet in stream.encode():
+                container.mux(packet)
+    assert cli.execute(["run", "one.mkv", "two.mkv", "photos", "--stabilize"]) == 0
+    ages = {path.name[:10]: int(np.load(path)["num_steady"]) for path in sorted((robot / "depth").glob("*.npz"))}
+    assert list(ages.values()) == [1, 1, 1, 2, 3, 1, 2, 3]  # two photographs of noise are a cut
+    assert cli.execute(["run", "photos", "--out", "plain"]) == 0
+    assert int(np.load(robot / "plain" / "a.stats.npz")["num_steady"]) == 0
+
+
+def test_a_live_source_is_not_stabilised(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["run", "/dev/video7", "--stabilize"]) == 2
+    assert "--stabilize is for videos and logs" in _one_error_line(capsys)

@@ -334,5 +334,5 @@ def test_the_synthetic_range_is_the_renderer_s() -> None:
 
 
 def test_an_unknown_format_is_a_configuration_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="folder, synthetic, nyu"):
+    with pytest.raises(ConfigError, match="folder, synthetic, clips, nyu"):
         open_dataset("nuy", tmp_path)

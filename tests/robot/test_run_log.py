@@ -310,3 +310,46 @@ def test_messages_out_of_order_keep_their_order(robot: Path) -> None:
             for _, _, record in make_reader(stream).iter_messages(["/front/depth/image_rect"], log_time_order=False)
         ]
     assert [(time - 5 - logs.STAMP_NS) // logs.PERIOD_NS for time in times] == [3, 1, 2, 0]
+
+
+def brighter(index: int) -> np.ndarray:
+    """One picture whose depth grows with the frame, but which is no cut."""
+    return logs.picture(0) // 2 + np.uint8(4 * index)
+
+
+def steady_log(path: Path, indices: tuple[int, ...]) -> None:
+    """Log of pictures that differ a little, with the stamps of these frames."""
+    log = logs.McapLog(path)
+    for number, index in enumerate(indices):
+        log.add("/front/camera_info", INFO, logs.camera_info(index), number)
+        log.add("/front/image_rect", IMAGE, logs.image(index, pixels=brighter(number)), number)
+    log.finish()
+
+
+def test_a_log_is_steady_along_its_stamps_and_says_so(robot: Path) -> None:
+    from mcap.reader import make_reader
+
+    from mvde.runtime.stabilize import Stabilization
+
+    steady_log(robot / "in.mcap", (0, 1, 2, 60))  # the last one two seconds later
+    found = [logs.pixels_of(depth) for _, depth in run("--stabilize")["/front/depth/image_rect"]]
+    with DepthRuntime.load(next((robot / "engines").iterdir())) as runtime:
+        pictures = [brighter(number) for number in range(4)]
+        steady = [one.depth for one in runtime.stream(pictures[:3], stabilize=Stabilization())]
+        plain = [one.depth for one in runtime.stream(pictures)]
+    np.testing.assert_array_equal(found, [*steady, plain[3]])
+    assert all((one != other).mean() > 0.9 for one, other in zip(found[1:3], plain[1:3], strict=True))
+    with (robot / "out.mcap").open("rb") as stream:
+        (record,) = [one for one in make_reader(stream).iter_metadata() if one.name == "mvde"]
+    assert record.metadata["stabilized"] == "true"
+
+
+def test_pictures_out_of_order_or_of_equal_stamps_are_passed_over_when_steady(
+    robot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steady_log(robot / "in.mcap", (0, 2, 2, 1, 3))
+    assert len(run("--stabilize", status=1)["/front/depth/image_rect"]) == 3
+    said = capsys.readouterr().err
+    assert "was passed over: it comes after that of" in said
+    assert "2 messages or topics of the log were passed over" in said
+    assert len(run(out="plain.mcap")["/front/depth/image_rect"]) == 5

@@ -7,16 +7,18 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mvde.datasets.synth.builder import FloatArray
+from mvde.datasets.synth.clip_renderer import ClipRenderer, RenderedClip
 from mvde.datasets.synth.develop import develop
 from mvde.datasets.synth.renderer import Renderer
 from mvde.datasets.synth.scene import Scene, build_scene
@@ -27,6 +29,8 @@ from mvde.errors import BackendError
 VIEWS_PER_SCENE = 8
 MAX_DEPTH_M = 10.0
 _MAX_TRIES = 40
+
+T = TypeVar("T")
 
 # RGB uint8 (n, H, W, 3), depth in millimetres uint16 (n, H, W), intrinsics float32 (n, 4).
 SceneFrames: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], FloatArray]
@@ -77,14 +81,14 @@ def millimetres_from_metres(depth_m: FloatArray) -> npt.NDArray[np.uint16]:
     return np.where(valid, np.round(depth_m * 1000.0), 0.0).astype(np.uint16)
 
 
-_worker: FrameRenderer | None = None
+_worker: Callable[[int], Any] | None = None
 
 
-def _start_worker(stream: tuple[int, int], size: tuple[int, int]) -> None:
+def _start_worker(make: Callable[[], Callable[[int], Any]]) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent, which stops the workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _worker = FrameRenderer(stream, size)
+    _worker = make()
 
 
 def _exit_with_parent() -> None:
@@ -95,9 +99,17 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _render_scene(number: int) -> SceneFrames:
+def _render(number: int) -> Any:
     assert _worker is not None
-    return _worker.scene(number)
+    return _worker(number)
+
+
+def _scene_renderer(stream: tuple[int, int], size: tuple[int, int]) -> Callable[[int], SceneFrames]:
+    return FrameRenderer(stream, size).scene
+
+
+def _clip_renderer(stream: tuple[int, int], size: tuple[int, int], num_frames: int) -> Callable[[int], RenderedClip]:
+    return ClipRenderer(stream, size, num_frames).clip
 
 
 @contextmanager
@@ -115,20 +127,34 @@ def _single_threaded_llvmpipe() -> Iterator[None]:
 
 
 def render_scenes(
-    stream: tuple[int, int], size: tuple[int, int], numbers: range, num_workers: int
+    stream: tuple[int, int], size: tuple[int, int], numbers: Iterable[int], num_workers: int
 ) -> Generator[SceneFrames, None, None]:
     """Yield each scene's frames, in the order of ``numbers``, rendered by ``num_workers`` processes.
 
     Raises BackendError if a worker dies or OpenGL is unavailable.
     """
+    return _rendered(partial(_scene_renderer, stream, size), numbers, num_workers, 4 * num_workers)
+
+
+def render_clips(
+    stream: tuple[int, int], size: tuple[int, int], num_frames: int, numbers: Iterable[int], num_workers: int
+) -> Generator[RenderedClip, None, None]:
+    """Yield the clips of ``numbers`` in order; otherwise as :func:`render_scenes`."""
+    return _rendered(partial(_clip_renderer, stream, size, num_frames), numbers, num_workers, num_workers + 1)
+
+
+def _rendered(
+    make: Callable[[], Callable[[int], T]], numbers: Iterable[int], num_workers: int, most_pending: int
+) -> Generator[T, None, None]:
+    """Yield what the renderers that ``make`` starts return for each number; ``most_pending`` bounds the memory."""
     context = multiprocessing.get_context("spawn")  # an OpenGL context does not survive a fork
     with _single_threaded_llvmpipe():
-        pool = ProcessPoolExecutor(num_workers, context, _start_worker, (stream, size))
-        pending: deque[Future[SceneFrames]] = deque()
+        pool = ProcessPoolExecutor(num_workers, context, _start_worker, (make,))
+        pending: deque[Future[T]] = deque()
         try:
             for number in numbers:
-                pending.append(pool.submit(_render_scene, number))
-                if len(pending) >= 4 * num_workers:  # keeps the workers busy with bounded memory
+                pending.append(pool.submit(_render, number))
+                if len(pending) >= most_pending:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -190,6 +190,15 @@ class Renderer:
         self._draw_depth(view, self._probe, self._write_visible(view))
         return self._probe.read_depth()
 
+    def set_instances(self, instances: dict[str, FloatArray]) -> None:
+        """Replace what is drawn and keep the shadow maps, for things that move by less than a frame."""
+        self._rows = instances
+
+    def depth(self, view: View) -> FloatArray:
+        """Return z-depth float32 (H, W) in metres, 0 where nothing is hit."""
+        self._draw_depth(view, self._target, self._write_visible(view))
+        return self._target.read_depth()
+
     def render(self, view: View) -> tuple[FloatArray, FloatArray]:
         """Return linear colour float32 (H, W, 3) and z-depth float32 (H, W) in metres, 0 where nothing is hit."""
         target = self._target

@@ -1,0 +1,184 @@
+"""Depth that is steady over time, of any model, frame after frame: the specification in NumPy.
+
+Models of single frames flicker mostly in scale (DyFN, arXiv 2605.25308), so the map of each frame is first brought near
+the scale of the past, by the median over patches, and then averaged with it at each pixel, less where they differ. The
+past, the state, follows the picture: it is warped by the shift, zoom and roll between two frames, and what a zoom
+says of the distance is added to it, without which the scale of a camera that goes ahead lags behind. A cut begins
+anew.
+
+All that is summed is whole numbers or in order, and logarithms are those of :mod:`mvde.runtime.exact_math`: an
+implementation in C++ can give equal bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mvde.contract import DepthKind
+from mvde.errors import UsageError
+from mvde.runtime.picture_motion import Motion, bilinear, compare, estimate_motion, moved_grid, thumbnail, within
+from mvde.runtime.steady_scale import AffineDomain, Domain, LogDomain
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+SMALLEST_SHIFT_PX = 0.05
+"""Motion that moves no pixel by more is left out, which saves the warp and its smoothing of a camera at rest."""
+
+
+@dataclass(frozen=True)
+class Stabilization:
+    """How far a new frame moves the steady depth; differences are of logarithms of depth.
+
+    ``scale_gain`` is the share of a change of the frame's scale that is let through, up to a change of ``scale_open``;
+    at ``scale_full`` all of it is. ``gain`` is the share of a pixel's own change, which opens in the same way from
+    ``open`` to ``full``. A frame with a correlation below ``cut_correlation`` to the one before and a residual above
+    ``cut_residual`` after the motion is a cut. After ``max_gap_s`` seconds without a frame the past is dropped, where
+    frames have times. The shares were chosen on clips that no table of docs/video.md is of.
+    """
+
+    scale_gain: float = 0.3
+    scale_open: float = 0.15
+    scale_full: float = 0.4
+    gain: float = 0.3
+    open: float = 0.1
+    full: float = 0.3
+    cut_correlation: float = 0.5
+    cut_residual: float = 0.1
+    max_gap_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a share outside (0, 1] or an interval without a length."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise UsageError(f"{one.name} of the stabilization is {value!r}; expected a number")
+        for name in ("scale_gain", "gain"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(
+                    f"{name} is a share of each change, above 0 and up to 1, but got {getattr(self, name)}"
+                )
+        if not (0 <= self.scale_open < self.scale_full and 0 <= self.open < self.full):
+            raise UsageError(
+                f"a gain opens between two differences, the smaller one first, but got {self.scale_open} to "
+                f"{self.scale_full} for the scale and {self.open} to {self.full} for pixels"
+            )
+        if self.max_gap_s <= 0:
+            raise UsageError(f"max_gap_s is {self.max_gap_s}; expected more than 0 seconds")
+
+
+class Stabilizer:
+    """State of one stream of frames: its steady depth, and the picture that it belongs to.
+
+    Belongs to one thread at a time.
+    """
+
+    def __init__(self, kind: DepthKind, settings: Stabilization | None = None) -> None:
+        self._settings = settings or Stabilization()
+        self._domain: Domain = AffineDomain() if kind is DepthKind.INVERSE_RELATIVE else LogDomain(kind)
+        self._past: Floats | None = None
+        self._thumbnail: Floats | None = None
+        self._view: Hashable = None
+        self._time_s: float | None = None
+        self.num_frames = 0
+        """Frames since it began anew, the last one included: 1 where depth is the network's own."""
+
+    def reset(self) -> None:
+        """Forget the past: the next frame begins anew."""
+        self._past, self._time_s, self.num_frames = None, None, 0
+
+    def update(
+        self, picture: NDArray[np.uint8], depth: Floats, *, view: Hashable = None, time_s: float | None = None
+    ) -> Floats:
+        """Return the steady map (H, W) float32 of the next frame, from its own, ``depth``, in its unit.
+
+        ``picture`` (H', W', 3), uint8 RGB, shows the same part of the scene at any resolution. A pixel without a
+        value (not finite, or not above 0 where the kind is a distance) is returned as it is. ``view`` is what the maps
+        depend on besides the picture, such as the camera: where it or a size changes, the past is dropped. ``time_s``
+        is when the frame was taken.
+
+        Raises :class:`UsageError` for a picture or a map of another type or rank, and for a time that is not after the
+        one before.
+        """
+        _check(picture, depth)
+        self._check_time(time_s)
+        now, view = thumbnail(picture), (view, depth.shape, picture.shape)
+        aspect = picture.shape[0] / picture.shape[1]
+        motion = self._motion(now, view, aspect)
+        if motion is None:
+            self.num_frames = 1
+            self._domain.begin(depth)
+            steady, result = self._domain.enter(depth), depth.copy()
+        else:
+            self.num_frames += 1
+            mapped = self._domain.enter(depth)
+            steady = self._blended(mapped, self._followed(motion, aspect))
+            result = np.where(np.isnan(mapped), depth, self._domain.leave(steady))
+        self._past, self._thumbnail, self._view, self._time_s = steady, now, view, time_s
+        return result
+
+    def _motion(self, now: Floats, view: Hashable, aspect: float) -> Motion | None:
+        """Motion of the picture since the last frame; ``None`` where the past does not hold any more."""
+        past, settings = self._past, self._settings
+        if past is None or self._thumbnail is None or view != self._view or min(past.shape) < 2:
+            return None
+        motion = estimate_motion(self._thumbnail, now, aspect)
+        change = compare(self._thumbnail, now, motion, aspect)
+        is_cut = change.correlation < settings.cut_correlation and change.residual > settings.cut_residual
+        return None if is_cut else motion
+
+    def _check_time(self, time_s: float | None) -> None:
+        """Drop the past after a long gap; refuse a time that is not after the last one."""
+        last = self._time_s
+        if time_s is not None and not math.isfinite(time_s):
+            raise UsageError(f"a frame has the time {time_s}; expected seconds, or None where it is not known")
+        if time_s is None or last is None:
+            return
+        if not time_s > last:
+            raise UsageError(
+                f"the frame at {time_s:.6f} s comes after the one at {last:.6f} s; give each frame once, in the order "
+                "in which they were taken, or call reset() where another recording begins"
+            )
+        if time_s - last > self._settings.max_gap_s:
+            self.reset()
+
+    def _followed(self, motion: Motion, aspect: float) -> Floats:
+        """The past where the frame's pixels are now, NaN where it saw nothing."""
+        past = self._past
+        assert past is not None
+        height, width = past.shape
+        if motion.largest_shift(height, width) < SMALLEST_SHIFT_PX:
+            return past
+        rows, columns = moved_grid(height, width, motion, aspect)
+        moved = np.where(within(rows, columns, height, width), bilinear(past, rows, columns), np.float32(np.nan))
+        return self._domain.nearer(moved, motion.zoom)
+
+    def _blended(self, mapped: Floats, past: Floats) -> Floats:
+        """The map at the scale of the past, averaged with it; the map alone where there is no past."""
+        settings, frames = self._settings, self.num_frames
+        # A mean over the frames there are (gain 1/n) until the gain is smaller: a bad first frame would stay else.
+        gain = max(settings.gain, 1.0 / frames)
+        scale_gain = max(settings.scale_gain * settings.gain, 1.0 / frames) / gain
+        aligned = self._domain.align(mapped, past, scale_gain, settings.scale_open, settings.scale_full)
+        difference = aligned - past
+        distance = np.abs(difference) * self._domain.log_per_unit
+        opened = (distance - np.float32(settings.open)) * np.float32(1.0 / (settings.full - settings.open))
+        opened = np.clip(opened, np.float32(0), np.float32(1))
+        share = np.float32(gain) + np.float32(1.0 - gain) * opened
+        return np.where(np.isnan(difference), aligned, past + share * difference)
+
+
+def _check(picture: NDArray[np.uint8], depth: Floats) -> None:
+    if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        got = f"{picture.shape} {picture.dtype}" if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise UsageError(f"the stabilizer got a picture of {got}; expected RGB (H, W, 3), uint8")
+    if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype != np.float32 or not depth.size:
+        got = f"{depth.shape} {depth.dtype}" if isinstance(depth, np.ndarray) else type(depth).__name__
+        raise UsageError(f"the stabilizer got a map of {got}; expected one (H, W), float32")
