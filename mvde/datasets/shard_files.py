@@ -174,7 +174,7 @@ def _intrinsics(fx: float, fy: float, cx: float, cy: float) -> tuple[float, floa
 class ParquetShard(ShardFile):
     """A Parquet file with the columns ``rgb`` and ``depth``, bytes of files, and optionally fx, fy, cx and cy.
 
-    A read takes the row group around the frame, so groups should be small: ``mvde data pack`` writes 8 frames each.
+    A read takes the row group around the frame, so groups should be small: ``mvde data pack`` writes 4 frames each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -184,15 +184,15 @@ class ParquetShard(ShardFile):
         self._ends = np.cumsum([meta.row_group(group).num_rows for group in range(meta.num_row_groups)], dtype=np.int64)
         self.num_frames = int(meta.num_rows)
         self._columns = _columns_of(self._file.schema_arrow, path)
-        self._group: tuple[int, list[dict[str, Any]]] | None = None
+        self._group: tuple[int, Any] | None = None
 
     def frame(self, row: int) -> StoredFrame:
         """Frame of a row."""
         group = int(np.searchsorted(self._ends, row, side="right"))
         if self._group is None or self._group[0] != group:
             self._group = group, self._read(group)
-        rows = self._group[1]
-        values = rows[row - int(self._ends[group]) + len(rows)]
+        table = self._group[1]
+        values: dict[str, Any] = table.slice(row - int(self._ends[group]) + len(table), 1).to_pylist()[0]
         rgb, depth = (_bytes_of(values[name]) for name in ("rgb", "depth"))
         if not rgb or not depth:
             raise DatasetError(f"{self._path}: row {row} has no {'depth' if rgb else 'picture'}")
@@ -206,15 +206,14 @@ class ParquetShard(ShardFile):
         """Close the file."""
         self._file.close()
 
-    def _read(self, group: int) -> list[dict[str, Any]]:
+    def _read(self, group: int) -> Any:
+        """Table of a row group."""
         import pyarrow
 
         try:
-            table = self._file.read_row_group(group, columns=self._columns, use_threads=False)
+            return self._file.read_row_group(group, columns=self._columns, use_threads=False)
         except (pyarrow.ArrowException, OSError) as error:
             raise DatasetError(f"{self._path} is damaged: {error}; copy it again") from error
-        rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
 
 
 def _opened(path: Path) -> Any:
