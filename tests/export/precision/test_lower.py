@@ -237,7 +237,7 @@ def test_the_rest_of_a_quantised_graph_can_be_fp16(
     newest: Path, options: LowerOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widen_targets(monkeypatch, Precision.INT8, Precision.FP16)
-    chosen = dataclasses.replace(options, rest=Precision.FP16, method=RangeMethod.MINMAX)
+    chosen = dataclasses.replace(options, rest=Precision.FP16, method=RangeMethod.MINMAX, weight_bits=8)
     graph = lower_graph(Graph(newest), Precision.INT8, tmp_path, chosen)
     assert graph.path.name.endswith(".int8-fp16.onnx")
     assert graph.lowering is not None
