@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mvde.cli.choices import LoweredTo, Rest
+from mvde.cli.choices import AttentionSums, LoweredTo, Rest
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import REST_HELP, DataOptions, QuantizationOptions
 from mvde.cli.terminal import console, printable, say
@@ -33,6 +33,9 @@ def lower(
     quantization: QuantizationOptions,
     data: DataOptions,
     rest: Annotated[Rest, typer.Option("--rest", help=f"{REST_HELP} fp32 suits CPUs, fp16 TensorRT.")] = Rest.FP32,
+    attention: Annotated[
+        AttentionSums, typer.Option("--attention", help="Sums of fp16 attention; fp32 is for TensorRT from 11.3.")
+    ] = AttentionSums.FP16,
 ) -> None:
     """Convert an fp32 graph to lower precisions with explicit types.
 
@@ -53,6 +56,7 @@ def lower(
         data.data.name if data.data else "",
         None if dataset is None else data.evaluation(dataset),
     )
+    options = replace(options, attention=attention.precision)
     for lowered_to in dict.fromkeys(to):  # without duplicates
         _lower(source, lowered_to.precision, options)
 

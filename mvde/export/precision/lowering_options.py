@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 RESTS = (Precision.FP32, Precision.FP16)
 """Precisions allowed for the non-quantised nodes of an int8 or fp8 graph."""
 
+ATTENTIONS = (Precision.FP16, Precision.FP32)
+"""Precisions that the attentions of an fp16 graph may sum in."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -39,9 +42,10 @@ class LowerOptions:
 
     ``held_out`` are the validation images; default: crops of other photographs. ``rest`` is the precision of the
     non-quantised nodes of an int8 or fp8 graph, one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
-    ``patch_size`` and ``depth_kind`` are those of the manifest, ``resampling`` is that of default images. ``progress``
-    receives a message per measurement. Raises
-    :class:`UsageError` for another ``rest`` or method.
+    With ``attention`` fp32, attentions of an fp16 graph take fp32 operands, which TensorRT from 11.3 fuses into an fp16
+    attention that sums in fp32. ``patch_size`` and ``depth_kind`` are those of the manifest, ``resampling`` is that of
+    default images. ``progress`` receives a message per measurement. Raises :class:`UsageError` for another ``rest``,
+    ``attention`` or method.
     """
 
     calibration: NDArray[np.uint8] | None = None
@@ -52,12 +56,15 @@ class LowerOptions:
     depth_kind: DepthKind = DepthKind.METRIC
     progress: Progress = no_progress
     resampling: Resampling = DEFAULT_RESAMPLING
+    attention: Precision = Precision.FP16
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, RangeMethod):
             raise UsageError(f"calibration method {self.method!r} is unknown; use {', '.join(RangeMethod)}")
         if not isinstance(self.rest, Precision) or self.rest not in RESTS:
             raise UsageError(f"the rest of a quantised graph cannot be {self.rest}; use {' or '.join(RESTS)}")
+        if self.attention not in ATTENTIONS:
+            raise UsageError(f"attention cannot sum in {self.attention}; use {' or '.join(ATTENTIONS)}")
 
 
 def check_lowered(precision: Precision) -> None:
