@@ -32,10 +32,10 @@ def lower(
     to: Annotated[list[LoweredTo], typer.Option("--to", help="Precision of the graph to write; repeatable.")],
     quantization: QuantizationOptions,
     data: DataOptions,
-    rest: Annotated[Rest, typer.Option("--rest", help=f"{REST_HELP} fp32 suits CPUs, fp16 TensorRT.")] = Rest.FP32,
     attention: Annotated[
         AttentionSums, typer.Option("--attention", help="Sums of fp16 attention; fp32 is for TensorRT from 11.3.")
     ] = AttentionSums.FP16,
+    rest: Annotated[Rest, typer.Option("--rest", help=f"{REST_HELP} fp32 suits CPUs, fp16 TensorRT.")] = Rest.FP32,
 ) -> None:
     """Convert an fp32 graph to lower precisions with explicit types.
 
@@ -56,9 +56,8 @@ def lower(
         data.data.name if data.data else "",
         None if dataset is None else data.evaluation(dataset),
     )
-    options = replace(options, attention=attention.precision)
     for lowered_to in dict.fromkeys(to):  # without duplicates
-        _lower(source, lowered_to.precision, options)
+        _lower(source, lowered_to.precision, replace(options, attention=attention.precision))
 
 
 def _lower(source: GraphArtifact, precision: Precision, options: LowerOptions) -> None:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-RESTS = (Precision.FP32, Precision.FP16)
-"""Precisions allowed for the non-quantised nodes of an int8 or fp8 graph."""
-
 ATTENTIONS = (Precision.FP16, Precision.FP32)
 """Precisions that the attentions of an fp16 graph may sum in."""
+
+RESTS = (Precision.FP32, Precision.FP16)
+"""Precisions allowed for the non-quantised nodes of an int8 or fp8 graph."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,14 @@ class HeldOut:
 class LowerOptions:
     """``calibration`` is (K, H, W, 3) uint8 RGB at the graph's resolution; default: crops of bundled photographs.
 
+    With ``attention`` fp32, attentions of an fp16 graph take fp32 operands, which TensorRT from 11.3 fuses into an fp16
+    attention that sums in fp32.
+
     ``held_out`` are the validation images; default: crops of other photographs. ``rest`` is the precision of the
     non-quantised nodes of an int8 or fp8 graph, one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
-    With ``attention`` fp32, attentions of an fp16 graph take fp32 operands, which TensorRT from 11.3 fuses into an fp16
-    attention that sums in fp32. ``patch_size`` and ``depth_kind`` are those of the manifest, ``resampling`` is that of
-    default images. ``progress`` receives a message per measurement. Raises :class:`UsageError` for another ``rest``,
-    ``attention`` or method.
+    ``patch_size`` and ``depth_kind`` are those of the manifest, ``resampling`` is that of default images. ``progress``
+    receives a message per measurement. Raises
+    :class:`UsageError` for another ``rest`` or method.
     """
 
     calibration: NDArray[np.uint8] | None = None
@@ -54,9 +56,9 @@ class LowerOptions:
     rest: Precision = Precision.FP32
     patch_size: int = 16
     depth_kind: DepthKind = DepthKind.METRIC
+    attention: Precision = Precision.FP16
     progress: Progress = no_progress
     resampling: Resampling = DEFAULT_RESAMPLING
-    attention: Precision = Precision.FP16
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, RangeMethod):
