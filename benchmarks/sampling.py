@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mvde.datasets.formats import open_dataset
+from mvde.datasets.formats import ShardKind, open_dataset
 from mvde.datasets.pack import pack
 from mvde.datasets.sample import DepthDataset
 from mvde.datasets.shard_files import TarShard, index_path, tar_index
-from mvde.datasets.shard_list import ShardKind
 from mvde.datasets.shards import ShardDataset
 from mvde.pipelines.orders import FrameOrder, ShuffledFrames, ShuffledShards
 

@@ -28,6 +28,21 @@ class LoweredTo(str, Enum):
         return Precision(self.value)
 
 
+class AttentionSums(str, Enum):
+    """Precisions that the attentions of an fp16 graph may sum in."""
+
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def precision(self) -> Precision:
+        """The corresponding precision."""
+        return Precision(self.value)
+
+
 class Rest(str, Enum):
     """Compute types of unquantised nodes in an int8 or fp8 graph: the floating-point precisions."""
 

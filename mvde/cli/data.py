@@ -12,8 +12,7 @@ import typer
 
 from mvde.cli.shared_options import DEPTH_SCALE_HELP, FORMAT_HELP, OUT_HELP, SEED_HELP, SPLIT_HELP
 from mvde.cli.terminal import console, say
-from mvde.datasets.formats import DataFormat
-from mvde.datasets.shard_list import ShardKind
+from mvde.datasets.formats import DataFormat, ShardKind
 from mvde.datasets.splits import Split
 from mvde.errors import UsageError
 

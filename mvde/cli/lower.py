@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mvde.cli.choices import LoweredTo, Rest
+from mvde.cli.choices import AttentionSums, LoweredTo, Rest
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import REST_HELP, DataOptions, QuantizationOptions
 from mvde.cli.terminal import console, printable, say
@@ -32,6 +32,9 @@ def lower(
     to: Annotated[list[LoweredTo], typer.Option("--to", help="Precision of the graph to write; repeatable.")],
     quantization: QuantizationOptions,
     data: DataOptions,
+    attention: Annotated[
+        AttentionSums, typer.Option("--attention", help="Sums of fp16 attention; fp32 is for TensorRT from 11.3.")
+    ] = AttentionSums.FP16,
     rest: Annotated[Rest, typer.Option("--rest", help=f"{REST_HELP} fp32 suits CPUs, fp16 TensorRT.")] = Rest.FP32,
     weight_bits: Annotated[
         int,
@@ -61,7 +64,7 @@ def lower(
         weight_bits,
     )
     for lowered_to in dict.fromkeys(to):  # without duplicates
-        _lower(source, lowered_to.precision, options)
+        _lower(source, lowered_to.precision, replace(options, attention=attention.precision))
 
 
 def _lower(source: GraphArtifact, precision: Precision, options: LowerOptions) -> None:

@@ -33,6 +33,21 @@ class DataFormat(str, Enum):
 _WITH_PARTS = (DataFormat.SYNTHETIC, DataFormat.CLIPS, DataFormat.NYU, DataFormat.KITTI)
 
 
+class ShardKind(str, Enum):
+    """File format of shards."""
+
+    WEBDATASET = "webdataset"
+    PARQUET = "parquet"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of a shard's file."""
+        return ".tar" if self is ShardKind.WEBDATASET else ".parquet"
+
+
 def check_format(text: DataFormat | str) -> DataFormat:
     """Convert text to a :class:`DataFormat`. Raises :class:`ConfigError` for an unknown format."""
     try:

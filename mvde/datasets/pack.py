@@ -16,9 +16,10 @@ from PIL import Image
 
 from mvde.datasets.decode import MILLIMETRES
 from mvde.datasets.folder import DEPTH_RANGE_M, FolderDataset
+from mvde.datasets.formats import ShardKind
 from mvde.datasets.sample import DepthDataset, DepthSample
 from mvde.datasets.shard_files import CAMERA, index_path, open_shard, tar_index
-from mvde.datasets.shard_list import LIST_FILE, ShardEntry, ShardHeader, ShardKind, read_list
+from mvde.datasets.shard_list import LIST_FILE, ShardEntry, ShardHeader, read_list
 from mvde.errors import DatasetError, MissingDependencyError, OutputError, UsageError
 from mvde.files import atomic_write
 

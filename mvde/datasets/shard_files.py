@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.datasets.decode import read_array
-from mvde.datasets.shard_list import ShardKind
+from mvde.datasets.formats import ShardKind
 from mvde.errors import DatasetError, MissingDependencyError
 
 if TYPE_CHECKING:

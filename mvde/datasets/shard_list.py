@@ -6,30 +6,15 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from mvde.datasets.formats import ShardKind
 from mvde.errors import DatasetError
 
 LIST_FILE = "shards.jsonl"
 FORMAT = "mvde-shards-1"
 _REMEDY = "make it with mvde data pack, or with mvde data index for shards of another program"
-
-
-class ShardKind(str, Enum):
-    """File format of shards."""
-
-    WEBDATASET = "webdataset"
-    PARQUET = "parquet"
-
-    def __str__(self) -> str:
-        return self.value
-
-    @property
-    def suffix(self) -> str:
-        """Suffix of a shard's file."""
-        return ".tar" if self is ShardKind.WEBDATASET else ".parquet"
 
 
 @dataclass(frozen=True)

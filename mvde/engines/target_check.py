@@ -219,6 +219,11 @@ def _graph(target: Target, graph: GraphArtifact, advice: dict[str, Any]) -> dict
             f"its engine needs about {memory.running_bytes / 2**30:.1f} GiB, more than half of the {min(sizes)} GiB of "
             "the smallest such Jetson; export a smaller --res"
         )
+    elif sizes and memory.building_bytes > min(sizes) * 2**30:
+        problems.append(
+            f"building needs about {memory.building_bytes / 2**30:.1f} GiB, and the smallest such Jetson has "
+            f"{min(sizes)}; build with a smaller --set workspace_mib, or on a larger module of the same kind"
+        )
     return {
         "path": str(graph.path),
         "name": manifest.name,

@@ -16,9 +16,10 @@ from PIL import Image
 from mvde.datasets import pack as packing
 from mvde.datasets import shards as reading
 from mvde.datasets.folder import FolderDataset
+from mvde.datasets.formats import ShardKind
 from mvde.datasets.pack import index_shards, pack
 from mvde.datasets.sample import DepthSample, ShardedDataset
-from mvde.datasets.shard_list import LIST_FILE, ShardKind
+from mvde.datasets.shard_list import LIST_FILE
 from mvde.datasets.shards import ShardDataset
 from mvde.errors import DatasetError, OutputError, UsageError
 

@@ -139,6 +139,9 @@ def test_a_graph_is_judged_by_its_batch_opset_and_memory(graph_manifest: GraphMa
     huge = graph(graph_manifest, file=FileRecord("some.onnx", "0" * 64, 12 << 30))
     (problem,) = check_target(find_targets("orin-nano"), [huge])["graphs"][0]["problems"]
     assert "more than half of the 4 GiB" in problem
+    large = graph(graph_manifest, file=FileRecord("some.onnx", "0" * 64, 900 << 20))  # runs in 2 GiB, builds in more
+    (problem,) = check_target(find_targets("orin-nano"), [large])["graphs"][0]["problems"]
+    assert problem.startswith("building needs about 4.")
     image = dataclasses.replace(graph_manifest.inputs[0], shape=(4, *graph_manifest.inputs[0].shape[1:]))
     depth = dataclasses.replace(graph_manifest.outputs[0], shape=image.shape[:3])
     several = graph(graph_manifest, inputs=(image,), outputs=(depth,))

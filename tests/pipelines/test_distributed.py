@@ -24,8 +24,8 @@ pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
 
 from mvde.datasets.folder import FolderDataset  # noqa: E402
+from mvde.datasets.formats import ShardKind  # noqa: E402
 from mvde.datasets.pack import pack  # noqa: E402
-from mvde.datasets.shard_list import ShardKind  # noqa: E402
 from mvde.pipelines.batches import Share  # noqa: E402
 from mvde.pipelines.validation import frames_of  # noqa: E402
 from tests.pipelines.process_runs import Run, train  # noqa: E402

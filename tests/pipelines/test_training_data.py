@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 
 from mvde.config import Config, DataConfig, TrainConfig  # noqa: E402
 from mvde.datasets.folder import FolderDataset  # noqa: E402
+from mvde.datasets.formats import ShardKind  # noqa: E402
 from mvde.datasets.pack import pack  # noqa: E402
-from mvde.datasets.shard_list import ShardKind  # noqa: E402
 from mvde.errors import DatasetError, UsageError  # noqa: E402
 from mvde.pipelines import training_data  # noqa: E402
 from mvde.pipelines.batches import Share, StepBatches, batches_from  # noqa: E402

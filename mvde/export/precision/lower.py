@@ -17,7 +17,7 @@ from mvde.export.graph.load import load_fp32
 from mvde.export.graph.save import save_model
 from mvde.export.precision import targets
 from mvde.export.precision.emulate import emulated
-from mvde.export.precision.floats import lower_floats, lower_rest
+from mvde.export.precision.floats import lower_floats, lower_rest, upcast_attentions
 from mvde.export.precision.gate import check, judge
 from mvde.export.precision.images import check_images, default_images, fingerprint
 from mvde.export.precision.lowered_model import LoweredModel
@@ -97,12 +97,13 @@ def _images(base: ir.Model, options: LowerOptions) -> tuple[NDArray[np.uint8], t
 
 
 def _lower(base: ir.Model, precision: Precision, images: NDArray[np.uint8], options: LowerOptions) -> LoweredModel:
+    attentions = upcast_attentions(base, precision, options)  # may raise: before anything is measured
     probe = _probe(base, images, options)
     if not precision.is_quantized:
-        return lower_floats(base, precision, probe)
+        return lower_floats(base, precision, probe, attentions)
     grid = QuantizationGrid(precision, options.rest, options.weight_bits)
     quantized = lower_products(base, grid, probe, images, options.method)
-    return lower_rest(quantized, base, options.rest, probe) if options.rest.is_lowered else quantized
+    return lower_rest(quantized, base, options.rest, probe, attentions) if options.rest.is_lowered else quantized
 
 
 def _probe(model: ir.Model, images: NDArray[np.uint8], options: LowerOptions) -> Probe:

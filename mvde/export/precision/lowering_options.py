@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+ATTENTIONS = (Precision.FP16, Precision.FP32)
+"""Precisions that the attentions of an fp16 graph may sum in."""
+
 RESTS = (Precision.FP32, Precision.FP16)
 """Precisions allowed for the non-quantised nodes of an int8 or fp8 graph."""
 
@@ -40,6 +43,9 @@ class HeldOut:
 class LowerOptions:
     """``calibration`` is (K, H, W, 3) uint8 RGB at the graph's resolution; default: crops of bundled photographs.
 
+    With ``attention`` fp32, attentions of an fp16 graph take fp32 operands, which TensorRT from 11.3 fuses into an fp16
+    attention that sums in fp32.
+
     ``held_out`` are the validation images; default: crops of other photographs. ``rest`` is the precision of the
     non-quantised nodes of an int8 or fp8 graph, one of :data:`RESTS`: fp32 suits the CPU backends, fp16 TensorRT.
     ``weight_bits`` is 8, or 7 for int8 weights whose products saturate on no CPU.
@@ -54,6 +60,7 @@ class LowerOptions:
     rest: Precision = Precision.FP32
     patch_size: int = 16
     depth_kind: DepthKind = DepthKind.METRIC
+    attention: Precision = Precision.FP16
     progress: Progress = no_progress
     resampling: Resampling = DEFAULT_RESAMPLING
     weight_bits: int = 8
@@ -66,6 +73,8 @@ class LowerOptions:
             raise UsageError(f"weights of an int8 graph cannot have {self.weight_bits} bits; use {bits}")
         if not isinstance(self.rest, Precision) or self.rest not in RESTS:
             raise UsageError(f"the rest of a quantised graph cannot be {self.rest}; use {' or '.join(RESTS)}")
+        if self.attention not in ATTENTIONS:
+            raise UsageError(f"attention cannot sum in {self.attention}; use {' or '.join(ATTENTIONS)}")
 
 
 def check_lowered(precision: Precision) -> None:

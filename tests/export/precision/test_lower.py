@@ -246,6 +246,64 @@ def test_the_rest_of_a_quantised_graph_can_be_fp16(
     assert counts["fp16"] > counts.get("fp32", 0)
 
 
+def test_attentions_of_an_fp16_graph_can_take_fp32_operands(
+    newest: Path, typed: Typed, options: LowerOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form that TensorRT 11.3 fuses: fp16 query, key and value, cast up, and the result cast down."""
+    pytest.importorskip("tensorrt_rtx")
+    widen_targets(monkeypatch, Precision.FP16)
+    chosen = dataclasses.replace(options, attention=Precision.FP32)
+    lowered = lower_graph(Graph(newest), Precision.FP16, tmp_path, chosen)
+    graph, record = onnx.load(str(lowered.path)).graph, lowered.lowering
+    makers = {name: node for node in graph.node for name in node.output}
+    attentions = [node for node in graph.node if node.op_type == "Attention"]
+    assert record is not None
+    assert len(attentions) == record.num_attention > 0
+    kinds = {onnx.TensorProto.FLOAT: "up", onnx.TensorProto.FLOAT16: "down"}
+    for node in attentions:
+        assert [(makers[name].op_type, kinds[makers[name].attribute[0].i]) for name in node.input[:3]] == [
+            ("Cast", "up")
+        ] * 3
+        readers = [reader for reader in graph.node if node.output[0] in reader.input]
+        assert [(reader.op_type, kinds[reader.attribute[0].i]) for reader in readers] == [("Cast", "down")]
+    usual = typed[Precision.FP16].lowering
+    assert usual is not None
+    assert record.num_by_dtype["fp32"] - usual.num_by_dtype.get("fp32", 0) == len(attentions)
+    assert record.kept[-1].group == "attention"
+    # Emulation sums in fp32 either way: only a GPU can tell which of the two is nearer to the fp32 graph.
+    assert judged(record).mean_rel == pytest.approx(judged(usual).mean_rel, rel=1e-3)
+    keys = ("precision", "onnx_sha256", "num_by_dtype", "num_attention", "num_layer_norm")
+    promised = json.dumps({str(lowered.path): {key: getattr(record, key) for key in keys}})
+    command = [sys.executable, "-c", PARSE]
+    done = subprocess.run(command, input=promised, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.count("kept its promise") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        (Precision.BF16, "is for graphs with fp16 attention, but this one is bf16; give --to fp16"),
+        (Precision.INT8, "but this one is int8 with fp32; give --to fp16, or --rest fp16"),
+    ],
+)
+def test_fp32_sums_are_for_fp16_attention(
+    newest: Path, options: LowerOptions, tmp_path: Path, precision: Precision, message: str
+) -> None:
+    chosen = dataclasses.replace(options, attention=Precision.FP32)
+    with pytest.raises(UsageError, match=message):
+        lower_graph(Graph(newest), precision, tmp_path, chosen)
+
+
+def test_fp32_sums_need_the_attention_operator(
+    write_graph: Callable[..., GraphArtifact], options: LowerOptions, tmp_path: Path
+) -> None:
+    source = write_graph(tmp_path / "export", resolution=RESOLUTION)
+    with pytest.raises(UsageError, match=r"needs ONNX's Attention operator.*opset 20.*--opset 23"):
+        lower_graph(
+            Graph(source.path), Precision.FP16, tmp_path, dataclasses.replace(options, attention=Precision.FP32)
+        )
+
+
 def test_a_typed_graph_is_not_lowered_again(typed: Typed, options: LowerOptions, tmp_path: Path) -> None:
     for graph in typed.values():
         with pytest.raises(UsageError, match=r"is typed already .* give the fp32 graph"):
