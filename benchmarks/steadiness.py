@@ -204,7 +204,8 @@ def table(found: dict[str, dict[str, float]]) -> str:
     lines = [f"{head}| step left, frames {lags} |", "|---|" + "---|" * 7]
     for name, one in found.items():
         ratios = " | ".join(f"{one[what]:.2f}" for what in ("scale", "point_mean", "point_rms"))
-        steps = ", ".join(f"{one[f'step_{lag}']:.2f}" for lag in LAGS)
+        left = [one[f"step_{lag}"] for lag in LAGS]
+        steps = ", ".join(f"{share:.2f}" for share in left) if np.isfinite(left).all() else "–"
         rest = f"{one['abs_rel']:.3f} | {one['worst']:+.1%} | {100 * one['excess']:+.2f} points | {steps}"
         lines.append(f"| {name} | {ratios} | {rest} |")
     return "\n".join(lines)

@@ -49,10 +49,14 @@ class Motion:
 
 
 class Change(NamedTuple):
-    """How two thumbnails differ: their correlation as they are, and the mean difference left after the motion."""
+    """How two thumbnails differ: their correlation as they are, and the mean difference left after the motion.
+
+    ``spread`` is the standard deviation of the newer one.
+    """
 
     correlation: float
     residual: float
+    spread: float
 
 
 def thumbnail(picture: NDArray[np.uint8]) -> Floats:
@@ -101,13 +105,14 @@ def compare(before: Floats, now: Floats, motion: Motion, aspect: float) -> Chang
     """Correlation of two thumbnails as they are, and their mean difference after motion and gain, where both are."""
     a, b = (one.astype(np.float64) - ordered_sum(one.astype(np.float64)) / one.size for one in (before, now))
     shared = ordered_sum(a * b) / np.sqrt(ordered_sum(a * a) * ordered_sum(b * b) + 1e-9)
+    spread = float(np.sqrt(ordered_sum(b * b) / b.size))
     rows, columns = moved_grid(SIDE, SIDE, motion, aspect)
     inside = within(rows, columns, SIDE, SIDE)
     if not inside.any():
-        return Change(float(shared), float("inf"))
+        return Change(float(shared), float("inf"), spread)
     difference = (bilinear(before, rows, columns) - now)[inside]
     distance = np.abs(difference - lower_median(difference)).astype(np.float64)
-    return Change(float(shared), float(ordered_sum(distance) / len(distance)))
+    return Change(float(shared), float(ordered_sum(distance) / len(distance)), spread)
 
 
 def moved_grid(height: int, width: int, motion: Motion, aspect: float) -> tuple[Floats, Floats]:

@@ -194,6 +194,20 @@ def test_a_cut_begins_anew() -> None:
     assert stabilizer.num_frames == 1
 
 
+def test_a_cut_between_dull_pictures_is_found_and_the_noise_of_a_bare_wall_is_none() -> None:
+    rng = np.random.default_rng(0)
+    stabilizer = Stabilizer(DepthKind.METRIC)
+    for _ in range(5):
+        stabilizer.update(
+            np.rint(120 + rng.normal(0, 3, (192, 192, 3))).astype(np.uint8), np.ones((48, 48), np.float32)
+        )
+    assert stabilizer.num_frames == 5
+    for seed, expected in ((0, 1), (0, 2), (9, 1), (9, 2)):
+        dull = (picture(seed) // 4 + 90).astype(np.uint8)
+        stabilizer.update(dull, ramp())
+        assert stabilizer.num_frames == expected
+
+
 def test_shift_and_scale_of_a_relative_inverse_map_are_both_steadied() -> None:
     rng = np.random.default_rng(5)
     inverse = 10 / np.broadcast_to(ramp(), (HEIGHT, WIDTH)) + 2
