@@ -197,6 +197,8 @@ class Options(ctypes.Structure):
         ("invalid_m", ctypes.c_float),
         ("deadline_ms", ctypes.c_int64),
         ("calibration_path", ctypes.c_char_p),
+        ("distortion", ctypes.c_void_p),
+        ("scan", ctypes.c_void_p),
     )
 
 
@@ -206,6 +208,7 @@ def test_both_refuse_the_same_calibrations_with_the_same_words(tmp_path, write_e
     library, options, session = ctypes.CDLL(str(native.library_path())), Options(), ctypes.c_void_p()
     library.mvde_last_error.restype = ctypes.c_char_p
     library.mvde_session_defaults(ctypes.byref(options))
+    assert options.struct_size == ctypes.sizeof(Options)  # a shorter structure would be written past its end
     options.calibration_path = str(path).encode()
 
     def refuse(plain: Any) -> tuple[str, str]:
