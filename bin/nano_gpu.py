@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -72,16 +73,15 @@ def train(arguments: argparse.Namespace, started: float) -> int:
     config = dataclasses.replace(
         config, train=dataclasses.replace(config.train, num_workers=workers, autocast=autocast)
     )
-    textures = chosen_textures(arguments)
-    seconds = [step_seconds(config, number, textures) for number in range(len(config.train.all_stages()))]
+    config = named(config, arguments)
+    seconds = [step_seconds(config, number) for number in range(len(config.train.all_stages()))]
     print(f"seconds a step: {', '.join(f'{value:.3f}' for value in seconds)}", flush=True)
     limit_s = arguments.minutes * 60 - (time.monotonic() - started)
     if not arguments.small:
         config = fitted_to(config, seconds, limit_s * _SHARE_FOR_STEPS)
     plan = ", ".join(f"{stage.steps} steps at {stage.res[0]}" for stage in config.train.all_stages())
     print(f"{plan}; {limit_s:.0f} s are left", flush=True)
-    num_validation = 4 if arguments.small else 64
-    run = RenderedTraining(config, textures=textures, num_validation=num_validation, limit_s=max(10.0, limit_s - 10.0))
+    run = RenderedTraining(config, limit_s=max(10.0, limit_s - 10.0))
     result = run.train(arguments.out)
     print(f"{arguments.out}: step {result.step} of {result.num_steps}; {result.metrics}")
     return 0
@@ -100,22 +100,33 @@ def small(config: Any) -> Any:
     return dataclasses.replace(config, train=train, data=dataclasses.replace(config.data, val="rendered:64"))
 
 
-def chosen_textures(arguments: argparse.Namespace) -> Any:
-    """Textures of the kit, or made here, with the photographs asked for."""
-    from mvde.datasets.synth.texture_files import load_textures, with_photographs
-    from mvde.datasets.synth.textures import build_textures
+def named(config: Any, arguments: argparse.Namespace) -> Any:
+    """The configuration with seed, textures and photographs in the names of its data sets, and a set to validate on."""
+    given = {"seed": str(config.train.seed)}
+    if arguments.kit is not None:
+        given["textures"] = str((arguments.kit / "textures.npz").resolve())
+    if arguments.photographs is not None:
+        given["photographs"] = str(arguments.photographs.resolve())
+    query = urlencode(given)
+    stages = tuple(
+        dataclasses.replace(stage, data=f"{stage.data or config.data.train}?{query}")
+        for stage in config.train.all_stages()
+    )
+    length = 4 if arguments.small else 64
+    data = dataclasses.replace(
+        config.data,
+        train=f"{config.data.train}?{query}",
+        val=f"{config.data.val}?{query}&split=val&length={length}",
+    )
+    return dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, stages=stages))
 
-    stored = arguments.kit / "textures.npz" if arguments.kit is not None else None
-    textures = build_textures() if stored is None else load_textures(stored)
-    return textures if arguments.photographs is None else with_photographs(textures, arguments.photographs)
 
-
-def step_seconds(config: Any, number: int, textures: Any) -> float:
+def step_seconds(config: Any, number: int) -> float:
     """Seconds of a step of a stage: the slower of computing it and of rendering its frames in all workers."""
     import torch
 
-    from mvde.datasets.splits import Split
-    from mvde.datasets.synth.varied import VIEWS_PER_SCENE, VariedFrames
+    from mvde.datasets.formats import open_dataset
+    from mvde.datasets.synth.varied import VIEWS_PER_SCENE
     from mvde.model import DepthModel
     from mvde.resolution import parse_resolution
 
@@ -132,8 +143,7 @@ def step_seconds(config: Any, number: int, textures: Any) -> float:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
     computed = _OPTIMISER * statistics.median(times[len(times) // 2 :])
-    side = int((stage.data or config.data.train).removeprefix("rendered:"))
-    frames = VariedFrames(side, 1 << 20, config.train.seed + 1, Split.TRAIN, textures=textures)
+    frames = open_dataset(config.data.format, stage.data)
     frames[0]  # makes the context
     begun = time.perf_counter()
     for index in range(VIEWS_PER_SCENE, 2 * VIEWS_PER_SCENE):

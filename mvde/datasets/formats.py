@@ -70,6 +70,10 @@ def open_dataset(
     Raises ConfigError for an unknown format, UsageError for a split of a format without splits, DatasetError for a
     missing or malformed file, MissingDependencyError if a reader's package is not installed.
     """
+    if str(root).startswith("rendered:"):
+        from mvde.datasets.synth.rendered import open_rendered
+
+        return open_rendered(str(root))
     path, known = Path(root), check_format(data_format)
     part = None if split is None else check_split(split)
     if part is not None and known not in _WITH_PARTS:

@@ -18,12 +18,8 @@ import torch
 from torch import Tensor
 
 from mvde.config import Config
-from mvde.datasets.sample import DepthDataset, DepthSample
-from mvde.datasets.splits import Split
-from mvde.datasets.synth.textures import TextureSet
-from mvde.datasets.synth.variations import Variations
-from mvde.datasets.synth.varied import VariedFrames
-from mvde.errors import ConfigError
+from mvde.datasets.formats import open_dataset
+from mvde.datasets.sample import DepthDataset
 from mvde.model import DepthModel
 from mvde.pipelines.augment import draw_transform, jitter_colours, transform_sample
 from mvde.pipelines.batches import Share, StepBatches
@@ -31,25 +27,6 @@ from mvde.pipelines.train_depth import LAST_FILE, DepthTrainingPipeline, TrainRe
 from mvde.resolution import parse_resolution
 
 METRICS_FILE, HALF_FILE = "metrics.jsonl", "nano.safetensors"
-_SCHEME = "rendered:"
-_ENDLESS = 1 << 40
-"""Frames of a training set: more than are ever drawn."""
-
-
-class StoredFrames:
-    """The first frames of a rendered set, kept in memory once they were rendered: for validation."""
-
-    def __init__(self, frames: VariedFrames) -> None:
-        self.depth_range_m = frames.depth_range_m
-        self._frames, self._kept = frames, dict[int, DepthSample]()
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> DepthSample:
-        if index not in self._kept:
-            self._kept[index] = self._frames[index]
-        return self._kept[index]
 
 
 class RenderedBatches(StepBatches):
@@ -83,25 +60,16 @@ class RenderedBatches(StepBatches):
 
 
 class RenderedTraining(DepthTrainingPipeline):
-    """Trainer whose data sets are ``rendered:SIDE`` (frames with SIDE pixels on the longer side) instead of paths.
+    """Trainer whose data sets are rendered ones, see :func:`mvde.datasets.synth.rendered.open_rendered`.
 
-    ``num_validation`` frames of another split validate. Losses and metrics are appended to ``metrics.jsonl`` in the run
-    folder as they come; ``nano.safetensors`` is ``last.safetensors`` in fp16. After ``limit_s`` seconds the run ends as
-    after an interruption, with its weights saved. With ``train.num_workers``, the start method of multiprocessing must
-    be ``spawn``: an OpenGL context ends with a fork.
+    Losses and metrics are appended to ``metrics.jsonl`` in the run folder as they come; ``nano.safetensors`` is
+    ``last.safetensors`` in fp16. After ``limit_s`` seconds the run ends as after an interruption, with its weights
+    saved. With ``train.num_workers``, the start method of multiprocessing must be ``spawn``: an OpenGL context ends with
+    a fork.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        variations: Variations | None = None,
-        textures: TextureSet | None = None,
-        num_validation: int = 64,
-        limit_s: float | None = None,
-    ) -> None:
-        self._variations, self._textures = variations, textures
-        self._num_validation, self._limit_s = num_validation, limit_s
+    def __init__(self, config: Config, limit_s: float | None = None) -> None:
+        self._limit_s = limit_s
         super().__init__(config)
 
     def train(self, output_dir: str | Path) -> TrainResult:
@@ -123,21 +91,9 @@ class RenderedTraining(DepthTrainingPipeline):
     def _prepare(self, output_dir: Path) -> None:
         super()._prepare(output_dir)
         share = Share(self._accelerator.process_index, self._accelerator.num_processes)
-        sets = [self._dataset(stage.data or self.config.data.train) for stage in self._stages]
+        data = self.config.data
+        sets = [open_dataset(data.format, stage.data or data.train) for stage in self._stages]
         self._batches = RenderedBatches(self.config, sets, share)
-        if self.config.data.val:
-            validation = self._rendered(self.config.data.val, self._num_validation, Split.VAL)
-            self._validation = StoredFrames(validation)
-
-    def _dataset(self, path: str) -> DepthDataset:
-        return self._rendered(path, _ENDLESS, Split.TRAIN)
-
-    def _rendered(self, path: str, length: int, split: Split) -> VariedFrames:
-        side = path.removeprefix(_SCHEME)
-        if not (path.startswith(_SCHEME) and side.isdigit() and 16 <= int(side) <= 4096):
-            wanted = f"{_SCHEME}SIDE with 16 to 4096 pixels, such as {_SCHEME}224"
-            raise ConfigError(f"got the data set {path!r}; expected {wanted}")
-        return VariedFrames(int(side), length, self.config.train.seed, split, self._variations, self._textures)
 
     def _log(self, losses: list[dict[str, Tensor]], done: int, seconds_per_step: float) -> None:
         super()._log(losses, done, seconds_per_step)

@@ -14,10 +14,13 @@ import pytest
 pytest.importorskip("moderngl")
 
 from mvde.config import AugmentConfig, Config, StageConfig, TrainConfig, load_config
+from mvde.datasets.formats import open_dataset
 from mvde.datasets.sample import DepthSample
+from mvde.datasets.synth.rendered import StoredFrames, open_rendered
+from mvde.datasets.synth.varied import VariedFrames
 from mvde.errors import ConfigError
 from mvde.pipelines.batches import Share
-from mvde.pipelines.rendered_training import RenderedBatches, RenderedTraining, StoredFrames, fitted_to
+from mvde.pipelines.rendered_training import RenderedBatches, fitted_to
 
 ROOT = Path(__file__).parents[2]
 GPU_CONFIG = ROOT / "configs" / "nano-gpu.yaml"
@@ -93,11 +96,21 @@ def test_the_schedule_holds_every_kind_of_the_four_parts() -> None:
     assert config.train.start == parts[0].train.start
 
 
-@pytest.mark.parametrize("path", ["data/synth192", "rendered:", "rendered:9999", "rendered:2x2"])
-def test_a_data_set_that_is_not_rendered_is_refused(path: str) -> None:
-    training = RenderedTraining.__new__(RenderedTraining)
+@pytest.mark.parametrize(
+    "name", ["rendered:", "rendered:9999", "rendered:2x2", "rendered:64?sed=1", "rendered:64?seed=x"]
+)
+def test_a_name_that_says_no_rendered_set_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="expected rendered:SIDE"):
-        training._rendered(path, 1, None)  # type: ignore[arg-type]
+        open_dataset("synthetic", name)
+
+
+def test_a_rendered_set_is_opened_in_the_place_of_a_folder() -> None:
+    endless = open_dataset("synthetic", "rendered:64?seed=3")
+    assert isinstance(endless, VariedFrames)
+    assert len(endless) > 10**12
+    validation = open_rendered("rendered:64?split=val&length=8")
+    assert isinstance(validation, StoredFrames)
+    assert len(validation) == 8
 
 
 @pytest.mark.extended
