@@ -48,8 +48,8 @@ def open_rendered(name: str) -> DepthDataset:
     is_known = set(given) <= set(_KEYS) and all(number.isdigit() for number in numbers)
     if not (name.startswith(SCHEME) and side.isdigit() and 16 <= int(side) <= 4096 and is_known):
         raise ConfigError(
-            f"got the data set {name!r}; expected {SCHEME}SIDE with 16 to 4096 pixels, such as {SCHEME}224, and ?KEY=VALUE "
-            f"of {', '.join(_KEYS)}"
+            f"got the data set {name!r}; expected {SCHEME}SIDE with 16 to 4096 pixels, such as {SCHEME}224, and "
+            f"?KEY=VALUE of {', '.join(_KEYS)}"
         )
     textures = load_textures(Path(given["textures"])) if "textures" in given else None
     if "photographs" in given:
