@@ -44,8 +44,9 @@ class DepthProcessor:
     (:mod:`mvde.vlm.geometry`); depth is computed once, on the whole picture.
 
     ``source`` is a :class:`DepthRuntime`, a folder of depth files or of ``mvde stats``, another :class:`DepthSource`
-    (:class:`StoredStats` where pictures are named relative to a root), or ``None`` where each call gives depth. ``patch_size`` is that of the model's tower, unless the processor cuts patches itself.
-    ``columns`` are those of the rows, ``camera`` that of the pictures or a function from their size (H, W) to it.
+    (:class:`StoredStats` where pictures are named relative to a root), or ``None`` where each call gives depth.
+    ``patch_size`` is that of the model's tower, unless the processor cuts patches itself. ``columns`` are those of the
+    rows, ``camera`` that of the pictures or a function from their size (H, W) to it.
     :meth:`for_model` takes patch size and columns from a model.
     """
 
