@@ -97,7 +97,9 @@ def _alone(case: Case, form: Form) -> bytes:
     sizes = {"split": (batch, tokens, heads, depth), "joint": joint}
     constants = {name: ir.tensor(np.array(size, np.int64), name=name) for name, size in sizes.items()}
     values = {
-        name: ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        name: ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
         for name, tensor in constants.items()
     }
     nodes, split = [], []
