@@ -98,7 +98,7 @@ def _alone(case: Case, form: Form) -> bytes:
     constants = {name: ir.tensor(np.array(size, np.int64), name=name) for name, size in sizes.items()}
     values = {
         name: ir.Value(
-            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.numpy().shape), const_value=tensor
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
         )
         for name, tensor in constants.items()
     }
