@@ -52,7 +52,7 @@ class RenderedBatches(StepBatches):
         part = self._shared.of(stage.batch_size)
         frames = range(start, start + stage.batch_size)[part]
         pairs = [
-            transform_sample(self._sets[number][frame], size, transform, self._focal)
+            transform_sample(self._sets[number][frame % len(self._sets[number])], size, transform, self._focal)
             for frame, transform in zip(frames, transforms[part], strict=True)
         ]
         images = jitter_colours(torch.stack([image for image, _ in pairs]), transforms[part])
@@ -64,8 +64,8 @@ class RenderedTraining(DepthTrainingPipeline):
 
     Losses and metrics are appended to ``metrics.jsonl`` in the run folder as they come; ``nano.safetensors`` is
     ``last.safetensors`` in fp16. After ``limit_s`` seconds the run ends as after an interruption, with its weights
-    saved. With ``train.num_workers``, the start method of multiprocessing must be ``spawn``: an OpenGL context ends with
-    a fork.
+    saved. With ``train.num_workers``, the start method of multiprocessing must be ``spawn``: an OpenGL context ends
+    with a fork.
     """
 
     def __init__(self, config: Config, limit_s: float | None = None) -> None:

@@ -13,8 +13,8 @@ from mvde.datasets.synth.varied import VariedFrames
 from mvde.errors import ConfigError
 
 SCHEME = "rendered:"
-_ENDLESS = 1 << 40
-"""Frames of a set without a length: more than are ever drawn."""
+_ENDLESS = 1 << 23
+"""Frames of a set without a length: eight million, more than a run of minutes draws."""
 
 _KEYS = ("seed", "split", "length", "textures", "photographs")
 
@@ -48,8 +48,8 @@ def open_rendered(name: str) -> DepthDataset:
     is_known = set(given) <= set(_KEYS) and all(number.isdigit() for number in numbers)
     if not (name.startswith(SCHEME) and side.isdigit() and 16 <= int(side) <= 4096 and is_known):
         raise ConfigError(
-            f"got the data set {name!r}; expected {SCHEME}SIDE with 16 to 4096 pixels, such as {SCHEME}224, and ?KEY=VALUE "
-            f"of {', '.join(_KEYS)}"
+            f"got the data set {name!r}; expected {SCHEME}SIDE with 16 to 4096 pixels, such as {SCHEME}224, and "
+            f"?KEY=VALUE of {', '.join(_KEYS)}"
         )
     textures = load_textures(Path(given["textures"])) if "textures" in given else None
     if "photographs" in given:
