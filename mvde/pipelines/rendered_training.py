@@ -52,7 +52,7 @@ class RenderedBatches(StepBatches):
         part = self._shared.of(stage.batch_size)
         frames = range(start, start + stage.batch_size)[part]
         pairs = [
-            transform_sample(self._sets[number][frame], size, transform, self._focal)
+            transform_sample(self._sets[number][frame % len(self._sets[number])], size, transform, self._focal)
             for frame, transform in zip(frames, transforms[part], strict=True)
         ]
         images = jitter_colours(torch.stack([image for image, _ in pairs]), transforms[part])

@@ -13,8 +13,8 @@ from mvde.datasets.synth.varied import VariedFrames
 from mvde.errors import ConfigError
 
 SCHEME = "rendered:"
-_ENDLESS = 1 << 40
-"""Frames of a set without a length: more than are ever drawn."""
+_ENDLESS = 1 << 23
+"""Frames of a set without a length: eight million, more than a run of minutes draws."""
 
 _KEYS = ("seed", "split", "length", "textures", "photographs")
 
