@@ -1,8 +1,9 @@
 """A tiny LLaVA with a SigLIP tower, for tests and a demonstration: no pretrained weights are needed, and none are good.
 
-Some 160,000 parameters, pictures of 32×32 pixels in 4×4 patches, a vocabulary of the words of
-:mod:`mvde.vlm.questions`. It is a folder as any other model of transformers. What it learns in a minute shows that
-depth reaches the language model, aligned with the picture, and is used; it says nothing about a real model's skill.
+Some 160,000 parameters, pictures of 32×32 pixels in 4×4 patches, a vocabulary of the questions of
+:mod:`mvde.vlm.questions` and the words of their answers. It is a folder as any other model of transformers. What it
+learns in a minute shows that depth reaches the language model, aligned with the picture, and is used; it says nothing
+about a real model's skill.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from mvde.errors import UsageError
 from mvde.files import scratch_folder
 from mvde.vlm.choices import Rounding
 from mvde.vlm.conversations import IMAGE_TOKEN
+from mvde.vlm.conversations_prompts import IGNORED
 from mvde.vlm.questions import CHOICE_WORDS, COLOURS, METRIC_WORDS, RELATIVE_WORDS, distance_text
 
 if TYPE_CHECKING:
@@ -41,26 +43,32 @@ _LEFT_CHOICE_WORDS = CHOICE_WORDS.replace("closer to the camera", "further left"
 _WHERE_WORDS = "Where is the {colour} box?"
 _NEXT_WORDS = "What comes after {number} m?"
 _PLACES = tuple(f"place{number}" for number in range(NUM_PATCHES))
-_SPLIT = r"[?,]"
+_VARIED = ("colour", "first", "second", "number")
+"""What templates of questions leave open. The text between is one token: sequences are as short as they can be."""
 _CHAT = (
     "<s>{% for message in messages %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}{% endfor %}"
     "{% if message['role'] == 'assistant' %}</s>{% endif %}{% endfor %}"
 )
+Turns: TypeAlias = Sequence[tuple[str, str]]
+"""Questions about one picture, each with its answer."""
+_TURNS = 3
 _RGB_OF = np.array([(0.9, -0.9, -0.9), (-0.9, -0.9, 0.9)], dtype=np.float32)
 
 
 def tiny_tokenizer() -> Any:
-    """Tokenizer with a token for each word, each colour and each preferred distance from 0.1 to 40 m."""
+    """Tokenizer with a token for each fixed part of a question, each colour and each preferred distance to 40 m."""
     from tokenizers import Regex, Tokenizer
     from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Sequence as InTurn
-    from tokenizers.pre_tokenizers import Split, WhitespaceSplit
+    from tokenizers.normalizers import Replace
+    from tokenizers.pre_tokenizers import Split
     from transformers import PreTrainedTokenizerFast
 
     words = {word: number for number, word in enumerate(_vocabulary())}
+    parts = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True) if " " in word)
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = InTurn([WhitespaceSplit(), Split(Regex(_SPLIT), "isolated")])
+    tokenizer.normalizer = Replace(Regex(r"\s+"), " ")
+    tokenizer.pre_tokenizer = Split(Regex(rf"{parts}|\S+"), "removed", invert=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -178,33 +186,37 @@ def outline(pixels: Tensor, places: Tensor, side: int) -> Tensor:
 
 
 class TinyWords:
-    """Token ids of questions with ``num_images`` image tokens before them, kept for the next time."""
+    """Token ids of conversations about a picture of ``num_images`` image tokens, kept for the next time."""
 
     def __init__(self, num_images: int = NUM_PATCHES) -> None:
-        self._tokenizer, self._num_images = tiny_tokenizer(), num_images
-        self._kept: dict[tuple[str, str], list[int]] = {}
+        self._tokenizer = tiny_tokenizer()
+        self._kept: dict[str, list[int]] = {}
+        self._start = self._ids("<s>" + IMAGE_TOKEN * num_images)
 
-    def encode(self, questions: Sequence[str], answers: Sequence[str]) -> dict[str, Tensor]:
-        """Return ``input_ids``, ``attention_mask`` and ``labels`` (B, L): only answers and their end are learned."""
-        texts = [self._ids(question, "") for question in questions]
-        whole = [self._ids(question, answer) for question, answer in zip(questions, answers, strict=True)]
-        length = max(len(ids) for ids in whole)
-        input_ids = torch.zeros(len(whole), length, dtype=torch.long)
-        labels = torch.full_like(input_ids, -100)
-        for row, (start, ids) in enumerate(zip(texts, whole, strict=True)):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-            labels[row, len(start) : len(ids)] = torch.tensor(ids[len(start) :])
+    def encode(self, conversations: Sequence[Turns]) -> dict[str, Tensor]:
+        """Return ``input_ids``, ``attention_mask`` and ``labels`` (B, L): only answers and their ends are learned."""
+        told = [self._told(turns) for turns in conversations]
+        length = max(len(ids) for ids, _ in told)
+        input_ids = torch.tensor([ids + [0] * (length - len(ids)) for ids, _ in told])
+        labels = torch.tensor([learned + [IGNORED] * (length - len(learned)) for _, learned in told])
         return {"input_ids": input_ids, "attention_mask": (input_ids != 0).long(), "labels": labels}
 
-    def _ids(self, question: str, answer: str) -> list[int]:
-        if (question, answer) not in self._kept:
-            end = f" {answer} </s>" if answer else ""
-            text = "<s>" + IMAGE_TOKEN * self._num_images + f" {question}{end}"
+    def _told(self, turns: Turns) -> tuple[list[int], list[int]]:
+        """Ids of a conversation, and its labels."""
+        ids, labels = list(self._start), [IGNORED] * len(self._start)
+        for question, answer in turns:
+            asked, answered = self._ids(question), self._ids(f"{answer} </s>")
+            ids += asked + answered
+            labels += [IGNORED] * len(asked) + answered
+        return ids, labels
+
+    def _ids(self, text: str) -> list[int]:
+        if text not in self._kept:
             ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
             if self._tokenizer.unk_token_id in ids:
-                raise UsageError(f"the tiny model has no word for a part of {question!r} or {answer!r}")
-            self._kept[question, answer] = ids
-        return self._kept[question, answer]
+                raise UsageError(f"the tiny model has no word for a part of {text!r}")
+            self._kept[text] = ids
+        return self._kept[text]
 
 
 def learn_to_look(
@@ -232,7 +244,7 @@ def learn_to_look(
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1, (step + 1) / 30) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
         marks = mark_patches(pixels[torch.randint(len(pixels), (64,), generator=generator)], generator)
-        loss = model(**words.encode(*_looking(marks, generator)), **picture_arguments(model, marks.pixels)).loss
+        loss = model(**words.encode(_looking(marks, generator)), **picture_arguments(model, marks.pixels)).loss
         loss = loss + _auxiliary_loss(place_of(seen.pop().reshape(-1, NUM_PATCHES, WIDTH)), marks.places)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -274,27 +286,25 @@ def _distances() -> list[str]:
 
 def _vocabulary() -> list[str]:
     """All words in a fixed order; their index is their token."""
-    texts = [RELATIVE_WORDS, _LEFT_WORDS, _NEXT_WORDS.format(number="")]
-    texts += [text.format(colour=colour) for text in (METRIC_WORDS, _WHERE_WORDS) for colour in COLOURS]
-    texts += [text.format(first="red", second="blue") for text in (CHOICE_WORDS, _LEFT_CHOICE_WORDS)]
-    words = {word for text in texts for part in text.split() for word in re.split(f"({_SPLIT})", part) if word}
-    return [*_SPECIAL, *sorted(words), *_distances(), *_PLACES]
+    texts = (RELATIVE_WORDS, METRIC_WORDS, CHOICE_WORDS, _LEFT_WORDS, _LEFT_CHOICE_WORDS, _WHERE_WORDS, _NEXT_WORDS)
+    gaps = "|".join(f"{{{name}}}" for name in _VARIED)
+    parts = {" ".join(part.split()) for text in texts for part in re.split(gaps, text)}
+    return [*_SPECIAL, *COLOURS, "(A)", "(B)", "m", *sorted(parts - {""}), *_distances(), *_PLACES]
 
 
-def _looking(marks: Marks, generator: torch.Generator) -> tuple[list[str], list[str]]:
+def _looking(marks: Marks, generator: torch.Generator) -> list[Turns]:
     """Questions that need no depth, and their answers: where a box is, which is further left, and the next number.
 
     Every word that an answer about depth has is an answer here too: an output that was never trained stays improbable,
     whatever an adapter of the layers below it learns.
     """
-    number = len(marks.places)
-    kinds = torch.randint(6, (number,), generator=generator).tolist()
-    values = torch.randint(len(_distances()) - 1, (number,), generator=generator).tolist()
-    pairs = [
-        _look(kind, red, blue, value)
-        for kind, (red, blue), value in zip(kinds, marks.places.tolist(), values, strict=True)
+    shape = len(marks.places), _TURNS
+    kinds = torch.randint(6, shape, generator=generator).tolist()
+    values = torch.randint(len(_distances()) - 1, shape, generator=generator).tolist()
+    return [
+        [_look(kind, red, blue, value) for kind, value in zip(*turns, strict=True)]
+        for (red, blue), *turns in zip(marks.places.tolist(), kinds, values, strict=True)
     ]
-    return [question for question, _ in pairs], [answer for _, answer in pairs]
 
 
 def _look(kind: int, red: int, blue: int, value: int) -> tuple[str, str]:

@@ -224,11 +224,12 @@ class VlmTraining:
 
     def _typical_stats(self, most: int = 256) -> Tensor:
         """Rows (M, S) of evenly spaced examples, for the moments of the statistics."""
-        number = min(most, len(self.examples))
+        number, size = min(most, len(self.examples)), self.settings.batch_size // self.settings.accumulate
+        draws = [Draw(at * len(self.examples) // number, True) for at in range(number)]
         rows = []
-        for at in range(number):
-            example = self.examples[Draw(at * len(self.examples) // number, True)]
-            stats = self.examples.collate([example])["depth_stats"]
+        for start in range(0, number, size):
+            examples = [self.examples[draw] for draw in draws[start : start + size]]
+            stats = self.examples.collate(examples)["depth_stats"]
             rows.append(stats.reshape(-1, stats.shape[-1]))
         return torch.cat(rows).to(self._accelerator.device)
 

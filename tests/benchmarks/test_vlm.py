@@ -59,6 +59,21 @@ def test_unrelated_colours_tell_nothing_of_the_depth(script: Any) -> None:
     assert 0.4 < float(torch.cat(right).float().mean()) < 0.6
 
 
+def test_places_tell_nothing_of_unrelated_depth(script: Any) -> None:
+    """In rooms whose middle is farther than their border, a mark at the border is nearer as often as not."""
+    border = torch.tensor([[1.0, 1, 1, 1], [1, 2, 2, 1], [1, 2, 2, 1], [1, 1, 1, 1]])
+    depth_m = border.repeat_interleave(8, 0).repeat_interleave(8, 1).expand(20, -1, -1)
+    frames = script.World(torch.zeros(20, 3, 32, 32), depth_m, depth_m)
+    right = []
+    for seed in range(20):
+        batch = script.unrelated_colours(frames, 64, torch.Generator().manual_seed(seed))
+        is_border = (border == 1).flatten()[batch.places]
+        told = is_border[:, 0] != is_border[:, 1]
+        right.append((is_border[:, 0] == (batch.distance_m[:, 0] < batch.distance_m[:, 1]))[told])
+    assert len(torch.cat(right)) > 400
+    assert 0.43 < float(torch.cat(right).float().mean()) < 0.57
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "size"), [(tiny_model, 32), (tiny_merging_model, 64)])
 def test_both_models_train_and_are_measured(script: Any, make: Any, size: int) -> None:

@@ -174,7 +174,7 @@ def test_only_answers_are_labelled(tiny: Path, questions: Path) -> None:
     labelled = output["labels"][output["labels"] != IGNORED]
     assert processor.tokenizer.decode(labelled) == "place3 </s> place7 </s>"
     assert int((output["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<image>")).sum()) == 16
-    told = TinyWords().encode(["Where is the red box?"], ["place3"])
+    told = TinyWords().encode([[("Where is the red box?", "place3")]])
     single = ChatFormat(processor).encode(
         processor, turns[:1], images=[np.zeros((8, 8, 3), np.uint8)], return_tensors="pt"
     )
