@@ -39,8 +39,13 @@ def test_the_fp32_peak_is_about_what_numpy_reaches() -> None:
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", NUMPYS_SECONDS], env=alone, capture_output=True, text=True, check=True)
     numpys = 2 * 512**3 / float(done.stdout)
-    found = peaks.product_speed(Precision.FP32)
-    assert found is not None
+    # The best of three: with its cores taken, OpenVINO's threads wait for each other as long.
+    for _ in range(3):
+        peaks.product_speed.cache_clear()
+        found = peaks.product_speed(Precision.FP32)
+        assert found is not None
+        if found.large_flops_per_s > numpys / 8:
+            break
     # Good libraries are within a factor of two; a wrong operation count or half-width precision would be a
     # factor of four or more; eight allows for load during one of the two. NumPy uses one thread.
     assert numpys / 8 < found.large_flops_per_s <= found.best_flops_per_s < numpys * 8 * num_cpus()
