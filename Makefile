@@ -114,11 +114,9 @@ native-debug: $(VENV)/.build
 	$(BIN)/cmake --build build/debug
 	$(CTEST) --test-dir build/debug
 
-# ThreadSanitizer's build is without optimisation, as that of native-debug.
 native-sanitize: $(VENV)/.build
 	for kind in address,undefined thread; do build=build/sanitize-$${kind%%,*}; \
-	    level=$$([ $$kind = thread ] && echo -O0 || echo -O1); \
-	    $(CMAKE) -B $$build -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="$$level -g1" \
+	    $(CMAKE) -B $$build -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
 	        -DMVDE_BUILD_TESTS=ON -DMVDE_SANITIZE=$$kind -DSIMDE_INCLUDE_DIR= && \
 	    $(BIN)/cmake --build $$build && \
 	    $(CTEST) --test-dir $$build || exit 1; \
