@@ -229,7 +229,7 @@ def train(base: Any, examples: DrawnExamples, steps: int, seed: int) -> Any:
     model = add_depth(copy.deepcopy(base), DepthConfig(hidden=64))
     adapted = add_lora(model, 8, 16.0, adapted_layers(model))
     settings = TrainingSettings(
-        embedder_steps=0, steps=steps, batch_size=64, lr=4e-3, warmup_steps=30, seed=seed, save_every=steps,
+        embedder_steps=0, steps=steps, batch_size=BATCH_SIZE, lr=4e-3, warmup_steps=30, seed=seed, save_every=steps,
         log_every=100,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -258,7 +258,7 @@ def _smaller(depth_m: Tensor, factor: int) -> Tensor:
 
 
 DEPTHS = ("true", "none", "shuffled")
-STEPS = 700
+STEPS, BATCH_SIZE = 1000, 32
 
 
 @dataclass(frozen=True)

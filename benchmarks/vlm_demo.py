@@ -50,8 +50,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/vlm-demo"), help="Folder; what is there is kept.")
     parser.add_argument("--frames", type=int, default=256, help="Frames to train on.")
-    parser.add_argument("--pretraining", type=int, default=400, help="Steps of learning to see the boxes.")
-    parser.add_argument("--steps", type=int, default=600, help="Steps of training with depth.")
+    parser.add_argument("--pretraining", type=int, default=800, help="Steps of learning to see the boxes.")
+    parser.add_argument("--steps", type=int, default=800, help="Steps of training with depth.")
     options = parser.parse_args()
     out, asked = options.out, "--format synthetic --cells 4 --distances preferred --ask relative --ask metric"
     run(f"data synth --count {options.frames} --size 64x64 --seed 5 --out {out}/rooms")
@@ -61,7 +61,7 @@ def main() -> None:
     make_model(out / "tiny", out / "rooms", options.pretraining)
     run(
         f"vlm train --model {out}/tiny --data {out}/train.json --embedder-steps 0 --steps {options.steps} "
-        f"--batch-size 64 --lr 4e-3 --lora-rank 8 --out {out}/model"
+        f"--batch-size 32 --lr 4e-3 --lora-rank 8 --out {out}/model"
     )
     run(f"vlm eval {out}/test.json --model {out}/model --batch-size 64 --answers {out}/answers.jsonl")
     conversations = read_conversations(out / "test.json")
