@@ -75,7 +75,9 @@ def test_places_tell_nothing_of_unrelated_depth(script: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("make", "size"), [(tiny_model, 32), (tiny_merging_model, 64)])
+@pytest.mark.parametrize(
+    ("make", "size"), [(tiny_model, 32), pytest.param(tiny_merging_model, 64, marks=pytest.mark.extended)]
+)
 def test_both_models_train_and_are_measured(script: Any, make: Any, size: int) -> None:
     frames, model = world(script, size), make()
     learn_to_look(model, frames.pixels, steps=2)

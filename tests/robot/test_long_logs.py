@@ -25,7 +25,7 @@ def _resident_mib() -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["out.mcap", "folder"])
+@pytest.mark.parametrize("name", ["out.mcap", pytest.param("folder", marks=pytest.mark.extended)])
 def test_memory_is_flat_over_ten_thousand_messages(engine_folder: Path, tmp_path: Path, name: str) -> None:
     source = logs.camera_log(tmp_path / "in.mcap", NUM_FRAMES)
     reader, problems, memory = open_log(source), Problems(print), {}

@@ -71,7 +71,7 @@ def test_ament_installs_a_package_that_ros_finds(build: Path, tmp_path: Path) ->
         assert (share / name).is_file(), name
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @needs_ament
 @pytest.mark.parametrize("encoding", ["rgb8", "bgra8"])
 def test_an_image_has_pythons_depth_points_and_patches(build: Path, engine: Path, encoding: str) -> None:
