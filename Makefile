@@ -13,8 +13,8 @@
 # make native  build libmvde into mvde/lib and test it with CTest,
 #              with the OpenVINO backend if Python's openvino is installed
 # make native-debug     libmvde's tests without optimisation, which hides some defects (duplicate class definitions)
-# make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, and under ThreadSanitizer
-# make native-aarch64   libmvde's tests for 64-bit ARM, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
+# make native-sanitize  libmvde's tests under AddressSanitizer with UBSan, those with threads under ThreadSanitizer
+# make native-aarch64   libmvde's tests of code for NEON, under qemu (apt install g++-aarch64-linux-gnu qemu-user)
 # make native-fuzz      fuzz the manifest parser, sessions and arguments for 30 s each (apt install clang)
 # make nano            train the bundled model: render its frames, then four runs (hours); resumes after interruption
 # make nano-gpu        train a model like it on a GPU that renders its frames, in MINUTES=6, from KIT=kit if there is one

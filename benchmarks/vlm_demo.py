@@ -13,6 +13,8 @@ import argparse
 import shlex
 from pathlib import Path
 
+import torch
+
 from mvde import cli
 from mvde.datasets.synthetic import SyntheticDataset
 from mvde.errors import MvdeError
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--pretraining", type=int, default=800, help="Steps of learning to see the boxes.")
     parser.add_argument("--steps", type=int, default=800, help="Steps of training with depth.")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # products are small: beside other work, two threads wait for each other
     out, asked = options.out, "--format synthetic --cells 4 --distances preferred --ask relative --ask metric"
     run(f"data synth --count {options.frames} --size 64x64 --seed 5 --out {out}/rooms")
     run(f"data synth --count {max(options.frames // 4, 8)} --size 64x64 --seed 5 --split test --out {out}/others")
