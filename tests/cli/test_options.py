@@ -14,6 +14,7 @@ from mvde.cli import choices, shared_options
 from mvde.cli.groups import groups_of, names_of, option_of
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.stats import BulkInputOptions
+from mvde.cli.verbs import application
 from mvde.precision import LOWERED, Precision
 
 MOST_OPTIONS = 14
@@ -42,7 +43,7 @@ def verbs(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from verbs(group.typer_instance, f"{prefix}{group.name} ")
 
 
-VERBS = dict(verbs(cli.make_app()))
+VERBS = dict(verbs(application(cli.VERBS)))
 
 
 def options(verb: Any) -> list[inspect.Parameter]:
