@@ -14,7 +14,7 @@ import typer
 import mvde
 import mvde.native  # before a test unloads the package
 from mvde import cli
-from mvde.cli.verbs import Verb
+from mvde.cli.verbs import VERBS, Verb
 from mvde.errors import ConfigError, ImageError, MvdeError
 
 
@@ -106,13 +106,13 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.execute(["--help"]) == 0
     text = capsys.readouterr().out
-    for verb in cli.VERBS:
+    for verb in VERBS:
         assert f"\n  {verb} " in text
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", VERBS)
 def test_the_list_of_verbs_says_what_each_says_of_itself(verb: str) -> None:
-    assert Verb(verb).load().help.split("\n\n")[0].replace("\n", " ") == cli.VERBS[verb]
+    assert Verb(verb).load().help.split("\n\n")[0].replace("\n", " ") == VERBS[verb]
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
