@@ -17,7 +17,7 @@ from PIL import Image
 from mvde import native
 from mvde.contract import Interpolation
 from mvde.errors import BackendError, UsageError
-from mvde.resampling import Resampling
+from mvde.resampling import Resampling, resample_depth
 from mvde.runtime.placement import depth_to_source, fit_image, place
 from mvde.stats import STATS, depth_to_patch_stats, numpy_patch_stats
 
@@ -275,6 +275,25 @@ def test_mapping_back_depth_with_holes_has_the_bits_of_the_specification(forced_
             assert np.isinf(mapped).any() == np.isnan(invalid)
         plain = noisy_depth(target)  # weights of an earlier map with holes are not used
         np.testing.assert_array_equal(resizer.depth_to_source(plain), depth_to_source(plain, placement))
+
+
+@pytest.mark.parametrize("source_width", [1, 7, 33, 100])
+def test_rows_of_every_width_have_the_bits_of_pillow(forced_kernel, source_width):
+    """From one tap an output to 67, in all remainders of what a kernel takes at once, along x and y, both ways."""
+    image = RNG.choice(np.array([0, 1, 254, 255], np.uint8), (9, source_width, 3))
+    for width in (*range(1, 24), 99, 131):
+        with native.Resizer((9, source_width), (11, width)) as resizer:
+            np.testing.assert_array_equal(resizer.resize(image), along_x_then_y(image, (11, width)))
+            depth = noisy_depth((11, width))
+            np.testing.assert_array_equal(resizer.depth_to_source(depth), along_x_then_y(depth, (9, source_width)))
+
+
+def test_negative_zero_maps_back_to_zero_as_a_sum_from_zero_does(forced_kernel):
+    depth = np.full((20, 24), -0.0, np.float32)
+    with native.Resizer((33, 50), (20, 24)) as resizer:
+        mapped = resizer.depth_to_source(depth)
+    np.testing.assert_array_equal(np.signbit(mapped), np.signbit(resample_depth(depth, (33, 50), math.nan)))
+    assert not np.signbit(mapped).any()
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])

@@ -30,6 +30,8 @@ Filter::Filter(std::int64_t num_inputs, std::int64_t num_outputs, const Resampli
     }
     for (std::size_t i = 0; i < exact_.size(); ++i)
         fixed_[i] = static_cast<std::int32_t>((exact_[i] < 0.0 ? -0.5 : 0.5) + exact_[i] * (1 << 22));
+    pair(num_inputs);
+    group(num_inputs);
 }
 
 // Same expressions as Pillow's precompute_coeffs, so that weights agree to the last bit.
@@ -72,6 +74,52 @@ void Filter::interpolate(std::int64_t num_inputs, const Resampling &resampling) 
         first_[i] = static_cast<std::int32_t>(first);
         count_[i] = static_cast<std::int32_t>(input(reach) - first + 1);
     }
+}
+
+std::int64_t Filter::most() const { return *std::max_element(count_.begin(), count_.end()); }
+
+// Halves of the weights, and how many outputs may be computed from them: one that reads whole quads of pixels, 16 bytes at a
+// time, must find them in the row, and the last one has no byte after it in the output.
+void Filter::pair(std::int64_t num_inputs) {
+    constexpr std::int64_t kQuad = 4, kBytes = 16;
+    const auto outputs = static_cast<std::int64_t>(first_.size()), num_quads = paired().num_quads;
+    const auto fits = [&](std::int64_t x) {
+        return 3 * (first_[static_cast<std::size_t>(x)] + kQuad * (num_quads - 1)) + kBytes <= 3 * num_inputs;
+    };
+    while (num_paired_ + 2 < outputs && fits(num_paired_ + 1)) num_paired_ += 2;  // first inputs never decrease
+    halves_.resize(static_cast<std::size_t>(2 * kQuad * num_quads * num_paired_));
+    for (std::int64_t x = 0; x < num_paired_; ++x) {
+        const std::int32_t *weights = &fixed_[static_cast<std::size_t>(x * stride_)];
+        std::int16_t *halves = &halves_[static_cast<std::size_t>(2 * kQuad * (x / 2 * 2 * num_quads + x % 2))];
+        for (std::int64_t i = 0; i < count_[static_cast<std::size_t>(x)]; ++i) {
+            std::int16_t *quad = halves + i / kQuad * 4 * kQuad + i % kQuad;
+            quad[0] = static_cast<std::int16_t>(weights[i] >> kLowWeightBits);
+            quad[kQuad] = static_cast<std::int16_t>(weights[i] & ((1 << kLowWeightBits) - 1));
+        }
+    }
+}
+
+// Groups of outputs of an enlarged row. Near the end of the row they start so that all eight inputs are in it.
+void Filter::group(std::int64_t num_inputs) {
+    constexpr std::int32_t kInputs = 8;
+    if (most() > 2 || num_inputs < kInputs) return;
+    for (std::size_t x = 0; x + kDepthGroup <= first_.size(); x += kDepthGroup) {
+        const std::int32_t start = std::min(first_[x], static_cast<std::int32_t>(num_inputs) - kInputs);
+        if (first_[x + kDepthGroup - 1] + 2 > start + kInputs && first_[x + kDepthGroup - 1] + 1 < num_inputs) return;
+        group_start_.push_back(start);
+        for (std::int32_t tap = 0; tap < 2; ++tap)
+            for (std::size_t i = x; i < x + kDepthGroup; ++i) {
+                group_lanes_.push_back(std::min(first_[i] + tap - start, kInputs - 1));
+                group_weights_.push_back(tap < stride_ ? exact_[i * static_cast<std::size_t>(stride_) + tap] : 0.0);
+            }
+    }
+}
+
+PairedTaps Filter::paired() const { return {halves_.data(), (most() + 3) / 4, num_paired_, (most() + 1) / 2 % 2 == 1}; }
+
+GroupedTaps Filter::grouped() const {
+    return {group_start_.data(), group_lanes_.data(), group_weights_.data(),
+            static_cast<std::int64_t>(group_start_.size()) * kDepthGroup};
 }
 
 Taps Filter::taps() const {

@@ -21,14 +21,22 @@ class Filter {
 public:
     Filter(std::int64_t num_inputs, std::int64_t num_outputs, const Resampling &resampling = {});
     Taps taps() const;
+    PairedTaps paired() const;    // the same taps, for RGB rows
+    GroupedTaps grouped() const;  // the same taps, for rows of depth
 
 private:
     void antialias(std::int64_t num_inputs, const Resampling &resampling);
     void interpolate(std::int64_t num_inputs, const Resampling &resampling);
+    void pair(std::int64_t num_inputs);
+    void group(std::int64_t num_inputs);
+    std::int64_t most() const;  // taps of an output
 
     std::vector<std::int32_t> first_, count_, fixed_;
     std::vector<double> exact_;
-    std::int64_t stride_;
+    std::vector<std::int16_t> halves_;
+    std::int64_t stride_, num_paired_ = 0;
+    std::vector<std::int32_t> group_start_, group_lanes_;
+    std::vector<double> group_weights_;
 };
 
 }  // namespace mvde::internal

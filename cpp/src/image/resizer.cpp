@@ -20,7 +20,7 @@
 namespace mvde::internal {
 namespace {
 
-constexpr std::int64_t kBand = 8;  // rows that one work unit converts and resamples along x, with one buffer
+constexpr std::int64_t kBand = 8;  // rows that one work unit converts and resamples, a multiple of kRgbRows
 constexpr std::int64_t kMaxSide = 1 << 16;
 
 std::int64_t height_of(const mvde_box &box) { return box.bottom - box.top; }
@@ -125,7 +125,13 @@ struct Resizer {
         has_holes.reset(new std::uint8_t[static_cast<std::size_t>(height_of(placement.target))]);
         if (format == MVDE_RGB) return;
         const std::int64_t bands = (height_of(placement.source) + kBand - 1) / kBand;
-        rows.reset(new std::uint8_t[static_cast<std::size_t>(bands * width_of(placement.source) * 3)]);
+        rows.reset(new std::uint8_t[static_cast<std::size_t>(bands * kRgbRows * width_of(placement.source) * 3)]);
+    }
+
+    // Buffer of row `y + i` of the source, converted to RGB: one of those of its band; nullptr where none is needed.
+    std::uint8_t *converted_row(std::int64_t y, int i) const {
+        if (!rows) return nullptr;
+        return &rows[static_cast<std::size_t>((y / kBand * kRgbRows + i) * width_of(placement.source) * 3)];
     }
 
     std::uint8_t *intermediate_rgb() const { return reinterpret_cast<std::uint8_t *>(intermediate.get()); }
@@ -141,7 +147,7 @@ struct Resizer {
     const Filter image_x, image_y, depth_x, depth_y;
     std::unique_ptr<float[]> intermediate;  // an image or depth map resampled along x
     std::unique_ptr<float[]> hole_weights;  // both weights of DepthRows; their pages are untouched without holes
-    std::unique_ptr<std::uint8_t[]> has_holes, rows;  // of each row of depth; one RGB row per band
+    std::unique_ptr<std::uint8_t[]> has_holes, rows;  // of each row of depth; kRgbRows RGB rows per band
 };
 
 using Resizers = Handles<Resizer, mvde_resizer, 4096>;
@@ -181,11 +187,17 @@ struct Resize {
         const Resizer &resizer = call.resizer;
         const mvde_box &box = resizer.placement.source;
         const std::int64_t out_bytes = width_of(resizer.placement.target) * 3;
-        for (std::int64_t y = first * kBand; y < std::min(last * kBand, height_of(box)); ++y) {
-            std::uint8_t *buffer = resizer.rows ? &resizer.rows[static_cast<std::size_t>(y / kBand * width_of(box) * 3)]
-                                                : nullptr;
-            const std::uint8_t *row = rgb_row(call.frame, box.top + y, box.left, width_of(box), buffer);
-            call.kernel.resample_row_rgb(row, resizer.image_x.taps(), resizer.intermediate_rgb() + y * out_bytes);
+        const Taps taps = resizer.image_x.taps();
+        const PairedTaps paired = resizer.image_x.paired();
+        const std::int64_t end = std::min(last * kBand, height_of(box));
+        for (std::int64_t y = first * kBand; y < end; y += kRgbRows) {
+            RgbRows rows{{},
+                         static_cast<int>(std::min<std::int64_t>(end - y, kRgbRows)),
+                         resizer.intermediate_rgb() + y * out_bytes,
+                         out_bytes};
+            for (int i = 0; i < rows.count; ++i)
+                rows.in[i] = rgb_row(call.frame, box.top + y + i, box.left, width_of(box), resizer.converted_row(y, i));
+            call.kernel.resample_rows_rgb(rows, taps, paired);
         }
     }
 
@@ -221,11 +233,12 @@ struct MapBack {
         const MapBack &call = *static_cast<const MapBack *>(data);
         const Resizer &resizer = call.resizer;
         const mvde_box &box = resizer.placement.target;
+        const Taps taps = resizer.depth_x.taps();
+        const GroupedTaps grouped = resizer.depth_x.grouped();
         for (std::int64_t y = first * kBand; y < std::min(last * kBand, height_of(box)); ++y) {
             const auto *row = reinterpret_cast<const float *>(reinterpret_cast<const unsigned char *>(call.depth) +
                                                               (box.top + y) * call.depth_stride);
-            call.kernel.resample_row_depth(row + box.left, width_of(box), resizer.depth_x.taps(), y,
-                                           resizer.intermediate_depth());
+            call.kernel.resample_row_depth(row + box.left, width_of(box), taps, grouped, y, resizer.intermediate_depth());
         }
     }
 

@@ -44,6 +44,37 @@ struct Taps {
     std::int64_t stride = 0, num_outputs = 0;
 };
 
+constexpr int kLowWeightBits = 15;  // a weight is high * 2^15 + low, both of them signed 16-bit factors
+
+// The fixed weights of an RGB row in halves, for pairs of neighbouring outputs: for each of them four high and four low
+// halves at a time (`num_quads` times), zero beyond its count. Outputs from `num_paired`, which is even, would read or write
+// past the row in steps of four pixels.
+struct PairedTaps {
+    const std::int16_t *halves = nullptr;
+    std::int64_t num_quads = 0, num_paired = 0;
+    bool ends_in_half = false;  // the last quad has two pixels at most
+};
+
+constexpr int kDepthGroup = 4;  // outputs
+
+// The exact weights of a row of depth with at most two taps an output, for groups of outputs that lie within eight inputs:
+// from `start` (one of each group) on, `lanes` of the first and of the second taps. Outputs from `num_grouped` have no group.
+struct GroupedTaps {
+    const std::int32_t *start = nullptr, *lanes = nullptr;
+    const double *weights = nullptr;
+    std::int64_t num_grouped = 0;
+};
+
+constexpr int kRgbRows = 4;  // rows that share the loading of weights
+
+// Rows to be resampled along x; row i is written at `out + i * out_stride`.
+struct RgbRows {
+    const std::uint8_t *in[kRgbRows];
+    int count;
+    std::uint8_t *out;
+    std::int64_t out_stride;
+};
+
 // Depth resampled along x, rows of `num_outputs` values. Rows in which a pixel has no depth also have, for each value, the
 // weights of the taps with depth (1 if all have it) and of those at +inf; those of other rows are not written.
 struct DepthRows {
@@ -67,7 +98,7 @@ struct ScanRow {
     const float *depth, *range_factor, *height_factor;
     const std::int32_t *sector_start;
     float height, low, high;  // of the camera, and bounds of obstacles, over the floor
-    float farthest;           // range of obstacles
+    float farthest;  // range of obstacles
     std::int32_t first_cell, num_cells;
     std::int64_t count;
     std::int32_t *cells;  // written: index of each pixel's cell in the histogram
@@ -78,11 +109,11 @@ struct Kernel {
     // Processes rows of patches [first, last), counted over the whole batch. Sets `*executed` to this implementation's
     // name.
     void (*run)(const PostprocessJob &job, std::int64_t first, std::int64_t last, const char **executed);
-    // Resample one row of RGB pixels (or row `y` of `num_inputs` depths) along x; compute output `y` of `taps` over whole
-    // rows of `width` bytes (or depths).
-    void (*resample_row_rgb)(const std::uint8_t *row, const Taps &taps, std::uint8_t *out);
-    void (*resample_row_depth)(const float *row, std::int64_t num_inputs, const Taps &taps, std::int64_t y,
-                               const DepthRows &rows);
+    // Resample rows of RGB pixels (or row `y` of `num_inputs` depths) along x; compute output `y` of `taps` over whole rows
+    // of `width` bytes (or depths).
+    void (*resample_rows_rgb)(const RgbRows &rows, const Taps &taps, const PairedTaps &paired);
+    void (*resample_row_depth)(const float *row, std::int64_t num_inputs, const Taps &taps, const GroupedTaps &grouped,
+                               std::int64_t y, const DepthRows &rows);
     void (*resample_column_bytes)(const std::uint8_t *rows, std::int64_t width, const Taps &taps, std::int64_t y,
                                   std::uint8_t *out);
     void (*resample_column_depth)(const DepthRows &rows, std::int64_t width, const Taps &taps, std::int64_t y,

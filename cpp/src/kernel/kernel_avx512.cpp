@@ -9,7 +9,7 @@
 namespace mvde::internal {
 
 const Kernel kAvx512Kernel = {
-    Lanes::kName, run,      resample_row_rgb, resample_row_depth, resample_column_bytes, resample_column_depth,
+    Lanes::kName, run,      resample_rows_rgb, resample_row_depth, resample_column_bytes, resample_column_depth,
     point_row,    scan_row, &kSteady};
 
 }  // namespace mvde::internal
