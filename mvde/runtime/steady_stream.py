@@ -73,7 +73,9 @@ class SteadyMaps:
         """Maps with steady depth in the frame's own part of the network's input, and the frames it goes back."""
         placement, raw = fitted.placement, maps[OutputRole.DEPTH]
         inside = placement.target_box.slices
-        meaning = (placement.source_size, placement.source_box, placement.target_box, view.kind, view.scale, view.shift)
+        # Nine digits: a camera carried into the input of another resolution differs in the last ones.
+        scales = (f"{view.scale:.9g}", f"{view.shift:.9g}")
+        meaning = (placement.source_size, placement.source_box, view.kind, *scales)
         part = np.ascontiguousarray(raw[inside], dtype=np.float32)
         steady = raw.astype(np.float32)
         steady[inside] = self._stabilizer.update(image[inside], part, view=meaning, time_s=time_s)
