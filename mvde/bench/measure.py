@@ -21,10 +21,9 @@ import numpy as np
 from mvde.artifact import EngineArtifact
 from mvde.bench import distribution, energy, peaks
 from mvde.bench.distribution import Distribution, WarmUp
-from mvde.bench.host import resident_bytes
 from mvde.bench.pacing import Concurrent, ConcurrentRun, Paced, PacedRun
 from mvde.engines.base import DeviceEngine
-from mvde.engines.machine import cpu_name
+from mvde.engines.machine import cpu_name, resident_bytes
 from mvde.errors import UsageError
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.placement import Fit, fit_image

@@ -167,10 +167,10 @@ def _measured(
     machine: dict[str, Any],
 ) -> Report:
     from mvde.bench.conditions import ConditionWatch
-    from mvde.bench.host import peak_memory_bytes
     from mvde.bench.measure import measure_engines
     from mvde.bench.peaks import copy_bytes_per_s
     from mvde.bench.report import Report
+    from mvde.engines.machine import peak_memory_bytes
 
     with console(stderr=True).status("measuring") as status, ConditionWatch() as watch:
         num_done = 0
