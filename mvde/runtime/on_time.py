@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import threading
 import time
@@ -192,6 +193,8 @@ class OnTimeRuntime(DepthRuntime):
         times_s: Sequence[float | None] = (),
     ) -> Prepared:
         """Prepare a frame of a stream for the engine of now; :meth:`_run` may have to do so again."""
+        if callable(camera):
+            camera = functools.cache(camera)  # it may give the camera of the next frame whenever it is called
         return self._prepared(_Asked(images, fit, camera, times_s), self._policy.level)
 
     def _prepared(self, asked: _Asked, index: int) -> _PreparedFor:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mvde.camera import Camera
 from mvde.contract import DepthKind
 from mvde.engines.store import find, load_engine
 from mvde.errors import UsageError
@@ -24,12 +25,10 @@ SMALL, LARGE = (32, 48), (64, 96)
 STATS = ("mean", "var", "grad", "min", "max", "valid")
 
 
-@pytest.fixture(scope="module")
-def folders(build_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+@pytest.fixture(scope="session")
+def folders(engines_of_two_sizes: list[Path]) -> list[Path]:
     """Engines of one model at two resolutions, the larger one first."""
-    pytest.importorskip("openvino")
-    root = tmp_path_factory.mktemp("on_time")
-    return [build_tiny(root, resolution=size) for size in (LARGE, SMALL)]
+    return engines_of_two_sizes[::-1]
 
 
 @pytest.fixture
@@ -168,6 +167,17 @@ def test_a_single_engine_may_have_a_deadline(folders: list[Path], random_images:
     with DepthRuntime.load(folders[0], deadline_ms=2000) as runtime:
         assert runtime.infer(random_images(32, 48, 3)).placement.target_size == LARGE
         assert runtime.manifest.stats_patch == 16
+
+
+def test_the_camera_of_a_frame_is_asked_for_once_although_it_is_prepared_twice(
+    timed: tuple[OnTimeRuntime, _Timed], random_images: Callable[..., np.ndarray]
+) -> None:
+    runtime, large = timed
+    large.slow_from, large.slow_ms = 3, 40
+    cameras = iter([Camera(50.0 + number, 50.0, 23.5, 15.5, (32, 48)) for number in range(8)])
+    results = list(runtime.stream([random_images(32, 48, 3)] * 8, camera=lambda _: next(cameras)))
+    assert sizes(results) == [LARGE] * 3 + [SMALL] * 5
+    assert [one.camera.fx for one in results if one.camera is not None] == [50.0 + number for number in range(8)]
 
 
 def test_engines_that_do_not_belong_together_are_refused(
