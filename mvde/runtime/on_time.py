@@ -177,6 +177,9 @@ class OnTimeRuntime(DepthRuntime):
             "or load the engine alone"
         )
 
+    def __enter__(self) -> OnTimeRuntime:
+        return self
+
     def close(self) -> None:
         """Free all engines and buffers."""
         self._fitter.close()
