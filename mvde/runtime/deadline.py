@@ -1,7 +1,7 @@
 """Which of several engines infers the next frame, so that its result is there in time: the specification.
 
 A policy without a clock: it is told what each frame took and answers with the engine of the next one. Its arithmetic is
-of sums, products and comparisons of float64 in a fixed order, so libmvde (``mvde_deadline_*``) decides alike.
+of sums, products, quotients and comparisons of float64 in a fixed order, so that other languages decide alike.
 """
 
 from __future__ import annotations
