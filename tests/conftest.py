@@ -279,6 +279,14 @@ def engine_folder(build_tiny: Callable[..., Path], tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
+def engines_of_two_sizes(build_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders of one model's engines at 32×48 and 64×96; read-only by convention."""
+    pytest.importorskip("openvino")
+    root = tmp_path_factory.mktemp("two_sizes")
+    return [build_tiny(root, resolution=size) for size in ((32, 48), (64, 96))]
+
+
+@pytest.fixture(scope="session")
 def build_offset(write_graph: Callable[..., GraphArtifact], random_images: Callable[..., np.ndarray]) -> Callable:
     """Builder of an engine whose depth is the tiny graph's plus ``metres``, from a constant as large as the image.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import resource
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,20 +78,6 @@ def pin(cpus: Sequence[int]) -> None:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(ProcessLookupError):  # the thread has exited meanwhile
             os.sched_setaffinity(int(task.name), cpus)
-
-
-def peak_memory_bytes() -> int:
-    """Peak resident set size of this process, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def resident_bytes() -> int:
-    """Resident set size of this process, in bytes (on systems other than Linux, its peak)."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        return peak_memory_bytes()
-    return int(statm.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
 def _caches() -> dict[str, str]:

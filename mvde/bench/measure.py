@@ -21,10 +21,9 @@ import numpy as np
 from mvde.artifact import EngineArtifact
 from mvde.bench import distribution, energy, peaks
 from mvde.bench.distribution import Distribution, WarmUp
-from mvde.bench.host import resident_bytes
 from mvde.bench.pacing import Concurrent, ConcurrentRun, Paced, PacedRun
 from mvde.engines.base import DeviceEngine
-from mvde.engines.machine import cpu_name
+from mvde.engines.machine import cpu_name, resident_bytes
 from mvde.errors import UsageError
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.placement import Fit, fit_image
@@ -48,7 +47,8 @@ class BenchOptions:
 
     Every engine gets ``num_frames`` frames, or as many as fit into ``duration_s`` seconds (at least ten). ``fit`` is by
     default each engine's own. If given, ``paced_fps`` adds a run of the same length at that frame rate, and
-    ``num_threads`` one from that many threads.
+    ``num_threads`` one from that many threads. ``deadline_ms`` adds runs at that rate with a load that comes and goes
+    (:func:`mvde.bench.on_time.measure_on_time`).
     """
 
     duration_s: float = 5.0
@@ -56,6 +56,7 @@ class BenchOptions:
     fit: Fit | None = None
     paced_fps: float | None = None
     num_threads: int | None = None
+    deadline_ms: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.duration_s < math.inf or (self.num_frames is not None and self.num_frames < 1):
@@ -65,6 +66,10 @@ class BenchOptions:
             )
         if self.paced_fps is not None and not 0 < self.paced_fps < math.inf:
             raise UsageError(f"a camera needs a positive rate in frames per second, but got {self.paced_fps}")
+        if self.deadline_ms is not None and self.paced_fps is None:
+            raise UsageError(
+                "a deadline is of frames at a camera's rate; give that too, in frames per second (--paced)"
+            )
         if self.num_threads is not None and self.num_threads < 1:
             raise UsageError(f"the number of concurrent threads must be at least 1, but got {self.num_threads}")
 

@@ -60,7 +60,7 @@ class PacedRun:
         num_captured = max(round(duration_s * self._fps), 1)
         index = 0
         while index < num_captured:
-            _sleep_until(started + index * period_s)
+            sleep_until(started + index * period_s)
             self._runtime.infer(self._images[index % len(self._images)], self._fit)
             now = time.perf_counter()
             self._ages_ms.append((now - started - index * period_s) * 1e3)
@@ -120,7 +120,7 @@ class ConcurrentRun:
             errors.append(error)
 
 
-def _sleep_until(when: float) -> None:
+def sleep_until(when: float) -> None:
     """Sleep until ``when`` on the clock of time.perf_counter, plus the scheduler's wake-up latency."""
     wait_s = when - time.perf_counter()
     if wait_s > 0:

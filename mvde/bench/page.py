@@ -12,6 +12,7 @@ import numpy as np
 from mvde.bench import charts
 from mvde.bench.charts import Axis
 from mvde.bench.measure import Measurement
+from mvde.bench.page_on_time import on_time_section
 from mvde.bench.pictures import Picture, comparison
 from mvde.bench.report import NONE, Report, label, machine_line, milliseconds, rows
 
@@ -31,6 +32,7 @@ def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
         _split(report),
         _over_the_run(report),
         _camera(report),
+        on_time_section(report.on_time),
         _against_the_machine(report),
         _accuracy(report),
         _pictures(report, pictures),

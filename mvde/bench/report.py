@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mvde.bench.compare import SCHEMA_VERSION, Comparison
 from mvde.bench.conditions import Conditions
 from mvde.bench.measure import Assessment, BenchOptions, Measurement
+from mvde.bench.on_time import OnTimeRun
 from mvde.bench.peaks import ProductSpeed
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Report:
     created: str = dataclasses.field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     comparisons: Sequence[Comparison] = ()
     notes: Sequence[str] = ()
+    on_time: Sequence[OnTimeRun] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -66,6 +68,7 @@ class Report:
             "peak_memory_bytes": self.peak_memory_bytes,
             "engines": [_engine(measurement) for measurement in self.measurements],
             "comparisons": [dataclasses.asdict(one) for one in self.comparisons],
+            "on_time": [_on_time(one) for one in self.on_time],
         }
 
     def to_json(self) -> str:
@@ -117,6 +120,16 @@ def table(measurements: Sequence[Measurement]) -> Table:
     return built
 
 
+def on_time_table(runs: Sequence[OnTimeRun]) -> Table:
+    """Terminal table of the runs with a deadline, one row each."""
+    from rich.table import Table
+
+    built = Table("run", *ON_TIME_COLUMNS)
+    for one in runs:
+        built.add_row(one.name, *on_time_cells(one))
+    return built
+
+
 def markdown(report: Report) -> str:
     """Markdown with the table, the machine, the warnings and the comparison."""
     lines = [f"| whole frame | {' | '.join(map(label, report.measurements))} |"]
@@ -124,10 +137,47 @@ def markdown(report: Report) -> str:
     lines += [f"| {name} | {' | '.join(row)} |" for name, row in rows(report.measurements).items()]
     lines += ["", f"{machine_line(report)}; {report.created}."]
     lines += ["", *(f"- Warning: {warning}." for warning in report.warnings)] if report.warnings else []
+    if report.on_time:
+        lines += ["", f"| {on_time_title(report.on_time)} | {' | '.join(ON_TIME_COLUMNS)} |"]
+        lines.append("|---" * (len(ON_TIME_COLUMNS) + 1) + "|")
+        lines += [f"| {one.name} | {' | '.join(on_time_cells(one))} |" for one in report.on_time]
     if report.comparisons:
         lines += ["", "| new / old, 95 % interval | median | mean | p99 |", "|---|---|---|---|"]
         lines += [f"| {one.engine} | {one.p50} | {one.mean} | {one.p99} |" for one in report.comparisons]
     return "\n".join(lines) + "\n"
+
+
+ON_TIME_COLUMNS = (
+    "late",
+    "of these, under load",
+    "dropped",
+    "age p50",
+    "p99",
+    "resolutions",
+    "switches",
+    "memory",
+    "AbsRel",
+)
+
+
+def on_time_title(runs: Sequence[OnTimeRun]) -> str:
+    """What the runs with a deadline have in common."""
+    return f"deadline {runs[0].deadline_ms:g} ms, load comes and goes"
+
+
+def on_time_cells(one: OnTimeRun) -> list[str]:
+    """Cells of a run for :data:`ON_TIME_COLUMNS`."""
+    return [
+        f"{one.num_late} of {len(one.frames)} ({one.num_late / len(one.frames):.1%})",
+        str(one.num_late_loaded),
+        str(one.num_dropped),
+        milliseconds(one.age.p50_ms),
+        milliseconds(one.age.p99_ms),
+        ", ".join(f"{share:.0%} {size}" for size, share in one.shares.items()),
+        str(one.num_switches),
+        f"{one.memory_bytes / 2**20:.0f} MiB",
+        f"{one.accuracy['abs_rel']:.4f}" if one.accuracy is not None and "abs_rel" in one.accuracy else NONE,
+    ]
 
 
 def machine_line(report: Report) -> str:
@@ -147,6 +197,19 @@ def _engine(measurement: Measurement) -> dict[str, Any]:
     plain["accuracy"] = dict(accuracy) if accuracy is not None else None
     plain["warm_up"]["times_ms"] = [round(ms, 3) for ms in measurement.warm_up.times_ms]
     return plain
+
+
+def _on_time(run: OnTimeRun) -> dict[str, Any]:
+    """A run with a deadline as JSON types, with a list per column of its frames."""
+    plain = {**dataclasses.asdict(dataclasses.replace(run, frames=())), "num_frames": len(run.frames)}
+    del plain["frames"]
+    return {
+        **plain,
+        "captured_s": [round(one.captured_s, 4) for one in run.frames],
+        "heights": [one.resolution[0] for one in run.frames],
+        "age_ms": [round(one.age_ms, 3) for one in run.frames],
+        "is_loaded": [int(one.is_loaded) for one in run.frames],
+    }
 
 
 def milliseconds(value: float) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from mvde.cli.groups import with_groups
+from mvde.cli.on_time import DEADLINE_HELP, check_deadline_option
 from mvde.cli.output import STDOUT, write_json, write_text
 from mvde.cli.shared_options import FIT_HELP, IMAGES_HELP, JSON_HELP, EngineSelection, FilmedDataOptions
 from mvde.cli.terminal import console, say
@@ -42,9 +43,19 @@ class Timing:
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None
     duration: Annotated[float, typer.Option("--duration", help="Seconds per engine (at least ten frames).")] = 5.0
     frames: Annotated[int | None, typer.Option("--frames", help="Frames per engine, instead of --duration.")] = None
+
+
+@dataclass(frozen=True)
+class ArrivalOptions:
+    """How frames arrive in further measurements: at a camera's rate, with a deadline, or from several threads."""
+
     paced: Annotated[
         float | None,
         typer.Option("--paced", metavar="FPS", help="Also measure late frames and age of results at this frame rate."),
+    ] = None
+    deadline: Annotated[
+        float | None,
+        typer.Option("--deadline", metavar="MS", help=f"{DEADLINE_HELP} Needs --paced; a load comes and goes."),
     ] = None
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", help="Also measure this many threads sharing one engine.")
@@ -81,6 +92,7 @@ def bench(
     selection: EngineSelection,
     data: FilmedDataOptions,
     timing: Timing,
+    arrival: ArrivalOptions,
     outputs: Outputs,
     images: Annotated[Path | None, typer.Option("--images", help=IMAGES_HELP)] = None,
     cpus: Annotated[str | None, typer.Option("--cpus", help="Pin to these CPUs, e.g. 0,1 or 0-3.")] = None,
@@ -94,11 +106,11 @@ def bench(
     from mvde.bench.host import parse_cpus, pin
 
     if cpus is None:
-        _bench(selection, data, timing, outputs, images, Pinning())
+        _bench(selection, data, timing, arrival, outputs, images, Pinning())
         return
     pinning = Pinning(parse_cpus(cpus), tuple(os.sched_getaffinity(0)))
     pin(pinning.pinned or ())  # before loading libraries, so that their threads are pinned, too
-    _bench(selection, data, timing, outputs, images, pinning)
+    _bench(selection, data, timing, arrival, outputs, images, pinning)
 
 
 class Pinning(NamedTuple):
@@ -112,6 +124,7 @@ def _bench(
     selection: EngineSelection,
     data: FilmedDataOptions,
     timing: Timing,
+    arrival: ArrivalOptions,
     outputs: Outputs,
     images: Path | None,
     pinning: Pinning,
@@ -124,8 +137,14 @@ def _bench(
     from mvde.cli.assess import open_assessor
     from mvde.cli.autobuild import build_missing
     from mvde.image import read_photographs
+    from mvde.runtime.engine_set import check_one_model, common_grid
 
-    options = BenchOptions(timing.duration, timing.frames, timing.fit, timing.paced, timing.concurrency)
+    check_deadline_option(arrival.deadline)
+    if arrival.deadline is not None and arrival.paced is None:
+        raise UsageError("--deadline is of frames at a camera's rate; give --paced FPS too")
+    options = BenchOptions(
+        timing.duration, timing.frames, timing.fit, arrival.paced, arrival.concurrency, arrival.deadline
+    )
     old = _old_report(outputs)
     photographs = read_photographs(images)
     dataset = data.open()
@@ -148,7 +167,11 @@ def _bench(
         check_same_frames(old["settings"], settings)
     machine = describe_machine()  # before building, which would raise the load average
     build_missing(selection, pinning.before)
-    report = _measured(_artifacts(selection), photographs, options, assessor, settings, machine)
+    artifacts = _artifacts(selection)
+    if options.deadline_ms is not None:
+        check_one_model([one.manifest for one in artifacts])
+        common_grid([one.manifest for one in artifacts])
+    report = _measured(artifacts, photographs, options, assessor, settings, machine)
     if old is not None:
         report = _compared(old, report)
     if outputs.json != STDOUT:
@@ -167,10 +190,11 @@ def _measured(
     machine: dict[str, Any],
 ) -> Report:
     from mvde.bench.conditions import ConditionWatch
-    from mvde.bench.host import peak_memory_bytes
     from mvde.bench.measure import measure_engines
+    from mvde.bench.on_time import measure_on_time
     from mvde.bench.peaks import copy_bytes_per_s
     from mvde.bench.report import Report
+    from mvde.engines.machine import peak_memory_bytes
 
     with console(stderr=True).status("measuring") as status, ConditionWatch() as watch:
         num_done = 0
@@ -183,8 +207,20 @@ def _measured(
         measurements: list[Measurement] = measure_engines(
             artifacts, photographs, options, assess=assessor.assess, on_frame=count
         )
+        on_time = []
+        if options.deadline_ms is not None and options.paced_fps is not None:
+            on_time = measure_on_time(
+                artifacts,
+                measurements,
+                photographs,
+                fps=options.paced_fps,
+                deadline_ms=options.deadline_ms,
+                duration_s=options.duration_s if options.num_frames is None else options.num_frames / options.paced_fps,
+                fit=options.fit,
+                on_frame=count,
+            )
     peak_bytes = peak_memory_bytes()
-    return Report(measurements, machine, settings, watch.conditions(), copy_bytes_per_s(), peak_bytes)
+    return Report(measurements, machine, settings, watch.conditions(), copy_bytes_per_s(), peak_bytes, on_time=on_time)
 
 
 def _old_report(outputs: Outputs) -> dict[str, Any] | None:
@@ -217,10 +253,13 @@ def _compared(before: dict[str, Any], report: Report) -> Report:
 def _print(report: Report) -> None:
     from rich.table import Table
 
-    from mvde.bench.report import machine_line, table
+    from mvde.bench.report import machine_line, on_time_table, on_time_title, table
 
     shown = console()
     shown.print(table(report.measurements))
+    if report.on_time:
+        say(on_time_title(report.on_time))
+        shown.print(on_time_table(report.on_time))
     say(machine_line(report))
     if report.comparisons:
         ratios = Table("new / old (95 % interval)", "median", "mean", "p99")

@@ -10,6 +10,7 @@ import typer
 from mvde.cli.groups import with_groups
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.log_options import LogOptions
+from mvde.cli.on_time import DEADLINE_HELP
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, OUT_HELP, CameraOptions, EngineSelection
 from mvde.runtime.placement import Fit
@@ -38,6 +39,7 @@ def run(
     stabilize: Annotated[
         bool, typer.Option("--stabilize", help="Make depth and statistics steady over the frames of a camera.")
     ] = False,
+    deadline: Annotated[float | None, typer.Option("--deadline", metavar="MS", help=DEADLINE_HELP)] = None,
 ) -> None:
     """Estimate depth and patch statistics of images, videos, robot logs and live sources.
 
@@ -56,11 +58,14 @@ def run(
     With --stabilize depth no longer flickers: it is averaged over the frames of a video, of a live source or of each
     camera of a log, along the motion of the picture, and begins anew at cuts. Pictures are taken as the frames of one
     video, in their order.
+
+    With --deadline, several engines of one model run by turns (--res 192 --res 448): each frame has the largest
+    resolution that is in time, from what the last frames took.
     """
     from mvde.robot.live_address import is_live
     from mvde.robot.logs import is_log
 
-    settings = RunSettings(inputs, selection, camera, out, fit, calibration, stabilize=stabilize)
+    settings = RunSettings(inputs, selection, camera, out, fit, calibration, stabilize=stabilize, deadline_ms=deadline)
     if any(is_log(Path(one)) for one in inputs):
         from mvde.cli.run_log import run_log
 

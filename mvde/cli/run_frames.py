@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvde.cli.on_time import say_on_time
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.terminal import console, say
 from mvde.errors import ImageError
@@ -40,6 +41,7 @@ def run_frames(settings: RunSettings) -> None:
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
     if num_frames:
         say(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}/, {total_ms / num_frames:.1f} ms each")
+        say_on_time(runtime)
     skipped.check()
 
 
@@ -121,7 +123,6 @@ def write_frame(folder: Path, frame: Frame, result: DepthResult, runtime: DepthR
     from mvde.files import atomic_write
     from mvde.runtime.render import depth_picture
 
-    manifest = runtime.manifest
     if result.unit != "m":  # millimetres would be wrong
         with atomic_write(folder / f"{frame.stem}.depth.npy") as path:
             np.save(path, result.depth)
@@ -136,7 +137,8 @@ def write_frame(folder: Path, frame: Frame, result: DepthResult, runtime: DepthR
             stats=result.stats,
             columns=np.array(result.stat_names),
             grid=np.array(result.grid),
-            patch_size=manifest.stats_patch,
+            patch_size=result.placement.target_size[0] // result.grid[0],
+            resolution=np.array(result.placement.target_size),
             engine=runtime.info.id,
             depth_kind=str(result.depth_kind),
             camera_factor=result.camera_factor,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvde.cli.live_options import LiveOptions
+from mvde.cli.on_time import say_on_time
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.terminal import say
 from mvde.errors import ImageError, UsageError
@@ -51,6 +52,7 @@ def run_live(settings: RunSettings, live: LiveOptions) -> None:
         finally:
             if counts.num_inferred:
                 say(f"{_frames(counts.num_inferred)} in {out}/, times in {path.name}; {counts_text(counts, stream)}")
+                say_on_time(runtime)
             else:
                 path.unlink(missing_ok=True)
     check_any(counts, stream, live)
@@ -100,6 +102,7 @@ def _times(name: str, done: LiveResult) -> str:
         "received": done.frame.received_ns / 1e9,
         "age_ms": round(done.age_ms, 3),
         "is_late": done.is_late,
+        "resolution": done.result.placement.target_size,
     })  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mvde import __version__
 from mvde.cli.log_options import LogOptions
+from mvde.cli.on_time import resolutions_text, say_on_time
 from mvde.cli.run_settings import RunSettings, say_camera
 from mvde.cli.terminal import console, say
 from mvde.errors import LogError, UsageError
@@ -41,6 +42,7 @@ def run_log(settings: RunSettings, options: LogOptions) -> None:
             _say_cameras(reader, cameras, settings, runtime)
             with new_log(out, source) as writer:
                 num_frames = _write(reader, writer, cameras, runtime, settings, options, problems)
+            say_on_time(runtime)
     finally:
         reader.close()
     say(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}")
@@ -137,7 +139,7 @@ def _facts(runtime: DepthRuntime, result: DepthResult) -> dict[str, str]:
         "version": __version__,
         "model": runtime.manifest.name,
         "engine": str(info.id),
-        "resolution": "x".join(map(str, info.resolution)),
+        "resolution": resolutions_text(runtime),
         "depth_kind": str(result.depth_kind),
         "unit": result.unit,
         "camera_assumed": str(result.camera_assumed).lower(),

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvde.cli.on_time import check_deadline_option, engine_paths, say_engines
 from mvde.cli.shared_options import CameraOptions, EngineSelection, only
 from mvde.cli.terminal import say
+from mvde.errors import UsageError
 from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
@@ -31,11 +33,17 @@ class RunSettings:
     calibration: Path | None = None
     verb: str = "mvde run"
     stabilize: bool = False
+    deadline_ms: float | None = None
 
     def __post_init__(self) -> None:
-        """Check what belongs to one engine."""
-        only(self.selection.engine, "--engine", f"{self.verb} takes one engine")
-        only(self.selection.resolutions, "--res", f"{self.verb} takes one resolution")
+        """Check what belongs to one engine, or to several with a deadline."""
+        check_deadline_option(self.deadline_ms)
+        if self.deadline_ms is not None and self.calibration is not None:
+            raise UsageError("--calibration is of one resolution, so it does not go with --deadline; leave one out")
+        if self.deadline_ms is None:
+            without = " without --deadline" if self.verb == "mvde run" else ""
+            only(self.selection.engine, "--engine", f"{self.verb} takes one engine{without}")
+            only(self.selection.resolutions, "--res", f"{self.verb} takes one resolution{without}")
 
     @property
     def stabilization(self) -> Stabilization | None:
@@ -59,6 +67,8 @@ class RunSettings:
         from mvde.runtime.depth import DepthRuntime
 
         build_missing(self.selection)
+        if self.deadline_ms is not None:
+            return self._open_on_time(self.deadline_ms, options)
         runtime = DepthRuntime.load(
             only(self.selection.engine, "--engine", f"{self.verb} takes one engine"),
             name=self.selection.name,
@@ -72,6 +82,15 @@ class RunSettings:
         info = runtime.info
         size = "x".join(map(str, info.resolution))
         say(f"{runtime.manifest.name} {size}, {info.id}: computes in {info.executed_precision} on {info.device}")
+        return runtime
+
+    def _open_on_time(self, deadline_ms: float, options: dict[str, Any]) -> DepthRuntime:
+        """Load all engines as one runtime with a deadline."""
+        from mvde.runtime.on_time import load_on_time
+
+        paths = engine_paths(self.selection)
+        runtime = load_on_time(paths, deadline_ms, camera=self.camera.frame_camera, **options)
+        say_engines(runtime)
         return runtime
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -47,6 +49,20 @@ def has_hyper_threads() -> bool:
 def memory_bytes() -> int:
     """Physical memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident set size of this process, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_bytes() -> int:
+    """Resident set size of this process, in bytes (on systems other than Linux, its peak)."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return peak_memory_bytes()
+    return int(statm.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
 def nvidia_gpus() -> list[str]:

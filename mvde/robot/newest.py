@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mvde.errors import UsageError
 from mvde.robot.live import LiveFrame, LiveStream
+from mvde.runtime.on_time import OnTimeRuntime
 
 if TYPE_CHECKING:
     from mvde.runtime.depth import DepthRuntime
@@ -52,14 +53,16 @@ def newest_first(
 
     One frame at a time: :meth:`DepthRuntime.stream` has more throughput, but its results are several frames old. A
     frame that is older than ``budget_ms`` before its turn is given up, since the next one is on its way; a result that
-    comes later is handed on, marked as late. ``stabilize`` makes depth steady over the frames that are inferred; it
-    begins anew after a gap.
+    comes later is handed on, marked as late. A runtime with a deadline is told how old each frame is; without a budget,
+    a result after its deadline is late. ``stabilize`` makes depth steady over the frames that are inferred; it begins
+    anew after a gap.
 
     Raises :class:`UsageError` if no frame is young enough for a budget, and as :meth:`LiveStream.take` does.
     """
     num_seen: int | None = None  # frames received while the engine was loaded do not count
     num_too_old_in_a_row = 0
     infer = _inference(runtime, fit, stabilize)
+    late_ms = runtime.deadline_ms if budget_ms is None and isinstance(runtime, OnTimeRuntime) else budget_ms
     while (frame := stream.take()) is not None:
         counts.num_passed_over += 0 if num_seen is None else frame.index - num_seen
         num_seen = frame.index + 1
@@ -75,7 +78,7 @@ def newest_first(
         num_too_old_in_a_row = 0
         result = infer(frame)
         age_ms = frame.age_ms
-        is_late = budget_ms is not None and age_ms > budget_ms
+        is_late = late_ms is not None and age_ms > late_ms
         counts.num_inferred += 1
         counts.num_late += is_late
         yield LiveResult(frame, result, age_ms, is_late)
@@ -86,8 +89,12 @@ def _inference(
 ) -> Callable[[LiveFrame], DepthResult]:
     """How frames of a stream are inferred: each for itself, or steady over those before."""
     if stabilize is None:
+        if isinstance(runtime, OnTimeRuntime):
+            return lambda frame: runtime.infer(frame.image, fit, age_ms=frame.age_ms)
         return lambda frame: runtime.infer(frame.image, fit)
     from mvde.runtime.steady_stream import SteadyMaps
 
     steady = SteadyMaps(runtime.manifest.depth_kind, stabilize)
+    if isinstance(runtime, OnTimeRuntime):
+        return lambda frame: runtime.infer_next(frame.image, steady, fit, time_s=frame.received_s, age_ms=frame.age_ms)
     return lambda frame: runtime.infer_next(frame.image, steady, fit, time_s=frame.received_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placem
 from mvde.runtime.fitter import Fitted, FrameFitter, as_batch
 from mvde.runtime.frame_camera import CameraOf, camera_of
 from mvde.runtime.frame_scanner import FrameScanner
-from mvde.runtime.masks import kernel_options, mark_invalid, masked_map, needs_maps
+from mvde.runtime.masks import kernel_options, mark_invalid, masked_map, needs_maps, value_of_invalid
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 from mvde.runtime.result import DepthResult, Timings, stacked
 from mvde.runtime.scan_settings import ScanSettings
@@ -65,7 +64,7 @@ class DepthRuntime:
         self._camera = camera
         self._stat_names = manifest.columns(stats)
         self._needs_maps = needs_maps(manifest, self._stat_names)
-        self._invalid = _value_of_invalid(invalid)
+        self._invalid = value_of_invalid(invalid)
         self._manifest = manifest
         self._scanner = FrameScanner.of(scan)
         self._calibration = None if calibration is None else calibration_for(manifest, calibration)
@@ -76,8 +75,10 @@ class DepthRuntime:
     @classmethod
     def load(
         cls,
-        source: Engine | str | Path | None = None,
+        source: Engine | str | Path | Sequence[str | Path] | None = None,
         *,
+        deadline_ms: float | None = None,
+        grid: tuple[int, int] | None = None,
         name: str | None = None,
         resolution: tuple[int, int] | None = None,
         batch: int | None = None,
@@ -100,11 +101,23 @@ class DepthRuntime:
         is metric then, for frames of its size, fit and camera, which is also the default of ``camera``. ``threads`` is
         the number of threads of an engine on the CPU, for a process per core; default: as it was built.
 
+        A list of engines of one model at several resolutions, with a ``deadline_ms`` in milliseconds, is one runtime
+        (:class:`mvde.runtime.on_time.OnTimeRuntime`): each frame has the largest resolution that is in time. ``grid``
+        is that of its statistics, (rows, columns), which divides all of them into square patches; default: near the
+        smallest engine's.
+
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
         another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,
-        :class:`UsageError` for an unknown statistic, ``invalid`` or settings of a scan, :class:`CalibrationError` for a
-        malformed calibration or one of another graph.
+        :class:`UsageError` for an unknown statistic, ``invalid`` or settings of a scan, and for engines that do not
+        belong together, :class:`CalibrationError` for a malformed calibration or one of another graph.
         """
+        if deadline_ms is not None or (isinstance(source, Sequence) and not isinstance(source, str)):
+            from mvde.runtime.on_time import load_on_time
+
+            return load_on_time(
+                source, deadline_ms, grid=grid, name=name, resolution=resolution, batch=batch, engine_dir=engine_dir,
+                camera=camera, stats=stats, invalid=invalid, calibration=calibration, threads=threads, scan=scan,
+            )  # fmt: skip
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
             return cls(*load_engine(found, stats, threads), camera, stats, invalid, calibration, scan)
@@ -385,12 +398,6 @@ class DepthRuntime:
             DepthResult(one, frame.stats, grid, timings, names, *meaning, scan, back)
             for one, frame, meaning, scan, back in zip(mapped, frames, meanings, scans, ran.frames_back, strict=True)
         ]
-
-
-def _value_of_invalid(name: str) -> float:
-    if name not in ("nan", "zero"):
-        raise UsageError(f"invalid is {name!r}: expected 'nan', or 'zero' for programs that cannot read NaN")
-    return math.nan if name == "nan" else 0.0
 
 
 def _ms_since(started: float) -> float:

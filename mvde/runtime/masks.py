@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.contract import OutputRole
+from mvde.errors import UsageError
 from mvde.postprocess import Mask
 from mvde.stats import CONFIDENCE, masked_depth
 
@@ -52,3 +53,10 @@ def mark_invalid(depth: NDArray[np.float32], maps: Maps, manifest: Manifest) -> 
 def _mask(maps: Maps, manifest: Manifest, role: OutputRole) -> Mask | None:
     threshold = next((output.threshold for output in manifest.outputs if output.role is role), None)
     return None if threshold is None else Mask(maps[role], role.value, threshold)
+
+
+def value_of_invalid(name: str) -> float:
+    """What depth holds where the network saw nothing, ``name``; raises :class:`UsageError` for an unknown one."""
+    if name not in ("nan", "zero"):
+        raise UsageError(f"invalid is {name!r}: expected 'nan', or 'zero' for programs that cannot read NaN")
+    return math.nan if name == "nan" else 0.0

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from mvde.cli import choices, shared_options
+from mvde.cli.bench import ArrivalOptions
 from mvde.cli.groups import groups_of, names_of, option_of
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.stats import BulkInputOptions
@@ -30,6 +31,7 @@ SHARED_GROUPS = [
     shared_options.PixelOptions,
     shared_options.MeaningOptions,
     LiveOptions,
+    ArrivalOptions,
     BulkInputOptions,
 ]
 

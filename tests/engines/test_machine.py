@@ -23,6 +23,7 @@ def test_memory_is_physical_memory() -> None:
     line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     assert machine.memory_bytes() == pytest.approx(int(line.split()[1]) * 1024, rel=0.01)
     assert machine.num_cpus() == len(os.sched_getaffinity(0))
+    assert 1 << 20 < machine.resident_bytes() < machine.memory_bytes()
 
 
 def test_gpus_are_what_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

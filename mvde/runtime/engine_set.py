@@ -1,0 +1,96 @@
+"""Engines of one model at several resolutions: whether they belong together, and the grid of patches they share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mvde.errors import UsageError
+
+if TYPE_CHECKING:
+    from mvde.manifest import EngineManifest, Manifest
+
+_FILE_PER_RESOLUTION = "onnx"
+"""Kind of source whose hash says nothing: somebody's ONNX file is of one resolution, so a model has several."""
+
+
+def check_one_model(manifests: Sequence[EngineManifest]) -> None:
+    """Raise :class:`UsageError` unless the engines are of one model, of one kind and of resolutions that differ."""
+    first, seen = manifests[0], set()
+    for one in manifests:
+        for what, differs in _facts(first, one):
+            raise UsageError(
+                f"{_text(first)} and {_text(one)} differ in {what}: {differs}; engines with a deadline are of one model"
+            )
+        if one.batch != 1:
+            raise UsageError(
+                f"{_text(one)} has batch {one.batch}; a deadline is of single frames, use engines of batch 1"
+            )
+        if one.resolution in seen:
+            raise UsageError(f"two engines are of {_size(one.resolution)}; give one of each resolution")
+        seen.add(one.resolution)
+
+
+def common_grid(manifests: Sequence[Manifest], grid: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Grid (rows, columns) whose patches are square and of whole pixels at each resolution.
+
+    ``grid`` is checked if given; else it is the one that is nearest in fineness to the smallest engine's own, the finer
+    of two. Raises :class:`UsageError` for resolutions of different aspects, and a grid that does not fit.
+    """
+    sizes = [one.resolution for one in manifests]
+    height, width = min(sizes)
+    for size in sizes:
+        if size[0] * width != size[1] * height:
+            raise UsageError(
+                f"{_size((height, width))} and {_size(size)} differ in aspect, so no grid of square patches fits both; "
+                "build engines of one aspect"
+            )
+    finest = _finest_grid(sizes)
+    fitting = [(finest[0] // step, finest[1] // step) for step in _divisors(math.gcd(*finest))]
+    if grid is None:
+        own = min(manifests, key=lambda one: one.resolution).grid
+        return min(fitting, key=lambda one: (max(one[0] / own[0], own[0] / one[0]), -one[0]))
+    if tuple(grid) not in fitting:
+        near = sorted(fitting, key=lambda one: abs(one[0] - grid[0]))[:3]
+        raise UsageError(
+            f"a grid of {grid[0]}x{grid[1]} does not divide {', '.join(map(_size, sizes))} into square patches; "
+            f"the nearest that do: {', '.join(map(_size, near))}"
+        )
+    return grid
+
+
+def _finest_grid(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The finest common grid: patches of as few pixels as all sizes allow."""
+    height, width = sizes[0]
+    across = math.gcd(height, width)  # patches of one pixel of the smallest picture of this aspect
+    shared = math.gcd(*(size[0] * across // height for size in sizes))
+    return height // across * shared, width // across * shared
+
+
+def _divisors(number: int) -> list[int]:
+    return [one for one in range(1, number + 1) if number % one == 0]
+
+
+def _facts(first: Manifest, other: Manifest) -> list[tuple[str, str]]:
+    """What of two engines of one model must not differ, and does."""
+    pairs = [
+        ("model", first.name, other.name),
+        ("kind", str(first.depth_kind), str(other.depth_kind)),
+        ("canonical focal length", first.canonical_focal, other.canonical_focal),
+        ("focal convention", first.focal_convention, other.focal_convention),
+        ("preprocessing", first.preprocess, other.preprocess),
+        ("outputs", list(map(str, first.output_names)), list(map(str, other.output_names))),
+        ("source", first.source.kind, other.source.kind),
+    ]
+    if first.source.kind != _FILE_PER_RESOLUTION:
+        pairs.append(("weights", first.source.sha256[:12], other.source.sha256[:12]))
+    return [(what, f"{one} and {two}") for what, one, two in pairs if one != two]
+
+
+def _text(manifest: EngineManifest) -> str:
+    return f"{manifest.name} {_size(manifest.resolution)} {manifest.engine.id}"
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
