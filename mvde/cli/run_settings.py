@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvde.cli.floor_options import FloorOptions
 from mvde.cli.shared_options import CameraOptions, EngineSelection, only
 from mvde.cli.terminal import say
 from mvde.runtime.placement import Fit
@@ -31,6 +32,7 @@ class RunSettings:
     calibration: Path | None = None
     verb: str = "mvde run"
     stabilize: bool = False
+    floor: FloorOptions = field(default_factory=FloorOptions)
 
     def __post_init__(self) -> None:
         """Check what belongs to one engine."""

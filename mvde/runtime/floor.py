@@ -11,6 +11,7 @@ IEEE 754 fixes, so that C++ gives equal bits.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -86,6 +87,22 @@ class FloorScale:
     scale: float = 1.0
     share: float = 0.0
     residual: float = 0.0
+
+
+def floor_text(counts: Mapping[FloorStatus, int]) -> str:
+    """What the floor gave so many frames, as text; empty for none."""
+    num_frames = sum(counts.values())
+    if not num_frames:
+        return ""
+    words = {
+        FloorStatus.HELD: "held that of frames before",
+        FloorStatus.UNSEEN: "showed none",
+        FloorStatus.UNEVEN: "showed none that is flat",
+        FloorStatus.UNKNOWN: "had no known mounting",
+    }
+    parts = [f"{counts[status]} {text}" for status, text in words.items() if counts.get(status)]
+    used = f"scale from the floor in {counts.get(FloorStatus.USED, 0)} of {num_frames} frames"
+    return ", ".join([used, *parts])
 
 
 def floor_falls(camera: Camera, mounting: Mounting) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mvde.errors import UsageError
@@ -128,18 +128,3 @@ def measured(maps: Maps, manifest: Manifest, fitted: Fitted, view: View, mountin
     depth_m = view.apply(masked_map(maps, manifest), placement, manifest.stats_patch, (), **options).depth
     falls = floor_falls(input_camera(view.camera, placement), mounting)
     return floor_scale(depth_m, falls, mounting.height_m, placement.target_box)
-
-
-def floor_text(floors: Sequence[FloorScale]) -> str:
-    """What the floor gave the frames, as text; empty without a mounting."""
-    if not floors:
-        return ""
-    counts = {status: sum(one.status is status for one in floors) for status in FloorStatus}
-    words = {
-        FloorStatus.HELD: "held that of frames before",
-        FloorStatus.UNSEEN: "showed none",
-        FloorStatus.UNEVEN: "showed none that is flat",
-        FloorStatus.UNKNOWN: "had no known mounting",
-    }
-    parts = [f"{counts[status]} {text}" for status, text in words.items() if counts[status]]
-    return ", ".join([f"scale from the floor in {counts[FloorStatus.USED]} of {len(floors)} frames", *parts])

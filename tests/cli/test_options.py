@@ -11,6 +11,7 @@ import typer
 
 from mvde import cli
 from mvde.cli import choices, shared_options
+from mvde.cli.floor_options import FloorOptions
 from mvde.cli.groups import groups_of, names_of, option_of
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.stats import BulkInputOptions
@@ -29,6 +30,7 @@ SHARED_GROUPS = [
     shared_options.PixelOptions,
     shared_options.MeaningOptions,
     LiveOptions,
+    FloorOptions,
     BulkInputOptions,
 ]
 
