@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mvde.cli.floor_options import FloorOptions
 from mvde.cli.groups import with_groups
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.log_options import LogOptions
@@ -30,6 +31,7 @@ def run(
     camera: CameraOptions,
     log: LogOptions,
     live: LiveOptions,
+    floor: FloorOptions,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help=f"{OUT_HELP} For a log: FILE.mcap, or a rosbag2 folder. Default: in depth."),
@@ -61,11 +63,16 @@ def run(
 
     With --deadline, several engines of one model run by turns (--res 192 --res 448): each frame has the largest
     resolution that is in time, from what the last frames took.
+
+    With --camera-height the floor gives each frame's depth its scale. A frame that shows no floor keeps its own, and is
+    counted. An error of two degrees in --pitch does more harm than good.
     """
     from mvde.robot.live_address import is_live
     from mvde.robot.logs import is_log
 
-    settings = RunSettings(inputs, selection, camera, out, fit, calibration, stabilize=stabilize, deadline_ms=deadline)
+    settings = RunSettings(
+        inputs, selection, camera, out, fit, calibration, stabilize=stabilize, deadline_ms=deadline, floor=floor
+    )
     if any(is_log(Path(one)) for one in inputs):
         from mvde.cli.run_log import run_log
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvde.cli.on_time import say_on_time
+from mvde.cli.run_floor import FloorCounts
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.terminal import console, say
 from mvde.errors import ImageError
@@ -33,15 +34,17 @@ def run_frames(settings: RunSettings) -> None:
 
     out = settings.out or _DEFAULT_OUT
     paths = expand_inputs(settings.inputs)
-    with settings.load() as runtime:
-        total_ms, num_frames, skipped = 0.0, 0, Skipped(len(paths))
+    with settings.load(floor=settings.floor.given()) as runtime:
+        total_ms, num_frames, skipped, floors = 0.0, 0, Skipped(len(paths)), FloorCounts()
         results = results_of(runtime, paths, settings.fit, skipped.add, settings.stabilization)
         for frame, result in _progress(results, count_frames(paths)):
             write_frame(out, frame, result, runtime)
+            floors.add(result)
             total_ms, num_frames = total_ms + result.timings.total_ms, num_frames + 1
     if num_frames:
         say(f"{num_frames} frame{'s' if num_frames > 1 else ''} in {out}/, {total_ms / num_frames:.1f} ms each")
         say_on_time(runtime)
+        floors.tell()
     skipped.check()
 
 
@@ -145,4 +148,6 @@ def write_frame(folder: Path, frame: Frame, result: DepthResult, runtime: DepthR
             camera_assumed=result.camera_assumed,
             calibrated=result.calibrated or "",
             num_steady=result.num_steady or 0,
+            floor=str(result.floors[0].status) if result.floors else "",
+            floor_scale=result.floors[0].scale if result.floors else 1.0,
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.on_time import say_on_time
+from mvde.cli.run_floor import FloorCounts
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.terminal import say
 from mvde.errors import ImageError, UsageError
@@ -34,11 +35,11 @@ def run_live(settings: RunSettings, live: LiveOptions) -> None:
     from mvde.runtime.sources import Frame
 
     stream = open_live(settings.inputs, live)
-    out, counts = settings.out or _DEFAULT_OUT, LiveCounts()
+    out, counts, floors = settings.out or _DEFAULT_OUT, LiveCounts(), FloorCounts()
     stem = f"{stream.address.stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     with ExitStack() as stack:
         stack.enter_context(stream).wait()
-        runtime = stack.enter_context(settings.load())
+        runtime = stack.enter_context(settings.load(floor=settings.floor.given()))
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"{stem}.frames.jsonl"
         try:
@@ -47,12 +48,14 @@ def run_live(settings: RunSettings, live: LiveOptions) -> None:
                 for done in _progress(islice(results, live.stop_after)):
                     name = f"{stem}-{done.frame.index:06d}"
                     write_frame(out, Frame(name, done.frame.image), done.result, runtime)
+                    floors.add(done.result)
                     times.write(_times(name, done) + "\n")
                     times.flush()
         finally:
             if counts.num_inferred:
                 say(f"{_frames(counts.num_inferred)} in {out}/, times in {path.name}; {counts_text(counts, stream)}")
                 say_on_time(runtime)
+                floors.tell()
             else:
                 path.unlink(missing_ok=True)
     check_any(counts, stream, live)

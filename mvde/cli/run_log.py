@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvde import __version__
+from mvde.cli.floor_options import FloorOptions
 from mvde.cli.log_options import LogOptions
 from mvde.cli.on_time import resolutions_text, say_on_time
+from mvde.cli.run_floor import FloorCounts
 from mvde.cli.run_settings import RunSettings, say_camera
 from mvde.cli.terminal import console, say
 from mvde.errors import LogError, UsageError
 
 if TYPE_CHECKING:
     from mvde.robot.camera_topics import CameraTopic
-    from mvde.robot.depth_log import Problems
+    from mvde.robot.depth_log import LogFloor, Problems
     from mvde.robot.logs import LogReader, LogWriter
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.result import DepthResult
@@ -38,10 +40,12 @@ def run_log(settings: RunSettings, options: LogOptions) -> None:
     problems = Problems(lambda text: say(f"passed over: {text}", sys.stderr))
     try:
         cameras = camera_topics(reader, options.topic, problems.add)
-        with settings.open(scan=options.scan) as runtime:
+        floor = _floor(settings.floor, reader)
+        given = None if settings.floor.is_logs else settings.floor.given()
+        with settings.open(scan=options.scan, floor=given) as runtime:
             _say_cameras(reader, cameras, settings, runtime)
             with new_log(out, source) as writer:
-                num_frames = _write(reader, writer, cameras, runtime, settings, options, problems)
+                num_frames = _write(reader, writer, cameras, runtime, settings, options, problems, floor)
             say_on_time(runtime)
     finally:
         reader.close()
@@ -57,6 +61,7 @@ def _write(
     settings: RunSettings,
     options: LogOptions,
     problems: Problems,
+    floor: LogFloor | None,
 ) -> int:
     """Write all frames with a progress bar and return their number."""
     from mvde.robot.depth_log import write_depth_log
@@ -73,15 +78,31 @@ def _write(
         fit=settings.fit,
         camera=settings.camera.frame_camera,
         stabilize=settings.stabilization,
+        floor=floor,
     )
-    num_frames, last = 0, None
+    num_frames, last, floors = 0, None, FloorCounts()
     for result in _progress(results, cameras):
         num_frames, last = num_frames + 1, result
+        floors.add(result)
     if last is None:
         problems.check()
         raise LogError(f"{', '.join(camera.name for camera in cameras)}: there is no picture in the log")
     writer.describe(_facts(runtime, last))
+    floors.tell()
+    if floor is not None:
+        sources = [f"{source} ({count}x)" for source, count in floor.attitude.sources.most_common()]
+        say(f"pitch of the camera from {', '.join(sources) or 'nothing: the log did not tell it'}")
     return num_frames
+
+
+def _floor(options: FloorOptions, reader: LogReader) -> LogFloor | None:
+    """The floor of a log that tells the camera's tilt; ``None`` without, or with a pitch that was given."""
+    if not options.is_logs or options.camera_height is None:
+        return None
+    from mvde.robot.attitude import LogAttitude
+    from mvde.robot.depth_log import LogFloor
+
+    return LogFloor(options.camera_height, LogAttitude(reader))
 
 
 def _only_log(inputs: Sequence[str]) -> Path:
@@ -145,6 +166,7 @@ def _facts(runtime: DepthRuntime, result: DepthResult) -> dict[str, str]:
         "camera_assumed": str(result.camera_assumed).lower(),
         "calibrated": result.calibrated or "",
         "statistics": ",".join(result.stat_names),
+        "scale_from_floor": str(bool(result.floors)).lower(),
         "stabilized": str(result.num_steady is not None).lower(),
         "frame_box": ",".join(
             map(str, (placement.source_box.left, placement.source_box.top, *placement.source_box.size[::-1]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvde.cli.floor_options import FloorOptions
 from mvde.cli.on_time import check_deadline_option, engine_paths, say_engines
 from mvde.cli.shared_options import CameraOptions, EngineSelection, only
 from mvde.cli.terminal import say
@@ -34,6 +35,7 @@ class RunSettings:
     verb: str = "mvde run"
     stabilize: bool = False
     deadline_ms: float | None = None
+    floor: FloorOptions = field(default_factory=FloorOptions)
 
     def __post_init__(self) -> None:
         """Check what belongs to one engine, or to several with a deadline."""

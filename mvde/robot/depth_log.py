@@ -18,11 +18,15 @@ from mvde.runtime.frame_camera import CameraOf, camera_of
 
 if TYPE_CHECKING:
     from mvde.camera import Camera
+    from mvde.robot.attitude import LogAttitude
     from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.mounting import Mounting
     from mvde.runtime.placement import Fit
     from mvde.runtime.result import DepthResult
     from mvde.runtime.stabilize import Stabilization
 
+_NO_MOUNTING: Any = object()
+"""Never one of the mountings: they end with the frames."""
 _CHUNKS_IN_FLIGHT = 6
 """Batches between reading and writing: one in each of the stream's three stages and one before each."""
 
@@ -63,6 +67,7 @@ def write_depth_log(
     fit: Fit | None = None,
     camera: CameraOf | None = None,
     stabilize: Stabilization | None = None,
+    floor: LogFloor | None = None,
 ) -> Iterator[DepthResult]:
     """Write depth of these cameras' pictures to a log, and yield each result once it is written.
 
@@ -78,7 +83,7 @@ def write_depth_log(
 
     others = dict.fromkeys(copies, copy)
     results = log_results(
-        reader, cameras, runtime, problems, fit=fit, camera=camera, others=others, stabilize=stabilize
+        reader, cameras, runtime, problems, fit=fit, camera=camera, others=others, stabilize=stabilize, floor=floor
     )
     for frame, result in results:
         topics.write(result, frame)
@@ -95,6 +100,7 @@ def log_results(
     camera: CameraOf | None = None,
     others: Mapping[int, Callable[[LogMessage], None]] | None = None,
     stabilize: Stabilization | None = None,
+    floor: LogFloor | None = None,
 ) -> Iterator[tuple[LogFrame, DepthResult]]:
     """Yield each picture of these cameras with its depth, in the order of the log.
 
@@ -102,21 +108,25 @@ def log_results(
     as they are read, a few frames ahead of the results. Messages that cannot be decoded are counted in ``problems``.
     ``stabilize`` makes the depth of each camera steady; a picture whose stamp is not after the last one of its camera
     is passed over then, and counted.
+    ``floor`` gives depth the floor's scale, with the camera's tilt as the log tells it.
     """
     fallback = None if runtime.calibration is None else runtime.calibration.frame_camera
     known = _KnownCameras(first_infos(reader, cameras), cameras, problems, camera, fallback)
     by_key = {topic.key: one for one in cameras for topic in one.topics}
     infos = {topic.key for one in cameras for topic in one.infos}
     others = others or {}
-    wanted = [topic for topic in reader.topics if topic.key in {*by_key, *infos, *others}]
-    flight = _Flight(runtime, fit, stabilize)
+    tilts = {topic.key for topic in floor.attitude.topics} if floor is not None else set()
+    wanted = [topic for topic in reader.topics if topic.key in {*by_key, *infos, *others, *tilts}]
+    flight = _Flight(runtime, fit, stabilize, floor)
     order = _AnyOrder() if stabilize is None else _StampOrder(problems)
     try:
         for message in reader.messages(wanted):
             key = message.topic.key
             if key in others:
                 others[key](message)
-            if key in infos:
+            if floor is not None and key in tilts:
+                floor.update(message, problems)
+            elif key in infos:
                 known.update(message)
             elif key in by_key and (frame := known.frame(message, by_key[key])) is not None and order.is_next(frame):
                 yield from flight.put(frame)
@@ -231,10 +241,33 @@ def stamp_s(frame: LogFrame) -> float:
     return float(stamp.sec) + float(stamp.nanosec) * 1e-9
 
 
+@dataclass(frozen=True)
+class LogFloor:
+    """A camera ``height_m`` over the floor, whose tilt its log tells."""
+
+    height_m: float
+    attitude: LogAttitude
+
+    def update(self, message: LogMessage, problems: Problems) -> None:
+        """Take a message of the attitude's topics; a problem if it cannot be decoded."""
+        try:
+            self.attitude.update(message)
+        except LogError as error:
+            problems.add(f"topic {message.topic.name}: {error}")
+
+    def mounting(self, frame: LogFrame) -> Mounting | None:
+        """Mounting of the camera when a picture was taken; ``None`` where it is not known."""
+        return self.attitude.mounting(frame.header.frame_id, stamp_s(frame), self.height_m)
+
+
 class _Flight:
     """Frames in flight in a stream of the runtime, which is fed as they come."""
 
-    def __init__(self, runtime: DepthRuntime, fit: Fit | None, stabilize: Stabilization | None) -> None:
+    def __init__(
+        self, runtime: DepthRuntime, fit: Fit | None, stabilize: Stabilization | None, floor: LogFloor | None
+    ) -> None:
+        self._floor = floor
+        self._mountings: deque[Mounting | None] = deque()
         self._most = _CHUNKS_IN_FLIGHT * runtime.info.batch
         self._images: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._cameras: deque[Camera | None] = deque()
@@ -248,6 +281,7 @@ class _Flight:
             stabilize=stabilize,
             times_s=iter(self._times.popleft, None),
             sources=iter(self._sources.popleft, None),
+            mountings=None if floor is None else iter(self._mountings.popleft, _NO_MOUNTING),
         )
 
     def put(self, frame: LogFrame) -> Iterator[tuple[LogFrame, DepthResult]]:
@@ -256,6 +290,8 @@ class _Flight:
         self._frames.append(frame)
         self._times.append(stamp_s(frame))
         self._sources.append(frame.topic.name)
+        if self._floor is not None:
+            self._mountings.append(self._floor.mounting(frame))
         self._images.put(frame.image)
         if len(self._frames) >= self._most:
             yield self._frames.popleft(), next(self._results)

@@ -27,6 +27,7 @@ IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedIm
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 POINT_CLOUD, LASER_SCAN = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan"
 TRANSFORMS = "tf2_msgs/msg/TFMessage"
+IMU = "sensor_msgs/msg/Imu"
 PICTURES = (IMAGE, COMPRESSED_IMAGE)
 """Types of topics that hold pictures."""
 

@@ -94,7 +94,9 @@ def _inference(
         return lambda frame: runtime.infer(frame.image, fit)
     from mvde.runtime.steady_stream import SteadyMaps
 
-    steady = SteadyMaps(runtime.manifest.depth_kind, stabilize)
+    steady, floor = SteadyMaps(runtime.manifest.depth_kind, stabilize), runtime.frame_floor()
     if isinstance(runtime, OnTimeRuntime):
-        return lambda frame: runtime.infer_next(frame.image, steady, fit, time_s=frame.received_s, age_ms=frame.age_ms)
-    return lambda frame: runtime.infer_next(frame.image, steady, fit, time_s=frame.received_s)
+        return lambda frame: runtime.infer_next(
+            frame.image, steady, floor, fit, time_s=frame.received_s, age_ms=frame.age_ms
+        )
+    return lambda frame: runtime.infer_next(frame.image, steady, floor, fit, time_s=frame.received_s)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.engines.base import Maps
+    from mvde.runtime.floor import FloorScale
+    from mvde.runtime.mounting import Mounting
 
 
 class Taken(NamedTuple):
@@ -27,7 +29,8 @@ class Taken(NamedTuple):
 class Prepared:
     """A preprocessed batch: the engine's input (padded to its batch), and placement and camera of each image.
 
-    ``taken`` says when and by which camera each image was taken, where a stream knows it.
+    ``taken`` says when and by which camera each image was taken, where a stream knows it. ``mountings`` are how the
+    camera was mounted at each image, for the scale that the floor gives; none without it.
     """
 
     images: NDArray[np.uint8]
@@ -36,13 +39,15 @@ class Prepared:
     pre_ms: float
     anchors: Sequence[Anchor] | None
     taken: Sequence[Taken] = ()
+    mountings: Sequence[Mounting | None] = ()
 
 
 @dataclass(frozen=True)
 class Ran:
     """A batch after inference: outputs (H, W) of each image, and statistics (B, N, S) if the engine computed them.
 
-    ``num_steady`` holds how many frames each image's depth goes back, where a stabiliser made it in ``steady_ms``.
+    ``num_steady`` holds how many frames each image's depth goes back, where a stabiliser made it in ``steady_ms``,
+    the floor's scale included. ``floors`` holds that of each image, for those with a mounting.
     """
 
     prepared: Prepared
@@ -51,8 +56,15 @@ class Ran:
     infer_ms: float
     num_steady: Sequence[int] = ()
     steady_ms: float = 0.0
+    floors: Sequence[FloorScale] = ()
 
     @property
     def frames_back(self) -> Sequence[int | None]:
         """:attr:`num_steady`, or ``None`` for each image without a stabiliser."""
         return self.num_steady or [None] * len(self.maps)
+
+    @property
+    def histories(self) -> Sequence[tuple[int | None, tuple[FloorScale, ...]]]:
+        """Of each image: :attr:`frames_back`, and its own of :attr:`floors` if there are any."""
+        floors = [(one,) for one in self.floors] if self.floors else [()] * len(self.maps)
+        return list(zip(self.frames_back, floors, strict=True))

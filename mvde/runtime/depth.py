@@ -25,8 +25,10 @@ from mvde.runtime.batches import Prepared, Ran, Taken
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, as_batch
 from mvde.runtime.frame_camera import CameraOf, camera_of
+from mvde.runtime.frame_floor import FrameFloor
 from mvde.runtime.frame_scanner import FrameScanner
 from mvde.runtime.masks import kernel_options, mark_invalid, masked_map, needs_maps, value_of_invalid
+from mvde.runtime.mounting import Mounting
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 from mvde.runtime.result import DepthResult, Timings, stacked
 from mvde.runtime.scan_settings import ScanSettings
@@ -58,6 +60,7 @@ class DepthRuntime:
         invalid: str = "nan",
         calibration: str | Path | Calibration | None = None,
         scan: ScanSettings | str | Path | None = None,
+        floor: Mounting | str | Path | None = None,
     ) -> None:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
@@ -66,7 +69,7 @@ class DepthRuntime:
         self._needs_maps = needs_maps(manifest, self._stat_names)
         self._invalid = value_of_invalid(invalid)
         self._manifest = manifest
-        self._scanner = FrameScanner.of(scan)
+        self._scanner, self._mounting = FrameScanner.of(scan), Mounting.of(floor)
         self._calibration = None if calibration is None else calibration_for(manifest, calibration)
         self._resampling = Resampling.of(manifest.preprocess)
         self._fitter = FrameFitter(engine.info.resolution, self._resampling)
@@ -90,6 +93,7 @@ class DepthRuntime:
         calibration: str | Path | Calibration | None = None,
         threads: int | None = None,
         scan: ScanSettings | str | Path | None = None,
+        floor: Mounting | str | Path | None = None,
     ) -> DepthRuntime:
         """Load an engine by path or id (``"fp16"``, ``"openvino:bf16"``), or wrap a loaded one.
 
@@ -99,7 +103,8 @@ class DepthRuntime:
         statistics, some of :data:`mvde.stats.STATS`; default: those of the manifest. ``invalid`` is what depth holds
         where the network saw nothing: ``"nan"`` or ``"zero"``. ``calibration`` is a file of ``mvde calibrate``: depth
         is metric then, for frames of its size, fit and camera, which is also the default of ``camera``. ``threads`` is
-        the number of threads of an engine on the CPU, for a process per core; default: as it was built.
+        the number of threads of an engine on the CPU, for a process per core; default: as it was built. ``floor`` is
+        how the camera is mounted, or a file of it: the floor that a frame shows gives its metres their scale then.
 
         A list of engines of one model at several resolutions, with a ``deadline_ms`` in milliseconds, is one runtime
         (:class:`mvde.runtime.on_time.OnTimeRuntime`): each frame has the largest resolution that is in time. ``grid``
@@ -117,13 +122,14 @@ class DepthRuntime:
             return load_on_time(
                 source, deadline_ms, grid=grid, name=name, resolution=resolution, batch=batch, engine_dir=engine_dir,
                 camera=camera, stats=stats, invalid=invalid, calibration=calibration, threads=threads, scan=scan,
+                floor=floor,
             )  # fmt: skip
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
-            return cls(*load_engine(found, stats, threads), camera, stats, invalid, calibration, scan)
+            return cls(*load_engine(found, stats, threads), camera, stats, invalid, calibration, scan, floor)
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
-        return cls(source, manifest, camera, stats, invalid, calibration, scan)
+        return cls(source, manifest, camera, stats, invalid, calibration, scan, floor)
 
     @property
     def info(self) -> EngineInfo:
@@ -152,6 +158,7 @@ class DepthRuntime:
         *,
         camera: Camera | CameraOf | None = None,
         anchors: Sequence[Anchor] | None = None,
+        mounting: Mounting | None = None,
     ) -> DepthResult:
         """Infer depth and patch statistics of an RGB image (H, W, 3), uint8, of any size, or a batch (B, H, W, 3).
 
@@ -159,7 +166,8 @@ class DepthRuntime:
         ``"crop"`` (centre; depth is NaN outside it); default: as the manifest says. ``camera`` is the image's; default:
         the runtime's. ``anchors`` are known depths (x, y, metres along the optical axis) in pixels of a single image,
         which give it metres in place of a calibration: one or more, for ``inverse_relative`` two or more at distances
-        that differ. A batch of any length runs in chunks of the engine's batch.
+        that differ. ``mounting`` is the camera's over the floor at this moment; default: the runtime's ``floor``. A
+        batch of any length runs in chunks of the engine's batch.
 
         Raises :class:`ImageError` for an image that is not 8-bit RGB, :class:`UsageError` for an unknown ``fit``, a
         camera of frames of another size or an anchor outside the image, :class:`CalibrationError` for anchors that do
@@ -170,10 +178,10 @@ class DepthRuntime:
             if is_batch:
                 raise UsageError("anchors are those of one image; give images of a batch one by one")
             check_anchors(anchors, images[0].shape[:2])
-        results = []
+        results, floor = [], FrameFloor(self._manifest, mounting or self._mounting)
         for start in range(0, len(images), self.info.batch):
             prepared = self._prepare(images[start : start + self.info.batch], fit, camera, anchors=anchors)
-            results += self._finish(self._run(prepared))
+            results += self._finish(floor.scaled(self._run(floor.mounted(prepared))))
         return stacked(results) if is_batch else results[0]
 
     def patch_stats(
@@ -187,6 +195,8 @@ class DepthRuntime:
 
         On a GPU only these floats are copied to the host, and depth is not resized to the image.
         """
+        if self._mounting is not None:
+            return self.infer(image, fit, camera=camera).stats  # the floor is measured in the map
         images, is_batch = as_batch(image)
         parts = []
         for start in range(0, len(images), self.info.batch):
@@ -211,6 +221,8 @@ class DepthRuntime:
         engine = self._engine
         if not isinstance(engine, DeviceEngine):
             raise UsageError(f"infer_device needs an engine on a GPU, but this is {self.info.id}; use infer")
+        if self._mounting is not None:
+            raise UsageError("infer_device leaves the map on the GPU, but the floor is measured on the host; use infer")
         if self._needs_maps:
             others = ", ".join(list(self._manifest.output_names)[1:])
             raise UsageError(f"infer_device reads depth alone, but {self._manifest.name} also has {others}; use infer")
@@ -240,6 +252,7 @@ class DepthRuntime:
         stabilize: Stabilization | None = None,
         times_s: Iterable[float] | None = None,
         sources: Iterable[Hashable] | None = None,
+        mountings: Iterable[Mounting | None] | None = None,
     ) -> Iterator[DepthResult]:
         """Yield one result per frame (H, W, 3), in order, overlapping the stages of neighbouring frames in threads.
 
@@ -251,21 +264,36 @@ class DepthRuntime:
         (:class:`mvde.runtime.stabilize.Stabilization`). It begins anew after a cut, where the frames' size or camera
         changes, and after a long gap in ``times_s``: when the frames were taken, in seconds, which must increase.
         ``sources`` says of each frame which camera took it, where there are several: each is steady in itself.
+
+        ``mountings`` are the camera's over the floor at each frame, ``None`` where it is not known; default: the
+        runtime's ``floor``. With ``stabilize`` the floor's scale is steady too, and held where no floor is seen.
         """
+        floor = self.frame_floor(mountings)
         steady = None if stabilize is None else SteadyMaps(self._manifest.depth_kind, stabilize)
         return pipeline(
             chunks(timed(frames, times_s, sources), self.info.batch),
-            lambda chunk: self._prepare([one.image for one in chunk], fit, camera, False, None, taken_of(chunk)),
+            lambda chunk: floor.mounted(
+                self._prepare([one.image for one in chunk], fit, camera, False, None, taken_of(chunk))
+            ),
             self._run,
-            lambda ran: self._finish(ran if steady is None else steady.steadied(ran), parallel=False),
+            lambda ran: self._finish(floor.scaled(ran if steady is None else steady.steadied(ran)), parallel=False),
         )
 
     def infer_next(
-        self, image: NDArray[np.uint8], steady: SteadyMaps, fit: Fit | str | None = None, time_s: float | None = None
+        self,
+        image: NDArray[np.uint8],
+        steady: SteadyMaps,
+        floor: FrameFloor,
+        fit: Fit | str | None = None,
+        time_s: float | None = None,
     ) -> DepthResult:
         """Infer the next frame (H, W, 3) of a live source, without the delay of :meth:`stream`, steady as there."""
-        prepared = self._prepare([image], fit, None, taken=[Taken(time_s)])
-        return self._finish(steady.steadied(self._run(prepared)))[0]
+        prepared = floor.mounted(self._prepare([image], fit, None, taken=[Taken(time_s)]))
+        return self._finish(floor.scaled(steady.steadied(self._run(prepared))))[0]
+
+    def frame_floor(self, mountings: Iterable[Mounting | None] | None = None) -> FrameFloor:
+        """Scale from the floor over the frames of one stream; ``mountings`` as in :meth:`stream`."""
+        return FrameFloor(self._manifest, self._mounting, mountings)
 
     def placement(self, size: tuple[int, int], fit: Fit | str | None = None) -> Placement:
         """Compute how a frame of ``size`` (H, W) enters the model's input; ``fit`` as in :meth:`infer`."""
@@ -394,9 +422,10 @@ class DepthRuntime:
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, (ran.steady_ms + _ms_since(started)) / count)
         grid, names = manifest.grid, self._stat_names
         meanings = [view.meaning(where.placement) for view, where in zip(views, fitted, strict=True)]
+        parts = zip(mapped, frames, meanings, scans, ran.histories, strict=True)
         return [
-            DepthResult(one, frame.stats, grid, timings, names, *meaning, scan, back)
-            for one, frame, meaning, scan, back in zip(mapped, frames, meanings, scans, ran.frames_back, strict=True)
+            DepthResult(one, frame.stats, grid, timings, names, *meaning, scan, *history)
+            for one, frame, meaning, scan, history in parts
         ]
 
 

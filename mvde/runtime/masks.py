@@ -10,7 +10,6 @@ import numpy as np
 
 from mvde.contract import OutputRole
 from mvde.errors import UsageError
-from mvde.postprocess import Mask
 from mvde.stats import CONFIDENCE, masked_depth
 
 if TYPE_CHECKING:
@@ -48,11 +47,6 @@ def mark_invalid(depth: NDArray[np.float32], maps: Maps, manifest: Manifest) -> 
     if mask is not None:
         is_sky = sky is not None and (sky.values >= np.float32(sky.threshold))
         depth[~(mask.values >= np.float32(mask.threshold)) & ~np.asarray(is_sky)] = math.nan
-
-
-def _mask(maps: Maps, manifest: Manifest, role: OutputRole) -> Mask | None:
-    threshold = next((output.threshold for output in manifest.outputs if output.role is role), None)
-    return None if threshold is None else Mask(maps[role], role.value, threshold)
 
 
 def value_of_invalid(name: str) -> float:

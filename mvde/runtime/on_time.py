@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mvde.camera import Camera
     from mvde.runtime.device_fitter import DeviceResult
     from mvde.runtime.frame_camera import CameraOf
+    from mvde.runtime.frame_floor import FrameFloor
+    from mvde.runtime.mounting import Mounting
     from mvde.runtime.placement import Fit
     from mvde.runtime.steady_stream import SteadyMaps
     from mvde.runtime.view import Anchor
@@ -103,11 +105,15 @@ class OnTimeRuntime(DepthRuntime):
     """
 
     def __init__(
-        self, members: Sequence[DepthRuntime], deadline_ms: float, memory_bytes: Sequence[int] | None = None
+        self,
+        members: Sequence[DepthRuntime],
+        deadline_ms: float,
+        memory_bytes: Sequence[int] | None = None,
+        floor: Mounting | str | Path | None = None,
     ) -> None:
         """Wrap runtimes of one grid, from the smallest resolution to the largest; usually called through ``load``."""
         smallest = members[0]
-        super().__init__(smallest.engine, smallest.manifest)
+        super().__init__(smallest.engine, smallest.manifest, floor=floor)
         self._members = list(members)
         self._policy = DeadlinePolicy(_costs_ms(self._members), deadline_ms)
         self._memory_bytes = list(memory_bytes or [0] * len(members))
@@ -150,6 +156,7 @@ class OnTimeRuntime(DepthRuntime):
         *,
         camera: Camera | CameraOf | None = None,
         anchors: Sequence[Anchor] | None = None,
+        mounting: Mounting | None = None,
         age_ms: float = 0.0,
     ) -> DepthResult:
         """Infer as :meth:`DepthRuntime.infer`, at one resolution; ``age_ms`` is how old the frame is already.
@@ -158,7 +165,8 @@ class OnTimeRuntime(DepthRuntime):
         """
         index = self._choose(age_ms)
         started = time.perf_counter()
-        result = self._members[index].infer(image, fit, camera=camera, anchors=anchors)
+        mounting = mounting or self._mounting
+        result = self._members[index].infer(image, fit, camera=camera, anchors=anchors, mounting=mounting)
         count = len(result.depth) if result.depth.ndim == 3 else 1
         spent_ms = (time.perf_counter() - started) * 1e3 / count
         self._observe(index, result.timings.infer_ms / count, spent_ms + age_ms, age_ms)
@@ -168,14 +176,15 @@ class OnTimeRuntime(DepthRuntime):
         self,
         image: NDArray[np.uint8],
         steady: SteadyMaps,
+        floor: FrameFloor,
         fit: Fit | str | None = None,
         time_s: float | None = None,
         *,
         age_ms: float = 0.0,
     ) -> DepthResult:
         """Infer as :meth:`DepthRuntime.infer_next`, at one resolution; ``age_ms`` is how old the frame is already."""
-        asked = _Asked([image], fit, None, [Taken(time_s)], age_ms)
-        return self._finish(steady.steadied(self._run(self._prepared(asked, self._policy.level))))[0]
+        prepared = self._prepared(_Asked([image], fit, None, [Taken(time_s)], age_ms), self._policy.level)
+        return self._finish(floor.scaled(steady.steadied(self._run(floor.mounted(prepared)))))[0]
 
     def patch_stats(
         self, image: NDArray[np.uint8], fit: Fit | str | None = None, *, camera: Camera | CameraOf | None = None
@@ -225,7 +234,8 @@ class OnTimeRuntime(DepthRuntime):
         age_ms = prepared.asked.age_ms
         index = self._choose(age_ms)
         if index != prepared.index:
-            prepared = self._prepared(prepared.asked, index)
+            mountings = prepared.mountings
+            prepared = dataclasses.replace(self._prepared(prepared.asked, index), mountings=mountings)
         ran = self._members[index]._run(prepared)
         # Told before its end, which the next frame does not wait for; the end is taken to be that of the last one.
         self._observe(index, ran.infer_ms, age_ms + prepared.pre_ms + ran.infer_ms + self._finish_ms, age_ms)
@@ -275,6 +285,7 @@ def load_on_time(
     engine_dir: str | Path = ENGINE_DIR,
     stats: Sequence[str] | None = None,
     threads: int | None = None,
+    floor: Mounting | str | Path | None = None,
     **options: Any,
 ) -> OnTimeRuntime:
     """Load engines of one model, ``source``, as one runtime; ``options`` are further ones of ``DepthRuntime.load``.
@@ -305,7 +316,7 @@ def load_on_time(
             members.append(stack.enter_context(member))
             member.engine.infer(_blank(member))  # libraries allocate most of an engine's memory with its first frame
             grown.append(max(resident_bytes() - before, 0))
-        made = OnTimeRuntime(members, deadline_ms, grown)
+        made = OnTimeRuntime(members, deadline_ms, grown, floor)
         stack.pop_all()
         return made
 

@@ -55,7 +55,7 @@ def depth_points(
         frame = None if rgb is None else np.ascontiguousarray(rgb)
         native_rays(camera).points(dense, out, step=int(step), rgb=frame)
     else:
-        write_points(depth_m, *_rays(camera), step, rgb, out)
+        write_points(depth_m, *numpy_rays(camera), step, rgb, out)
     return out
 
 
@@ -88,7 +88,8 @@ def packed_colours(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
 
 
 @lru_cache(maxsize=_NUM_CAMERAS)
-def _rays(camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def numpy_rays(camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Rays of a camera, of shapes (1, W) and (H, 1) or both (H, W), kept for the next call."""
     return camera_rays(camera)
 
 

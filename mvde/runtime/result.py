@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mvde.camera import Camera
     from mvde.runtime.describe import Description
+    from mvde.runtime.floor import FloorScale
     from mvde.runtime.scan import Scan
 
 _MAX_DEPTH_MM = 65_535
@@ -64,6 +65,9 @@ class DepthResult:
     ``num_steady`` is the number of frames that ``depth`` and ``stats`` go back in a stream that is stabilised, this one
     included: 1 after a cut, where they are the network's own. ``None`` without a stabiliser.
 
+    ``floors`` holds the scale that the floor gave each frame, if the camera's mounting is known: whether there was one,
+    and what ``depth`` was multiplied by. Empty without.
+
     For a batch, ``depth`` is (B, H, W), ``stats`` (B, N, S), ``scan.ranges`` (B, bearings), and timings cover the whole
     batch; in a stream they are divided evenly among the frames of a batch.
     """
@@ -81,6 +85,7 @@ class DepthResult:
     camera: Camera | None = None
     scan: Scan | None = None
     num_steady: int | None = None
+    floors: tuple[FloorScale, ...] = ()
 
     @property
     def unit(self) -> str:
@@ -179,4 +184,5 @@ def stacked(results: list[DepthResult]) -> DepthResult:
     depth, stats = np.stack([result.depth for result in results]), np.stack([result.stats for result in results])
     scans = [result.scan for result in results if result.scan is not None]
     scan = dataclasses.replace(scans[0], ranges=np.stack([one.ranges for one in scans])) if scans else None
-    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings, scan=scan)
+    floors = tuple(floor for result in results for floor in result.floors)
+    return dataclasses.replace(results[0], depth=depth, stats=stats, timings=timings, scan=scan, floors=floors)

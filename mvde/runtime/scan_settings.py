@@ -16,7 +16,7 @@ _MIN_HEIGHT_SHARE, _MIN_HEIGHT_M = 0.2, 0.05
 """A relative error of depth lifts the floor by that share of the camera's height. On rendered scenes a fixed 0.05 m
 called 20 % of the near bearings obstacles that were free, this sum 8 %."""
 
-_LIMITS = {
+LIMITS = {
     "height_m": (0.01, 100.0),
     "pitch_deg": (-80.0, 80.0),  # near the vertical, forward has no direction
     "roll_deg": (-180.0, 180.0),
@@ -58,7 +58,7 @@ class ScanSettings:
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _LIMITS.items():
+        for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if value is None and name == "min_height_m":
                 continue

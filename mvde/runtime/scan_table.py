@@ -70,7 +70,9 @@ def scan_table(camera: Camera, settings: ScanSettings, box: Box | None = None) -
     """
     box = Box(0, 0, *camera.size) if box is None else box
     right, down = (ray.astype(np.float64) for ray in camera_rays(camera))
-    x, y, up = (row[0] * right + row[1] * down + row[2] for row in level_rotation(settings))
+    x, y, up = (
+        row[0] * right + row[1] * down + row[2] for row in level_rotation(settings.pitch_deg, settings.roll_deg)
+    )
     rho = np.sqrt(x * x + y * y)
     exit_m = _exit_ranges(rho, up, settings)
     is_inside = np.zeros(camera.size, bool)
@@ -104,9 +106,9 @@ def scan_table(camera: Camera, settings: ScanSettings, box: Box | None = None) -
     )
 
 
-def level_rotation(settings: ScanSettings) -> tuple[tuple[float, float, float], ...]:
+def level_rotation(pitch_deg: float, roll_deg: float) -> tuple[tuple[float, float, float], ...]:
     """Rows of the rotation from the optical frame (x right, y down, z forward) to the level one (forward, left, up)."""
-    pitch, roll = settings.pitch_deg * _RADIANS_PER_DEGREE, settings.roll_deg * _RADIANS_PER_DEGREE
+    pitch, roll = pitch_deg * _RADIANS_PER_DEGREE, roll_deg * _RADIANS_PER_DEGREE
     sp, cp, sr, cr = math.sin(pitch), math.cos(pitch), math.sin(roll), math.cos(roll)
     # Ry(pitch) Rx(roll), applied to (z, -x, -y) of the optical frame.
     return (-(sp * sr), -(sp * cr), cp), (-cr, sr, 0.0), (-(cp * sr), -(cp * cr), -sp)

@@ -63,6 +63,13 @@ class View:
         """What a result says of its depth: kind, placement, and camera and calibration as :class:`mvde.DepthResult`."""
         return self.kind, placement, self.factor, self.is_assumed, self.calibrated, self.camera
 
+    def scaled_by(self, factor: float) -> View:
+        """View of depth times ``factor``."""
+        if factor == 1:
+            return self
+        own = 1 / factor if self.is_reciprocal else factor
+        return dataclasses.replace(self, scale=self.scale * own, shift=self.shift * own)
+
     def scaled(self, rows: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
         """Statistics (N, S) of the depth, from those of the map; for views that only scale."""
         return rows if self.scale == 1 else scale_stats(rows, names, self.scale)

@@ -11,6 +11,7 @@ import typer
 
 from mvde.cli import choices, shared_options
 from mvde.cli.bench import ArrivalOptions
+from mvde.cli.floor_options import FloorOptions
 from mvde.cli.groups import groups_of, names_of, option_of
 from mvde.cli.live_options import LiveOptions
 from mvde.cli.stats import BulkInputOptions
@@ -32,6 +33,7 @@ SHARED_GROUPS = [
     shared_options.MeaningOptions,
     LiveOptions,
     ArrivalOptions,
+    FloorOptions,
     BulkInputOptions,
 ]
 

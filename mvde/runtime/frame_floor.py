@@ -1,0 +1,140 @@
+"""Scale from the floor for the frames of one call or stream: their mountings, and what frames without a floor get."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING
+
+from mvde.errors import UsageError
+from mvde.runtime.batches import Taken
+from mvde.runtime.floor import FloorScale, FloorStatus, floor_falls, floor_scale
+from mvde.runtime.frame_camera import input_camera
+from mvde.runtime.masks import kernel_options, masked_map
+from mvde.runtime.result import check_metres
+
+if TYPE_CHECKING:
+    from mvde.engines.base import Maps
+    from mvde.manifest import Manifest
+    from mvde.runtime.batches import Prepared, Ran
+    from mvde.runtime.fitter import Fitted
+    from mvde.runtime.mounting import Mounting
+    from mvde.runtime.view import View
+
+STEADY_GAIN = 0.1
+"""Share of a change of scale that a stream of steady depth lets through a frame: a third of a second at 30 a second."""
+
+
+class FrameFloor:
+    """Scale from the floor of the frames of one call or stream, in their order.
+
+    Frames are each on their own, and one without a floor keeps its depth. Where a stabiliser makes depth steady, so
+    that frames share a scale, the floor's is averaged over them and held where there is none, until it begins anew.
+    """
+
+    def __init__(
+        self, manifest: Manifest, mounting: Mounting | None, mountings: Iterable[Mounting | None] | None = None
+    ) -> None:
+        """``mounting`` is that of all frames; ``mountings`` has one for each, ``None`` where it is not known."""
+        self._manifest, self._mounting = manifest, mounting
+        self._mountings = None if mountings is None else iter(mountings)
+        self._steady: defaultdict[Hashable, SteadyScale] = defaultdict(SteadyScale)  # one of each camera
+        self._num_taken = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether frames have a mounting at all."""
+        return self._mounting is not None or self._mountings is not None
+
+    def mounted(self, prepared: Prepared) -> Prepared:
+        """Return the batch with the mountings of its frames; anchors are metres of their own.
+
+        Raises :class:`UsageError` where the frames outlast the mountings.
+        """
+        if not self.is_on or prepared.anchors is not None:
+            return prepared
+        if self._mountings is None:
+            return dataclasses.replace(prepared, mountings=[self._mounting] * len(prepared.fitted))
+        return dataclasses.replace(prepared, mountings=[self._next() for _ in prepared.fitted])
+
+    def scaled(self, ran: Ran) -> Ran:
+        """Return the batch with views that hold the floor's scale.
+
+        Raises :class:`UsageError` for a map without metres, and for a camera that is neither given nor assumed.
+        """
+        prepared = ran.prepared
+        if not prepared.mountings:
+            return ran
+        started = time.perf_counter()
+        taken = prepared.taken or [Taken()] * len(prepared.fitted)
+        frames = zip(ran.maps, prepared.fitted, prepared.views, prepared.mountings, ran.frames_back, taken, strict=True)
+        found = [self._frame(*frame) for frame in frames]
+        views = [view.scaled_by(one.scale) for view, one in zip(prepared.views, found, strict=True)]
+        spent_ms = (time.perf_counter() - started) * 1e3
+        return dataclasses.replace(
+            ran,
+            prepared=dataclasses.replace(prepared, views=views),
+            floors=found,
+            steady_ms=ran.steady_ms + spent_ms,
+        )
+
+    def _next(self) -> Mounting | None:
+        assert self._mountings is not None
+        for mounting in self._mountings:
+            self._num_taken += 1
+            return mounting
+        raise UsageError(
+            f"mountings ended after {self._num_taken} frames, and there are more; give one for each frame, None where "
+            "it is not known"
+        )
+
+    def _frame(
+        self,
+        maps: Maps,
+        fitted: Fitted,
+        view: View,
+        mounting: Mounting | None,
+        frames_back: int | None,
+        taken: Taken,
+    ) -> FloorScale:
+        found = measured(maps, self._manifest, fitted, view, mounting)
+        return found if frames_back is None else self._steady[taken.source].update(found, is_anew=frames_back == 1)
+
+
+class SteadyScale:
+    """Scale of the frames of one stream whose depth is steady."""
+
+    def __init__(self) -> None:
+        self._scale, self._num_frames = 1.0, 0
+
+    def update(self, found: FloorScale, *, is_anew: bool) -> FloorScale:
+        """Return the scale of the next frame from its own; ``is_anew`` drops those before it."""
+        if is_anew:
+            self._scale, self._num_frames = 1.0, 0
+        if found.status is FloorStatus.USED:
+            self._num_frames += 1
+            # A mean over the frames there are until the gain is smaller: a bad first frame would stay else.
+            self._scale += max(STEADY_GAIN, 1.0 / self._num_frames) * (found.scale - self._scale)
+            return dataclasses.replace(found, scale=self._scale)
+        if not self._num_frames:
+            return found
+        return dataclasses.replace(found, status=FloorStatus.HELD, scale=self._scale)
+
+
+def measured(maps: Maps, manifest: Manifest, fitted: Fitted, view: View, mounting: Mounting | None) -> FloorScale:
+    """Scale by the floor of a frame's maps (H, W) of the network; errors are those of :meth:`FrameFloor.scaled`."""
+    check_metres(view.kind, "scale from the floor")
+    if view.camera is None:
+        raise UsageError(
+            f"scale from the floor needs the camera of the frame, and {view.kind} assumes none: give camera= to "
+            "DepthRuntime.load or infer"
+        )
+    if mounting is None:
+        return FloorScale(FloorStatus.UNKNOWN)
+    placement = fitted.placement
+    options = kernel_options(maps, manifest, ())
+    depth_m = view.apply(masked_map(maps, manifest), placement, manifest.stats_patch, (), **options).depth
+    falls = floor_falls(input_camera(view.camera, placement), mounting)
+    return floor_scale(depth_m, falls, mounting.height_m, placement.target_box)
