@@ -17,6 +17,7 @@ from patch_stats import plain_numpy
 from PIL import Image
 from torch.nn import functional as F
 
+from mvde.artifact import artifact_stem
 from mvde.contract import Interpolation
 from mvde.description import ModelDescription
 from mvde.precision import Precision
@@ -73,9 +74,7 @@ def subject_of(folder: Path | None, config: Path | None, resolution: tuple[int, 
 def peers(subject: Subject, folder: Path, images: list[np.ndarray]) -> dict[str, Callable[[], Frame]]:
     """Factories of the peers, by name."""
     network = PlainModel(subject.model).eval()
-    height, width = subject.resolution
-    path = folder / f"{subject.name}-{height}x{width}.plain.onnx"
-    export = partial(plain_export, network, subject.resolution, path)
+    export = partial(plain_export, network, subject.resolution, plain_path(subject, folder))
 
     def compiled(autocast: bool) -> Frame:
         return partial(torch_frame, subject, torch.compile(network), autocast)
@@ -95,14 +94,20 @@ def peers(subject: Subject, folder: Path, images: list[np.ndarray]) -> dict[str,
     return found
 
 
-def engines(subject: Subject, folder: Path, stack: contextlib.ExitStack) -> dict[str, Callable[[], Frame]]:
-    """Factories of mvde's runtimes, one per engine that works on this machine."""
+def engines(subject: Subject, folder: Path, root: Path, stack: contextlib.ExitStack) -> dict[str, Callable[[], Frame]]:
+    """Factories of mvde's runtimes, by name: the engines that work on this machine, kept in ``root``.
+
+    The model's own graph in every precision, and what `mvde import` makes of the plain export in float32.
+    """
     from mvde.engines.base import EngineId
     from mvde.engines.store import support
 
     ids = [EngineId.parse(text) for text in ENGINES]
     works = [engine_id for engine_id in ids if support(engine_id).works]
-    return {f"mvde {one}": partial(runtime_frame, subject, one, folder, stack) for one in works}
+    plain = [engine_id for engine_id in works if engine_id.precision is Precision.FP32]
+    exported, imported = partial(exported_graph, subject, folder), partial(imported_graph, subject, folder)
+    found = {f"mvde {one}": partial(runtime_frame, exported, one, root, stack) for one in works}
+    return found | {f"mvde import, {one}": partial(runtime_frame, imported, one, root, stack) for one in plain}
 
 
 def ggml_peers(
@@ -180,6 +185,11 @@ def full_size(subject: Subject, depth: np.ndarray, image: np.ndarray) -> tuple[n
     return np.asarray(full), plain_numpy(depth, subject.about.stats_patch)[0]
 
 
+def plain_path(subject: Subject, folder: Path) -> Path:
+    """Where the plain export of the model is kept."""
+    return folder / f"{artifact_stem(subject.name, subject.resolution)}.plain.onnx"
+
+
 def plain_export(network: torch.nn.Module, resolution: tuple[int, int], path: Path) -> Path:
     """File written by `torch.onnx.export` with default settings; reused if it exists."""
     if not path.exists():
@@ -197,8 +207,8 @@ def plain_onnxruntime(subject: Subject, path: Path) -> Frame:
     return partial(numpy_frame, subject, lambda pixels: session.run(None, {name: pixels})[0])
 
 
-def plain_openvino(subject: Subject, model: Any) -> Frame:
-    """Frame of OpenVINO with default settings: bf16 where the CPU supports it. ``model`` is a path or a model.
+def plain_openvino(subject: Subject, path: str) -> Frame:
+    """Frame of OpenVINO with default settings: bf16 where the CPU supports it.
 
     Below a cap its default would still be the CPU's bf16, which then fails; a CPU without it has float32.
     """
@@ -207,23 +217,29 @@ def plain_openvino(subject: Subject, model: Any) -> Frame:
 
     is_capped = bool(isa.cap()) and not arithmetic(Precision.BF16).works
     options = {"INFERENCE_PRECISION_HINT": "f32"} if is_capped else {}
-    compiled = openvino_library().compile_model(model, "CPU", options)
+    compiled = openvino_library().compile_model(path, "CPU", options)
     return partial(numpy_frame, subject, lambda pixels: compiled(pixels)[0])
 
 
 def nncf_openvino(subject: Subject, path: Path, images: list[np.ndarray]) -> Frame:
-    """Frame of OpenVINO on NNCF's int8 model, as its guide quantises transformers."""
-    os.environ["NNCF_CI"] = "1"  # its switch for telemetry
-    import nncf
+    """Frame of OpenVINO on NNCF's int8 model, quantised as its guide does transformers; reused if it exists."""
+    quantized = path.with_suffix(".nncf.xml")
+    if not quantized.exists():
+        from mvde.engines.openvino.library import openvino_library
 
-    from mvde.engines.openvino.library import openvino_library
+        os.environ["NNCF_CI"] = "1"  # its switch for telemetry
+        import nncf
 
-    samples = [pixels_of(subject, image) for image in images[:CALIBRATION_IMAGES]]
-    plain = openvino_library().Core().read_model(str(path))
-    quantized = nncf.quantize(
-        plain, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples)
-    )
-    return plain_openvino(subject, quantized)
+        openvino = openvino_library()
+        samples = [pixels_of(subject, image) for image in images[:CALIBRATION_IMAGES]]
+        model = nncf.quantize(
+            openvino.Core().read_model(str(path)),
+            nncf.Dataset(samples),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(samples),
+        )
+        openvino.save_model(model, str(quantized), compress_to_fp16=False)
+    return plain_openvino(subject, str(quantized))
 
 
 def static_onnxruntime(subject: Subject, path: Path, images: list[np.ndarray]) -> Frame:
@@ -270,30 +286,47 @@ def ggml_frame(subject: Subject, library: Path, gguf: Path, isa: str | None, sta
     return frame
 
 
-def runtime_frame(subject: Subject, engine_id: Any, folder: Path, stack: contextlib.ExitStack) -> Frame:
-    """Frame of `DepthRuntime.infer`; exports and builds the engine if it is missing."""
-    from mvde import DepthRuntime
-    from mvde.artifact import artifact_stem, find_onnx
-    from mvde.engines.build import build_engine, graph_weight_bits
-    from mvde.engines.store import engine_folder
+def exported_graph(subject: Subject, folder: Path) -> Any:
+    """Graph of `mvde export`; reused if it exists."""
+    from mvde.artifact import find_onnx
     from mvde.export.onnx import export_onnx
-    from mvde.export.precision import lowerer
-    from mvde.export.precision.images import lower_options
-    from mvde.image import read_photographs
-    from mvde.resampling import Resampling
-    from mvde.runtime.placement import Fit, fitted
 
-    resolution = subject.resolution
-    graph = folder / "export" / f"{artifact_stem(subject.name, resolution)}.onnx"
-    if not graph.exists():
-        export_onnx(subject.model, [resolution], folder / "export")
-    source = find_onnx(graph)
-    target = engine_folder(source.manifest, engine_id, folder / "engines")
+    path = folder / "export" / f"{artifact_stem(subject.name, subject.resolution)}.onnx"
+    if not path.exists():
+        export_onnx(subject.model, [subject.resolution], path.parent)
+    return find_onnx(path)
+
+
+def imported_graph(subject: Subject, folder: Path) -> Any:
+    """Graph that `mvde import` makes of the plain export, which has to be there; reused if it exists."""
+    from mvde.artifact import find_onnx
+    from mvde.export.imported.contract import ImportContract
+    from mvde.export.imported.importer import ImportRequest, import_onnx
+
+    about, name = subject.about, f"{subject.name}-imported"
+    path = folder / "export" / f"{artifact_stem(name, subject.resolution)}.onnx"
+    if not path.exists():
+        contract = ImportContract(
+            kind=about.depth_kind,
+            preprocess=about.preprocess,
+            patch=about.stats_patch,
+            valid_range=about.valid_range,
+            canonical_focal=about.canonical_focal,
+            focal_convention=about.focal_convention,
+        )
+        import_onnx(ImportRequest(plain_path(subject, folder), contract, name), [subject.resolution], path.parent)
+    return find_onnx(path)
+
+
+def runtime_frame(graph: Callable[[], Any], engine_id: Any, root: Path, stack: contextlib.ExitStack) -> Frame:
+    """Frame of `DepthRuntime.infer` with an engine in ``root``, which is built of ``graph`` if it is missing."""
+    from mvde import DepthRuntime
+    from mvde.engines.store import engine_folder
+
+    source = graph()
+    target = engine_folder(source.manifest, engine_id, root)
     if not target.is_dir():
-        resampling = Resampling.of(source.manifest.preprocess)
-        images = fitted(read_photographs()[:1], resolution, Fit.CROP, resampling)
-        lowered = lowerer(source, lower_options(source.manifest, weight_bits=graph_weight_bits(engine_id)))
-        build_engine(source, engine_id, images, root=folder / "engines", lower_graph=lowered)
+        build(source, engine_id, root)
     runtime = stack.enter_context(DepthRuntime.load(target))
 
     def frame(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -301,3 +334,18 @@ def runtime_frame(subject: Subject, engine_id: Any, folder: Path, stack: context
         return result.depth, result.stats
 
     return frame
+
+
+def build(source: Any, engine_id: Any, root: Path) -> None:
+    """Build an engine, as `mvde build` does."""
+    from mvde.engines.build import build_engine, graph_weight_bits
+    from mvde.export.precision import lowerer
+    from mvde.export.precision.images import lower_options
+    from mvde.image import read_photographs
+    from mvde.resampling import Resampling
+    from mvde.runtime.placement import Fit, fitted
+
+    resampling = Resampling.of(source.manifest.preprocess)
+    images = fitted(read_photographs()[:1], source.manifest.resolution, Fit.CROP, resampling)
+    lowered = lowerer(source, lower_options(source.manifest, weight_bits=graph_weight_bits(engine_id)))
+    build_engine(source, engine_id, images, root=root, lower_graph=lowered)

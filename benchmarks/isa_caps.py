@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Isa:
     """An instruction set: what a CPU needs for it, what exceeds it, and the variables that cap libraries to it.
 
-    The variables are read by oneDNN (OpenVINO, PyTorch), PyTorch's own kernels, and MKL.
+    The variables are read by oneDNN (OpenVINO, PyTorch), PyTorch's own kernels, MKL and libmvde.
     """
 
     needs: frozenset[str]
@@ -21,6 +21,7 @@ class Isa:
 
 
 _AMX = frozenset({"amx_int8", "amx_bf16"})
+_AVX2 = frozenset({"avx2", "fma"})
 
 ISAS = {
     "amx": Isa(
@@ -42,14 +43,28 @@ ISAS = {
         },
     ),
     "avx2": Isa(
-        frozenset({"avx2", "fma"}),
+        _AVX2,
         frozenset({"avx512f", "avx_vnni"}),
         {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
     ),
+    "avx": Isa(
+        frozenset({"avx"}),
+        _AVX2,
+        {
+            "ONEDNN_MAX_CPU_ISA": "AVX",
+            "ATEN_CPU_CAPABILITY": "default",
+            "MKL_ENABLE_INSTRUCTIONS": "AVX",
+            "MVDE_KERNEL": "scalar",  # libmvde has no kernel between this and AVX2
+        },
+    ),
 }
-"""Instruction sets by name; each includes those below it."""
+"""Instruction sets by name; each includes those below it.
 
-UNCAPPED = ("ONNX Runtime", "torch.compile", "mvde onnxruntime")
+There is none below AVX: with oneDNN capped to SSE41, OpenVINO 2026.4 cannot compile a layer normalisation or a resizing
+("bad combination"). Under "avx" its normalisation, resizing and half of its linear layers (MLAS) still use AVX2.
+"""
+
+UNCAPPED = ("ONNX Runtime", "torch.compile", "onnxruntime:")
 """Contenders whose kernels no variable caps: left out where the CPU has more than the instruction set."""
 
 

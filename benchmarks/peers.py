@@ -10,7 +10,8 @@ A frame takes a photograph in memory (uint8 RGB; with --model 1080 rows, cropped
 pixel and mean, variance and gradient per patch. The peers are PyTorch (eager and compiled, float32 and bf16 autocast),
 a plain `torch.onnx.export` of the same model in ONNX Runtime and in OpenVINO with default settings, int8 of it by NNCF
 in OpenVINO and by ONNX Runtime's static quantisation, and with --model the pipeline of transformers, each with the
-usual pre- and post-processing; mvde is `DepthRuntime.infer`. All are interleaved frame by frame. `ratio` is the median
+usual pre- and post-processing; mvde is `DepthRuntime.infer`, and "mvde import" an engine of the plain export, as of a
+foreign ONNX file. All are interleaved frame by frame. `ratio` is the median
 over rounds of a peer's latency over that of mvde's fastest engine in the same round; `differs` is the mean difference
 of the map from PyTorch float32, relative to its range (1st to 99th percentile).
 
@@ -84,11 +85,15 @@ def main() -> None:
         subject = subject_of(arguments.model, arguments.config, resolution)
         images = camera_frames(resolution) if arguments.model else photographs()
         ggml = ggml_peers(subject, arguments.depth_anything_cpp, arguments.gguf, arguments.isa, stack)
-        makers = {**peers(subject, folder, images), **ggml, **engines(subject, folder, stack)}
+        root = folder / "engines" / (arguments.isa or "uncapped")  # an engine is built for the instructions
+        makers = {**peers(subject, folder, images), **ggml, **engines(subject, folder, root, stack)}
         frames = dict(opened(makers, images[0], arguments.skip))
+        if arguments.rounds and not any(name.startswith("mvde") for name in frames):
+            parser.error("no engine of mvde runs here, to which the others are ratios; see above, and leave out --skip")
         rows = compare(frames, images, arguments.rounds) if arguments.rounds else []
     title = f"{subject.name} {arguments.res}" + (f" {arguments.isa}" if arguments.isa else "")
-    print_table(rows, title)
+    if rows:
+        print_table(rows, title)
     if arguments.json and rows:
         store(arguments.json, rows, title, arguments.rounds)
 

@@ -14,7 +14,8 @@ from mvde.engines import isa
 from mvde.engines.machine import FEATURES, cpu_features
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-HASWELL = ("sse4_2", "avx", "avx2", "fma", "f16c")
+SANDY_BRIDGE = ("sse4_2", "avx")
+HASWELL = (*SANDY_BRIDGE, "avx2", "fma", "f16c")
 ZEN4 = (*HASWELL, "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16")
 SAPPHIRE = (*ZEN4, "avx_vnni", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16")
 
@@ -28,9 +29,10 @@ def caps(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("features", "works", "complete"),
     [
-        (HASWELL, {"avx2"}, {"avx2"}),
-        (ZEN4, {"avx2", "avx512"}, {"avx512"}),
-        (SAPPHIRE, {"avx2", "avx512", "amx"}, {"amx"}),
+        (SANDY_BRIDGE, {"avx"}, {"avx"}),
+        (HASWELL, {"avx", "avx2"}, {"avx2"}),
+        (ZEN4, {"avx", "avx2", "avx512"}, {"avx512"}),
+        (SAPPHIRE, {"avx", "avx2", "avx512", "amx"}, {"amx"}),
     ],
 )
 def test_a_cpu_runs_the_sets_that_it_has_and_everybody_only_in_its_own(

@@ -169,13 +169,23 @@ def _replace(model: ir.Model, nodes: list[ir.Node], ends: list[ir.Value]) -> Non
             model.graph.remove(node, safe=True)
 
 
+def _in_memory(value: ir.Value) -> ir.TensorProtocol | None:
+    """The value's constant without a reference to a file, which ONNX Runtime would seek beside the working folder."""
+    import onnx_ir as ir
+
+    tensor = value.const_value
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
+
+
 def _computed(model: ir.Model, nodes: list[ir.Node], names: list[str]) -> list[NDArray[Any]]:
     import onnx_ir as ir
 
     from mvde.engines.onnxruntime.session import AS_WRITTEN, open_session
 
     inputs = {value for node in nodes for value in node.inputs if value is not None and is_constant(value)}
-    copies = {value: ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
+    copies = {value: ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=_in_memory(value))
               for value in inputs}  # fmt: skip
     made = []
     for node in nodes:

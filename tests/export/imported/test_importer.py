@@ -154,6 +154,28 @@ def test_external_data_is_read_and_recorded(
     np.testing.assert_allclose(run_graph(imported.path, images)[0], expected_depth(images), rtol=1e-5)
 
 
+def compute_the_offset_from_a_table(model: onnx.ModelProto) -> None:
+    """Offset of 1 as the largest value of 90 KB of weights, as position embeddings are resampled ones."""
+    (one,) = (tensor for tensor in model.graph.initializer if tensor.name == "one")
+    model.graph.initializer.remove(one)
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.linspace(-1, 1, 22500, dtype=np.float32).reshape(150, 150), "table")
+    )
+    model.graph.node.insert(0, helper.make_node("ReduceMax", ["table"], ["one"], keepdims=0))
+
+
+def test_constants_are_computed_from_weights_in_external_data(
+    write_file: Callable[..., Path],
+    import_file: ImportFile,
+    images: np.ndarray,
+    expected_depth: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    path = write_file(edit=compute_the_offset_from_a_table, save_as_external_data=True, location="weights.bin")
+    imported = import_file(path)
+    assert "ReduceMax" not in {node.op_type for node in onnx.load(imported.path).graph.node}
+    np.testing.assert_allclose(run_graph(imported.path, images)[0], expected_depth(images), rtol=1e-5)
+
+
 def add_sky(model: onnx.ModelProto) -> None:
     """Second map of the input's size."""
     model.graph.node.append(helper.make_node("Sigmoid", ["sum"], ["heaven"], name="sky"))
