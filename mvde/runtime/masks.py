@@ -54,3 +54,15 @@ def value_of_invalid(name: str) -> float:
     if name not in ("nan", "zero"):
         raise UsageError(f"invalid is {name!r}: expected 'nan', or 'zero' for programs that cannot read NaN")
     return math.nan if name == "nan" else 0.0
+
+
+def _mask(maps: Maps, manifest: Manifest, role: OutputRole) -> Mask | None:
+    threshold = next((output.threshold for output in manifest.outputs if output.role is role), None)
+    return None if threshold is None else Mask(maps[role], role.value, threshold)
+
+
+def value_of_invalid(name: str) -> float:
+    """What depth holds where the network saw nothing, ``name``; raises :class:`UsageError` for an unknown one."""
+    if name not in ("nan", "zero"):
+        raise UsageError(f"invalid is {name!r}: expected 'nan', or 'zero' for programs that cannot read NaN")
+    return math.nan if name == "nan" else 0.0
