@@ -10,6 +10,7 @@ import numpy as np
 
 from mvde.contract import OutputRole
 from mvde.errors import UsageError
+from mvde.postprocess import Mask
 from mvde.stats import CONFIDENCE, masked_depth
 
 if TYPE_CHECKING:
@@ -47,13 +48,6 @@ def mark_invalid(depth: NDArray[np.float32], maps: Maps, manifest: Manifest) -> 
     if mask is not None:
         is_sky = sky is not None and (sky.values >= np.float32(sky.threshold))
         depth[~(mask.values >= np.float32(mask.threshold)) & ~np.asarray(is_sky)] = math.nan
-
-
-def value_of_invalid(name: str) -> float:
-    """What depth holds where the network saw nothing, ``name``; raises :class:`UsageError` for an unknown one."""
-    if name not in ("nan", "zero"):
-        raise UsageError(f"invalid is {name!r}: expected 'nan', or 'zero' for programs that cannot read NaN")
-    return math.nan if name == "nan" else 0.0
 
 
 def _mask(maps: Maps, manifest: Manifest, role: OutputRole) -> Mask | None:
