@@ -340,25 +340,40 @@ def test_every_pixel_format_becomes_rgb():
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize(("matrix", "of_red", "of_blue"), [("bt601", 0.299, 0.114), ("bt709", 0.2126, 0.0722)])
 @pytest.mark.parametrize("pixel_format", ["nv12", "yuyv"])
-def test_yuv_frames_become_rgb_by_their_matrix_and_range(pixel_format, matrix, of_red, of_blue, full_range):
+def test_yuv_frames_become_rgb_by_their_matrix_and_range(
+    forced_kernel, pixel_format, matrix, of_red, of_blue, full_range
+):
     lowest, luma_range, chroma_range = (0, 255, 255) if full_range else (16, 219, 224)
-    luma = RNG.integers(lowest, lowest + luma_range + 1, (6, 8)).astype(np.uint8)
-    shape = (3 if pixel_format == "nv12" else 6, 4, 2)
+    luma = RNG.integers(lowest, lowest + luma_range + 1, (6, 44)).astype(np.uint8)
+    shape = (3 if pixel_format == "nv12" else 6, 22, 2)
     chroma = RNG.integers(lowest, lowest + chroma_range + 1, shape).astype(np.uint8)
     if pixel_format == "nv12":
-        frame = np.concatenate([luma, chroma.reshape(3, 8)])
+        frame = np.concatenate([luma, chroma.reshape(3, 44)])
         cb, cr = np.moveaxis(chroma.repeat(2, 0).repeat(2, 1).astype(float), -1, 0)
     else:
-        frame = np.stack([luma, chroma.reshape(6, 8)], -1)
+        frame = np.stack([luma, chroma.reshape(6, 44)], -1)
         cb, cr = np.moveaxis(chroma.repeat(2, 1).astype(float), -1, 0)
     y, half = 255 / luma_range * (luma - float(lowest)), chroma_range / 2
     red, blue = y + 255 / half * (1 - of_red) * (cr - 128), y + 255 / half * (1 - of_blue) * (cb - 128)
     green = (y - of_red * red - of_blue * blue) / (1 - of_red - of_blue)
     expected = np.clip(np.stack([red, green, blue], -1), 0, 255)
-    resizer = native.Resizer((6, 8), (6, 8), pixel_format=pixel_format, matrix=matrix, full_range=full_range)
+    resizer = native.Resizer((6, 44), (6, 44), pixel_format=pixel_format, matrix=matrix, full_range=full_range)
     # The factors of BT.601 with limited range have three digits, like OpenCV's: an error of up to 0.1, plus rounding.
     most = 0.7 if matrix == "bt601" and not full_range else 0.5001
     assert np.abs(resizer.resize(frame) - expected).max() <= most
+
+
+@pytest.mark.parametrize("pixel_format", ["bgr", "grey", "nv12", "yuyv"])
+def test_every_kernel_converts_rows_of_every_width_to_the_scalar_kernels_bits(forced_kernel, pixel_format):
+    for width in range(4, 70, 2):
+        shapes = {"bgr": (4, width, 3), "grey": (4, width), "nv12": (6, width), "yuyv": (4, width, 2)}
+        frame = RNG.integers(0, 256, shapes[pixel_format], dtype=np.uint8)
+        for target_width in (width, width - 2):  # the crop begins at the second pixel of a pair
+            with native.Resizer((4, width), (4, target_width), "crop", pixel_format) as resizer:
+                converted = resizer.resize(frame)
+                native.set_kernel("scalar")
+                np.testing.assert_array_equal(converted, resizer.resize(frame))
+                native.set_kernel(forced_kernel)
 
 
 def test_frames_of_another_size_are_refused():

@@ -49,6 +49,7 @@ static simde__m256i _mm512_cvtepi32_epi16(simde__m512i x) {
 
 #include "kernel/lanes_avx512.hpp"
 
+#include "kernel/colour.hpp"
 #include "kernel/kernel.hpp"
 #include "kernel/points.hpp"
 #include "kernel/resample.hpp"
@@ -59,7 +60,7 @@ namespace mvde::internal {
 
 extern const Kernel kEmulatedAvx512Kernel;
 const Kernel kEmulatedAvx512Kernel = {
-    Lanes::kName, run,      resample_row_rgb, resample_row_depth, resample_column_bytes, resample_column_depth,
-    point_row,    scan_row, &kSteady};
+    Lanes::kName,          run,       convert_row, resample_rows_rgb, resample_row_depth, resample_column_bytes,
+    resample_column_depth, point_row, scan_row,    &kSteady};
 
 }  // namespace mvde::internal

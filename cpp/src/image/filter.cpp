@@ -30,6 +30,7 @@ Filter::Filter(std::int64_t num_inputs, std::int64_t num_outputs, const Resampli
     }
     for (std::size_t i = 0; i < exact_.size(); ++i)
         fixed_[i] = static_cast<std::int32_t>((exact_[i] < 0.0 ? -0.5 : 0.5) + exact_[i] * (1 << 22));
+    most_ = *std::max_element(count_.begin(), count_.end());
     pair(num_inputs);
     group(num_inputs);
 }
@@ -76,8 +77,6 @@ void Filter::interpolate(std::int64_t num_inputs, const Resampling &resampling) 
     }
 }
 
-std::int64_t Filter::most() const { return *std::max_element(count_.begin(), count_.end()); }
-
 // Halves of the weights, and how many outputs may be computed from them: one that reads whole quads of pixels, 16 bytes at a
 // time, must find them in the row, and the last one has no byte after it in the output.
 void Filter::pair(std::int64_t num_inputs) {
@@ -102,7 +101,7 @@ void Filter::pair(std::int64_t num_inputs) {
 // Groups of outputs of an enlarged row. Near the end of the row they start so that all eight inputs are in it.
 void Filter::group(std::int64_t num_inputs) {
     constexpr std::int32_t kInputs = 8;
-    if (most() > 2 || num_inputs < kInputs) return;
+    if (most_ > 2 || num_inputs < kInputs) return;
     for (std::size_t x = 0; x + kDepthGroup <= first_.size(); x += kDepthGroup) {
         const std::int32_t start = std::min(first_[x], static_cast<std::int32_t>(num_inputs) - kInputs);
         if (first_[x + kDepthGroup - 1] + 2 > start + kInputs && first_[x + kDepthGroup - 1] + 1 < num_inputs) return;
@@ -115,7 +114,7 @@ void Filter::group(std::int64_t num_inputs) {
     }
 }
 
-PairedTaps Filter::paired() const { return {halves_.data(), (most() + 3) / 4, num_paired_, (most() + 1) / 2 % 2 == 1}; }
+PairedTaps Filter::paired() const { return {halves_.data(), (most_ + 3) / 4, num_paired_, (most_ + 1) / 2 % 2 == 1}; }
 
 GroupedTaps Filter::grouped() const {
     return {group_start_.data(), group_lanes_.data(), group_weights_.data(),

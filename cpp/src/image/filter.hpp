@@ -29,12 +29,11 @@ private:
     void interpolate(std::int64_t num_inputs, const Resampling &resampling);
     void pair(std::int64_t num_inputs);
     void group(std::int64_t num_inputs);
-    std::int64_t most() const;  // taps of an output
 
     std::vector<std::int32_t> first_, count_, fixed_;
     std::vector<double> exact_;
     std::vector<std::int16_t> halves_;
-    std::int64_t stride_, num_paired_ = 0;
+    std::int64_t stride_, most_ = 0, num_paired_ = 0;  // most_: taps of an output
     std::vector<std::int32_t> group_start_, group_lanes_;
     std::vector<double> group_weights_;
 };

@@ -1,7 +1,6 @@
 #include "image/frame.hpp"
 
 #include "error.hpp"
-#include "image/yuv.hpp"
 
 #include <cinttypes>
 #include <limits>
@@ -21,17 +20,6 @@ Extent extent_of(const std::uint8_t *data, std::int64_t height, std::int64_t str
     const std::int64_t reach = (height - 1) * stride;  // check_frame bounds both
     const std::uintptr_t last = address + static_cast<std::uintptr_t>(reach);
     return {reach < 0 ? last : address, (reach < 0 ? address : last) + static_cast<std::uintptr_t>(bytes)};
-}
-
-std::uint8_t to_byte(int value) { return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value); }
-
-void write_rgb(const YuvToRgb &matrix, int luma, int cb, int cr, std::uint8_t *rgb) {
-    constexpr int kHalf = 1 << (kYuvBits - 1);
-    const int above = luma < matrix.luma_offset ? 0 : luma - matrix.luma_offset;
-    const int y = above * matrix.luma_gain + kHalf, u = cb - 128, v = cr - 128;
-    rgb[0] = to_byte((y + matrix.red_of_v * v) >> kYuvBits);
-    rgb[1] = to_byte((y + matrix.green_of_v * v + matrix.green_of_u * u) >> kYuvBits);
-    rgb[2] = to_byte((y + matrix.blue_of_u * u) >> kYuvBits);
 }
 
 }  // namespace
@@ -76,35 +64,13 @@ int check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &luma, Ext
     return MVDE_OK;
 }
 
-const std::uint8_t *rgb_row(const mvde_frame &frame, std::int64_t y, std::int64_t left, std::int64_t width,
-                            std::uint8_t *buffer) {
+const std::uint8_t *rgb_row(const Kernel &kernel, const mvde_frame &frame, std::int64_t y, std::int64_t left,
+                            std::int64_t width, std::uint8_t *buffer) {
     const std::uint8_t *row = frame.data + y * frame.row_stride;
-    const YuvToRgb matrix = yuv_to_rgb(frame.matrix, frame.full_range != 0);
-    switch (frame.format) {
-        case MVDE_BGR:
-            for (std::int64_t x = 0; x < width; ++x)
-                for (int c = 0; c < 3; ++c) buffer[3 * x + c] = row[3 * (left + x) + 2 - c];
-            return buffer;
-        case MVDE_GREY:
-            for (std::int64_t x = 0; x < width; ++x)
-                for (int c = 0; c < 3; ++c) buffer[3 * x + c] = row[left + x];
-            return buffer;
-        case MVDE_NV12: {
-            const std::uint8_t *chroma = frame.chroma + y / 2 * frame.chroma_row_stride;
-            for (std::int64_t x = 0; x < width; ++x) {
-                const std::int64_t pair = (left + x) / 2 * 2;
-                write_rgb(matrix, row[left + x], chroma[pair], chroma[pair + 1], buffer + 3 * x);
-            }
-            return buffer;
-        }
-        case MVDE_YUYV:
-            for (std::int64_t x = 0; x < width; ++x) {
-                const std::uint8_t *pair = row + (left + x) / 2 * 4;
-                write_rgb(matrix, row[2 * (left + x)], pair[1], pair[3], buffer + 3 * x);
-            }
-            return buffer;
-        default: return row + 3 * left;
-    }
+    if (frame.format == MVDE_RGB) return row + 3 * left;
+    const std::uint8_t *chroma = frame.format == MVDE_NV12 ? frame.chroma + y / 2 * frame.chroma_row_stride : nullptr;
+    kernel.convert_row({frame.format, frame.matrix, frame.full_range != 0, row, chroma, left, left + width}, buffer);
+    return buffer;
 }
 
 }  // namespace mvde::internal

@@ -1,6 +1,7 @@
 // Camera frames: validation, and access to rows of any format as RGB.
 #pragma once
 
+#include "kernel/interface.hpp"
 #include "kernel/map.hpp"
 
 namespace mvde::internal {
@@ -12,7 +13,7 @@ int check_frame(const mvde_frame &frame, mvde_frame &complete, Extent &luma, Ext
 int check_frame_size(std::int32_t format, std::int64_t height, std::int64_t width);
 
 // Pixels [left, left + width) of row `y` as RGB: in place if the frame is RGB, otherwise converted into `buffer`.
-const std::uint8_t *rgb_row(const mvde_frame &frame, std::int64_t y, std::int64_t left, std::int64_t width,
-                            std::uint8_t *buffer);
+const std::uint8_t *rgb_row(const Kernel &kernel, const mvde_frame &frame, std::int64_t y, std::int64_t left,
+                            std::int64_t width, std::uint8_t *buffer);
 
 }  // namespace mvde::internal

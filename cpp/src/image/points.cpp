@@ -105,9 +105,9 @@ struct Call {
     // Bits 0x00RRGGBB of every `step`-th pixel of row `y` from `x` on.
     void pack_colours(std::int64_t y, std::int64_t x, std::int64_t count, float *bits) const {
         std::uint8_t buffer[3 * kPart];
-        if (step == 1) return pack(rgb_row(*colours, y, x, count, buffer), count, bits);
+        if (step == 1) return pack(rgb_row(kernel, *colours, y, x, count, buffer), count, bits);
         for (std::int64_t i = 0; i < count; ++i) {  // each pixel is converted by itself, for the others are left out
-            const std::uint8_t *pixel = rgb_row(*colours, y, x + i * step, 1, buffer + 3 * i);
+            const std::uint8_t *pixel = rgb_row(kernel, *colours, y, x + i * step, 1, buffer + 3 * i);
             std::memmove(buffer + 3 * i, pixel, 3);
         }
         pack(buffer, count, bits);

@@ -196,7 +196,8 @@ struct Resize {
                          resizer.intermediate_rgb() + y * out_bytes,
                          out_bytes};
             for (int i = 0; i < rows.count; ++i)
-                rows.in[i] = rgb_row(call.frame, box.top + y + i, box.left, width_of(box), resizer.converted_row(y, i));
+                rows.in[i] = rgb_row(call.kernel, call.frame, box.top + y + i, box.left, width_of(box),
+                                     resizer.converted_row(y, i));
             call.kernel.resample_rows_rgb(rows, taps, paired);
         }
     }

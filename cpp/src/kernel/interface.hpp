@@ -44,6 +44,14 @@ struct Taps {
     std::int64_t stride = 0, num_outputs = 0;
 };
 
+// Pixels [first, end) of a row that is not RGB; `format` and `matrix` as in mvde_frame.
+struct ColourRow {
+    std::int32_t format, matrix;
+    bool full_range;
+    const std::uint8_t *data, *chroma;  // chroma: of NV12
+    std::int64_t first, end;
+};
+
 constexpr int kLowWeightBits = 15;  // a weight is high * 2^15 + low, both of them signed 16-bit factors
 
 // The fixed weights of an RGB row in halves, for pairs of neighbouring outputs: for each of them four high and four low
@@ -109,6 +117,7 @@ struct Kernel {
     // Processes rows of patches [first, last), counted over the whole batch. Sets `*executed` to this implementation's
     // name.
     void (*run)(const PostprocessJob &job, std::int64_t first, std::int64_t last, const char **executed);
+    void (*convert_row)(const ColourRow &row, std::uint8_t *rgb);
     // Resample rows of RGB pixels (or row `y` of `num_inputs` depths) along x; compute output `y` of `taps` over whole rows
     // of `width` bytes (or depths).
     void (*resample_rows_rgb)(const RgbRows &rows, const Taps &taps, const PairedTaps &paired);

@@ -1,5 +1,6 @@
 #include "kernel/lanes_neon.hpp"
 
+#include "kernel/colour.hpp"
 #include "kernel/kernel.hpp"
 #include "kernel/points.hpp"
 #include "kernel/resample.hpp"
@@ -9,7 +10,7 @@
 namespace mvde::internal {
 
 const Kernel kNeonKernel = {
-    Lanes::kName, run,      resample_rows_rgb, resample_row_depth, resample_column_bytes, resample_column_depth,
-    point_row,    scan_row, &kSteady};
+    Lanes::kName,          run,       convert_row, resample_rows_rgb, resample_row_depth, resample_column_bytes,
+    resample_column_depth, point_row, scan_row,    &kSteady};
 
 }  // namespace mvde::internal
