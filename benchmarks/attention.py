@@ -1,11 +1,13 @@
-"""Latency of mvde's attention kernel and OpenVINO's, in bf16: single operators and whole networks.
+"""Latency of mvde's attention kernels and OpenVINO's: single operators and whole networks.
 
     python benchmarks/attention.py                                                  # single operators
     python benchmarks/attention.py export/nano-896x896.onnx export/base-896x896.onnx  # and whole networks
+    python benchmarks/attention.py --kernel avx2 --threads 1 export/nano-448x448.onnx  # fp32, CPU time of one thread
     python benchmarks/attention.py --json benchmarks/attention.jsonl
 
-The two are interleaved frame by frame and medians are shown. A multiply-add counts as two operations. Networks are
-compiled as by `mvde build --engine openvino:bf16`, except for the attention.
+The two are interleaved frame by frame and medians are shown: of CPU time with one thread, which other work on the
+machine disturbs less, otherwise of latency. A multiply-add counts as two operations. Networks are compiled as by
+`mvde build --engine openvino:bf16` (kernel `amx`) or `openvino:fp32` (`avx2`), except for the attention.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +29,28 @@ SIZES = ((12, 3136, 64), (12, 784, 64), (3, 3136, 64), (3, 784, 64))
 """Heads, tokens, depth: SigLIP-base and nano, at 896 and 448."""
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What a comparison is timed with, in seconds, and for how many."""
+
+    clock: Callable[[], float]
+    seconds: float
+
+
 def main() -> None:
     """Run the comparisons and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("graphs", type=Path, nargs="*", help="exported ONNX graphs")
     parser.add_argument("--seconds", type=float, default=4.0, help="time budget per comparison")
+    parser.add_argument("--kernel", choices=("amx", "avx2"), default="amx", help="mvde's kernel. Default: amx")
+    parser.add_argument("--threads", type=int, help="threads of both. Default: the library's choice")
     parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per comparison")
     arguments = parser.parse_args()
-    require_kernel(parser)
-    lines = [one_operator(size, arguments.seconds) for size in SIZES]
-    lines += [network(graph, arguments.seconds) for graph in arguments.graphs]
+    kernel = required_kernel(arguments.kernel, parser)
+    threads = {"INFERENCE_NUM_THREADS": str(arguments.threads)} if arguments.threads else {}
+    watch = Watch(time.process_time if arguments.threads == 1 else time.perf_counter, arguments.seconds)
+    lines = [one_operator(size, kernel, threads, watch) for size in SIZES]
+    lines += [network(graph, kernel, threads, watch) for graph in arguments.graphs]
     if arguments.json:
         from mvde.bench.host import describe_machine
 
@@ -43,28 +58,29 @@ def main() -> None:
             file.writelines(json.dumps({**line, "machine": describe_machine()}) + "\n" for line in lines)
 
 
-def require_kernel(parser: argparse.ArgumentParser) -> None:
-    """Exit with the reason if the kernel cannot run."""
-    from mvde.engines.openvino.attention import unavailable
+def required_kernel(name: str, parser: argparse.ArgumentParser) -> Any:
+    """The kernel of that name; exit with the reason if it cannot run."""
+    from mvde.engines.openvino.attention import KERNELS, unavailable
     from mvde.engines.openvino.library import library_version
 
-    if reason := unavailable(library_version()):
-        parser.error(f"mvde's attention cannot run here: {reason}")
+    if reason := unavailable(KERNELS[name], library_version()):
+        parser.error(f"{KERNELS[name].title} for attention cannot run here: {reason}")
+    return KERNELS[name]
 
 
-def one_operator(size: tuple[int, int, int], seconds: float) -> dict[str, Any]:
-    """Compare OpenVINO and mvde on one attention (heads, tokens, depth); returns latencies in ms and their ratio."""
+def one_operator(size: tuple[int, int, int], kernel: Any, threads: dict[str, str], watch: Watch) -> dict[str, Any]:
+    """Compare OpenVINO and mvde on one attention (heads, tokens, depth); returns times in ms and their ratio."""
     from mvde.engines.openvino.attention import replace_attention
     from mvde.engines.openvino.library import shared_core
 
     heads, tokens, depth = size
-    core, options = shared_core(), {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
-    theirs, ours = attention_model(*size), attention_model(*size)
-    replace_attention(core, ours)
-    inputs = random_inputs((1, tokens, heads * depth))
+    core, options = shared_core(), {"INFERENCE_PRECISION_HINT": kernel.hint, "PERFORMANCE_HINT": "LATENCY", **threads}
+    theirs, ours = attention_model(*size, kernel.hint), attention_model(*size, kernel.hint)
+    replace_attention(core, ours, kernel)
+    inputs = random_inputs((1, tokens, heads * depth), kernel.hint)
     compiled = [core.compile_model(model, "CPU", options) for model in (theirs, ours)]
     requests = [model.create_infer_request() for model in compiled]
-    medians, ratio = in_turns([lambda request=request: request.infer(inputs) for request in requests], seconds)
+    medians, ratio = in_turns([lambda request=request: request.infer(inputs) for request in requests], watch)
     gflop = 4 * heads * tokens**2 * depth / 1e9
     rates = [gflop / ms * 1e3 for ms in medians]
     print(
@@ -72,39 +88,43 @@ def one_operator(size: tuple[int, int, int], seconds: float) -> dict[str, Any]:
         f"mvde {medians[1]:.2f} ms ({rates[1]:.0f} GFLOP/s), {ratio:.2f} times as fast"
     )
     names = ("openvino_ms", "mvde_ms", "ratio")
-    return {"heads": heads, "tokens": tokens, "depth": depth, **dict(zip(names, (*medians, ratio), strict=True))}
+    about = {"kernel": kernel.name, "heads": heads, "tokens": tokens, "depth": depth}
+    return {**about, **dict(zip(names, (*medians, ratio), strict=True))}
 
 
-def attention_model(heads: int, tokens: int, depth: int) -> Any:
-    """Attention of bf16 tensors (1, tokens, heads * depth), as the exporter writes it."""
+def attention_model(heads: int, tokens: int, depth: int, kind: str) -> Any:
+    """Attention of tensors (1, tokens, heads * depth) of type ``kind``, bf16 or f32, as the exporter writes it."""
     from mvde.engines.openvino.library import openvino_library
 
     openvino = openvino_library()
     from openvino import opset13 as operators
 
     shape = openvino.Shape([1, tokens, heads * depth])
-    inputs = [operators.parameter(shape, openvino.Type.bf16) for _ in range(3)]
+    inputs = [operators.parameter(shape, openvino.Type(kind)) for _ in range(3)]
     split = [
         operators.transpose(operators.reshape(one, [1, tokens, heads, depth], False), [0, 2, 1, 3])
         for one in (operators.convert(tensor, "f32") for tensor in inputs)
     ]
     node = operators.transpose(operators.scaled_dot_product_attention(*split, causal=False), [0, 2, 1, 3])
     joined = operators.reshape(node, [1, tokens, heads * depth], False)
-    return openvino.Model([operators.convert(joined, "bf16")], inputs)
+    return openvino.Model([operators.convert(joined, kind)], inputs)
 
 
-def random_inputs(shape: tuple[int, ...]) -> list[Any]:
-    """Three bf16 tensors of normally distributed values."""
+def random_inputs(shape: tuple[int, ...], kind: str) -> list[Any]:
+    """Three tensors of normally distributed values of type ``kind``, bf16 or f32."""
     from mvde.engines.openvino.library import openvino_library
 
     openvino = openvino_library()
     rng = np.random.default_rng(0)
-    halves = [(rng.standard_normal(shape, np.float32).view(np.uint32) >> 16).astype(np.uint16) for _ in range(3)]
+    values = [rng.standard_normal(shape, np.float32) for _ in range(3)]
+    if kind == "f32":
+        return [openvino.Tensor(one) for one in values]
+    halves = [(one.view(np.uint32) >> 16).astype(np.uint16) for one in values]
     return [openvino.Tensor(half, openvino.Shape(shape), openvino.Type.bf16) for half in halves]
 
 
-def network(graph: Path, seconds: float) -> dict[str, Any]:
-    """Compare a whole network with OpenVINO's attention and mvde's; returns latencies in ms and their ratio."""
+def network(graph: Path, kernel: Any, threads: dict[str, str], watch: Watch) -> dict[str, Any]:
+    """Compare a whole network with OpenVINO's attention and mvde's; returns times in ms and their ratio."""
     from mvde.engines.base import BuildOptions, Graph
     from mvde.engines.openvino import attention
     from mvde.engines.openvino.compile import compile_graph
@@ -113,31 +133,38 @@ def network(graph: Path, seconds: float) -> dict[str, Any]:
 
     with contextlib.ExitStack() as stack:
         models = []
-        for kind in (attention.LIBRARYS, attention.OURS):
+        precision = {"bf16": Precision.BF16, "f32": Precision.FP32}[kernel.hint]
+        for kind in (attention.LIBRARYS, kernel.name):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            options = BuildOptions(library={attention.OPTION: kind})
-            written = compile_graph(Graph(graph), folder, Precision.BF16, options)
+            options = BuildOptions(library={attention.OPTION: kind, **threads})
+            written = compile_graph(Graph(graph), folder, precision, options)
             models.append(import_blob(folder / written.file_names[0], written.options))
         shape = list(models[0].input(0).shape)
         image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
         requests = [model.create_infer_request() for model in models]
-        medians, ratio = in_turns([lambda request=request: request.infer([image]) for request in requests], seconds)
+        medians, ratio = in_turns([lambda request=request: request.infer([image]) for request in requests], watch)
     print(f"{graph.name}: OpenVINO {medians[0]:.1f} ms, mvde {medians[1]:.1f} ms, {ratio:.2f} times as fast")
-    return {"graph": graph.name, "openvino_ms": medians[0], "mvde_ms": medians[1], "ratio": ratio}
+    return {
+        "kernel": kernel.name,
+        "graph": graph.name,
+        "openvino_ms": medians[0],
+        "mvde_ms": medians[1],
+        "ratio": ratio,
+    }
 
 
-def in_turns(runs: Sequence[Callable[[], Any]], seconds: float) -> tuple[list[float], float]:
-    """Median latencies in ms of two calls, interleaved, and the median over rounds of first / second."""
+def in_turns(runs: Sequence[Callable[[], Any]], watch: Watch) -> tuple[list[float], float]:
+    """Median times in ms of two calls, interleaved, and the median over rounds of first / second."""
     for run in runs:
         run()
     rounds: list[list[float]] = []
     started = time.perf_counter()
-    while len(rounds) < 5 or time.perf_counter() - started < seconds:
+    while len(rounds) < 5 or time.perf_counter() - started < watch.seconds:
         times = []
         for run in runs:
-            before = time.perf_counter()
+            before = watch.clock()
             run()
-            times.append((time.perf_counter() - before) * 1e3)
+            times.append((watch.clock() - before) * 1e3)
         rounds.append(times)
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
     return medians, statistics.median(first / second for first, second in rounds)

@@ -121,7 +121,7 @@ def test_cpp_runs_an_engine_with_the_openvino_of_the_environment(
 def test_python_loads_the_attention_operator_into_its_own_openvino(empty_environment: Path, tmp_path: Path) -> None:
     code = (
         "import re; from pathlib import Path; from mvde.engines.openvino import attention, library;"
-        "library.shared_core(); print(attention.unavailable(library.library_version()));"
+        "library.shared_core(); print(attention.unavailable(attention.AMX, library.library_version()));"
         "print(*sorted(set(re.findall(r'\\S*/lib(?:tbb|openvino)\\.so\\S*', Path('/proc/self/maps').read_text()))))"
     )
     reason, loaded = _run(str(empty_environment / "python"), "-c", code, cwd=tmp_path).splitlines()

@@ -202,7 +202,7 @@ def test_what_runs_is_read_from_the_executed_graph(
         assert runtime.info.executed_precision == runs
         # With mvde's own attention, if supported: also bit-identical.
         if runs == "bf16":
-            missing = attention.unavailable(runtime.info.library_version)
+            missing = attention.unavailable(attention.AMX, runtime.info.library_version)
             assert runtime.info.options["MVDE_ATTENTION"] == ("openvino" if missing else "amx")
         result = runtime.infer(photograph())
     np.testing.assert_array_equal(np.fromfile(tmp_path / "depth.f32", np.float32), result.depth.ravel())

@@ -118,10 +118,19 @@ def test_a_capped_precision_is_refused_with_the_cap(on_cpu: Callable, monkeypatc
 
 def test_rewrites_for_amx_are_no_default_below_it(on_cpu: Callable) -> None:
     on_cpu(SAPPHIRE)
-    assert (linear.default(Precision.BF16), attention._capped()) == (linear.CONVOLUTIONS, "")
+    assert (linear.default(Precision.BF16), attention._capped(attention.AMX)) == (linear.CONVOLUTIONS, "")
     on_cpu(SAPPHIRE, ONEDNN_MAX_CPU_ISA="AVX512_CORE_BF16")
     assert linear.default(Precision.BF16) == linear.PRODUCTS
-    assert attention._capped() == "ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 switches AMX off"
+    assert attention._capped(attention.AMX) == "ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 switches AMX off"
+
+
+def test_the_attention_for_avx2_is_the_default_below_avx512(on_cpu: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "unavailable", lambda kernel, version: "")
+    found = []
+    for cpu, variables in ((SAPPHIRE, {}), (SAPPHIRE, {"ONEDNN_MAX_CPU_ISA": "AVX2"}), (HASWELL, {})):
+        on_cpu(cpu, **variables)
+        found.append(attention.default_kernel({"INFERENCE_PRECISION_HINT": "f32"}, "2026.4.1"))
+    assert found == [None, attention.AVX2, attention.AVX2]
 
 
 def test_an_engine_of_features_that_a_cap_switches_off_says_so(

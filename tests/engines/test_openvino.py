@@ -141,7 +141,7 @@ def test_the_rest_of_an_int8_engine_is_bf16_where_the_cpu_has_it(
     rest = "bf16" if OPENVINO.support(Precision.BF16).works else "fp32"
     compiled = compile_graph(quantized, tmp_path, Precision.INT8, BuildOptions())
     assert compiled.executed_precision == f"int8+{rest}"
-    if rest == "bf16" and not attention.unavailable(OPENVINO.library_version()):
+    if rest == "bf16" and not attention.unavailable(attention.AMX, OPENVINO.library_version()):
         assert compiled.rewrites["attention"].startswith("mvde's AMX kernel")
     monkeypatch.setattr(openvino_compile, "arithmetic", lambda precision: Support(precision == "fp32", "pretended"))
     assert compile_graph(quantized, tmp_path, Precision.INT8, BuildOptions()).executed_precision == "int8+fp32"

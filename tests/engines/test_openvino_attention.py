@@ -28,14 +28,28 @@ from mvde.records import EngineRecord
 openvino = pytest.importorskip("openvino")
 operators = pytest.importorskip("openvino.opset13")
 
-BF16 = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+FASTEST = {"PERFORMANCE_HINT": "LATENCY"}
 
 
 @pytest.fixture
-def kernel() -> None:
-    """Skip with the reason if the kernel cannot run."""
-    if reason := attention.unavailable(library_version()):
+def amx() -> None:
+    """Skip with the reason if the AMX kernel cannot run."""
+    if reason := attention.unavailable(attention.AMX, library_version()):
         pytest.skip(reason)
+
+
+@pytest.fixture(params=attention.KERNELS.values(), ids=attention.KERNELS)
+def kernel(request: pytest.FixtureRequest) -> attention.Kernel:
+    """Each kernel; skip with the reason if it cannot run."""
+    if reason := attention.unavailable(request.param, library_version()):
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture
+def before_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that oneDNN has AVX2 and nothing newer."""
+    monkeypatch.setattr(attention, "onednn_features", lambda: ("sse4_2", "avx", "avx2", "fma"))
 
 
 @pytest.fixture(scope="module")
@@ -75,41 +89,45 @@ def exact(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, scale: float)
     return np.maximum(out.transpose(1, 0, 2).reshape(1, len(out[0]), -1), 0)
 
 
-@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize(("tokens", "heads", "depth"), [(35, 3, 64), (600, 2, 72), (784, 3, 64), (97, 1, 32)])
 @pytest.mark.parametrize("scale", [None, 4.0])
-def test_the_operator_is_attention(tokens: int, heads: int, depth: int, scale: float | None) -> None:
+def test_the_operator_is_attention(
+    tokens: int, heads: int, depth: int, scale: float | None, kernel: attention.Kernel
+) -> None:
     model = model_of(tokens, heads, depth, scale=scale)
-    assert attention.replace_attention(shared_core(), model) == (1, 1)
+    assert attention.replace_attention(shared_core(), model, kernel) == (1, 1)
     rng = np.random.default_rng(tokens)
     inputs = [rounded(rng.standard_normal((1, tokens, heads * depth))) for _ in range(3)]
     wanted = exact(*inputs, heads, depth**-0.5 if scale is None else scale)
     results = []
     for num_threads in ("1", "2"):
-        options = {**BF16, "INFERENCE_NUM_THREADS": num_threads}
+        options = {**FASTEST, "INFERENCE_PRECISION_HINT": kernel.hint, "INFERENCE_NUM_THREADS": num_threads}
         results.append(shared_core().compile_model(model, "CPU", options)(inputs)[0])
-    # Weights and result are each rounded to 8 bits: relative to the largest value, 2^-8 at most.
-    np.testing.assert_allclose(results[0], wanted, atol=2**-7 * np.abs(inputs[2]).max(), rtol=0)
-    assert np.sqrt(np.mean((results[0] - wanted) ** 2)) < 2**-8 * np.sqrt(np.mean(wanted**2))
+    # bf16: weights and result are each rounded to 8 bits, relative to the largest value by 2^-8 at most. fp32: scores
+    # of up to 150 are rounded to 24 bits, which is the relative error of their weights.
+    unit = 2**-8 if kernel is attention.AMX else 2**-15
+    np.testing.assert_allclose(results[0], wanted, atol=2 * unit * np.abs(inputs[2]).max(), rtol=0)
+    assert np.sqrt(np.mean((results[0] - wanted) ** 2)) < unit * np.sqrt(np.mean(wanted**2))
     np.testing.assert_array_equal(results[0], results[1])  # independent of the number of threads
 
 
-@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("what", [{"causal": True}, {"depth": 160}])
-def test_what_the_kernel_does_not_compute_stays(what: dict[str, Any]) -> None:
-    model = model_of(20, 2, what.pop("depth", 64), **what)
-    assert attention.replace_attention(shared_core(), model) == (0, 1)
+def test_what_the_kernel_does_not_compute_stays(what: dict[str, Any], kernel: attention.Kernel) -> None:
+    model = model_of(20, 2, what.get("depth", 64), causal=what.get("causal", False))
+    assert attention.replace_attention(shared_core(), model, kernel) == (0, 1)
     assert any(node.get_type_name() == "ScaledDotProductAttention" for node in model.get_ordered_ops())
 
 
-def compiled_in(folder: Path, graph: Path, settings: dict[str, str]) -> tuple[Any, dict[str, Any], dict[str, str]]:
+def compiled_in(
+    folder: Path, graph: Path, settings: dict[str, str], precision: Precision = Precision.BF16
+) -> tuple[Any, dict[str, Any], dict[str, str]]:
     folder.mkdir()
     options = BuildOptions(library=settings)
-    compiled = compile_graph(Graph(graph), folder, Precision.BF16, options)
+    compiled = compile_graph(Graph(graph), folder, precision, options)
     return import_blob(folder / ENGINE_FILE, compiled.options), compiled.options, compiled.rewrites
 
 
-@pytest.mark.usefixtures("kernel")
+@pytest.mark.usefixtures("amx")
 def test_an_engine_in_bf16_has_it_and_is_as_near_to_fp32(
     network: Path, tmp_path: Path, random_images: Callable
 ) -> None:
@@ -129,7 +147,43 @@ def test_an_engine_in_bf16_has_it_and_is_as_near_to_fp32(
     assert error["o"] < 1.5 * error["t"]
 
 
-@pytest.mark.usefixtures("kernel")
+@pytest.mark.usefixtures("before_avx512")
+def test_an_engine_in_fp32_has_it_before_avx512(network: Path, tmp_path: Path, random_images: Callable) -> None:
+    if reason := attention.unavailable(attention.AVX2, library_version()):
+        pytest.skip(reason)
+    images = random_images(1, 80, 112, 3)
+    ours, options, rewrites = compiled_in(tmp_path / "ours", network, {}, Precision.FP32)
+    assert options[attention.OPTION] == "avx2"
+    assert rewrites["attention"] == "mvde's AVX2 kernel, 6 of 6"
+    executed = [node.get_rt_info()["layerType"].astype(str) for node in ours.get_runtime_model().get_ordered_ops()]
+    assert (executed.count("Reference"), executed.count("ScaledDotProductAttention")) == (6, 0)
+    theirs, options, _ = compiled_in(tmp_path / "theirs", network, {attention.OPTION: "openvino"}, Precision.FP32)
+    assert options[attention.OPTION] == "openvino"
+    # The order of sums differs in six layers of float32.
+    np.testing.assert_allclose(ours(images)[0], theirs(images)[0], rtol=1e-5)
+
+
+def test_in_fp32_with_avx512_the_librarys_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "onednn_features", lambda: ("avx2", "avx512f"))
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    assert attention.default_kernel(options, library_version()) is None
+    assert attention.applied(shared_core(), model_of(20, 2, 64), options, library_version()) == (options, {})
+
+
+@pytest.mark.usefixtures("before_avx512")
+def test_a_graph_without_attention_says_nothing_of_it() -> None:
+    x = operators.parameter(openvino.Shape([1, 4]), openvino.Type.f32)
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    if not attention.unavailable(attention.AVX2, library_version()):
+        assert attention.applied(
+            shared_core(), openvino.Model([operators.relu(x)], [x]), options, library_version()
+        ) == (
+            options,
+            {},
+        )
+
+
+@pytest.mark.usefixtures("amx")
 def test_threads_do_not_share_the_kernels_room(network: Path, tmp_path: Path, random_images: Callable) -> None:
     engine, _, _ = compiled_in(tmp_path / "engine", network, {"NUM_STREAMS": "2"})
     frames = [random_images(1, 80, 112, 3, seed=seed) for seed in range(16)]
@@ -142,7 +196,7 @@ def test_threads_do_not_share_the_kernels_room(network: Path, tmp_path: Path, ra
         np.testing.assert_array_equal(list(pool.map(depth, frames)), alone)
 
 
-@pytest.mark.usefixtures("kernel")
+@pytest.mark.usefixtures("amx")
 def test_an_engine_with_it_is_refused_where_it_is_missing(
     network: Path, tmp_path: Path, random_images: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +211,7 @@ def test_an_engine_with_it_is_refused_where_it_is_missing(
 
 def test_the_refusal_names_the_command_for_that_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "library_path", lambda: None)
-    options = {attention.OPTION: attention.OURS}
+    options = {attention.OPTION: attention.AMX.name}
     engine = EngineRecord(
         "openvino:int8", "openvino", Precision.INT8, "int8+bf16", "CPU", "2026.4.1", (), options, "0" * 64
     )
@@ -182,7 +236,8 @@ def test_without_it_an_engine_has_the_librarys_and_says_why(
     ("settings", "reason"),
     [
         ({"INFERENCE_PRECISION_HINT": "f32", attention.OPTION: "amx"}, "computes in bf16, and this engine does not"),
-        ({attention.OPTION: "fast"}, "MVDE_ATTENTION is 'fast': expected amx or openvino"),
+        ({attention.OPTION: "avx2"}, "computes in fp32, and this engine does not"),
+        ({attention.OPTION: "fast"}, "MVDE_ATTENTION is 'fast': expected amx, avx2 or openvino"),
     ],
 )
 def test_what_cannot_be_had_is_refused_before_compiling(settings: dict[str, str], reason: str) -> None:
@@ -194,7 +249,7 @@ def test_what_cannot_be_had_is_refused_before_compiling(settings: dict[str, str]
 def test_another_version_of_openvino_is_refused() -> None:
     if attention.library_path() is None:
         pytest.skip("`make native` builds libmvde_openvino.so where Python's openvino is installed")
-    said = attention.unavailable("2019.1.0")
+    said = attention.unavailable(attention.AVX2, "2019.1.0")
     assert "but 2019.1.0 is installed: pip install openvino==" in said
     assert "`make native` in mvde's source tree builds it again" in said
 
@@ -215,4 +270,4 @@ def test_it_is_found_in_the_source_tree_of_an_editable_install(tmp_path: Path, m
 def test_a_file_that_is_no_library_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "libmvde_openvino.so").write_bytes(b"not a library")
     monkeypatch.setattr(native, "library_folders", lambda: [tmp_path])
-    assert "cannot be used: " in attention.unavailable("2026.4.1")
+    assert "cannot be used: " in attention.unavailable(attention.AVX2, "2026.4.1")

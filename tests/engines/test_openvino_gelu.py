@@ -70,4 +70,4 @@ def test_it_is_the_default_with_avx2_and_without_avx512(
 
     openvino.save_model(_model("tanh", 1), path, compress_to_fp16=False)
     _, _, rewrites = compiling.compile_model(path, Precision.FP32, BuildOptions())
-    assert rewrites == ({"gelu": "2 by a sigmoid"} if wanted else {})
+    assert rewrites.get("gelu") == ("2 by a sigmoid" if wanted else None)

@@ -2,21 +2,14 @@
 // cache. Independent of any inference library.
 #pragma once
 
-#include <cstddef>
+#include "attention_shape.hpp"
+
 #include <cstdint>
 
 namespace mvde::internal::attention {
 
 using Bf16 = std::uint16_t;
 
-// Queries, keys, values and results have the layout [batch, tokens, heads * depth], as written by linear layers.
-struct Shape {
-    std::size_t batch, tokens, heads, depth;  // depth: 1 to kMaxDepth
-
-    std::size_t width() const { return heads * depth; }
-};
-
-constexpr std::size_t kMaxDepth = 128;
 constexpr std::size_t kQueries = 32;  // per block; blocks are independent, so any split among threads is bit-identical
 
 // Returns "" if this process can run the kernel, or else the reason. Requests the tile registers from Linux, which grants

@@ -1,6 +1,7 @@
 #include "attention_operator.hpp"
 
 #include "attention_amx.hpp"
+#include "attention_avx2.hpp"
 
 #include <openvino/core/extension.hpp>
 #include <openvino/core/op_extension.hpp>
@@ -8,26 +9,87 @@
 #include <openvino/core/version.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <vector>
 
 namespace mvde::internal {
 namespace {
 
-using attention::Bf16;
+using attention::Shape;
+
+// A kernel by its element type; Scope is held by a thread that attends.
+struct Amx {
+    using Element = attention::Bf16;
+    using Scope = attention::Tiles;
+    static constexpr std::size_t kQueries = attention::kQueries;
+    static constexpr auto *pack = attention::pack;
+    static constexpr auto *attend = attention::attend;
+    static constexpr auto *unavailable = attention::unavailable;
+    static std::size_t packed_elements(const Shape &shape) { return attention::Packed(shape).elements(); }
+};
+
+struct Avx2 {
+    using Element = float;
+    struct Scope {};
+    static constexpr std::size_t kQueries = attention::avx2::kQueries;
+    static constexpr auto *pack = attention::avx2::pack;
+    static constexpr auto *attend = attention::avx2::attend;
+    static constexpr auto *unavailable = attention::avx2::unavailable;
+    static constexpr auto *packed_elements = attention::avx2::packed_elements;
+};
 
 struct alignas(64) Line {
-    Bf16 elements[32];
+    std::byte bytes[64];
 };
 
 // Per-thread scratch memory, kept between frames: releasing and faulting in its pages costs more than packing.
-Bf16 *scratch(std::size_t num_elements) {
+void *scratch(std::size_t size_bytes) {
     static thread_local std::vector<Line> lines;
-    if (const std::size_t needed = (num_elements + 31) / 32; lines.size() < needed) lines.resize(needed);
-    return lines.data()->elements;
+    const std::size_t needed = (size_bytes + sizeof(Line) - 1) / sizeof(Line);
+    if (lines.size() < needed) lines.resize(needed);
+    return lines.data();
 }
 
-const Bf16 *elements(const ov::Tensor &tensor) { return static_cast<const Bf16 *>(tensor.data()); }
+template <typename Kernel>
+const typename Kernel::Element *elements(const ov::Tensor &tensor) {
+    return static_cast<const typename Kernel::Element *>(tensor.data());
+}
+
+// Runs in OpenVINO's own threads, which have the count and pinning that the engine was configured with.
+template <typename Kernel>
+void attend(const Shape &shape, float scale, const ov::TensorVector &inputs, ov::Tensor &output) {
+    using Element = typename Kernel::Element;
+    OPENVINO_ASSERT(!*Kernel::unavailable(), "mvde.Attention: ", Kernel::unavailable());
+    const std::size_t heads = shape.batch * shape.heads;
+    constexpr std::size_t kLineElements = sizeof(Line) / sizeof(Element);
+    const std::size_t per_head = (Kernel::packed_elements(shape) + kLineElements - 1) / kLineElements * kLineElements;
+    auto *const packed = static_cast<Element *>(scratch(heads * per_head * sizeof(Element)));
+    auto *const out = static_cast<Element *>(output.data());
+    const Element *queries = elements<Kernel>(inputs[0]), *keys = elements<Kernel>(inputs[1]);
+    const Element *values = elements<Kernel>(inputs[2]);
+    const auto start = [&](std::size_t head) {
+        return head / shape.heads * shape.tokens * shape.width() + head % shape.heads * shape.depth;
+    };
+
+    constexpr std::size_t kSlice = 512;
+    ov::parallel_for2d(heads, (shape.tokens + kSlice - 1) / kSlice, [&](std::size_t head, std::size_t slice) {
+        Kernel::pack(shape, keys + start(head), values + start(head), slice * kSlice,
+                     std::min(shape.tokens, (slice + 1) * kSlice), packed + head * per_head);
+    });
+    const std::size_t blocks = (shape.tokens + Kernel::kQueries - 1) / Kernel::kQueries;
+    ov::parallel_nt(0, [&](int thread, int num_threads) {
+        [[maybe_unused]] const typename Kernel::Scope scope{};
+        std::size_t first = 0, last = 0;
+        ov::splitter(heads * blocks, num_threads, thread, first, last);
+        for (std::size_t i = first; i < last; ++i) {
+            const std::size_t head = i / blocks, query = i % blocks * Kernel::kQueries;
+            const std::size_t at = start(head) + query * shape.width();
+            Kernel::attend(shape, scale, queries + at, std::min(Kernel::kQueries, shape.tokens - query),
+                           packed + head * per_head, out + at);
+        }
+    });
+}
 
 }  // namespace
 
@@ -39,13 +101,15 @@ void Attention::validate_and_infer_types() {
     const ov::PartialShape &shape = get_input_partial_shape(0);
     NODE_VALIDATION_CHECK(this, get_input_size() == 3 && shape.is_static() && shape.size() == 4,
                           "expected queries, keys and values of a fixed shape [batch, tokens, heads, depth]");
-    for (std::size_t i = 0; i < 3; ++i)
-        NODE_VALIDATION_CHECK(this, get_input_element_type(i) == ov::element::bf16 && get_input_partial_shape(i) == shape,
-                              "expected three bf16 inputs of one shape");
+    const ov::element::Type type = get_input_element_type(0);
+    NODE_VALIDATION_CHECK(this, type == ov::element::bf16 || type == ov::element::f32, "expected bf16 or f32 inputs");
+    for (std::size_t i = 1; i < 3; ++i)
+        NODE_VALIDATION_CHECK(this, get_input_element_type(i) == type && get_input_partial_shape(i) == shape,
+                              "expected three inputs of one type and shape");
     const ov::Shape sizes = shape.to_shape();
     NODE_VALIDATION_CHECK(this, ov::shape_size(sizes) > 0 && sizes[3] <= attention::kMaxDepth,
                           "expected a depth of at most ", attention::kMaxDepth, " and no empty input");
-    set_output_type(0, ov::element::bf16, shape);
+    set_output_type(0, type, shape);
 }
 
 std::shared_ptr<ov::Node> Attention::clone_with_new_inputs(const ov::OutputVector &arguments) const {
@@ -59,34 +123,12 @@ bool Attention::visit_attributes(ov::AttributeVisitor &visitor) {
 
 bool Attention::has_evaluate() const { return true; }
 
-// Runs in OpenVINO's own threads, which have the count and pinning that the engine was configured with.
 bool Attention::evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const {
     const ov::Shape sizes = inputs[0].get_shape();
-    const attention::Shape shape{sizes[0], sizes[1], sizes[2], sizes[3]};
-    const std::size_t per_head = attention::Packed(shape).elements(), heads = shape.batch * shape.heads;
-    Bf16 *const packed = scratch(heads * per_head), *const out = static_cast<Bf16 *>(outputs[0].data());
-    const Bf16 *queries = elements(inputs[0]), *keys = elements(inputs[1]), *values = elements(inputs[2]);
-    const auto start = [&](std::size_t head) {
-        return head / shape.heads * shape.tokens * shape.width() + head % shape.heads * shape.depth;
-    };
-
-    constexpr std::size_t kSlice = 512;
-    ov::parallel_for2d(heads, (shape.tokens + kSlice - 1) / kSlice, [&](std::size_t head, std::size_t slice) {
-        attention::pack(shape, keys + start(head), values + start(head), slice * kSlice,
-                        std::min(shape.tokens, (slice + 1) * kSlice), packed + head * per_head);
-    });
-    const std::size_t blocks = (shape.tokens + attention::kQueries - 1) / attention::kQueries;
-    ov::parallel_nt(0, [&](int thread, int num_threads) {
-        const attention::Tiles tiles;
-        std::size_t first = 0, last = 0;
-        ov::splitter(heads * blocks, num_threads, thread, first, last);
-        for (std::size_t i = first; i < last; ++i) {
-            const std::size_t head = i / blocks, query = i % blocks * attention::kQueries;
-            const std::size_t at = start(head) + query * shape.width();
-            attention::attend(shape, static_cast<float>(scale_), queries + at,
-                              std::min(attention::kQueries, shape.tokens - query), packed + head * per_head, out + at);
-        }
-    });
+    const Shape shape{sizes[0], sizes[1], sizes[2], sizes[3]};
+    const auto scale = static_cast<float>(scale_);
+    if (inputs[0].get_element_type() == ov::element::f32) attend<Avx2>(shape, scale, inputs, outputs[0]);
+    else attend<Amx>(shape, scale, inputs, outputs[0]);
     return true;
 }
 
@@ -97,6 +139,7 @@ using namespace mvde::internal;
 #define MVDE_EXPORT extern "C" __attribute__((visibility("default")))
 
 MVDE_EXPORT const char *mvde_attention_unavailable() { return attention::unavailable(); }
+MVDE_EXPORT const char *mvde_attention_avx2_unavailable() { return attention::avx2::unavailable(); }
 
 // Entry point for openvino.Core.add_extension.
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({std::make_shared<ov::OpExtension<Attention>>()}))

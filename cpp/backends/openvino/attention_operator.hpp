@@ -1,4 +1,5 @@
-// The operator mvde.Attention for OpenVINO graphs, implemented by the kernel in attention_amx.hpp.
+// The operator mvde.Attention for OpenVINO graphs, implemented by the kernels in attention_amx.hpp (bfloat16) and
+// attention_avx2.hpp (float32).
 #pragma once
 
 #include <openvino/op/op.hpp>
@@ -7,8 +8,8 @@
 
 namespace mvde::internal {
 
-// softmax(scale * q k^T) v per head, with queries, keys and values [batch, tokens, heads, depth] in bfloat16, as written by
-// the preceding linear layers: heads need no transposition, neither before nor after.
+// softmax(scale * q k^T) v per head, with queries, keys and values [batch, tokens, heads, depth] of one of these types, as
+// written by the preceding linear layers: heads need no transposition, neither before nor after.
 class Attention : public ov::op::Op {
 public:
     OPENVINO_OP("Attention", "mvde")
@@ -30,7 +31,8 @@ private:
 
 extern "C" {
 
-// Returns "" if engines with mvde.Attention can run in this process, or else the reason.
+// Return "" if engines with mvde.Attention in bfloat16 (AMX) or float32 (AVX2) can run in this process, or else the reason.
 const char *mvde_attention_unavailable();
+const char *mvde_attention_avx2_unavailable();
 
 }  // extern "C"

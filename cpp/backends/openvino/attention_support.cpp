@@ -1,5 +1,6 @@
-// Compiled for the baseline CPU, unlike the kernel.
+// Compiled for the baseline CPU, unlike the kernels.
 #include "attention_amx.hpp"
+#include "attention_avx2.hpp"
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,4 +23,12 @@ const char *unavailable() {
     return reason;
 }
 
+namespace avx2 {
+
+const char *unavailable() {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "" : "this CPU has no AVX2 with FMA";
+}
+
+}  // namespace avx2
 }  // namespace mvde::internal::attention

@@ -83,10 +83,12 @@ std::string executed_precision(const ov::CompiledModel &compiled) {
 // Registers mvde's attention with the library, for engines whose manifest says that they use it.
 void add_attention(const std::string &kind) {
     if (kind == "openvino") return;  // the library's own
-    if (kind != "amx") throw std::runtime_error("this libmvde has no attention \"" + kind + "\", only amx and openvino");
+    if (kind != "amx" && kind != "avx2")
+        throw std::runtime_error("this libmvde has no attention \"" + kind + "\", only amx, avx2 and openvino");
 #if defined(MVDE_HAVE_ATTENTION)
-    const std::string reason = mvde_attention_unavailable();
-    if (!reason.empty()) throw std::runtime_error("it computes attention with AMX tiles: " + reason);
+    const std::string reason = kind == "amx" ? mvde_attention_unavailable() : mvde_attention_avx2_unavailable();
+    const std::string how = kind == "amx" ? "AMX tiles" : "AVX2";
+    if (!reason.empty()) throw std::runtime_error("it computes attention with " + how + ": " + reason);
     static const bool added = (shared_core().add_extension(std::make_shared<ov::OpExtension<Attention>>()), true);
     static_cast<void>(added);
 #else
@@ -127,7 +129,7 @@ const std::pair<const char *, const char *> kOptions[] = {
     {"ENABLE_HYPER_THREADING", "YES|NO"},
     {"INFERENCE_NUM_THREADS", "[0-9]{1,4}"},
     {"INFERENCE_PRECISION_HINT", "[A-Za-z0-9_]{1,32}"},
-    {"MVDE_ATTENTION", "amx|openvino"},
+    {"MVDE_ATTENTION", "amx|avx2|openvino"},
     {"NUM_STREAMS", "[0-9]{1,4}"},
     {"PERFORMANCE_HINT", "LATENCY|THROUGHPUT"},
     {"SNIPPETS_MODE", "[A-Za-z0-9_]{1,32}"},

@@ -88,7 +88,7 @@ def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str
     if precision is Precision.BF16:
         other = {linear.CONVOLUTIONS: linear.PRODUCTS, linear.PRODUCTS: linear.CONVOLUTIONS}
         settings.append({linear.OPTION: other[linear.default(precision)]})
-    if attention.is_default(_options(precision, chosen), library_version()):
+    if attention.default_kernel(_options(precision, chosen), library_version()):
         settings.append({attention.OPTION: attention.LIBRARYS})
     if precision is Precision.INT8 and chosen.rest is None:  # the rest; parity is checked for the winner
         others = [rest for rest in RESTS if rest != rest_of_int8() and arithmetic(rest).works]

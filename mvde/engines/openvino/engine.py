@@ -41,7 +41,7 @@ _OPTIONS = {
     "ENABLE_HYPER_THREADING": _SWITCH,
     "CPU_DENORMALS_OPTIMIZATION": _SWITCH,
     "SNIPPETS_MODE": _WORD,
-    attention.OPTION: f"{attention.OURS}|{attention.LIBRARYS}",
+    attention.OPTION: "|".join((*attention.KERNELS, attention.LIBRARYS)),
 }
 """Options set by builds and tuning, with patterns of their values; no others are taken from a manifest."""
 

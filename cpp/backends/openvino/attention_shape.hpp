@@ -1,0 +1,17 @@
+// Sizes of an attention, shared by the kernels.
+#pragma once
+
+#include <cstddef>
+
+namespace mvde::internal::attention {
+
+// Queries, keys, values and results have the layout [batch, tokens, heads * depth], as written by linear layers.
+struct Shape {
+    std::size_t batch, tokens, heads, depth;  // depth: 1 to kMaxDepth
+
+    std::size_t width() const { return heads * depth; }
+};
+
+constexpr std::size_t kMaxDepth = 128;
+
+}  // namespace mvde::internal::attention
