@@ -16,6 +16,7 @@ FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
 PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
 MATRICES = {"bt601": 0, "bt709": 1}  # enum mvde_matrix
 DISTORTIONS = {"plumb_bob": 1, "rational_polynomial": 2, "equidistant": 3}  # enum mvde_distortion_model
+FLOORS = {"used": 1, "held": 2, "unseen": 3, "uneven": 4, "unknown": 5}  # enum mvde_floor_status
 MAX_STATS = 16  # MVDE_MAX_STATS
 
 
@@ -157,6 +158,29 @@ class CScanSettings(ctypes.Structure):
     )
 
 
+class CMounting(ctypes.Structure):
+    """``mvde_mounting``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("height_m", ctypes.c_double),
+        ("pitch_deg", ctypes.c_double),
+        ("roll_deg", ctypes.c_double),
+    )
+
+
+class CFloor(ctypes.Structure):
+    """``mvde_floor``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("status", ctypes.c_int32),
+        ("scale", ctypes.c_double),
+        ("share", ctypes.c_double),
+        ("residual", ctypes.c_double),
+    )
+
+
 class CScanInfo(ctypes.Structure):
     """``mvde_scan_info``."""
 
@@ -212,6 +236,10 @@ def declare(library: ctypes.CDLL) -> None:
         "mvde_scanner_destroy": (None, [pointer]),
         "mvde_scanner_query": (i32, [pointer, ctypes.POINTER(CScanInfo)]),
         "mvde_scan": (i32, [pointer, pointer, i64, pointer, i64]),
+        "mvde_floor_scale": (
+            i32,
+            [pointer, ctypes.POINTER(CBox), ctypes.POINTER(CMounting), pointer, i64, ctypes.POINTER(CFloor)],
+        ),
         "mvde_postprocess": (i32, [maps, ctypes.POINTER(CPostprocessOptions), maps, request, pointer]),
     }
     for name, (result, arguments) in signatures.items():

@@ -263,6 +263,7 @@ struct SessionOptions {
     std::string calibration_path;  // file of `mvde calibrate`; empty: none
     std::optional<mvde_distortion> distortion;  // of `camera`, for points; std::nullopt: rectified frames
     std::optional<mvde_scan_settings> scan;     // how the camera is mounted, for Outputs::ranges; std::nullopt: no scan
+    std::optional<mvde_mounting> floor;         // how the camera is mounted over the floor, for the scale that this gives
 };
 
 // Output buffers of a frame; an empty view is not wanted. Sizes: Session::num_depths() and num_stats().
@@ -276,6 +277,7 @@ struct Outputs {
     int32_t points_step = 1;
     const mvde_frame *points_colours = nullptr;  // the frame, whose colours follow XYZ; nullptr: none
     View<float> ranges{};     // distances by bearing: Session::scan_info().num_bearings
+    mvde_floor floor{};       // the scale that the floor gave; written as `tag`
 
     // The same as a struct of the C API.
     mvde_outputs plain() const {
@@ -316,6 +318,7 @@ public:
         plain.deadline_ms = options.deadline_ms;
         plain.distortion = options.distortion ? &*options.distortion : nullptr;
         plain.scan = options.scan ? &*options.scan : nullptr;
+        plain.floor = options.floor ? &*options.floor : nullptr;
         if (!options.calibration_path.empty()) plain.calibration_path = options.calibration_path.c_str();
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
@@ -328,12 +331,16 @@ public:
         const int32_t status = mvde_infer(handle_.get(), &frame, &plain);
         outputs.tag = plain.tag;
         outputs.calibrated = plain.calibrated;
+        outputs.floor = plain.floor;
         return Result<void>::of(status);
     }
     Result<void> infer(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
         Outputs outputs{depth_m, stats, {}, {}};
         return infer(frame, outputs);
     }
+
+    // Change how the camera over the floor is mounted from the next frame on; nullptr: not known. See mvde_mount.
+    Result<void> mount(const mvde_mounting *mounting) { return Result<void>::of(mvde_mount(handle_.get(), mounting)); }
 
     // Start inference on a frame and return without waiting; the memory of `frame` can then be reused. Follow with wait(),
     // from any thread.
@@ -346,6 +353,7 @@ public:
         const int32_t status = mvde_wait(handle_.get(), timeout_ms, &plain);
         outputs.tag = plain.tag;
         outputs.calibrated = plain.calibrated;
+        outputs.floor = plain.floor;
         return Result<void>::of(status);
     }
     Result<void> wait(View<float> depth_m, View<float> stats, int64_t timeout_ms = -1) {

@@ -49,6 +49,7 @@ public:
     std::int32_t infer_device(void *stream);
     void describe(mvde_session_info &info) const;
     std::int32_t describe_scan(mvde_scan_info &info) const;
+    std::int32_t mount(const mvde_mounting *mounting);
     void count(mvde_session_counters &counters) const;
 
     // Counts a frame that was refused; allowed while another call uses the session.
@@ -74,6 +75,8 @@ private:
     std::int32_t accept();
     std::int32_t check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const;
     void place_scan(const mvde_scan_settings &settings, const mvde_distortion *lens);
+    void place_floor(const mvde_mounting &mounting, const mvde_distortion *lens);
+    std::int32_t scale_by_floor();
     std::int32_t check_ranges(bool has_anchors) const;
     std::int32_t write_ranges(float *ranges);
     std::int32_t check_metres(const char *output, bool has_anchors) const;
@@ -103,6 +106,9 @@ private:
     std::optional<mvde_camera> camera_;  // of the frames, given or assumed
     std::optional<Rays> rays_;           // of that camera
     std::optional<Scanner> scanner_;     // of the network's input
+    std::optional<Rays> floor_rays_;     // of the network's input, where the floor gives depth its scale
+    std::optional<mvde_mounting> mounting_, frame_mounting_;  // of the next frames, and of the last one, if known
+    mvde_floor floor_{sizeof(mvde_floor), MVDE_FLOOR_OFF, 1.0, 0.0, 0.0};  // of the last frame
     std::optional<Calibration> calibration_;
     View own_;      // of frames without anchors
     View view_;     // of the last frame
