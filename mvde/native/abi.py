@@ -23,6 +23,7 @@ DEPTH_KINDS = {  # enum mvde_depth_kind
     "scale_invariant": 3,
     "inverse_relative": 4,
 }
+FLOORS = {"used": 1, "held": 2, "unseen": 3, "uneven": 4, "unknown": 5}  # enum mvde_floor_status
 MAX_STATS = 16  # MVDE_MAX_STATS
 
 
@@ -165,6 +166,29 @@ class CScanSettings(ctypes.Structure):
     )
 
 
+class CMounting(ctypes.Structure):
+    """``mvde_mounting``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("height_m", ctypes.c_double),
+        ("pitch_deg", ctypes.c_double),
+        ("roll_deg", ctypes.c_double),
+    )
+
+
+class CFloor(ctypes.Structure):
+    """``mvde_floor``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("status", ctypes.c_int32),
+        ("scale", ctypes.c_double),
+        ("share", ctypes.c_double),
+        ("residual", ctypes.c_double),
+    )
+
+
 class CScanInfo(ctypes.Structure):
     """``mvde_scan_info``."""
 
@@ -261,6 +285,10 @@ def declare(library: ctypes.CDLL) -> None:
         "mvde_stabilizer_destroy": (None, [pointer]),
         "mvde_stabilizer_reset": (i32, [pointer]),
         "mvde_stabilize": (i32, [pointer, ctypes.POINTER(CSteadyFrame), pointer, i64, ctypes.POINTER(i32)]),
+        "mvde_floor_scale": (
+            i32,
+            [pointer, ctypes.POINTER(CBox), ctypes.POINTER(CMounting), pointer, i64, ctypes.POINTER(CFloor)],
+        ),
         "mvde_postprocess": (i32, [maps, ctypes.POINTER(CPostprocessOptions), maps, request, pointer]),
     }
     for name, (result, arguments) in signatures.items():

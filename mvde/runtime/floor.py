@@ -69,11 +69,6 @@ class FloorStatus(str, Enum):
     def __str__(self) -> str:
         return self.value
 
-    @property
-    def has_scale(self) -> bool:
-        """Whether depth has the floor's scale, its own or that of frames before it."""
-        return self in (FloorStatus.USED, FloorStatus.HELD)
-
 
 @dataclass(frozen=True)
 class FloorScale:

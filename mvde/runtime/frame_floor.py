@@ -8,19 +8,26 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
+from mvde import native
 from mvde.errors import UsageError
 from mvde.runtime.batches import Taken
 from mvde.runtime.floor import FloorScale, FloorStatus, floor_falls, floor_scale
 from mvde.runtime.frame_camera import input_camera
 from mvde.runtime.masks import kernel_options, masked_map
+from mvde.runtime.points import native_rays
 from mvde.runtime.result import check_metres
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mvde.camera import Camera
     from mvde.engines.base import Maps
     from mvde.manifest import Manifest
     from mvde.runtime.batches import Prepared, Ran
     from mvde.runtime.fitter import Fitted
     from mvde.runtime.mounting import Mounting
+    from mvde.runtime.placement import Box
     from mvde.runtime.view import View
 
 STEADY_GAIN = 0.1
@@ -136,5 +143,14 @@ def measured(maps: Maps, manifest: Manifest, fitted: Fitted, view: View, mountin
     placement = fitted.placement
     options = kernel_options(maps, manifest, ())
     depth_m = view.apply(masked_map(maps, manifest), placement, manifest.stats_patch, (), **options).depth
-    falls = floor_falls(input_camera(view.camera, placement), mounting)
-    return floor_scale(depth_m, falls, mounting.height_m, placement.target_box)
+    return _in_map(depth_m, input_camera(view.camera, placement), mounting, placement.target_box)
+
+
+def _in_map(depth_m: NDArray[np.float32], camera: Camera, mounting: Mounting, box: Box) -> FloorScale:
+    """Scale of a map of ``camera``, by libmvde if it is installed, with the same bits."""
+    if not native.is_available():
+        return floor_scale(depth_m, floor_falls(camera, mounting), mounting.height_m, box)
+    from mvde.native.floor import floor_scale as native_scale
+
+    found = native_scale(native_rays(camera), dataclasses.astuple(box), dataclasses.astuple(mounting), depth_m)
+    return FloorScale(FloorStatus(found.status), found.scale, found.share, found.residual)

@@ -27,6 +27,8 @@ STRUCTURES = {
     "mvde_scan_info": abi.CScanInfo,
     "mvde_stabilization": abi.CStabilization,
     "mvde_steady_frame": abi.CSteadyFrame,
+    "mvde_mounting": abi.CMounting,
+    "mvde_floor": abi.CFloor,
 }
 
 

@@ -39,7 +39,8 @@ class Outputs(ctypes.Structure):
                 ("timestamp_ns", ctypes.c_int64), ("sequence", ctypes.c_uint64),
                 ("calibrated", ctypes.c_int32), ("points", ctypes.c_void_p), ("points_capacity", ctypes.c_int64),
                 ("points_step", ctypes.c_int32), ("points_colours", ctypes.c_void_p),
-                ("ranges", ctypes.c_void_p), ("ranges_capacity", ctypes.c_int64), ("num_steady", ctypes.c_int32)]
+                ("ranges", ctypes.c_void_p), ("ranges_capacity", ctypes.c_int64), ("num_steady", ctypes.c_int32),
+                ("floor", ctypes.c_double * 4)]
 session = ctypes.c_void_p()
 library.mvde_last_error.restype = ctypes.c_char_p
 assert library.mvde_open(str(folder).encode(), None, ctypes.byref(session)) == 0, library.mvde_last_error()

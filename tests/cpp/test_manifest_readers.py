@@ -200,6 +200,7 @@ class Options(ctypes.Structure):
         ("distortion", ctypes.c_void_p),
         ("scan", ctypes.c_void_p),
         ("stabilization", ctypes.c_void_p),
+        ("floor", ctypes.c_void_p),
     )
 
 

@@ -522,6 +522,47 @@ MVDE_API int32_t mvde_stabilize(mvde_stabilizer *stabilizer, const mvde_steady_f
 
 /* Forget the past: the next frame begins anew, and may have any time. */
 MVDE_API int32_t mvde_stabilizer_reset(mvde_stabilizer *stabilizer);
+/* ---- scale from the floor ------------------------------------------------------------------------------------ */
+
+/* How the camera is mounted over the floor. Initialise with mvde_mounting_defaults(). */
+typedef struct mvde_mounting {
+    uint32_t struct_size; /* sizeof(mvde_mounting) */
+    double height_m; /* of the camera's centre over the floor, 0.01 to 100; has no default */
+    double pitch_deg; /* -80 to 80, positive: looks down. About the axis y (left) of ROS REP 103 */
+    double roll_deg; /* -180 to 180, positive: its left side is up. About the axis x (forward) */
+} mvde_mounting;
+
+/* Set `mounting` to: no height, level. */
+MVDE_API void mvde_mounting_defaults(mvde_mounting *mounting);
+
+/* What the floor gave a frame; mvde_floor.status. */
+typedef enum mvde_floor_status {
+    MVDE_FLOOR_OFF = 0, /* the session has no mounting, or the frame has anchors */
+    MVDE_FLOOR_USED = 1, /* the frame's own scale */
+    MVDE_FLOOR_HELD = 2, /* the scale of the frames that its steady depth goes back to: it shows none itself */
+    MVDE_FLOOR_UNSEEN = 3, /* none: too few rays meet at the floor */
+    MVDE_FLOOR_UNEVEN = 4, /* none: they meet too loosely */
+    MVDE_FLOOR_UNKNOWN = 5 /* none: the mounting of this frame is not known */
+} mvde_floor_status;
+
+/* Scale of a frame's depth by the floor. */
+typedef struct mvde_floor {
+    uint32_t struct_size; /* sizeof(mvde_floor), to be set by the caller */
+    int32_t status; /* mvde_floor_status */
+    double scale; /* what depth is multiplied by; 1: it stays as it is */
+    double share; /* of the rays that meet at the floor, of those that look down */
+    double residual; /* mean relative distance of the rays' own scales from `scale` */
+} mvde_floor;
+
+/* Find the scale of a depth map from the floor in it. Does not allocate.
+ *   rays      of the depth map's camera
+ *   box       the pixels of the map that show the frame; NULL: all
+ *   depth_m   [height, width] of the rays, float32 metres, row stride in bytes (0: dense). NaN, 0 and less: not seen; +inf:
+ *             sky
+ * The floor's scale is refused, with a status, where less than a twentieth of the pixels look down, less than a quarter of
+ * these meet within 6 percent, or their residual is above 0.06. */
+MVDE_API int32_t mvde_floor_scale(const mvde_rays *rays, const mvde_box *box, const mvde_mounting *mounting,
+                                  const float *depth_m, int64_t depth_row_stride, mvde_floor *floor);
 
 /* ---- sessions ------------------------------------------------------------------------------------------------- */
 
@@ -572,10 +613,13 @@ typedef struct mvde_session_options {
     const mvde_stabilization *stabilization; /* makes depth and all that follows from it steady over the frames, which are
                                                 given in their order then; NULL: each frame for itself. Read by mvde_open
                                                 only */
+    const mvde_mounting *floor; /* how the camera is mounted over the floor, which then gives depth its scale where it is
+                                   seen; NULL: no such scale. For maps in metres. Read by mvde_open only; see mvde_mount */
 } mvde_session_options;
 
 /* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, threads by the CPUs, no camera, statistics of the
- * manifest, NaN for invalid pixels, no deadline, no calibration, no distortion, no scan, no stabilization. */
+ * manifest, NaN for invalid pixels, no deadline, no calibration, no distortion, no scan, no stabilization, no scale
+ * from the floor. */
 MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* Open an engine.
@@ -615,6 +659,7 @@ typedef struct mvde_outputs {
     int64_t ranges_capacity; /* size of `ranges` in floats; see mvde_session_scan */
     int32_t num_steady; /* written likewise: how many frames the depth goes back, 1 where it begins anew; 0 of a session
                            without a stabilization */
+    mvde_floor floor; /* written by mvde_infer and mvde_wait: the scale that the floor gave the frame's depth */
 } mvde_outputs;
 
 /* Set `outputs` to: nothing wanted; points of every pixel, without colours, if they are. */
@@ -622,6 +667,11 @@ MVDE_API void mvde_outputs_defaults(mvde_outputs *outputs);
 
 /* Compute depth and statistics of a frame, which has the format and size that the session was opened with. */
 MVDE_API int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, mvde_outputs *outputs);
+
+/* Change how the camera of a session that was opened with options.floor is mounted, from the next frame on: such as the
+ * pitch that an IMU tells. NULL: not known, which leaves depth as it is. `mounting` is read by this call only.
+ * MVDE_ERROR_UNSUPPORTED for a session without options.floor. */
+MVDE_API int32_t mvde_mount(mvde_session *session, const mvde_mounting *mounting);
 
 /* Start inference on a frame and return without waiting. The frame is resized before the call returns, so its memory can be
  * reused. At most one frame is in flight: until mvde_wait has returned its results, another call fails with MVDE_ERROR_BUSY.

@@ -301,6 +301,7 @@ struct SessionOptions {
     std::optional<mvde_distortion> distortion;  // of `camera`, for points; std::nullopt: rectified frames
     std::optional<mvde_scan_settings> scan;     // how the camera is mounted, for Outputs::ranges; std::nullopt: no scan
     std::optional<mvde_stabilization> stabilization;  // steady depth, such as default_stabilization(); std::nullopt: none
+    std::optional<mvde_mounting> floor;         // how the camera is mounted over the floor, for the scale that this gives
 };
 
 // Output buffers of a frame; an empty view is not wanted. Sizes: Session::num_depths() and num_stats().
@@ -315,6 +316,7 @@ struct Outputs {
     const mvde_frame *points_colours = nullptr;  // the frame, whose colours follow XYZ; nullptr: none
     View<float> ranges{};     // distances by bearing: Session::scan_info().num_bearings
     int32_t num_steady = 0;   // frames the depth goes back, of a session with a stabilization; written likewise
+    mvde_floor floor{};       // the scale that the floor gave; written as `tag`
 
     // The same as a struct of the C API.
     mvde_outputs plain() const {
@@ -356,6 +358,7 @@ public:
         plain.distortion = options.distortion ? &*options.distortion : nullptr;
         plain.scan = options.scan ? &*options.scan : nullptr;
         plain.stabilization = options.stabilization ? &*options.stabilization : nullptr;
+        plain.floor = options.floor ? &*options.floor : nullptr;
         if (!options.calibration_path.empty()) plain.calibration_path = options.calibration_path.c_str();
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
@@ -369,12 +372,16 @@ public:
         outputs.tag = plain.tag;
         outputs.calibrated = plain.calibrated;
         outputs.num_steady = plain.num_steady;
+        outputs.floor = plain.floor;
         return Result<void>::of(status);
     }
     Result<void> infer(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
         Outputs outputs{depth_m, stats, {}, {}};
         return infer(frame, outputs);
     }
+
+    // Change how the camera over the floor is mounted from the next frame on; nullptr: not known. See mvde_mount.
+    Result<void> mount(const mvde_mounting *mounting) { return Result<void>::of(mvde_mount(handle_.get(), mounting)); }
 
     // Start inference on a frame and return without waiting; the memory of `frame` can then be reused. Follow with wait(),
     // from any thread.
@@ -388,6 +395,7 @@ public:
         outputs.tag = plain.tag;
         outputs.calibrated = plain.calibrated;
         outputs.num_steady = plain.num_steady;
+        outputs.floor = plain.floor;
         return Result<void>::of(status);
     }
     Result<void> wait(View<float> depth_m, View<float> stats, int64_t timeout_ms = -1) {

@@ -1,6 +1,7 @@
 #include "scan/table.hpp"
 
 #include "kernel/interface.hpp"
+#include "scan/level.hpp"
 #include "scan/settings.hpp"
 #include "session/refused.hpp"
 
@@ -24,17 +25,6 @@ constexpr double kRadiansPerDegree = kPi / 180;
 double right_of(const Rays &rays, std::int64_t y, std::int64_t x) { return static_cast<double>(rays.x(y)[x]); }
 double down_of(const Rays &rays, std::int64_t y, std::int64_t x) {
     return static_cast<double>(rays.y(y)[rays.is_distorted() ? x : 0]);
-}
-
-struct Rotation {
-    double rows[3][3];
-};
-
-// From the optical frame (x right, y down, z forward) to the level one (forward, left, up).
-Rotation level_rotation(const mvde_scan_settings &settings) {
-    const double pitch = settings.pitch_deg * kRadiansPerDegree, roll = settings.roll_deg * kRadiansPerDegree;
-    const double sp = std::sin(pitch), cp = std::cos(pitch), sr = std::sin(roll), cr = std::cos(roll);
-    return {{{-(sp * sr), -(sp * cr), cp}, {-cr, sr, 0.0}, {-(cp * sr), -(cp * cr), -sp}}};
 }
 
 struct Bounds {
@@ -185,7 +175,7 @@ void set_cells(const mvde_scan_settings &settings, ScanTable &table) {
 
 // Fills the factors of every pixel, and returns its sector.
 Sectors aim(const Rays &rays, const mvde_box &box, const mvde_scan_settings &settings, ScanTable &table) {
-    const Rotation level = level_rotation(settings);
+    const Rotation level = level_rotation(settings.pitch_deg, settings.roll_deg);
     const auto component = [&](int row, double right, double down) {
         return level.rows[row][0] * right + level.rows[row][1] * down + level.rows[row][2];
     };
@@ -217,6 +207,12 @@ Sectors aim(const Rays &rays, const mvde_box &box, const mvde_scan_settings &set
 }
 
 }  // namespace
+
+Rotation level_rotation(double pitch_deg, double roll_deg) {
+    const double pitch = pitch_deg * kRadiansPerDegree, roll = roll_deg * kRadiansPerDegree;
+    const double sp = std::sin(pitch), cp = std::cos(pitch), sr = std::sin(roll), cr = std::cos(roll);
+    return {{{-(sp * sr), -(sp * cr), cp}, {-cr, sr, 0.0}, {-(cp * sr), -(cp * cr), -sp}}};
+}
 
 ScanTable scan_table(const Rays &rays, const mvde_box &box, const mvde_scan_settings &settings) {
     ScanTable table;

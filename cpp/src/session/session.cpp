@@ -231,6 +231,9 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
         return fail(MVDE_ERROR_UNSUPPORTED, "device memory takes depth alone, but %s also has %s: use mvde_infer",
                     artifact_.manifest.name.c_str(), maps_->others().c_str());
     if (stabilizer_) return refuse_device();
+    if (floor_rays_)
+        return fail(MVDE_ERROR_UNSUPPORTED, "device memory keeps maps from the host, where the floor of options.floor is "
+                                            "measured: use mvde_infer");
     OutputExtents extents;
     const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
     if (const std::int32_t status = check_outputs(outputs, height, width, num_stats(), 0, extents)) return status;
@@ -322,6 +325,7 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
     if (const std::int32_t status = check_time(frame.time_s)) return status;
     tag_ = frame.tag;
     time_s_ = frame.time_s;
+    frame_mounting_ = mounting_;
     return mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get());
 }
 
@@ -336,6 +340,7 @@ std::int32_t Session::finish(mvde_outputs &outputs) {
     outputs.tag = tag_;
     outputs.calibrated = view_.calibrated;
     outputs.num_steady = stabilizer_ ? stabilizer_->num_frames() : 0;
+    outputs.floor = floor_;
     ++num_frames_;
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - accepted_;
     if (deadline_ms_ && took.count() > static_cast<double>(deadline_ms_)) ++num_late_;

@@ -1,6 +1,7 @@
 // A session: camera frame -> model input -> inference -> depth at the frame's pixels and patch statistics.
 #pragma once
 
+#include "floor/steady_floor.hpp"
 #include "forks.hpp"
 #include "image/rays.hpp"
 #include "scan/scanner.hpp"
@@ -50,6 +51,7 @@ public:
     std::int32_t infer_device(void *stream);
     void describe(mvde_session_info &info) const;
     std::int32_t describe_scan(mvde_scan_info &info) const;
+    std::int32_t mount(const mvde_mounting *mounting);
     void count(mvde_session_counters &counters) const;
     std::int32_t reset();
 
@@ -80,6 +82,8 @@ private:
     std::int32_t check_time(double time_s) const;
     std::int32_t stabilize();
     std::int32_t refuse_device() const;
+    void place_floor(const mvde_mounting &mounting, const mvde_distortion *lens);
+    std::int32_t scale_by_floor();
     std::int32_t check_ranges(bool has_anchors) const;
     std::int32_t write_ranges(float *ranges);
     std::int32_t check_metres(const char *output, bool has_anchors) const;
@@ -111,6 +115,10 @@ private:
     std::optional<Scanner> scanner_;     // of the network's input
     std::optional<Stabilizer> stabilizer_;
     double time_s_ = 0.0;                // of the last frame
+    std::optional<Rays> floor_rays_;     // of the network's input, where the floor gives depth its scale
+    std::optional<mvde_mounting> mounting_, frame_mounting_;  // of the next frames, and of the last one, if known
+    mvde_floor floor_{sizeof(mvde_floor), MVDE_FLOOR_OFF, 1.0, 0.0, 0.0};  // of the last frame
+    SteadyFloor steady_floor_;  // over the frames, with a stabilizer
     std::optional<Calibration> calibration_;
     View own_;      // of frames without anchors
     View view_;     // of the last frame

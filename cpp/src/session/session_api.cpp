@@ -89,6 +89,9 @@ std::int32_t check_options(const mvde_session_options &options) {
                     options.scan->struct_size);
     if (options.stabilization)
         if (const std::int32_t status = check_stabilization(*options.stabilization)) return status;
+    if (options.floor && options.floor->struct_size != sizeof *options.floor)
+        return fail(MVDE_ERROR_ARGUMENT, "options.floor->struct_size is %u: start from mvde_mounting_defaults()",
+                    options.floor->struct_size);
     return options.distortion ? check_lens(*options.distortion) : MVDE_OK;
 }
 
@@ -147,6 +150,10 @@ int32_t mvde_infer(mvde_session *session, const mvde_frame *frame, mvde_outputs 
         if (!frame || !outputs) return fail(MVDE_ERROR_ARGUMENT, "frame or outputs is NULL");
         return open.infer(*frame, *outputs);
     });
+}
+
+int32_t mvde_mount(mvde_session *session, const mvde_mounting *mounting) {
+    return with(session, [&](Session &open) { return open.mount(mounting); });
 }
 
 int32_t mvde_infer_async(mvde_session *session, const mvde_frame *frame) {

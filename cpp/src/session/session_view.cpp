@@ -14,12 +14,14 @@ void Session::calibrate(const mvde_session_options &options) {
     }
     place_camera(camera, options.distortion);
     if (options.scan) place_scan(*options.scan, options.distortion);
-    if (!calibration_) return;
-    const bool is_reciprocal = is_inverse(own_.kind);
-    own_ = {MVDE_METRIC,
-            {own_.metres.scale * calibration_->scale, calibration_->shift},
-            is_reciprocal,
-            calibration_->describes()};
+    if (calibration_) {
+        const bool is_reciprocal = is_inverse(own_.kind);
+        own_ = {MVDE_METRIC,
+                {own_.metres.scale * calibration_->scale, calibration_->shift},
+                is_reciprocal,
+                calibration_->describes()};
+    }
+    if (options.floor) place_floor(*options.floor, options.distortion);
 }
 
 void Session::place_camera(const mvde_camera *camera, const mvde_distortion *lens) {
@@ -35,10 +37,11 @@ void Session::place_camera(const mvde_camera *camera, const mvde_distortion *len
     metres_.reset(new float[static_cast<std::size_t>(frame_height_ * frame_width_)]);
 }
 
-// Chooses how the last frame's map becomes depth: by its anchors, if it has any.
+// Chooses how the last frame's map becomes depth: by its anchors, if it has any, else by the floor, if that is known.
 std::int32_t Session::view_frame() {
     view_ = own_;
-    if (anchors_.empty()) return MVDE_OK;
+    floor_ = {sizeof floor_, MVDE_FLOOR_OFF, 1.0, 0.0, 0.0};
+    if (anchors_.empty()) return floor_rays_ ? scale_by_floor() : MVDE_OK;
     const mvde_depth_kind kind = depth_kind_of(artifact_.manifest);
     view_ = {MVDE_METRIC, {}, is_inverse(kind), MVDE_ANCHORS};
     const MapView map{engine_.maps[0], artifact_.manifest.width(), source_box_, target_box_};
