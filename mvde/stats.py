@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 STATS = ("mean", "var", "grad", "min", "max", "valid")
 CONFIDENCE = "conf"
+INTERVALS = ("lo", "hi", "near")
+"""Columns of a calibration with intervals, in metres: ends of an interval for the true mean of a patch, and a bound
+below its true nearest point; :mod:`mvde.calibration.interval_columns` computes them from ``mean`` and ``min``."""
 DEFAULT_STATS = ("mean", "var", "grad")
 
 LARGEST_DEPTH_M = 1e16
@@ -327,6 +330,11 @@ def _check_stats(stats: Sequence[str], has_confidence: bool = False) -> None:
     known = (*STATS, CONFIDENCE) if has_confidence else STATS
     if is_sequence and CONFIDENCE in stats and not has_confidence:
         raise UsageError(f"stats has 'conf', which needs a network's confidence: expected some of {', '.join(known)}")
+    if is_sequence and (intervals := [name for name in stats if name in INTERVALS]):
+        raise UsageError(
+            f"stats has {intervals[0]!r}, which needs a calibration with intervals: make one with `mvde calibrate "
+            "intervals`, and give it to DepthRuntime.load(calibration=)"
+        )
     unknown = [name for name in stats if name not in known] if is_sequence else []
     if not is_sequence or unknown or not stats:
         got = ", ".join(map(repr, unknown)) or repr(stats)

@@ -59,7 +59,7 @@ ALLOWED = {
     "distortion": {"errors"},
     "calibration_yaml": {"errors", "distortion"},
     "camera": {"errors", "contract", "calibration_yaml", "distortion"},
-    "calibration": {"errors", "contract", "camera", "schema", "manifest", "files", "alignment"},
+    "calibration": {"errors", "contract", "camera", "schema", "manifest", "files", "alignment", "stats"},
     "image": {"errors", "assets"},
     "schema": {"errors"},
     "contract": {"schema"},

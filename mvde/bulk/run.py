@@ -16,6 +16,7 @@ from mvde.bulk.local import Failure, run_local
 from mvde.bulk.patches import EnginePatches, Patches, PatchLayout
 from mvde.bulk.work import CameraRule, ShardReport, Work, expected_input_sha256, report_from
 from mvde.bulk.writing import Layout
+from mvde.calibration.interval_columns import IntervalColumns
 from mvde.calibration.record import calibration_for, fp32_graph_sha256
 from mvde.engines.store import find
 from mvde.errors import ImageError, OutputError, UsageError
@@ -109,7 +110,8 @@ def plan(engine: str | Path, out: Path, inputs: InputOptions, options: StatsOpti
     """
     found = find(engine)
     manifest = found.manifest
-    names = manifest.columns(options.stats)
+    calibration = None if options.calibration is None else calibration_for(manifest, options.calibration)
+    names = IntervalColumns(manifest, options.stats, calibration).names
     fit = str(check_fit(manifest.preprocess.fit if options.fit is None else options.fit))
     patches = options.patches.layout(manifest, names)
     fingerprint = _fingerprint(manifest, inputs, options, names, fit, patches)
@@ -131,8 +133,6 @@ def _fingerprint(
     patches: PatchLayout,
 ) -> Fingerprint:
     calibration, kind = options.calibration, manifest.depth_kind
-    if calibration is not None:
-        kind = calibration_for(manifest, calibration).depth_kind
     return Fingerprint(
         name=manifest.name,
         graph_sha256=fp32_graph_sha256(manifest),

@@ -1,4 +1,4 @@
-"""The calibration file: scale and shift of one graph's map for one resolution, fit and camera.
+"""The calibration file: scale and shift, and intervals, of one graph's map for one resolution, fit and camera.
 
 A JSON file of its own, ``NAME.calibration.json``, never inside an engine's folder: engines of any precision of the same
 fp32 graph may use it. Its last key is a digest, as in :mod:`mvde.manifest`.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mvde.alignment import LARGEST_DEPTH_M
+from mvde.calibration.interval_record import IntervalsRecord, interval_rows
 from mvde.calibration.solve import apply
 from mvde.camera import Camera
 from mvde.contract import DepthKind
@@ -64,7 +65,9 @@ class Calibration:
 
     ``graph_sha256`` is the fp32 graph's, ``resolution`` the input's (H, W) in pixels, ``frame`` the camera frames' (H,
     W), ``fit`` how these enter; ``camera`` is theirs, ``None`` if it was not given. ``name`` is the model's, ``engine``
-    the id of the engine it was measured on.
+    the id of the engine it was measured on. ``scale`` and ``measured`` are ``None`` together where only ``intervals``
+    were calibrated; ``frame`` is ``None`` where these are of frames of several cameras, whose focal lengths the metres
+    of kinds with a canonical camera contain.
     """
 
     name: str
@@ -74,42 +77,68 @@ class Calibration:
     depth_kind: DepthKind
     resolution: tuple[int, int]
     fit: str
-    frame: tuple[int, int]
-    scale: float
-    measured: MeasuredRecord
+    frame: tuple[int, int] | None = None
+    scale: float | None = None
+    measured: MeasuredRecord | None = None
     shift: float = 0.0
     camera: CameraRecord | None = None
+    intervals: IntervalsRecord | None = None
 
     def __post_init__(self) -> None:
         """Raise :class:`ManifestError` for values that do not fit together."""
         is_hash = len(self.graph_sha256) == 64 and set(self.graph_sha256) <= set("0123456789abcdef")
         expect(is_hash, "graph_sha256", self.graph_sha256, "64 hexadecimal digits")
         for key, size in (("resolution", self.resolution), ("frame", self.frame)):
-            expect(all(0 < side <= 1 << 16 for side in size), key, size, "a size of 1 to 65536 pixels")
+            is_size = size is None or all(0 < side <= 1 << 16 for side in size)
+            expect(is_size, key, size, "a size of 1 to 65536 pixels")
         expect(self.fit in _FITS, "fit", self.fit, f"one of {', '.join(_FITS)}")
-        expect(0 < self.scale < _MAX_NUMBER, "scale", self.scale, "a positive number")
+        expect(self.scale is None or 0 < self.scale < _MAX_NUMBER, "scale", self.scale, "a positive number")
         expect(abs(self.shift) < _MAX_NUMBER, "shift", self.shift, "a finite number")
         has_shift = self.depth_kind is DepthKind.INVERSE_RELATIVE
         expect(has_shift or self.shift == 0, "shift", self.shift, f"0 for {self.depth_kind}")
+        self._check_parts()
         try:
             _ = self.frame_camera
         except UsageError as error:
             raise ManifestError(f"camera: {error}") from error
 
+    def _check_parts(self) -> None:
+        """Raise :class:`ManifestError` unless what was calibrated is complete, and for the frames it can be of."""
+        is_scaled, has_measured = self.scale is not None, self.measured is not None
+        measured = "given" if has_measured else None
+        expect(is_scaled == has_measured, "measured", measured, "one beside a scale, and none without")
+        has_any = is_scaled or self.intervals is not None
+        expect(has_any, "scale", self.scale, "a positive number, or intervals in its place")
+        is_of_any = self.depth_kind.has_canonical_camera and not is_scaled and self.camera is None
+        expect(self.frame is not None or is_of_any, "frame", self.frame, "the size of the calibrated frames")
+        if self.intervals is None:
+            return
+        metric = (DepthKind.METRIC, DepthKind.METRIC_FOCAL, *([DepthKind.INVERSE_CANONICAL] if is_scaled else []))
+        expected = f"one of {', '.join(metric)} beside intervals"
+        expect(self.depth_kind in metric, "depth_kind", self.depth_kind.value, expected)
+        has_camera = self.frame is None or self.camera is not None
+        expect(has_camera, "camera", self.camera, "that of the frames, beside intervals")
+
     @property
     def frame_camera(self) -> Camera | None:
         """Camera of the calibrated frames; ``None`` if it was not given."""
         where = self.camera
-        return None if where is None else Camera(where.fx, where.fy, where.cx, where.cy, self.frame)
+        if where is None or self.frame is None:
+            return None
+        return Camera(where.fx, where.fy, where.cx, where.cy, self.frame)
 
     @property
-    def describes(self) -> str:
-        """What results of this calibration say."""
+    def describes(self) -> str | None:
+        """What results of this calibration say; ``None`` where it has no scale, so that metres are the network's."""
+        if self.scale is None:
+            return None
         is_relative = self.depth_kind in (DepthKind.SCALE_INVARIANT, DepthKind.INVERSE_RELATIVE)
         return FIXED_SCENE if is_relative else ONE_SCALE
 
     def range_m(self, valid_range: tuple[float, float]) -> tuple[float, float]:
         """Depth (min, max) in metres that a network's range of its map becomes."""
+        if self.scale is None:
+            return valid_range
         ends = apply(self.depth_kind, self.scale, self.shift, np.array(valid_range))
         return float(ends.min()), float(min(ends.max(), LARGEST_DEPTH_M))
 
@@ -134,13 +163,13 @@ class Calibration:
 
     def check_frame(self, size: tuple[int, int], fit: str, camera: Camera | None) -> None:
         """Raise :class:`CalibrationError` unless frames of ``size`` (H, W) enter as the calibrated ones did."""
-        if size != self.frame:
+        if self.frame is not None and size != self.frame:
             raise CalibrationError(
                 f"the calibration is of frames of {_size(self.frame)}, but this frame is {_size(size)}; {_REMEDY}"
             )
         if fit != self.fit:
             raise CalibrationError(f"the calibration is of fit {self.fit}, but this frame has {fit}; {_REMEDY}")
-        if not _is_same_camera(camera, self.frame_camera):
+        if self.frame is not None and not _is_same_camera(camera, self.frame_camera):
             raise CalibrationError(
                 f"the calibration is of {_camera(self.frame_camera)}, but this frame has {_camera(camera)}; {_REMEDY}"
             )
@@ -161,21 +190,32 @@ def camera_record(camera: Camera | None) -> CameraRecord | None:
 
 def rows(calibration: Calibration) -> list[tuple[str, str]]:
     """Label and formatted value of what a user needs to know of a calibration."""
+    size = calibration.frame
+    filmed = _camera(calibration.frame_camera) if size else "cameras within the range of the intervals"
+    frames = f"{_size(size) if size else 'of any size'}, {calibration.fit}, {filmed}"
+    return [
+        ("calibrated", calibration.describes or "intervals"),
+        *_scale_rows(calibration),
+        *([] if calibration.intervals is None else interval_rows(calibration.intervals)),
+        ("frames", frames),
+        ("engine", f"{calibration.name} {_size(calibration.resolution)}, measured on {calibration.engine}"),
+        ("graph", f"fp32, SHA-256 {calibration.graph_sha256}"),
+    ]
+
+
+def _scale_rows(calibration: Calibration) -> list[tuple[str, str]]:
     measured = calibration.measured
-    frame, resolution = _size(calibration.frame), _size(calibration.resolution)
+    if measured is None:
+        return []
     shift = f", shift {calibration.shift:.6g}" if calibration.shift else ""
     return [
-        ("calibrated", calibration.describes),
         ("depth", f"{calibration.depth_kind} to metres: scale {calibration.scale:.6g}{shift}"),
-        ("frames", f"{frame}, {calibration.fit}, {_camera(calibration.frame_camera)}"),
         (
             "measured",
             f"{measured.num_points} points in {measured.num_frames} frames, {measured.distance_m[0]:.3g} to "
             f"{measured.distance_m[1]:.3g} m; held-out median AbsRel {measured.held_out_abs_rel:.1%}, spread of the "
             f"scales of single frames {measured.spread:.1%}",
         ),
-        ("engine", f"{calibration.name} {resolution}, measured on {calibration.engine}"),
-        ("graph", f"fp32, SHA-256 {calibration.graph_sha256}"),
     ]
 
 

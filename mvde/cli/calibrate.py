@@ -1,4 +1,4 @@
-"""``mvde calibrate``: metres for one camera and scene, from distances measured there."""
+"""``mvde calibrate scale``: metres for one camera and scene, from distances measured there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from mvde.cli.calibrate_intervals import intervals
 from mvde.cli.groups import with_groups
 from mvde.cli.shared_options import DEPTH_SCALE_HELP, ENGINE_DIR_HELP, FIT_HELP, OUT_HELP, CameraOptions
 from mvde.cli.terminal import say
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     calibrate = typer.Typer(no_args_is_help=True, help="Calibrate engines.", rich_markup_mode=None)
     calibrate.callback()(_calibrate)
     calibrate.command("scale")(with_groups(scale))
+    calibrate.command("intervals")(with_groups(intervals))
     app.add_typer(calibrate, name="calibrate")
 
 

@@ -79,6 +79,7 @@ class RunSettings:
             engine_dir=self.selection.engine_dir,
             camera=self.camera.frame_camera,
             calibration=self.calibration,
+            stats=self._columns(),
             **options,
         )
         info = runtime.info
@@ -95,6 +96,22 @@ class RunSettings:
         say_engines(runtime)
         return runtime
 
+    def _columns(self) -> tuple[str, ...] | None:
+        """Columns of the statistics: the engine's, and intervals where the calibration has them."""
+        if self.calibration is None:
+            return None
+        from mvde.calibration.record import read_calibration
+        from mvde.engines.store import find
+        from mvde.stats import INTERVALS
+
+        if read_calibration(self.calibration).intervals is None:
+            return None
+        chosen = self.selection
+        engine = only(chosen.engine, "--engine", f"{self.verb} takes one engine")
+        resolution = only(chosen.resolutions, "--res", f"{self.verb} takes one resolution")
+        found = find(engine, name=chosen.name, resolution=resolution, batch=chosen.batch, root=chosen.engine_dir)
+        return (*found.manifest.stats, *INTERVALS)
+
 
 def say_camera(runtime: DepthRuntime, *, is_given: bool) -> None:
     """Say that depth is calibrated, or that the camera is assumed or has no effect."""
@@ -102,7 +119,8 @@ def say_camera(runtime: DepthRuntime, *, is_given: bool) -> None:
 
     manifest = runtime.manifest
     if runtime.calibration is not None:
-        say(f"calibrated: {runtime.calibration.describes}, measured on {runtime.calibration.engine}")
+        what = runtime.calibration.describes or "intervals"
+        say(f"calibrated: {what}, measured on {runtime.calibration.engine}")
     elif not manifest.depth_kind.has_canonical_camera:
         if is_given:
             say(f"the camera has no effect: depth of kind {manifest.depth_kind} does not depend on it")

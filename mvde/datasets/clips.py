@@ -250,6 +250,10 @@ class ClipDataset:
         clip = self._clip(self._numbers[place])
         return DepthSample(clip.rgb[frame], clip.depth_m[frame], clip.intrinsics[frame], f"{clip.name} frame {frame}")
 
+    def scene(self, index: int) -> str:
+        """Return the name of the frame's clip."""
+        return f"clip {self._numbers[index // self._index.num_frames]}"
+
     def clips(self) -> Iterator[Clip]:
         """Read the clips one after the other."""
         return (self._clip(number) for number in self._numbers)

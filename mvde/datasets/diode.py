@@ -45,6 +45,10 @@ class DiodeDataset:
         intrinsics = intrinsics_at(INTRINSICS, SIZE, depth_m.shape)
         return DepthSample(rgb, np.where(mask > 0, depth_m, np.float32(0)), intrinsics, name)
 
+    def scene(self, index: int) -> str:
+        """Return the folder of the frame's scene, which several scans are of."""
+        return self._depths[index].parents[1].relative_to(self._root).as_posix()
+
 
 def _plane(path: Path) -> NDArray[np.float32]:
     """Read an array (H, W) float32 from a file that holds (H, W) or (H, W, 1)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,11 @@ class FolderDataset:
         depth_m = read_depth(depth_path, self._scale)
         check_same_size(rgb, depth_m, rgb_path, depth_path)
         return DepthSample(rgb, depth_m, self._intrinsics_of(rgb_path, rgb.shape[:2]), rgb_path.name)
+
+    def scene(self, index: int) -> str:
+        """Return what precedes the number of the frame's file: the scene of ``kitchen-0003.png`` is ``kitchen``."""
+        found = re.fullmatch(r"(.+)[-_]\d+", self._pairs[index][0].stem)
+        return "" if found is None else found[1]
 
     def rgb_path(self, index: int) -> Path:
         """File of a frame's picture."""

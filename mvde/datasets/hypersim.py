@@ -61,6 +61,10 @@ class HypersimDataset:
         intrinsics = None if camera is None else _pinhole(camera, distance_m.shape)
         return DepthSample(rgb, depth_m, intrinsics, rgb_path.relative_to(self._root).as_posix())
 
+    def scene(self, index: int) -> str:
+        """Return the name of the frame's scene, whose cameras film one room."""
+        return self._depths[index].parents[2].name
+
     def _camera_of(self, scene: Path) -> NDArray[np.float64] | None:
         """``M_cam_from_uv`` of the scene (see :func:`planar_depth`), ``None`` if no file lists it."""
         for folder in (scene, scene.parent, self._root, self._root.absolute().parent):

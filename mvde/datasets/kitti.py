@@ -79,6 +79,11 @@ class KittiDataset:
         intrinsics = None if camera is None else intrinsics_at(*camera, depth_m.shape)
         return DepthSample(rgb, depth_m, intrinsics, path.relative_to(self._root).as_posix())
 
+    def scene(self, index: int) -> str:
+        """Return the name of the frame's drive, which begins the names of the selection's files."""
+        path = self._depths[index]
+        return path.name.split("_sync_")[0] if self._is_selection else path.parents[3].name
+
     def _selection_frame(self, path: Path) -> tuple[Path, _Calibration | None]:
         name = path.name.replace("groundtruth_depth", "image")
         matrix = self._root / "intrinsics" / f"{Path(name).stem}.txt"

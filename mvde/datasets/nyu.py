@@ -65,6 +65,17 @@ class NyuDataset:
             raise DatasetError(f"{self._path}: frame {index} cannot be read: {error}") from error
         return DepthSample(rgb, depth_m, intrinsics_at(INTRINSICS, SIZE, depth_m.shape), f"{self._path.name}:{index}")
 
+    def scene(self, index: int) -> str:
+        """Return the name of the frame's room. Raises DatasetError for a file without the list ``scenes``."""
+        file = self._open()
+        try:
+            letters = file[file["scenes"][0, self._frames[index]]][()]
+            return bytes(np.asarray(letters, np.uint8).ravel()).decode("ascii")
+        except (KeyError, IndexError, TypeError, ValueError, OSError) as error:
+            raise DatasetError(
+                f"{self._path} has no readable list scenes of the rooms' names ({error}); is it {FILE_NAME}?"
+            ) from error
+
     def _open(self) -> Any:
         # An HDF5 handle is invalid after a fork, so each worker process opens its own.
         if self._file is None or self._owner != os.getpid():

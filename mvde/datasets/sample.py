@@ -62,6 +62,15 @@ class DepthDataset(Protocol):
 
 
 @runtime_checkable
+class SceneDataset(DepthDataset, Protocol):
+    """Data set that knows which frames are of one scene, clip, drive or room, and so share what a model gets wrong."""
+
+    def scene(self, index: int) -> str:
+        """Return the name of the scene of the frame at ``index``."""
+        ...
+
+
+@runtime_checkable
 class ShardedDataset(DepthDataset, Protocol):
     """Data set in files of many frames each, of which a machine may hold a part; frames are in order of the shards."""
 

@@ -130,9 +130,8 @@ def _check_own_checksum(path: Path, raw: Any) -> None:
 
 def shard_paths(root: Path, shard: int) -> tuple[Path, Path, Path, Path]:
     """Paths of a shard's RGB, depth, intrinsics and checksums."""
-    rgb, depth, intrinsics, checksums = (
-        root / f"{name}-{shard:05d}.npy" for name in ("rgb", "depth", "intrinsics", "checksums")
-    )
+    names = (f"{name}-{shard:05d}.npy" for name in ("rgb", "depth", "intrinsics", "checksums"))
+    rgb, depth, intrinsics, checksums = (root / name for name in names)
     return rgb, depth, intrinsics, checksums
 
 
@@ -397,3 +396,7 @@ class SyntheticDataset:
     def __getitem__(self, index: int) -> DepthSample:
         rgb, depth_m, intrinsics = self._frames.frame(index)
         return DepthSample(rgb, depth_m, intrinsics, f"frame {index}")
+
+    def scene(self, index: int) -> str:
+        """Return the name of the room that the frame is a view of."""
+        return f"room {index // VIEWS_PER_SCENE}"

@@ -57,6 +57,10 @@ class TumDataset:
         intrinsics = None if known is None else intrinsics_at(known, SIZE, depth_m.shape)
         return DepthSample(rgb, depth_m, intrinsics, rgb_path.name)
 
+    def scene(self, index: int) -> str:
+        """Return the folder of the sequence, which is one scene."""
+        return self._pairs[index][0].parents[1].name
+
 
 def associate(
     first: list[float], second: list[float], largest_gap_s: float = LARGEST_GAP_S

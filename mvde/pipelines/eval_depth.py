@@ -229,7 +229,7 @@ def _engine_source(target: str | Path, resolution: tuple[int, int] | None, calib
             "leave the resolution out, or build an engine of that resolution"
         )
     manifest, used = runtime.manifest, runtime.calibration
-    if used is None:
+    if used is None or used.scale is None:
         return DepthSource(runtime_predictor(runtime), manifest, manifest.valid_range, own)
     range_m = used.range_m(manifest.valid_range)
     return DepthSource(runtime_predictor(runtime), _CalibratedContract(), range_m, own, used.describes)

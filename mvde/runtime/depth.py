@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.artifact import ENGINE_DIR
+from mvde.calibration.interval_columns import IntervalColumns, base_columns
 from mvde.calibration.record import Calibration, calibration_for
 from mvde.camera import Camera
 from mvde.contract import OutputRole
@@ -65,12 +66,13 @@ class DepthRuntime:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
         self._engine = engine
         self._camera = camera
-        self._stat_names = manifest.columns(stats)
+        self._calibration = None if calibration is None else calibration_for(manifest, calibration)
+        self._columns = IntervalColumns(manifest, stats, self._calibration)
+        self._stat_names = self._columns.base
         self._needs_maps = needs_maps(manifest, self._stat_names)
         self._invalid = value_of_invalid(invalid)
         self._manifest = manifest
         self._scanner, self._mounting = FrameScanner.of(scan), Mounting.of(floor)
-        self._calibration = None if calibration is None else calibration_for(manifest, calibration)
         self._resampling = Resampling.of(manifest.preprocess)
         self._fitter = FrameFitter(engine.info.resolution, self._resampling)
         self._device_fitter: DeviceFitter | None = None
@@ -100,7 +102,8 @@ class DepthRuntime:
         An id is looked up in ``engine_dir``; ``name``, ``resolution`` (H, W) and ``batch`` disambiguate. ``None`` loads
         the only engine. A loaded engine needs its ``manifest``. ``camera`` is that of the frames, or a function from
         their size (H, W) to it; it matters to kinds with a canonical camera. ``stats`` are the columns of the
-        statistics, some of :data:`mvde.stats.STATS`; default: those of the manifest. ``invalid`` is what depth holds
+        statistics, some of :data:`mvde.stats.STATS`, and with a calibration that has intervals of
+        :data:`mvde.stats.INTERVALS`; default: those of the manifest. ``invalid`` is what depth holds
         where the network saw nothing: ``"nan"`` or ``"zero"``. ``calibration`` is a file of ``mvde calibrate``: depth
         is metric then, for frames of its size, fit and camera, which is also the default of ``camera``. ``threads`` is
         the number of threads of an engine on the CPU, for a process per core; default: as it was built. ``floor`` is
@@ -126,7 +129,9 @@ class DepthRuntime:
             )  # fmt: skip
         if source is None or isinstance(source, (str, Path)):
             found = find(source, name=name, resolution=resolution, batch=batch, root=Path(engine_dir))
-            return cls(*load_engine(found, stats, threads), camera, stats, invalid, calibration, scan, floor)
+            return cls(
+                *load_engine(found, base_columns(stats), threads), camera, stats, invalid, calibration, scan, floor
+            )
         if manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
         return cls(source, manifest, camera, stats, invalid, calibration, scan, floor)
@@ -229,6 +234,7 @@ class DepthRuntime:
         fitter = self._device_fitter = self._device_fitter or DeviceFitter(
             engine.device, self.info.resolution, resampling=self._resampling
         )
+        self._columns.check_device()
         stream, fit, manifest = engine.stream_of(stream), self._fit(fit), self._manifest
         image = view_of(frame, int(stream.handle))
         placement = device_placement(image, self.info, fit, self._resampling)
@@ -344,6 +350,7 @@ class DepthRuntime:
             given = calibration.frame_camera
         known = camera_of(given, placement.source_size)
         view = frame_view(self._manifest, placement, known)
+        self._columns.check_frame(known, view.factor, anchors)
         if calibration is None or anchors is not None:
             return view
         calibration.check_frame(placement.source_size, str(fit), known)
@@ -383,11 +390,10 @@ class DepthRuntime:
         count = len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             stats = engine.patch_stats(prepared.images)[:count]
-            return np.stack(
-                [view.scaled(rows, self._stat_names) for rows, view in zip(stats, prepared.views, strict=True)]
-            )
+            scaled = [view.scaled(rows, self._stat_names) for rows, view in zip(stats, prepared.views, strict=True)]
+            return np.stack([self._columns.of(rows) for rows in scaled])
         frames = zip(self._maps_of(prepared), prepared.fitted, prepared.views, strict=True)
-        return np.stack([self._postprocessed(*frame).stats for frame in frames])
+        return np.stack([self._columns.of(self._postprocessed(*frame).stats) for frame in frames])
 
     def _postprocessed(
         self, maps: Maps, fitted: Fitted, view: View, stats: NDArray[np.float32] | None = None
@@ -420,11 +426,11 @@ class DepthRuntime:
         ]
         count = len(fitted)
         timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, (ran.steady_ms + _ms_since(started)) / count)
-        grid, names = manifest.grid, self._stat_names
+        grid, names = manifest.grid, self._columns.names
         meanings = [view.meaning(where.placement) for view, where in zip(views, fitted, strict=True)]
         parts = zip(mapped, frames, meanings, scans, ran.histories, strict=True)
         return [
-            DepthResult(one, frame.stats, grid, timings, names, *meaning, scan, *history)
+            DepthResult(one, self._columns.of(frame.stats), grid, timings, names, *meaning, scan, *history)
             for one, frame, meaning, scan, history in parts
         ]
 

@@ -111,7 +111,9 @@ def frame_view(contract: DepthContract, placement: Placement, camera: Camera | N
 
 
 def calibrated(view: View, calibration: Calibration) -> View:
-    """View with the metres of a calibration."""
+    """View with the metres of a calibration, if it has a scale."""
+    if calibration.scale is None:
+        return view
     return _with_metres(view, calibration.scale, calibration.shift, calibration.describes)
 
 
@@ -145,7 +147,7 @@ def check_anchors(anchors: Sequence[Anchor], size: tuple[int, int]) -> None:
             raise UsageError(f"anchor {number} is at {metres:g} m, but expected a positive number")
 
 
-def _with_metres(view: View, scale: float, shift: float, calibrated: str) -> View:
+def _with_metres(view: View, scale: float, shift: float, calibrated: str | None) -> View:
     """The view with scale and shift of the map behind the camera's own scale."""
     return dataclasses.replace(
         view,

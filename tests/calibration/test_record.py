@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mvde.calibration.interval_record import HeldOutRecord, IntervalsRecord, IntervalTable, NearestTable
 from mvde.calibration.record import (
     Calibration,
     CameraRecord,
@@ -21,7 +22,7 @@ from mvde.calibration.record import (
 from mvde.camera import Camera
 from mvde.contract import DepthKind
 from mvde.distortion import Distortion, DistortionModel
-from mvde.errors import CalibrationError, UsageError
+from mvde.errors import CalibrationError, ManifestError, UsageError
 from mvde.manifest import with_digest
 
 CALIBRATION = Calibration(
@@ -59,7 +60,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "version": (lambda p: p.update(schema_version=2), "schema_version 2, but this mvde reads 1; upgrade mvde"),
     "true": (lambda p: p.update(schema_version=True), "schema_version True, but this mvde reads 1"),
     "unknown": (lambda p: p.update(offset=1), "unknown key offset; known keys: name, created"),
-    "missing": (lambda p: p.pop("scale"), "the key scale is missing; calibrate again with `mvde calibrate scale`"),
+    "missing": (lambda p: p.pop("scale"), "measured is 'given', but expected one beside a scale, and none without"),
     "nested": (lambda p: p["measured"].pop("spread"), "measured.spread is missing; calibrate again"),
     "text": (lambda p: p.update(scale="1"), "scale must be float, but got str"),
     "zero": (lambda p: p.update(scale=0), "scale is 0.0, but expected a positive number"),
@@ -145,3 +146,91 @@ def test_the_camera_of_a_distorting_lens_is_refused() -> None:
     lens = Distortion(DistortionModel.EQUIDISTANT, (0.1, 0.0, 0.0, 0.0))
     with pytest.raises(UsageError, match="equidistant distortion, which a calibration cannot hold; rectify"):
         camera_record(Camera(500.0, 500.0, 320.0, 240.0, (480, 640), lens))
+
+
+INTERVALS = IntervalsRecord(
+    coverage=0.9,
+    nearest_coverage=0.95,
+    mean=IntervalTable((1.5, 3.0), (0.8, 0.75, 0.7), (1.2, 1.3, 1.5)),
+    nearest=NearestTable((2.0,), (0.8, 0.6)),
+    camera_factor=(0.8, 1.25),
+    held_out=HeldOutRecord(
+        num_scenes=40,
+        num_frames=80,
+        num_patches=9000,
+        patches=0.9,
+        scenes=0.91,
+        worst_scenes=0.7,
+        bins=(0.9, 0.9, 0.88),
+        nearest=0.95,
+        width=0.87,
+    ),
+)
+FOR_INTERVALS = dataclasses.replace(CALIBRATION, depth_kind=DepthKind.METRIC_FOCAL, shift=0.0, intervals=INTERVALS)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        FOR_INTERVALS,
+        dataclasses.replace(FOR_INTERVALS, scale=None, measured=None),
+        dataclasses.replace(FOR_INTERVALS, scale=None, measured=None, frame=None, camera=None),
+    ],
+)
+def test_intervals_are_read_as_written(tmp_path: Path, given: Calibration) -> None:
+    write_calibration(given, tmp_path / "a.calibration.json")
+    assert read_calibration(tmp_path / "a.calibration.json") == given
+    assert given.describes == (None if given.scale is None else "one scale")
+    assert given.range_m((0.5, 4.0)) == ((0.5, 4.0) if given.scale is None else (0.125, 1.0))
+
+
+BAD_INTERVALS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "relative": (
+        lambda p: p.update(depth_kind="inverse_relative"),
+        "depth_kind is 'inverse_relative', but expected one of metric, metric_focal, inverse_canonical beside",
+    ),
+    "camera": (lambda p: p.pop("camera"), "camera is None, but expected that of the frames, beside intervals"),
+    "frame": (lambda p: p.pop("frame"), "frame is None, but expected the size of the calibrated frames"),
+    "measured": (lambda p: p.pop("measured"), "measured is None, but expected one beside a scale"),
+    "edges": (
+        lambda p: p["intervals"]["mean"].update(edges_m=[3, 1.5]),
+        r"intervals.mean.edges_m is \(3.0, 1.5\), but expected ascending numbers above 0",
+    ),
+    "count": (
+        lambda p: p["intervals"]["mean"].update(lo=[0.8]),
+        r"intervals.mean.lo is \(0.8,\), but expected 3 numbers, one more than edges_m",
+    ),
+    "zero": (
+        lambda p: p["intervals"]["nearest"].update(factors=[0.8, 0]),
+        r"intervals.nearest.factors is \(0.8, 0.0\), but expected numbers above 0 and below 1e\+06",
+    ),
+    "order": (
+        lambda p: p["intervals"]["mean"].update(hi=[0.7, 1.3, 1.5]),
+        r"intervals.mean.lo is \(0.8, 0.75, 0.7\), but expected at most intervals.mean.hi",
+    ),
+    "many": (
+        lambda p: p["intervals"]["nearest"].update(edges_m=list(range(1, 65)), factors=[0.5] * 65),
+        "intervals.nearest.edges_m is 64, but expected at most 63 numbers",
+    ),
+    "share": (lambda p: p["intervals"].update(coverage=1), "intervals.coverage is 1.0, but expected a number between"),
+    "factor": (
+        lambda p: p["intervals"].update(camera_factor=[2, 1]),
+        r"intervals.camera_factor is \(2.0, 1.0\), but expected 0 < least <= largest",
+    ),
+    "key": (lambda p: p["intervals"]["mean"].pop("hi"), "the key intervals.mean.hi is missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INTERVALS)
+def test_intervals_with_anything_else_are_refused(tmp_path: Path, case: str) -> None:
+    change, message = BAD_INTERVALS[case]
+    plain = json.loads(FOR_INTERVALS.to_json())
+    change(plain)
+    (tmp_path / "a.calibration.json").write_text(with_digest(json.dumps(plain)))
+    with pytest.raises(CalibrationError, match=message):
+        read_calibration(tmp_path / "a.calibration.json")
+
+
+def test_a_file_of_neither_scale_nor_intervals_is_refused() -> None:
+    with pytest.raises(ManifestError, match="scale is None, but expected a positive number, or intervals in its place"):
+        dataclasses.replace(FOR_INTERVALS, scale=None, measured=None, intervals=None)

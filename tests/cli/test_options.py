@@ -70,8 +70,8 @@ def test_every_verb_is_there() -> None:
     assert {name.split()[0] for name in VERBS} == set(ALL_VERBS)
     assert set(VERBS) == {
         "models", "export", "import", "lower", "build", "prove", "triton", "run", "view", "bench", "eval",
-        "calibrate scale", "train", "data synth", "data pack", "data index", "vlm qa", "vlm train", "vlm eval",
-        "vlm ask", "info", "doctor", "stats",
+        "calibrate scale", "calibrate intervals", "train", "data synth", "data pack", "data index", "vlm qa",
+        "vlm train", "vlm eval", "vlm ask", "info", "doctor", "stats",
     }  # fmt: skip
 
 

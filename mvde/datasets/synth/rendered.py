@@ -34,6 +34,10 @@ class StoredFrames:
             self._kept[index] = self._frames[index]
         return self._kept[index]
 
+    def scene(self, index: int) -> str:
+        """Return the name of the scene that the frame is a view of."""
+        return self._frames.scene(index)
+
 
 def open_rendered(name: str) -> DepthDataset:
     """Open the set ``rendered:SIDE?KEY=VALUE&...``: frames with SIDE pixels on the longer side.

@@ -82,6 +82,10 @@ class VariedFrames:
                 return sample
         raise BackendError(f"scene {number} has no good view after {_MAX_TRIES} tries; use another seed")
 
+    def scene(self, index: int) -> str:
+        """Return the name of the scene that the frame is a view of."""
+        return f"scene {index // VIEWS_PER_SCENE}"
+
     def _load(self, number: int, attempt: int) -> Scene:
         """Build a scene and load it into the renderer, unless it is there already."""
         if self._renderer is None:
