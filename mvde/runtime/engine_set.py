@@ -19,9 +19,9 @@ def check_one_model(manifests: Sequence[EngineManifest]) -> None:
     """Raise :class:`UsageError` unless the engines are of one model, of one kind and of resolutions that differ."""
     first, seen = manifests[0], set()
     for one in manifests:
-        for what, differs in _facts(first, one):
+        for difference in _differences(first, one):
             raise UsageError(
-                f"{_text(first)} and {_text(one)} differ in {what}: {differs}; engines with a deadline are of one model"
+                f"{_text(first)} and {_text(one)} differ in {difference}; engines with a deadline are of one model"
             )
         if one.batch != 1:
             raise UsageError(
@@ -72,20 +72,21 @@ def _divisors(number: int) -> list[int]:
     return [one for one in range(1, number + 1) if number % one == 0]
 
 
-def _facts(first: Manifest, other: Manifest) -> list[tuple[str, str]]:
+def _differences(first: Manifest, other: Manifest) -> list[str]:
     """What of two engines of one model must not differ, and does."""
-    pairs = [
+    named = [
         ("model", first.name, other.name),
         ("kind", str(first.depth_kind), str(other.depth_kind)),
-        ("canonical focal length", first.canonical_focal, other.canonical_focal),
         ("focal convention", first.focal_convention, other.focal_convention),
-        ("preprocessing", first.preprocess, other.preprocess),
-        ("outputs", list(map(str, first.output_names)), list(map(str, other.output_names))),
+        ("outputs", ", ".join(first.output_names), ", ".join(other.output_names)),
         ("source", first.source.kind, other.source.kind),
     ]
     if first.source.kind != _FILE_PER_RESOLUTION:
-        pairs.append(("weights", first.source.sha256[:12], other.source.sha256[:12]))
-    return [(what, f"{one} and {two}") for what, one, two in pairs if one != two]
+        named.append(("weights", first.source.sha256[:12], other.source.sha256[:12]))
+    found = [f"{what}: {one} and {two}" for what, one, two in named if one != two]
+    if first.canonical_focal != other.canonical_focal:
+        found.append("canonical focal length")
+    return found if first.preprocess == other.preprocess else [*found, "preprocessing"]
 
 
 def _text(manifest: EngineManifest) -> str:
