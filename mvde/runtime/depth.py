@@ -20,22 +20,22 @@ from mvde.engines.base import DeviceEngine, Engine, EngineInfo, StatsEngine
 from mvde.engines.store import find, load_engine
 from mvde.errors import UsageError
 from mvde.manifest import EngineManifest
-from mvde.native import Postprocessed
 from mvde.resampling import Resampling
 from mvde.runtime.batches import Prepared, Ran, Taken
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
-from mvde.runtime.fitter import Fitted, FrameFitter, as_batch
+from mvde.runtime.finisher import Finisher
+from mvde.runtime.fitter import FrameFitter, as_batch
 from mvde.runtime.frame_camera import CameraOf, camera_of
 from mvde.runtime.frame_floor import FrameFloor
 from mvde.runtime.frame_scanner import FrameScanner
-from mvde.runtime.masks import kernel_options, mark_invalid, masked_map, needs_maps, value_of_invalid
+from mvde.runtime.masks import needs_maps, value_of_invalid
 from mvde.runtime.mounting import Mounting
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
-from mvde.runtime.result import DepthResult, Timings, stacked
+from mvde.runtime.result import DepthResult, stacked
 from mvde.runtime.scan_settings import ScanSettings
 from mvde.runtime.steady_stream import SteadyMaps, taken_of, timed
 from mvde.runtime.stream import chunks, pipeline
-from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, frame_view
+from mvde.runtime.view import Anchor, View, calibrated, check_anchors, frame_view
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,11 +70,13 @@ class DepthRuntime:
         self._columns = IntervalColumns(manifest, stats, self._calibration)
         self._stat_names = self._columns.base
         self._needs_maps = needs_maps(manifest, self._stat_names)
-        self._invalid = value_of_invalid(invalid)
         self._manifest = manifest
-        self._scanner, self._mounting = FrameScanner.of(scan), Mounting.of(floor)
+        self._mounting = Mounting.of(floor)
         self._resampling = Resampling.of(manifest.preprocess)
         self._fitter = FrameFitter(engine.info.resolution, self._resampling)
+        self._finisher = Finisher(
+            manifest, self._columns, self._fitter, FrameScanner.of(scan), value_of_invalid(invalid)
+        )
         self._device_fitter: DeviceFitter | None = None
 
     @classmethod
@@ -132,7 +134,7 @@ class DepthRuntime:
             return cls(
                 *load_engine(found, base_columns(stats), threads), camera, stats, invalid, calibration, scan, floor
             )
-        if manifest is None:
+        elif manifest is None:
             raise UsageError("DepthRuntime.load got a loaded engine without a manifest; pass manifest= too, or a path")
         return cls(source, manifest, camera, stats, invalid, calibration, scan, floor)
 
@@ -190,11 +192,7 @@ class DepthRuntime:
         return stacked(results) if is_batch else results[0]
 
     def patch_stats(
-        self,
-        image: NDArray[np.uint8],
-        fit: Fit | str | None = None,
-        *,
-        camera: Camera | CameraOf | None = None,
+        self, image: NDArray[np.uint8], fit: Fit | str | None = None, *, camera: Camera | CameraOf | None = None
     ) -> NDArray[np.float32]:
         """Infer only the patch statistics (N, S) of an image, or (B, N, S) of a batch, as in :meth:`infer`.
 
@@ -393,46 +391,10 @@ class DepthRuntime:
             scaled = [view.scaled(rows, self._stat_names) for rows, view in zip(stats, prepared.views, strict=True)]
             return np.stack([self._columns.of(rows) for rows in scaled])
         frames = zip(self._maps_of(prepared), prepared.fitted, prepared.views, strict=True)
-        return np.stack([self._columns.of(self._postprocessed(*frame).stats) for frame in frames])
-
-    def _postprocessed(
-        self, maps: Maps, fitted: Fitted, view: View, stats: NDArray[np.float32] | None = None
-    ) -> Postprocessed:
-        """Depth and statistics of a frame's view; ``stats`` are those of the map if the engine computed them."""
-        names, manifest = self._stat_names if stats is None else (), self._manifest
-        raw, others = masked_map(maps, manifest), kernel_options(maps, manifest, names)
-        found = view.apply(raw, fitted.placement, manifest.stats_patch, names, **others)
-        if view.kind.is_inverse:
-            mark_invalid(found.depth, maps, manifest)
-        return found if stats is None else Postprocessed(found.depth, view.scaled(stats, self._stat_names))
+        return np.stack([self._columns.of(self._finisher.postprocessed(*frame).stats) for frame in frames])
 
     def _finish(self, ran: Ran, parallel: bool = True) -> list[DepthResult]:
-        """Postprocess into one result per image; the batch's times are divided evenly."""
-        started = time.perf_counter()
-        prepared = ran.prepared
-        manifest, fitted = self._manifest, prepared.fitted
-        stats = [None] * len(fitted) if ran.stats is None else ran.stats
-        views = prepared.views
-        if (anchors := prepared.anchors) is not None:
-            views = [anchored(views[0], ran.maps[0][OutputRole.DEPTH], fitted[0].placement, anchors)]
-        frames = [self._postprocessed(*frame) for frame in zip(ran.maps, fitted, views, stats, strict=True)]
-        mapped = [
-            self._fitter.depth_to_source(one.depth, where, self._invalid, parallel=parallel)
-            for one, where in zip(frames, fitted, strict=True)
-        ]
-        scans = [
-            None if self._scanner is None else self._scanner.scan(frame.depth, view, where.placement)
-            for frame, view, where in zip(frames, views, fitted, strict=True)
-        ]
-        count = len(fitted)
-        timings = Timings(prepared.pre_ms / count, ran.infer_ms / count, (ran.steady_ms + _ms_since(started)) / count)
-        grid, names = manifest.grid, self._columns.names
-        meanings = [view.meaning(where.placement) for view, where in zip(views, fitted, strict=True)]
-        parts = zip(mapped, frames, meanings, scans, ran.histories, strict=True)
-        return [
-            DepthResult(one, self._columns.of(frame.stats), grid, timings, names, *meaning, scan, *history)
-            for one, frame, meaning, scan, history in parts
-        ]
+        return self._finisher.finish(ran, parallel=parallel)
 
 
 def _ms_since(started: float) -> float:
