@@ -70,8 +70,7 @@ class DepthRuntime:
         self._columns = IntervalColumns(manifest, stats, self._calibration)
         self._stat_names = self._columns.base
         self._needs_maps = needs_maps(manifest, self._stat_names)
-        self._manifest = manifest
-        self._mounting = Mounting.of(floor)
+        self._manifest, self._mounting = manifest, Mounting.of(floor)
         self._resampling = Resampling.of(manifest.preprocess)
         self._fitter = FrameFitter(engine.info.resolution, self._resampling)
         self._finisher = Finisher(
@@ -377,9 +376,9 @@ class DepthRuntime:
     def _stats_engine(self, prepared: Prepared) -> StatsEngine | None:
         """The engine if it computes these statistics for this batch; letterbox bars and reciprocals need the CPU."""
         engine = self._engine
-        if not isinstance(engine, StatsEngine) or not engine.has_stats or engine.stat_names != self._stat_names:
+        if self._needs_maps or not isinstance(engine, StatsEngine) or not engine.has_stats:
             return None
-        if self._needs_maps:
+        if engine.stat_names != self._stat_names:
             return None
         is_scaling = prepared.anchors is None and all(view.is_scaling for view in prepared.views)
         return engine if is_scaling and not any(has_bars(one.placement) for one in prepared.fitted) else None
