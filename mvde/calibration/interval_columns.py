@@ -87,6 +87,14 @@ class IntervalColumns:
                 f"{factor:.3g}; calibrate such frames with `mvde calibrate intervals`"
             )
 
+    def check_floor(self) -> None:
+        """Raise :class:`UsageError` if intervals are asked for: with the floor's scale, depth has other errors."""
+        if self.asked:
+            raise UsageError(
+                f"the floor gives depth another scale than that whose errors were calibrated, so that {self.asked[0]} "
+                "would not hold; leave the floor or these statistics out"
+            )
+
     def check_device(self) -> None:
         """Raise :class:`UsageError` for intervals, which are computed on the host."""
         if self.asked:

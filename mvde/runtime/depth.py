@@ -184,7 +184,7 @@ class DepthRuntime:
             if is_batch:
                 raise UsageError("anchors are those of one image; give images of a batch one by one")
             check_anchors(anchors, images[0].shape[:2])
-        results, floor = [], FrameFloor(self._manifest, mounting or self._mounting)
+        results, floor = [], self.frame_floor(mounting=mounting)
         for start in range(0, len(images), self.info.batch):
             prepared = self._prepare(images[start : start + self.info.batch], fit, camera, anchors=anchors)
             results += self._finish(floor.scaled(self._run(floor.mounted(prepared))))
@@ -204,8 +204,7 @@ class DepthRuntime:
         for start in range(0, len(images), self.info.batch):
             prepared = self._prepare(images[start : start + self.info.batch], fit, camera)
             parts.append(self._stats_alone(prepared))
-        stats = np.concatenate(parts)
-        return stats if is_batch else stats[0]
+        return np.concatenate(parts) if is_batch else parts[0][0]
 
     def infer_device(
         self, frame: Any, *, stream: Any = None, fit: Fit | str | None = None, camera: Camera | CameraOf | None = None
@@ -226,8 +225,8 @@ class DepthRuntime:
         if self._mounting is not None:
             raise UsageError("infer_device leaves the map on the GPU, but the floor is measured on the host; use infer")
         if self._needs_maps:
-            others = ", ".join(list(self._manifest.output_names)[1:])
-            raise UsageError(f"infer_device reads depth alone, but {self._manifest.name} also has {others}; use infer")
+            others, name = ", ".join(list(self._manifest.output_names)[1:]), self._manifest.name
+            raise UsageError(f"infer_device reads depth alone, but {name} also has {others}; use infer")
         fitter = self._device_fitter = self._device_fitter or DeviceFitter(
             engine.device, self.info.resolution, resampling=self._resampling
         )
@@ -294,9 +293,11 @@ class DepthRuntime:
         prepared = floor.mounted(self._prepare([image], fit, None, taken=[Taken(time_s)]))
         return self._finish(floor.scaled(steady.steadied(self._run(prepared))))[0]
 
-    def frame_floor(self, mountings: Iterable[Mounting | None] | None = None) -> FrameFloor:
-        """Scale from the floor over the frames of one stream; ``mountings`` as in :meth:`stream`."""
-        return FrameFloor(self._manifest, self._mounting, mountings)
+    def frame_floor(
+        self, mountings: Iterable[Mounting | None] | None = None, mounting: Mounting | None = None
+    ) -> FrameFloor:
+        """Scale from the floor over a stream; ``mountings`` as in :meth:`stream`, ``mounting`` as in :meth:`infer`."""
+        return FrameFloor(self._manifest, self._columns, mounting or self._mounting, mountings)
 
     def placement(self, size: tuple[int, int], fit: Fit | str | None = None) -> Placement:
         """Compute how a frame of ``size`` (H, W) enters the model's input; ``fit`` as in :meth:`infer`."""
@@ -358,8 +359,7 @@ class DepthRuntime:
         return check_fit(self._manifest.preprocess.fit if fit is None else fit)
 
     def _run(self, prepared: Prepared) -> Ran:
-        started = time.perf_counter()
-        count = len(prepared.fitted)
+        started, count = time.perf_counter(), len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             depth, stats = engine.infer_with_stats(prepared.images)
             return Ran(prepared, [{OutputRole.DEPTH: one} for one in depth[:count]], stats[:count], _ms_since(started))

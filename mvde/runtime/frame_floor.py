@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mvde.calibration.interval_columns import IntervalColumns
     from mvde.camera import Camera
     from mvde.engines.base import Maps
     from mvde.manifest import Manifest
@@ -42,13 +43,22 @@ class FrameFloor:
     """
 
     def __init__(
-        self, manifest: Manifest, mounting: Mounting | None, mountings: Iterable[Mounting | None] | None = None
+        self,
+        manifest: Manifest,
+        columns: IntervalColumns,
+        mounting: Mounting | None,
+        mountings: Iterable[Mounting | None] | None = None,
     ) -> None:
-        """``mounting`` is that of all frames; ``mountings`` has one for each, ``None`` where it is not known."""
+        """``mounting`` is that of all frames; ``mountings`` has one for each, ``None`` where it is not known.
+
+        Raises :class:`UsageError` for either of them where ``columns`` have intervals.
+        """
         self._manifest, self._mounting = manifest, mounting
         self._mountings = None if mountings is None else iter(mountings)
         self._steady: defaultdict[Hashable, SteadyScale] = defaultdict(SteadyScale)  # one of each camera
         self._num_taken = 0
+        if self.is_on:
+            columns.check_floor()
 
     @property
     def is_on(self) -> bool:

@@ -23,6 +23,7 @@ from mvde.contract import DepthKind, FocalConvention
 from mvde.errors import CalibrationError, UsageError
 from mvde.manifest import EngineManifest
 from mvde.runtime.depth import DepthRuntime
+from mvde.runtime.mounting import Mounting
 from mvde.runtime.stabilize import Stabilization
 
 pytest.importorskip("openvino")
@@ -157,6 +158,8 @@ def test_another_camera_than_the_calibrated_is_refused(metric: DepthRuntime) -> 
     image = np.full((64, 96, 3), 51, np.uint8)
     with pytest.raises(CalibrationError, match="but this frame has a camera of fx 91"):
         runtime.infer(image, camera=dataclasses.replace(CAMERA, fx=91.0))
+    with pytest.raises(UsageError, match="the floor gives depth another scale than that whose errors were calibrated"):
+        runtime.infer(image, camera=CAMERA, mounting=Mounting(0.6))
     with pytest.raises(UsageError, match="anchors take the place of the calibration, whose lo do not hold then"):
         runtime.infer(image, anchors=[(3, 3, 1.0)])
 

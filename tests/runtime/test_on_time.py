@@ -68,7 +68,7 @@ class _Timed:
 def timed(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OnTimeRuntime, _Timed]]:
     """A runtime with a deadline of 33 ms whose engines are said to take 8 and 20 ms, and the larger engine."""
     clock, engines, members = _Clock(), [], []
-    for module in ("on_time", "depth", "steady_stream"):
+    for module in ("on_time", "depth", "finisher", "frame_floor", "steady_stream"):
         monkeypatch.setattr(f"mvde.runtime.{module}.time", clock)
     for folder, cost_ms in zip(reversed(folders), (8, 20), strict=True):
         engine, manifest = load_engine(find(folder))
