@@ -43,7 +43,6 @@ def run_log(settings: RunSettings, options: LogOptions) -> None:
         given = None if settings.floor.is_logs else settings.floor.given()
         with settings.open(scan=options.scan, floor=given) as runtime:
             _say_cameras(reader, cameras, settings, runtime)
-            _check_one_film(cameras, settings)
             with new_log(out, source) as writer:
                 num_frames = _write(reader, writer, cameras, runtime, settings, options, problems, floor)
     finally:
@@ -102,12 +101,6 @@ def _floor(options: FloorOptions, reader: LogReader) -> LogFloor | None:
     from mvde.robot.depth_log import LogFloor
 
     return LogFloor(options.camera_height, LogAttitude(reader))
-
-
-def _check_one_film(cameras: Sequence[CameraTopic], settings: RunSettings) -> None:
-    if settings.stabilize and len(cameras) > 1:
-        names = ", ".join(camera.name for camera in cameras)
-        raise UsageError(f"--stabilize follows one camera, but the log has {names}; choose one with --topic")
 
 
 def _only_log(inputs: Sequence[str]) -> Path:

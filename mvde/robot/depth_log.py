@@ -106,8 +106,9 @@ def log_results(
 
     ``camera`` takes the place of the log's CameraInfo. ``others`` are called with the messages of topics of their keys
     as they are read, a few frames ahead of the results. Messages that cannot be decoded are counted in ``problems``.
-    ``stabilize`` makes the depth of a single camera steady; a picture whose stamp is not after the last one is passed
-    over then, and counted. ``floor`` gives depth the floor's scale, with the camera's tilt as the log tells it.
+    ``stabilize`` makes the depth of each camera steady; a picture whose stamp is not after the last one of its camera
+    is passed over then, and counted.
+    ``floor`` gives depth the floor's scale, with the camera's tilt as the log tells it.
     """
     fallback = None if runtime.calibration is None else runtime.calibration.frame_camera
     known = _KnownCameras(first_infos(reader, cameras), cameras, problems, camera, fallback)
@@ -215,22 +216,22 @@ class _AnyOrder:
 
 
 class _StampOrder:
-    """The stamps of a stabilised camera's pictures, which must increase."""
+    """The stamps of stabilised cameras' pictures, which must increase for each camera."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
-        self._last_s: float | None = None
+        self._last_s: dict[str, float] = {}
 
     def is_next(self, frame: LogFrame) -> bool:
-        """Whether a picture was taken after the last one; a problem if not."""
-        time_s, last_s = stamp_s(frame), self._last_s
+        """Whether a picture was taken after the last one of its camera; a problem if not."""
+        time_s, last_s = stamp_s(frame), self._last_s.get(frame.topic.name)
         if last_s is not None and time_s <= last_s:
             self._problems.add(
                 f"topic {frame.topic.name}: the picture of {time_s:.6f} s was passed over: it comes after that of "
                 f"{last_s:.6f} s"
             )
             return False
-        self._last_s = time_s
+        self._last_s[frame.topic.name] = time_s
         return True
 
 
@@ -272,12 +273,14 @@ class _Flight:
         self._cameras: deque[Camera | None] = deque()
         self._frames: deque[LogFrame] = deque()
         self._times: deque[float] = deque()
+        self._sources: deque[str] = deque()
         self._results = runtime.stream(
             self._fed(),
             fit,
             camera=lambda size: self._cameras.popleft(),
             stabilize=stabilize,
-            times_s=None if stabilize is None else iter(self._times.popleft, None),
+            times_s=iter(self._times.popleft, None),
+            sources=iter(self._sources.popleft, None),
             mountings=None if floor is None else iter(self._mountings.popleft, _NO_MOUNTING),
         )
 
@@ -286,6 +289,7 @@ class _Flight:
         self._cameras.append(None if frame.camera is None else frame.camera.camera)
         self._frames.append(frame)
         self._times.append(stamp_s(frame))
+        self._sources.append(frame.topic.name)
         if self._floor is not None:
             self._mountings.append(self._floor.mounting(frame))
         self._images.put(frame.image)

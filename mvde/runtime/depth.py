@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from mvde.errors import UsageError
 from mvde.manifest import EngineManifest
 from mvde.native import Postprocessed
 from mvde.resampling import Resampling
-from mvde.runtime.batches import Prepared, Ran
+from mvde.runtime.batches import Prepared, Ran, Taken
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, as_batch
 from mvde.runtime.frame_camera import CameraOf, camera_of
@@ -32,7 +32,7 @@ from mvde.runtime.mounting import Mounting
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 from mvde.runtime.result import DepthResult, Timings, stacked
 from mvde.runtime.scan_settings import ScanSettings
-from mvde.runtime.steady_stream import SteadyMaps, timed, times_of
+from mvde.runtime.steady_stream import SteadyMaps, images_of, taken_of, timed
 from mvde.runtime.stream import chunks, pipeline
 from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, frame_view
 
@@ -236,6 +236,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stabilize: Stabilization | None = None,
         times_s: Iterable[float] | None = None,
+        sources: Iterable[Hashable] | None = None,
         mountings: Iterable[Mounting | None] | None = None,
     ) -> Iterator[DepthResult]:
         """Yield one result per frame (H, W, 3), in order, overlapping the stages of neighbouring frames in threads.
@@ -247,6 +248,7 @@ class DepthRuntime:
         ``stabilize`` makes depth and statistics steady over time
         (:class:`mvde.runtime.stabilize.Stabilization`). It begins anew after a cut, where the frames' size or camera
         changes, and after a long gap in ``times_s``: when the frames were taken, in seconds, which must increase.
+        ``sources`` says of each frame which camera took it, where there are several: each is steady in itself.
 
         ``mountings`` are the camera's over the floor at each frame, ``None`` where it is not known; default: the
         runtime's ``floor``. With ``stabilize`` the floor's scale is steady too, and held where no floor is seen.
@@ -254,13 +256,19 @@ class DepthRuntime:
         floor = FrameFloor(self._manifest, self._mounting, mountings)
         steady = None if stabilize is None else SteadyMaps(self._manifest.depth_kind, stabilize)
         return pipeline(
-            chunks(timed(frames, times_s), self.info.batch),
-            lambda chunk: floor.mounted(
-                self._prepare([one.image for one in chunk], fit, camera, False, None, times_of(chunk))
-            ),
+            chunks(timed(frames, times_s, sources), self.info.batch),
+            lambda chunk: floor.mounted(self._prepare(images_of(chunk), fit, camera, False, None, taken_of(chunk))),
             self._run,
             lambda ran: self._finish(floor.scaled(ran if steady is None else steady.steadied(ran)), parallel=False),
         )
+
+    def infer_next(
+        self, image: NDArray[np.uint8], steady: SteadyMaps, fit: Fit | str | None = None, time_s: float | None = None
+    ) -> DepthResult:
+        """Infer the next frame (H, W, 3) of a live source, without the delay of :meth:`stream`, steady as there."""
+        floor = FrameFloor(self._manifest, self._mounting, scales=steady.scales)
+        prepared = floor.mounted(self._prepare([image], fit, None, taken=[Taken(time_s)]))
+        return self._finish(floor.scaled(steady.steadied(self._run(prepared))))[0]
 
     def placement(self, size: tuple[int, int], fit: Fit | str | None = None) -> Placement:
         """Compute how a frame of ``size`` (H, W) enters the model's input; ``fit`` as in :meth:`infer`."""
@@ -288,7 +296,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None,
         parallel: bool = True,
         anchors: Sequence[Anchor] | None = None,
-        times_s: Sequence[float | None] = (),
+        taken: Sequence[Taken] = (),
     ) -> Prepared:
         started, fit = time.perf_counter(), self._fit(fit)
         height, width = self.info.resolution
@@ -296,7 +304,7 @@ class DepthRuntime:
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # pad a short batch; the padding's results are dropped
         views = [self._view(one.placement, fit, camera, anchors) for one in fitted]
-        return Prepared(batch, fitted, views, _ms_since(started), anchors, times_s)
+        return Prepared(batch, fitted, views, _ms_since(started), anchors, taken)
 
     def _view(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mvde import native
@@ -36,16 +36,24 @@ class FrameFloor:
     """Scale from the floor of the frames of one call or stream, in their order.
 
     Frames are each on their own, and one without a floor keeps its depth. Where a stabiliser makes depth steady, so
-    that frames share a scale, the floor's is averaged over them and held where there is none, until it begins anew.
+    that frames of a camera share a scale, the floor's is averaged over them and held where there is none, until depth
+    begins anew.
     """
 
     def __init__(
-        self, manifest: Manifest, mounting: Mounting | None, mountings: Iterable[Mounting | None] | None = None
+        self,
+        manifest: Manifest,
+        mounting: Mounting | None,
+        mountings: Iterable[Mounting | None] | None = None,
+        scales: dict[Hashable, SteadyScale] | None = None,
     ) -> None:
-        """``mounting`` is that of all frames; ``mountings`` has one for each, ``None`` where it is not known."""
+        """``mounting`` is that of all frames; ``mountings`` has one for each, ``None`` where it is not known.
+
+        ``scales`` are the steady ones of each camera so far, which are continued.
+        """
         self._manifest, self._mounting = manifest, mounting
         self._mountings = None if mountings is None else iter(mountings)
-        self._steady, self._num_taken = SteadyScale(), 0
+        self._scales, self._num_taken = {} if scales is None else scales, 0
 
     @property
     def is_on(self) -> bool:
@@ -72,8 +80,10 @@ class FrameFloor:
         if not prepared.mountings:
             return ran
         started = time.perf_counter()
-        frames = zip(ran.maps, prepared.fitted, prepared.views, prepared.mountings, ran.frames_back, strict=True)
-        found = [self._frame(*frame) for frame in frames]
+        frames = zip(ran.maps, prepared.fitted, prepared.views, prepared.mountings, strict=True)
+        found = [measured(self._manifest, *frame) for frame in frames]
+        if ran.num_steady:
+            found = self._steadied(found, ran)
         views = [view.scaled_by(one.scale) for view, one in zip(prepared.views, found, strict=True)]
         spent_ms = (time.perf_counter() - started) * 1e3
         return dataclasses.replace(
@@ -93,11 +103,13 @@ class FrameFloor:
             "it is not known"
         )
 
-    def _frame(
-        self, maps: Maps, fitted: Fitted, view: View, mounting: Mounting | None, frames_back: int | None
-    ) -> FloorScale:
-        found = measured(maps, self._manifest, fitted, view, mounting)
-        return found if frames_back is None else self._steady.update(found, is_anew=frames_back == 1)
+    def _steadied(self, found: Sequence[FloorScale], ran: Ran) -> list[FloorScale]:
+        """Scales of the batch's frames, each with those of its camera before."""
+        sources = [one.source for one in ran.prepared.taken] or [None] * len(found)
+        return [
+            self._scales.setdefault(source, SteadyScale()).update(one, is_anew=age == 1)
+            for one, source, age in zip(found, sources, ran.num_steady, strict=True)
+        ]
 
 
 class SteadyScale:
@@ -120,7 +132,7 @@ class SteadyScale:
         return dataclasses.replace(found, status=FloorStatus.HELD, scale=self._scale)
 
 
-def measured(maps: Maps, manifest: Manifest, fitted: Fitted, view: View, mounting: Mounting | None) -> FloorScale:
+def measured(manifest: Manifest, maps: Maps, fitted: Fitted, view: View, mounting: Mounting | None) -> FloorScale:
     """Scale by the floor of a frame's maps (H, W) of the network; errors are those of :meth:`FrameFloor.scaled`."""
     check_metres(view.kind, "scale from the floor")
     if view.camera is None:

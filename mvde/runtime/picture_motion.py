@@ -147,6 +147,15 @@ def bilinear(values: Floats, rows: Floats, columns: Floats) -> Floats:
     return found
 
 
+def resampled(values: Floats, shape: tuple[int, ...]) -> Floats:
+    """A map (H, W) float32 at another ``shape``, bilinearly; NaN where one of four neighbours is."""
+    rows, columns = (
+        (np.arange(length, dtype=np.float32) + np.float32(0.5)) * np.float32(of / length) - np.float32(0.5)
+        for of, length in zip(values.shape, shape, strict=True)
+    )
+    return bilinear(values, np.repeat(rows[:, None], shape[1], axis=1), np.repeat(columns[None], shape[0], axis=0))
+
+
 def lower_median(values: NDArray[np.floating]) -> np.floating:
     """The middle value, the lower of two; it is one of the values, however they are ordered."""
     flat = values.ravel()

@@ -21,7 +21,16 @@ import numpy as np
 
 from mvde.contract import DepthKind
 from mvde.errors import UsageError
-from mvde.runtime.picture_motion import Motion, bilinear, compare, estimate_motion, moved_grid, thumbnail, within
+from mvde.runtime.picture_motion import (
+    Motion,
+    bilinear,
+    compare,
+    estimate_motion,
+    moved_grid,
+    resampled,
+    thumbnail,
+    within,
+)
 from mvde.runtime.steady_scale import AffineDomain, Domain, LogDomain
 
 if TYPE_CHECKING:
@@ -31,6 +40,9 @@ if TYPE_CHECKING:
 
 SMALLEST_SHIFT_PX = 0.05
 """Motion that moves no pixel by more is left out, which saves the warp and its smoothing of a camera at rest."""
+
+_ASPECT_SHARE = 50
+"""One part in so many by which the aspect of pictures of one camera may differ: whole pixels of another resolution."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,7 @@ class Stabilizer:
         self._past: Floats | None = None
         self._thumbnail: Floats | None = None
         self._view: Hashable = None
+        self._picture = (1, 1)
         self._time_s: float | None = None
         self.num_frames = 0
         """Frames since it began anew, the last one included: 1 where depth is the network's own."""
@@ -104,17 +117,17 @@ class Stabilizer:
 
         ``picture`` (H', W', 3), uint8 RGB, shows the same part of the scene at any resolution. A pixel without a
         value (not finite, or not above 0 where the kind is a distance) is returned as it is. ``view`` is what the maps
-        depend on besides the picture, such as the camera: where it or a size changes, the past is dropped. ``time_s``
-        is when the frame was taken.
+        depend on besides the picture, such as the camera: where it or the picture's aspect changes, the past is
+        dropped. Where the map alone has another size than the one before, as of an engine of another resolution, the
+        past is resampled to it. ``time_s`` is when the frame was taken.
 
         Raises :class:`UsageError` for a picture or a map of another type or rank, and for a time that is not after the
         one before.
         """
         _check(picture, depth)
         self._check_time(time_s)
-        now, view = thumbnail(picture), (view, depth.shape, picture.shape)
-        aspect = picture.shape[0] / picture.shape[1]
-        motion = self._motion(now, view, aspect)
+        now, aspect = thumbnail(picture), picture.shape[0] / picture.shape[1]
+        motion = self._motion(now, aspect) if self._goes_on(view, picture.shape[:2], depth.shape) else None
         if motion is None:
             self.num_frames = 1
             self._domain.begin(depth)
@@ -122,16 +135,24 @@ class Stabilizer:
         else:
             self.num_frames += 1
             mapped = self._domain.enter(depth)
-            steady = self._blended(mapped, self._followed(motion, aspect))
+            steady = self._blended(mapped, self._followed(depth.shape, motion, aspect))
             result = np.where(np.isnan(mapped), depth, self._domain.leave(steady))
         self._past, self._thumbnail, self._view, self._time_s = steady, now, view, time_s
+        self._picture = picture.shape[:2]
         return result
 
-    def _motion(self, now: Floats, view: Hashable, aspect: float) -> Motion | None:
-        """Motion of the picture since the last frame; ``None`` where the past does not hold any more."""
-        past, settings = self._past, self._settings
-        if past is None or self._thumbnail is None or view != self._view or min(past.shape) < 2:
-            return None
+    def _goes_on(self, view: Hashable, picture: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+        """Whether a frame shows what the past is of, but for its motion."""
+        if self._past is None or view != self._view or min(*self._past.shape, *shape) < 2:
+            return False
+        height, width = self._picture
+        one, other = height * picture[1], width * picture[0]
+        return _ASPECT_SHARE * abs(one - other) <= min(one, other)
+
+    def _motion(self, now: Floats, aspect: float) -> Motion | None:
+        """Motion of the picture since the last frame; ``None`` at a cut."""
+        settings = self._settings
+        assert self._thumbnail is not None
         motion = estimate_motion(self._thumbnail, now, aspect)
         change = compare(self._thumbnail, now, motion, aspect)
         floor = max(settings.cut_residual, settings.cut_share * change.spread)
@@ -148,15 +169,15 @@ class Stabilizer:
         if not time_s > last:
             raise UsageError(
                 f"the frame at {time_s:.6f} s comes after the one at {last:.6f} s; give each frame once, in the order "
-                "in which they were taken, or call reset() where another recording begins"
+                "in which they were taken, or reset the stabilizer where another recording begins"
             )
         if time_s - last > self._settings.max_gap_s:
             self.reset()
 
-    def _followed(self, motion: Motion, aspect: float) -> Floats:
-        """The past where the frame's pixels are now, NaN where it saw nothing."""
-        past = self._past
-        assert past is not None
+    def _followed(self, shape: tuple[int, ...], motion: Motion, aspect: float) -> Floats:
+        """The past where the pixels of a map of ``shape`` are now, NaN where it saw nothing."""
+        assert self._past is not None
+        past = self._past if self._past.shape == shape else resampled(self._past, shape)
         height, width = past.shape
         if motion.largest_shift(height, width) < SMALLEST_SHIFT_PX:
             return past

@@ -119,6 +119,33 @@ TEST(the_mounting_of_the_next_frames_can_be_changed) {
     CHECK(outputs.floor.status == MVDE_FLOOR_OFF && outputs.calibrated == MVDE_ANCHORS);
 }
 
+TEST(frames_that_share_a_scale_share_the_floors) {
+    const Metric folder;
+    mvde::SessionOptions options;
+    options.camera = kCamera;
+    options.floor = mounting_of();
+    options.stabilization = mvde::default_stabilization();
+    auto session = mvde::Session::open(folder.path.string(), options);
+    CHECK(session, "%s", mvde_last_error());
+    if (!session) return;
+    Frame frame({32, 48});
+    show_floor(frame, 0.5, 15);
+    std::vector<float> depth(32 * 48);
+    mvde::Outputs outputs;
+    outputs.depth_m = depth;
+    const auto scale = [&](const mvde_mounting *mounting) {
+        CHECK(session->mount(mounting) && session->infer(frame.view, outputs), "%s", mvde_last_error());
+        return outputs.floor.scale;
+    };
+    const mvde_mounting lower = mounting_of(), higher = mounting_of(0.66);
+    const double first = scale(&lower), second = scale(&higher);
+    CHECK(std::abs(first / 1.2 - 1) < 0.01 && std::abs(second / (1.05 * first) - 1) < 0.003, "%g %g", first, second);
+    CHECK(scale(nullptr) == second && outputs.floor.status == MVDE_FLOOR_HELD && outputs.num_steady == 3);
+    frame.fill(40);
+    CHECK(scale(nullptr) == 1.0 && outputs.floor.status == MVDE_FLOOR_UNKNOWN && outputs.num_steady == 1, "%d %d",
+          outputs.floor.status, outputs.num_steady);  // a cut
+}
+
 TEST(a_session_refuses_a_floor_that_it_cannot_use) {
     const Metric folder, relative(R"("depth_kind": "inverse_relative", "unit": "1/u")");
     mvde::SessionOptions options;

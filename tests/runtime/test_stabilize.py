@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mvde.contract import DepthKind
 from mvde.errors import UsageError
 from mvde.runtime.exact_math import exact_exp, exact_log
-from mvde.runtime.picture_motion import Motion, bilinear, compare, estimate_motion, moved_grid, thumbnail
+from mvde.runtime.picture_motion import Motion, bilinear, compare, estimate_motion, moved_grid, resampled, thumbnail
 from mvde.runtime.stabilize import Stabilization, Stabilizer
 from mvde.runtime.steady_scale import robust_line
 
@@ -279,6 +279,35 @@ def test_another_size_or_camera_begins_anew() -> None:
         depth = np.full((size, 64), 2.0 if view == "a" else 3.0, np.float32)
         np.testing.assert_allclose(stabilizer.update(picture(0, size, 64), depth, view=view), depth, rtol=1e-6)
         assert stabilizer.num_frames == expected
+
+
+def test_the_past_goes_on_where_the_map_has_another_resolution() -> None:
+    """An engine of another resolution whose scale is 8 % off: the scale is held across the switch."""
+    stabilizer = Stabilizer(DepthKind.METRIC)
+    for number, (height, width) in enumerate([(72, 96)] * 12 + [(36, 48), (108, 144), (72, 96)]):
+        scale = np.float32(1.08 if height != 72 else 1.0)
+        depth = np.broadcast_to(np.linspace(1, 3, width, dtype=np.float32), (height, width)) * scale
+        image = picture().repeat(height // 36, axis=0).repeat(height // 36, axis=1)
+        steady = stabilizer.update(image, np.ascontiguousarray(depth))
+        assert stabilizer.num_frames == number + 1
+        assert abs(np.log(np.median(steady) / np.median(ramp()))) < 0.03
+        assert steady.shape == (height, width)
+    other = np.ones((36, 48), np.float32)
+    np.testing.assert_array_equal(stabilizer.update(picture(9), other), other)  # a cut at a switch begins anew
+
+
+def test_a_map_at_another_resolution_keeps_its_plane_and_its_holes() -> None:
+    rows, columns = np.mgrid[0:40, 0:60].astype(np.float32) + np.float32(0.5)
+    plane = rows / 40 + 2 * columns / 60
+    for height, width in ((20, 30), (80, 90), (40, 60)):
+        found = resampled(plane, (height, width))
+        y, x = (np.mgrid[0:height, 0:width] + 0.5) / np.array([height, width])[:, None, None]
+        inner = np.s_[1:-1, 1:-1] if height > 20 else np.s_[:]
+        np.testing.assert_allclose(found[inner], (y + 2 * x)[inner], atol=1e-5)
+    plane[10, 10] = np.nan
+    holes = np.isnan(resampled(plane, (20, 30)))
+    assert holes[5, 5]
+    assert holes.sum() < 5
 
 
 def test_a_map_of_one_row_is_returned() -> None:

@@ -83,6 +83,7 @@ Session::Session(const char *path, const mvde_session_options &options) : artifa
     maps_.emplace(artifact_.manifest, stats_);
     create_resizer(options);
     calibrate(options);
+    if (options.stabilization) place_stabilizer(*options.stabilization);
     load_engine(options);
 }
 
@@ -153,7 +154,7 @@ void Session::load_engine(const mvde_session_options &session) {
                                  manifest.height(),
                                  manifest.width(),
                                  static_cast<std::int32_t>(manifest.stats_patch),
-                                 maps_->needs_others() ? 0 : static_cast<std::int32_t>(stats_.size()),
+                                 maps_->needs_others() || stabilizer_ ? 0 : static_cast<std::int32_t>(stats_.size()),
                                  stats_.data(),
                                  session.format,
                                  frame_height_,
@@ -229,9 +230,8 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
     if (maps_->needs_others())
         return fail(MVDE_ERROR_UNSUPPORTED, "device memory takes depth alone, but %s also has %s: use mvde_infer",
                     artifact_.manifest.name.c_str(), maps_->others().c_str());
-    if (floor_rays_)
-        return fail(MVDE_ERROR_UNSUPPORTED, "device memory keeps maps from the host, where the floor of options.floor is "
-                                            "measured: use mvde_infer");
+    if (stabilizer_) return refuse_device();
+    if (floor_rays_) return refuse_device_floor();
     OutputExtents extents;
     const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
     if (const std::int32_t status = check_outputs(outputs, height, width, num_stats(), 0, extents)) return status;
@@ -320,12 +320,15 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
     if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
     if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
     if (const std::int32_t status = anchors_.take(frame, frame_height_, frame_width_)) return status;
+    if (const std::int32_t status = check_time(frame.time_s)) return status;
     tag_ = frame.tag;
+    time_s_ = frame.time_s;
     frame_mounting_ = mounting_;
     return mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get());
 }
 
 std::int32_t Session::finish(mvde_outputs &outputs) {
+    if (const std::int32_t status = stabilize()) return status;
     if (const std::int32_t status = view_frame()) return status;
     if (const std::int32_t status = postprocess(outputs.stats)) return status;
     if (outputs.ranges)
@@ -334,6 +337,7 @@ std::int32_t Session::finish(mvde_outputs &outputs) {
         if (const std::int32_t status = write_depth(outputs)) return status;
     outputs.tag = tag_;
     outputs.calibrated = view_.calibrated;
+    outputs.num_steady = stabilizer_ ? stabilizer_->num_frames() : 0;
     outputs.floor = floor_;
     ++num_frames_;
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - accepted_;
@@ -345,7 +349,7 @@ std::int32_t Session::finish(mvde_outputs &outputs) {
 // not NULL, in one pass. Statistics that the engine computed are of the map, and scaled here.
 std::int32_t Session::postprocess(float *stats) {
     const Manifest &manifest = artifact_.manifest;
-    const bool computes = stats && !(engine_.stats && view_.is_scaling());
+    const bool computes = stats && !(engine_.stats && view_.is_scaling() && !stabilizer_);
     if (computes) maps_->clear_bars(engine_.maps[0], target_box_);
     maps_->mask_depth(engine_.maps);
     mvde_postprocess_options options;

@@ -1,6 +1,7 @@
 // A session: camera frame -> model input -> inference -> depth at the frame's pixels and patch statistics.
 #pragma once
 
+#include "floor/floor.hpp"
 #include "forks.hpp"
 #include "image/rays.hpp"
 #include "scan/scanner.hpp"
@@ -10,6 +11,7 @@
 #include "session/calibration.hpp"
 #include "session/network_maps.hpp"
 #include "session/outputs.hpp"
+#include "steady/stabilizer.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -51,6 +53,7 @@ public:
     std::int32_t describe_scan(mvde_scan_info &info) const;
     std::int32_t mount(const mvde_mounting *mounting);
     void count(mvde_session_counters &counters) const;
+    std::int32_t reset();
 
     // Counts a frame that was refused; allowed while another call uses the session.
     void drop() const { ++num_dropped_; }
@@ -75,8 +78,13 @@ private:
     std::int32_t accept();
     std::int32_t check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const;
     void place_scan(const mvde_scan_settings &settings, const mvde_distortion *lens);
+    void place_stabilizer(const mvde_stabilization &settings);
+    std::int32_t check_time(double time_s) const;
+    std::int32_t stabilize();
+    std::int32_t refuse_device() const;
     void place_floor(const mvde_mounting &mounting, const mvde_distortion *lens);
     std::int32_t scale_by_floor();
+    std::int32_t refuse_device_floor() const;
     std::int32_t check_ranges(bool has_anchors) const;
     std::int32_t write_ranges(float *ranges);
     std::int32_t check_metres(const char *output, bool has_anchors) const;
@@ -106,8 +114,11 @@ private:
     std::optional<mvde_camera> camera_;  // of the frames, given or assumed
     std::optional<Rays> rays_;           // of that camera
     std::optional<Scanner> scanner_;     // of the network's input
+    std::optional<Stabilizer> stabilizer_;
+    double time_s_ = 0.0;                // of the last frame
     std::optional<Rays> floor_rays_;     // of the network's input, where the floor gives depth its scale
     std::optional<mvde_mounting> mounting_, frame_mounting_;  // of the next frames, and of the last one, if known
+    SteadyScale steady_scale_;
     mvde_floor floor_{sizeof(mvde_floor), MVDE_FLOOR_OFF, 1.0, 0.0, 0.0};  // of the last frame
     std::optional<Calibration> calibration_;
     View own_;      // of frames without anchors
