@@ -94,9 +94,7 @@ def _inference(
         return lambda frame: runtime.infer(frame.image, fit)
     from mvde.runtime.steady_stream import SteadyMaps
 
-    steady, floor = SteadyMaps(runtime.manifest.depth_kind, stabilize), runtime.frame_floor()
+    steady = SteadyMaps(runtime.manifest.depth_kind, stabilize)
     if isinstance(runtime, OnTimeRuntime):
-        return lambda frame: runtime.infer_next(
-            frame.image, steady, floor, fit, time_s=frame.received_s, age_ms=frame.age_ms
-        )
-    return lambda frame: runtime.infer_next(frame.image, steady, floor, fit, time_s=frame.received_s)
+        return lambda frame: runtime.infer_next(frame.image, steady, fit, time_s=frame.received_s, age_ms=frame.age_ms)
+    return lambda frame: runtime.infer_next(frame.image, steady, fit, time_s=frame.received_s)

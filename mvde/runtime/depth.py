@@ -33,7 +33,7 @@ from mvde.runtime.mounting import Mounting
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 from mvde.runtime.result import DepthResult, stacked
 from mvde.runtime.scan_settings import ScanSettings
-from mvde.runtime.steady_stream import SteadyMaps, taken_of, timed
+from mvde.runtime.steady_stream import SteadyMaps, images_of, taken_of, timed
 from mvde.runtime.stream import chunks, pipeline
 from mvde.runtime.view import Anchor, View, calibrated, check_anchors, frame_view
 
@@ -184,7 +184,7 @@ class DepthRuntime:
             if is_batch:
                 raise UsageError("anchors are those of one image; give images of a batch one by one")
             check_anchors(anchors, images[0].shape[:2])
-        results, floor = [], self.frame_floor(mounting=mounting)
+        results, floor = [], FrameFloor(self._manifest, self._columns, mounting or self._mounting)
         for start in range(0, len(images), self.info.batch):
             prepared = self._prepare(images[start : start + self.info.batch], fit, camera, anchors=anchors)
             results += self._finish(floor.scaled(self._run(floor.mounted(prepared))))
@@ -270,13 +270,11 @@ class DepthRuntime:
         ``mountings`` are the camera's over the floor at each frame, ``None`` where it is not known; default: the
         runtime's ``floor``. With ``stabilize`` the floor's scale is steady too, and held where no floor is seen.
         """
-        floor = self.frame_floor(mountings)
+        floor = FrameFloor(self._manifest, self._columns, self._mounting, mountings)
         steady = None if stabilize is None else SteadyMaps(self._manifest.depth_kind, stabilize)
         return pipeline(
             chunks(timed(frames, times_s, sources), self.info.batch),
-            lambda chunk: floor.mounted(
-                self._prepare([one.image for one in chunk], fit, camera, False, None, taken_of(chunk))
-            ),
+            lambda chunk: floor.mounted(self._prepare(images_of(chunk), fit, camera, False, None, taken_of(chunk))),
             self._run,
             lambda ran: self._finish(floor.scaled(ran if steady is None else steady.steadied(ran)), parallel=False),
         )
@@ -285,19 +283,13 @@ class DepthRuntime:
         self,
         image: NDArray[np.uint8],
         steady: SteadyMaps,
-        floor: FrameFloor,
         fit: Fit | str | None = None,
         time_s: float | None = None,
     ) -> DepthResult:
         """Infer the next frame (H, W, 3) of a live source, without the delay of :meth:`stream`, steady as there."""
+        floor = FrameFloor(self._manifest, self._columns, self._mounting, scales=steady.scales)
         prepared = floor.mounted(self._prepare([image], fit, None, taken=[Taken(time_s)]))
         return self._finish(floor.scaled(steady.steadied(self._run(prepared))))[0]
-
-    def frame_floor(
-        self, mountings: Iterable[Mounting | None] | None = None, mounting: Mounting | None = None
-    ) -> FrameFloor:
-        """Scale from the floor over a stream; ``mountings`` as in :meth:`stream`, ``mounting`` as in :meth:`infer`."""
-        return FrameFloor(self._manifest, self._columns, mounting or self._mounting, mountings)
 
     def placement(self, size: tuple[int, int], fit: Fit | str | None = None) -> Placement:
         """Compute how a frame of ``size`` (H, W) enters the model's input; ``fit`` as in :meth:`infer`."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mvde import native
 from mvde.errors import UsageError
-from mvde.runtime.batches import Taken
 from mvde.runtime.floor import FloorScale, FloorStatus, floor_falls, floor_scale
 from mvde.runtime.frame_camera import input_camera
 from mvde.runtime.masks import kernel_options, masked_map
@@ -39,7 +37,8 @@ class FrameFloor:
     """Scale from the floor of the frames of one call or stream, in their order.
 
     Frames are each on their own, and one without a floor keeps its depth. Where a stabiliser makes depth steady, so
-    that frames share a scale, the floor's is averaged over them and held where there is none, until it begins anew.
+    that frames of a camera share a scale, the floor's is averaged over them and held where there is none, until depth
+    begins anew.
     """
 
     def __init__(
@@ -48,15 +47,17 @@ class FrameFloor:
         columns: IntervalColumns,
         mounting: Mounting | None,
         mountings: Iterable[Mounting | None] | None = None,
+        scales: dict[Hashable, SteadyScale] | None = None,
     ) -> None:
         """``mounting`` is that of all frames; ``mountings`` has one for each, ``None`` where it is not known.
+
+        ``scales`` are the steady ones of each camera so far, which are continued.
 
         Raises :class:`UsageError` for either of them where ``columns`` have intervals.
         """
         self._manifest, self._mounting = manifest, mounting
         self._mountings = None if mountings is None else iter(mountings)
-        self._steady: defaultdict[Hashable, SteadyScale] = defaultdict(SteadyScale)  # one of each camera
-        self._num_taken = 0
+        self._scales, self._num_taken = {} if scales is None else scales, 0
         if self.is_on:
             columns.check_floor()
 
@@ -85,9 +86,10 @@ class FrameFloor:
         if not prepared.mountings:
             return ran
         started = time.perf_counter()
-        taken = prepared.taken or [Taken()] * len(prepared.fitted)
-        frames = zip(ran.maps, prepared.fitted, prepared.views, prepared.mountings, ran.frames_back, taken, strict=True)
-        found = [self._frame(*frame) for frame in frames]
+        frames = zip(ran.maps, prepared.fitted, prepared.views, prepared.mountings, strict=True)
+        found = [measured(self._manifest, *frame) for frame in frames]
+        if ran.num_steady:
+            found = self._steadied(found, ran)
         views = [view.scaled_by(one.scale) for view, one in zip(prepared.views, found, strict=True)]
         spent_ms = (time.perf_counter() - started) * 1e3
         return dataclasses.replace(
@@ -107,17 +109,13 @@ class FrameFloor:
             "it is not known"
         )
 
-    def _frame(
-        self,
-        maps: Maps,
-        fitted: Fitted,
-        view: View,
-        mounting: Mounting | None,
-        frames_back: int | None,
-        taken: Taken,
-    ) -> FloorScale:
-        found = measured(maps, self._manifest, fitted, view, mounting)
-        return found if frames_back is None else self._steady[taken.source].update(found, is_anew=frames_back == 1)
+    def _steadied(self, found: Sequence[FloorScale], ran: Ran) -> list[FloorScale]:
+        """Scales of the batch's frames, each with those of its camera before."""
+        sources = [one.source for one in ran.prepared.taken] or [None] * len(found)
+        return [
+            self._scales.setdefault(source, SteadyScale()).update(one, is_anew=age == 1)
+            for one, source, age in zip(found, sources, ran.num_steady, strict=True)
+        ]
 
 
 class SteadyScale:
@@ -140,7 +138,7 @@ class SteadyScale:
         return dataclasses.replace(found, status=FloorStatus.HELD, scale=self._scale)
 
 
-def measured(maps: Maps, manifest: Manifest, fitted: Fitted, view: View, mounting: Mounting | None) -> FloorScale:
+def measured(manifest: Manifest, maps: Maps, fitted: Fitted, view: View, mounting: Mounting | None) -> FloorScale:
     """Scale by the floor of a frame's maps (H, W) of the network; errors are those of :meth:`FrameFloor.scaled`."""
     check_metres(view.kind, "scale from the floor")
     if view.camera is None:

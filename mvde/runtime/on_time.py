@@ -26,6 +26,7 @@ from mvde.runtime.batches import Prepared, Ran, Taken
 from mvde.runtime.deadline import DeadlinePolicy, check_deadline
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.engine_set import check_one_model, common_grid
+from mvde.runtime.frame_floor import FrameFloor
 from mvde.runtime.result import DepthResult
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from mvde.camera import Camera
     from mvde.runtime.device_fitter import DeviceResult
     from mvde.runtime.frame_camera import CameraOf
-    from mvde.runtime.frame_floor import FrameFloor
     from mvde.runtime.mounting import Mounting
     from mvde.runtime.placement import Fit
     from mvde.runtime.steady_stream import SteadyMaps
@@ -176,13 +176,13 @@ class OnTimeRuntime(DepthRuntime):
         self,
         image: NDArray[np.uint8],
         steady: SteadyMaps,
-        floor: FrameFloor,
         fit: Fit | str | None = None,
         time_s: float | None = None,
         *,
         age_ms: float = 0.0,
     ) -> DepthResult:
         """Infer as :meth:`DepthRuntime.infer_next`, at one resolution; ``age_ms`` is how old the frame is already."""
+        floor = FrameFloor(self._manifest, self._columns, self._mounting, scales=steady.scales)
         prepared = self._prepared(_Asked([image], fit, None, [Taken(time_s)], age_ms), self._policy.level)
         return self._finish(floor.scaled(steady.steadied(self._run(floor.mounted(prepared)))))[0]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mvde.engines.base import Maps
     from mvde.native.steady import Stabilizer as NativeStabilizer
     from mvde.runtime.fitter import Fitted
+    from mvde.runtime.frame_floor import SteadyScale
     from mvde.runtime.view import View
 
 
@@ -51,6 +52,11 @@ def _next(values: Iterator[Any], name: str, what: str, number: int) -> Any:
     raise UsageError(f"{name} ended after {number} frames, and there are more; give {what} for each frame")
 
 
+def images_of(frames: Sequence[TimedFrame]) -> list[NDArray[np.uint8]]:
+    """Pictures of frames."""
+    return [one.image for one in frames]
+
+
 def taken_of(frames: Sequence[TimedFrame]) -> list[Taken]:
     """When and by which cameras frames were taken."""
     return [one.taken for one in frames]
@@ -71,6 +77,7 @@ class SteadyMaps:
     def __init__(self, kind: DepthKind, settings: Stabilization) -> None:
         self._kind, self._settings = kind, settings
         self._stabilizers: dict[Hashable, Stabilizer | NativeStabilizer] = {}
+        self.scales: dict[Hashable, SteadyScale] = {}  # by the floor, of each camera
 
     def steadied(self, ran: Ran) -> Ran:
         """Return the batch with steady maps; its statistics are to be computed of them."""

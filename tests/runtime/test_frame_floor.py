@@ -18,6 +18,7 @@ from mvde.runtime.floor import FloorStatus
 from mvde.runtime.frame_floor import STEADY_GAIN
 from mvde.runtime.mounting import Mounting
 from mvde.runtime.stabilize import Stabilization
+from mvde.runtime.steady_stream import SteadyMaps
 from tests.runtime.floor_rooms import room_depth
 
 pytest.importorskip("openvino")
@@ -116,6 +117,26 @@ def test_a_cut_drops_the_scale(floored: DepthRuntime) -> None:
     results = list(floored.stream([SEEN, SEEN, other], stabilize=Stabilization(), mountings=[MOUNTING, MOUNTING, None]))
     assert results[2].num_steady == 1
     assert [one.floors[0].status.value for one in results] == ["used", "used", "unknown"]
+
+
+def test_cameras_of_one_stream_have_scales_of_their_own(floored: DepthRuntime) -> None:
+    results = list(
+        floored.stream(
+            [SEEN, SEEN, SEEN],
+            stabilize=Stabilization(),
+            sources=["left", "right", "left"],
+            mountings=[MOUNTING, None, None],
+        )
+    )
+    assert [one.floors[0].status.value for one in results] == ["used", "unknown", "held"]
+
+
+def test_live_frames_share_the_scale_too(floored: DepthRuntime) -> None:
+    steady = SteadyMaps(floored.manifest.depth_kind, Stabilization())
+    first, second = (floored.infer_next(SEEN, steady, time_s=at * 0.1) for at in range(2))
+    assert [one.floors[0].status.value for one in (first, second)] == ["used", "used"]
+    assert second.floors[0].scale == pytest.approx(first.floors[0].scale, rel=1e-3)
+    assert second.num_steady == 2
 
 
 def test_anchors_take_the_place_of_the_floor(floored: DepthRuntime) -> None:

@@ -119,7 +119,7 @@ def test_cameras_of_one_stream_are_each_steady_in_themselves(runtime: DepthRunti
 
 def test_frames_one_at_a_time_are_those_of_a_stream(runtime: DepthRuntime, random_images: object) -> None:
     images, steady = frames(random_images, 4), SteadyMaps(runtime.manifest.depth_kind, Stabilization())
-    single = [runtime.infer_next(image, steady, runtime.frame_floor(), time_s=0.1 * number) for number, image in enumerate(images)]
+    single = [runtime.infer_next(image, steady, time_s=0.1 * number) for number, image in enumerate(images)]
     streamed = list(runtime.stream(images, stabilize=Stabilization()))
     assert [one.num_steady for one in single] == [1, 2, 3, 4]
     for one, other in zip(single, streamed, strict=True):

@@ -522,6 +522,7 @@ MVDE_API int32_t mvde_stabilize(mvde_stabilizer *stabilizer, const mvde_steady_f
 
 /* Forget the past: the next frame begins anew, and may have any time. */
 MVDE_API int32_t mvde_stabilizer_reset(mvde_stabilizer *stabilizer);
+
 /* ---- scale from the floor ------------------------------------------------------------------------------------ */
 
 /* How the camera is mounted over the floor. Initialise with mvde_mounting_defaults(). */
@@ -618,8 +619,8 @@ typedef struct mvde_session_options {
 } mvde_session_options;
 
 /* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, threads by the CPUs, no camera, statistics of the
- * manifest, NaN for invalid pixels, no deadline, no calibration, no distortion, no scan, no stabilization, no scale
- * from the floor. */
+ * manifest, NaN for invalid pixels, no deadline, no calibration, no distortion, no scan, no stabilization, no scale from the
+ * floor. */
 MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* Open an engine.

@@ -23,6 +23,7 @@ constexpr int kCellShift = 13, kNumCells = 2048;
 constexpr float kLeastFall = 0.12F;
 constexpr double kHalfWidth = 0.06, kPriorWidth = 0.2, kLeastSeen = 0.05, kLeastShare = 0.25, kSpreadWidth = 0.25,
                  kMostResidual = 0.06;
+constexpr double kSteadyGain = 0.1;  // of mvde/runtime/frame_floor.py
 constexpr std::int32_t kFirstCell = 0x3F000000 >> kCellShift;  // of the factor 1/2
 
 float factor_of(std::int32_t cell) {
@@ -152,6 +153,19 @@ mvde_floor floor_of(const Rays &rays, const mvde_box &box, const mvde_mounting &
                   reinterpret_cast<const float *>(bytes + y * row_stride), y, factors);
     for (int i = 0; i < kNumCells; ++i) factors.upto[i + 1] += factors.upto[i];
     return scale_of(factors);
+}
+
+mvde_floor SteadyScale::update(mvde_floor found, bool is_anew) {
+    if (is_anew) *this = {};
+    if (found.status == MVDE_FLOOR_USED) {
+        ++num_frames_;
+        scale_ += std::max(kSteadyGain, 1.0 / static_cast<double>(num_frames_)) * (found.scale - scale_);
+        found.scale = scale_;
+    } else if (num_frames_) {
+        found.status = MVDE_FLOOR_HELD;
+        found.scale = scale_;
+    }
+    return found;
 }
 
 }  // namespace mvde::internal

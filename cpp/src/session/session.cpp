@@ -231,9 +231,7 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
         return fail(MVDE_ERROR_UNSUPPORTED, "device memory takes depth alone, but %s also has %s: use mvde_infer",
                     artifact_.manifest.name.c_str(), maps_->others().c_str());
     if (stabilizer_) return refuse_device();
-    if (floor_rays_)
-        return fail(MVDE_ERROR_UNSUPPORTED, "device memory keeps maps from the host, where the floor of options.floor is "
-                                            "measured: use mvde_infer");
+    if (floor_rays_) return refuse_device_floor();
     OutputExtents extents;
     const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
     if (const std::int32_t status = check_outputs(outputs, height, width, num_stats(), 0, extents)) return status;

@@ -1,7 +1,7 @@
 // A session: camera frame -> model input -> inference -> depth at the frame's pixels and patch statistics.
 #pragma once
 
-#include "floor/steady_floor.hpp"
+#include "floor/floor.hpp"
 #include "forks.hpp"
 #include "image/rays.hpp"
 #include "scan/scanner.hpp"
@@ -84,6 +84,7 @@ private:
     std::int32_t refuse_device() const;
     void place_floor(const mvde_mounting &mounting, const mvde_distortion *lens);
     std::int32_t scale_by_floor();
+    std::int32_t refuse_device_floor() const;
     std::int32_t check_ranges(bool has_anchors) const;
     std::int32_t write_ranges(float *ranges);
     std::int32_t check_metres(const char *output, bool has_anchors) const;
@@ -117,8 +118,8 @@ private:
     double time_s_ = 0.0;                // of the last frame
     std::optional<Rays> floor_rays_;     // of the network's input, where the floor gives depth its scale
     std::optional<mvde_mounting> mounting_, frame_mounting_;  // of the next frames, and of the last one, if known
+    SteadyScale steady_scale_;
     mvde_floor floor_{sizeof(mvde_floor), MVDE_FLOOR_OFF, 1.0, 0.0, 0.0};  // of the last frame
-    SteadyFloor steady_floor_;  // over the frames, with a stabilizer
     std::optional<Calibration> calibration_;
     View own_;      // of frames without anchors
     View view_;     // of the last frame

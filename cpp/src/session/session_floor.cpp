@@ -45,16 +45,20 @@ std::int32_t Session::mount(const mvde_mounting *mounting) {
     return MVDE_OK;
 }
 
+std::int32_t Session::refuse_device_floor() const {
+    return fail(MVDE_ERROR_UNSUPPORTED,
+                "device memory keeps maps from the host, where the floor of options.floor is measured: use mvde_infer");
+}
+
 // Gives the last frame's view the scale of the floor in its depth.
 std::int32_t Session::scale_by_floor() {
+    floor_.status = MVDE_FLOOR_UNKNOWN;
     if (frame_mounting_) {
         if (const std::int32_t status = postprocess(nullptr)) return status;
         const auto row_bytes = artifact_.manifest.width() * static_cast<std::int64_t>(sizeof(float));
         floor_ = floor_of(*floor_rays_, target_box_, *frame_mounting_, depth_.get(), row_bytes);
-    } else {
-        floor_.status = MVDE_FLOOR_UNKNOWN;
     }
-    if (stabilizer_) steady_floor_.update(floor_, stabilizer_->num_frames() == 1);
+    if (stabilizer_) floor_ = steady_scale_.update(floor_, stabilizer_->num_frames() == 1);
     const double factor = view_.is_reciprocal ? 1 / floor_.scale : floor_.scale;
     view_.metres.scale *= factor;
     view_.metres.shift *= factor;
