@@ -159,8 +159,7 @@ class EngineRecord:
     """Backend and target of an engine; ``executed_precision`` is reported by the backend, not the requested one.
 
     ``rewrites`` lists operators that mvde replaced by its own (``"attention"``, ``"gelu"``, ``"int8_linear"``,
-    ``"linear_layers"``);
-    ``known_errors`` are known library errors that were accepted at build time.
+    ``"linear_layers"``); ``known_errors`` are known library errors that were accepted at build time.
     """
 
     id: str

@@ -94,6 +94,8 @@ def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str
         settings.append({linear.OPTION: other[linear.default(precision)]})
     if attention.default_kernel(_options(precision, chosen), library_version()):
         settings.append({attention.OPTION: attention.LIBRARYS})
+    if precision is Precision.INT8 and int8_linear.is_default(library_version()):
+        settings.append({int8_linear.OPTION: int8_linear.LIBRARYS})
     if precision is Precision.INT8 and chosen.rest is None:  # the rest; parity is checked for the winner
         others = [rest for rest in RESTS if rest != rest_of_int8() and arithmetic(rest).works]
         settings += [{"INFERENCE_PRECISION_HINT": hint_of(rest)} for rest in others]

@@ -60,6 +60,11 @@ def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tup
     return {**options, OPTION: OURS}, {"int8_linear": f"{replaced} by mvde's AVX2 kernel"}
 
 
+def is_default(version: str) -> bool:
+    """Whether int8 engines have mvde's linear layers by default with OpenVINO ``version``."""
+    return saturates(onednn_features()) and not attention.unavailable(attention.AVX2, version)
+
+
 def require(core: Any, engine: EngineRecord, version: str, where: Path) -> None:
     """Register the operator with ``core`` if the engine at ``where`` was compiled with it.
 
@@ -113,7 +118,8 @@ def packed(steps: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def _excess(steps: NDArray[np.int8]) -> NDArray[np.int32]:
-    return (_ZERO * steps.sum(0, dtype=np.int64)).astype(np.int32)
+    excess: NDArray[np.int32] = (_ZERO * steps.sum(0, dtype=np.int64)).astype(np.int32)
+    return excess
 
 
 def _quantised_rows(node: Any) -> tuple[Any, float] | None:
