@@ -100,7 +100,7 @@ def attention_model(heads: int, tokens: int, depth: int, kind: str) -> Any:
     from openvino import opset13 as operators
 
     shape = openvino.Shape([1, tokens, heads * depth])
-    inputs = [operators.parameter(shape, openvino.Type(kind)) for _ in range(3)]
+    inputs = [operators.parameter(shape, getattr(openvino.Type, kind)) for _ in range(3)]
     split = [
         operators.transpose(operators.reshape(one, [1, tokens, heads, depth], False), [0, 2, 1, 3])
         for one in (operators.convert(tensor, "f32") for tensor in inputs)

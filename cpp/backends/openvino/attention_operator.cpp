@@ -2,6 +2,8 @@
 
 #include "attention_amx.hpp"
 #include "attention_avx2.hpp"
+#include "linear_operator.hpp"
+#include "scratch.hpp"
 
 #include <openvino/core/extension.hpp>
 #include <openvino/core/op_extension.hpp>
@@ -39,18 +41,6 @@ struct Avx2 {
     static constexpr auto *packed_elements = attention::avx2::packed_elements;
 };
 
-struct alignas(64) Line {
-    std::byte bytes[64];
-};
-
-// Per-thread scratch memory, kept between frames: releasing and faulting in its pages costs more than packing.
-void *scratch(std::size_t size_bytes) {
-    static thread_local std::vector<Line> lines;
-    const std::size_t needed = (size_bytes + sizeof(Line) - 1) / sizeof(Line);
-    if (lines.size() < needed) lines.resize(needed);
-    return lines.data();
-}
-
 template <typename Kernel>
 const typename Kernel::Element *elements(const ov::Tensor &tensor) {
     return static_cast<const typename Kernel::Element *>(tensor.data());
@@ -62,7 +52,7 @@ void attend(const Shape &shape, float scale, const ov::TensorVector &inputs, ov:
     using Element = typename Kernel::Element;
     OPENVINO_ASSERT(!*Kernel::unavailable(), "mvde.Attention: ", Kernel::unavailable());
     const std::size_t heads = shape.batch * shape.heads;
-    constexpr std::size_t kLineElements = sizeof(Line) / sizeof(Element);
+    constexpr std::size_t kLineElements = kLineBytes / sizeof(Element);
     const std::size_t per_head = (Kernel::packed_elements(shape) + kLineElements - 1) / kLineElements * kLineElements;
     auto *const packed = static_cast<Element *>(scratch(heads * per_head * sizeof(Element)));
     auto *const out = static_cast<Element *>(output.data());
@@ -141,5 +131,6 @@ using namespace mvde::internal;
 MVDE_EXPORT const char *mvde_attention_unavailable() { return attention::unavailable(); }
 MVDE_EXPORT const char *mvde_attention_avx2_unavailable() { return attention::avx2::unavailable(); }
 
-// Entry point for openvino.Core.add_extension.
-OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({std::make_shared<ov::OpExtension<Attention>>()}))
+// Entry point for openvino.Core.add_extension: all of mvde's operators.
+OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({std::make_shared<ov::OpExtension<Attention>>(),
+                                                            std::make_shared<ov::OpExtension<QuantizedLinear>>()}))

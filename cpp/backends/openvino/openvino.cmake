@@ -4,7 +4,7 @@ find_package(OpenVINO REQUIRED COMPONENTS Runtime OPTIONAL_COMPONENTS Threading)
 mvde_backend(openvino openvino/openvino.cpp)
 target_link_libraries(mvde_openvino PRIVATE openvino::runtime)
 if(TARGET mvde_attention AND TARGET openvino::threading)  # in OpenVINO's own threads
-    target_sources(mvde_openvino PRIVATE openvino/attention_operator.cpp)
+    target_sources(mvde_openvino PRIVATE openvino/attention_operator.cpp openvino/linear_operator.cpp)
     target_compile_definitions(mvde_openvino PRIVATE MVDE_HAVE_ATTENTION)
     target_link_libraries(mvde_openvino PRIVATE mvde_attention openvino::threading)
 endif()

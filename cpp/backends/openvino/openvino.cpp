@@ -3,6 +3,7 @@
 
 #if defined(MVDE_HAVE_ATTENTION)
 #include "attention_operator.hpp"
+#include "linear_operator.hpp"
 
 #include <openvino/core/op_extension.hpp>
 #endif
@@ -97,6 +98,20 @@ void add_attention(const std::string &kind) {
 #endif
 }
 
+// Registers mvde's 8-bit linear layers with the library, for engines whose manifest says that they use them.
+void add_linear(const std::string &kind) {
+    if (kind == "openvino") return;  // the library's own
+#if defined(MVDE_HAVE_ATTENTION)
+    const std::string reason = mvde_attention_avx2_unavailable();
+    if (!reason.empty()) throw std::runtime_error("it computes linear layers with AVX2: " + reason);
+    static const bool added = (shared_core().add_extension(std::make_shared<ov::OpExtension<QuantizedLinear>>()), true);
+    static_cast<void>(added);
+#else
+    throw std::runtime_error("libmvde_openvino.so was compiled without mvde's operators (they need a compiler with "
+                             "-mamx-bf16 and OpenVINO's Threading component)");
+#endif
+}
+
 // Throws unless the port has that type and shape; a manifest may state either wrongly.
 void check_port(const ov::Output<const ov::Node> &port, const char *what, ov::element::Type type, const ov::Shape &shape) {
     if (port.get_element_type() == type && port.get_partial_shape() == ov::PartialShape(shape)) return;
@@ -130,6 +145,7 @@ const std::pair<const char *, const char *> kOptions[] = {
     {"INFERENCE_NUM_THREADS", "[0-9]{1,4}"},
     {"INFERENCE_PRECISION_HINT", "[A-Za-z0-9_]{1,32}"},
     {"MVDE_ATTENTION", "amx|avx2|openvino"},
+    {"MVDE_INT8_LINEAR", "avx2|openvino"},
     {"NUM_STREAMS", "[0-9]{1,4}"},
     {"PERFORMANCE_HINT", "LATENCY|THROUGHPUT"},
     {"SNIPPETS_MODE", "[A-Za-z0-9_]{1,32}"},
@@ -154,7 +170,9 @@ std::unique_ptr<Engine> load_engine(const mvde_backend_request &request) {
     ov::AnyMap options;
     for (std::size_t i = 0; i < request.num_options; ++i) {
         check_option(request.options[i]);
-        if (std::string(request.options[i].name) == "MVDE_ATTENTION") add_attention(request.options[i].value);
+        const std::string name = request.options[i].name;
+        if (name == "MVDE_ATTENTION") add_attention(request.options[i].value);
+        else if (name == "MVDE_INT8_LINEAR") add_linear(request.options[i].value);
         else options[request.options[i].name] = std::string(request.options[i].value);
     }
     // The compiled model uses its weights in place, inside the blob. The library only accepts tensors that it may write.

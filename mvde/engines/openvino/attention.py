@@ -10,12 +10,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from mvde.engines.isa import cap, onednn_features
 from mvde.engines.openvino.native_backend import MISSING, library_path, mismatch
+from mvde.engines.openvino.operators import operator_factory, register
 from mvde.errors import BackendError, IncompatibleEngineError
 from mvde.precision import Precision
 from mvde.records import EngineRecord
@@ -133,11 +133,6 @@ def _capped(kernel: Kernel) -> str:
     return f"{cap()} switches AMX off" if switched_off else ""
 
 
-def library_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options to pass to the library."""
-    return {key: value for key, value in options.items() if key != OPTION}
-
-
 def require(core: Any, engine: EngineRecord, version: str, where: Path) -> None:
     """Register the operator with ``core`` if the engine at ``where`` was compiled with it.
 
@@ -151,7 +146,7 @@ def require(core: Any, engine: EngineRecord, version: str, where: Path) -> None:
             f"{where} was compiled with mvde's attention, which cannot run here: {reason}; or build the engine again "
             f"with OpenVINO's own: mvde build --engine {engine.id}"
         )
-    _register(core, str(library_path()))
+    register(core)
 
 
 def replace_attention(core: Any, model: Any, kernel: Kernel) -> tuple[int, int]:
@@ -160,29 +155,11 @@ def replace_attention(core: Any, model: Any, kernel: Kernel) -> tuple[int, int]:
     Replaces unmasked attention between transposes that move the heads to the front and back; the operator works on the
     untransposed layout, so the transposes are removed.
     """
-    path = str(library_path())
-    _register(core, path)
+    register(core)
     found = [node for node in model.get_ordered_ops() if node.get_type_name() == "ScaledDotProductAttention"]
-    replaced = sum(_replace(_factory(path), node, kernel) for node in found)
+    replaced = sum(_replace(operator_factory(), node, kernel) for node in found)
     model.validate_nodes_and_infer_types()
     return replaced, len(found)
-
-
-@lru_cache(maxsize=1)
-def _register(core: Any, path: str) -> None:
-    try:
-        core.add_extension(path)
-    except RuntimeError as error:
-        raise BackendError(f"OpenVINO cannot load mvde's attention from {path}: {error}") from error
-
-
-@lru_cache(maxsize=1)
-def _factory(path: str) -> Any:
-    from openvino.utils.node_factory import NodeFactory
-
-    factory = NodeFactory()
-    factory.add_extension(path)
-    return factory
 
 
 def _replace(factory: Any, node: Any, kernel: Kernel) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mvde.engines.base import BuildOptions, Compiled, Graph, one_line
 from mvde.engines.machine import cpu_name, has_hyper_threads, num_cpus
-from mvde.engines.openvino import attention, gelu, linear
+from mvde.engines.openvino import attention, gelu, int8_linear, linear
 from mvde.engines.openvino.library import (
     DEVICE,
     arithmetic,
@@ -16,6 +16,7 @@ from mvde.engines.openvino.library import (
     library_version,
     shared_core,
 )
+from mvde.engines.openvino.operators import library_options
 from mvde.errors import BackendError
 from mvde.precision import Precision
 
@@ -62,11 +63,14 @@ def compile_model(path: Path, precision: Precision, chosen: BuildOptions) -> tup
     layers = options.pop(linear.OPTION, linear.default(precision))
     model = shared_core().read_model(str(path))
     options, rewrites = attention.applied(shared_core(), model, options, library_version())
+    if precision is Precision.INT8:
+        options, replaced_linear = int8_linear.applied(shared_core(), model, options, library_version())
+        rewrites.update(replaced_linear)
     if gelu.is_default() and (replaced := gelu.by_sigmoid(model)):
         rewrites[gelu.REWRITE] = f"{replaced} by a sigmoid"
     if layers == linear.CONVOLUTIONS:  # last: attention matching needs the original linear layers
         rewrites[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
-    return shared_core().compile_model(model, DEVICE, attention.library_options(options)), options, rewrites
+    return shared_core().compile_model(model, DEVICE, library_options(options)), options, rewrites
 
 
 def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str, Any]]:
@@ -90,6 +94,8 @@ def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str
         settings.append({linear.OPTION: other[linear.default(precision)]})
     if attention.default_kernel(_options(precision, chosen), library_version()):
         settings.append({attention.OPTION: attention.LIBRARYS})
+    if precision is Precision.INT8 and int8_linear.is_default(library_version()):
+        settings.append({int8_linear.OPTION: int8_linear.LIBRARYS})
     if precision is Precision.INT8 and chosen.rest is None:  # the rest; parity is checked for the winner
         others = [rest for rest in RESTS if rest != rest_of_int8() and arithmetic(rest).works]
         settings += [{"INFERENCE_PRECISION_HINT": hint_of(rest)} for rest in others]

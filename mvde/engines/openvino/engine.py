@@ -14,8 +14,9 @@ from mvde.contract import OutputRole
 from mvde.engines.base import EngineInfo, check_images, check_output_names, closed_error, one_line
 from mvde.engines.float_environment import in_default_float_environment
 from mvde.engines.machine import cpu_name
-from mvde.engines.openvino import attention
+from mvde.engines.openvino import attention, int8_linear
 from mvde.engines.openvino.library import DEVICE, executed_precision, library_version, openvino_library, shared_core
+from mvde.engines.openvino.operators import library_options
 from mvde.engines.process import ProcessGuard
 from mvde.engines.sealed import SealedFile
 from mvde.engines.stored_options import check_stored
@@ -42,6 +43,7 @@ _OPTIONS = {
     "CPU_DENORMALS_OPTIMIZATION": _SWITCH,
     "SNIPPETS_MODE": _WORD,
     attention.OPTION: "|".join((*attention.KERNELS, attention.LIBRARYS)),
+    int8_linear.OPTION: f"{int8_linear.OURS}|{int8_linear.LIBRARYS}",
 }
 """Options set by builds and tuning, with patterns of their values; no others are taken from a manifest."""
 
@@ -120,6 +122,7 @@ def load(opened: OpenedEngine) -> OpenVinoEngine:
     record = manifest.engine
     options = checked_options(record.options, path)
     attention.require(shared_core(), record, library_version(), path)
+    int8_linear.require(shared_core(), record, library_version(), path)
     compiled = import_blob(path, options, opened.content)
     executed = executed_precision(compiled)
     if executed != record.executed_precision:
@@ -157,7 +160,7 @@ def import_blob(path: Path, options: Mapping[str, Any], content: SealedFile | No
     try:
         blob = (SealedFile(path) if content is None else content).array
         tensor = openvino_library().Tensor(blob, shared_memory=True)
-        compiled = shared_core().import_model(tensor, DEVICE, attention.library_options(options))
+        compiled = shared_core().import_model(tensor, DEVICE, library_options(options))
         compiled.blob = blob
         return compiled
     except (OSError, ValueError, RuntimeError) as error:
