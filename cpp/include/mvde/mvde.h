@@ -746,6 +746,84 @@ typedef struct mvde_session_counters {
 /* Get the counters of a session. Allowed while another call uses it. */
 MVDE_API int32_t mvde_session_count(const mvde_session *session, mvde_session_counters *counters);
 
+/* ---- deadlines ------------------------------------------------------------------------------------------------ */
+
+/* Chooses among engines of one model the largest that holds a deadline, from what the last frames took: down as soon as a
+ * frame says so, up after ten that allow it, and only where frames in time have paid for the late ones, so that at most one in
+ * a hundred is late. The same decisions as Python's DeadlinePolicy. For programs with sessions of their own; a group has one.
+ * One call at a time. */
+typedef struct mvde_deadline mvde_deadline;
+
+/* Make a policy.
+ *   costs_ms     what each engine's network takes alone, from the smallest engine to the largest, num_engines (1 to 16)
+ *   deadline_ms  from a frame's capture to its result */
+MVDE_API int32_t mvde_deadline_create(const double *costs_ms, int32_t num_engines, double deadline_ms,
+                                      mvde_deadline **policy);
+
+/* Release the policy. NULL is allowed. */
+MVDE_API void mvde_deadline_destroy(mvde_deadline *policy);
+
+/* Choose the engine of the next frame, which is `age_ms` old; `index` receives it, 0 for the smallest. */
+MVDE_API int32_t mvde_deadline_choose(mvde_deadline *policy, double age_ms, int32_t *index);
+
+/* Tell what a frame of engine `index` took: its network alone, and all from its capture, of which `age_ms` had passed when
+ * the engine was chosen. */
+MVDE_API int32_t mvde_deadline_observe(mvde_deadline *policy, int32_t index, double network_ms, double latency_ms,
+                                       double age_ms);
+
+/* What became of the frames. */
+typedef struct mvde_deadline_counters {
+    uint32_t struct_size; /* sizeof(mvde_deadline_counters), to be set by the caller */
+    int32_t level; /* engine of the last choice, 0 for the smallest */
+    int32_t is_unheld; /* 1: no engine held the deadline for ten frames in a row, now or before; to be said once */
+    int64_t num_frames;
+    int64_t num_late; /* of these, after their deadline */
+    int64_t num_unheld; /* of these, late with the smallest engine although they had not waited: none would have held it */
+    int64_t num_switches;
+} mvde_deadline_counters;
+
+/* Get the counters of a policy. */
+MVDE_API int32_t mvde_deadline_count(const mvde_deadline *policy, mvde_deadline_counters *counters);
+
+/* Sessions of one model at several resolutions: each frame has the largest that holds the deadline. Statistics are of one grid
+ * whatever the resolution: mean, var, min, max and valid are exact, grad is per pixel of the smallest. One call at a time;
+ * libmvde allocates in mvde_group_open only, not per frame. */
+typedef struct mvde_group mvde_group;
+
+/* Open engines in any order.
+ *   options                  of every session, as in mvde_open, with the size of the frames; without a calibration, which is of
+ *                            one resolution
+ *   deadline_ms              from a frame's capture to its result
+ *   grid_rows, grid_columns  patches, which must divide every resolution into squares; both 0: near the smallest engine's
+ * Engines of different models, kinds, weights or preprocessing, of one resolution or of different aspects are refused. What
+ * each takes alone is measured here. */
+MVDE_API int32_t mvde_group_open(const char *const *engine_paths, int32_t num_engines, const mvde_session_options *options,
+                                 double deadline_ms, int64_t grid_rows, int64_t grid_columns, mvde_group **group);
+
+/* Close the group, after a call in progress has returned. NULL is allowed. */
+MVDE_API void mvde_group_close(mvde_group *group);
+
+/* Compute depth and statistics of a frame that is `age_ms` old, as mvde_infer; `index`, if not NULL, receives the engine that
+ * was used, 0 for the smallest. */
+MVDE_API int32_t mvde_group_infer(mvde_group *group, const mvde_frame *frame, double age_ms, mvde_outputs *outputs,
+                                  int32_t *index);
+
+/* An engine of a group. */
+typedef struct mvde_group_engine {
+    uint32_t struct_size; /* sizeof(mvde_group_engine), to be set by the caller */
+    double cost_ms; /* what its network takes alone: the shortest of a few runs in mvde_group_open */
+    int64_t memory_bytes; /* growth of the process's resident memory from loading and running it; 0 where unknown */
+    int64_t num_frames; /* inferred with it */
+} mvde_group_engine;
+
+/* Get the properties of engine `index`, 0 for the smallest: of its session, and as one of the group; either may be NULL.
+ * MVDE_ERROR_ARGUMENT beyond the last one. Allowed while no other call uses the group. */
+MVDE_API int32_t mvde_group_query(const mvde_group *group, int32_t index, mvde_session_info *info,
+                                  mvde_group_engine *engine);
+
+/* Get the counters of a group. Allowed while no other call uses it. */
+MVDE_API int32_t mvde_group_count(const mvde_group *group, mvde_deadline_counters *counters);
+
 #ifdef __cplusplus
 }
 #endif

@@ -341,8 +341,8 @@ struct Outputs {
 // An engine written by `mvde build`: frames in, depth and patch statistics out. Serves one call at a time.
 class Session {
 public:
-    // `engine_path` is the engine's folder, file or manifest. See mvde_open.
-    static Result<Session> open(const std::string &engine_path, const SessionOptions &options = {}) {
+    // The options as a struct of the C API, which points into them.
+    static mvde_session_options plain_of(const SessionOptions &options) {
         mvde_session_options plain;
         mvde_session_defaults(&plain);
         plain.format = static_cast<int32_t>(options.format);
@@ -360,6 +360,12 @@ public:
         plain.stabilization = options.stabilization ? &*options.stabilization : nullptr;
         plain.floor = options.floor ? &*options.floor : nullptr;
         if (!options.calibration_path.empty()) plain.calibration_path = options.calibration_path.c_str();
+        return plain;
+    }
+
+    // `engine_path` is the engine's folder, file or manifest. See mvde_open.
+    static Result<Session> open(const std::string &engine_path, const SessionOptions &options = {}) {
+        const mvde_session_options plain = plain_of(options);
         mvde_session *handle = nullptr;
         if (const int32_t status = mvde_open(engine_path.c_str(), &plain, &handle)) return Error::last(status);
         return Session(handle);
@@ -460,6 +466,65 @@ private:
         void operator()(mvde_session *handle) const { mvde_close(handle); }
     };
     std::unique_ptr<mvde_session, Close> handle_;
+};
+
+// Engines of one model at several resolutions: each frame has the largest that holds a deadline. Serves one call at a time.
+class Group {
+public:
+    // `grid` is that of the statistics, (rows, columns); {0, 0}: near the smallest engine's. See mvde_group_open.
+    static Result<Group> open(const std::vector<std::string> &engine_paths, double deadline_ms,
+                              const SessionOptions &options = {}, Size grid = {}) {
+        std::vector<const char *> paths;
+        for (const std::string &path : engine_paths) paths.push_back(path.c_str());
+        const mvde_session_options plain = Session::plain_of(options);
+        mvde_group *handle = nullptr;
+        if (const int32_t status = mvde_group_open(paths.data(), static_cast<int32_t>(paths.size()), &plain, deadline_ms,
+                                                   grid.height, grid.width, &handle))
+            return Error::last(status);
+        return Group(handle);
+    }
+
+    // Compute what `outputs` has views for, as Session::infer, of a frame that is `age_ms` old; `index` receives the engine
+    // that was used, 0 for the smallest.
+    Result<void> infer(const mvde_frame &frame, Outputs &outputs, double age_ms = 0.0, int32_t *index = nullptr) {
+        mvde_outputs plain = outputs.plain();
+        const int32_t status = mvde_group_infer(handle_.get(), &frame, age_ms, &plain, index);
+        outputs.tag = plain.tag;
+        outputs.calibrated = plain.calibrated;
+        outputs.num_steady = plain.num_steady;
+        outputs.floor = plain.floor;
+        return Result<void>::of(status);
+    }
+
+    // Properties of engine `index`, 0 for the smallest; its session's strings are valid as long as the group.
+    mvde_session_info info(int32_t index) const {
+        mvde_session_info info{};
+        info.struct_size = sizeof info;
+        mvde_group_query(handle_.get(), index, &info, nullptr);
+        return info;
+    }
+    mvde_group_engine engine(int32_t index) const {
+        mvde_group_engine engine{};
+        engine.struct_size = sizeof engine;
+        mvde_group_query(handle_.get(), index, nullptr, &engine);
+        return engine;
+    }
+
+    // What became of the frames.
+    mvde_deadline_counters counters() const {
+        mvde_deadline_counters counters{};
+        counters.struct_size = sizeof counters;
+        mvde_group_count(handle_.get(), &counters);
+        return counters;
+    }
+    mvde_group *get() const { return handle_.get(); }
+
+private:
+    explicit Group(mvde_group *handle) : handle_(handle) {}
+    struct Close {
+        void operator()(mvde_group *handle) const { mvde_group_close(handle); }
+    };
+    std::unique_ptr<mvde_group, Close> handle_;
 };
 
 // A dense map and its dense RGB picture over the caller's memory, for Stabilizer::update; sizes in pixels.

@@ -83,6 +83,7 @@ Preprocess preprocess_of(const Json &value) {
     preprocess.antialias = value.find("antialias")->flag;
     if (const Json *aligned = value.find("align_corners")) preprocess.align_corners = aligned->flag;
     preprocess.padding = value.find("padding")->integer;
+    preprocess.text = repr(value);
     return preprocess;
 }
 
@@ -103,6 +104,8 @@ void read_common(const Json &plain, Manifest &manifest) {
     manifest.max_valid = range.items[1].number();
     manifest.stats = texts_of(*plain.find("stats"));
     manifest.file = file_of(*plain.find("file"));
+    manifest.source_kind = text_of(*plain.find("source"), "kind");
+    manifest.source_sha256 = text_of(*plain.find("source"), "sha256");
     if (const Json *companions = plain.find("companions"))
         for (const Json &item : companions->items) manifest.companions.push_back(file_of(item));
 }

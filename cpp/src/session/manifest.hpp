@@ -30,6 +30,7 @@ struct Preprocess {
     std::int64_t multiple = 1, padding = 0;
     std::optional<double> bicubic_coefficient;
     bool antialias = true, align_corners = false;
+    std::string text;  // all of the record, to compare two
 };
 
 // What graphs and engines both state.
@@ -45,6 +46,7 @@ struct Manifest {
     std::vector<std::string> stats;
     FileRecord file;
     std::vector<FileRecord> companions;
+    std::string source_kind, source_sha256;  // of what it was made from
 
     std::string stem() const;  // NAME-HxW, with -bB for a batch
     std::int64_t batch() const { return input.shape[0]; }

@@ -40,6 +40,7 @@ class Session {
 public:
     // Throws Refused if the artefact, this machine or the backend is unsuitable.
     Session(const char *path, const mvde_session_options &options);
+    Session(Artifact artifact, const mvde_session_options &options);
     ~Session();
     Session(const Session &) = delete;
     Session &operator=(const Session &) = delete;
@@ -61,6 +62,13 @@ public:
     // Whether the session was opened by a parent process, before fork(); it can then only be closed.
     bool is_inherited() const { return forks_ != num_forks(); }
     const char *library() const { return backend_->title; }
+
+    // What a group of sessions with a deadline needs: runs the network on a black picture; what the last frame's network
+    // took; the patch, in pixels of the network's input; and multiplies the statistic `grad`, where it is a column.
+    std::int32_t run_blank(double &network_ms);
+    double network_ms() const { return network_ms_; }
+    std::int64_t patch_size() const { return artifact_.manifest.stats_patch; }
+    void scale_grad(float *stats, float factor) const;
 
     char last_error[MVDE_ERROR_BYTES] = "";
 
@@ -91,6 +99,7 @@ private:
     std::int32_t check_points(const mvde_outputs &outputs, bool has_anchors, const OutputExtents &extents) const;
     std::int32_t resize(const mvde_frame &frame, const OutputExtents &extents);
     std::int32_t finish(mvde_outputs &outputs);
+    std::int32_t run();
     std::int32_t postprocess(float *stats);
     std::int32_t write_depth(const mvde_outputs &outputs);
     std::int32_t failed(std::int32_t status, const mvde_backend_message &message) const;
@@ -135,6 +144,7 @@ private:
     mvde_backend_engine engine_{};     // with its buffers; depth is the network's map
     std::chrono::steady_clock::time_point accepted_{};  // of the last frame
     mvde_tag tag_{};
+    double network_ms_ = 0.0;  // of the last frame
     std::atomic<std::int64_t> num_frames_{0}, num_late_{0};
     mutable std::atomic<std::int64_t> num_dropped_{0};
     const unsigned forks_ = num_forks();

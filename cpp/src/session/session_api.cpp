@@ -6,6 +6,7 @@
 #include "session/classic_numbers.hpp"
 #include "session/frame_camera.hpp"
 #include "session/session.hpp"
+#include "session/session_options.hpp"
 
 #include <cinttypes>
 #include <cmath>
@@ -64,6 +65,8 @@ std::int32_t with_frame(mvde_session *handle, Call call) {
     return status;
 }
 
+}  // namespace
+
 std::int32_t check_options(const mvde_session_options &options) {
     if (options.struct_size != sizeof options)
         return fail(MVDE_ERROR_ARGUMENT, "options.struct_size is %u: start from mvde_session_defaults()",
@@ -94,8 +97,6 @@ std::int32_t check_options(const mvde_session_options &options) {
                     options.floor->struct_size);
     return options.distortion ? check_lens(*options.distortion) : MVDE_OK;
 }
-
-}  // namespace
 
 }  // namespace mvde::internal
 

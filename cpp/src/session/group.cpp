@@ -1,0 +1,111 @@
+#include "session/group.hpp"
+
+#include "error.hpp"
+#include "session/refused.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cinttypes>
+#include <cstdio>
+#include <string>
+#include <utility>
+
+namespace mvde::internal {
+namespace {
+
+// As in mvde/runtime/on_time.py: at least two rounds, of which the first does not count, and up to five within two seconds.
+constexpr int kCostRounds = 5;
+constexpr double kCostS = 2.0;
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point begun) { return std::chrono::duration<double, std::milli>(Clock::now() - begun).count(); }
+
+// Resident memory of this process; 0 where the system does not say.
+std::int64_t resident_bytes() {
+    std::FILE *file = std::fopen("/proc/self/statm", "r");
+    if (!file) return 0;
+    std::int64_t pages = 0;
+    const int found = std::fscanf(file, "%*s %" SCNd64, &pages);
+    std::fclose(file);
+    return found == 1 ? pages * sysconf(_SC_PAGESIZE) : 0;
+}
+
+void require(std::int32_t status) {
+    if (status) throw Refused(static_cast<mvde_status>(status), mvde_last_error());
+}
+
+std::vector<Artifact> load_sorted(const char *const *paths, std::int64_t num_engines) {
+    std::vector<Artifact> found;
+    for (std::int64_t i = 0; i < num_engines; ++i) found.push_back(load_artifact(paths[i]));
+    std::stable_sort(found.begin(), found.end(), [](const Artifact &one, const Artifact &two) {
+        return std::pair(one.manifest.height(), one.manifest.width()) <
+               std::pair(two.manifest.height(), two.manifest.width());
+    });
+    return found;
+}
+
+}  // namespace
+
+Group::Group(const char *const *paths, std::int64_t num_engines, const mvde_session_options &options, double deadline_ms,
+             Grid grid) {
+    check_deadline(deadline_ms);
+    if (!options.frame_height)
+        throw Refused(MVDE_ERROR_ARGUMENT,
+                      "options.frame_height and frame_width are 0, the model's input size, which differs from engine to "
+                      "engine; give the size of the frames");
+    if (options.calibration_path)
+        throw Refused(MVDE_ERROR_ARGUMENT,
+                      "a calibration is of one resolution, so it does not go with a deadline; leave one of them out");
+    std::vector<Artifact> artifacts = load_sorted(paths, num_engines);
+    std::vector<const EngineManifest *> manifests;
+    for (const Artifact &artifact : artifacts) manifests.push_back(&artifact.manifest);
+    check_one_model(manifests);
+    const Grid shared = common_grid(manifests, grid);
+    for (Artifact &artifact : artifacts) {
+        artifact.manifest.stats_patch = artifact.manifest.height() / shared.rows;
+        artifact.manifest.grid_rows = shared.rows;
+        artifact.manifest.grid_columns = shared.columns;
+        const std::int64_t before = resident_bytes();
+        auto session = std::make_unique<Session>(std::move(artifact), options);
+        double unused = 0.0;  // libraries allocate most of an engine's memory with its first frame
+        require(session->run_blank(unused));
+        members_.push_back({std::move(session), std::max<std::int64_t>(resident_bytes() - before, 0), 0});
+    }
+    const std::vector<double> costs = costs_ms();
+    policy_.emplace(costs.data(), this->num_engines(), deadline_ms);
+}
+
+// Shortest time of each network, measured in turns: other work makes single ones longer.
+std::vector<double> Group::costs_ms() {
+    std::vector<double> costs(members_.size(), 0.0);
+    const Clock::time_point begun = Clock::now();
+    for (int round = 0; round <= kCostRounds; ++round) {
+        if (round > 2 && ms_since(begun) > kCostS * 1e3) break;
+        for (std::size_t i = 0; i < members_.size(); ++i) {
+            double spent_ms = 0.0;
+            require(members_[i].session->run_blank(spent_ms));
+            if (round == 1 || (round > 1 && spent_ms < costs[i])) costs[i] = spent_ms;
+        }
+    }
+    for (double &cost : costs) cost = std::max(cost, 1e-6);  // the clock's resolution
+    return costs;
+}
+
+std::int32_t Group::infer(const mvde_frame &frame, double age_ms, mvde_outputs &outputs, std::int32_t &index) {
+    index = policy_->choose(age_ms);
+    Member &member = members_[static_cast<std::size_t>(index)];
+    const Clock::time_point begun = Clock::now();
+    if (const std::int32_t status = member.session->infer(frame, outputs)) return status;
+    ++member.num_frames;
+    policy_->observe(index, member.session->network_ms(), ms_since(begun) + age_ms, age_ms);
+    // The other columns are the same at any resolution; `grad` is per pixel of the smallest.
+    if (index > 0 && outputs.stats)
+        member.session->scale_grad(outputs.stats, static_cast<float>(static_cast<double>(member.session->patch_size()) /
+                                                                     static_cast<double>(session(0).patch_size())));
+    return MVDE_OK;
+}
+
+}  // namespace mvde::internal
