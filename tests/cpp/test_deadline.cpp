@@ -150,6 +150,39 @@ TEST(a_slow_frame_is_followed_by_a_smaller_engine) {
     CHECK(num_allocations == before, "a frame allocates");
 }
 
+TEST(depth_stays_steady_over_a_switch) {
+    const Engines engines;
+    mvde::SessionOptions options;
+    options.frame = {48, 64};
+    options.camera = mvde_camera{44, 44, 31.5, 23.5, 48, 64};
+    options.stabilization = mvde::default_stabilization();
+    mvde_mounting mounting;
+    mvde_mounting_defaults(&mounting);
+    mounting.height_m = 0.6;
+    options.floor = mounting;
+    auto group = mvde::Group::open(engines.paths(), 5000.0, options);
+    CHECK(static_cast<bool>(group), "%s", group.error().message.c_str());
+    if (!group) return;
+    Frame frame({48, 64});
+    std::vector<float> depth(48 * 64);
+    mvde::Outputs outputs{{depth.data(), depth.size()}, {}, {}, {}};
+    const auto infer = [&](double age_ms, double time_s) {
+        frame.view.time_s = time_s;
+        int32_t index = -1;
+        CHECK(group->infer(frame.view, outputs, age_ms, &index), "%s", mvde_last_error());
+        return index;
+    };
+    CHECK(infer(0.0, 1.0) == 1 && outputs.num_steady == 1);
+    const long before = num_allocations;
+    CHECK(infer(4999.0, 1.1) == 0 && outputs.num_steady == 2, "%d", outputs.num_steady);
+    CHECK(num_allocations == before, "a switch allocates");
+    CHECK(!group->infer(frame.view, outputs) && std::string(mvde_last_error()).find("1.1") != std::string::npos,
+          "a time that does not increase, whichever engine had the frame before");
+    CHECK(group->mount(nullptr) && infer(4999.0, 1.2) == 0 && outputs.num_steady == 3);
+    CHECK(outputs.floor.status == MVDE_FLOOR_UNKNOWN || outputs.floor.status == MVDE_FLOOR_HELD);
+    CHECK(group->reset() && infer(4999.0, 0.5) == 0 && outputs.num_steady == 1);
+}
+
 TEST(engines_that_do_not_belong_together_are_refused) {
     const Engines engines;
     const Folder other;

@@ -808,6 +808,12 @@ MVDE_API void mvde_group_close(mvde_group *group);
 MVDE_API int32_t mvde_group_infer(mvde_group *group, const mvde_frame *frame, double age_ms, mvde_outputs *outputs,
                                   int32_t *index);
 
+/* Change the mounting of the next frames, as mvde_mount, for every engine. */
+MVDE_API int32_t mvde_group_mount(mvde_group *group, const mvde_mounting *mounting);
+
+/* Forget the frames so far, as mvde_session_reset: steady depth goes on from engine to engine else. */
+MVDE_API int32_t mvde_group_reset(mvde_group *group);
+
 /* An engine of a group. */
 typedef struct mvde_group_engine {
     uint32_t struct_size; /* sizeof(mvde_group_engine), to be set by the caller */

@@ -496,6 +496,11 @@ public:
         return Result<void>::of(status);
     }
 
+    // Change the mounting of the next frames. See mvde_mount.
+    Result<void> mount(const mvde_mounting *mounting) { return Result<void>::of(mvde_group_mount(handle_.get(), mounting)); }
+    // Forget the frames so far. See mvde_session_reset.
+    Result<void> reset() { return Result<void>::of(mvde_group_reset(handle_.get())); }
+
     // Properties of engine `index`, 0 for the smallest; its session's strings are valid as long as the group.
     mvde_session_info info(int32_t index) const {
         mvde_session_info info{};

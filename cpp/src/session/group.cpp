@@ -74,6 +74,7 @@ Group::Group(const char *const *paths, std::int64_t num_engines, const mvde_sess
         require(session->run_blank(unused));
         members_.push_back({std::move(session), std::max<std::int64_t>(resident_bytes() - before, 0), 0});
     }
+    for (Member &member : members_) member.session->share_steady(*members_.back().session);
     const std::vector<double> costs = costs_ms();
     policy_.emplace(costs.data(), this->num_engines(), deadline_ms);
 }
@@ -93,6 +94,15 @@ std::vector<double> Group::costs_ms() {
     for (double &cost : costs) cost = std::max(cost, 1e-6);  // the clock's resolution
     return costs;
 }
+
+std::int32_t Group::mount(const mvde_mounting *mounting) {
+    for (Member &member : members_)
+        if (const std::int32_t status = member.session->mount(mounting)) return status;
+    return MVDE_OK;
+}
+
+// All of them share what is to be forgotten.
+std::int32_t Group::reset() { return members_.back().session->reset(); }
 
 std::int32_t Group::infer(const mvde_frame &frame, double age_ms, mvde_outputs &outputs, std::int32_t &index) {
     index = policy_->choose(age_ms);

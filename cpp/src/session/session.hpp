@@ -53,6 +53,7 @@ public:
     void describe(mvde_session_info &info) const;
     std::int32_t describe_scan(mvde_scan_info &info) const;
     std::int32_t mount(const mvde_mounting *mounting);
+    void share_steady(const Session &other);
     void count(mvde_session_counters &counters) const;
     std::int32_t reset();
 
@@ -123,11 +124,11 @@ private:
     std::optional<mvde_camera> camera_;  // of the frames, given or assumed
     std::optional<Rays> rays_;           // of that camera
     std::optional<Scanner> scanner_;     // of the network's input
-    std::optional<Stabilizer> stabilizer_;
+    std::shared_ptr<Stabilizer> stabilizer_;  // shared by the sessions of a group, as its scale
     double time_s_ = 0.0;                // of the last frame
     std::optional<Rays> floor_rays_;     // of the network's input, where the floor gives depth its scale
     std::optional<mvde_mounting> mounting_, frame_mounting_;  // of the next frames, and of the last one, if known
-    SteadyScale steady_scale_;
+    std::shared_ptr<SteadyScale> steady_scale_;  // with a stabilizer
     mvde_floor floor_{sizeof(mvde_floor), MVDE_FLOOR_OFF, 1.0, 0.0, 0.0};  // of the last frame
     std::optional<Calibration> calibration_;
     View own_;      // of frames without anchors
