@@ -74,7 +74,7 @@ Group::Group(const char *const *paths, std::int64_t num_engines, const mvde_sess
         require(session->run_blank(unused));
         members_.push_back({std::move(session), std::max<std::int64_t>(resident_bytes() - before, 0), 0});
     }
-    for (Member &member : members_) member.session->share_steady(*members_.back().session);
+    for (Member &member : members_) member.session->go_on_with(*members_.back().session);
     const std::vector<double> costs = costs_ms();
     policy_.emplace(costs.data(), this->num_engines(), deadline_ms);
 }

@@ -53,9 +53,11 @@ public:
     void describe(mvde_session_info &info) const;
     std::int32_t describe_scan(mvde_scan_info &info) const;
     std::int32_t mount(const mvde_mounting *mounting);
-    void share_steady(const Session &other);
     void count(mvde_session_counters &counters) const;
     std::int32_t reset();
+
+    // Shares the steady depth of another session, of the same camera and model at another resolution.
+    void go_on_with(const Session &other);
 
     // Counts a frame that was refused; allowed while another call uses the session.
     void drop() const { ++num_dropped_; }
@@ -88,6 +90,7 @@ private:
     std::int32_t check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const;
     void place_scan(const mvde_scan_settings &settings, const mvde_distortion *lens);
     void place_stabilizer(const mvde_stabilization &settings);
+    void reserve_stabilizer();
     std::int32_t check_time(double time_s) const;
     std::int32_t stabilize();
     std::int32_t refuse_device() const;
@@ -124,7 +127,7 @@ private:
     std::optional<mvde_camera> camera_;  // of the frames, given or assumed
     std::optional<Rays> rays_;           // of that camera
     std::optional<Scanner> scanner_;     // of the network's input
-    std::shared_ptr<Stabilizer> stabilizer_;  // shared by the sessions of a group, as its scale
+    std::shared_ptr<Stabilizer> stabilizer_;  // nullptr: each frame for itself; shared in a group, as its scale
     double time_s_ = 0.0;                // of the last frame
     std::optional<Rays> floor_rays_;     // of the network's input, where the floor gives depth its scale
     std::optional<mvde_mounting> mounting_, frame_mounting_;  // of the next frames, and of the last one, if known
