@@ -79,8 +79,7 @@ Session::Session(const char *path, const mvde_session_options &options) : artifa
     check_graph(artifact_);
     check_proved(artifact_, backend_->device ? &device_ : nullptr);
     check_usable(artifact_);
-    stats_ = chosen_columns(options, artifact_.manifest);
-    maps_.emplace(artifact_.manifest, stats_);
+    choose_columns(options);
     create_resizer(options);
     calibrate(options);
     load_engine(options);
@@ -188,7 +187,7 @@ void Session::load_engine(const mvde_session_options &session) {
 
 std::int64_t Session::num_patches() const { return artifact_.manifest.grid_rows * artifact_.manifest.grid_columns; }
 
-std::int64_t Session::num_stats() const { return num_patches() * static_cast<std::int64_t>(stats_.size()); }
+std::int64_t Session::num_stats() const { return num_patches() * static_cast<std::int64_t>(columns_->chosen().size()); }
 
 std::int32_t Session::infer(const mvde_frame &frame, mvde_outputs &outputs) {
     if (const std::int32_t status = accept()) return status;
@@ -229,6 +228,9 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
     if (maps_->needs_others())
         return fail(MVDE_ERROR_UNSUPPORTED, "device memory takes depth alone, but %s also has %s: use mvde_infer",
                     artifact_.manifest.name.c_str(), maps_->others().c_str());
+    if (columns_->has_intervals())
+        return fail(MVDE_ERROR_UNSUPPORTED, "device memory has no %s, which the host computes: use mvde_infer",
+                    columns_->names().c_str());
     OutputExtents extents;
     const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
     if (const std::int32_t status = check_outputs(outputs, height, width, num_stats(), 0, extents)) return status;
@@ -263,7 +265,7 @@ std::int32_t Session::infer_device(void *stream) {
 
 void Session::describe(mvde_session_info &info) const {
     const EngineManifest &manifest = artifact_.manifest;
-    info.num_stats = static_cast<std::int32_t>(stats_.size());
+    info.num_stats = static_cast<std::int32_t>(columns_->chosen().size());
     info.frame_height = frame_height_;
     info.frame_width = frame_width_;
     info.model_height = manifest.height();
@@ -271,7 +273,8 @@ void Session::describe(mvde_session_info &info) const {
     info.grid_rows = manifest.grid_rows;
     info.grid_columns = manifest.grid_columns;
     info.patch_size = static_cast<std::int32_t>(manifest.stats_patch);
-    for (std::size_t i = 0; i < MVDE_MAX_STATS; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
+    for (std::size_t i = 0; i < MVDE_MAX_STATS; ++i)
+        info.stats[i] = i < columns_->chosen().size() ? columns_->chosen()[i] : -1;
     info.depth_kind = own_.kind;
     info.calibrated = own_.calibrated;
     info.camera_assumed = camera_assumed_;
@@ -323,7 +326,9 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
 
 std::int32_t Session::finish(mvde_outputs &outputs) {
     if (const std::int32_t status = view_frame()) return status;
-    if (const std::int32_t status = postprocess(outputs.stats)) return status;
+    const bool has_intervals = outputs.stats && columns_->has_intervals();
+    if (const std::int32_t status = postprocess(has_intervals ? columns_->rows() : outputs.stats)) return status;
+    if (has_intervals) columns_->write(outputs.stats);
     if (outputs.ranges)
         if (const std::int32_t status = write_ranges(outputs.ranges)) return status;
     if (outputs.depth_m || outputs.depth_mm || outputs.points)
@@ -358,12 +363,12 @@ std::int32_t Session::postprocess(float *stats) {
                                      static_cast<std::int32_t>(stats_.size()),
                                      stats_.data(),
                                      stats,
-                                     num_stats()};
+                                     num_patches() * static_cast<std::int64_t>(stats_.size())};
     if (const auto status = mvde_postprocess(&raw, &options, &depth, computes ? &request : nullptr, workers_.get()))
         return status;
     if (is_inverse(view_.kind)) maps_->mark_invalid(engine_.maps, depth_.get());
     if (!stats || computes) return MVDE_OK;
-    std::memcpy(stats, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
+    std::memcpy(stats, engine_.stats, static_cast<std::size_t>(num_patches()) * stats_.size() * sizeof(float));
     if (view_.metres.scale != 1.0) scale_stats(stats, num_patches(), stats_, view_.metres.scale);
     return MVDE_OK;
 }

@@ -8,6 +8,7 @@
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
 #include "session/calibration.hpp"
+#include "session/intervals.hpp"
 #include "session/network_maps.hpp"
 #include "session/outputs.hpp"
 
@@ -63,6 +64,7 @@ public:
 private:
     void require_unforked() const;
     void find_device();
+    void choose_columns(const mvde_session_options &options);
     void create_resizer(const mvde_session_options &options);
     void calibrate(const mvde_session_options &options);
     void place_camera(const mvde_camera *camera, const mvde_distortion *lens);
@@ -113,7 +115,8 @@ private:
     std::unique_ptr<mvde_workers, CloseWorkers> workers_;
     std::unique_ptr<float[]> depth_;  // of the frame's camera, at the network's resolution
     std::unique_ptr<float[]> metres_;  // at the frame's pixels, for outputs without depth_m
-    std::vector<std::int32_t> stats_;  // mvde_stat
+    std::optional<IntervalColumns> columns_;
+    std::vector<std::int32_t> stats_;  // mvde_stat of what is computed of a map
     std::optional<NetworkMaps> maps_;
     mvde_backend_engine engine_{};     // with its buffers; depth is the network's map
     std::chrono::steady_clock::time_point accepted_{};  // of the last frame
