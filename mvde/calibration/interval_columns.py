@@ -91,8 +91,8 @@ class IntervalColumns:
         """Raise :class:`UsageError` if intervals are asked for: with the floor's scale, depth has other errors."""
         if self.asked:
             raise UsageError(
-                f"the floor gives depth another scale than that whose errors were calibrated, so that {self.asked[0]} "
-                "would not hold; leave the floor or these statistics out"
+                f"the floor gives depth another scale than that whose errors were calibrated, so that "
+                f"{', '.join(self.asked)} would not hold; leave the floor or these statistics out"
             )
 
     def check_device(self) -> None:

@@ -144,7 +144,7 @@ TEST(malformed_calibrations_are_refused_with_the_words_of_python) {
         {R"("schema_version": 1)", R"("schema_version": true)", "has schema_version True, but this mvde reads 1; upgrade"},
         {R"("scale": 0.5)", R"("scale": 0)", ": scale is 0.0, but expected a positive number"},
         {R"("scale": 0.5)", R"("scale": "1")", ": scale must be float, but got str '1'"},
-        {R"("scale": 0.5, )", "", ": the key scale is missing; calibrate again with `mvde calibrate scale`"},
+        {R"("scale": 0.5, )", "", ": measured is 'given', but expected one beside a scale, and none without"},
         {R"("spread": 0.02)", R"("spreads": 0.02)", ": unknown key measured.spreads; known keys: num_points, num_frames"},
         {R"("frame": [64, 96])", R"("frame": [0, 96])", ": frame is (0, 96), but expected a size of 1 to 65536 pixels"},
         {R"("fit": "stretch")", R"("fit": "squeeze")", ": fit is 'squeeze', but expected one of stretch, letterbox, crop"},
@@ -168,6 +168,104 @@ TEST(malformed_calibrations_are_refused_with_the_words_of_python) {
     std::filesystem::remove(folder.options.calibration_path);
     EXPECT_REFUSED(folder, MVDE_ERROR_MANIFEST,
                    "cannot read the calibration " + folder.options.calibration_path + ": No such file or directory");
+}
+
+// A calibration with intervals alone; of the frames' camera, or with `frame` empty of several.
+std::string with_intervals(const std::string &kind, const std::string &frame, const std::string &mean = "") {
+    const std::string table = mean.empty() ? R"({"edges_m": [1, 1.5], "lo": [0.9, 0.8, 0.7], "hi": [1.1, 1.25, 1.375]})"
+                                           : mean;
+    return R"({"schema_version": 1, "kind": "calibration", "name": "tiny", "created": "2026-01-01", "graph_sha256": ")" +
+           kSha256 + R"(", "engine": "openvino:int8", "depth_kind": ")" + kind + R"(", "resolution": [32, 48], "fit": )" +
+           R"("stretch")" + frame + R"(, "intervals": {"coverage": 0.9, "nearest_coverage": 0.95, "mean": )" + table +
+           R"(, "nearest": {"edges_m": [2], "factors": [0.6, 0.5]}, "camera_factor": [0.5, 2.5], "held_out": )" +
+           R"({"num_scenes": 40, "num_frames": 80, "num_patches": 900, "patches": 0.9, "scenes": 0.9, "worst_scenes": 0.7, )" +
+           R"("bins": [0.9, 0.9, 0.9], "nearest": 0.95, "width": 0.85}})" + engine_folder::kDigestKey;
+}
+
+const std::string kOneCamera = R"(, "frame": [64, 96], "camera": {"fx": 96, "fy": 64, "cx": 47.5, "cy": 31.5})";
+
+TEST(intervals_are_multiples_by_distance) {
+    Calibrated folder("metric");
+    folder.calibrate(with_intervals("metric", kOneCamera));
+    folder.options.stats = {MVDE_HI, MVDE_VALID, MVDE_LO, MVDE_NEAR};
+    auto session = folder.open();
+    CHECK(session, "%s", session.error().message.c_str());
+    if (!session) return;
+    const mvde_session_info info = session->info();
+    CHECK(info.num_stats == 4 && info.stats[0] == MVDE_HI && info.stats[3] == MVDE_NEAR && info.stats[4] == -1);
+    CHECK(info.calibrated == MVDE_NOT_CALIBRATED && session->num_stats() == 4 * 6);
+    Frame frame({64, 96});
+    std::vector<float> depth(session->num_depths()), stats(session->num_stats());
+    frame.fill(64);  // 1.5, an edge, which belongs to the bin above
+    CHECK(session->infer(frame.view, depth, stats), "%s", mvde_last_error());
+    const float map = depth[0];
+    const auto times = [&](double factor) { return static_cast<float>(static_cast<double>(map) * factor); };
+    CHECK(map == 1.5F && stats[4] == times(1.375) && stats[5] == 1.0F && stats[6] == times(0.7) && stats[7] == times(0.6),
+          "%g: %g %g %g %g", map, stats[4], stats[5], stats[6], stats[7]);
+    const mvde_anchor anchor{10, 20, 3};
+    frame.view.anchors = &anchor;
+    frame.view.num_anchors = 1;
+    CHECK(!session->infer(frame.view, depth, stats) &&
+              std::string(mvde_last_error())
+                      .find("anchors take the place of the calibration, whose hi, lo, near do not "
+                            "hold then") != std::string::npos,
+          "%s", mvde_last_error());
+    CHECK(session->infer(frame.view, depth, {}), "%s", mvde_last_error());
+    mvde_mounting mounting;
+    mvde_mounting_defaults(&mounting);
+    mounting.height_m = 0.6;
+    folder.options.floor = mounting;
+    EXPECT_REFUSED(folder, MVDE_ERROR_ARGUMENT,
+                   "the floor gives depth another scale than that whose errors were calibrated, so that hi, lo, near would "
+                   "not hold; leave the floor or these statistics out");
+}
+
+TEST(intervals_that_do_not_hold_are_refused) {
+    Calibrated folder("metric_focal");
+    folder.options.stats = {MVDE_MEAN, MVDE_NEAR};
+    EXPECT_REFUSED(folder, MVDE_ERROR_INCOMPATIBLE,
+                   "options.stats has MVDE_NEAR, but the calibration has no intervals; add them with `mvde calibrate");
+    folder.options.calibration_path.clear();
+    EXPECT_REFUSED(folder, MVDE_ERROR_ARGUMENT,
+                   "options.stats has MVDE_NEAR, which needs a calibration with intervals: make one with `mvde calibrate "
+                   "intervals`");
+    folder.options.calibration_path = (folder.root / "a.calibration.json").string();
+    folder.calibrate(with_intervals("metric_focal", ""));
+    EXPECT_REFUSED(folder, MVDE_ERROR_INCOMPATIBLE, "near need the camera of the frame, since errors are others with");
+    folder.options.camera = mvde_camera{192, 128, 47.5, 31.5, 64, 96};
+    EXPECT_REFUSED(folder, MVDE_ERROR_INCOMPATIBLE,
+                   "the intervals are of cameras with f / f_canonical of 0.5 to 2.5, but this frame has 4; calibrate such");
+    folder.options.camera = mvde_camera{96, 64, 47.5, 31.5, 64, 96};
+    CHECK(folder.open());
+}
+
+TEST(malformed_intervals_are_refused_with_the_words_of_python) {
+    struct Case {
+        const char *mean, *words;
+    };
+    const Case cases[] = {
+        {R"({"edges_m": [3, 1.5], "lo": [1, 1, 1], "hi": [1, 1, 1]})",
+         ": intervals.mean.edges_m is (3.0, 1.5), but expected ascending numbers above 0"},
+        {R"({"edges_m": [1], "lo": [0.8], "hi": [1, 1]})",
+         ": intervals.mean.lo is (0.8,), but expected 2 numbers, one more than edges_m"},
+        {R"({"edges_m": [], "lo": [0], "hi": [1]})",
+         ": intervals.mean.lo is (0.0,), but expected numbers above 0 and below 1e+06"},
+        {R"({"edges_m": [], "lo": [1.25], "hi": [1]})",
+         ": intervals.mean.lo is (1.25,), but expected at most intervals.mean.hi"},
+        {R"({"edges_m": [], "lo": [1]})", ": the key intervals.mean.hi is missing; calibrate again"},
+    };
+    const Calibrated folder("metric");
+    for (const Case &one : cases) {
+        folder.calibrate(with_intervals("metric", kOneCamera, one.mean));
+        EXPECT_REFUSED(folder, MVDE_ERROR_MANIFEST, one.words);
+    }
+    folder.calibrate(with_intervals("metric", R"(, "frame": [64, 96])"));
+    EXPECT_REFUSED(folder, MVDE_ERROR_MANIFEST, ": camera is None, but expected that of the frames, beside intervals");
+    folder.calibrate(with_intervals("metric", ""));
+    EXPECT_REFUSED(folder, MVDE_ERROR_MANIFEST, ": frame is None, but expected the size of the calibrated frames");
+    folder.calibrate(with_intervals("inverse_relative", kOneCamera));
+    EXPECT_REFUSED(folder, MVDE_ERROR_MANIFEST,
+                   ": depth_kind is 'inverse_relative', but expected one of metric, metric_focal beside intervals");
 }
 
 TEST(anchors_give_a_frame_its_metres) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from mvde import native
 from mvde.artifact import read_manifest
+from mvde.calibration.interval_record import HeldOutRecord, IntervalsRecord, IntervalTable, NearestTable
 from mvde.calibration.record import Calibration, CameraRecord, MeasuredRecord, read_calibration
 from mvde.contract import DepthKind
 from mvde.errors import CalibrationError, ManifestError
@@ -72,6 +74,29 @@ CALIBRATION = Calibration(
     shift=-0.125,
     camera=CameraRecord(500.0, 500.5, 319.5, 239.5),
     measured=MeasuredRecord(20, 5, (0.5, 4.0), 0.03, 0.02),
+)
+WITH_INTERVALS = dataclasses.replace(
+    CALIBRATION,
+    depth_kind=DepthKind.INVERSE_CANONICAL,
+    shift=0.0,
+    intervals=IntervalsRecord(
+        coverage=0.9,
+        nearest_coverage=0.95,
+        mean=IntervalTable((1.5,), (0.8, 0.75), (1.2, 1.3)),
+        nearest=NearestTable((2.0,), (0.8, 0.6)),
+        camera_factor=(0.8, 1.25),
+        held_out=HeldOutRecord(
+            num_scenes=40,
+            num_frames=80,
+            num_patches=9000,
+            patches=0.9,
+            scenes=0.91,
+            worst_scenes=0.7,
+            bins=(0.9, 0.88),
+            nearest=0.95,
+            width=0.87,
+        ),
+    ),
 )
 FULL: dict[str, dict[str, Any]] = {
     "engine": {
@@ -204,7 +229,8 @@ class Options(ctypes.Structure):
     )
 
 
-def test_both_refuse_the_same_calibrations_with_the_same_words(tmp_path, write_engine):
+@pytest.mark.parametrize("calibration", [CALIBRATION, WITH_INTERVALS], ids=["scale", "intervals"])
+def test_both_refuse_the_same_calibrations_with_the_same_words(tmp_path, write_engine, calibration):
     path = tmp_path / "a.calibration.json"
     write_engine(tmp_path / "engine")
     library, options, session = ctypes.CDLL(str(native.library_path())), Options(), ctypes.c_void_p()
@@ -223,7 +249,7 @@ def test_both_refuse_the_same_calibrations_with_the_same_words(tmp_path, write_e
         status = library.mvde_open(str(tmp_path / "engine").encode(), ctypes.byref(options), ctypes.byref(session))
         return python, library.mvde_last_error().decode() if status == MANIFEST_ERROR else ""
 
-    full = json.loads(CALIBRATION.to_json())
+    full = json.loads(calibration.to_json())
     del full["digest"]  # renewed for each
     assert check_refusals(full, spoiled(full), refuse) > 100
 

@@ -183,8 +183,12 @@ typedef enum mvde_stat {
     MVDE_MIN = 3,   /* m */
     MVDE_MAX = 4,   /* m */
     MVDE_VALID = 5, /* fraction of valid pixels in the patch, 0 to 1 */
-    MVDE_CONF = 6   /* mean of the confidence map, where a value that is not finite counts as 0; mvde_postprocess with
+    MVDE_CONF = 6,  /* mean of the confidence map, where a value that is not finite counts as 0; mvde_postprocess with
                        options.confidence only */
+    MVDE_LO = 7,    /* m: the true mean depth of a patch lies between MVDE_LO and MVDE_HI with the probability that the
+                       calibration states; only in sessions whose calibration has intervals, as the two below */
+    MVDE_HI = 8,    /* m */
+    MVDE_NEAR = 9   /* m: the nearest point of a patch is not nearer, with a probability of 95 % */
 } mvde_stat;
 
 #define MVDE_MAX_STATS 16 /* most columns of statistics */

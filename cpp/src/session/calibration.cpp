@@ -27,9 +27,15 @@ std::string size_text(std::int64_t height, std::int64_t width) {
     return std::to_string(height) + "x" + std::to_string(width);
 }
 
+// Returns the value of an optional key, or NULL.
+const Json *given(const Json &plain, const char *key) {
+    const Json *value = plain.find(key);
+    return value && value->kind != Json::Kind::null ? value : nullptr;
+}
+
 std::optional<mvde_camera> camera_of(const Json &plain) {
-    const Json *camera = plain.find("camera");
-    if (!camera || camera->kind == Json::Kind::null) return std::nullopt;
+    const Json *camera = given(plain, "camera");
+    if (!camera) return std::nullopt;
     const auto &frame = plain.find("frame")->items;
     const auto number = [&](const char *key) { return camera->find(key)->number(); };
     return mvde_camera{number("fx"), number("fy"), number("cx"), number("cy"), frame[0].integer, frame[1].integer};
@@ -40,11 +46,31 @@ double shift_of(const Json &plain) {
     return shift ? shift->number() : 0.0;
 }
 
+// What was calibrated is complete, and for the frames it can be of.
+void check_parts(const Json &plain, const std::string &where) {
+    const std::string &kind = plain.find("depth_kind")->text;
+    const bool is_scaled = given(plain, "scale"), has_measured = given(plain, "measured");
+    const bool has_intervals = given(plain, "intervals");
+    expect(is_scaled == has_measured, where, "measured", has_measured ? "'given'" : "None",
+           "one beside a scale, and none without");
+    expect(is_scaled || has_intervals, where, "scale", "None", "a positive number, or intervals in its place");
+    const bool has_canonical_camera = kind == "metric_focal" || kind == "inverse_canonical";
+    const bool is_of_any = has_canonical_camera && !is_scaled && !given(plain, "camera");
+    expect(given(plain, "frame") || is_of_any, where, "frame", "None", "the size of the calibrated frames");
+    if (!has_intervals) return;
+    const bool is_metric = kind == "metric" || kind == "metric_focal" || (is_scaled && kind == "inverse_canonical");
+    expect(is_metric, where, "depth_kind", repr(kind),
+           std::string("one of metric, metric_focal") + (is_scaled ? ", inverse_canonical" : "") + " beside intervals");
+    const bool has_camera = !given(plain, "frame") || given(plain, "camera");
+    expect(has_camera, where, "camera", "None", "that of the frames, beside intervals");
+}
+
 void check_values(const Json &plain, const std::string &where) {
     const std::string &sha256 = plain.find("graph_sha256")->text, &fit = plain.find("fit")->text;
     const bool is_hash = sha256.size() == 64 && sha256.find_first_not_of("0123456789abcdef") == std::string::npos;
     expect(is_hash, where, "graph_sha256", repr(sha256), "64 hexadecimal digits");
     for (const char *key : {"resolution", "frame"}) {
+        if (!given(plain, key)) continue;
         const auto &sides = plain.find(key)->items;
         const bool is_size = std::all_of(sides.begin(), sides.end(),
                                          [](const Json &side) { return side.integer > 0 && side.integer <= kMaxSide; });
@@ -52,11 +78,15 @@ void check_values(const Json &plain, const std::string &where) {
     }
     const bool is_fit = std::count(std::begin(kFits), std::end(kFits), fit) > 0;
     expect(is_fit, where, "fit", repr(fit), "one of stretch, letterbox, crop");
-    const double scale = plain.find("scale")->number(), shift = shift_of(plain);
+    const Json *const scale = given(plain, "scale");
+    const double shift = shift_of(plain);
     const std::string &kind = plain.find("depth_kind")->text;
-    expect(0 < scale && scale < kMaxNumber, where, "scale", repr(scale), "a positive number");
+    if (scale)
+        expect(0 < scale->number() && scale->number() < kMaxNumber, where, "scale", repr(scale->number()),
+               "a positive number");
     expect(std::abs(shift) < kMaxNumber, where, "shift", repr(shift), "a finite number");
     expect(kind == "inverse_relative" || shift == 0, where, "shift", repr(shift), "0 for " + kind);
+    check_parts(plain, where);
     try {
         if (const auto camera = camera_of(plain)) check_camera(*camera);
     } catch (const Refused &error) {
@@ -79,11 +109,12 @@ const Record kCalibration{{{"name", kText},
                            {"depth_kind", {Type::Element::choice, Type::Container::none, false, nullptr, &kKinds}},
                            {"resolution", pair_of(kInteger)},
                            {"fit", kText},
-                           {"frame", pair_of(kInteger)},
-                           {"scale", kReal},
-                           {"measured", record_of(kMeasured)},
+                           {"frame", nullable(pair_of(kInteger)), false},
+                           {"scale", nullable(kReal), false},
+                           {"measured", nullable(record_of(kMeasured)), false},
                            {"shift", kReal, false},
-                           {"camera", nullable(record_of(kCamera)), false}},
+                           {"camera", nullable(record_of(kCamera)), false},
+                           {"intervals", nullable(record_of(intervals_record())), false}},
                           check_values,
                           kRemedy};
 
@@ -129,6 +160,7 @@ void require(bool holds, const std::string &message) {
 }  // namespace
 
 mvde_calibrated Calibration::describes() const {
+    if (!scale) return MVDE_NOT_CALIBRATED;
     return depth_kind == "scale_invariant" || depth_kind == "inverse_relative" ? MVDE_FIXED_SCENE : MVDE_ONE_SCALE;
 }
 
@@ -147,10 +179,27 @@ Calibration read_calibration(const std::string &path) {
                kRemedy);
     check_record(plain, kCalibration, path);
     const auto text_of = [&](const char *key) { return plain.find(key)->text; };
-    const auto &resolution = plain.find("resolution")->items, &frame = plain.find("frame")->items;
-    return {text_of("name"),  text_of("graph_sha256"),       text_of("engine"),     text_of("depth_kind"),
-            text_of("fit"),   resolution[0].integer,         resolution[1].integer, frame[0].integer,
-            frame[1].integer, plain.find("scale")->number(), shift_of(plain),       camera_of(plain)};
+    const auto &resolution = plain.find("resolution")->items;
+    Calibration found{text_of("name"),
+                      text_of("graph_sha256"),
+                      text_of("engine"),
+                      text_of("depth_kind"),
+                      text_of("fit"),
+                      resolution[0].integer,
+                      resolution[1].integer,
+                      0,
+                      0,
+                      {},
+                      shift_of(plain),
+                      camera_of(plain),
+                      {}};
+    if (const Json *frame = given(plain, "frame")) {
+        found.frame_height = frame->items[0].integer;
+        found.frame_width = frame->items[1].integer;
+    }
+    if (const Json *scale = given(plain, "scale")) found.scale = scale->number();
+    if (const Json *intervals = given(plain, "intervals")) found.intervals = intervals_of(*intervals);
+    return found;
 }
 
 void check_engine(const Calibration &calibration, const EngineManifest &manifest) {
@@ -168,13 +217,14 @@ void check_engine(const Calibration &calibration, const EngineManifest &manifest
 
 void check_frames(const Calibration &calibration, std::int64_t height, std::int64_t width, std::int32_t fit,
                   const mvde_camera *camera) {
-    require(height == calibration.frame_height && width == calibration.frame_width,
+    const bool is_of_one = !calibration.is_of_any_camera();
+    require(!is_of_one || (height == calibration.frame_height && width == calibration.frame_width),
             "the calibration is of frames of " + size_text(calibration.frame_height, calibration.frame_width) +
                 ", but this frame is " + size_text(height, width));
     require(calibration.fit == kFits[fit],
             "the calibration is of fit " + calibration.fit + ", but this frame has " + kFits[fit]);
     const mvde_camera *own = calibration.camera ? &*calibration.camera : nullptr;
-    require(camera && own ? is_same(*camera, *own) : camera == own,
+    require(!is_of_one || (camera && own ? is_same(*camera, *own) : camera == own),
             "the calibration is of " + camera_text(own) + ", but this frame has " + camera_text(camera));
 }
 

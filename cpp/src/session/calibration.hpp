@@ -1,7 +1,8 @@
-// The calibration file: scale and shift of one graph's map, read as strictly as in mvde/calibration/record.py, with the same
+// The calibration file: scale and shift, and intervals, of one graph's map, read as strictly as in mvde/calibration/record.py, with the same
 // messages.
 #pragma once
 
+#include "session/intervals.hpp"
 #include "session/manifest.hpp"
 
 #include "mvde/mvde.h"
@@ -12,13 +13,17 @@
 
 namespace mvde::internal {
 
-// Depth in metres is scale * x, or 1 / (scale * x + shift) of an inverse kind.
+// Depth in metres is scale * x, or 1 / (scale * x + shift) of an inverse kind; without a scale it is the network's.
 struct Calibration {
     std::string name, graph_sha256, engine, depth_kind, fit;
     std::int64_t height = 0, width = 0;  // of the network's input
-    std::int64_t frame_height = 0, frame_width = 0;  // of the calibrated frames
-    double scale = 1.0, shift = 0.0;
+    std::int64_t frame_height = 0, frame_width = 0;  // of the calibrated frames; 0 if they are of several cameras
+    std::optional<double> scale;
+    double shift = 0.0;
     std::optional<mvde_camera> camera;  // none if it was not given
+    std::optional<Intervals> intervals;
+
+    bool is_of_any_camera() const { return frame_height == 0; }
 
     mvde_calibrated describes() const;
 };

@@ -13,14 +13,16 @@ struct Column {
     const char *name;
     int power;  // of the map's unit
 };
-constexpr Column kColumns[] = {{"mean", 1}, {"var", 2},   {"grad", 1}, {"min", 1},
-                               {"max", 1},  {"valid", 0}, {"conf", 0}};  // mvde_stat
+constexpr Column kColumns[] = {{"mean", 1},  {"var", 2},  {"grad", 1}, {"min", 1}, {"max", 1},
+                               {"valid", 0}, {"conf", 0}, {"lo", 1},   {"hi", 1},  {"near", 1}};  // mvde_stat
 constexpr std::int32_t kNumColumns = sizeof kColumns / sizeof *kColumns;
 
 }  // namespace
 
+const char *name_of(std::int32_t stat) { return kColumns[stat].name; }
+
 std::int32_t stat_of(const std::string &name) {
-    for (std::int32_t stat = 0; stat < kNumColumns; ++stat)
+    for (std::int32_t stat = 0; stat <= MVDE_CONF; ++stat)
         if (name == kColumns[stat].name) return stat;
     return -1;
 }

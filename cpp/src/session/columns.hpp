@@ -10,7 +10,10 @@
 
 namespace mvde::internal {
 
-// Returns the mvde_stat of that name, or -1.
+// Returns the name of a mvde_stat.
+const char *name_of(std::int32_t stat);
+
+// Returns the mvde_stat of that name among those that are computed of a map, or -1.
 std::int32_t stat_of(const std::string &name);
 
 // Returns the columns that the options choose, or those of the manifest. Throws Refused (MVDE_ERROR_ARGUMENT) for an unknown

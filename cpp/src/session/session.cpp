@@ -82,8 +82,7 @@ Session::Session(Artifact artifact, const mvde_session_options &options) : artif
     check_graph(artifact_);
     check_proved(artifact_, backend_->device ? &device_ : nullptr);
     check_usable(artifact_);
-    stats_ = chosen_columns(options, artifact_.manifest);
-    maps_.emplace(artifact_.manifest, stats_);
+    choose_columns(options);
     create_resizer(options);
     calibrate(options);
     if (options.stabilization) place_stabilizer(*options.stabilization);
@@ -192,7 +191,7 @@ void Session::load_engine(const mvde_session_options &session) {
 
 std::int64_t Session::num_patches() const { return artifact_.manifest.grid_rows * artifact_.manifest.grid_columns; }
 
-std::int64_t Session::num_stats() const { return num_patches() * static_cast<std::int64_t>(stats_.size()); }
+std::int64_t Session::num_stats() const { return num_patches() * static_cast<std::int64_t>(columns_->chosen().size()); }
 
 std::int32_t Session::infer(const mvde_frame &frame, mvde_outputs &outputs) {
     if (const std::int32_t status = accept()) return status;
@@ -248,50 +247,9 @@ std::int32_t Session::wait(std::int64_t timeout_ms, mvde_outputs &outputs) {
     return status ? failed(status, message) : finish(outputs);
 }
 
-std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &outputs) {
-    if (const std::int32_t status = check_idle()) return status;
-    if (!backend_->bind_device)
-        return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
-    if (maps_->needs_others())
-        return fail(MVDE_ERROR_UNSUPPORTED, "device memory takes depth alone, but %s also has %s: use mvde_infer",
-                    artifact_.manifest.name.c_str(), maps_->others().c_str());
-    if (stabilizer_) return refuse_device();
-    if (floor_rays_) return refuse_device_floor();
-    OutputExtents extents;
-    const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
-    if (const std::int32_t status = check_outputs(outputs, height, width, num_stats(), 0, extents)) return status;
-    if (outputs.depth_mm || outputs.points || outputs.ranges)
-        return fail(MVDE_ERROR_UNSUPPORTED, "outputs.%s must be NULL: device memory takes depth_m and stats",
-                    outputs.points   ? "points"
-                    : outputs.ranges ? "ranges"
-                                     : "depth_mm");
-    if (!own_.is_scaling() || frame.num_anchors)
-        return fail(MVDE_ERROR_UNSUPPORTED, "device memory scales maps, but %s of %s does more: use mvde_infer",
-                    frame.num_anchors ? "anchors" : "this calibration", artifact_.manifest.depth_kind.c_str());
-    mvde_frame complete;
-    if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
-    if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
-    is_bound_ = false;
-    mvde_backend_message message{};
-    const std::int32_t status = backend_->bind_device(engine_.engine, &complete, &outputs, &engine_.execution, &message);
-    if (status) return failed(status, message);
-    is_bound_ = true;
-    return MVDE_OK;
-}
-
-std::int32_t Session::infer_device(void *stream) {
-    if (const std::int32_t status = check_idle()) return status;
-    if (!backend_->infer_device)
-        return fail(MVDE_ERROR_UNSUPPORTED, "%s engines do not take device memory: use mvde_infer", backend_->title);
-    if (!is_bound_) return fail(MVDE_ERROR_IDLE, "no device memory is bound: bind it with mvde_bind_device");
-    mvde_backend_message message{};
-    const std::int32_t status = backend_->infer_device(engine_.engine, stream, &message);
-    return status ? failed(status, message) : MVDE_OK;
-}
-
 void Session::describe(mvde_session_info &info) const {
     const EngineManifest &manifest = artifact_.manifest;
-    info.num_stats = static_cast<std::int32_t>(stats_.size());
+    info.num_stats = static_cast<std::int32_t>(columns_->chosen().size());
     info.frame_height = frame_height_;
     info.frame_width = frame_width_;
     info.model_height = manifest.height();
@@ -299,7 +257,8 @@ void Session::describe(mvde_session_info &info) const {
     info.grid_rows = manifest.grid_rows;
     info.grid_columns = manifest.grid_columns;
     info.patch_size = static_cast<std::int32_t>(manifest.stats_patch);
-    for (std::size_t i = 0; i < MVDE_MAX_STATS; ++i) info.stats[i] = i < stats_.size() ? stats_[i] : -1;
+    for (std::size_t i = 0; i < MVDE_MAX_STATS; ++i)
+        info.stats[i] = i < columns_->chosen().size() ? columns_->chosen()[i] : -1;
     info.depth_kind = own_.kind;
     info.calibrated = own_.calibrated;
     info.camera_assumed = camera_assumed_;
@@ -355,7 +314,9 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
 std::int32_t Session::finish(mvde_outputs &outputs) {
     if (const std::int32_t status = stabilize()) return status;
     if (const std::int32_t status = view_frame()) return status;
-    if (const std::int32_t status = postprocess(outputs.stats)) return status;
+    const bool has_intervals = outputs.stats && columns_->has_intervals();
+    if (const std::int32_t status = postprocess(has_intervals ? columns_->rows() : outputs.stats)) return status;
+    if (has_intervals) columns_->write(outputs.stats);
     if (outputs.ranges)
         if (const std::int32_t status = write_ranges(outputs.ranges)) return status;
     if (outputs.depth_m || outputs.depth_mm || outputs.points)
@@ -392,12 +353,12 @@ std::int32_t Session::postprocess(float *stats) {
                                      static_cast<std::int32_t>(stats_.size()),
                                      stats_.data(),
                                      stats,
-                                     num_stats()};
+                                     num_patches() * static_cast<std::int64_t>(stats_.size())};
     if (const auto status = mvde_postprocess(&raw, &options, &depth, computes ? &request : nullptr, workers_.get()))
         return status;
     if (is_inverse(view_.kind)) maps_->mark_invalid(engine_.maps, depth_.get());
     if (!stats || computes) return MVDE_OK;
-    std::memcpy(stats, engine_.stats, static_cast<std::size_t>(num_stats()) * sizeof(float));
+    std::memcpy(stats, engine_.stats, static_cast<std::size_t>(num_patches()) * stats_.size() * sizeof(float));
     if (view_.metres.scale != 1.0) scale_stats(stats, num_patches(), stats_, view_.metres.scale);
     return MVDE_OK;
 }

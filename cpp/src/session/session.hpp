@@ -9,6 +9,7 @@
 #include "session/artifact.hpp"
 #include "session/backend.hpp"
 #include "session/calibration.hpp"
+#include "session/intervals.hpp"
 #include "session/network_maps.hpp"
 #include "session/outputs.hpp"
 #include "steady/stabilizer.hpp"
@@ -78,6 +79,7 @@ public:
 private:
     void require_unforked() const;
     void find_device();
+    void choose_columns(const mvde_session_options &options);
     void create_resizer(const mvde_session_options &options);
     void calibrate(const mvde_session_options &options);
     void place_camera(const mvde_camera *camera, const mvde_distortion *lens);
@@ -93,10 +95,8 @@ private:
     void reserve_stabilizer();
     std::int32_t check_time(double time_s) const;
     std::int32_t stabilize();
-    std::int32_t refuse_device() const;
     void place_floor(const mvde_mounting &mounting, const mvde_distortion *lens);
     std::int32_t scale_by_floor();
-    std::int32_t refuse_device_floor() const;
     std::int32_t check_ranges(bool has_anchors) const;
     std::int32_t write_ranges(float *ranges);
     std::int32_t check_metres(const char *output, bool has_anchors) const;
@@ -143,7 +143,8 @@ private:
     std::unique_ptr<mvde_workers, CloseWorkers> workers_;
     std::unique_ptr<float[]> depth_;  // of the frame's camera, at the network's resolution
     std::unique_ptr<float[]> metres_;  // at the frame's pixels, for outputs without depth_m
-    std::vector<std::int32_t> stats_;  // mvde_stat
+    std::optional<IntervalColumns> columns_;
+    std::vector<std::int32_t> stats_;  // mvde_stat of what is computed of a map
     std::optional<NetworkMaps> maps_;
     mvde_backend_engine engine_{};     // with its buffers; depth is the network's map
     std::chrono::steady_clock::time_point accepted_{};  // of the last frame

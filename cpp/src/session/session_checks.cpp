@@ -8,6 +8,11 @@ std::int32_t Session::check_results(const mvde_outputs &outputs, bool has_anchor
     const std::int64_t num_bearings = scanner_ ? scanner_->num_bearings() : 0;
     if (const std::int32_t status = check_outputs(outputs, frame_height_, frame_width_, num_stats(), num_bearings, extents))
         return status;
+    if (outputs.stats && has_anchors && columns_->has_intervals())
+        return fail(MVDE_ERROR_UNSUPPORTED,
+                    "anchors take the place of the calibration, whose %s do not hold then; leave the anchors or these "
+                    "statistics out",
+                    columns_->names().c_str());
     if (outputs.depth_mm)
         if (const std::int32_t status = check_metres("depth_mm", has_anchors)) return status;
     if (outputs.ranges)

@@ -20,6 +20,10 @@ void Session::place_floor(const mvde_mounting &mounting, const mvde_distortion *
                                                   manifest.depth_kind + ", in the unit " + manifest.unit +
                                                   ": give it metres by a calibration (mvde calibrate)");
     check_mounting(mounting);
+    if (columns_->has_intervals())
+        throw Refused(MVDE_ERROR_ARGUMENT,
+                      "the floor gives depth another scale than that whose errors were calibrated, so that " +
+                          columns_->names() + " would not hold; leave the floor or these statistics out");
     const FrameView view{frame_height_, frame_width_, manifest.height(), manifest.width(), source_box_, target_box_};
     floor_rays_.emplace(input_camera(*camera_, view), lens);
     mounting_ = mounting;
@@ -43,11 +47,6 @@ std::int32_t Session::mount(const mvde_mounting *mounting) {
     }
     mounting_ = *mounting;
     return MVDE_OK;
-}
-
-std::int32_t Session::refuse_device_floor() const {
-    return fail(MVDE_ERROR_UNSUPPORTED,
-                "device memory keeps maps from the host, where the floor of options.floor is measured: use mvde_infer");
 }
 
 // Gives the last frame's view the scale of the floor in its depth.

@@ -38,12 +38,6 @@ std::int32_t Session::stabilize() {
     return MVDE_OK;
 }
 
-std::int32_t Session::refuse_device() const {
-    return fail(
-        MVDE_ERROR_UNSUPPORTED,
-        "frames in device memory are not stabilized: open a session without options.stabilization, or use mvde_infer");
-}
-
 std::int32_t Session::reset() {
     if (const std::int32_t status = check_idle()) return status;
     if (stabilizer_) stabilizer_->reset();

@@ -1,8 +1,16 @@
 // How a session's frames become depth: the camera, and a calibration or anchors that give them metres.
+#include "session/columns.hpp"
 #include "session/frame_camera.hpp"
 #include "session/session.hpp"
 
 namespace mvde::internal {
+
+void Session::choose_columns(const mvde_session_options &options) {
+    const Intervals *intervals = calibration_ && calibration_->intervals ? &*calibration_->intervals : nullptr;
+    columns_.emplace(chosen_columns(options, artifact_.manifest), intervals, calibration_.has_value(), num_patches());
+    stats_ = columns_->base();
+    maps_.emplace(artifact_.manifest, stats_);
+}
 
 // Places the camera, and gives the map the metres of the calibration.
 void Session::calibrate(const mvde_session_options &options) {
@@ -13,11 +21,12 @@ void Session::calibrate(const mvde_session_options &options) {
         check_frames(*calibration_, frame_height_, frame_width_, fit_, camera);
     }
     place_camera(camera, options.distortion);
+    columns_->check_camera(camera != nullptr, camera_factor_, calibration_ && calibration_->is_of_any_camera());
     if (options.scan) place_scan(*options.scan, options.distortion);
-    if (calibration_) {
+    if (calibration_ && calibration_->scale) {
         const bool is_reciprocal = is_inverse(own_.kind);
         own_ = {MVDE_METRIC,
-                {own_.metres.scale * calibration_->scale, calibration_->shift},
+                {own_.metres.scale * *calibration_->scale, calibration_->shift},
                 is_reciprocal,
                 calibration_->describes()};
     }
