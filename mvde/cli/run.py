@@ -13,7 +13,6 @@ from mvde.cli.log_options import LogOptions
 from mvde.cli.on_time import DEADLINE_HELP
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.shared_options import CALIBRATION_HELP, FIT_HELP, OUT_HELP, CameraOptions, EngineSelection
-from mvde.errors import UsageError
 from mvde.runtime.placement import Fit
 
 
@@ -38,7 +37,7 @@ def run(
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
     calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
     stabilize: Annotated[
-        bool, typer.Option("--stabilize", help="Make depth and statistics steady over the frames of videos and logs.")
+        bool, typer.Option("--stabilize", help="Make depth and statistics steady over the frames of a camera.")
     ] = False,
     deadline: Annotated[float | None, typer.Option("--deadline", metavar="MS", help=DEADLINE_HELP)] = None,
 ) -> None:
@@ -56,8 +55,9 @@ def run(
     A live source is a camera (/dev/video0) or a stream (rtsp://, http://): its newest frame is always the next one,
     frames that pass meanwhile are counted, and STEM.frames.jsonl holds when each was received.
 
-    With --stabilize depth no longer flickers: it is averaged over the frames of a video or of a log's camera, along
-    the motion of the picture, and begins anew at cuts. Pictures are taken as the frames of one video, in their order.
+    With --stabilize depth no longer flickers: it is averaged over the frames of a video, of a live source or of each
+    camera of a log, along the motion of the picture, and begins anew at cuts. Pictures are taken as the frames of one
+    video, in their order.
 
     With --deadline, several engines of one model run by turns (--res 192 --res 448): each frame has the largest
     resolution that is in time, from what the last frames took.
@@ -75,11 +75,6 @@ def run(
     if any(is_live(one) for one in inputs):
         from mvde.cli.run_live import run_live
 
-        if stabilize:
-            raise UsageError(
-                "--stabilize is for videos and logs, whose frames follow one another; a live source passes frames "
-                "over, leave it out there"
-            )
         return run_live(settings, live)
     live.check_unused()
     from mvde.cli.run_frames import run_frames

@@ -43,7 +43,7 @@ def run_live(settings: RunSettings, live: LiveOptions) -> None:
         path = out / f"{stem}.frames.jsonl"
         try:
             with path.open("x", encoding="utf-8") as times:
-                results = newest_first(runtime, stream, counts, live.budget_ms, settings.fit)
+                results = newest_first(runtime, stream, counts, live.budget_ms, settings.fit, settings.stabilization)
                 for done in _progress(islice(results, live.stop_after)):
                     name = f"{stem}-{done.frame.index:06d}"
                     write_frame(out, Frame(name, done.frame.image), done.result, runtime)

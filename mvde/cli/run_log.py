@@ -40,7 +40,6 @@ def run_log(settings: RunSettings, options: LogOptions) -> None:
         cameras = camera_topics(reader, options.topic, problems.add)
         with settings.open(scan=options.scan) as runtime:
             _say_cameras(reader, cameras, settings, runtime)
-            _check_one_film(cameras, settings)
             with new_log(out, source) as writer:
                 num_frames = _write(reader, writer, cameras, runtime, settings, options, problems)
             say_on_time(runtime)
@@ -83,12 +82,6 @@ def _write(
         raise LogError(f"{', '.join(camera.name for camera in cameras)}: there is no picture in the log")
     writer.describe(_facts(runtime, last))
     return num_frames
-
-
-def _check_one_film(cameras: Sequence[CameraTopic], settings: RunSettings) -> None:
-    if settings.stabilize and len(cameras) > 1:
-        names = ", ".join(camera.name for camera in cameras)
-        raise UsageError(f"--stabilize follows one camera, but the log has {names}; choose one with --topic")
 
 
 def _only_log(inputs: Sequence[str]) -> Path:

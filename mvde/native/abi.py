@@ -16,6 +16,13 @@ FITS = {"stretch": 0, "letterbox": 1, "crop": 2}  # enum mvde_fit
 PIXEL_FORMATS = {"rgb": 0, "bgr": 1, "grey": 2, "nv12": 3, "yuyv": 4}  # enum mvde_pixel_format
 MATRICES = {"bt601": 0, "bt709": 1}  # enum mvde_matrix
 DISTORTIONS = {"plumb_bob": 1, "rational_polynomial": 2, "equidistant": 3}  # enum mvde_distortion_model
+DEPTH_KINDS = {  # enum mvde_depth_kind
+    "metric": 0,
+    "metric_focal": 1,
+    "inverse_canonical": 2,
+    "scale_invariant": 3,
+    "inverse_relative": 4,
+}
 MAX_STATS = 16  # MVDE_MAX_STATS
 
 
@@ -90,6 +97,7 @@ class CFrame(ctypes.Structure):
         ("tag", CTag),
         ("anchors", ctypes.c_void_p),
         ("num_anchors", ctypes.c_int32),
+        ("time_s", ctypes.c_double),
     )
 
 
@@ -173,6 +181,43 @@ class CScanInfo(ctypes.Structure):
     )
 
 
+class CStabilization(ctypes.Structure):
+    """``mvde_stabilization``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("scale_gain", ctypes.c_double),
+        ("scale_open", ctypes.c_double),
+        ("scale_full", ctypes.c_double),
+        ("gain", ctypes.c_double),
+        ("open", ctypes.c_double),
+        ("full", ctypes.c_double),
+        ("cut_correlation", ctypes.c_double),
+        ("cut_residual", ctypes.c_double),
+        ("cut_share", ctypes.c_double),
+        ("max_gap_s", ctypes.c_double),
+    )
+
+
+class CSteadyFrame(ctypes.Structure):
+    """``mvde_steady_frame``."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("reserved", ctypes.c_int32),
+        ("rgb", ctypes.c_void_p),
+        ("picture_height", ctypes.c_int64),
+        ("picture_width", ctypes.c_int64),
+        ("picture_row_stride", ctypes.c_int64),
+        ("map", ctypes.c_void_p),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("row_stride", ctypes.c_int64),
+        ("view", ctypes.c_int64),
+        ("time_s", ctypes.c_double),
+    )
+
+
 def declare(library: ctypes.CDLL) -> None:
     """Set argument and result types of all functions used. Raises AttributeError for a missing symbol."""
     pointer, i32, i64, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
@@ -212,6 +257,10 @@ def declare(library: ctypes.CDLL) -> None:
         "mvde_scanner_destroy": (None, [pointer]),
         "mvde_scanner_query": (i32, [pointer, ctypes.POINTER(CScanInfo)]),
         "mvde_scan": (i32, [pointer, pointer, i64, pointer, i64]),
+        "mvde_stabilizer_create": (i32, [i32, ctypes.POINTER(CStabilization), ctypes.POINTER(pointer)]),
+        "mvde_stabilizer_destroy": (None, [pointer]),
+        "mvde_stabilizer_reset": (i32, [pointer]),
+        "mvde_stabilize": (i32, [pointer, ctypes.POINTER(CSteadyFrame), pointer, i64, ctypes.POINTER(i32)]),
         "mvde_postprocess": (i32, [maps, ctypes.POINTER(CPostprocessOptions), maps, request, pointer]),
     }
     for name, (result, arguments) in signatures.items():

@@ -100,8 +100,8 @@ def log_results(
 
     ``camera`` takes the place of the log's CameraInfo. ``others`` are called with the messages of topics of their keys
     as they are read, a few frames ahead of the results. Messages that cannot be decoded are counted in ``problems``.
-    ``stabilize`` makes the depth of a single camera steady; a picture whose stamp is not after the last one is passed
-    over then, and counted.
+    ``stabilize`` makes the depth of each camera steady; a picture whose stamp is not after the last one of its camera
+    is passed over then, and counted.
     """
     fallback = None if runtime.calibration is None else runtime.calibration.frame_camera
     known = _KnownCameras(first_infos(reader, cameras), cameras, problems, camera, fallback)
@@ -206,22 +206,22 @@ class _AnyOrder:
 
 
 class _StampOrder:
-    """The stamps of a stabilised camera's pictures, which must increase."""
+    """The stamps of stabilised cameras' pictures, which must increase for each camera."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
-        self._last_s: float | None = None
+        self._last_s: dict[str, float] = {}
 
     def is_next(self, frame: LogFrame) -> bool:
-        """Whether a picture was taken after the last one; a problem if not."""
-        time_s, last_s = stamp_s(frame), self._last_s
+        """Whether a picture was taken after the last one of its camera; a problem if not."""
+        time_s, last_s = stamp_s(frame), self._last_s.get(frame.topic.name)
         if last_s is not None and time_s <= last_s:
             self._problems.add(
                 f"topic {frame.topic.name}: the picture of {time_s:.6f} s was passed over: it comes after that of "
                 f"{last_s:.6f} s"
             )
             return False
-        self._last_s = time_s
+        self._last_s[frame.topic.name] = time_s
         return True
 
 
@@ -240,12 +240,14 @@ class _Flight:
         self._cameras: deque[Camera | None] = deque()
         self._frames: deque[LogFrame] = deque()
         self._times: deque[float] = deque()
+        self._sources: deque[str] = deque()
         self._results = runtime.stream(
             self._fed(),
             fit,
             camera=lambda size: self._cameras.popleft(),
             stabilize=stabilize,
-            times_s=None if stabilize is None else iter(self._times.popleft, None),
+            times_s=iter(self._times.popleft, None),
+            sources=iter(self._sources.popleft, None),
         )
 
     def put(self, frame: LogFrame) -> Iterator[tuple[LogFrame, DepthResult]]:
@@ -253,6 +255,7 @@ class _Flight:
         self._cameras.append(None if frame.camera is None else frame.camera.camera)
         self._frames.append(frame)
         self._times.append(stamp_s(frame))
+        self._sources.append(frame.topic.name)
         self._images.put(frame.image)
         if len(self._frames) >= self._most:
             yield self._frames.popleft(), next(self._results)

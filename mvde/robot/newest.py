@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.placement import Fit
     from mvde.runtime.result import DepthResult
+    from mvde.runtime.stabilize import Stabilization
 
 
 _MOST_TOO_OLD = 100
@@ -46,19 +47,22 @@ def newest_first(
     counts: LiveCounts,
     budget_ms: float | None = None,
     fit: Fit | None = None,
+    stabilize: Stabilization | None = None,
 ) -> Iterator[LiveResult]:
     """Yield depth of the newest frame, again and again until the stream ends, and count in ``counts``.
 
     One frame at a time: :meth:`DepthRuntime.stream` has more throughput, but its results are several frames old. A
     frame that is older than ``budget_ms`` before its turn is given up, since the next one is on its way; a result that
-    comes later is handed on, marked as late. A runtime with a deadline is told how old each frame is; without a budget,
-    a result after its deadline is late.
+    comes later is handed on, marked as late. ``stabilize`` makes depth steady over the frames that are inferred; it
+    begins anew after a gap. A runtime with a deadline is told how old each frame is; without a budget, a result after
+    its deadline is late.
 
     Raises :class:`UsageError` if no frame is young enough for a budget, and as :meth:`LiveStream.take` does.
     """
     num_seen: int | None = None  # frames received while the engine was loaded do not count
     num_too_old_in_a_row = 0
     late_ms = runtime.deadline_ms if budget_ms is None and isinstance(runtime, OnTimeRuntime) else budget_ms
+    infer = _inference(runtime, fit, stabilize)
     while (frame := stream.take()) is not None:
         counts.num_passed_over += 0 if num_seen is None else frame.index - num_seen
         num_seen = frame.index + 1
@@ -72,12 +76,25 @@ def newest_first(
                 )
             continue
         num_too_old_in_a_row = 0
-        if isinstance(runtime, OnTimeRuntime):
-            result = runtime.infer(frame.image, fit, age_ms=frame.age_ms)
-        else:
-            result = runtime.infer(frame.image, fit)
+        result = infer(frame)
         age_ms = frame.age_ms
         is_late = late_ms is not None and age_ms > late_ms
         counts.num_inferred += 1
         counts.num_late += is_late
         yield LiveResult(frame, result, age_ms, is_late)
+
+
+def _inference(
+    runtime: DepthRuntime, fit: Fit | None, stabilize: Stabilization | None
+) -> Callable[[LiveFrame], DepthResult]:
+    """How frames of a stream are inferred: each for itself, or steady over those before."""
+    if stabilize is None and isinstance(runtime, OnTimeRuntime):
+        return lambda frame: runtime.infer(frame.image, fit, age_ms=frame.age_ms)
+    if stabilize is None:
+        return lambda frame: runtime.infer(frame.image, fit)
+    from mvde.runtime.steady_stream import SteadyMaps
+
+    steady = SteadyMaps(runtime.manifest.depth_kind, stabilize)
+    if isinstance(runtime, OnTimeRuntime):
+        return lambda frame: runtime.infer_next(frame.image, steady, fit, time_s=frame.received_s, age_ms=frame.age_ms)
+    return lambda frame: runtime.infer_next(frame.image, steady, fit, time_s=frame.received_s)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mvde.runtime.fitter import Fitted
 from mvde.runtime.view import Anchor, View
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from mvde.engines.base import Maps
 
 
+class Taken(NamedTuple):
+    """When a frame of a stream was taken, in seconds, if that is known, and by which camera, if there are several."""
+
+    time_s: float | None = None
+    source: Hashable = None
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A preprocessed batch: the engine's input (padded to its batch), and placement and camera of each image.
 
-    ``times_s`` are when the images were taken, where a stream knows it.
+    ``taken`` says when and by which camera each image was taken, where a stream knows it.
     """
 
     images: NDArray[np.uint8]
@@ -28,7 +35,7 @@ class Prepared:
     views: list[View]
     pre_ms: float
     anchors: Sequence[Anchor] | None
-    times_s: Sequence[float | None] = ()
+    taken: Sequence[Taken] = ()
 
 
 @dataclass(frozen=True)

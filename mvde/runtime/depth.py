@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from mvde.errors import UsageError
 from mvde.manifest import EngineManifest
 from mvde.native import Postprocessed
 from mvde.resampling import Resampling
-from mvde.runtime.batches import Prepared, Ran
+from mvde.runtime.batches import Prepared, Ran, Taken
 from mvde.runtime.device_fitter import DeviceFitter, DeviceResult, device_placement, enqueue_frame
 from mvde.runtime.fitter import Fitted, FrameFitter, as_batch
 from mvde.runtime.frame_camera import CameraOf, camera_of
@@ -30,7 +30,7 @@ from mvde.runtime.masks import kernel_options, mark_invalid, masked_map, needs_m
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
 from mvde.runtime.result import DepthResult, Timings, stacked
 from mvde.runtime.scan_settings import ScanSettings
-from mvde.runtime.steady_stream import SteadyMaps, timed, times_of
+from mvde.runtime.steady_stream import SteadyMaps, taken_of, timed
 from mvde.runtime.stream import chunks, pipeline
 from mvde.runtime.view import Anchor, View, anchored, calibrated, check_anchors, frame_view
 
@@ -99,17 +99,14 @@ class DepthRuntime:
         statistics, some of :data:`mvde.stats.STATS`; default: those of the manifest. ``invalid`` is what depth holds
         where the network saw nothing: ``"nan"`` or ``"zero"``. ``calibration`` is a file of ``mvde calibrate``: depth
         is metric then, for frames of its size, fit and camera, which is also the default of ``camera``. ``threads`` is
-        the number of threads of an engine on the CPU, for a process per core; default: as it was built.
-
-        A list of engines of one model at several resolutions, with a ``deadline_ms`` in milliseconds, is one runtime
-        (:class:`mvde.runtime.on_time.OnTimeRuntime`): each frame has the largest resolution that is in time. ``grid``
-        is that of its statistics, (rows, columns), which divides all of them into square patches; default: near the
-        smallest engine's.
+        the number of threads of an engine on the CPU, for a process per core; default: as it was built. A list of
+        engines of one model, with a ``deadline_ms``, is one runtime with the largest resolution that is in time
+        (:class:`mvde.runtime.on_time.OnTimeRuntime`), and with statistics of one ``grid`` (rows, columns).
 
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
         another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,
-        :class:`UsageError` for an unknown statistic, ``invalid`` or settings of a scan, and for engines that do not
-        belong together, :class:`CalibrationError` for a malformed calibration or one of another graph.
+        :class:`UsageError` for an unknown statistic, ``invalid`` or settings of a scan, or engines that do not belong
+        together, :class:`CalibrationError` for a malformed calibration or one of another graph.
         """
         if deadline_ms is not None or (isinstance(source, Sequence) and not isinstance(source, str)):
             from mvde.runtime.on_time import load_on_time
@@ -239,6 +236,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stabilize: Stabilization | None = None,
         times_s: Iterable[float] | None = None,
+        sources: Iterable[Hashable] | None = None,
     ) -> Iterator[DepthResult]:
         """Yield one result per frame (H, W, 3), in order, overlapping the stages of neighbouring frames in threads.
 
@@ -249,14 +247,22 @@ class DepthRuntime:
         ``stabilize`` makes depth and statistics steady over time
         (:class:`mvde.runtime.stabilize.Stabilization`). It begins anew after a cut, where the frames' size or camera
         changes, and after a long gap in ``times_s``: when the frames were taken, in seconds, which must increase.
+        ``sources`` says of each frame which camera took it, where there are several: each is steady in itself.
         """
         steady = None if stabilize is None else SteadyMaps(self._manifest.depth_kind, stabilize)
         return pipeline(
-            chunks(timed(frames, times_s), self.info.batch),
-            lambda chunk: self._prepare([one.image for one in chunk], fit, camera, False, None, times_of(chunk)),
+            chunks(timed(frames, times_s, sources), self.info.batch),
+            lambda chunk: self._prepare([one.image for one in chunk], fit, camera, False, None, taken_of(chunk)),
             self._run,
             lambda ran: self._finish(ran if steady is None else steady.steadied(ran), parallel=False),
         )
+
+    def infer_next(
+        self, image: NDArray[np.uint8], steady: SteadyMaps, fit: Fit | str | None = None, time_s: float | None = None
+    ) -> DepthResult:
+        """Infer the next frame (H, W, 3) of a live source, without the delay of :meth:`stream`, steady as there."""
+        prepared = self._prepare([image], fit, None, taken=[Taken(time_s)])
+        return self._finish(steady.steadied(self._run(prepared)))[0]
 
     def placement(self, size: tuple[int, int], fit: Fit | str | None = None) -> Placement:
         """Compute how a frame of ``size`` (H, W) enters the model's input; ``fit`` as in :meth:`infer`."""
@@ -284,7 +290,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None,
         parallel: bool = True,
         anchors: Sequence[Anchor] | None = None,
-        times_s: Sequence[float | None] = (),
+        taken: Sequence[Taken] = (),
     ) -> Prepared:
         started, fit = time.perf_counter(), self._fit(fit)
         height, width = self.info.resolution
@@ -292,7 +298,7 @@ class DepthRuntime:
         fitted = [self._fitter.fit(one, fit, batch[index], parallel=parallel) for index, one in enumerate(images)]
         batch[len(images) :] = batch[len(images) - 1]  # pad a short batch; the padding's results are dropped
         views = [self._view(one.placement, fit, camera, anchors) for one in fitted]
-        return Prepared(batch, fitted, views, _ms_since(started), anchors, times_s)
+        return Prepared(batch, fitted, views, _ms_since(started), anchors, taken)
 
     def _view(
         self,

@@ -22,7 +22,7 @@ from mvde.engines.machine import resident_bytes
 from mvde.engines.opened import open_verified
 from mvde.engines.store import find, load_engine
 from mvde.errors import UsageError
-from mvde.runtime.batches import Prepared, Ran
+from mvde.runtime.batches import Prepared, Ran, Taken
 from mvde.runtime.deadline import DeadlinePolicy, check_deadline
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.engine_set import check_one_model, common_grid
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mvde.runtime.device_fitter import DeviceResult
     from mvde.runtime.frame_camera import CameraOf
     from mvde.runtime.placement import Fit
+    from mvde.runtime.steady_stream import SteadyMaps
     from mvde.runtime.view import Anchor
 
 _LOG = logging.getLogger("mvde.runtime")
@@ -77,7 +78,7 @@ class _Asked:
     images: Sequence[NDArray[np.uint8]]
     fit: Fit | str | None
     camera: Camera | CameraOf | None
-    times_s: Sequence[float | None]
+    taken: Sequence[Taken]
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,23 @@ class OnTimeRuntime(DepthRuntime):
         self._observe(index, result.timings.infer_ms / count, spent_ms + age_ms, age_ms)
         return self._as_of_smallest(result, index)
 
+    def infer_next(
+        self,
+        image: NDArray[np.uint8],
+        steady: SteadyMaps,
+        fit: Fit | str | None = None,
+        time_s: float | None = None,
+        age_ms: float = 0.0,
+    ) -> DepthResult:
+        """Infer the next frame of a live source as :meth:`DepthRuntime.infer_next`, ``age_ms`` old already."""
+        index = self._choose(age_ms)
+        started = time.perf_counter()
+        member = self._members[index]
+        ran = member._run(member._prepare([image], fit, None, taken=[Taken(time_s)]))
+        (result,) = member._finish(steady.steadied(ran))
+        self._observe(index, ran.infer_ms, (time.perf_counter() - started) * 1e3 + age_ms, age_ms)
+        return self._as_of_smallest(result, index)
+
     def patch_stats(
         self, image: NDArray[np.uint8], fit: Fit | str | None = None, *, camera: Camera | CameraOf | None = None
     ) -> NDArray[np.float32]:
@@ -193,15 +211,15 @@ class OnTimeRuntime(DepthRuntime):
         camera: Camera | CameraOf | None,
         parallel: bool = True,
         anchors: Sequence[Anchor] | None = None,
-        times_s: Sequence[float | None] = (),
+        taken: Sequence[Taken] = (),
     ) -> Prepared:
         """Prepare a frame of a stream for the engine of now; :meth:`_run` may have to do so again."""
         if callable(camera):
             camera = functools.cache(camera)  # it may give the camera of the next frame whenever it is called
-        return self._prepared(_Asked(images, fit, camera, times_s), self._policy.level)
+        return self._prepared(_Asked(images, fit, camera, taken), self._policy.level)
 
     def _prepared(self, asked: _Asked, index: int) -> _PreparedFor:
-        made = self._members[index]._prepare(asked.images, asked.fit, asked.camera, False, None, asked.times_s)
+        made = self._members[index]._prepare(asked.images, asked.fit, asked.camera, False, None, asked.taken)
         return _PreparedFor(**vars(made), index=index, asked=asked)
 
     def _run(self, prepared: Prepared) -> Ran:

@@ -169,7 +169,7 @@ class Stabilizer:
         if not time_s > last:
             raise UsageError(
                 f"the frame at {time_s:.6f} s comes after the one at {last:.6f} s; give each frame once, in the order "
-                "in which they were taken, or call reset() where another recording begins"
+                "in which they were taken, or reset the stabilizer where another recording begins"
             )
         if time_s - last > self._settings.max_gap_s:
             self.reset()

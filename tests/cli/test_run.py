@@ -274,8 +274,3 @@ def test_a_steady_run_is_that_of_the_stream_and_each_video_begins_anew(robot: Pa
     assert list(ages.values()) == [1, 1, 1, 2, 3, 1, 2, 3]  # two photographs of noise are a cut
     assert cli.execute(["run", "photos", "--out", "plain"]) == 0
     assert int(np.load(robot / "plain" / "a.stats.npz")["num_steady"]) == 0
-
-
-def test_a_live_source_is_not_stabilised(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.execute(["run", "/dev/video7", "--stabilize"]) == 2
-    assert "--stabilize is for videos and logs" in _one_error_line(capsys)

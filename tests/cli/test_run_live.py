@@ -50,6 +50,18 @@ def test_frames_of_a_stream_are_written_with_their_times(robot: Path, capsys: py
     assert len(list((robot / "results").iterdir())) == 3 * 4 + 1
 
 
+def test_frames_of_a_stream_are_steady_over_those_that_were_inferred(robot: Path) -> None:
+    with servers.mjpeg_server(num_frames=100, interval_s=0.05) as url:
+        assert cli.execute(["run", f"{url}/live", "--stop-after", "4", "--stabilize"]) == 0
+    (path,) = (robot / "depth").glob("*.frames.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    expected, last = 0, 0.0
+    for row in rows:
+        gap, last = row["received"] - last, row["received"]
+        expected = expected + 1 if gap < 1 else 1  # a machine under load begins anew after a second
+        assert int(np.load(robot / "depth" / f"{row['name']}.stats.npz")["num_steady"]) == expected
+
+
 def test_results_that_come_late_are_marked_and_counted(
     robot: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,12 +53,13 @@ static simde__m256i _mm512_cvtepi32_epi16(simde__m512i x) {
 #include "kernel/points.hpp"
 #include "kernel/resample.hpp"
 #include "kernel/scan.hpp"
+#include "kernel/steady.hpp"
 
 namespace mvde::internal {
 
 extern const Kernel kEmulatedAvx512Kernel;
 const Kernel kEmulatedAvx512Kernel = {
-    Lanes::kName,          run,       resample_row_rgb, resample_row_depth, resample_column_bytes,
-    resample_column_depth, point_row, scan_row};
+    Lanes::kName, run,      resample_row_rgb, resample_row_depth, resample_column_bytes, resample_column_depth,
+    point_row,    scan_row, &kSteady};
 
 }  // namespace mvde::internal

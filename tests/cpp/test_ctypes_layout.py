@@ -25,6 +25,8 @@ STRUCTURES = {
     "mvde_box": abi.CBox,
     "mvde_scan_settings": abi.CScanSettings,
     "mvde_scan_info": abi.CScanInfo,
+    "mvde_stabilization": abi.CStabilization,
+    "mvde_steady_frame": abi.CSteadyFrame,
 }
 
 

@@ -31,7 +31,7 @@ class Frame(ctypes.Structure):
                 ("row_stride", ctypes.c_int64), ("chroma_row_stride", ctypes.c_int64),
                 ("matrix", ctypes.c_int32), ("full_range", ctypes.c_int32),
                 ("timestamp_ns", ctypes.c_int64), ("sequence", ctypes.c_uint64),
-                ("anchors", ctypes.c_void_p), ("num_anchors", ctypes.c_int32)]
+                ("anchors", ctypes.c_void_p), ("num_anchors", ctypes.c_int32), ("time_s", ctypes.c_double)]
 class Outputs(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_uint32), ("depth", ctypes.c_void_p), ("depth_capacity", ctypes.c_int64),
                 ("depth_mm", ctypes.c_void_p), ("depth_mm_capacity", ctypes.c_int64),
@@ -39,7 +39,7 @@ class Outputs(ctypes.Structure):
                 ("timestamp_ns", ctypes.c_int64), ("sequence", ctypes.c_uint64),
                 ("calibrated", ctypes.c_int32), ("points", ctypes.c_void_p), ("points_capacity", ctypes.c_int64),
                 ("points_step", ctypes.c_int32), ("points_colours", ctypes.c_void_p),
-                ("ranges", ctypes.c_void_p), ("ranges_capacity", ctypes.c_int64)]
+                ("ranges", ctypes.c_void_p), ("ranges_capacity", ctypes.c_int64), ("num_steady", ctypes.c_int32)]
 session = ctypes.c_void_p()
 library.mvde_last_error.restype = ctypes.c_char_p
 assert library.mvde_open(str(folder).encode(), None, ctypes.byref(session)) == 0, library.mvde_last_error()

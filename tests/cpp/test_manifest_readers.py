@@ -199,6 +199,7 @@ class Options(ctypes.Structure):
         ("calibration_path", ctypes.c_char_p),
         ("distortion", ctypes.c_void_p),
         ("scan", ctypes.c_void_p),
+        ("stabilization", ctypes.c_void_p),
     )
 
 

@@ -353,3 +353,22 @@ def test_pictures_out_of_order_or_of_equal_stamps_are_passed_over_when_steady(
     assert "was passed over: it comes after that of" in said
     assert "2 messages or topics of the log were passed over" in said
     assert len(run(out="plain.mcap")["/front/depth/image_rect"]) == 5
+
+
+def test_cameras_of_a_log_are_each_steady_in_themselves(robot: Path) -> None:
+    from mvde.runtime.stabilize import Stabilization
+
+    log = logs.McapLog(robot / "in.mcap")
+    views = {"/front": 0, "/rear": 7}
+    for number in range(3):
+        for name, first in views.items():  # in turn, with equal stamps
+            log.add(f"{name}/camera_info", INFO, logs.camera_info(number), number)
+            log.add(f"{name}/image_rect", IMAGE, logs.image(number, pixels=brighter(first + number)), number)
+    log.finish()
+    found = run("--stabilize", "--topic", "/front/image_rect", "--topic", "/rear/image_rect")
+    with DepthRuntime.load(next((robot / "engines").iterdir())) as runtime:
+        for name, first in views.items():
+            pictures = [brighter(first + number) for number in range(3)]
+            alone = [one.depth for one in runtime.stream(pictures, stabilize=Stabilization())]
+            depths = [logs.pixels_of(depth) for _, depth in found[f"{name}/depth/image_rect"]]
+            np.testing.assert_array_equal(depths, alone)

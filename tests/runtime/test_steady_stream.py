@@ -12,8 +12,10 @@ import pytest
 from mvde.camera import Camera
 from mvde.engines.store import find, load_engine
 from mvde.errors import UsageError
+from mvde.runtime import steady_stream
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.stabilize import Stabilization, Stabilizer
+from mvde.runtime.steady_stream import SteadyMaps
 from mvde.stats import depth_to_patch_stats
 
 
@@ -98,7 +100,43 @@ def test_times_must_increase_and_last(runtime: DepthRuntime, random_images: obje
     images = frames(random_images, 3)
     with pytest.raises(UsageError, match=r"the frame at 1.000000 s comes after the one at 1.000000 s"):
         list(runtime.stream(images, stabilize=Stabilization(), times_s=[0.0, 1.0, 1.0]))
-    with pytest.raises(UsageError, match="times_s ended after 2 frames, and there are more"):
+    with pytest.raises(UsageError, match="times_s ended after 2 frames, and there are more; give a time for each"):
         list(runtime.stream(images, stabilize=Stabilization(), times_s=[0.0, 0.1]))
+    with pytest.raises(UsageError, match="sources ended after 2 frames, and there are more; give a camera for each"):
+        list(runtime.stream(images, stabilize=Stabilization(), sources="ab"))
     results = list(runtime.stream(images, stabilize=Stabilization(), times_s=[0.0, 0.1, 9.0]))
     assert [one.num_steady for one in results] == [1, 2, 1]
+
+
+def test_cameras_of_one_stream_are_each_steady_in_themselves(runtime: DepthRuntime, random_images: object) -> None:
+    images = [random_images(32, 48, 3, seed=seed) for seed in (1, 2)] * 3  # type: ignore[operator]
+    times = [0.1 * (number // 2) for number in range(6)]  # equal stamps of two cameras
+    results = list(runtime.stream(images, stabilize=Stabilization(), times_s=times, sources="ababab"))
+    assert [one.num_steady for one in results] == [1, 1, 2, 2, 3, 3]
+    mixed = list(runtime.stream(images, stabilize=Stabilization()))
+    assert [one.num_steady for one in mixed] == [1] * 6  # each picture is a cut of the one before
+
+
+def test_frames_one_at_a_time_are_those_of_a_stream(runtime: DepthRuntime, random_images: object) -> None:
+    images, steady = frames(random_images, 4), SteadyMaps(runtime.manifest.depth_kind, Stabilization())
+    single = [runtime.infer_next(image, steady, time_s=0.1 * number) for number, image in enumerate(images)]
+    streamed = list(runtime.stream(images, stabilize=Stabilization()))
+    assert [one.num_steady for one in single] == [1, 2, 3, 4]
+    for one, other in zip(single, streamed, strict=True):
+        np.testing.assert_array_equal(one.depth, other.depth)
+        np.testing.assert_array_equal(one.stats, other.stats)
+    assert runtime.infer_next(images[0], steady, time_s=9.0).num_steady == 1  # a gap
+    with pytest.raises(UsageError, match=r"the frame at 9.000000 s comes after the one at 9.000000 s"):
+        runtime.infer_next(images[0], steady, time_s=9.0)
+
+
+def test_without_libmvde_a_stream_has_the_same_bits(
+    runtime: DepthRuntime, random_images: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = frames(random_images, 3)
+    fast = list(runtime.stream(images, stabilize=Stabilization()))
+    monkeypatch.setattr(steady_stream, "fastest_stabilizer", Stabilizer)
+    runtime.engine.calls = 0  # type: ignore[attr-defined]
+    for one, other in zip(fast, runtime.stream(images, stabilize=Stabilization()), strict=True):
+        np.testing.assert_array_equal(one.depth, other.depth)
+        np.testing.assert_array_equal(one.stats, other.stats)

@@ -265,9 +265,10 @@ typedef struct mvde_frame {
      * MVDE_INVERSE_RELATIVE two or more, the farthest at 1.5 times the nearest or beyond. Copied by the call. */
     const mvde_anchor *anchors;
     int32_t num_anchors; /* 0 to 4096 */
+    double time_s; /* for sessions with a stabilization: seconds of any clock at which it was taken; NaN: not known */
 } mvde_frame;
 
-/* Set `frame` to: RGB, dense, BT.601, limited range, no anchors; pixels and size are to be filled in. */
+/* Set `frame` to: RGB, dense, BT.601, limited range, no anchors, no time; pixels and size are to be filled in. */
 MVDE_API void mvde_frame_defaults(mvde_frame *frame);
 
 /* Mapping of a frame to another aspect ratio. */
@@ -465,6 +466,63 @@ MVDE_API int32_t mvde_scanner_query(const mvde_scanner *scanner, mvde_scan_info 
 MVDE_API int32_t mvde_scan(mvde_scanner *scanner, const float *depth_m, int64_t depth_row_stride, float *ranges,
                            int64_t capacity);
 
+/* ---- steady depth -------------------------------------------------------------------------------------------- */
+
+/* How far a new frame moves the steady depth; differences are of logarithms of depth. Initialise with
+ * mvde_stabilization_defaults(). */
+typedef struct mvde_stabilization {
+    uint32_t struct_size; /* sizeof(mvde_stabilization) */
+    double scale_gain; /* share of a change of the frame's scale that is let through, above 0 and up to 1 */
+    double scale_open, scale_full; /* changes of the scale from which on the share opens, and all of it is let through */
+    double gain; /* the same of a pixel's own change */
+    double open, full;
+    double cut_correlation; /* a frame whose correlation to the last one is below is a cut, */
+    double cut_residual; /* if what is left after the motion is above this */
+    double cut_share; /* and above this share of the picture's own spread */
+    double max_gap_s; /* the past is dropped after so many seconds without a frame, where frames have times; above 0 */
+} mvde_stabilization;
+
+/* Set `settings` to those of Python's Stabilization, with which docs/video.md was measured. */
+MVDE_API void mvde_stabilization_defaults(mvde_stabilization *settings);
+
+/* Makes the maps of one stream of frames steady over time: see docs/video.md. Bit-identical to Python's. */
+typedef struct mvde_stabilizer mvde_stabilizer;
+
+/* Create a stabilizer of maps of `depth_kind`, a mvde_depth_kind. `settings` NULL: the defaults. `*stabilizer` receives the
+ * handle; the caller owns it and releases it with mvde_stabilizer_destroy. At most 1024 can exist. */
+MVDE_API int32_t mvde_stabilizer_create(int32_t depth_kind, const mvde_stabilization *settings,
+                                        mvde_stabilizer **stabilizer);
+
+/* Release the stabilizer, after a call in progress has returned. NULL is allowed. */
+MVDE_API void mvde_stabilizer_destroy(mvde_stabilizer *stabilizer);
+
+/* A frame's picture and map for mvde_stabilize. Initialise with mvde_steady_frame_defaults(). */
+typedef struct mvde_steady_frame {
+    uint32_t struct_size; /* sizeof(mvde_steady_frame) */
+    int32_t reserved; /* 0 */
+    const uint8_t *rgb; /* [picture_height, picture_width, 3]: what the map is of, at any resolution */
+    int64_t picture_height, picture_width, picture_row_stride; /* pixels, up to 65536 a side; bytes, 0: dense */
+    const float *map; /* [height, width], float32, in its own unit. Pixels without a value (not finite, or not above 0) are
+                         returned as they are */
+    int64_t height, width, row_stride; /* pixels, up to 65536 a side; bytes, 0: dense */
+    int64_t view; /* what the maps depend on besides the picture, such as the camera, as a number of the caller's: where it
+                      or the picture's aspect changes, the past is dropped. A map of another size alone goes on */
+    double time_s; /* when the frame was taken, in seconds; NaN: not known */
+} mvde_steady_frame;
+
+/* Set `frame` to: dense, view 0, no time; pointers and sizes are to be filled in. */
+MVDE_API void mvde_steady_frame_defaults(mvde_steady_frame *frame);
+
+/* Make a frame's map steady. Allocates where a map or picture is larger than those before.
+ *   steady      [height, width] float32, row stride in bytes (0: dense); may be the map's memory
+ *   num_steady  receives how many frames the map goes back: 1 where it begins anew and is the frame's own; may be NULL
+ * Fails for a time that is not after the last frame's, and changes nothing then. */
+MVDE_API int32_t mvde_stabilize(mvde_stabilizer *stabilizer, const mvde_steady_frame *frame, float *steady,
+                                int64_t steady_row_stride, int32_t *num_steady);
+
+/* Forget the past: the next frame begins anew, and may have any time. */
+MVDE_API int32_t mvde_stabilizer_reset(mvde_stabilizer *stabilizer);
+
 /* ---- sessions ------------------------------------------------------------------------------------------------- */
 
 /* An engine written by `mvde build`: camera frame in, depth and patch statistics out, with the results of Python's
@@ -511,10 +569,13 @@ typedef struct mvde_session_options {
                                           does not depend on it. Read by mvde_open only */
     const mvde_scan_settings *scan; /* how the camera is mounted, for distances by bearing; NULL: none. Read by mvde_open
                                        only */
+    const mvde_stabilization *stabilization; /* makes depth and all that follows from it steady over the frames, which are
+                                                given in their order then; NULL: each frame for itself. Read by mvde_open
+                                                only */
 } mvde_session_options;
 
 /* Set `options` to: RGB frames of the model's input size, MVDE_FIT_DEFAULT, threads by the CPUs, no camera, statistics of the
- * manifest, NaN for invalid pixels, no deadline, no calibration, no distortion, no scan. */
+ * manifest, NaN for invalid pixels, no deadline, no calibration, no distortion, no scan, no stabilization. */
 MVDE_API void mvde_session_defaults(mvde_session_options *options);
 
 /* Open an engine.
@@ -552,6 +613,8 @@ typedef struct mvde_outputs {
     float *ranges; /* distances by bearing, as mvde_scan writes them, of a session that was opened with options.scan. For
                       maps in metres and frames with anchors only */
     int64_t ranges_capacity; /* size of `ranges` in floats; see mvde_session_scan */
+    int32_t num_steady; /* written likewise: how many frames the depth goes back, 1 where it begins anew; 0 of a session
+                           without a stabilization */
 } mvde_outputs;
 
 /* Set `outputs` to: nothing wanted; points of every pixel, without colours, if they are. */
@@ -583,6 +646,10 @@ MVDE_API int32_t mvde_bind_device(mvde_session *session, const mvde_frame *frame
  * return without waiting. Frames of one session must not overlap: order them by stream or events. Device errors are reported
  * by a later call, as usual for asynchronous work. */
 MVDE_API int32_t mvde_infer_device(mvde_session *session, void *stream);
+
+/* Forget the frames that a session with a stabilization has seen: the next one begins anew, and may have any time. Without
+ * effect on others. */
+MVDE_API int32_t mvde_session_reset(mvde_session *session);
 
 /* Return the message of this session's last failed call; "" if none has failed or the session is closed. Owned by the
  * session; valid until its next call. */

@@ -250,6 +250,43 @@ inline Result<mvde_scan_settings> read_scan_settings(const std::string &path) {
     return settings;
 }
 
+// Settings of steady depth: those of Python's Stabilization.
+inline mvde_stabilization default_stabilization() {
+    mvde_stabilization settings;
+    mvde_stabilization_defaults(&settings);
+    return settings;
+}
+
+// Makes the maps of one stream of frames steady over time. Serves one call at a time.
+class Stabilizer {
+public:
+    // `depth_kind` of the maps. See mvde_stabilizer_create.
+    static Result<Stabilizer> create(mvde_depth_kind depth_kind,
+                                     const mvde_stabilization &settings = default_stabilization()) {
+        mvde_stabilizer *handle = nullptr;
+        if (const int32_t status = mvde_stabilizer_create(depth_kind, &settings, &handle)) return Error::last(status);
+        return Stabilizer(handle);
+    }
+
+    // Make the map of `frame` steady in `steady`, dense, and return how many frames it goes back. See mvde_stabilize.
+    Result<int32_t> update(const mvde_steady_frame &frame, View<float> steady) {
+        if (steady.size() < static_cast<std::size_t>(frame.height * frame.width))
+            return Error{MVDE_ERROR_CAPACITY, "steady has fewer pixels than the map"};
+        int32_t num_steady = 0;
+        const int32_t status = mvde_stabilize(handle_.get(), &frame, steady.data(), 0, &num_steady);
+        if (status) return Error::last(status);
+        return num_steady;
+    }
+    Result<void> reset() { return Result<void>::of(mvde_stabilizer_reset(handle_.get())); }
+
+private:
+    explicit Stabilizer(mvde_stabilizer *handle) : handle_(handle) {}
+    struct Destroy {
+        void operator()(mvde_stabilizer *handle) const { mvde_stabilizer_destroy(handle); }
+    };
+    std::unique_ptr<mvde_stabilizer, Destroy> handle_;
+};
+
 // Options of Session::open.
 struct SessionOptions {
     PixelFormat format = PixelFormat::rgb;
@@ -263,6 +300,7 @@ struct SessionOptions {
     std::string calibration_path;  // file of `mvde calibrate`; empty: none
     std::optional<mvde_distortion> distortion;  // of `camera`, for points; std::nullopt: rectified frames
     std::optional<mvde_scan_settings> scan;     // how the camera is mounted, for Outputs::ranges; std::nullopt: no scan
+    std::optional<mvde_stabilization> stabilization;  // steady depth, such as default_stabilization(); std::nullopt: none
 };
 
 // Output buffers of a frame; an empty view is not wanted. Sizes: Session::num_depths() and num_stats().
@@ -276,6 +314,7 @@ struct Outputs {
     int32_t points_step = 1;
     const mvde_frame *points_colours = nullptr;  // the frame, whose colours follow XYZ; nullptr: none
     View<float> ranges{};     // distances by bearing: Session::scan_info().num_bearings
+    int32_t num_steady = 0;   // frames the depth goes back, of a session with a stabilization; written likewise
 
     // The same as a struct of the C API.
     mvde_outputs plain() const {
@@ -316,6 +355,7 @@ public:
         plain.deadline_ms = options.deadline_ms;
         plain.distortion = options.distortion ? &*options.distortion : nullptr;
         plain.scan = options.scan ? &*options.scan : nullptr;
+        plain.stabilization = options.stabilization ? &*options.stabilization : nullptr;
         if (!options.calibration_path.empty()) plain.calibration_path = options.calibration_path.c_str();
         return plain;
     }
@@ -334,6 +374,7 @@ public:
         const int32_t status = mvde_infer(handle_.get(), &frame, &plain);
         outputs.tag = plain.tag;
         outputs.calibrated = plain.calibrated;
+        outputs.num_steady = plain.num_steady;
         return Result<void>::of(status);
     }
     Result<void> infer(const mvde_frame &frame, View<float> depth_m, View<float> stats) {
@@ -352,6 +393,7 @@ public:
         const int32_t status = mvde_wait(handle_.get(), timeout_ms, &plain);
         outputs.tag = plain.tag;
         outputs.calibrated = plain.calibrated;
+        outputs.num_steady = plain.num_steady;
         return Result<void>::of(status);
     }
     Result<void> wait(View<float> depth_m, View<float> stats, int64_t timeout_ms = -1) {
@@ -366,6 +408,9 @@ public:
         return Result<void>::of(mvde_bind_device(handle_.get(), &frame, &outputs));
     }
     Result<void> infer_device(void *stream) { return Result<void>::of(mvde_infer_device(handle_.get(), stream)); }
+
+    // Forget the frames so far: the next one begins anew, and may have any time. See mvde_session_reset.
+    Result<void> reset() { return Result<void>::of(mvde_session_reset(handle_.get())); }
 
     // Properties of the session. Strings are valid as long as the session.
     mvde_session_info info() const {
@@ -438,6 +483,7 @@ public:
         const int32_t status = mvde_group_infer(handle_.get(), &frame, age_ms, &plain, index);
         outputs.tag = plain.tag;
         outputs.calibrated = plain.calibrated;
+        outputs.num_steady = plain.num_steady;
         return Result<void>::of(status);
     }
 
@@ -471,6 +517,19 @@ private:
     };
     std::unique_ptr<mvde_group, Close> handle_;
 };
+
+// A dense map and its dense RGB picture over the caller's memory, for Stabilizer::update; sizes in pixels.
+inline mvde_steady_frame steady_frame(const uint8_t *rgb, Size picture, const float *map, Size size) {
+    mvde_steady_frame frame;
+    mvde_steady_frame_defaults(&frame);
+    frame.rgb = rgb;
+    frame.picture_height = picture.height;
+    frame.picture_width = picture.width;
+    frame.map = map;
+    frame.height = size.height;
+    frame.width = size.width;
+    return frame;
+}
 
 // A dense frame over the caller's memory; `size` in pixels. NV12 and YUYV: BT.601, limited range.
 inline mvde_frame frame(const uint8_t *data, PixelFormat format, Size size) {

@@ -4,6 +4,7 @@
 #include "image/yuv.hpp"
 
 #include <cinttypes>
+#include <limits>
 
 namespace mvde::internal {
 namespace {
@@ -114,4 +115,5 @@ extern "C" void mvde_frame_defaults(mvde_frame *frame) {
     frame->struct_size = sizeof *frame;
     frame->format = MVDE_RGB;
     frame->matrix = MVDE_BT601;
+    frame->time_s = std::numeric_limits<double>::quiet_NaN();
 }

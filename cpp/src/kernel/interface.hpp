@@ -2,6 +2,8 @@
 // without sharing inline functions.
 #pragma once
 
+#include "kernel/steady_job.hpp"
+
 #include <cstdint>
 
 namespace mvde::internal {
@@ -87,6 +89,7 @@ struct Kernel {
                                   float invalid_m, float *out);
     void (*point_row)(const PointRow &row);
     void (*scan_row)(const ScanRow &row);
+    const SteadyKernel *steady;
 };
 
 #if defined(MVDE_HAVE_AVX2)

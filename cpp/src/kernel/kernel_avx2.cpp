@@ -4,10 +4,12 @@
 #include "kernel/points.hpp"
 #include "kernel/resample.hpp"
 #include "kernel/scan.hpp"
+#include "kernel/steady.hpp"
 
 namespace mvde::internal {
 
-const Kernel kAvx2Kernel = {Lanes::kName,          run,       resample_row_rgb, resample_row_depth, resample_column_bytes,
-                            resample_column_depth, point_row, scan_row};
+const Kernel kAvx2Kernel = {
+    Lanes::kName, run,      resample_row_rgb, resample_row_depth, resample_column_bytes, resample_column_depth,
+    point_row,    scan_row, &kSteady};
 
 }  // namespace mvde::internal

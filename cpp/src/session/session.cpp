@@ -86,6 +86,7 @@ Session::Session(Artifact artifact, const mvde_session_options &options) : artif
     maps_.emplace(artifact_.manifest, stats_);
     create_resizer(options);
     calibrate(options);
+    if (options.stabilization) place_stabilizer(*options.stabilization);
     load_engine(options);
 }
 
@@ -156,7 +157,7 @@ void Session::load_engine(const mvde_session_options &session) {
                                  manifest.height(),
                                  manifest.width(),
                                  static_cast<std::int32_t>(manifest.stats_patch),
-                                 maps_->needs_others() ? 0 : static_cast<std::int32_t>(stats_.size()),
+                                 maps_->needs_others() || stabilizer_ ? 0 : static_cast<std::int32_t>(stats_.size()),
                                  stats_.data(),
                                  session.format,
                                  frame_height_,
@@ -202,29 +203,6 @@ std::int32_t Session::infer(const mvde_frame &frame, mvde_outputs &outputs) {
     return finish(outputs);
 }
 
-// Runs the network on its input, and notes what it took.
-std::int32_t Session::run() {
-    mvde_backend_message message{};
-    const auto begun = std::chrono::steady_clock::now();
-    if (const std::int32_t status = backend_->infer(engine_.engine, &message)) return failed(status, message);
-    network_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begun).count();
-    return MVDE_OK;
-}
-
-std::int32_t Session::run_blank(double &network_ms) {
-    std::memset(engine_.images, 0, static_cast<std::size_t>(artifact_.manifest.height() * artifact_.manifest.width() * 3));
-    const std::int32_t status = run();
-    network_ms = network_ms_;
-    return status;
-}
-
-void Session::scale_grad(float *stats, float factor) const {
-    for (std::size_t column = 0; column < stats_.size(); ++column)
-        if (stats_[column] == MVDE_GRAD)
-            for (std::int64_t patch = 0; patch < num_patches(); ++patch)
-                stats[static_cast<std::size_t>(patch) * stats_.size() + column] *= factor;
-}
-
 std::int32_t Session::start(const mvde_frame &frame) {
     if (const std::int32_t status = accept()) return status;
     if (const std::int32_t status = resize(frame, {})) return status;
@@ -254,6 +232,7 @@ std::int32_t Session::bind_device(const mvde_frame &frame, const mvde_outputs &o
     if (maps_->needs_others())
         return fail(MVDE_ERROR_UNSUPPORTED, "device memory takes depth alone, but %s also has %s: use mvde_infer",
                     artifact_.manifest.name.c_str(), maps_->others().c_str());
+    if (stabilizer_) return refuse_device();
     OutputExtents extents;
     const std::int64_t height = artifact_.manifest.height(), width = artifact_.manifest.width();
     if (const std::int32_t status = check_outputs(outputs, height, width, num_stats(), 0, extents)) return status;
@@ -342,11 +321,14 @@ std::int32_t Session::resize(const mvde_frame &frame, const OutputExtents &exten
     if (const std::int32_t status = check_apart(frame, extents, complete)) return status;
     if (const std::int32_t status = check_frame_is(frame, format_, frame_height_, frame_width_)) return status;
     if (const std::int32_t status = anchors_.take(frame, frame_height_, frame_width_)) return status;
+    if (const std::int32_t status = check_time(frame.time_s)) return status;
     tag_ = frame.tag;
+    time_s_ = frame.time_s;
     return mvde_resize(resizer_.get(), &frame, engine_.images, 0, workers_.get());
 }
 
 std::int32_t Session::finish(mvde_outputs &outputs) {
+    if (const std::int32_t status = stabilize()) return status;
     if (const std::int32_t status = view_frame()) return status;
     if (const std::int32_t status = postprocess(outputs.stats)) return status;
     if (outputs.ranges)
@@ -355,6 +337,7 @@ std::int32_t Session::finish(mvde_outputs &outputs) {
         if (const std::int32_t status = write_depth(outputs)) return status;
     outputs.tag = tag_;
     outputs.calibrated = view_.calibrated;
+    outputs.num_steady = stabilizer_ ? stabilizer_->num_frames() : 0;
     ++num_frames_;
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - accepted_;
     if (deadline_ms_ && took.count() > static_cast<double>(deadline_ms_)) ++num_late_;
@@ -365,7 +348,7 @@ std::int32_t Session::finish(mvde_outputs &outputs) {
 // not NULL, in one pass. Statistics that the engine computed are of the map, and scaled here.
 std::int32_t Session::postprocess(float *stats) {
     const Manifest &manifest = artifact_.manifest;
-    const bool computes = stats && !(engine_.stats && view_.is_scaling());
+    const bool computes = stats && !(engine_.stats && view_.is_scaling() && !stabilizer_);
     if (computes) maps_->clear_bars(engine_.maps[0], target_box_);
     maps_->mask_depth(engine_.maps);
     mvde_postprocess_options options;

@@ -10,6 +10,7 @@
 #include "session/calibration.hpp"
 #include "session/network_maps.hpp"
 #include "session/outputs.hpp"
+#include "steady/stabilizer.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -51,6 +52,7 @@ public:
     void describe(mvde_session_info &info) const;
     std::int32_t describe_scan(mvde_scan_info &info) const;
     void count(mvde_session_counters &counters) const;
+    std::int32_t reset();
 
     // Counts a frame that was refused; allowed while another call uses the session.
     void drop() const { ++num_dropped_; }
@@ -82,6 +84,10 @@ private:
     std::int32_t accept();
     std::int32_t check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const;
     void place_scan(const mvde_scan_settings &settings, const mvde_distortion *lens);
+    void place_stabilizer(const mvde_stabilization &settings);
+    std::int32_t check_time(double time_s) const;
+    std::int32_t stabilize();
+    std::int32_t refuse_device() const;
     std::int32_t check_ranges(bool has_anchors) const;
     std::int32_t write_ranges(float *ranges);
     std::int32_t check_metres(const char *output, bool has_anchors) const;
@@ -112,6 +118,8 @@ private:
     std::optional<mvde_camera> camera_;  // of the frames, given or assumed
     std::optional<Rays> rays_;           // of that camera
     std::optional<Scanner> scanner_;     // of the network's input
+    std::optional<Stabilizer> stabilizer_;
+    double time_s_ = 0.0;                // of the last frame
     std::optional<Calibration> calibration_;
     View own_;      // of frames without anchors
     View view_;     // of the last frame

@@ -90,6 +90,8 @@ std::int32_t check_options(const mvde_session_options &options) {
     if (options.scan && options.scan->struct_size != sizeof *options.scan)
         return fail(MVDE_ERROR_ARGUMENT, "options.scan->struct_size is %u: start from mvde_scan_defaults()",
                     options.scan->struct_size);
+    if (options.stabilization)
+        if (const std::int32_t status = check_stabilization(*options.stabilization)) return status;
     return options.distortion ? check_lens(*options.distortion) : MVDE_OK;
 }
 
@@ -169,6 +171,10 @@ int32_t mvde_bind_device(mvde_session *session, const mvde_frame *frame, const m
 
 int32_t mvde_infer_device(mvde_session *session, void *stream) {
     return with(session, [&](Session &open) { return open.infer_device(stream); });
+}
+
+int32_t mvde_session_reset(mvde_session *session) {
+    return with(session, [&](Session &open) { return open.reset(); });
 }
 
 const char *mvde_session_error(const mvde_session *session) {

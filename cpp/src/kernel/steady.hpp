@@ -1,0 +1,178 @@
+// Loops of steady depth over a row, compiled for each instruction set; the compiler vectorises them. The arithmetic is that
+// of mvde/runtime/stabilize.py, exact_math.py and steady_scale.py.
+#pragma once
+
+#include "kernel/steady_job.hpp"
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+namespace mvde::internal {
+namespace {
+
+constexpr float kSteadyNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kSteadyInfinity = std::numeric_limits<float>::infinity();
+// ln 2 in two parts, of which the first has 9 bits.
+constexpr float kLn2High = 0.693359375F, kLn2Low = static_cast<float>(-2.12194440e-4);
+constexpr float kLog2E = static_cast<float>(1.44269504), kSqrtHalf = static_cast<float>(0.70710678);
+constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding and subtracting it rounds to whole numbers, half to even
+constexpr float kUnits = 65536.0F, kLargestValue = 16.0F;
+
+float of_signed_bits(std::int32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+std::int32_t signed_bits(float value) {
+    std::int32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+float rounded(float value) { return (value + kRound) - kRound; }
+
+// Natural logarithm; NaN of what is not above 0 and finite.
+float log_of(float value) {
+    const bool known = (value > 0.0F) & (value < kSteadyInfinity);
+    const float given = known ? value : 1.0F;
+    const bool is_tiny = given < std::numeric_limits<float>::min();
+    const float normal = given * (is_tiny ? 16777216.0F : 1.0F);
+    const std::int32_t bits = signed_bits(normal);
+    const float half = of_signed_bits((bits & 0x7FFFFF) | 0x3F000000);
+    const bool below = half < kSqrtHalf;
+    const float mantissa = half + (below ? half : 0.0F);
+    const auto power = static_cast<float>((bits >> 23) - 126 - (below ? 1 : 0) - (is_tiny ? 24 : 0));
+    const float offset = mantissa - 1.0F, s = offset / (2.0F + offset), z = s * s;
+    float series = static_cast<float>(1.0 / 9) * z;
+    series = (series + static_cast<float>(1.0 / 7)) * z;
+    series = (series + static_cast<float>(1.0 / 5)) * z;
+    series = (series + static_cast<float>(1.0 / 3)) * z;
+    const float twice = s + s, logs = (power * kLn2Low + twice * series) + twice;
+    const float found = logs + power * kLn2High;
+    return known ? found : kSteadyNan;
+}
+
+// Exponential of a number that is bounded to 80 either way.
+float exp_of(float value) {
+    const float low = value > -80.0F ? value : -80.0F, bounded = low < 80.0F ? low : 80.0F;
+    const float power = rounded(bounded * kLog2E), rest = (bounded - power * kLn2High) - power * kLn2Low;
+    float series = static_cast<float>(1.0 / 5040) * rest;
+    series = (series + static_cast<float>(1.0 / 720)) * rest;
+    series = (series + static_cast<float>(1.0 / 120)) * rest;
+    series = (series + static_cast<float>(1.0 / 24)) * rest;
+    series = (series + static_cast<float>(1.0 / 6)) * rest;
+    series = (series + 0.5F) * rest;
+    series = (series + 1.0F) * rest;
+    // The product with 2^power is normal: its exponent is added.
+    return of_signed_bits(signed_bits(series + 1.0F) + (static_cast<std::int32_t>(power) << 23));
+}
+
+void steady_log(const float *values, std::int64_t count, float *out) {
+    for (std::int64_t i = 0; i < count; ++i) out[i] = log_of(values[i]);
+}
+
+void steady_affine(const float *values, std::int64_t count, float origin, float factor, float *out) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const bool known = (values[i] > 0.0F) & (values[i] < kSteadyInfinity);
+        out[i] = ((known ? values[i] : kSteadyNan) - origin) * factor;
+    }
+}
+
+void steady_subtract(float *values, std::int64_t count, float change) {
+    for (std::int64_t i = 0; i < count; ++i) values[i] = values[i] - change;
+}
+
+void steady_line(float *values, std::int64_t count, float scale, float shift, float kept) {
+    for (std::int64_t i = 0; i < count; ++i) values[i] = values[i] + kept * ((values[i] * scale + shift) - values[i]);
+}
+
+void steady_follow(const FollowRow &row) {
+    const float bottom = static_cast<float>(row.height) - 0.5F, right = static_cast<float>(row.width) - 0.5F;
+    const auto last_row = static_cast<float>(row.height - 1), last_column = static_cast<float>(row.width - 1);
+    const auto lowest_top = static_cast<std::int32_t>(row.height - 2), last_left = static_cast<std::int32_t>(row.width - 2);
+    const auto stride = static_cast<std::int32_t>(row.width);
+    const float *const upper = row.past, *const lower = row.past + row.width;
+    const float *const columns = row.columns, *const cross_rows = row.cross_rows;
+    float *const out = row.out;
+    for (std::int64_t i = 0; i < row.count; ++i) {
+        const float at_row = row.row + cross_rows[i], at_column = columns[i] - row.cross_column;
+        const bool is_inside = (at_row >= -0.5F) & (at_row <= bottom) & (at_column >= -0.5F) & (at_column <= right);
+        const float below_top = at_row > 0.0F ? at_row : 0.0F, y = below_top < last_row ? below_top : last_row;
+        const float from_left = at_column > 0.0F ? at_column : 0.0F, x = from_left < last_column ? from_left : last_column;
+        const auto whole_row = static_cast<std::int32_t>(y), whole_column = static_cast<std::int32_t>(x);
+        const std::int32_t top = whole_row < lowest_top ? whole_row : lowest_top;
+        const std::int32_t left = whole_column < last_left ? whole_column : last_left;
+        const float v = y - static_cast<float>(top), u = x - static_cast<float>(left);
+        const std::int32_t at = top * stride + left;
+        const float a = upper[at], b = upper[at + 1], c = lower[at], d = lower[at + 1];
+        const float above = a + u * (b - a), under = c + u * (d - c);
+        const float found = (above + v * (under - above)) + row.nearer;
+        out[i] = is_inside ? found : kSteadyNan;
+    }
+}
+
+void steady_blend(const Blend &blend, const float *values, const float *past, std::int64_t count, float *out) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float difference = values[i] - past[i];
+        const float distance = of_signed_bits(signed_bits(difference) & 0x7FFFFFFF) * blend.per_unit;
+        const float opened = (distance - blend.open) * blend.slope;
+        const float low = opened > 0.0F ? opened : 0.0F, bounded = low < 1.0F ? low : 1.0F;
+        const float share = blend.gain + blend.rest * bounded, mixed = past[i] + share * difference;
+        out[i] = difference == difference ? mixed : values[i];
+    }
+}
+
+void steady_leave_log(const float *values, const float *raw, std::int64_t count, float *out) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const bool known = (raw[i] > 0.0F) & (raw[i] < kSteadyInfinity);
+        const float found = exp_of(known ? values[i] : 0.0F);
+        out[i] = known ? found : raw[i];
+    }
+}
+
+void steady_leave_affine(const float *values, const float *raw, std::int64_t count, float origin, float unit, float *out) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const bool known = (raw[i] > 0.0F) & (raw[i] < kSteadyInfinity);
+        const float found = values[i] * unit + origin;
+        out[i] = known ? found : raw[i];
+    }
+}
+
+std::int32_t units_of(float value) {
+    const float low = value > -kLargestValue ? value : -kLargestValue;
+    return static_cast<std::int32_t>(rounded((low < kLargestValue ? low : kLargestValue) * kUnits));
+}
+
+void steady_units_of_difference(const float *values, const float *past, std::int64_t count, std::int32_t *units,
+                                std::int32_t *known) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float difference = values[i] - past[i];
+        const bool is_known = difference == difference;
+        units[i] = units_of(is_known ? difference : 0.0F);
+        known[i] = is_known ? 1 : 0;
+    }
+}
+
+void steady_units_of_both(const float *values, const float *past, std::int64_t count, std::int32_t *units,
+                          std::int32_t *past_units, std::int32_t *known) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const bool is_known = (values[i] == values[i]) & (past[i] == past[i]);
+        units[i] = units_of(is_known ? values[i] : 0.0F);
+        past_units[i] = units_of(is_known ? past[i] : 0.0F);
+        known[i] = is_known ? 1 : 0;
+    }
+}
+
+void steady_add_bytes(const std::uint8_t *bytes, std::int64_t count, std::int32_t *sums) {
+    for (std::int64_t i = 0; i < count; ++i) sums[i] += bytes[i];
+}
+
+constexpr SteadyKernel kSteady = {steady_log,           steady_affine,       steady_subtract,
+                                  steady_line,          steady_follow,       steady_blend,
+                                  steady_leave_log,     steady_leave_affine, steady_units_of_difference,
+                                  steady_units_of_both, steady_add_bytes};
+
+}  // namespace
+}  // namespace mvde::internal
