@@ -88,9 +88,9 @@ def _inference(
     runtime: DepthRuntime, fit: Fit | None, stabilize: Stabilization | None
 ) -> Callable[[LiveFrame], DepthResult]:
     """How frames of a stream are inferred: each for itself, or steady over those before."""
+    if stabilize is None and isinstance(runtime, OnTimeRuntime):
+        return lambda frame: runtime.infer(frame.image, fit, age_ms=frame.age_ms)
     if stabilize is None:
-        if isinstance(runtime, OnTimeRuntime):
-            return lambda frame: runtime.infer(frame.image, fit, age_ms=frame.age_ms)
         return lambda frame: runtime.infer(frame.image, fit)
     from mvde.runtime.steady_stream import SteadyMaps
 

@@ -117,8 +117,8 @@ class DepthRuntime:
 
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
         another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,
-        :class:`UsageError` for an unknown statistic, ``invalid`` or settings of a scan, and for engines that do not
-        belong together, :class:`CalibrationError` for a malformed calibration or one of another graph.
+        :class:`UsageError` for an unknown statistic, ``invalid`` or settings of a scan, or engines that do not belong
+        together, :class:`CalibrationError` for a malformed calibration or one of another graph.
         """
         if deadline_ms is not None or (isinstance(source, Sequence) and not isinstance(source, str)):
             from mvde.runtime.on_time import load_on_time

@@ -81,7 +81,6 @@ class _Asked:
     fit: Fit | str | None
     camera: Camera | CameraOf | None
     taken: Sequence[Taken]
-    age_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -178,13 +177,17 @@ class OnTimeRuntime(DepthRuntime):
         steady: SteadyMaps,
         fit: Fit | str | None = None,
         time_s: float | None = None,
-        *,
         age_ms: float = 0.0,
     ) -> DepthResult:
-        """Infer as :meth:`DepthRuntime.infer_next`, at one resolution; ``age_ms`` is how old the frame is already."""
-        floor = FrameFloor(self._manifest, self._columns, self._mounting, scales=steady.scales)
-        prepared = self._prepared(_Asked([image], fit, None, [Taken(time_s)], age_ms), self._policy.level)
-        return self._finish(floor.scaled(steady.steadied(self._run(floor.mounted(prepared)))))[0]
+        """Infer the next frame of a live source as :meth:`DepthRuntime.infer_next`, ``age_ms`` old already."""
+        index = self._choose(age_ms)
+        started = time.perf_counter()
+        member = self._members[index]
+        floor = FrameFloor(member.manifest, self._columns, self._mounting, scales=steady.scales)
+        ran = member._run(floor.mounted(member._prepare([image], fit, None, taken=[Taken(time_s)])))
+        (result,) = member._finish(floor.scaled(steady.steadied(ran)))
+        self._observe(index, ran.infer_ms, (time.perf_counter() - started) * 1e3 + age_ms, age_ms)
+        return self._as_of_smallest(result, index)
 
     def patch_stats(
         self, image: NDArray[np.uint8], fit: Fit | str | None = None, *, camera: Camera | CameraOf | None = None
@@ -231,14 +234,13 @@ class OnTimeRuntime(DepthRuntime):
     def _run(self, prepared: Prepared) -> Ran:
         assert isinstance(prepared, _PreparedFor)
         assert prepared.asked is not None
-        age_ms = prepared.asked.age_ms
-        index = self._choose(age_ms)
+        index = self._choose(0.0)
         if index != prepared.index:
             mountings = prepared.mountings
             prepared = dataclasses.replace(self._prepared(prepared.asked, index), mountings=mountings)
         ran = self._members[index]._run(prepared)
         # Told before its end, which the next frame does not wait for; the end is taken to be that of the last one.
-        self._observe(index, ran.infer_ms, age_ms + prepared.pre_ms + ran.infer_ms + self._finish_ms, age_ms)
+        self._observe(index, ran.infer_ms, prepared.pre_ms + ran.infer_ms + self._finish_ms, 0.0)
         return ran
 
     def _finish(self, ran: Ran, parallel: bool = True) -> list[DepthResult]:

@@ -68,7 +68,7 @@ void check_one_model(const std::vector<const EngineManifest *> &manifests) {
     }
 }
 
-Grid common_grid(const std::vector<const EngineManifest *> &manifests, Grid asked) {
+PatchGrid common_grid(const std::vector<const EngineManifest *> &manifests, PatchGrid asked) {
     const Manifest &smallest = *manifests[0];
     const std::int64_t height = smallest.height(), width = smallest.width();
     const std::int64_t across = std::gcd(height, width);
@@ -81,21 +81,21 @@ Grid common_grid(const std::vector<const EngineManifest *> &manifests, Grid aske
         shared = std::gcd(shared, one->height() * across / height);
         sizes += (sizes.empty() ? "" : ", ") + size_text(*one);
     }
-    std::vector<Grid> fitting;  // the finest first
+    std::vector<PatchGrid> fitting;  // the finest first
     for (std::int64_t step = 1; step <= shared; ++step)
         if (shared % step == 0) fitting.push_back({height / across * (shared / step), width / across * (shared / step)});
     if (asked.rows == 0 && asked.columns == 0) {
         const auto own = static_cast<double>(smallest.grid_rows);
-        const auto distance = [&](const Grid &one) {
+        const auto distance = [&](const PatchGrid &one) {
             const auto rows = static_cast<double>(one.rows);
             return std::max(rows / own, own / rows);
         };
         return *std::min_element(fitting.begin(), fitting.end(),
-                                 [&](const Grid &one, const Grid &two) { return distance(one) < distance(two); });
+                                 [&](const PatchGrid &one, const PatchGrid &two) { return distance(one) < distance(two); });
     }
-    for (const Grid &one : fitting)
+    for (const PatchGrid &one : fitting)
         if (one.rows == asked.rows && one.columns == asked.columns) return asked;
-    std::stable_sort(fitting.begin(), fitting.end(), [&](const Grid &one, const Grid &two) {
+    std::stable_sort(fitting.begin(), fitting.end(), [&](const PatchGrid &one, const PatchGrid &two) {
         return std::abs(one.rows - asked.rows) < std::abs(two.rows - asked.rows);
     });
     std::string near;

@@ -8,7 +8,7 @@
 
 namespace mvde::internal {
 
-struct Grid {
+struct PatchGrid {
     std::int64_t rows = 0, columns = 0;
 };
 
@@ -17,6 +17,6 @@ void check_one_model(const std::vector<const EngineManifest *> &manifests);
 
 // The grid whose patches are square and of whole pixels at each resolution: `asked`, which is checked, or for {0, 0} the one
 // that is nearest in fineness to the smallest engine's own. `manifests` begin with the smallest. Throws Refused likewise.
-Grid common_grid(const std::vector<const EngineManifest *> &manifests, Grid asked);
+PatchGrid common_grid(const std::vector<const EngineManifest *> &manifests, PatchGrid asked);
 
 }  // namespace mvde::internal

@@ -50,7 +50,7 @@ std::vector<Artifact> load_sorted(const char *const *paths, std::int64_t num_eng
 }  // namespace
 
 Group::Group(const char *const *paths, std::int64_t num_engines, const mvde_session_options &options, double deadline_ms,
-             Grid grid) {
+             PatchGrid grid) {
     check_deadline(deadline_ms);
     if (!options.frame_height)
         throw Refused(MVDE_ERROR_ARGUMENT,
@@ -63,7 +63,7 @@ Group::Group(const char *const *paths, std::int64_t num_engines, const mvde_sess
     std::vector<const EngineManifest *> manifests;
     for (const Artifact &artifact : artifacts) manifests.push_back(&artifact.manifest);
     check_one_model(manifests);
-    const Grid shared = common_grid(manifests, grid);
+    const PatchGrid shared = common_grid(manifests, grid);
     for (Artifact &artifact : artifacts) {
         artifact.manifest.stats_patch = artifact.manifest.height() / shared.rows;
         artifact.manifest.grid_rows = shared.rows;

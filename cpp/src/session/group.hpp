@@ -17,7 +17,7 @@ class Group {
 public:
     // Throws Refused if the engines do not belong together, or as Session does. `grid` {0, 0}: near the smallest engine's.
     Group(const char *const *paths, std::int64_t num_engines, const mvde_session_options &options, double deadline_ms,
-          Grid grid);
+          PatchGrid grid);
 
     // Infers a frame that is `age_ms` old with the largest engine in time; `index` receives which, 0 for the smallest.
     std::int32_t infer(const mvde_frame &frame, double age_ms, mvde_outputs &outputs, std::int32_t &index);

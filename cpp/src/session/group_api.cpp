@@ -147,7 +147,7 @@ int32_t mvde_group_open(const char *const *engine_paths, int32_t num_engines, co
     if (const int32_t status = check_options(chosen)) return status;
     return add<Groups>(group, "group", [&] {
         if (chosen.camera) check_camera(*chosen.camera);
-        return std::make_unique<Group>(engine_paths, num_engines, chosen, deadline_ms, Grid{grid_rows, grid_columns});
+        return std::make_unique<Group>(engine_paths, num_engines, chosen, deadline_ms, PatchGrid{grid_rows, grid_columns});
     });
 }
 

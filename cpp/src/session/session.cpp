@@ -202,29 +202,6 @@ std::int32_t Session::infer(const mvde_frame &frame, mvde_outputs &outputs) {
     return finish(outputs);
 }
 
-// Runs the network on its input, and notes what it took.
-std::int32_t Session::run() {
-    mvde_backend_message message{};
-    const auto begun = std::chrono::steady_clock::now();
-    if (const std::int32_t status = backend_->infer(engine_.engine, &message)) return failed(status, message);
-    network_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begun).count();
-    return MVDE_OK;
-}
-
-std::int32_t Session::run_blank(double &network_ms) {
-    std::memset(engine_.images, 0, static_cast<std::size_t>(artifact_.manifest.height() * artifact_.manifest.width() * 3));
-    const std::int32_t status = run();
-    network_ms = network_ms_;
-    return status;
-}
-
-void Session::scale_grad(float *stats, float factor) const {
-    for (std::size_t column = 0; column < stats_.size(); ++column)
-        if (stats_[column] == MVDE_GRAD)
-            for (std::int64_t patch = 0; patch < num_patches(); ++patch)
-                stats[static_cast<std::size_t>(patch) * stats_.size() + column] *= factor;
-}
-
 std::int32_t Session::start(const mvde_frame &frame) {
     if (const std::int32_t status = accept()) return status;
     if (const std::int32_t status = resize(frame, {})) return status;
