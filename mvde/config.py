@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mvde.errors import ConfigError, MissingDependencyError
+from mvde.errors import ConfigError
+from mvde.omegaconf_errors import explain, names_of, omegaconf, omegaconf_errors
 from mvde.resolution import parse_resolution
 from mvde.value_checks import check_choice, check_not_negative, check_positive, check_share, check_within
 
@@ -235,12 +236,12 @@ def load_config(source: Config | DictConfig | Mapping[str, Any] | str | Path) ->
         return source
     if isinstance(source, (str, Path)):
         return _validated(_read_yaml(Path(source)), str(source))
-    return _validated(_omegaconf().create(_plain(source)), "config")
+    return _validated(omegaconf().create(_plain(source)), "config")
 
 
 def _validated(given: Any, where: str) -> Config:
     """Validate an OmegaConf object; ``where`` names it in errors."""
-    oc = _omegaconf()
+    oc = omegaconf()
     schema = oc.structured(Config)
     oc.set_readonly(schema, None)
     for node in _sections(schema):
@@ -249,8 +250,8 @@ def _validated(given: Any, where: str) -> Config:
     try:
         _merge_stages(given, where)
         merged = oc.to_container(oc.merge(schema, given), resolve=True, throw_on_missing=True)
-    except _omegaconf_errors() as error:
-        raise ConfigError(_explain(error, where, schema, given)) from error
+    except omegaconf_errors() as error:
+        raise ConfigError(explain(error, where, schema, given)) from error
     try:
         return cast("Config", _instantiate(Config, merged))
     except ConfigError as error:
@@ -266,51 +267,37 @@ def override_config(source: str | Path, assignments: Sequence[str]) -> Config:
     import yaml
 
     given = _read_yaml(Path(source))
-    failures: tuple[type[Exception], ...] = (yaml.YAMLError, *_omegaconf_errors())
+    failures: tuple[type[Exception], ...] = (yaml.YAMLError, *omegaconf_errors())
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not (key and equals):
             raise ConfigError(f"{assignment!r} is not an assignment; write KEY=VALUE, e.g. train.lr=1e-3")
         try:
-            _omegaconf().update(given, key, yaml.safe_load(text), force_add=True)
+            omegaconf().update(given, key, yaml.safe_load(text), force_add=True)
         except failures as error:
             raise ConfigError(f"cannot set {assignment!r}: {' '.join(str(error).split())}") from error
     return _validated(given, " ".join([str(source), *assignments]))
-
-
-def _omegaconf() -> Any:
-    try:
-        from omegaconf import OmegaConf
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("omegaconf", "model", "reading a configuration") from error
-    return OmegaConf
-
-
-def _omegaconf_errors() -> tuple[type[Exception], ...]:
-    from omegaconf.errors import OmegaConfBaseException
-
-    return (OmegaConfBaseException,)
 
 
 def _read_yaml(path: Path) -> Any:
     import yaml
 
     try:
-        given = _omegaconf().load(path)
+        given = omegaconf().load(path)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not _omegaconf().is_dict(given):
-        raise ConfigError(f"{path} holds a list; a configuration is a mapping with the keys {_names(Config)}")
+    if not omegaconf().is_dict(given):
+        raise ConfigError(f"{path} holds a list; a configuration is a mapping with the keys {names_of(Config)}")
     return given
 
 
 def _plain(source: Any) -> Any:
     if dataclasses.is_dataclass(source) and not isinstance(source, type):
         return dataclasses.asdict(source)
-    if _omegaconf().is_dict(source):
-        return _omegaconf().to_container(source, resolve=True)
+    if omegaconf().is_dict(source):
+        return omegaconf().to_container(source, resolve=True)
     if isinstance(source, Mapping):
         return dict(source)
     raise ConfigError(
@@ -327,28 +314,28 @@ def _expand_square_sizes(given: Any, where: str) -> None:
     """Expand a size given as one number to a square."""
     for section, key in (("vit", "image_size"), ("train", "res")):
         node = given.get(section)
-        size: Any = node.get(key) if _omegaconf().is_dict(node) else None
+        size: Any = node.get(key) if omegaconf().is_dict(node) else None
         if type(size) is int:
             node[key] = [size, size]
-        elif size is not None and not (_omegaconf().is_list(size) and len(size) == 2):
+        elif size is not None and not (omegaconf().is_list(size) and len(size) == 2):
             raise ConfigError(f"{where}: {section}.{key} must be one number or [height, width], but got {size!r}")
 
 
 def _merge_stages(given: Any, where: str) -> None:
     """Validate each stage separately, because OmegaConf does not merge list elements with their schema."""
-    oc = _omegaconf()
+    oc = omegaconf()
     stages: Any = oc.select(given, "train.stages")
     if oc.is_list(stages):
         if not all(oc.is_dict(stage) for stage in stages):
-            raise ConfigError(f"{where}: train.stages must be a list of mappings with the keys {_names(StageConfig)}")
+            raise ConfigError(f"{where}: train.stages must be a list of mappings with the keys {names_of(StageConfig)}")
         given.train.stages = [_merged_stage(stage, number) for number, stage in enumerate(stages)]
 
 
 def _merged_stage(stage: Any, number: int) -> Any:
-    oc = _omegaconf()
+    oc = omegaconf()
     try:
         return oc.to_container(oc.merge(oc.structured(StageConfig), stage))
-    except _omegaconf_errors() as error:
+    except omegaconf_errors() as error:
         error.full_key = f"train.stages[{number}].{getattr(error, 'full_key', '')}"  # type: ignore[attr-defined]
         raise
 
@@ -368,41 +355,3 @@ def _instantiate(kind: type[Any], plain: Mapping[str, Any], prefix: str = "") ->
         return kind(**values)
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from error
-
-
-def _explain(error: Exception, where: str, schema: Any, given: Any) -> str:
-    reason = (getattr(error, "msg", None) or str(error) or type(error).__name__).splitlines()[0]
-    key = getattr(error, "full_key", None)
-    if not key:  # OmegaConf gives no key for list elements, nor for a scalar in place of a section
-        key, value = next((leaf for leaf in _leaves(given) if not _merges(schema, *leaf)), ("a value", None))
-        reason = reason.replace("$VALUE_TYPE", type(value).__name__).replace("$VALUE", str(value))
-    owner = getattr(error, "object_type", None)
-    known = f"; known keys: {_names(owner)}" if dataclasses.is_dataclass(owner) and "not in" in reason else ""
-    return f"{where}: {key}: {reason}{known}"
-
-
-def _leaves(given: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Iterate over dotted keys and plain values of all leaves."""
-    for key, value in _omegaconf().to_container(given).items() if not prefix else given.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _merges(schema: Any, key: str, value: Any) -> bool:
-    oc = _omegaconf()
-    try:
-        oc.merge(schema, _nested(key, value))
-    except _omegaconf_errors():
-        return False
-    return True
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    head, _, rest = key.partition(".")
-    return {head: _nested(rest, value) if rest else value}
-
-
-def _names(kind: Any) -> str:
-    return ", ".join(spec.name for spec in dataclasses.fields(kind))

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import typer
 
 import mvde
 from mvde import cli
 from mvde.artifact import GraphArtifact
+from mvde.cli.verbs import Verb
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -111,11 +111,11 @@ def verbs() -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def add(command: Any, name: str) -> None:
-        found[name] = command
+        found[name] = command = command.load() if isinstance(command, Verb) else command
         for verb, child in getattr(command, "commands", {}).items():
             add(child, f"{name} {verb}".strip())
 
-    add(typer.main.get_command(cli.make_app()), "")
+    add(cli.command_line(), "")
     return found
 
 

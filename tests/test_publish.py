@@ -209,8 +209,7 @@ def wait(arguments, debug=False):
         (scratch / "b").write_text("half")
         time.sleep(60)
 
-cli.make_app = lambda: None
-cli.typer.main.get_command = lambda app: type("Command", (), {{"main": staticmethod(lambda *a, **k: wait(a))}})
+cli.command_line = lambda: type("Command", (), {{"main": staticmethod(lambda *a, **k: wait(a))}})
 cli.main(["run"])
 """)
     process = subprocess.Popen(

@@ -43,14 +43,16 @@ def verbs_page() -> str:
 def verbs() -> Iterator[tuple[str, str]]:
     """Name and help of the command line itself and of each of its verbs."""
     sys.path.insert(0, str(ROOT))
-    import typer
+    from mvde.cli import command_line
 
-    from mvde.cli import make_app
-
-    yield from _help_of(typer.main.get_command(make_app()), "mvde", None)
+    yield from _help_of(command_line(), "mvde", None)
 
 
 def _help_of(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
+    from mvde.cli.verbs import Verb
+
+    if isinstance(command, Verb):
+        command = command.load()
     context = command.context_class(command, info_name=name.split()[-1], parent=parent, terminal_width=HELP_WIDTH)
     yield name, command.get_help(context).rstrip()
     for verb, child in getattr(command, "commands", {}).items():

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mvde.cli.terminal import say
+from mvde.cli.verbs import VERBS, Verb, application
 from mvde.errors import BackendError, MvdeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-VERBS = (
-    "models",
-    "export",
-    "import",
-    "lower",
-    "build",
-    "prove",
-    "triton",
-    "run",
-    "view",
-    "bench",
-    "eval",
-    "stats",
-    "calibrate",
-    "train",
-    "data",
-    "vlm",
-    "info",
-    "doctor",
-)
-_MODULES = {"import": "import_onnx"}
-"""Modules of verbs whose name is a keyword of Python."""
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT or SIGTERM, as shells expect
 
@@ -47,20 +24,14 @@ _received: list[int] = []
 """Termination signals received by this process."""
 
 
-def make_app() -> typer.Typer:
-    """Create the typer application with all verbs registered; verbs import heavy libraries when they run."""
-    app = typer.Typer(
-        name="mvde",
-        help="Estimate metric depth and per-patch depth statistics from a single camera.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # importing rich would double the time of `mvde --help`
-    )
+def command_line() -> Any:
+    """Create the command ``mvde`` with all verbs."""
+    app = application(verbs=())
     app.callback()(_root)
-    for verb in VERBS:
-        importlib.import_module(f"mvde.cli.{_MODULES.get(verb, verb)}").register(app)
-    return app
+    group = typer.main.get_group(app)
+    for name in VERBS:
+        group.add_command(Verb(name))
+    return group
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(arguments: Sequence[str], debug: bool = False) -> int:
     """Run a command line and return its exit status; errors print one line on stderr, after a traceback if debug."""
     try:
-        status = typer.main.get_command(make_app()).main(list(arguments), prog_name="mvde", standalone_mode=False)
+        status = command_line().main(list(arguments), prog_name="mvde", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
     except Exception as error:  # noqa: BLE001 - every error is reported as one line

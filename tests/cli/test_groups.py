@@ -52,7 +52,7 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Paint, str, bool]]:
         """Paint a wall."""
         calls.append((what, wall, dry))
 
-    monkeypatch.setattr(cli, "make_app", lambda: application(paint))
+    monkeypatch.setattr(cli, "command_line", lambda: typer.main.get_command(application(paint)))
     return calls
 
 

@@ -25,3 +25,16 @@ def write_png() -> Callable[[Path, np.ndarray], None]:
         Image.fromarray(pixels).save(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def opengl() -> None:
+    """Skip without OpenGL."""
+    pytest.importorskip("moderngl")
+    from mvde.datasets.synth.renderer import create_context
+    from mvde.errors import BackendError
+
+    try:
+        create_context().release()
+    except BackendError as error:
+        pytest.skip(str(error))

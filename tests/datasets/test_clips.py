@@ -19,19 +19,6 @@ SIZE, FRAMES = (40, 56), 5
 
 
 @pytest.fixture(scope="module")
-def opengl() -> None:
-    """Skip without OpenGL."""
-    pytest.importorskip("moderngl")
-    from mvde.datasets.synth.renderer import create_context
-    from mvde.errors import BackendError
-
-    try:
-        create_context().release()
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
 def folder(opengl: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One clip of each kind; read-only by convention."""
     root = tmp_path_factory.mktemp("clips") / "clips"

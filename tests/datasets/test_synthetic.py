@@ -25,17 +25,7 @@ SIZE = (32, 48)
 COUNT = 20  # 2.5 scenes
 
 
-@pytest.fixture(scope="module", autouse=True)
-def opengl() -> None:
-    """Skip without OpenGL."""
-    pytest.importorskip("moderngl")
-    from mvde.datasets.synth.renderer import create_context
-    from mvde.errors import BackendError
-
-    try:
-        create_context().release()
-    except BackendError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("opengl")
 
 
 @pytest.fixture(scope="module")
