@@ -285,7 +285,7 @@ int example_{index}(Given &given) {{
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 def test_cpp_examples_compile_against_the_headers(tmp_path: Path) -> None:
     found = blocks("cpp")
-    assert {block.page.name for block in found} == {"README.md", "cpp.md", "robot.md"}
+    assert {block.page.name for block in found} == {"README.md", "cpp.md", "robot.md", "video.md"}
     examples = [
         CPP_EXAMPLE.format(index=index, line=block.line + 1, page=block.page, body=textwrap.indent(block.text, " " * 8))
         for index, block in enumerate(found)

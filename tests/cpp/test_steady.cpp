@@ -3,6 +3,7 @@
 #include "counting_allocator.hpp"
 #include "engine_folder.hpp"
 #include "harness.hpp"
+#include "session/session.hpp"
 #include "session_frame.hpp"
 
 #include <mvde/mvde.hpp>
@@ -197,6 +198,25 @@ TEST(bars_of_a_letterbox_are_no_part_of_the_picture_and_statistics_of_them_are_z
         CHECK(outputs.num_steady == i + 1 && are_equal(depth, expected), "frame %d", i);
         for (const std::size_t patch : {0U, 2U, 3U, 5U}) CHECK(stats[3 * patch] == 0);
         CHECK(stats[3] > 0);
+    }
+}
+
+TEST(sessions_of_one_camera_may_share_their_steady_depth) {
+    const Folder folder;
+    mvde_session_options options;
+    mvde_session_defaults(&options);
+    const mvde_stabilization settings = mvde::default_stabilization();
+    options.stabilization = &settings;
+    options.fit = MVDE_LETTERBOX;
+    options.frame_height = options.frame_width = 32;
+    mvde::internal::Session one(folder.path.string().c_str(), options), other(folder.path.string().c_str(), options);
+    other.go_on_with(one);
+    std::vector<float> depth(32 * 32);
+    mvde_outputs outputs = outputs_of(depth, {});
+    for (int i = 0; i < 6; ++i) {
+        const Frame frame = moving_frame(i, {32, 32});
+        CHECK((i % 3 ? one : other).infer(frame.view, outputs) == MVDE_OK, "%s", mvde_last_error());
+        CHECK(outputs.num_steady == i + 1);
     }
 }
 

@@ -8,6 +8,13 @@
 #include <cstring>
 #include <limits>
 
+// Outputs that are inputs keep their place: the compiler need not look for overlaps.
+#if defined(__clang__)
+#define MVDE_IN_PLACE _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define MVDE_IN_PLACE _Pragma("GCC ivdep")
+#endif
+
 namespace mvde::internal {
 namespace {
 
@@ -70,10 +77,12 @@ float exp_of(float value) {
 }
 
 void steady_log(const float *values, std::int64_t count, float *out) {
+    MVDE_IN_PLACE
     for (std::int64_t i = 0; i < count; ++i) out[i] = log_of(values[i]);
 }
 
 void steady_affine(const float *values, std::int64_t count, float origin, float factor, float *out) {
+    MVDE_IN_PLACE
     for (std::int64_t i = 0; i < count; ++i) {
         const bool known = (values[i] > 0.0F) & (values[i] < kSteadyInfinity);
         out[i] = ((known ? values[i] : kSteadyNan) - origin) * factor;
@@ -88,32 +97,86 @@ void steady_line(float *values, std::int64_t count, float scale, float shift, fl
     for (std::int64_t i = 0; i < count; ++i) values[i] = values[i] + kept * ((values[i] * scale + shift) - values[i]);
 }
 
-void steady_follow(const FollowRow &row) {
+// Places of pixels in the past: the neighbour above and to the left, and the shares of those below and to the right.
+struct Places {
+    static constexpr std::int64_t kCount = 256;
+    std::int32_t at[kCount];
+    float below[kCount], right[kCount];
+    float added[kCount];  // to what is found there: NaN outside the map
+};
+
+void find_places(const FollowRow &row, std::int64_t first, std::int64_t count, Places &places) {
     const float bottom = static_cast<float>(row.height) - 0.5F, right = static_cast<float>(row.width) - 0.5F;
     const auto last_row = static_cast<float>(row.height - 1), last_column = static_cast<float>(row.width - 1);
     const auto lowest_top = static_cast<std::int32_t>(row.height - 2), last_left = static_cast<std::int32_t>(row.width - 2);
     const auto stride = static_cast<std::int32_t>(row.width);
-    const float *const upper = row.past, *const lower = row.past + row.width;
-    const float *const columns = row.columns, *const cross_rows = row.cross_rows;
-    float *const out = row.out;
-    for (std::int64_t i = 0; i < row.count; ++i) {
-        const float at_row = row.row + cross_rows[i], at_column = columns[i] - row.cross_column;
+    const float *const columns = row.columns + first, *const cross_rows = row.cross_rows + first;
+    const float base = row.row, cross_column = row.cross_column, nearer = row.nearer;
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float at_row = base + cross_rows[i], at_column = columns[i] - cross_column;
         const bool is_inside = (at_row >= -0.5F) & (at_row <= bottom) & (at_column >= -0.5F) & (at_column <= right);
+        places.added[i] = is_inside ? nearer : kSteadyNan;
         const float below_top = at_row > 0.0F ? at_row : 0.0F, y = below_top < last_row ? below_top : last_row;
         const float from_left = at_column > 0.0F ? at_column : 0.0F, x = from_left < last_column ? from_left : last_column;
         const auto whole_row = static_cast<std::int32_t>(y), whole_column = static_cast<std::int32_t>(x);
         const std::int32_t top = whole_row < lowest_top ? whole_row : lowest_top;
         const std::int32_t left = whole_column < last_left ? whole_column : last_left;
-        const float v = y - static_cast<float>(top), u = x - static_cast<float>(left);
-        const std::int32_t at = top * stride + left;
-        const float a = upper[at], b = upper[at + 1], c = lower[at], d = lower[at + 1];
-        const float above = a + u * (b - a), under = c + u * (d - c);
-        const float found = (above + v * (under - above)) + row.nearer;
-        out[i] = is_inside ? found : kSteadyNan;
+        places.below[i] = y - static_cast<float>(top);
+        places.right[i] = x - static_cast<float>(left);
+        places.at[i] = top * stride + left;
     }
 }
 
+// Neighbours are read in pairs, one by one: gathers of AVX2 are no faster, and SSE and NEON have none.
+void interpolate(const float *past, std::int64_t width, const Places &places, std::int64_t count, float *out) {
+    float upper[2 * Places::kCount], lower[2 * Places::kCount];
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float *const from = past + places.at[i];
+        std::memcpy(upper + 2 * i, from, 2 * sizeof(float));
+        std::memcpy(lower + 2 * i, from + width, 2 * sizeof(float));
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float u = places.right[i], left = upper[2 * i], under_left = lower[2 * i];
+        const float above = left + u * (upper[2 * i + 1] - left), under = under_left + u * (lower[2 * i + 1] - under_left);
+        out[i] = (above + places.below[i] * (under - above)) + places.added[i];
+    }
+}
+
+void steady_follow(const FollowRow &row) {
+    Places places;
+    for (std::int64_t first = 0; first < row.count; first += Places::kCount) {
+        const std::int64_t rest = row.count - first, count = rest < Places::kCount ? rest : Places::kCount;
+        find_places(row, first, count, places);
+        for (int i = 0; i < FollowRow::kMaps && row.past[i]; ++i)
+            interpolate(row.past[i], row.width, places, count, row.out[i] + first);
+    }
+}
+
+// Each sum is in the order of the pixels; four of them are computed at a time.
+void steady_normal_sums(NormalJob &job) {
+    typedef double Four __attribute__((vector_size(32)));
+    const float middle = static_cast<float>(static_cast<double>(job.side - 1) / 2);
+    const Four scale = {1.0, 1.0, job.turn_scale, job.turn_scale};
+    Four sums[5] = {};
+    for (std::int64_t row = 0, at = 0; row < job.side; ++row) {
+        const float y = static_cast<float>(row) - middle;
+        for (std::int64_t column = 0; column < job.side; ++column, ++at) {
+            if (job.weight[at] == 0.0F) continue;  // outside, where slopes are not known
+            const float x = static_cast<float>(column) - middle, gx = job.gx[at], gy = job.gy[at];
+            const float grown = gx * x + gy * y, turned = gy * x * job.over - gx * y * job.under;
+            const Four slopes = {static_cast<double>(gx), static_cast<double>(gy), static_cast<double>(grown),
+                                 static_cast<double>(turned)};
+            const Four columns = slopes * scale;
+            const auto weight = static_cast<double>(job.weight[at]), left = static_cast<double>(job.left[at]);
+            for (int i = 0; i < 4; ++i) sums[i] += columns[i] * columns * weight;
+            sums[4] += columns * left * weight;
+        }
+    }
+    std::memcpy(job.sums, sums, sizeof sums);
+}
+
 void steady_blend(const Blend &blend, const float *values, const float *past, std::int64_t count, float *out) {
+    MVDE_IN_PLACE
     for (std::int64_t i = 0; i < count; ++i) {
         const float difference = values[i] - past[i];
         const float distance = of_signed_bits(signed_bits(difference) & 0x7FFFFFFF) * blend.per_unit;
@@ -125,6 +188,7 @@ void steady_blend(const Blend &blend, const float *values, const float *past, st
 }
 
 void steady_leave_log(const float *values, const float *raw, std::int64_t count, float *out) {
+    MVDE_IN_PLACE
     for (std::int64_t i = 0; i < count; ++i) {
         const bool known = (raw[i] > 0.0F) & (raw[i] < kSteadyInfinity);
         const float found = exp_of(known ? values[i] : 0.0F);
@@ -133,6 +197,7 @@ void steady_leave_log(const float *values, const float *raw, std::int64_t count,
 }
 
 void steady_leave_affine(const float *values, const float *raw, std::int64_t count, float origin, float unit, float *out) {
+    MVDE_IN_PLACE
     for (std::int64_t i = 0; i < count; ++i) {
         const bool known = (raw[i] > 0.0F) & (raw[i] < kSteadyInfinity);
         const float found = values[i] * unit + origin;
@@ -172,7 +237,9 @@ void steady_add_bytes(const std::uint8_t *bytes, std::int64_t count, std::int32_
 constexpr SteadyKernel kSteady = {steady_log,           steady_affine,       steady_subtract,
                                   steady_line,          steady_follow,       steady_blend,
                                   steady_leave_log,     steady_leave_affine, steady_units_of_difference,
-                                  steady_units_of_both, steady_add_bytes};
+                                  steady_units_of_both, steady_normal_sums,  steady_add_bytes};
 
 }  // namespace
 }  // namespace mvde::internal
+
+#undef MVDE_IN_PLACE

@@ -5,15 +5,25 @@
 
 namespace mvde::internal {
 
-// One row of the past, moved: where each of its pixels was, bilinearly. Places are `row + cross_rows[x]` and
+// One row of maps of the past, moved: where each of its pixels was, bilinearly. Places are `row + cross_rows[x]` and
 // `columns[x] - cross_column`; what lies outside the map is NaN. `nearer` is added to what is found.
 struct FollowRow {
-    const float *past;  // [height, width]
+    static constexpr int kMaps = 3;
+    const float *past[kMaps];  // [height, width] each; nullptr after the last
+    float *out[kMaps];
     std::int64_t height, width;
     const float *columns, *cross_rows;
     float row, cross_column, nearer;
-    float *out;
     std::int64_t count;
+};
+
+// A step of Gauss-Newton over [side, side] pixels: slopes of the picture, what is left of the difference, and weights.
+struct NormalJob {
+    const float *gx, *gy, *left, *weight;
+    std::int64_t side;
+    double turn_scale;  // of the columns of zoom and roll
+    float over, under;  // 1 / aspect, and the aspect
+    double sums[5][4];  // written: of the products of the four columns with each of them, and with `left`
 };
 
 // How values are averaged with the past: their share opens linearly from `open` on.
@@ -38,6 +48,7 @@ struct SteadyKernel {
                                 std::int32_t *known);
     void (*units_of_both)(const float *values, const float *past, std::int64_t count, std::int32_t *units,
                           std::int32_t *past_units, std::int32_t *known);
+    void (*normal_sums)(NormalJob &job);
     void (*add_bytes)(const std::uint8_t *bytes, std::int64_t count, std::int32_t *sums);
 };
 

@@ -55,6 +55,9 @@ public:
     void count(mvde_session_counters &counters) const;
     std::int32_t reset();
 
+    // Shares the steady depth of another session, of the same camera and model at another resolution.
+    void go_on_with(const Session &other);
+
     // Counts a frame that was refused; allowed while another call uses the session.
     void drop() const { ++num_dropped_; }
 
@@ -79,6 +82,7 @@ private:
     std::int32_t check_results(const mvde_outputs &outputs, bool has_anchors, OutputExtents &extents) const;
     void place_scan(const mvde_scan_settings &settings, const mvde_distortion *lens);
     void place_stabilizer(const mvde_stabilization &settings);
+    void reserve_stabilizer();
     std::int32_t check_time(double time_s) const;
     std::int32_t stabilize();
     std::int32_t refuse_device() const;
@@ -114,7 +118,7 @@ private:
     std::optional<mvde_camera> camera_;  // of the frames, given or assumed
     std::optional<Rays> rays_;           // of that camera
     std::optional<Scanner> scanner_;     // of the network's input
-    std::optional<Stabilizer> stabilizer_;
+    std::shared_ptr<Stabilizer> stabilizer_;  // nullptr: each frame for itself
     double time_s_ = 0.0;                // of the last frame
     std::optional<Rays> floor_rays_;     // of the network's input, where the floor gives depth its scale
     std::optional<mvde_mounting> mounting_, frame_mounting_;  // of the next frames, and of the last one, if known

@@ -7,9 +7,18 @@
 namespace mvde::internal {
 
 void Session::place_stabilizer(const mvde_stabilization &settings) {
-    stabilizer_.emplace(depth_kind_of(artifact_.manifest), settings);
+    stabilizer_ = std::make_shared<Stabilizer>(depth_kind_of(artifact_.manifest), settings);
+    reserve_stabilizer();
+}
+
+void Session::go_on_with(const Session &other) {
+    stabilizer_ = other.stabilizer_;
+    reserve_stabilizer();
+}
+
+void Session::reserve_stabilizer() {
     const std::int64_t height = target_box_.bottom - target_box_.top, width = target_box_.right - target_box_.left;
-    stabilizer_->reserve(height, width, width);
+    if (stabilizer_) stabilizer_->reserve(height, width, width);
 }
 
 std::int32_t Session::check_time(double time_s) const { return stabilizer_ ? stabilizer_->check_time(time_s) : MVDE_OK; }

@@ -142,11 +142,18 @@ Motion MotionEstimator::estimate(const Kernel &kernel, const float *before, cons
     return {found[0], found[1], found[2], found[3]};
 }
 
-void MotionEstimator::look_up(const Kernel &kernel, const float *map, std::int64_t side, const MovedGrid &grid, float *out) {
-    FollowRow row{map, side, side, columns_, cross_rows_, 0, 0, -0.0F, out, side};
-    for (std::int64_t y = 0; y < side; ++y, row.out += side) {
+// Fills maps of the row's size with what is found at the places of the grid.
+void MotionEstimator::look_up(const Kernel &kernel, FollowRow row, const MovedGrid &grid) {
+    const std::int64_t side = row.width;
+    grid.fill(side, columns_, cross_rows_);
+    row.columns = columns_;
+    row.cross_rows = cross_rows_;
+    row.nearer = -0.0F;
+    row.count = side;
+    for (std::int64_t y = 0; y < side; ++y) {
         grid.place(y, row);
         kernel.steady->follow(row);
+        for (float *&out : row.out) out += out ? side : 0;
     }
 }
 
@@ -160,12 +167,10 @@ void MotionEstimator::refine(const Kernel &kernel, std::int64_t side, int steps,
         }
     for (int step = 0; step < steps; ++step) {
         const MovedGrid grid(side, side, {found[0], found[1], found[2], found[3]}, aspect);
-        grid.fill(side, columns_, cross_rows_);
-        if (!weigh(kernel, side, grid)) return;
-        look_up(kernel, across_, side, grid, gx_);
-        look_up(kernel, down_, side, grid, gy_);
+        look_up(kernel, {{before_, across_, down_}, {left_, gx_, gy_}, side, side, nullptr, nullptr, 0, 0, 0, 0}, grid);
+        if (!weigh(side)) return;
         double change[4];
-        solve(side, aspect, change);
+        solve(kernel, side, aspect, change);
         const double unit[] = {1 / wide(side), 1 / wide(side), 1.0, 1.0},
                      pixels[] = {1.0, 1.0, wide(side) / 2, wide(side) / 2};
         double largest = 0;
@@ -177,11 +182,10 @@ void MotionEstimator::refine(const Kernel &kernel, std::int64_t side, int steps,
     }
 }
 
-// Computes what is left of the difference without its median, and weights against what moves by itself, 0 outside the
+// Leaves the difference of the moved picture without its median, and computes weights against what moves by itself, 0 outside the
 // picture. False if too little of it is inside.
-bool MotionEstimator::weigh(const Kernel &kernel, std::int64_t side, const MovedGrid &grid) {
+bool MotionEstimator::weigh(std::int64_t side) {
     const std::int64_t num_pixels = side * side;
-    look_up(kernel, before_, side, grid, left_);
     std::int64_t num_inside = 0;
     for (std::int64_t i = 0; i < num_pixels; ++i) {
         left_[i] -= now_[i];
@@ -207,30 +211,15 @@ bool MotionEstimator::weigh(const Kernel &kernel, std::int64_t side, const Moved
 }
 
 // Step of Gauss-Newton: the damped normal equations of four parameters, scaled to one size.
-void MotionEstimator::solve(std::int64_t side, double aspect, double *step) const {
+void MotionEstimator::solve(const Kernel &kernel, std::int64_t side, double aspect, double *step) const {
     const double scale[] = {1.0, 1.0, 2 / wide(side), 2 / wide(side)};
-    const float over = narrow(1 / aspect), under = narrow(aspect), middle = narrow(wide(side - 1) / 2);
-    double sums[14] = {};
-    for (std::int64_t row = 0, at = 0; row < side; ++row) {
-        const float y = static_cast<float>(row) - middle;
-        for (std::int64_t column = 0; column < side; ++column, ++at) {
-            const float weight_of_pixel = weight_[at];
-            if (weight_of_pixel == 0) continue;
-            const float x = static_cast<float>(column) - middle, gx = gx_[at], gy = gy_[at];
-            const float slopes[] = {gx, gy, gx * x + gy * y, gy * x * over - gx * y * under};
-            const double weight = static_cast<double>(weight_of_pixel), left = static_cast<double>(left_[at]);
-            double columns[4];
-            for (int i = 0; i < 4; ++i) columns[i] = static_cast<double>(slopes[i]) * scale[i];
-            int next = 0;
-            for (int i = 0; i < 4; ++i)
-                for (int j = i; j < 4; ++j) sums[next++] += columns[i] * columns[j] * weight;
-            for (int i = 0; i < 4; ++i) sums[next++] += columns[i] * left * weight;
-        }
+    NormalJob job{gx_, gy_, left_, weight_, side, scale[2], narrow(1 / aspect), narrow(aspect), {}};
+    kernel.steady->normal_sums(job);
+    double normal[4][4], right[4];
+    for (int i = 0; i < 4; ++i) {
+        for (int j = 0; j < 4; ++j) normal[i][j] = job.sums[i][j];
+        right[i] = job.sums[4][i];
     }
-    double normal[4][4], right[4] = {sums[10], sums[11], sums[12], sums[13]};
-    int next = 0;
-    for (int i = 0; i < 4; ++i)
-        for (int j = i; j < 4; ++j) normal[i][j] = normal[j][i] = sums[next++];
     const double trace = ((normal[0][0] + normal[1][1]) + normal[2][2]) + normal[3][3];
     for (int i = 0; i < 4; ++i) normal[i][i] += kDamping * trace / 4 + 1e-9;
     eliminate(normal, right);
@@ -251,8 +240,7 @@ Change MotionEstimator::compare(const Kernel &kernel, const float *before, const
     change.correlation = product / std::sqrt(squares_before * squares_now + 1e-9);
     change.spread = std::sqrt(squares_now / wide(kThumbnailPixels));
     const MovedGrid grid(kThumbnailSide, kThumbnailSide, motion, aspect);
-    grid.fill(kThumbnailSide, columns_, cross_rows_);
-    look_up(kernel, before, kThumbnailSide, grid, left_);
+    look_up(kernel, {{before}, {left_}, kThumbnailSide, kThumbnailSide, nullptr, nullptr, 0, 0, 0, 0}, grid);
     std::int64_t num_inside = 0;
     for (std::int64_t i = 0; i < kThumbnailPixels; ++i) {
         left_[num_inside] = left_[i] - now[i];

@@ -55,9 +55,9 @@ public:
 private:
     void shrink(const float *image, std::int64_t side, float *out);
     void refine(const Kernel &kernel, std::int64_t side, int steps, double aspect, double *found);
-    bool weigh(const Kernel &kernel, std::int64_t side, const MovedGrid &grid);
-    void look_up(const Kernel &kernel, const float *map, std::int64_t side, const MovedGrid &grid, float *out);
-    void solve(std::int64_t side, double aspect, double *step) const;
+    bool weigh(std::int64_t side);
+    void look_up(const Kernel &kernel, FollowRow row, const MovedGrid &grid);
+    void solve(const Kernel &kernel, std::int64_t side, double aspect, double *step) const;
 
     std::vector<std::int32_t> sums_;  // of each byte of a row of cells
     std::vector<float> memory_;

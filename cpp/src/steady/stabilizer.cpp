@@ -147,8 +147,8 @@ void Stabilizer::resample(const Kernel &kernel, std::int64_t height, std::int64_
         cross_rows_[static_cast<std::size_t>(x)] = -0.0F;
     }
     const float *const columns = columns_.data(), *const cross_rows = cross_rows_.data();
-    FollowRow row{past_.data(), of_past_.height, of_past_.width, columns, cross_rows, 0, 0, -0.0F, moved_.data(), width};
-    for (std::int64_t y = 0; y < height; ++y, row.out += width) {
+    FollowRow row{{past_.data()}, {moved_.data()}, of_past_.height, of_past_.width, columns, cross_rows, 0, 0, -0.0F, width};
+    for (std::int64_t y = 0; y < height; ++y, row.out[0] += width) {
         row.row = centres(y, height, of_past_.height);
         kernel.steady->follow(row);
     }
@@ -165,8 +165,8 @@ void Stabilizer::follow(const Kernel &kernel, const Motion &motion, double aspec
     grid.fill(width, columns_.data(), cross_rows_.data());
     const float *const columns = columns_.data(), *const cross_rows = cross_rows_.data();
     const float nearer = domain_->nearer(kernel, motion.zoom);
-    FollowRow row{past_.data(), height, width, columns, cross_rows, 0, 0, nearer, moved_.data(), width};
-    for (std::int64_t y = 0; y < height; ++y, row.out += width) {
+    FollowRow row{{past_.data()}, {moved_.data()}, height, width, columns, cross_rows, 0, 0, nearer, width};
+    for (std::int64_t y = 0; y < height; ++y, row.out[0] += width) {
         grid.place(y, row);
         kernel.steady->follow(row);
     }
