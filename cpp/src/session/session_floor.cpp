@@ -58,7 +58,7 @@ std::int32_t Session::scale_by_floor() {
         const auto row_bytes = artifact_.manifest.width() * static_cast<std::int64_t>(sizeof(float));
         floor_ = floor_of(*floor_rays_, target_box_, *frame_mounting_, depth_.get(), row_bytes);
     }
-    if (stabilizer_) floor_ = steady_scale_.update(floor_, stabilizer_->num_frames() == 1);
+    if (stabilizer_) floor_ = steady_scale_->update(floor_, stabilizer_->num_frames() == 1);
     const double factor = view_.is_reciprocal ? 1 / floor_.scale : floor_.scale;
     view_.metres.scale *= factor;
     view_.metres.shift *= factor;

@@ -13,6 +13,7 @@ void Session::place_stabilizer(const mvde_stabilization &settings) {
 
 void Session::go_on_with(const Session &other) {
     stabilizer_ = other.stabilizer_;
+    steady_scale_ = other.steady_scale_;
     reserve_stabilizer();
 }
 
