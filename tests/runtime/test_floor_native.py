@@ -31,7 +31,7 @@ def by_libmvde(depth: np.ndarray, camera: Camera, mounting: Mounting, box: Box) 
     return FloorScale(FloorStatus(found.status), found.scale, found.share, found.residual)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     strategies.builds(
         Mounting,

@@ -131,7 +131,7 @@ private:
     double time_s_ = 0.0;                // of the last frame
     std::optional<Rays> floor_rays_;     // of the network's input, where the floor gives depth its scale
     std::optional<mvde_mounting> mounting_, frame_mounting_;  // of the next frames, and of the last one, if known
-    std::shared_ptr<SteadyScale> steady_scale_;  // with a stabilizer
+    std::shared_ptr<SteadyScale> steady_scale_ = std::make_shared<SteadyScale>();  // by the floor, of `stabilizer_`
     mvde_floor floor_{sizeof(mvde_floor), MVDE_FLOOR_OFF, 1.0, 0.0, 0.0};  // of the last frame
     std::optional<Calibration> calibration_;
     View own_;      // of frames without anchors

@@ -8,7 +8,6 @@ namespace mvde::internal {
 
 void Session::place_stabilizer(const mvde_stabilization &settings) {
     stabilizer_ = std::make_shared<Stabilizer>(depth_kind_of(artifact_.manifest), settings);
-    steady_scale_ = std::make_shared<SteadyScale>();
     reserve_stabilizer();
 }
 
