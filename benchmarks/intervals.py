@@ -142,6 +142,16 @@ def of_fewer_scenes(calibration: Scores, test: Scores, count: int, coverage: flo
     return float(np.mean(shares)), float(np.std(shares))
 
 
+def matched_width(table: IntervalTable, calibration: Scores, test: Scores) -> float:
+    """Width in metres over that of one interval for all distances that holds as many patches."""
+    wanted = inside(table, test).mean()
+    for coverage in np.arange(0.5, 0.98, 0.0025):
+        constant = mean_table(calibration, (), float(coverage))
+        if inside(constant, test).mean() >= wanted:
+            return width_m(table, test) / width_m(constant, test)
+    return float("nan")
+
+
 def draw(path: Path, table: IntervalTable, constant: IntervalTable, scores: Scores) -> None:
     """Draw intervals against the truth over predicted distance, both axes logarithmic."""
     truth = scores.predicted_m * np.exp(scores.log_ratio)
@@ -218,6 +228,8 @@ def main() -> int:
     for count in (32, 64):
         mean, spread = of_fewer_scenes(calibration.mean, test.mean, count, given.coverage)
         print(f"calibrated on {count} of the scenes, {NUM_DRAWS} draws: {mean:.1%} of patches, deviation {spread:.1%}")
+    matched = matched_width(table, calibration.mean, test.mean)
+    print(f"width over that of one interval for all distances that holds as many patches: {matched:.2f}")
     if given.picture is not None:
         draw(given.picture, table, constant, test.mean)
     return report(table, constant, nearest, test, given)
