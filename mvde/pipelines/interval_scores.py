@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mvde.runtime.depth import DepthRuntime
 
 MIN_SCENES, FEW_SCENES = 32, 64
-"""Refused below the first: coverage of 32 scenes still varies by 5 points from draw to draw; said below the second."""
+"""Refused below the first; said below the second. `benchmarks/intervals.py` prints how coverage varies with both."""
 NEAREST_COVERAGE = 0.95
 STATS = ("mean", "min", "valid")
 """Columns of the runtime whose scores are taken."""
@@ -116,8 +116,11 @@ def joined_scores(frames: Iterable[tuple[str, FrameScores]]) -> DataScores:
         )
     found = [one for _, one in given]
     scene = np.repeat([numbers[name] for name, _ in given], [len(one.mean_m) for one in found]).astype(np.int64)
-    predicted, true = (np.concatenate([getattr(one, key) for one in found]) for key in ("mean_m", "true_mean_m"))
-    lowest, nearest = (np.concatenate([getattr(one, key) for one in found]) for key in ("min_m", "true_nearest_m"))
+    predicted, true = np.concatenate([one.mean_m for one in found]), np.concatenate([one.true_mean_m for one in found])
+    lowest, nearest = (
+        np.concatenate([one.min_m for one in found]),
+        np.concatenate([one.true_nearest_m for one in found]),
+    )
     return DataScores(
         found, Scores(predicted, np.log(true / predicted), scene), Scores(lowest, np.log(nearest / lowest), scene)
     )
