@@ -167,6 +167,8 @@ def test_in_fp32_with_avx512_the_librarys_is_the_default(monkeypatch: pytest.Mon
     monkeypatch.setattr(attention, "onednn_features", lambda: ("avx2", "avx512f"))
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     assert attention.default_kernel(options, library_version()) is None
+    monkeypatch.setattr(attention, "unavailable", lambda kernel, version: "")
+    assert attention.alternative(options, library_version()) == "avx2"  # tuning measures it
     assert attention.applied(shared_core(), model_of(20, 2, 64), options, library_version()) == (options, {})
 
 

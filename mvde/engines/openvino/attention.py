@@ -77,6 +77,14 @@ def default_kernel(options: Mapping[str, Any], version: str) -> Kernel | None:
     return kernel
 
 
+def alternative(options: Mapping[str, Any], version: str) -> str | None:
+    """Name of the attention for tuning to try against the default: the library's, or a kernel that can run; or None."""
+    kernel = _kernel_for(options.get("INFERENCE_PRECISION_HINT"))
+    if kernel is None or unavailable(kernel, version) or _capped(kernel):
+        return None
+    return LIBRARYS if default_kernel(options, version) else kernel.name
+
+
 def applied(core: Any, model: Any, options: dict[str, Any], version: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Apply the selected attention to ``model``; return the resulting options and rewrites for the manifest.
 

@@ -92,8 +92,8 @@ def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str
     if precision is Precision.BF16:
         other = {linear.CONVOLUTIONS: linear.PRODUCTS, linear.PRODUCTS: linear.CONVOLUTIONS}
         settings.append({linear.OPTION: other[linear.default(precision)]})
-    if attention.default_kernel(_options(precision, chosen), library_version()):
-        settings.append({attention.OPTION: attention.LIBRARYS})
+    if other_attention := attention.alternative(_options(precision, chosen), library_version()):
+        settings.append({attention.OPTION: other_attention})
     if precision is Precision.INT8 and int8_linear.is_default(library_version()):
         settings.append({int8_linear.OPTION: int8_linear.LIBRARYS})
     if precision is Precision.INT8 and chosen.rest is None:  # the rest; parity is checked for the winner
