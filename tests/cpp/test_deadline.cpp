@@ -150,6 +150,29 @@ TEST(a_slow_frame_is_followed_by_a_smaller_engine) {
     CHECK(num_allocations == before, "a frame allocates");
 }
 
+TEST(steady_depth_goes_on_over_a_switch) {
+    const Engines engines;
+    mvde::SessionOptions options;
+    options.frame = {48, 64};
+    mvde_stabilization settings;
+    mvde_stabilization_defaults(&settings);
+    options.stabilization = settings;
+    auto group = mvde::Group::open(engines.paths(), 5000.0, options);
+    CHECK(static_cast<bool>(group), "%s", group.error().message.c_str());
+    if (!group) return;
+    const Frame frame({48, 64});
+    std::vector<float> depth(48 * 64);
+    mvde::Outputs outputs{{depth.data(), depth.size()}, {}, {}, {}};
+    int32_t index = -1;
+    for (int32_t number = 1; number <= 4; ++number) {
+        const double age_ms = number >= 3 ? 4999.0 : 0.0;  // no time is left: the smallest engine
+        CHECK(static_cast<bool>(group->infer(frame.view, outputs, age_ms, &index)));
+        CHECK(index == (number < 3) && outputs.num_steady == number, "frame %d: %d, %d", number, index, outputs.num_steady);
+    }
+    CHECK(static_cast<bool>(group->reset()));
+    CHECK(static_cast<bool>(group->infer(frame.view, outputs)) && outputs.num_steady == 1);
+}
+
 TEST(engines_that_do_not_belong_together_are_refused) {
     const Engines engines;
     const Folder other;

@@ -757,6 +757,9 @@ MVDE_API void mvde_group_close(mvde_group *group);
 MVDE_API int32_t mvde_group_infer(mvde_group *group, const mvde_frame *frame, double age_ms, mvde_outputs *outputs,
                                   int32_t *index);
 
+/* As mvde_session_reset, for a group whose sessions have a stabilization; its depth goes on over a switch of the engine. */
+MVDE_API int32_t mvde_group_reset(mvde_group *group);
+
 /* An engine of a group. */
 typedef struct mvde_group_engine {
     uint32_t struct_size; /* sizeof(mvde_group_engine), to be set by the caller */

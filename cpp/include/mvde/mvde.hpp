@@ -487,6 +487,9 @@ public:
         return Result<void>::of(status);
     }
 
+    // Forget the frames so far: the next one begins anew, and may have any time. See mvde_group_reset.
+    Result<void> reset() { return Result<void>::of(mvde_group_reset(handle_.get())); }
+
     // Properties of engine `index`, 0 for the smallest; its session's strings are valid as long as the group.
     mvde_session_info info(int32_t index) const {
         mvde_session_info info{};

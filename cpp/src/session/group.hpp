@@ -22,6 +22,9 @@ public:
     // Infers a frame that is `age_ms` old with the largest engine in time; `index` receives which, 0 for the smallest.
     std::int32_t infer(const mvde_frame &frame, double age_ms, mvde_outputs &outputs, std::int32_t &index);
 
+    // Forgets the frames that steady depth goes back.
+    std::int32_t reset() { return members_[0].session->reset(); }
+
     std::int64_t num_engines() const { return static_cast<std::int64_t>(members_.size()); }
     const Session &session(std::int64_t index) const { return *members_[static_cast<std::size_t>(index)].session; }
     const DeadlinePolicy &policy() const { return *policy_; }

@@ -169,6 +169,13 @@ int32_t mvde_group_infer(mvde_group *group, const mvde_frame *frame, double age_
     return status;
 }
 
+int32_t mvde_group_reset(mvde_group *group) {
+    if (!group) return fail(MVDE_ERROR_ARGUMENT, "group is NULL: open one with mvde_group_open");
+    const Groups::Hold open = all<Groups>().change(group);
+    if (open.access() != Groups::Access::granted) return refuse_group(open.access());
+    return open->reset();
+}
+
 int32_t mvde_group_query(const mvde_group *group, int32_t index, mvde_session_info *info, mvde_group_engine *engine) {
     if (!group) return fail(MVDE_ERROR_ARGUMENT, "group is NULL: open one with mvde_group_open");
     if (info && info->struct_size != sizeof *info)
