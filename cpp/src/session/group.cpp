@@ -70,11 +70,11 @@ Group::Group(const char *const *paths, std::int64_t num_engines, const mvde_sess
         artifact.manifest.grid_columns = shared.columns;
         const std::int64_t before = resident_bytes();
         auto session = std::make_unique<Session>(std::move(artifact), options);
+        if (!members_.empty()) session->go_on_with(*members_[0].session);
         double unused = 0.0;  // libraries allocate most of an engine's memory with its first frame
         require(session->run_blank(unused));
         members_.push_back({std::move(session), std::max<std::int64_t>(resident_bytes() - before, 0), 0});
     }
-    for (Member &member : members_) member.session->go_on_with(*members_.back().session);
     const std::vector<double> costs = costs_ms();
     policy_.emplace(costs.data(), this->num_engines(), deadline_ms);
 }
