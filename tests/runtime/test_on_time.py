@@ -17,9 +17,13 @@ from mvde.engines.store import find, load_engine
 from mvde.errors import UsageError
 from mvde.runtime.deadline import HOLD_FRAMES, UNHELD_FRAMES
 from mvde.runtime.depth import DepthRuntime
+from mvde.runtime.floor import FloorStatus
+from mvde.runtime.mounting import Mounting
 from mvde.runtime.on_time import OnTimeRuntime
 from mvde.runtime.stabilize import Stabilization
+from mvde.runtime.steady_stream import SteadyMaps
 from mvde.stats import depth_to_patch_stats
+from tests.runtime.floor_rooms import room_depth
 
 SMALL, LARGE = (32, 48), (64, 96)
 STATS = ("mean", "var", "grad", "min", "max", "valid")
@@ -232,3 +236,19 @@ def test_a_list_without_a_deadline_and_what_does_not_go_with_one_are_refused(
         DepthRuntime.load(folders, deadline_ms=33, calibration="calibration.json")
     with pytest.raises(UsageError, match="infer_device is asynchronous"):
         runtime.infer_device(np.zeros((32, 48, 3), np.uint8))
+
+
+def test_the_floor_gives_the_scale_at_each_resolution(folders: list[Path]) -> None:
+    camera, mounting = Camera.from_fov(60.0, None, (64, 96)), Mounting(0.6, 15.0)
+    depth_m = np.maximum(room_depth(camera, mounting, wall_m=4.0) * 0.8, 0.5)
+    total = np.rint((depth_m - 0.5) / 4.0 * 255 * 3).astype(int)  # the tiny engine's depth is the brightness
+    image = np.stack([(total + channel) // 3 for channel in range(3)], -1).astype(np.uint8)
+    with DepthRuntime.load(folders, deadline_ms=2000, camera=camera, floor=mounting) as runtime:
+        assert isinstance(runtime, OnTimeRuntime)
+        results = [runtime.infer(image), runtime.infer(image, age_ms=1999), *runtime.stream([image] * 2)]
+        steady = SteadyMaps(runtime.manifest.depth_kind, Stabilization())
+        results += [runtime.infer_next(image, steady), runtime.infer_next(image, steady, age_ms=1999)]
+    assert sizes(results) == [LARGE, SMALL, *sizes(results[2:4]), LARGE, SMALL]
+    for result in results:
+        assert result.floors[0].status is FloorStatus.USED
+        assert result.floors[0].scale == pytest.approx(1 / 0.8, rel=0.02)
