@@ -253,13 +253,14 @@ def _compared(before: dict[str, Any], report: Report) -> Report:
 def _print(report: Report) -> None:
     from rich.table import Table
 
-    from mvde.bench.report import machine_line, on_time_table, on_time_title, table
+    from mvde.bench.report import machine_line, on_time_line, on_time_title, table
 
     shown = console()
     shown.print(table(report.measurements))
     if report.on_time:
         say(on_time_title(report.on_time))
-        shown.print(on_time_table(report.on_time))
+        for run in report.on_time:
+            say(on_time_line(run))
     say(machine_line(report))
     if report.comparisons:
         ratios = Table("new / old (95 % interval)", "median", "mean", "p99")
