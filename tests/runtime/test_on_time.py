@@ -245,10 +245,10 @@ def test_the_floor_gives_the_scale_at_each_resolution(folders: list[Path]) -> No
     image = np.stack([(total + channel) // 3 for channel in range(3)], -1).astype(np.uint8)
     with DepthRuntime.load(folders, deadline_ms=2000, camera=camera, floor=mounting) as runtime:
         assert isinstance(runtime, OnTimeRuntime)
-        results = [runtime.infer(image), runtime.infer(image, age_ms=1999), *runtime.stream([image] * 2)]
         steady = SteadyMaps(runtime.manifest.depth_kind, Stabilization())
-        results += [runtime.infer_next(image, steady), runtime.infer_next(image, steady, age_ms=1999)]
-    assert sizes(results) == [LARGE, SMALL, *sizes(results[2:4]), LARGE, SMALL]
+        results = [runtime.infer(image), *runtime.stream([image]), runtime.infer_next(image, steady)]
+        results += [runtime.infer_next(image, steady, age_ms=1999), runtime.infer(image), *runtime.stream([image])]
+    assert sizes(results) == [LARGE] * 3 + [SMALL] * 3
     for result in results:
         assert result.floors[0].status is FloorStatus.USED
         assert result.floors[0].scale == pytest.approx(1 / 0.8, rel=0.02)
