@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import mvde
 from mvde import native
 from mvde.contract import Interpolation
 from mvde.errors import BackendError, UsageError
@@ -221,6 +222,18 @@ def test_a_missing_or_foreign_library_is_an_error_and_not_a_fallback(tmp_path):
     assert "cannot be loaded" in run_python(code, MVDE_LIBRARY=str(tmp_path / "absent.so")).stderr
     (tmp_path / "text.so").write_text("not a library")
     assert "reinstall mvde" in run_python(code, MVDE_LIBRARY=str(tmp_path / "text.so")).stderr
+
+
+def test_the_library_that_make_renews_goes_before_that_of_an_editable_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / "site-packages", tmp_path / "source"]
+    for folder in folders:
+        (folder / "lib").mkdir(parents=True)
+        (folder / "lib" / "libmvde.so").touch()
+    monkeypatch.delenv("MVDE_LIBRARY", raising=False)
+    monkeypatch.setattr(mvde, "__path__", [str(folder) for folder in folders])
+    assert native.library_path() == folders[1] / "lib" / "libmvde.so"
 
 
 def test_numpy_serves_where_there_is_no_library(monkeypatch):
