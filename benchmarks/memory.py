@@ -167,7 +167,7 @@ def in_child(folder: Path, stage: str) -> dict[str, int]:
 
 def in_this_process(folder: Path, stage: str) -> dict[str, int]:
     """Memory of this process in bytes: after imports, at the end and at its peak; or a load time in µs."""
-    from mvde.bench.host import peak_memory_bytes, resident_bytes
+    from mvde.engines.machine import peak_memory_bytes, resident_bytes
     from mvde.engines.openvino.library import shared_core
     from mvde.engines.store import load_engine  # noqa: F401 - imported before the baseline
     from mvde.runtime.depth import DepthRuntime  # noqa: F401
