@@ -22,14 +22,14 @@ tests=(tests/runtime tests/robot tests/kernels tests/engines/test_onnxruntime.py
     tests/test_resampling.py tests/test_stats.py)
 
 if [ ! -x "$python" ]; then
-    mkdir -p "$system" "$here/debs"
+    mkdir -p "$system/proc" "$here/debs"
     (cd "$here/debs" && apt-get download -qq $(printf '%s:arm64 ' $debs))
     for deb in "$here"/debs/*.deb; do dpkg-deb -x "$deb" "$system"; done
     # Libraries ask the system which CPU it is. ONNX Runtime crashes where /proc/cpuinfo describes an x86; qemu opens files of
     # $system first.
     for cpu in 0 1; do
         folder=$system/sys/devices/system/cpu/cpu$cpu/regs/identification
-        mkdir -p "$folder" "$system/proc"
+        mkdir -p "$folder"
         echo 0x00000000413fd0c1 >"$folder/midr_el1"
         printf 'processor\t: %d\nFeatures\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp ssbs\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\n' $cpu
     done >"$system/proc/cpuinfo"
