@@ -16,7 +16,7 @@ python=$here/python
 debs="libc6 libgcc-s1 libstdc++6 libgomp1 zlib1g libexpat1 libssl3 libffi8 libsqlite3-0 libbz2-1.0 liblzma5 libuuid1
     libncursesw6 libtinfo6 libcrypt1 libpython3.11-minimal libpython3.11-stdlib python3.11-minimal"
 packages="numpy pillow typer rich onnxruntime onnx-ir onnx ml-dtypes pyyaml rosbags mcap mcap-ros2-support protobuf websockets
-    pyarrow fsspec scipy opencv-python-headless av pytest hypothesis"
+    pyarrow fsspec scipy opencv-python-headless av pytest pytest-xdist hypothesis"
 tests=(tests/runtime tests/robot tests/kernels tests/engines/test_onnxruntime.py tests/engines/test_onnxruntime_attention.py
     tests/test_camera.py tests/test_distortion.py tests/test_image.py tests/test_native.py tests/test_postprocess.py
     tests/test_resampling.py tests/test_stats.py)
