@@ -42,8 +42,8 @@ below its true nearest point; :mod:`mvde.calibration.interval_columns` computes 
 DEFAULT_STATS = ("mean", "var", "grad")
 
 LARGEST_DEPTH_M = 1e16
-"""Largest valid depth in metres, or in the unit of relative depth: the squares of depths up to it, summed over a patch of
-up to 1800 pixels a side, are finite in float32 in every implementation."""
+"""Largest valid depth in metres, or in the unit of relative depth: its squares, summed over a patch of up to 1800
+pixels a side, are finite in float32 in every implementation."""
 
 _POWERS = {"mean": 1, "var": 2, "grad": 1, "min": 1, "max": 1, "valid": 0, CONFIDENCE: 0}
 """Power of the map's unit in each statistic's."""

@@ -42,8 +42,8 @@ def library_folders() -> list[Path]:
     """Folders to search for libmvde and its backends, in order: that of ``MVDE_LIBRARY``, or those of the package."""
     if forced := os.environ.get("MVDE_LIBRARY"):
         return [Path(forced).parent]
-    # An editable install has two folders: the install prefix of its last build, and the source tree, where `make` renews
-    # the library.
+    # An editable install has two folders: the install prefix of its last build, and the source tree, where `make`
+    # renews the library.
     return [Path(folder) / "lib" for folder in reversed(mvde.__path__)]
 
 
