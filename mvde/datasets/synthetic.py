@@ -42,10 +42,8 @@ SHARD_FRAMES = 1024
 _FLUSH_FRAMES = 128
 _DTYPES = ("u1", "<u2", "<f4", "<u4")  # RGB, depth in millimetres, intrinsics, checksums
 _MAX_SIDE = 4096
-
 ProgressCallback = Callable[[int], None]
-DEPTH_RANGE_M = (0.05, 30.0)
-"""Near and far planes of the renderer (:mod:`mvde.datasets.synth.renderer`)."""
+DEPTH_RANGE_M = (0.05, 30.0)  # near and far planes of the renderer, mvde.datasets.synth.renderer
 
 
 @dataclass
