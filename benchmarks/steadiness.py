@@ -15,6 +15,10 @@ the rows of each clip, with which an interrupted run goes on. ``--strict`` exits
 A recorded sequence (``--format tum`` or ``7scenes``) is cut into clips, and its frames take the engine's resolution
 before anything else: pictures averaged, depth by its nearest pixel. Clips of 200 frames and more show drift: AbsRel of
 their first and last 100 frames over that of "none" there.
+
+``--relative`` makes the engine's metres those of a model of relative inverse depth before anything else: 1/d of each
+frame with a scale of its own (deviation 5 %) and a shift (5 % of its median), which the contenders have to find;
+"undisturbed" is 1/d without them.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import json
 import statistics
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -53,9 +58,10 @@ from mvde.steadiness import (
 Maps = NDArray[np.float32]
 SHARE, GATE = 0.4, 0.15
 BLIND = dataclasses.replace(Stabilization(), cut_correlation=-2.0)  # no correlation is below
-NAMES = ("none", "exponential", "median of five", "stabilised", "stabilised, cuts missed")
+NAMES = ("none", "exponential", "median of five", "stabilised", "stabilised, cuts missed", "undisturbed")
 LAGS = (0, 1, 2, 4)
 END_FRAMES = 100
+AFFINE_SPREAD = 0.05
 RECORDED: dict[str, Callable[[Path, int], SequenceClips]] = {"tum": TumClips, "7scenes": SevenScenesClips}
 
 
@@ -110,6 +116,14 @@ def steadied(maps: Maps, clip: Clip, kind: DepthKind, settings: Stabilization) -
     return np.stack([stabilizer.update(picture, depth) for picture, depth in zip(clip.rgb, maps, strict=True)])
 
 
+def as_relative(maps: Maps, name: str) -> Maps:
+    """Inverse depth (T, H, W) of metres, each frame's with a random scale and shift; ``name`` seeds them."""
+    rng, inverse = np.random.default_rng(zlib.crc32(name.encode())), 1 / maps
+    scale, shift = np.exp(rng.normal(0, AFFINE_SPREAD, len(maps))), rng.normal(0, AFFINE_SPREAD, len(maps))
+    disturbed = scale[:, None, None] * inverse + (shift * np.median(inverse, axis=(1, 2)))[:, None, None]
+    return np.maximum(disturbed, 1e-3 * inverse).astype(np.float32)
+
+
 def metres_of(maps: Maps, truth_m: Maps, kind: DepthKind) -> Callable[[Maps], Maps]:
     """Conversion of a clip's maps to metres: one alignment for the clip, fitted to ``maps``, where they have none."""
     if kind.unit == "m":
@@ -137,9 +151,10 @@ def median_of_five(maps: Maps) -> Maps:
     return np.stack([np.median(maps[max(at - 4, 0) : at + 1], axis=0) for at in range(len(maps))]).astype(np.float32)
 
 
-def measure(clip: Clip, runtime: DepthRuntime) -> dict[str, Row]:
+def measure(clip: Clip, runtime: DepthRuntime, relative: bool) -> dict[str, Row]:
     """Rows of all contenders on one clip."""
-    raw, kind = streamed(runtime, clip), runtime.manifest.depth_kind
+    own, kind = streamed(runtime, clip), runtime.manifest.depth_kind
+    raw, kind = (as_relative(own, clip.name), DepthKind.INVERSE_RELATIVE) if relative else (own, kind)
     metres = metres_of(raw, clip.depth_m, kind)
     plain = metres(raw)
     depths = {
@@ -150,6 +165,8 @@ def measure(clip: Clip, runtime: DepthRuntime) -> dict[str, Row]:
     }
     if clip.is_cut.any():
         depths["stabilised, cuts missed"] = metres(steadied(raw, clip, kind, BLIND))
+    if relative:
+        depths["undisturbed"] = metres_of(1 / own, clip.depth_m, kind)(1 / own)
     pairs = point_pairs(clip.depth_m, clip.intrinsics, clip.poses, clip.is_cut)
     rows = {}
     for name, depth in depths.items():
@@ -241,7 +258,8 @@ def table(found: dict[str, dict[str, float]]) -> str:
         ratios = " | ".join(f"{one[what]:.2f}" for what in ("scale", "point_mean", "point_rms"))
         left = [one[f"step_{lag}"] for lag in LAGS]
         steps = ", ".join(f"{share:.2f}" for share in left) if np.isfinite(left).all() else "–"
-        rest = f"{one['abs_rel']:.3f} | {one['worst']:+.1%} | {100 * one['excess']:+.2f} points | {steps}"
+        excess = f"{100 * one['excess']:+.2f} points" if np.isfinite(one["excess"]) else "–"
+        rest = f"{one['abs_rel']:.3f} | {one['worst']:+.1%} | {excess} | {steps}"
         lines.append(f"| {name} | {ratios} | {rest} |")
     return "\n".join(lines)
 
@@ -275,23 +293,23 @@ def drift_table(clips: Sequence[dict[str, Row]]) -> str:
 
 
 def measured(
-    dataset: ClipDataset | SequenceClips, runtime: DepthRuntime, step: int, path: Path | None
+    dataset: ClipDataset | SequenceClips, runtime: DepthRuntime, step: int, path: Path | None, relative: bool
 ) -> tuple[list[str], list[dict[str, Row]]]:
     """Kinds and rows of all clips; those in the file at ``path`` are taken from it, and others are added to it."""
-    kept = {}
+    kept, engine = {}, f"{runtime.manifest.name}{', relative' if relative else ''}"
     if path is not None and path.exists():
         plain = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if any(one["every"] != step or one["engine"] != runtime.manifest.name for one in plain):
-            sys.exit(f"{path} holds rows of another engine or --every; give another file")
+        if any(one["every"] != step or one["engine"] != engine for one in plain):
+            sys.exit(f"{path} holds rows of another engine, --every or --relative; give another file")
         kept = {one["clip"]: {name: Row(**row) for name, row in one["rows"].items()} for one in plain}
     kinds, rows = [], []
     for clip in dataset.clips():
         if clip.name not in kept:
-            kept[clip.name] = measure(every(at_size(clip, runtime.info.resolution), step), runtime)
+            kept[clip.name] = measure(every(at_size(clip, runtime.info.resolution), step), runtime, relative)
             print(f"{clip.name}, {clip.kind}", file=sys.stderr)
             if path is not None:
                 own = {name: dataclasses.asdict(row) for name, row in kept[clip.name].items()}
-                line = {"clip": clip.name, "engine": runtime.manifest.name, "every": step, "rows": own}
+                line = {"clip": clip.name, "engine": engine, "every": step, "rows": own}
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
         kinds.append(clip.kind)
@@ -307,6 +325,7 @@ def main() -> int:
     parser.add_argument("--format", choices=("clips", *RECORDED), default="clips", help="tum, 7scenes: one sequence")
     parser.add_argument("--clip-frames", type=int, default=CLIP_FRAMES, help="frames of a clip of a sequence")
     parser.add_argument("--every", type=int, default=1, help="take every n-th frame")
+    parser.add_argument("--relative", action="store_true", help="as of a model of relative inverse depth")
     parser.add_argument("--rows", type=Path, help="keep each clip's rows here, and take those that are here")
     parser.add_argument("--json", type=Path, help="write the figures")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
@@ -314,11 +333,13 @@ def main() -> int:
     recorded = RECORDED.get(given.format)
     dataset = ClipDataset(given.clips) if recorded is None else recorded(given.clips, given.clip_frames)
     with DepthRuntime.load(given.engine) as runtime:
-        kinds, rows = measured(dataset, runtime, given.every, given.rows)
+        if given.relative and runtime.manifest.depth_kind.unit != "m":
+            parser.error(f"--relative is of metres, but this engine's depth is {runtime.manifest.depth_kind}")
+        kinds, rows = measured(dataset, runtime, given.every, given.rows, given.relative)
         own_ms, frame_ms = cost(at_size(next(dataset.clips()), runtime.info.resolution), runtime)
     present = [name for name in NAMES if any(name in one for one in rows)]
     found = {name: summary(rows, kinds, name) for name in present}
-    reached = targets(found)
+    reached = [row for row in targets(found) if np.isfinite(row[2])]
     tables = (table(found), kinds_table(rows, kinds), drift_table(rows))
     print(f"{len(rows)} clips, every {given.every}. frame\n", *(f"{one}\n" for one in tables if one), sep="\n")
     for words, most, value in reached:
