@@ -167,8 +167,9 @@ def _conformal_quantile(distances: Floats, scene: Integers, share: float) -> flo
     reached = np.cumsum(_weights(scene)[order])
     place = int(np.searchsorted(reached, share * (num_scenes + 1) * (1 - 1e-12)))
     if place >= len(order):
+        needed = math.ceil(share / (1 - share) * (1 - 1e-12))
         raise CalibrationError(
-            f"a bound that holds for {share:.1%} needs {math.ceil(share / (1 - share) * (1 - 1e-12))} scenes or more, but got "
-            f"{num_scenes}; film more scenes, or lower the coverage"
+            f"a bound that holds for {share:.1%} needs {needed} scenes or more, but got {num_scenes}; film more "
+            "scenes, or lower the coverage"
         )
     return float(distances[order[place]])
