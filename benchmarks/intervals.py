@@ -138,7 +138,7 @@ def by_camera(scores: Both) -> dict[str, Both]:
     first, second = np.quantile(scores.factor, (1 / 3, 2 / 3))
     place = np.searchsorted((first, second), scores.factor, side="right")
     words = ("widest third of the fields of view", "middle third", "narrowest third")
-    return {name: scores.where(place == number) for number, name in enumerate(words)}
+    return {name: scores.where(place == number) for number, name in enumerate(words) if (place == number).any()}
 
 
 def all_scores(given: argparse.Namespace) -> dict[str, Both]:
