@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,12 +43,22 @@ def synth(
         Split, typer.Option("--split", help=f"{SPLIT_HELP} Splits share no scenes, even with equal seeds.")
     ] = Split.TRAIN,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: one per core.")] = None,
-    video: Annotated[
-        bool, typer.Option("--video", help="Render clips of 30 frames per second along paths of robots and arms.")
-    ] = False,
+    video: Annotated[bool, typer.Option("--video", help="Render clips along paths of robots and arms.")] = False,
     clip_frames: Annotated[
         int | None, typer.Option("--clip-frames", help="Frames of a clip, for --video. Default: 60.")
     ] = None,
+    fps: Annotated[
+        float | None, typer.Option("--fps", help="Frames per second, for --video, at most 30. Default: 30.")
+    ] = None,
+    rolling_shutter: Annotated[
+        float | None,
+        typer.Option(
+            "--rolling-shutter", metavar="MS", help="Expose the bottom row so much later than the top, for --video."
+        ),
+    ] = None,
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Rooms without texture, with tables alone in them, for --video.")
+    ] = False,
 ) -> None:
     """Render synthetic indoor scenes from a robot's viewpoint.
 
@@ -57,18 +67,28 @@ def synth(
     With --video it writes clips (--format clips): drives forward, turns, stop and go, shaking, lateral moves, an arm,
     people and small things that move, cuts, and a camera that stands, in turn. Exposure and white balance hunt, noise
     is fresh in each frame, motion blurs. Poses come with the frames, and from them the height and pitch of the camera.
+    With --rolling-shutter, depth and pose are those of the moment when the middle row is exposed.
     """
     from mvde.resolution import parse_resolution
 
     resolution = parse_resolution(size)
-    if clip_frames is not None and not video:
-        raise UsageError("--clip-frames is the length of clips; give --video too, or leave it out")
+    given: dict[str, Any] = {
+        "num_frames": clip_frames,
+        "fps": fps,
+        "rolling_shutter_ms": rolling_shutter,
+        "bare": bare or None,
+    }
+    of_clips = {name: value for name, value in given.items() if value is not None}
+    if of_clips and not video:
+        raise UsageError(
+            "--clip-frames, --fps, --rolling-shutter and --bare are of clips; give --video too, or leave them out"
+        )
     num_workers = workers or os.cpu_count() or 1
     if video:
         from mvde.datasets.clips import DEFAULT_FRAMES, generate_clips
 
-        render: Callable[..., int] = partial(generate_clips, num_frames=clip_frames or DEFAULT_FRAMES)
-        what = f"clips of {clip_frames or DEFAULT_FRAMES} frames"
+        render: Callable[..., int] = partial(generate_clips, **of_clips)
+        what = f"clips of {of_clips.get('num_frames', DEFAULT_FRAMES)} frames"
     else:
         from mvde.datasets.synthetic import generate
 

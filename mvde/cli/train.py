@@ -29,8 +29,8 @@ def train(
     """Train a depth model.
 
     Use `accelerate launch -m mvde train ...` for several processes. data.format is one of folder, synthetic, clips,
-    nyu, kitti, tum, diode, hypersim, shards. Ctrl-C finishes the current step and saves the state; the same command
-    resumes.
+    nyu, kitti, tum, 7scenes, diode, hypersim, shards. Ctrl-C finishes the current step and saves the state; the same
+    command resumes.
     """
     from mvde.config import override_config
     from mvde.errors import MissingDependencyError

@@ -2,7 +2,8 @@
 
 A folder holds an index and one file for each clip::
 
-    index.json        seed, split, size [H, W], count (of clips), num_frames (of a clip), fps, generator_version
+    index.json        seed, split, size [H, W], count (of clips), num_frames (of a clip), fps, generator_version, and
+                      rolling_shutter_ms and bare where they are not 0 and false
     clip-00000.npz    kind         what the camera or the scene does (:class:`mvde.datasets.synth.paths.ClipKind`)
                       rgb          uint8 (T, H, W, 3), RGB
                       depth        uint16 (T, H, W), z-depth in fifths of a millimetre, 0 where there is none
@@ -11,15 +12,17 @@ A folder holds an index and one file for each clip::
                                    world's z is up and its floor is at 0
                       is_cut       bool (T,), whether the frame begins another shot
 
-Clip ``i`` depends only on (seed, split, size, number of frames, i). A file appears once it is complete, so an
+Clip ``i`` depends only on what the index says besides the count, and on i. A file appears once it is complete, so an
 interrupted run resumes with the first clip that is missing. Every pixel is the mean of four samples over its area and
-the exposure; depth and pose are those of the pixel's centre in the middle of the exposure. The archive holds a CRC-32
-of each array, which every read verifies.
+the exposure; depth and pose are those of the pixel's centre in the middle of the exposure, for a rolling shutter in the
+middle of that of the middle row, all over the frame. The archive holds a CRC-32 of each array, which every read
+verifies.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -32,6 +35,7 @@ from numpy.typing import NDArray
 
 from mvde.datasets.sample import DepthSample
 from mvde.datasets.splits import Split, check_split
+from mvde.datasets.synth.filming import CAMERA_HZ, Filming
 from mvde.datasets.synthetic import DEPTH_RANGE_M, ProgressCallback, check_frame_arguments, check_renderer
 from mvde.errors import DatasetError, OutputError, UsageError
 from mvde.files import atomic_write
@@ -41,10 +45,11 @@ if TYPE_CHECKING:
 
 GENERATOR_VERSION = 1
 DEFAULT_FRAMES = 60
-FPS = 30.0
 UNITS_PER_M = 5000.0
-_MAX_FRAMES = 3600  # two minutes; a clip is held in memory
+_MAX_FRAMES = 3600  # two minutes at 30 frames per second; a clip is held in memory
+_LONGEST_READOUT_MS = 33.0  # of a camera that takes 30 frames per second
 _INDEX = "index.json"
+_ADDED = ("rolling_shutter_ms", "bare")
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ class Clip:
     ``rgb`` (T, H, W, 3) uint8 RGB; ``depth_m`` (T, H, W) float32 z-depth in metres, 0 where unknown; ``intrinsics``
     (T, 4) float32 fx, fy, cx, cy in pixels, integer at the centres of pixels; ``poses`` (T, 3, 4) float64 world from
     camera, x right, y down, z forward, the world's z up and its floor at 0; ``is_cut`` (T,) bool, whether a frame
-    begins another shot; ``time_s`` (T,) float64.
+    begins another shot; ``time_s`` (T,) float64. With a rolling shutter, ``rolling_shutter_ms`` is how much later the
+    bottom edge is exposed than the top edge; ``depth_m``, ``poses`` and ``time_s`` are of the middle row's moment.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Clip:
     poses: NDArray[np.float64]
     is_cut: NDArray[np.bool_]
     time_s: NDArray[np.float64]
+    rolling_shutter_ms: float = 0.0
 
     @property
     def height_m(self) -> NDArray[np.float64]:
@@ -80,15 +87,22 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipIndex:
-    """Contents of ``index.json``; ``size`` is (height, width), ``count`` the number of clips that were asked for."""
+    """Contents of ``index.json``; ``count`` is the number of clips that were asked for, for others see Filming."""
 
     seed: int
     split: Split
     size: tuple[int, int]
     count: int
     num_frames: int
-    fps: float = FPS
+    fps: float = CAMERA_HZ
     generator_version: int = GENERATOR_VERSION
+    rolling_shutter_ms: float = 0.0
+    bare: bool = False
+
+    @property
+    def filming(self) -> Filming:
+        """What the clips have in common."""
+        return Filming(self.size, self.num_frames, self.fps, self.rolling_shutter_ms, self.bare)
 
     @classmethod
     def read(cls, root: Path) -> ClipIndex:
@@ -100,6 +114,8 @@ class ClipIndex:
             counts = (index.seed, index.count, index.num_frames, *index.size, index.generator_version)
             if len(index.size) != 2 or any(type(one) is not int or one < 0 for one in counts) or index.num_frames < 1:
                 raise ValueError("numbers out of range")
+            if not (0 < index.fps < math.inf and 0 <= index.rolling_shutter_ms < math.inf and type(index.bare) is bool):
+                raise ValueError("fps, rolling_shutter_ms or bare out of range")
         except FileNotFoundError:
             raise DatasetError(
                 f"{path} is missing: not a folder of clips; make one with 'mvde data synth --video'"
@@ -112,9 +128,10 @@ class ClipIndex:
         return index
 
     def write(self, root: Path) -> None:
-        """Replace ``index.json`` in one step."""
+        """Replace ``index.json`` in one step; what later versions added is left out where it is the default."""
+        plain = {name: value for name, value in asdict(self).items() if value or name not in _ADDED}
         with atomic_write(root / _INDEX) as path:
-            path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+            path.write_text(json.dumps(plain), encoding="utf-8")
 
 
 def generate_clips(
@@ -125,21 +142,26 @@ def generate_clips(
     size: tuple[int, int] = (192, 192),
     seed: int = 0,
     split: Split | str = Split.TRAIN,
+    fps: float = CAMERA_HZ,
+    rolling_shutter_ms: float = 0.0,
+    bare: bool = False,
     num_workers: int = 1,
     progress: ProgressCallback | None = None,
 ) -> int:
     """Fill ``root`` up to ``count`` clips of ``num_frames`` frames; return the number rendered now.
 
-    An interrupted run is resumed. ``size`` is (height, width) in pixels; equal arguments give equal clips, others share
-    no scene. ``progress`` receives the number of finished clips. Raises UsageError for arguments out of range or a
-    folder made with other settings, MissingDependencyError or BackendError if rendering is impossible, OutputError if
-    the disk is full or not writable.
+    An interrupted run is resumed. ``size`` is (height, width) in pixels; equal arguments give equal clips, another seed
+    or split shares no scene. ``fps``, ``rolling_shutter_ms`` and ``bare`` are those of
+    :class:`mvde.datasets.synth.filming.Filming`. ``progress`` receives the number of finished clips. Raises UsageError
+    for arguments out of range or a folder made with other settings, MissingDependencyError or BackendError if rendering
+    is impossible, OutputError if the disk is full or not writable.
     """
     check_frame_arguments(count, size, seed, num_workers)
-    if not 1 <= num_frames <= _MAX_FRAMES:
-        raise UsageError(f"a clip of {num_frames} frames was asked for; expected 1 to {_MAX_FRAMES}")
+    wanted = ClipIndex(
+        seed, check_split(split), size, count, num_frames, fps, rolling_shutter_ms=rolling_shutter_ms, bare=bare
+    )
+    _check_filming(wanted)
     check_renderer()
-    wanted = ClipIndex(seed, check_split(split), size, count, num_frames)
     try:
         root.mkdir(parents=True, exist_ok=True)
         _check_same_settings(root, wanted)
@@ -149,11 +171,23 @@ def generate_clips(
         raise OutputError(f"cannot write clips to {root}: {error}; finished clips are kept") from error
 
 
+def _check_filming(wanted: ClipIndex) -> None:
+    if not 1 <= wanted.num_frames <= _MAX_FRAMES:
+        raise UsageError(f"a clip of {wanted.num_frames} frames was asked for; expected 1 to {_MAX_FRAMES}")
+    if not 1 <= wanted.fps <= CAMERA_HZ:
+        raise UsageError(f"{wanted.fps:g} frames per second were asked for; expected 1 to {CAMERA_HZ:g}")
+    if not 0 <= wanted.rolling_shutter_ms <= _LONGEST_READOUT_MS:
+        raise UsageError(
+            f"a rolling shutter of {wanted.rolling_shutter_ms:g} ms was asked for; expected 0 (all rows at once) to "
+            f"{_LONGEST_READOUT_MS:g}"
+        )
+
+
 def _check_same_settings(root: Path, wanted: ClipIndex) -> None:
     if not (root / _INDEX).exists():
         return
     found = ClipIndex.read(root)
-    for name in ("seed", "split", "size", "num_frames", "fps", "generator_version"):
+    for name in ("seed", "split", "size", "num_frames", "fps", "generator_version", *_ADDED):
         if getattr(found, name) != getattr(wanted, name):
             raise UsageError(
                 f"{root} holds clips with {name} {getattr(found, name)}, but {getattr(wanted, name)} was requested; "
@@ -178,7 +212,7 @@ def _fill(root: Path, index: ClipIndex, num_workers: int, progress: ProgressCall
     if not missing:
         return 0
     stream = (index.seed, index.split.stream)
-    with closing(render_clips(stream, index.size, index.num_frames, missing, min(num_workers, len(missing)))) as clips:
+    with closing(render_clips(stream, index.filming, missing, min(num_workers, len(missing)))) as clips:
         for done, (number, clip) in enumerate(zip(missing, clips, strict=True), start=1):
             _write(clip_path(root, number), clip)
             progress(index.count - len(missing) + done)
@@ -222,7 +256,8 @@ def _read(root: Path, number: int, index: ClipIndex) -> Clip:
             )
     depth_m = parts.pop("depth").astype(np.float32) / np.float32(UNITS_PER_M)
     times = np.arange(frames) / index.fps
-    return Clip(f"clip {number}", str(parts.pop("kind")), depth_m=depth_m, time_s=times, **parts)
+    kind, readout_ms = str(parts.pop("kind")), index.rolling_shutter_ms
+    return Clip(f"clip {number}", kind, depth_m=depth_m, time_s=times, rolling_shutter_ms=readout_ms, **parts)
 
 
 class ClipDataset:

@@ -22,6 +22,7 @@ class DataFormat(str, Enum):
     NYU = "nyu"
     KITTI = "kitti"
     TUM = "tum"
+    SEVEN_SCENES = "7scenes"
     DIODE = "diode"
     HYPERSIM = "hypersim"
     SHARDS = "shards"
@@ -106,6 +107,10 @@ def open_dataset(
             from mvde.datasets.tum import TumDataset
 
             return TumDataset(path)
+        case DataFormat.SEVEN_SCENES:
+            from mvde.datasets.seven_scenes import SevenScenesDataset
+
+            return SevenScenesDataset(path)
         case DataFormat.DIODE:
             from mvde.datasets.diode import DiodeDataset
 

@@ -139,7 +139,27 @@ def test_a_damaged_clip_is_named_with_the_way_out(tmp_path: Path) -> None:
         read_clip(root, 0)
 
 
-@pytest.mark.parametrize("change", [{"size": [4]}, {"num_frames": 0}, {"split": "all"}, {"extra": 1}, {"count": "2"}])
+def test_the_index_says_how_the_clips_were_filmed_and_is_that_of_earlier_versions_where_nothing_is_new(
+    tmp_path: Path,
+) -> None:
+    root = write_clip(tmp_path / "clips")
+    plain = json.loads((root / "index.json").read_text())
+    assert "bare" not in plain
+    assert "rolling_shutter_ms" not in plain
+    assert read_clip(root, 0).rolling_shutter_ms == 0
+    filmed = ClipIndex(0, Split.TRAIN, (16, 18), 1, 3, fps=10, rolling_shutter_ms=20, bare=True)
+    filmed.write(root)
+    assert ClipIndex.read(root) == filmed
+    clip = read_clip(root, 0)
+    np.testing.assert_allclose(clip.time_s, [0, 0.1, 0.2])
+    assert clip.rolling_shutter_ms == 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": [4]}, {"num_frames": 0}, {"split": "all"}, {"extra": 1}, {"count": "2"}, {"fps": 0}, {"fps": "30"},
+     {"rolling_shutter_ms": -1}, {"bare": 1}],
+)  # fmt: skip
 def test_a_malformed_index_is_an_error(tmp_path: Path, change: dict[str, object]) -> None:
     root = write_clip(tmp_path / "clips")
     plain = json.loads((root / "index.json").read_text())
@@ -159,12 +179,32 @@ def test_other_settings_than_those_of_the_folder_are_refused(opengl: None, tmp_p
     root = write_clip(tmp_path / "clips", 2)
     with pytest.raises(UsageError, match=r"holds clips with num_frames 3, but 4 was requested"):
         generate_clips(root, 2, num_frames=4, size=(16, 18))
-    with pytest.raises(UsageError, match="expected 1 to 3600"):
-        generate_clips(root, 2, num_frames=0)
+    with pytest.raises(UsageError, match=r"holds clips with bare False, but True was requested"):
+        generate_clips(root, 2, num_frames=3, size=(16, 18), bare=True)
 
 
-def test_the_length_of_clips_needs_video(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert cli.execute(["data", "synth", "--count", "1", "--clip-frames", "5", "-o", str(tmp_path / "x")]) == 2
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"num_frames": 0}, "a clip of 0 frames was asked for; expected 1 to 3600"),
+        ({"fps": 60.0}, "60 frames per second were asked for; expected 1 to 30"),
+        ({"fps": float("nan")}, "nan frames per second"),
+        (
+            {"rolling_shutter_ms": 40.0},
+            r"a rolling shutter of 40 ms was asked for; expected 0 \(all rows at once\) to 33",
+        ),
+        ({"rolling_shutter_ms": -1.0}, "a rolling shutter of -1 ms"),
+    ],
+)
+def test_clips_that_no_camera_films_are_refused(tmp_path: Path, options: dict[str, float], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        generate_clips(tmp_path / "clips", 2, **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "clips").exists()
+
+
+@pytest.mark.parametrize("option", [["--clip-frames", "5"], ["--fps", "10"], ["--rolling-shutter", "20"], ["--bare"]])
+def test_what_is_of_clips_needs_video(capsys: pytest.CaptureFixture[str], tmp_path: Path, option: list[str]) -> None:
+    assert cli.execute(["data", "synth", "--count", "1", *option, "-o", str(tmp_path / "x")]) == 2
     assert "give --video too" in capsys.readouterr().err
 
 

@@ -16,6 +16,7 @@ Vector = tuple[float, float, float]
 # Instance layout in the vertex buffer: rotation columns (9), position (3), size (3), two colours (6), texture layer,
 # texture period in metres (negative: fitted to the face), gloss, glow.
 INSTANCE_FLOATS = 25
+_LIGHT, _DARK = slice(15, 18), slice(18, 21)
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,10 @@ class Palette:
 class SceneBuilder:
     """Collection of instances; positions are local to the frame opened by :meth:`at`."""
 
-    def __init__(self, rng: np.random.Generator, groups: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, rng: np.random.Generator, groups: dict[str, tuple[int, ...]], *, bare: bool = False) -> None:
         self.rng = rng
         self.palette = Palette(rng, groups)
+        self._bare = bare
         self._rows: dict[str, list[list[float]]] = {}
         self._origin = np.zeros(3)
         self._axes = np.eye(3)
@@ -195,6 +197,18 @@ class SceneBuilder:
         self._origin, self._axes = origin + axes @ np.array([x, y, z]), axes @ turned(yaw)
         yield
         self._origin, self._axes = origin, axes
+
+    @contextmanager
+    def decoration(self) -> Iterator[None]:
+        """Leave out what is added meanwhile if the scene is bare; the random numbers drawn are the same."""
+        rows = {name: list(added) for name, added in self._rows.items()} if self._bare else self._rows
+        yield
+        self._rows = rows
+
+    def strip(self) -> None:
+        """Give every instance so far one colour, the mean of its two, so that it shows no texture."""
+        for row in (row for rows in self._rows.values() for row in rows):
+            row[_LIGHT] = row[_DARK] = [(one + other) / 2 for one, other in zip(row[_LIGHT], row[_DARK], strict=True)]
 
     def world(self, x: float, y: float, z: float) -> Vector:
         """Convert a point of the current frame to world coordinates in metres."""

@@ -10,11 +10,9 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from mvde.datasets.synth.filming import CAMERA_HZ
 from mvde.datasets.synth.scene import Scene
 from mvde.datasets.synth.views import CLEARANCE_M, View, view_along
-
-FPS = 30.0
-"""Frames per second."""
 
 Poses = NDArray[np.float64]
 """Poses (T, 6): x, y, z in metres, then yaw, tilt and roll in radians, as in :func:`view_along`."""
@@ -39,26 +37,26 @@ class ClipKind(str, Enum):
 
 @dataclass(frozen=True)
 class Path:
-    """Camera path: ``poses`` of its frames with one more at either end, and the vertical field of view in radians."""
+    """Camera path: ``poses`` of its steps with one more at either end, and the vertical field of view in radians."""
 
     poses: Poses
     vertical_fov: float
 
-    def view(self, frame: float) -> View:
-        """View at a moment, in frames from the first one: linear between two poses."""
-        at = min(max(frame + 1.0, 0.0), len(self.poses) - 1.0)
+    def view(self, moment: float) -> View:
+        """View at a moment, in steps from the first one: linear between two poses."""
+        at = min(max(moment + 1.0, 0.0), len(self.poses) - 1.0)
         before = min(int(at), len(self.poses) - 2)
         share = at - before
         x, y, z, yaw, tilt, roll = (1 - share) * self.poses[before] + share * self.poses[before + 1]
         return view_along(np.array([x, y, z]), yaw, tilt, roll, self.vertical_fov)
 
 
-def sample_path(rng: np.random.Generator, scene: Scene, kind: ClipKind, num_frames: int) -> Path | None:
+def sample_path(rng: np.random.Generator, scene: Scene, kind: ClipKind, num_steps: int) -> Path | None:
     """Return a random path of a kind, which may pass through things; ``None`` if the scene has no place for it."""
     fov = math.radians(rng.uniform(50.0, 65.0))
     if kind is ClipKind.ARM:
-        return Path(_arm(rng, scene, num_frames + 2), fov) if scene.work_tops else None
-    return Path(_mobile(rng, scene, kind, num_frames + 2), fov)
+        return Path(_arm(rng, scene, num_steps + 2), fov) if scene.work_tops else None
+    return Path(_mobile(rng, scene, kind, num_steps + 2), fov)
 
 
 def _mobile(rng: np.random.Generator, scene: Scene, kind: ClipKind, count: int) -> Poses:
@@ -70,10 +68,10 @@ def _mobile(rng: np.random.Generator, scene: Scene, kind: ClipKind, count: int) 
     poses = np.empty((count, 6))
     poses[:] = x, y, rng.uniform(0.2, 1.5), yaw, tilt, math.radians(rng.normal(0.0, 1.0))
     ahead, aside, turn = _DRIVES.get(kind, _stand)(rng, count)
-    headings = yaw + np.concatenate([[0.0], np.cumsum(turn[:-1])]) / FPS
+    headings = yaw + np.concatenate([[0.0], np.cumsum(turn[:-1])]) / CAMERA_HZ
     c, s = np.cos(headings), np.sin(headings)
-    poses[1:, 0] += np.cumsum(ahead * c + aside * s)[:-1] / FPS
-    poses[1:, 1] += np.cumsum(ahead * s - aside * c)[:-1] / FPS
+    poses[1:, 0] += np.cumsum(ahead * c + aside * s)[:-1] / CAMERA_HZ
+    poses[1:, 1] += np.cumsum(ahead * s - aside * c)[:-1] / CAMERA_HZ
     poses[:, 3] = headings
     if kind is ClipKind.SHAKING:
         for column, hertz, rms in ((2, 6.0, 0.003), (3, 7.0, 0.0044), (4, 6.0, 0.0061), (5, 5.0, 0.0052)):
@@ -101,7 +99,7 @@ def _turn(rng: np.random.Generator, count: int) -> Drive:
 def _stop_and_go(rng: np.random.Generator, count: int) -> Drive:
     """Drive for a third, stop, and turn on the spot in the last third; a fifth of a second to change speed."""
     speed, rate = rng.uniform(0.2, 0.4), rng.choice([-1.0, 1.0]) * math.radians(rng.uniform(20.0, 35.0))
-    frames, ramp = np.arange(count), FPS / 5
+    frames, ramp = np.arange(count), CAMERA_HZ / 5
     ahead = speed * np.clip((count / 3 - frames) / ramp, 0.0, 1.0)
     return ahead, np.zeros(count), rate * np.clip((frames - 2 * count / 3) / ramp, 0.0, 1.0)
 
@@ -140,7 +138,7 @@ def _arm(rng: np.random.Generator, scene: Scene, count: int) -> Poses:
 
 def _wobble(rng: np.random.Generator, count: int, hertz: float, rms: float) -> NDArray[np.float64]:
     """Return a smooth random function of time around 0: six sines from 0.6 to 1.4 times ``hertz``."""
-    time_s = np.arange(count)[:, None] / FPS
+    time_s = np.arange(count)[:, None] / CAMERA_HZ
     rates, phases = rng.uniform(0.6, 1.4, 6) * hertz, rng.uniform(0, 2 * math.pi, 6)
     waves: NDArray[np.float64] = np.sin(2 * math.pi * rates * time_s + phases).sum(axis=1)
     return waves * (rms / math.sqrt(3.0))  # six sines have a variance of 3

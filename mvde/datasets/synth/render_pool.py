@@ -20,6 +20,7 @@ import numpy.typing as npt
 from mvde.datasets.synth.builder import FloatArray
 from mvde.datasets.synth.clip_renderer import ClipRenderer, RenderedClip
 from mvde.datasets.synth.develop import develop
+from mvde.datasets.synth.filming import Filming
 from mvde.datasets.synth.renderer import Renderer
 from mvde.datasets.synth.scene import Scene, build_scene
 from mvde.datasets.synth.textures import build_textures
@@ -108,8 +109,8 @@ def _scene_renderer(stream: tuple[int, int], size: tuple[int, int]) -> Callable[
     return FrameRenderer(stream, size).scene
 
 
-def _clip_renderer(stream: tuple[int, int], size: tuple[int, int], num_frames: int) -> Callable[[int], RenderedClip]:
-    return ClipRenderer(stream, size, num_frames).clip
+def _clip_renderer(stream: tuple[int, int], filming: Filming) -> Callable[[int], RenderedClip]:
+    return ClipRenderer(stream, filming).clip
 
 
 @contextmanager
@@ -137,10 +138,10 @@ def render_scenes(
 
 
 def render_clips(
-    stream: tuple[int, int], size: tuple[int, int], num_frames: int, numbers: Iterable[int], num_workers: int
+    stream: tuple[int, int], filming: Filming, numbers: Iterable[int], num_workers: int
 ) -> Generator[RenderedClip, None, None]:
     """Yield the clips of ``numbers`` in order; otherwise as :func:`render_scenes`."""
-    return _rendered(partial(_clip_renderer, stream, size, num_frames), numbers, num_workers, num_workers + 1)
+    return _rendered(partial(_clip_renderer, stream, filming), numbers, num_workers, num_workers + 1)
 
 
 def _rendered(

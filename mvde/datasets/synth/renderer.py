@@ -199,8 +199,11 @@ class Renderer:
         self._draw_depth(view, self._target, self._write_visible(view))
         return self._target.read_depth()
 
-    def render(self, view: View) -> tuple[FloatArray, FloatArray]:
-        """Return linear colour float32 (H, W, 3) and z-depth float32 (H, W) in metres, 0 where nothing is hit."""
+    def render(self, view: View, rows: slice | None = None) -> tuple[FloatArray, FloatArray]:
+        """Return linear colour float32 (H, W, 3) and z-depth float32 (H, W) in metres, 0 where nothing is hit.
+
+        With ``rows``, counted from the top, only these have colour; what the others hold is not defined.
+        """
         target = self._target
         counts = self._write_visible(view)
         self._draw_depth(view, target, counts)
@@ -215,6 +218,8 @@ class Renderer:
         ):
             texture.use(unit)
             _set(program, name, unit)
+        height, width = target.size
+        target.colour.scissor = None if rows is None else (0, height - rows.stop, width, rows.stop - rows.start)
         target.colour.use()
         target.colour.clear()
         self._draw(program, counts)  # only the nearest surface passes the depth test: each pixel is shaded once

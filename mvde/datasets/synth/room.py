@@ -63,7 +63,8 @@ def draw_room(b: SceneBuilder, width: float, depth: float, height: float, max_do
         skin = b.palette.wall() if k == accent else wall_material
         with b.at(wall.x, wall.y, 0.0, wall.yaw):
             _draw_wall(b, wall, height, skin, trim)
-            _hang_things(b, wall, height)
+            with b.decoration():
+                _hang_things(b, wall, height)
     _draw_floor_and_ceiling(b, room)
     _draw_lamps(b, room)
     return room
@@ -229,12 +230,8 @@ def _draw_floor_and_ceiling(b: SceneBuilder, room: Room) -> None:
     b.add("box", (w / 2, d / 2, -0.05), (w + t, d + t, 0.1), b.palette.floor())
     ceiling = b.palette.plain(0.1, 0.5) if b.rng.random() < 0.85 else b.palette.wood()
     b.add("box", (w / 2, d / 2, h + 0.05), (w + t, d + t, 0.1), ceiling)
-    for _ in range(int(b.rng.integers(0, 3))):
-        wide, deep = b.rng.uniform(0.6, min(3.0, w * 0.7)), b.rng.uniform(0.5, min(2.2, d * 0.7))
-        x, y = b.rng.uniform(wide / 2, w - wide / 2), b.rng.uniform(deep / 2, d - deep / 2)
-        rug = b.palette.fabric() if b.rng.random() < 0.7 else b.palette.picture()
-        mesh = "cylinder" if b.rng.random() < 0.2 else "box"
-        b.add(mesh, (x, y, 0.006 + b.rng.uniform(0, 0.004)), (wide, deep, 0.012), rug)
+    with b.decoration():
+        _lay_rugs(b, room)
     if b.rng.random() < 0.15:
         side = b.rng.uniform(0.25, 0.5)
         x, y = b.rng.uniform(0.3, 0.7) * w, b.rng.uniform(0.3, 0.7) * d
@@ -242,6 +239,16 @@ def _draw_floor_and_ceiling(b: SceneBuilder, room: Room) -> None:
     if b.rng.random() < 0.2:
         for y in np.arange(0.5, d, b.rng.uniform(0.8, 1.5)):
             b.add("box", (w / 2, float(y), h - 0.08), (w, 0.12, 0.16), ceiling)
+
+
+def _lay_rugs(b: SceneBuilder, room: Room) -> None:
+    w, d = room.width, room.depth
+    for _ in range(int(b.rng.integers(0, 3))):
+        wide, deep = b.rng.uniform(0.6, min(3.0, w * 0.7)), b.rng.uniform(0.5, min(2.2, d * 0.7))
+        x, y = b.rng.uniform(wide / 2, w - wide / 2), b.rng.uniform(deep / 2, d - deep / 2)
+        rug = b.palette.fabric() if b.rng.random() < 0.7 else b.palette.picture()
+        mesh = "cylinder" if b.rng.random() < 0.2 else "box"
+        b.add(mesh, (x, y, 0.006 + b.rng.uniform(0, 0.004)), (wide, deep, 0.012), rug)
 
 
 def _draw_lamps(b: SceneBuilder, room: Room) -> None:

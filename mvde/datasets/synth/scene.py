@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,7 +114,7 @@ class _Furnisher:
 
     def _draw(self, x: float, y: float, yaw: float, rect: Rect, piece: f.Piece, draw: f.Draw) -> None:
         self.obstacles.append(rect)
-        with self.b.at(x, y, 0.0, yaw):
+        with self.b.at(x, y, 0.0, yaw), nullcontext() if piece.work_top else self.b.decoration():
             draw(self.b)
             if piece.work_top:
                 centre = self.b.world(0.0, piece.depth / 2, piece.height)
@@ -157,9 +158,12 @@ def _overlap(a: Rect, b: Rect) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def build_scene(rng: np.random.Generator, groups: dict[str, tuple[int, ...]]) -> Scene:
-    """Build a furnished, lit room; ``groups`` names the texture layers (see ``textures.build_textures``)."""
-    b = SceneBuilder(rng, groups)
+def build_scene(rng: np.random.Generator, groups: dict[str, tuple[int, ...]], *, bare: bool = False) -> Scene:
+    """Build a furnished, lit room; ``groups`` names the texture layers (see ``textures.build_textures``).
+
+    A ``bare`` one has surfaces of one colour, nothing on its walls, no rug, and no furniture but tables and worktops.
+    """
+    b = SceneBuilder(rng, groups, bare=bare)
     if rng.random() < _CORRIDOR_SHARE:
         kind, sides, doors = _CORRIDOR, [rng.uniform(1.3, 2.2), rng.uniform(5.0, 9.0)], 4
     else:
@@ -168,6 +172,8 @@ def build_scene(rng: np.random.Generator, groups: dict[str, tuple[int, ...]]) ->
         sides, doors = [rng.uniform(*kind.side_m), rng.uniform(*kind.side_m)], 2
     height = rng.uniform(2.3, 3.2)
     room = draw_room(b, sides[0], sides[1], height, doors)
+    if bare:
+        b.strip()
     place = _Furnisher(b, room)
     area, density = sides[0] * sides[1], rng.uniform(0.5, 1.2)
     _repeat(rng, place.against_wall, kind.against_wall, 2 + int(density * 2.2 * (sides[0] + sides[1]) / 2.5))
