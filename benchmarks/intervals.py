@@ -154,8 +154,8 @@ def all_scores(given: argparse.Namespace) -> dict[str, Both]:
         sources["clips, frame by frame"] = lambda runtime: streamed(runtime, given.clips, CLIP_STEP, None)
         sources["clips, stabilised"] = lambda runtime: streamed(runtime, given.clips, CLIP_STEP, Stabilization())
     for kind, _, folder in (one.partition(":") for one in given.also):
-        sources[Path(folder).name] = lambda runtime, kind=kind, folder=folder: scored(
-            runtime, open_dataset(DataFormat(kind), Path(folder)), 1
+        sources[f"{kind} {Path(folder).name}"] = lambda runtime, kind=kind, folder=folder: scored(
+            runtime, open_dataset(DataFormat(kind), Path(folder)), given.every
         )
     kept: dict[str, Both] = {}
     if given.scores is not None and given.scores.exists():
@@ -233,7 +233,7 @@ def by_bin(table: IntervalTable, scores: Scores) -> list[float]:
 def matched_width(table: IntervalTable, calibration: Scores, test: Scores) -> float:
     """Width in metres over that of one interval for all distances that holds as many patches."""
     wanted = inside(table, test).mean()
-    for coverage in np.arange(0.5, 0.98, 0.0025):
+    for coverage in np.arange(wanted - 0.06, 0.98, 0.0025):
         constant = mean_table(calibration, (), float(coverage))
         if inside(constant, test).mean() >= wanted:
             return width_m(table, test) / width_m(constant, test)
