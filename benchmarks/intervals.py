@@ -6,9 +6,10 @@ Calibrates on one data set and counts on another, whose scenes are others::
     mvde data synth -o others --count 480 --split test
     python benchmarks/intervals.py ENGINE --calibrate rooms --data others --scores scores.npz --picture intervals.png
 
-The other pictures are the same frames at a fifth of the light, with noise; blurred by two pixels; and as they are, but
-with a focal length that is stated wrong by a factor of 1.3. ``--scores`` keeps the scores, with which another run goes
-on without the engine. ``--strict`` exits with 1 where a target is missed.
+The other pictures are the same frames at a fifth of the light, with noise; blurred by two pixels; as they are, but with
+a focal length that is stated wrong by a factor of 1.3; and by field of view. ``--clips`` adds clips, frame by frame and
+with steady depth, and ``--also FORMAT:FOLDER`` any other data set, such as one of a real camera. ``--scores`` keeps the
+scores, with which another run goes on. ``--strict`` exits with 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,11 +28,15 @@ from scipy.ndimage import gaussian_filter
 
 from mvde.calibration.conformal import Scores, bin_edges, bins_of
 from mvde.calibration.interval_record import IntervalTable, NearestTable
+from mvde.camera import Camera
+from mvde.datasets.clips import ClipDataset
 from mvde.datasets.formats import DataFormat, open_dataset
+from mvde.datasets.sample import DepthDataset
 from mvde.pipelines.eval_depth import default_protocol
 from mvde.pipelines.interval_scores import (
     NEAREST_COVERAGE,
     STATS,
+    FrameScores,
     beyond,
     coverage_by_scene,
     frame_scores,
@@ -39,15 +44,18 @@ from mvde.pipelines.interval_scores import (
     joined_scores,
     mean_table,
     nearest_table,
+    result_scores,
     scene_names,
     width_m,
 )
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.placement import Fit
+from mvde.runtime.stabilize import Stabilization
 
 Picture = NDArray[np.uint8]
 LIGHT, NOISE, BLUR_PIXELS, WRONG_FOCAL = 0.2, 0.02, 2.0, 1.3
-NUM_DRAWS = 40
+CALIBRATION, AS_THEY_ARE = "calibration", "as they are"
+NUM_DRAWS, NUM_SPLITS, CLIP_STEP = 40, 20, 4
 NEAR_M = 0.8
 WIDTH, HEIGHT, MARGIN, NUM_DOTS = 880, 560, 46, 8000
 INSIDE, OUTSIDE, BOUND, ONE = (120, 160, 205), (215, 90, 90), (20, 20, 20), (130, 130, 130)
@@ -56,10 +64,22 @@ GRID, TEXT = (225, 225, 225), (80, 80, 80)
 
 @dataclasses.dataclass(frozen=True)
 class Both:
-    """Scores of means and of nearest points."""
+    """Scores of means and of nearest points, patch by patch, and f / f_canonical of their frames (n,)."""
 
     mean: Scores
     nearest: Scores
+    factor: NDArray[np.float64]
+
+    def where(self, chosen: NDArray[np.bool_]) -> Both:
+        """The scores of a mask (n,)."""
+        return Both(self.mean.where(chosen), self.nearest.where(chosen), self.factor[chosen])
+
+
+def both(frames: Iterable[tuple[str, FrameScores]]) -> Both:
+    """Scores of frames, each with the name of its scene."""
+    found = joined_scores(frames)
+    factor = np.concatenate([np.full(len(one.mean_m), one.factor) for one in found.frames])
+    return Both(found.mean, found.nearest, factor)
 
 
 def dark(picture: Picture) -> Picture:
@@ -74,17 +94,34 @@ def blurred(picture: Picture) -> Picture:
     return gaussian_filter(picture.astype(np.float32), (BLUR_PIXELS, BLUR_PIXELS, 0)).astype(np.uint8)
 
 
-def scored(runtime: DepthRuntime, data: Path, given: argparse.Namespace, change: Callable[[Picture], Picture]) -> Both:
+def scored(
+    runtime: DepthRuntime, dataset: DepthDataset, every: int, change: Callable[[Picture], Picture] = np.asarray
+) -> Both:
     """Scores of a data set whose pictures are changed first."""
-    dataset = open_dataset(given.format, data)
     scene_of, protocol, fit = scene_names(dataset), default_protocol(dataset), Fit(runtime.manifest.preprocess.fit)
     frames = []
-    for index in range(0, len(dataset), given.every):
+    for index in range(0, len(dataset), every):
         sample = dataset[index]
         sample = dataclasses.replace(sample, rgb=change(sample.rgb))
         frames.append((scene_of(index), frame_scores(runtime, sample, protocol, fit, sample.camera)))
-    found = joined_scores(frames)
-    return Both(found.mean, found.nearest)
+    return both(frames)
+
+
+def streamed(runtime: DepthRuntime, folder: Path, every: int, steady: Stabilization | None) -> Both:
+    """Scores of every n-th frame of clips, which are seen as streams."""
+    dataset, frames = ClipDataset(folder), []
+    protocol, patch = default_protocol(dataset), runtime.manifest.stats_patch
+    for clip in dataset.clips():
+        size = (clip.rgb.shape[1], clip.rgb.shape[2])
+        cameras = [Camera(*(float(one) for one in row), size) for row in clip.intrinsics]
+        given = iter(cameras)
+        results = runtime.stream(clip.rgb, camera=lambda _, given=given: next(given), stabilize=steady)
+        for number, result in enumerate(results):
+            if number % every == 0:
+                frames.append(
+                    (clip.name, result_scores(result, clip.depth_m[number], protocol, patch, cameras[number]))
+                )
+    return both(frames)
 
 
 def with_wrong_focal(scores: Both) -> Both:
@@ -93,41 +130,68 @@ def with_wrong_focal(scores: Both) -> Both:
     def scaled(one: Scores) -> Scores:
         return Scores(one.predicted_m * WRONG_FOCAL, one.log_ratio - np.log(WRONG_FOCAL), one.scene)
 
-    return Both(scaled(scores.mean), scaled(scores.nearest))
+    return Both(scaled(scores.mean), scaled(scores.nearest), scores.factor * WRONG_FOCAL)
+
+
+def by_camera(scores: Both) -> dict[str, Both]:
+    """Scores of the third of the frames with the widest field of view, of the middle one and of the narrowest."""
+    first, second = np.quantile(scores.factor, (1 / 3, 2 / 3))
+    place = np.searchsorted((first, second), scores.factor, side="right")
+    words = ("widest third of the fields of view", "middle third", "narrowest third")
+    return {name: scores.where(place == number) for number, name in enumerate(words) if (place == number).any()}
 
 
 def all_scores(given: argparse.Namespace) -> dict[str, Both]:
-    """Scores of the calibration's frames and of the others, from the file if it is there."""
-    names = ("calibration", "as they are", "a fifth of the light", "blurred")
+    """Scores by name, from the file where they are there: of the calibration first."""
+    others = open_dataset(given.format, given.data)
+    sources: dict[str, Callable[[DepthRuntime], Both]] = {
+        CALIBRATION: lambda runtime: scored(runtime, open_dataset(given.format, given.calibrate), given.every),
+        AS_THEY_ARE: lambda runtime: scored(runtime, others, given.every),
+        "a fifth of the light, with noise": lambda runtime: scored(runtime, others, given.every, dark),
+        "blurred by 2 pixels": lambda runtime: scored(runtime, others, given.every, blurred),
+    }
+    if given.clips is not None:
+        sources["clips, frame by frame"] = lambda runtime: streamed(runtime, given.clips, CLIP_STEP, None)
+        sources["clips, stabilised"] = lambda runtime: streamed(runtime, given.clips, CLIP_STEP, Stabilization())
+    for kind, _, folder in (one.partition(":") for one in given.also):
+        sources[f"{kind} {Path(folder).name}"] = lambda runtime, kind=kind, folder=folder: scored(
+            runtime, open_dataset(DataFormat(kind), Path(folder)), given.every
+        )
+    kept: dict[str, Both] = {}
     if given.scores is not None and given.scores.exists():
-        with np.load(given.scores) as kept:
-            parts = {key: kept[key] for key in kept.files}
-        return {name: Both(*(_unpacked(parts, f"{name}/{kind}") for kind in ("mean", "nearest"))) for name in names}
-    with DepthRuntime.load(given.engine, stats=STATS) as runtime:
-        found = {names[0]: scored(runtime, given.calibrate, given, np.asarray)}
-        for name, change in zip(names[1:], (np.asarray, dark, blurred), strict=True):
-            found[name] = scored(runtime, given.data, given, change)
-            print(name, file=sys.stderr, flush=True)
-    if given.scores is not None:
-        columns = {}
-        for name, both in found.items():
-            for kind in ("mean", "nearest"):
-                columns |= {f"{name}/{kind}/{key}": one for key, one in vars(getattr(both, kind)).items()}
-        np.savez(given.scores, **columns)
-    return found
+        with np.load(given.scores) as parts:
+            kept = {name: _unpacked(parts, name) for name in sources if f"{name}/factor" in parts}
+    if len(kept) < len(sources):
+        with DepthRuntime.load(given.engine, stats=STATS) as runtime:
+            for name in sources.keys() - kept.keys():
+                kept[name] = sources[name](runtime)
+                print(name, file=sys.stderr, flush=True)
+                if given.scores is not None:
+                    np.savez(given.scores, **_packed(kept))
+    return {name: kept[name] for name in sources}
 
 
-def _unpacked(parts: dict[str, NDArray[np.float64]], where: str) -> Scores:
-    return Scores(*(parts[f"{where}/{field.name}"] for field in dataclasses.fields(Scores)))
+def _packed(kept: dict[str, Both]) -> dict[str, NDArray[np.float64]]:
+    columns = {f"{name}/factor": one.factor for name, one in kept.items()}
+    for name, one in kept.items():
+        for kind in ("mean", "nearest"):
+            columns |= {f"{name}/{kind}/{key}": column for key, column in vars(getattr(one, kind)).items()}
+    return columns
+
+
+def _unpacked(parts: Mapping[str, NDArray[np.float64]], name: str) -> Both:
+    pair = (
+        Scores(*(parts[f"{name}/{kind}/{field.name}"] for field in dataclasses.fields(Scores)))
+        for kind in ("mean", "nearest")
+    )
+    return Both(*pair, parts[f"{name}/factor"])
 
 
 def row(name: str, table: IntervalTable, nearest: NearestTable, scores: Both) -> str:
     """Coverage of one kind of pictures as Markdown."""
     covered = inside(table, scores.mean)
     by_scene = coverage_by_scene(covered, scores.mean.scene)
-    bins = bins_of(table.edges_m, scores.mean.predicted_m)
-    each = [covered[bins == number].mean() for number in range(len(table.edges_m) + 1)]
-    cells = [covered.mean(), by_scene.mean(), np.quantile(by_scene, 0.1), min(each)]
+    cells = [covered.mean(), by_scene.mean(), np.quantile(by_scene, 0.1), min(by_bin(table, scores.mean))]
     shown = " | ".join(f"{100 * one:.1f} %" for one in cells)
     return f"| {name} | {shown} | {100 * beyond(nearest, scores.nearest).mean():.1f} % |"
 
@@ -142,10 +206,34 @@ def of_fewer_scenes(calibration: Scores, test: Scores, count: int, coverage: flo
     return float(np.mean(shares)), float(np.std(shares))
 
 
+def of_other_splits(calibration: Scores, test: Scores, coverage: float) -> tuple[NDArray[np.float64], ...]:
+    """Coverage, least coverage of a bin, and width over one interval's, of splits of all scenes by chance, (splits,).
+
+    As many scenes are calibrated on as before.
+    """
+    count = len(np.unique(calibration.scene))
+    pairs = ((calibration.predicted_m, test.predicted_m), (calibration.log_ratio, test.log_ratio))
+    scene = np.concatenate([calibration.scene, test.scene + calibration.scene.max() + 1])
+    all_scores, rng, rows = Scores(*(np.concatenate(pair) for pair in pairs), scene), np.random.default_rng(1), []
+    for _ in range(NUM_SPLITS):
+        is_chosen = np.isin(scene, rng.choice(np.unique(scene), count, replace=False))
+        ours, others = all_scores.where(is_chosen), all_scores.where(~is_chosen)
+        table, constant = mean_table(ours, bin_edges(ours), coverage), mean_table(ours, (), coverage)
+        width = width_m(table, others) / width_m(constant, others)
+        rows.append((inside(table, others).mean(), min(by_bin(table, others)), width))
+    return tuple(np.array(rows).T)
+
+
+def by_bin(table: IntervalTable, scores: Scores) -> list[float]:
+    """Coverage of the patches of each bin of distance."""
+    covered, bins = inside(table, scores), bins_of(table.edges_m, scores.predicted_m)
+    return [float(covered[bins == number].mean()) for number in range(len(table.edges_m) + 1) if (bins == number).any()]
+
+
 def matched_width(table: IntervalTable, calibration: Scores, test: Scores) -> float:
     """Width in metres over that of one interval for all distances that holds as many patches."""
     wanted = inside(table, test).mean()
-    for coverage in np.arange(0.5, 0.98, 0.0025):
+    for coverage in np.arange(wanted - 0.06, 0.98, 0.0025):
         constant = mean_table(calibration, (), float(coverage))
         if inside(constant, test).mean() >= wanted:
             return width_m(table, test) / width_m(constant, test)
@@ -202,6 +290,8 @@ def main() -> int:
     parser.add_argument("--calibrate", type=Path, required=True, help="data set to calibrate on")
     parser.add_argument("--data", type=Path, required=True, help="data set of other scenes, to count on")
     parser.add_argument("--format", type=DataFormat, default=DataFormat.SYNTHETIC, help="format of both")
+    parser.add_argument("--clips", type=Path, help="clips of other scenes, frame by frame and stabilised")
+    parser.add_argument("--also", action="append", default=[], help="FORMAT:FOLDER of another data set to count on")
     parser.add_argument("--every", type=int, default=1, help="take every n-th frame")
     parser.add_argument("--coverage", type=float, default=0.9)
     parser.add_argument("--scores", type=Path, help="keep the scores here, and take those that are here")
@@ -209,11 +299,11 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
     given = parser.parse_args()
     found = all_scores(given)
-    calibration, test = found.pop("calibration"), found["as they are"]
+    calibration, test = found.pop(CALIBRATION), found[AS_THEY_ARE]
     table = mean_table(calibration.mean, bin_edges(calibration.mean), given.coverage)
     constant = mean_table(calibration.mean, (), given.coverage)
     nearest = nearest_table(calibration.nearest, bin_edges(calibration.nearest))
-    found["focal length stated 1.3 times"] = with_wrong_focal(test)
+    found |= {"focal length stated 1.3 times": with_wrong_focal(test), **by_camera(test)}
     counts = [len(np.unique(one.mean.scene)) for one in (calibration, test)]
     print(f"calibrated on {counts[0]} scenes, counted on {counts[1]} others, {len(test.mean.scene)} patches\n")
     print(
@@ -228,6 +318,12 @@ def main() -> int:
     for count in (32, 64):
         mean, spread = of_fewer_scenes(calibration.mean, test.mean, count, given.coverage)
         print(f"calibrated on {count} of the scenes, {NUM_DRAWS} draws: {mean:.1%} of patches, deviation {spread:.1%}")
+    shares, worst, widths = of_other_splits(calibration.mean, test.mean, given.coverage)
+    print(
+        f"{NUM_SPLITS} other splits of the {sum(counts)} scenes: {shares.mean():.1%} of patches, deviation "
+        f"{shares.std():.1%}, {shares.min():.1%} to {shares.max():.1%}; worst bin {worst.mean():.1%}, deviation "
+        f"{worst.std():.1%}; width over one interval's {widths.mean():.2f}, {widths.min():.2f} to {widths.max():.2f}"
+    )
     matched = matched_width(table, calibration.mean, test.mean)
     print(f"width over that of one interval for all distances that holds as many patches: {matched:.2f}")
     if given.picture is not None:
@@ -240,8 +336,7 @@ def report(
 ) -> int:
     """Print each target and what was reached; return the exit status."""
     covered = inside(table, test.mean)
-    bins = bins_of(table.edges_m, test.mean.predicted_m)
-    worst = min(covered[bins == number].mean() for number in range(len(table.edges_m) + 1))
+    worst = min(by_bin(table, test.mean))
     near = test.mean.predicted_m * np.exp(test.mean.log_ratio) < NEAR_M
     shares = [inside(one, test.mean)[near].mean() for one in (table, constant)]
     width = width_m(table, test.mean) / width_m(constant, test.mean)

@@ -12,9 +12,9 @@ from mvde.calibration.conformal import (
     Scores,
     bin_edges,
     bins_of,
+    bound_factors,
     folds_of,
-    lower_factors,
-    upper_factors,
+    interval_factors,
 )
 from mvde.calibration.interval_record import HeldOutRecord, IntervalsRecord, IntervalTable, NearestTable
 from mvde.camera import Camera
@@ -27,7 +27,7 @@ from mvde.runtime.placement import Fit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.depth import DepthResult, DepthRuntime
 
 MIN_SCENES, FEW_SCENES = 32, 64
 """Refused below the first; said below the second. `benchmarks/intervals.py` prints how coverage varies with both."""
@@ -67,14 +67,22 @@ def frame_scores(
             "need it; give --camera or --fov"
         )
     result = runtime.infer(sample.rgb, fit, camera=camera)
-    truth = patch_truth(
-        sample.depth_m, protocol.counted(sample.depth_m), result.placement, runtime.manifest.stats_patch
-    )
+    return result_scores(result, sample.depth_m, protocol, runtime.manifest.stats_patch, camera)
+
+
+def result_scores(
+    result: DepthResult,
+    true_m: NDArray[np.float32],
+    protocol: EvaluationProtocol,
+    patch: int,
+    camera: Camera,
+) -> FrameScores:
+    """Scores of a result with the columns :data:`STATS`, against the depth (H, W) of its frame, in metres."""
+    truth = patch_truth(true_m, protocol.counted(true_m), result.placement, patch)
     mean_m, min_m, valid = (result.stats[:, place].astype(np.float64) for place in range(3))
     taken = truth.is_known & (valid >= _MIN_VALID) & (mean_m > 0) & (min_m > 0)
-    size = sample.rgb.shape[0], sample.rgb.shape[1]
     columns = (one[taken] for one in (mean_m, truth.mean_m, min_m, truth.nearest_m))
-    return FrameScores(size, camera, result.camera_factor, *columns)
+    return FrameScores((true_m.shape[0], true_m.shape[1]), camera, result.camera_factor, *columns)
 
 
 @dataclass(frozen=True)
@@ -102,25 +110,17 @@ def scene_names(dataset: DepthDataset) -> Callable[[int], str]:
 
 
 def joined_scores(frames: Iterable[tuple[str, FrameScores]]) -> DataScores:
-    """Join the scores of frames, each with the name of its scene.
-
-    Raises :class:`CalibrationError` for fewer than :data:`MIN_SCENES` scenes with patches.
-    """
+    """Join the scores of frames, each with the name of its scene; frames without a patch are left out."""
     given = [(scene, one) for scene, one in frames if len(one.mean_m)]
     numbers = {scene: number for number, scene in enumerate(dict.fromkeys(scene for scene, _ in given))}
-    if len(numbers) < MIN_SCENES:
-        raise CalibrationError(
-            f"intervals need at least {MIN_SCENES} scenes, but got {len(numbers)}: half of the error is common to all "
-            "patches of a frame, so frames of one scene tell little more than one; film more scenes (in a folder, the "
-            "name before a frame's number is its scene: SCENE-NUMBER.png)"
-        )
     found = [one for _, one in given]
     scene = np.repeat([numbers[name] for name, _ in given], [len(one.mean_m) for one in found]).astype(np.int64)
-    predicted, true = np.concatenate([one.mean_m for one in found]), np.concatenate([one.true_mean_m for one in found])
-    lowest, nearest = (
-        np.concatenate([one.min_m for one in found]),
-        np.concatenate([one.true_nearest_m for one in found]),
-    )
+
+    def joined(name: str) -> NDArray[np.float64]:
+        return np.concatenate([np.zeros(0), *(getattr(one, name) for one in found)])
+
+    predicted, lowest = joined("mean_m"), joined("min_m")
+    true, nearest = joined("true_mean_m"), joined("true_nearest_m")
     return DataScores(
         found, Scores(predicted, np.log(true / predicted), scene), Scores(lowest, np.log(nearest / lowest), scene)
     )
@@ -129,11 +129,17 @@ def joined_scores(frames: Iterable[tuple[str, FrameScores]]) -> DataScores:
 def intervals_of(scores: DataScores, coverage: float) -> IntervalsRecord:
     """Tables of all scenes, with the coverage in scenes left out.
 
-    Raises :class:`CalibrationError` where the scenes are too few for ``coverage``, :class:`UsageError` for one that is
-    no probability.
+    Raises :class:`CalibrationError` for fewer than :data:`MIN_SCENES` scenes with patches, or too few for ``coverage``,
+    :class:`UsageError` for one that is no probability.
     """
     if not 0.5 <= coverage < 1:
         raise UsageError(f"coverage is the share of patches inside, 0.5 to below 1, e.g. 0.9, but got {coverage:g}")
+    if scores.num_scenes < MIN_SCENES:
+        raise CalibrationError(
+            f"intervals need at least {MIN_SCENES} scenes, but got {scores.num_scenes}: half of the error is common to "
+            "all patches of a frame, so frames of one scene tell little more than one; film more scenes (in a folder, "
+            "the name before a frame's number is its scene: SCENE-NUMBER.png)"
+        )
     factors = [one.factor for one in scores.frames]
     nearest_edges = bin_edges(scores.nearest)
     return IntervalsRecord(
@@ -147,14 +153,13 @@ def intervals_of(scores: DataScores, coverage: float) -> IntervalsRecord:
 
 
 def mean_table(scores: Scores, edges: tuple[float, ...], coverage: float) -> IntervalTable:
-    """Factors of the predicted mean; each end is missed by half of what coverage leaves."""
-    miss = (1 - coverage) / 2
-    return IntervalTable(edges, lower_factors(scores, edges, miss), upper_factors(scores, edges, miss))
+    """Factors of the predicted mean; each end is missed by about half of what coverage leaves."""
+    return IntervalTable(edges, *interval_factors(scores, edges, coverage))
 
 
 def nearest_table(scores: Scores, edges: tuple[float, ...]) -> NearestTable:
     """Factors of the predicted minimum, below which the nearest point is in one of twenty patches."""
-    return NearestTable(edges, lower_factors(scores, edges, 1 - NEAREST_COVERAGE))
+    return NearestTable(edges, bound_factors(scores, edges, NEAREST_COVERAGE))
 
 
 def inside(table: IntervalTable, scores: Scores) -> NDArray[np.bool_]:

@@ -10,9 +10,9 @@ from mvde.calibration.conformal import (
     Scores,
     bin_edges,
     bins_of,
+    bound_factors,
     folds_of,
-    lower_factors,
-    upper_factors,
+    interval_factors,
 )
 from mvde.errors import CalibrationError
 
@@ -27,37 +27,70 @@ def drawn(num_scenes: int, seed: int = 0, first: int = 0) -> Scores:
     return Scores(predicted, (common + rng.normal(0.05, 0.1, len(scene))) * np.sqrt(predicted), scene)
 
 
-def test_the_factor_is_the_quantile_of_hierarchical_conformal_prediction() -> None:
+def smallest_reaching(values: np.ndarray, scene: np.ndarray, share: float, of_scenes: int) -> float:
+    """By the definition: the smallest value that ``share`` of ``of_scenes`` equal scenes is at or below."""
+    counts = np.bincount(scene)
+    weight = 1 / (of_scenes * counts[scene])
+    return min(one for one in np.unique(values) if weight[values <= one].sum() >= share - 1e-12)
+
+
+def test_the_factors_hold_a_conformal_share_of_scenes_left_out() -> None:
     scores = drawn(40)
-    found = upper_factors(scores, (), 0.1)[0]
-    # By the definition: the smallest score that weighs 0.9 with 1 / (41 n_k) a patch, and 1 / 41 at infinity.
-    counts = np.bincount(scores.scene)
-    weight = 1 / (41 * counts[scores.scene])
-    expected = min(one for one in scores.log_ratio if weight[scores.log_ratio <= one].sum() >= 0.9 - 1e-12)
-    assert found == pytest.approx(np.exp(expected), rel=1e-12)
+
+    def ends(chosen: np.ndarray) -> list[float]:
+        values, scene = scores.log_ratio[chosen], np.unique(scores.scene[chosen], return_inverse=True)[1]
+        return [smallest_reaching(values, scene, share, scene.max() + 1) for share in (0.05, 0.5, 0.95)]
+
+    distances = np.zeros(len(scores.scene))
+    for fold in range(5):
+        held = scores.scene % 5 == fold
+        low, middle, high = ends(~held)
+        off = scores.log_ratio[held] - middle
+        distances[held] = np.where(off < 0, off / (low - middle), off / (high - middle))
+    ratio = smallest_reaching(distances, scores.scene, 0.9, 41)  # a scene to come weighs as much, at infinity
+    low, middle, high = ends(np.ones(len(scores.scene), bool))
+    found = interval_factors(scores, (), 0.9)
+    assert found[0][0] == pytest.approx(np.exp(middle + ratio * (low - middle)), rel=1e-12)
+    assert found[1][0] == pytest.approx(np.exp(middle + ratio * (high - middle)), rel=1e-12)
     mirrored = Scores(scores.predicted_m, -scores.log_ratio, scores.scene)
-    assert lower_factors(mirrored, (), 0.1)[0] == pytest.approx(1 / found, rel=1e-12)
+    assert interval_factors(mirrored, (), 0.9)[0][0] == pytest.approx(1 / found[1][0], abs=0.02)
 
 
-def test_new_scenes_are_covered_as_stated() -> None:
-    shares = []
-    for seed in range(20):
-        scores = drawn(64, seed)
+@pytest.mark.parametrize("num_scenes", [40, 150])
+def test_new_scenes_are_covered_as_stated(num_scenes: int) -> None:
+    shares, above, by_bin = [], [], []
+    new = drawn(1000, 1000)
+    for seed in range(12):
+        scores = drawn(num_scenes, seed)
         edges = bin_edges(scores)
-        low, high = np.log(lower_factors(scores, edges, 0.05)), np.log(upper_factors(scores, edges, 0.05))
-        new = drawn(200, 1000 + seed)
+        low, high = (np.log(one) for one in interval_factors(scores, edges, 0.9))
+        bound = np.log(bound_factors(scores, edges, 0.95))
         bins = bins_of(edges, new.predicted_m)
         is_inside = (new.log_ratio >= low[bins]) & (new.log_ratio <= high[bins])
-        shares.append(np.mean([is_inside[new.scene == one].mean() for one in range(200)]))
-    assert 0.89 < np.mean(shares) < 0.945  # one scene of 65 in each bin and end is infinite: at most 3 points more
+        weight = 1 / np.bincount(new.scene)[new.scene] / 1000
+        shares.append((is_inside * weight).sum())
+        above.append(((new.log_ratio >= bound[bins]) * weight).sum())
+        by_bin += [is_inside[bins == number].mean() for number in range(len(edges) + 1)]
+    extra = 1.5 / num_scenes  # one scene to come, and factors of four fifths of the scenes in place of all
+    assert 0.885 < np.mean(shares) < 0.9 + extra
+    assert 0.94 < np.mean(above) < 0.95 + extra
+    assert np.mean(by_bin) > 0.87
 
 
 def test_patches_of_one_scene_count_as_one() -> None:
     once = drawn(40)
     scene = once.scene == 7
-    factor = upper_factors(once, (), 0.1)
     again = [np.concatenate([one, *[one[scene]] * 50]) for one in (once.predicted_m, once.log_ratio, once.scene)]
-    assert upper_factors(Scores(*again), (), 0.1) == factor
+    assert interval_factors(Scores(*again), (), 0.9) == interval_factors(once, (), 0.9)
+    assert bound_factors(Scores(*again), (), 0.9) == bound_factors(once, (), 0.9)
+
+
+def test_equal_errors_give_an_interval_about_them() -> None:
+    scene = np.repeat(np.arange(40), 3)
+    scores = Scores(np.ones(120), np.full(120, 0.25), scene)
+    low, high = interval_factors(scores, (), 0.9)
+    assert low[0] <= np.exp(0.25) <= high[0]
+    assert np.log(high[0] / low[0]) < 1e-5
 
 
 def test_bins_hold_enough_scenes_each() -> None:
@@ -80,8 +113,10 @@ def test_an_edge_belongs_to_the_bin_above() -> None:
 
 def test_too_few_scenes_for_a_bound_are_refused() -> None:
     with pytest.raises(CalibrationError, match=r"holds for 95.0% needs 19 scenes or more, but got 18; film"):
-        upper_factors(drawn(18), (), 0.05)
-    assert np.isfinite(upper_factors(drawn(19), (), 0.05)).all()
+        bound_factors(drawn(18), (), 0.95)
+    assert np.isfinite(bound_factors(drawn(19), (), 0.95)).all()
+    with pytest.raises(CalibrationError, match=r"holds for 90.0% needs 9 scenes or more, but got 8; film"):
+        interval_factors(drawn(8), (), 0.9)
 
 
 def test_a_scene_is_in_one_fold() -> None:

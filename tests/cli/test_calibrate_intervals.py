@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mvde.calibration.conformal import Scores, bound_factors, interval_factors
 from mvde.calibration.record import MeasuredRecord, read_calibration, write_calibration
 from mvde.cli import execute
 from mvde.runtime.depth import DepthRuntime
@@ -46,7 +47,7 @@ def call(engine: Path, data: Path, out: Path, *options: str) -> list[str]:
     return ["calibrate", "intervals", str(engine), "--data", str(data), "--camera", CAMERA, "-o", str(out), *options]
 
 
-def test_intervals_are_the_quantiles_of_the_scenes(
+def test_intervals_hold_a_share_of_the_scenes(
     engine_folder: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert execute(call(engine_folder, scenes, tmp_path)) == 0
@@ -55,11 +56,14 @@ def test_intervals_are_the_quantiles_of_the_scenes(
     tables = found.intervals
     assert (found.scale, found.measured, found.frame, found.fit) == (None, None, SIZE, "stretch")
     assert (tables.coverage, tables.nearest_coverage, tables.mean.edges_m) == (0.9, 0.95, ())
-    # Of 41 scenes, one of them still to come and beyond any bound, 0.05 * 41 = 2.05 may be missed on a side: that one
-    # and one more, so that the bounds are the second from each end of exp(i / 100 - 0.2), i from 0 to 39.
-    assert tables.mean.hi[0] == pytest.approx(np.exp(38 / 100 - 0.2), rel=1e-4)
-    assert tables.mean.lo[0] == pytest.approx(np.exp(1 / 100 - 0.2), rel=1e-4)
-    assert tables.nearest.factors[0] == pytest.approx(tables.mean.lo[0], rel=1e-4)
+    in_order = np.array(sorted(range(40), key=str))  # of the files' names
+    truth = Scores(np.ones(40), in_order / 100 - 0.2, np.arange(40))  # all patches of a scene are alike
+    low, high = interval_factors(truth, (), 0.9)
+    assert tables.mean.lo == pytest.approx(low, rel=1e-4)
+    assert tables.mean.hi == pytest.approx(high, rel=1e-4)
+    assert tables.nearest.factors == pytest.approx(bound_factors(truth, (), 0.95), rel=1e-4)
+    # Of scenes left out 0.9 * 41 = 36.9 of 40 have to be inside.
+    assert 37 <= ((np.log(low) <= truth.log_ratio) & (truth.log_ratio <= np.log(high))).sum() < 40
     held = tables.held_out
     assert (held.num_scenes, held.num_frames, held.num_patches) == (40, 80, 480)
     assert held.width == pytest.approx(1)
@@ -70,8 +74,8 @@ def test_intervals_are_the_quantiles_of_the_scenes(
         result = runtime.infer(np.full((*SIZE, 3), 51, np.uint8))
     assert result.stat_names == ("lo", "mean", "near", "hi")
     assert result.calibrated is None  # metres are the network's own
-    lo, hi = tables.mean.lo[0], tables.mean.hi[0]
-    np.testing.assert_allclose(result.stats, [[1.3 * lo, 1.3, 1.3 * lo, 1.3 * hi]] * 6, rtol=1e-4)
+    lo, hi, near = tables.mean.lo[0], tables.mean.hi[0], tables.nearest.factors[0]
+    np.testing.assert_allclose(result.stats, [[1.3 * lo, 1.3, 1.3 * near, 1.3 * hi]] * 6, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -134,6 +138,6 @@ def test_what_has_no_intervals_is_refused(
     assert execute(call(engine_folder, scenes, tmp_path, "--coverage", "90")) == 2
     assert "coverage is the share of patches inside, 0.5 to below 1, e.g. 0.9, but got 90" in capsys.readouterr().err
     assert execute(call(engine_folder, scenes, tmp_path, "--coverage", "0.99")) == 1
-    assert "needs 199 scenes or more, but got 40" in capsys.readouterr().err
+    assert "needs 99 scenes or more, but got 40" in capsys.readouterr().err
     assert execute(["calibrate", "intervals", str(engine_folder)]) == 2
     assert "name the data set: --data FOLDER" in capsys.readouterr().err
