@@ -56,6 +56,11 @@ class FloorOptions:
             Mounting(self.camera_height, self.pitch or 0.0)
 
     @property
+    def is_given(self) -> bool:
+        """Whether any of it was given."""
+        return self.mounting is not None or self.camera_height is not None
+
+    @property
     def is_logs(self) -> bool:
         """Whether the pitch is left to the log."""
         return self.camera_height is not None and self.pitch is None
@@ -74,3 +79,7 @@ class FloorOptions:
                 "logs may tell it"
             )
         return Mounting(self.camera_height, self.pitch)
+
+    def given_beside_log(self) -> Mounting | None:
+        """Mounting that was given; ``None`` too for a height whose pitch is the log's."""
+        return None if self.is_logs else self.given()

@@ -19,7 +19,7 @@ from mvde.runtime.frame_floor import STEADY_GAIN
 from mvde.runtime.mounting import Mounting
 from mvde.runtime.stabilize import Stabilization
 from mvde.runtime.steady_stream import SteadyMaps
-from tests.runtime.floor_rooms import room_depth
+from tests.runtime.floor_rooms import picture, room_depth
 
 pytest.importorskip("openvino")
 
@@ -27,12 +27,6 @@ CAMERA = Camera.from_fov(60.0, None, (32, 48))
 MOUNTING = Mounting(0.6, 15.0)
 WRONG = 0.8
 """What the engine's depth is of the room's."""
-
-
-def picture(depth_m: np.ndarray) -> np.ndarray:
-    """Picture (H, W, 3), uint8, of which the tiny engine says this depth: its channels share a sum."""
-    total = np.rint((depth_m - 0.5) / 4.0 * 255 * 3).astype(int)
-    return np.stack([(total + channel) // 3 for channel in range(3)], -1).astype(np.uint8)
 
 
 ROOM = room_depth(CAMERA, MOUNTING, wall_m=4.0) * WRONG
