@@ -32,7 +32,7 @@ WRONG = 0.8
 def sequence() -> list[tuple[np.ndarray, Mounting | None]]:
     """Frames and mountings: a room that moves sideways, an unknown mounting and a wrong one, a cut there and back."""
     rng = np.random.default_rng(0)
-    room = picture(np.maximum(room_depth(CAMERA, MOUNTING) * WRONG, 0.5)).astype(int)
+    room = picture(room_depth(CAMERA, MOUNTING) * WRONG).astype(int)
     room += rng.integers(-12, 12, (*SIZE, 1))  # texture, which the stabiliser follows
     seen = [np.clip(np.roll(room, shift, axis=1), 0, 255).astype(np.uint8) for shift in range(6)]
     cut = rng.integers(0, 256, (*SIZE, 3), np.uint8)

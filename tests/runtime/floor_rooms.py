@@ -20,6 +20,6 @@ def room_depth(camera: Camera, mounting: Mounting, wall_m: float = 4.0) -> np.nd
 
 
 def picture(depth_m: np.ndarray) -> np.ndarray:
-    """Picture (H, W, 3), uint8, of which the tiny engine says this depth: its channels share a sum."""
-    total = np.rint((depth_m - 0.5) / 4.0 * 255 * 3).astype(int)
+    """Picture (H, W, 3), uint8, of which the tiny engine says this depth, 0.5 to 4.5 m: its channels share a sum."""
+    total = np.rint((np.clip(depth_m, 0.5, 4.5) - 0.5) / 4.0 * 255 * 3).astype(int)
     return np.stack([(total + channel) // 3 for channel in range(3)], -1).astype(np.uint8)

@@ -30,7 +30,7 @@ WRONG = 0.8
 
 
 ROOM = room_depth(CAMERA, MOUNTING, wall_m=4.0) * WRONG
-SEEN = picture(np.maximum(ROOM, 0.5))
+SEEN = picture(ROOM)
 UNSEEN = np.full((32, 48, 3), 40, np.uint8)
 
 
@@ -82,7 +82,7 @@ def test_a_larger_frame_has_the_same_scale(floored: DepthRuntime) -> None:
 
 def test_the_mounting_of_a_moment_is_taken(plain: DepthRuntime, floored: DepthRuntime) -> None:
     turned = Mounting(0.6, 25.0)
-    seen = picture(np.maximum(room_depth(CAMERA, turned) * WRONG, 0.5))
+    seen = picture(room_depth(CAMERA, turned) * WRONG)
     assert plain.infer(seen, mounting=turned).floors[0].scale == pytest.approx(1 / WRONG, rel=0.01)
     streamed = list(plain.stream([SEEN, seen, seen], mountings=[MOUNTING, turned, None]))
     assert [one.floors[0].status.value for one in streamed] == ["used", "used", "unknown"]
