@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mvde.runtime.mounting import Mounting
 
 
+MOUNTING_HELP = "Height and angles of the camera over the floor: a YAML file with height_m, pitch_deg and roll_deg."
+
+
 @dataclass(frozen=True)
 class FloorOptions:
     """How the camera is mounted over the floor: ``camera_height`` in metres and ``pitch`` in degrees, or their file.
@@ -37,12 +40,7 @@ class FloorOptions:
             help="How far the camera looks down in degrees, 0 for straight ahead. Default: what a log says.",
         ),
     ] = None
-    mounting: Annotated[
-        Path | None,
-        typer.Option(
-            "--mounting", metavar="FILE", help="Height and angles of the camera over the floor: a file as of --scan."
-        ),
-    ] = None
+    mounting: Annotated[Path | None, typer.Option("--mounting", metavar="FILE", help=MOUNTING_HELP)] = None
 
     def __post_init__(self) -> None:
         """Check that one way was taken, and that numbers make a mounting."""

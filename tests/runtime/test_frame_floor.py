@@ -139,7 +139,7 @@ def test_anchors_take_the_place_of_the_floor(floored: DepthRuntime) -> None:
 
 
 def test_the_camera_and_metres_are_needed(engine_folder: Path) -> None:
-    words = "scale from the floor needs the camera of the frame, and metric assumes none: give camera="
+    words = "scale from the floor needs the camera of the frame, and metric assumes none: give --camera"
     with DepthRuntime.load(engine_folder, floor=MOUNTING) as runtime, pytest.raises(UsageError, match=words):
         runtime.infer(SEEN)
     engine, manifest = load_engine(find(engine_folder))
