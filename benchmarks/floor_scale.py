@@ -31,7 +31,6 @@ from scan import exact_ranges, score, share
 from mvde.camera import Camera
 from mvde.datasets.clips import Clip, ClipDataset
 from mvde.errors import UsageError
-from mvde.robot.attitude import tilt_of
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.floor import FloorScale, FloorStatus, floor_falls, floor_scale
 from mvde.runtime.frame_floor import SteadyScale
@@ -61,11 +60,10 @@ class Row:
 def mountings_of(clip: Clip, pitch_error_deg: float = 0.0) -> list[Mounting | None]:
     """Mounting of the camera at each frame, ``None`` near the vertical."""
     found: list[Mounting | None] = []
-    for pose in clip.poses:
-        tilt = tilt_of(pose[2, :3])  # the world's up in the camera's frame
+    for mounting in map(Mounting.of_pose, clip.poses):
         try:
-            found.append(None if tilt is None else Mounting(float(pose[2, 3]), tilt[0] + pitch_error_deg, tilt[1]))
-        except UsageError:
+            found.append(mounting and dataclasses.replace(mounting, pitch_deg=mounting.pitch_deg + pitch_error_deg))
+        except UsageError:  # steeper than any
             found.append(None)
     return found
 

@@ -33,6 +33,7 @@ from mvde.cuda.postprocess import (  # noqa: E402
     DepthRange,
     DeviceMap,
     PostprocessOptions,
+    numpy_depth,
     postprocess_params,
 )
 from mvde.cuda.preprocess import (  # noqa: E402
@@ -98,25 +99,6 @@ def run_statistics(
     return device.get(depth, raw.shape, out), device.get(stats, rows, np.float32)
 
 
-def specified_depth(raw: Any, options: PostprocessOptions) -> Any:
-    """Depth in float64 from float32 raw values by the definition of the conversions; NaN where invalid."""
-    t = options.scale * raw.astype(np.float64) + options.shift
-    low, high = options.min_depth_m, options.max_depth_m
-    with np.errstate(all="ignore"):
-        depth = {
-            Conversion.LINEAR: lambda: t,
-            Conversion.INVERSE: lambda: np.where(raw > 0, 1 / t, np.nan),
-            Conversion.EXP: lambda: np.exp(t),
-            Conversion.LOG_SIGMOID: lambda: low * np.exp(np.log(high / low) / (1 + np.exp(-t))),
-        }[options.conversion]()
-        valid = np.isfinite(depth) & (depth > 0)
-        if options.range is DepthRange.CLAMP:
-            depth = np.clip(depth, low, high)
-        elif options.conversion is not Conversion.LOG_SIGMOID:
-            valid &= (depth >= low) & (depth <= high)
-    return np.where(valid, depth, np.nan)
-
-
 def check_statistics(device: Device, patches: tuple[int, ...] = PATCHES) -> dict[str, Any]:
     """Statistics and depth against the NumPy specification: patches, dtypes, conversions, bounds, millimetres."""
     rng, worst, count = np.random.default_rng(0), 0.0, 0
@@ -128,7 +110,7 @@ def check_statistics(device: Device, patches: tuple[int, ...] = PATCHES) -> dict
             bits, rounded = stored(raw, dtype)
             options = PostprocessOptions(min_depth_m=1.5 if patch % 2 else 0.0, max_depth_m=8.0 if patch > 16 else 1e16)
             depth, got = run_statistics(device, bits, patch, options, dtype)
-            np.testing.assert_array_equal(depth, specified_depth(rounded, options).astype(np.float32))
+            np.testing.assert_array_equal(depth, numpy_depth(rounded, options).astype(np.float32))
             expected = numpy_patch_stats(depth, patch, STATS)
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-9, err_msg=f"patch {patch}, {dtype}")
             worst = max(worst, float(np.max(np.abs(got - expected) / np.maximum(np.abs(expected), 1e-3))))
@@ -142,7 +124,7 @@ def _check_conversions(device: Device) -> int:
     for conversion in Conversion:
         for depth_range in DepthRange:
             options = PostprocessOptions(conversion, 0.75, 0.125, depth_range, 0.2, 9.0)
-            expected = specified_depth(raw, options)
+            expected = numpy_depth(raw, options)
             edge = np.isclose(expected, 0.2, rtol=1e-6) | np.isclose(expected, 9.0, rtol=1e-6)
             metres, _ = run_statistics(device, raw, 16, options)
             np.testing.assert_allclose(metres[~edge], expected[~edge], rtol=2e-6, err_msg=str(options))

@@ -17,6 +17,7 @@ from PIL import Image
 import mvde
 from mvde import native
 from mvde.contract import Interpolation
+from mvde.cuda.postprocess import Conversion, DepthRange, PostprocessOptions, numpy_depth
 from mvde.errors import BackendError, UsageError
 from mvde.resampling import Resampling, resample_depth
 from mvde.runtime.placement import depth_to_source, fit_image, place
@@ -80,17 +81,8 @@ def test_conversions_match_numpy_on_every_kernel(forced_kernel, conversion):
     raw = RNG.normal(0, 1.5, (1, 48, 80)).astype(np.float32)
     raw[0, 3, 5:9] = math.nan, math.inf, -math.inf, -300
     scale, shift, low, high = 0.75, 0.5, 0.2, 12.0
-    with np.errstate(all="ignore"):
-        linear = raw.astype(np.float64) * scale + shift
-        span = math.log(high / low)
-        depth = {
-            "linear": lambda: linear,
-            "inverse": lambda: np.where(raw > 0, 1 / linear, np.nan),
-            "exp": lambda: np.where(np.isfinite(linear), np.exp(np.maximum(linear, -87)), np.nan),
-            "log_sigmoid": lambda: low * np.exp(span / (1 + np.exp(-linear))),
-        }[conversion]()
-    valid = np.isfinite(depth) & (depth > 0)
-    expected = np.where(valid, np.clip(depth, low, high), np.nan)
+    options = PostprocessOptions(Conversion[conversion.upper()], scale, shift, DepthRange.CLAMP, low, high)
+    expected = numpy_depth(raw, options)
     got = native.postprocess(
         raw,
         16,

@@ -21,6 +21,7 @@ import numpy as np
 from mvde.artifact import EngineArtifact
 from mvde.bench import distribution, energy, peaks
 from mvde.bench.distribution import Distribution, WarmUp
+from mvde.bench.floor_cost import FloorCost, FloorRun
 from mvde.bench.pacing import Concurrent, ConcurrentRun, Paced, PacedRun
 from mvde.engines.base import DeviceEngine
 from mvde.engines.machine import cpu_name, resident_bytes
@@ -136,6 +137,7 @@ class Measurement:
     energy_j: dict[str, float]
     paced: Paced | None
     concurrent: Concurrent | None
+    floor: FloorCost | None
     assessment: Assessment
     samples_us: dict[str, list[int]]
 
@@ -156,6 +158,7 @@ class _Run:
     device_times_ms: list[float] = field(default_factory=list)
     paced: Paced | None = None
     concurrent: Concurrent | None = None
+    floor: FloorCost | None = None
     assessment: Assessment = Assessment()
 
 
@@ -165,12 +168,13 @@ def measure_engines(
     options: BenchOptions = BenchOptions(),
     *,
     assess: Callable[[DepthRuntime], Assessment] | None = None,
+    floor: Callable[[DepthRuntime], FloorRun] | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> list[Measurement]:
     """Measure each engine, in order, on frames (H, W, 3) uint8 RGB taken from ``images`` in turn.
 
     Engines are interleaved. ``assess`` is called at the end with each engine, still loaded; ``on_frame`` after each
-    frame. Raises what loading and running an engine raises.
+    frame. ``floor`` makes the measurement of an engine's scale from the floor.
 
     Raises what loading and running an engine raises.
     """
@@ -183,6 +187,7 @@ def measure_engines(
             _stream(run, images, options)
         _at_a_cameras_clock(runs, images, options, on_frame)
         _from_several_threads(runs, images, options, on_frame)
+        _with_the_floor(runs, floor, images[0], options, on_frame)
         _on_their_devices(runs, images[0], options)
         for run in runs:
             run.assessment = assess(run.runtime) if assess is not None else Assessment()
@@ -275,6 +280,20 @@ def _from_several_threads(
             run.concurrent = one.result()
 
 
+def _with_the_floor(
+    runs: Sequence[_Run],
+    floor: Callable[[DepthRuntime], FloorRun] | None,
+    image: NDArray[np.uint8],
+    options: BenchOptions,
+    on_frame: Callable[[], None],
+) -> None:
+    if floor is not None:
+        floors = [floor(run.runtime) for run in runs]
+        _take_turns(runs, [one.run for one in floors], image, options, on_frame)
+        for run, one in zip(runs, floors, strict=True):
+            run.floor = one.result()
+
+
 def _take_turns(
     runs: Sequence[_Run],
     turns: Sequence[Callable[[float, Callable[[], None]], None]],
@@ -339,6 +358,7 @@ def _measurement(run: _Run) -> Measurement:
         energy_j=run.energy_j,
         paced=run.paced,
         concurrent=run.concurrent,
+        floor=run.floor,
         assessment=run.assessment,
         samples_us={stage: [round(ms * 1e3) for ms in values] for stage, values in times_ms.items()},
     )

@@ -293,6 +293,8 @@ _ROWS: dict[str, Callable[[Measurement], str]] = {
     "threads": lambda m: _if(m.concurrent, lambda found: str(found.num_threads)),
     "throughput (threads)": lambda m: _if(m.concurrent, lambda found: f"{found.throughput_fps:.2f} frames/s"),
     "p50 (threads)": lambda m: _if(m.concurrent, lambda found: milliseconds(found.total.p50_ms)),
+    "scale from the floor (p50)": lambda m: _if(m.floor, lambda found: milliseconds(found.added.p50_ms)),
+    "floor found": lambda m: _if(m.floor, lambda found: f"{found.num_used} of {found.num_frames}"),
     "AbsRel": _accuracy("abs_rel"),
     "RMSE": _accuracy("rmse", "{:.3f} m"),
     "δ1": _accuracy("delta1"),

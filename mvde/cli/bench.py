@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from mvde.cli.floor_options import MOUNTING_HELP
 from mvde.cli.groups import with_groups
 from mvde.cli.on_time import DEADLINE_HELP, check_deadline_option
 from mvde.cli.output import STDOUT, write_json, write_text
@@ -20,15 +21,18 @@ from mvde.errors import UsageError
 from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from mvde.artifact import EngineArtifact
+    from mvde.bench.floor_cost import FloorRun
     from mvde.bench.measure import BenchOptions, Measurement
     from mvde.bench.report import Report
     from mvde.cli.assess import Assessor
+    from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.frame_camera import CameraOf
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +47,24 @@ class Timing:
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None
     duration: Annotated[float, typer.Option("--duration", help="Seconds per engine (at least ten frames).")] = 5.0
     frames: Annotated[int | None, typer.Option("--frames", help="Frames per engine, instead of --duration.")] = None
+    mounting: Annotated[
+        Path | None,
+        typer.Option(
+            "--mounting", metavar="FILE", help=f"{MOUNTING_HELP} Also measures what scale from the floor costs."
+        ),
+    ] = None
+
+    def floor_runs(
+        self, images: Sequence[NDArray[np.uint8]], camera: CameraOf | None
+    ) -> Callable[[DepthRuntime], FloorRun] | None:
+        """Measurement of an engine's scale from the floor; ``None`` without a mounting."""
+        if self.mounting is None:
+            return None
+        from mvde.bench.floor_cost import FloorRun
+        from mvde.runtime.mounting import Mounting
+
+        mounting = Mounting.from_file(self.mounting)
+        return lambda runtime: FloorRun(runtime, images, self.fit, mounting, camera)
 
 
 @dataclass(frozen=True)
@@ -147,6 +169,7 @@ def _bench(
     )
     old = _old_report(outputs)
     photographs = read_photographs(images)
+    floor = timing.floor_runs(photographs, data.frame_camera)
     dataset = data.open()
     protocol = None if dataset is None else data.evaluation(dataset)
     with_pictures = bool(outputs.html)
@@ -171,7 +194,7 @@ def _bench(
     if options.deadline_ms is not None:
         check_one_model([one.manifest for one in artifacts])
         common_grid([one.manifest for one in artifacts])
-    report = _measured(artifacts, photographs, options, assessor, settings, machine)
+    report = _measured(artifacts, photographs, options, assessor, settings, machine, floor)
     if old is not None:
         report = _compared(old, report)
     if outputs.json != STDOUT:
@@ -188,6 +211,7 @@ def _measured(
     assessor: Assessor,
     settings: dict[str, Any],
     machine: dict[str, Any],
+    floor: Callable[[DepthRuntime], FloorRun] | None,
 ) -> Report:
     from mvde.bench.conditions import ConditionWatch
     from mvde.bench.measure import measure_engines
@@ -205,7 +229,7 @@ def _measured(
             status.update(f"measuring, {num_done} frames")
 
         measurements: list[Measurement] = measure_engines(
-            artifacts, photographs, options, assess=assessor.assess, on_frame=count
+            artifacts, photographs, options, assess=assessor.assess, floor=floor, on_frame=count
         )
         on_time = []
         if options.deadline_ms is not None and options.paced_fps is not None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mvde.runtime.mounting import Mounting
 
 
+MOUNTING_HELP = "Height and angles of the camera over the floor: a YAML file with height_m, pitch_deg and roll_deg."
+
+
 @dataclass(frozen=True)
 class FloorOptions:
     """How the camera is mounted over the floor: ``camera_height`` in metres and ``pitch`` in degrees, or their file.
@@ -37,12 +40,7 @@ class FloorOptions:
             help="How far the camera looks down in degrees, 0 for straight ahead. Default: what a log says.",
         ),
     ] = None
-    mounting: Annotated[
-        Path | None,
-        typer.Option(
-            "--mounting", metavar="FILE", help="Height and angles of the camera over the floor: a file as of --scan."
-        ),
-    ] = None
+    mounting: Annotated[Path | None, typer.Option("--mounting", metavar="FILE", help=MOUNTING_HELP)] = None
 
     def __post_init__(self) -> None:
         """Check that one way was taken, and that numbers make a mounting."""
@@ -54,6 +52,11 @@ class FloorOptions:
             from mvde.runtime.mounting import Mounting
 
             Mounting(self.camera_height, self.pitch or 0.0)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any of it was given."""
+        return self.mounting is not None or self.camera_height is not None
 
     @property
     def is_logs(self) -> bool:
@@ -74,3 +77,7 @@ class FloorOptions:
                 "logs may tell it"
             )
         return Mounting(self.camera_height, self.pitch)
+
+    def given_beside_log(self) -> Mounting | None:
+        """Mounting that was given; ``None`` too for a height whose pitch is the log's."""
+        return None if self.is_logs else self.given()

@@ -34,12 +34,12 @@ def run_live(settings: RunSettings, live: LiveOptions) -> None:
     from mvde.robot.newest import LiveCounts, newest_first
     from mvde.runtime.sources import Frame
 
-    stream = open_live(settings.inputs, live)
+    mounting, stream = settings.floor.given(), open_live(settings.inputs, live)
     out, counts, floors = settings.out or _DEFAULT_OUT, LiveCounts(), FloorCounts()
     stem = f"{stream.address.stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     with ExitStack() as stack:
         stack.enter_context(stream).wait()
-        runtime = stack.enter_context(settings.load(floor=settings.floor.given()))
+        runtime = stack.enter_context(settings.load(floor=mounting))
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"{stem}.frames.jsonl"
         try:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvde import __version__
-from mvde.cli.floor_options import FloorOptions
 from mvde.cli.log_options import LogOptions
 from mvde.cli.on_time import resolutions_text, say_on_time
-from mvde.cli.run_floor import FloorCounts
+from mvde.cli.run_floor import FloorCounts, log_floor, say_tilt
 from mvde.cli.run_settings import RunSettings, say_camera
 from mvde.cli.terminal import console, say
 from mvde.errors import LogError, UsageError
@@ -40,9 +39,8 @@ def run_log(settings: RunSettings, options: LogOptions) -> None:
     problems = Problems(lambda text: say(f"passed over: {text}", sys.stderr))
     try:
         cameras = camera_topics(reader, options.topic, problems.add)
-        floor = _floor(settings.floor, reader)
-        given = None if settings.floor.is_logs else settings.floor.given()
-        with settings.open(scan=options.scan, floor=given) as runtime:
+        floor = log_floor(settings.floor, reader)
+        with settings.open(scan=options.scan, floor=settings.floor.given_beside_log()) as runtime:
             _say_cameras(reader, cameras, settings, runtime)
             with new_log(out, source) as writer:
                 num_frames = _write(reader, writer, cameras, runtime, settings, options, problems, floor)
@@ -89,20 +87,8 @@ def _write(
         raise LogError(f"{', '.join(camera.name for camera in cameras)}: there is no picture in the log")
     writer.describe(_facts(runtime, last))
     floors.tell()
-    if floor is not None:
-        sources = [f"{source} ({count}x)" for source, count in floor.attitude.sources.most_common()]
-        say(f"pitch of the camera from {', '.join(sources) or 'nothing: the log did not tell it'}")
+    say_tilt(floor)
     return num_frames
-
-
-def _floor(options: FloorOptions, reader: LogReader) -> LogFloor | None:
-    """The floor of a log that tells the camera's tilt; ``None`` without, or with a pitch that was given."""
-    if not options.is_logs or options.camera_height is None:
-        return None
-    from mvde.robot.attitude import LogAttitude
-    from mvde.robot.depth_log import LogFloor
-
-    return LogFloor(options.camera_height, LogAttitude(reader))
 
 
 def _only_log(inputs: Sequence[str]) -> Path:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mvde.cli.floor_options import FloorOptions
 from mvde.cli.groups import with_groups
 from mvde.cli.live_options import LiveOptions
+from mvde.cli.run_floor import FloorCounts, log_floor, say_tilt
 from mvde.cli.run_settings import RunSettings
 from mvde.cli.shared_options import (
     CALIBRATION_HELP,
@@ -46,6 +49,7 @@ def view(
     selection: EngineSelection,
     camera: CameraOptions,
     live: LiveOptions,
+    floor: FloorOptions,
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
     calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
     port: Annotated[
@@ -82,13 +86,15 @@ def view(
     WebSocket protocol, on this machine alone; --rrd records them for Rerun. Files begin when a viewer subscribes, and
     the last frame stays until Ctrl-C. A live source is a camera (/dev/video0) or a stream (rtsp://, http://), of which
     the newest frame is always the next one.
+
+    With --camera-height the floor gives depth its scale, as in mvde run; /floor tells what it gave each frame.
     """
     from mvde.robot.live_address import is_live
     from mvde.robot.logs import is_log
 
     if rate is not None and not 0 < rate < float("inf"):
         raise UsageError(f"--rate is a number of frames per second above 0, but got {rate:g}")
-    settings = RunSettings([source], selection, camera, None, fit, calibration, verb="mvde view")
+    settings = RunSettings([source], selection, camera, None, fit, calibration, verb="mvde view", floor=floor)
     outputs, camera_topic = (
         _Outputs(port, rrd, point_step, _settings_of(scan)),
         only(topic or [], "--topic", "mvde view shows one camera"),
@@ -111,13 +117,14 @@ class _Outputs:
     """Where frames go: a server on ``port``, by default only without a recording, and the recording ``rrd``.
 
     ``point_step`` asks for points, which are shown with a step of their own where there are any. ``scan`` are the
-    settings of distances by bearing.
+    settings of distances by bearing. ``floors`` counts what the floor gave the frames.
     """
 
     port: int | None
     rrd: Path | None
     point_step: int | None
     scan: ScanSettings | None
+    floors: FloorCounts = field(default_factory=FloorCounts)
 
     def open(self, stack: ExitStack) -> tuple[FoxgloveServer | None, list[Viewer]]:
         """Open the viewers, which ``stack`` closes; also the server among them."""
@@ -144,6 +151,7 @@ class _Outputs:
         for number, viewed in enumerate(frames):
             if number == 0 and self.point_step is not None:
                 viewed.check_points()
+            self.floors.add(viewed.result)
             yield viewed
 
 
@@ -159,17 +167,18 @@ def _view_live(settings: RunSettings, live: LiveOptions, outputs: _Outputs) -> N
     from mvde.cli.view_sources import live_frames
     from mvde.robot.newest import LiveCounts
 
-    counts = LiveCounts()
+    counts, mounting = LiveCounts(), settings.floor.given()
     stream = open_live(settings.inputs, live)
     with ExitStack() as stack:
         stack.enter_context(stream).wait()
         server, viewers = outputs.open(stack)
-        runtime = stack.enter_context(settings.load(scan=outputs.scan))
+        runtime = stack.enter_context(settings.load(scan=outputs.scan, floor=mounting))
         _say_where(server, "")
         try:
             _show(outputs.checked(live_frames(runtime, stream, counts, live, settings.fit)), viewers)
         finally:
             say(f"{counts.num_inferred} frames of {stream.address.shown}; {counts_text(counts, stream)}")
+            outputs.floors.tell()
         check_any(counts, stream, live)
     _say_recording(outputs)
 
@@ -179,13 +188,13 @@ def _view_files(settings: RunSettings, rate: float | None, outputs: _Outputs) ->
     from mvde.cli.view_sources import file_frames, rate_of
     from mvde.runtime.sources import expand_inputs
 
-    paths = expand_inputs(settings.inputs)
+    paths, mounting = expand_inputs(settings.inputs), settings.floor.given()
     skipped = Skipped(len(paths))
     with ExitStack() as stack:
         server, viewers = outputs.open(stack)
-        runtime = stack.enter_context(settings.load(scan=outputs.scan))
+        runtime = stack.enter_context(settings.load(scan=outputs.scan, floor=mounting))
         frames = file_frames(runtime, paths, rate or rate_of(paths), settings.fit, skipped.add)
-        _play(outputs.checked(frames), server, viewers, skipped.check)
+        _play(outputs.checked(frames), server, viewers, (outputs.floors.tell, skipped.check))
     _say_recording(outputs)
 
 
@@ -200,10 +209,12 @@ def _view_log(settings: RunSettings, topic: str | None, outputs: _Outputs) -> No
     with ExitStack() as stack:
         stack.callback(reader.close)
         (camera,) = camera_topics(reader, [] if topic is None else [topic], problems.add)
+        floor, mounting = log_floor(settings.floor, reader), settings.floor.given_beside_log()
         server, viewers = outputs.open(stack)
-        runtime = stack.enter_context(settings.open(scan=outputs.scan))
-        frames = log_frames(runtime, reader, camera, settings, problems)
-        _play(outputs.checked(frames), server, viewers, problems.check, LONGEST_GAP_S)
+        runtime = stack.enter_context(settings.open(scan=outputs.scan, floor=mounting))
+        frames = log_frames(runtime, reader, camera, settings, problems, floor)
+        after = (outputs.floors.tell, partial(say_tilt, floor), problems.check)
+        _play(outputs.checked(frames), server, viewers, after, LONGEST_GAP_S)
     _say_recording(outputs)
 
 
@@ -211,19 +222,20 @@ def _play(
     frames: Iterator[Viewed],
     server: FoxgloveServer | None,
     viewers: list[Viewer],
-    check: Callable[[], None],
+    after: Sequence[Callable[[], None]],
     longest_gap_s: float = math.inf,
 ) -> None:
     """Show recorded frames: at their pace to the server's viewers, who keep the last one until Ctrl-C.
 
-    ``check`` raises what went wrong with some of the frames, after the others were shown.
+    ``after`` are called once all were shown: they say what became of the frames, and raise what went wrong with some.
     """
     from mvde.cli.view_sources import paced
 
     if server is not None:
         frames = paced(_from_first_viewer(frames, server), longest_gap_s)
     last = _show(frames, viewers)
-    check()
+    for call in after:
+        call()
     if last is None:
         raise ImageError("there is no picture in it")
     if server is not None:

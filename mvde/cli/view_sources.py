@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mvde.cli.live_options import LiveOptions
     from mvde.cli.run_settings import RunSettings
     from mvde.robot.camera_topics import CameraTopic
-    from mvde.robot.depth_log import Problems
+    from mvde.robot.depth_log import LogFloor, Problems
     from mvde.robot.live import LiveStream
     from mvde.robot.logs import LogReader
     from mvde.robot.newest import LiveCounts
@@ -66,13 +66,18 @@ def file_frames(
 
 
 def log_frames(
-    runtime: DepthRuntime, reader: LogReader, camera: CameraTopic, settings: RunSettings, problems: Problems
+    runtime: DepthRuntime,
+    reader: LogReader,
+    camera: CameraTopic,
+    settings: RunSettings,
+    problems: Problems,
+    floor: LogFloor | None = None,
 ) -> Iterator[Viewed]:
     """Yield every picture of one camera of a log, with the time at which it was recorded."""
     from mvde.robot.depth_log import log_results
 
     given = settings.camera.frame_camera
-    found = log_results(reader, [camera], runtime, problems, fit=settings.fit, camera=given)
+    found = log_results(reader, [camera], runtime, problems, fit=settings.fit, camera=given, floor=floor)
     for index, (frame, result) in enumerate(found):
         yield Viewed(index, frame.image, result, frame.log_time_ns)
 

@@ -10,11 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from mvde.errors import UsageError
 from mvde.resolution import check_resolution
 from mvde.stats import DEFAULT_STATS, STATS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MOST_COLUMNS = 8
 _LARGEST_WARP_PATCH = 32
@@ -122,6 +127,28 @@ class PostprocessOptions:
                 f"the log-sigmoid head maps onto its bounds, which must be positive and finite, but got "
                 f"min_depth_m {self.min_depth_m} and max_depth_m {self.max_depth_m}"
             )
+
+
+def numpy_depth(raw: NDArray[np.float32], options: PostprocessOptions) -> NDArray[np.float64]:
+    """Depth in metres of raw values, both of any shape, NaN where invalid: the kernel's specification."""
+    t = options.scale * raw.astype(np.float64) + options.shift
+    low, high = options.min_depth_m, options.max_depth_m
+    with np.errstate(all="ignore"):
+        match options.conversion:
+            case Conversion.LINEAR:
+                depth = t
+            case Conversion.INVERSE:
+                depth = np.where(raw > 0, 1 / t, np.nan)
+            case Conversion.EXP:
+                depth = np.exp(t)
+            case Conversion.LOG_SIGMOID:
+                depth = low * np.exp(np.log(high / low) / (1 + np.exp(-t)))
+        valid = np.isfinite(depth) & (depth > 0)
+        if options.range is DepthRange.CLAMP:
+            depth = np.clip(depth, low, high)
+        elif options.conversion is not Conversion.LOG_SIGMOID:
+            valid &= (depth >= low) & (depth <= high)
+    return np.where(valid, depth, np.nan)
 
 
 def postprocess_params(

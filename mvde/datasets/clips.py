@@ -283,7 +283,8 @@ class ClipDataset:
             raise IndexError(f"frame {index} of {len(self)}")
         place, frame = divmod(index, self._index.num_frames)
         clip = self._clip(self._numbers[place])
-        return DepthSample(clip.rgb[frame], clip.depth_m[frame], clip.intrinsics[frame], f"{clip.name} frame {frame}")
+        name = f"{clip.name} frame {frame}"
+        return DepthSample(clip.rgb[frame], clip.depth_m[frame], clip.intrinsics[frame], name, clip.poses[frame])
 
     def scene(self, index: int) -> str:
         """Return the name of the frame's clip."""

@@ -18,13 +18,15 @@ class DepthSample:
 
     ``rgb`` (H, W, 3) uint8 RGB; ``depth_m`` (H, W) float32 planar depth in metres, 0 or NaN where unknown (masked
     pixels of a masked array become 0); ``intrinsics`` (4,) float32 (fx, fy, cx, cy) in pixels of this frame, or None;
-    ``name`` describes its origin.
+    ``name`` describes its origin. ``pose`` (3, 4) float64 is world from camera in metres, where it is known: x right,
+    y down, z forward, the world's z up and its floor at 0.
     """
 
     rgb: NDArray[np.uint8]
     depth_m: NDArray[np.float32]
     intrinsics: NDArray[np.float32] | None
     name: str
+    pose: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.depth_m, np.ma.MaskedArray):

@@ -40,7 +40,7 @@ class DepthSource:
     """Depth predictor under evaluation, with the meaning of its maps.
 
     ``valid_range`` is the representable range (min, max) in the unit of the map, ``resolution`` (H, W),
-    ``calibrated`` what calibrated metres come from.
+    ``calibrated`` what calibrated metres come from, ``runtime`` that of an engine.
     """
 
     predict: Predictor
@@ -48,6 +48,7 @@ class DepthSource:
     valid_range: tuple[float, float]
     resolution: tuple[int, int]
     calibrated: str | None = None
+    runtime: DepthRuntime | None = None
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,18 @@ def evaluate(
     ``max_frames`` > 0 selects that many evenly spaced frames. Frames without a valid pixel are skipped. Raises
     DatasetError for an empty data set.
     """
+    frames = spread(dataset, max_frames)
+    return evaluate_frames(predict, dataset, protocol, frames, alignments, batch_size, kind, frame_camera)
+
+
+def spread(dataset: DepthDataset, max_frames: int) -> list[int]:
+    """Indices of ``max_frames`` evenly spaced frames, of all for 0. Raises DatasetError for an empty data set."""
     count = len(dataset)
     if count == 0:
         raise DatasetError("the data set holds no frames; there is nothing to evaluate")
     taken = count if max_frames <= 0 else min(count, max_frames)
-    frames = np.linspace(0, count - 1, taken).astype(int).tolist()
-    return evaluate_frames(predict, dataset, protocol, frames, alignments, batch_size, kind, frame_camera)
+    found: list[int] = np.linspace(0, count - 1, taken).astype(int).tolist()
+    return found
 
 
 def evaluate_frames(
@@ -151,7 +158,7 @@ def evaluate_frames(
         cameras = [frame_camera(sample) for sample in samples]
         maps = predict([sample.rgb for sample in samples], cameras)
         for sample, camera, pred in zip(samples, cameras, maps, strict=True):
-            counted = _accumulate(totals, sample, pred, protocol, kind)
+            counted = accumulate(totals, sample, pred, protocol, kind)
             for total in totals.values():
                 total.num_with_camera += counted and camera is not None
     return totals
@@ -162,7 +169,7 @@ def default_protocol(dataset: DepthDataset) -> EvaluationProtocol:
     return EvaluationProtocol(dataset.depth_range_m)
 
 
-def _accumulate(
+def accumulate(
     totals: dict[Alignment, MetricTotals],
     sample: DepthSample,
     pred: NDArray[np.float32],
@@ -230,6 +237,6 @@ def _engine_source(target: str | Path, resolution: tuple[int, int] | None, calib
         )
     manifest, used = runtime.manifest, runtime.calibration
     if used is None or used.scale is None:
-        return DepthSource(runtime_predictor(runtime), manifest, manifest.valid_range, own)
+        return DepthSource(runtime_predictor(runtime), manifest, manifest.valid_range, own, runtime=runtime)
     range_m = used.range_m(manifest.valid_range)
-    return DepthSource(runtime_predictor(runtime), _CalibratedContract(), range_m, own, used.describes)
+    return DepthSource(runtime_predictor(runtime), _CalibratedContract(), range_m, own, used.describes, runtime)

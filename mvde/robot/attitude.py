@@ -15,7 +15,7 @@ import numpy as np
 
 from mvde.errors import LogError, UsageError
 from mvde.robot.messages import IMU, TRANSFORMS, decode
-from mvde.runtime.mounting import Mounting
+from mvde.runtime.mounting import Mounting, tilt_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,6 @@ _SETTLING_S = 0.5
 _GRAVITY_M_S2 = (5.0, 15.0)
 """Accelerations outside are shocks or falls."""
 _MOST_PARENTS = 64
-_MOST_PITCH_DEG = 80.0
 
 
 class LogAttitude:
@@ -99,16 +98,6 @@ class LogAttitude:
         """Up of an IMU's frame in the camera's."""
         rotation = None if up is None else self._transforms.between(imu.frame, frame)
         return None if rotation is None or up is None else rotation @ up
-
-
-def tilt_of(up: Doubles) -> tuple[float, float] | None:
-    """Pitch and roll in degrees of an optical frame in which up is ``up`` (3,); ``None`` near the vertical."""
-    length = float(np.linalg.norm(up))
-    if not length > 0 or not math.isfinite(length):
-        return None
-    x, y, z = (float(one) / length for one in up)
-    pitch = math.degrees(math.asin(max(-1.0, min(1.0, -z))))
-    return (pitch, math.degrees(math.atan2(-x, -y))) if abs(pitch) <= _MOST_PITCH_DEG else None
 
 
 class _Transforms:

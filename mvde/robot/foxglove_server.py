@@ -27,6 +27,7 @@ _BACKLOG = 64
 """Messages kept for a client that reads slowly, the oldest is dropped first: about five frames of all topics. The
 library's default of 1024 would hold a gigabyte of 640x480 frames."""
 _DESCRIPTION = {"title": "mvde.Description", "type": "object"}
+_FLOOR = {"title": "mvde.Floor", "type": "object"}
 _LATENCY = {"title": "mvde.Latency", "type": "object"}
 _STATISTICS = {"title": "mvde.Statistics", "type": "object"}
 
@@ -79,6 +80,8 @@ class FoxgloveServer:
             self._put("/scan", "LaserScan", viewed, lambda types: _laser_scan(types, stamp, scan))
             self._put_json("/description", _DESCRIPTION, viewed, lambda: viewed.result.describe().to_json())
         self._put("/tf", "FrameTransforms", viewed, lambda types: _transforms(types, stamp, scan))
+        if viewed.floor is not None:
+            self._put_json("/floor", _FLOOR, viewed, lambda: json.dumps(viewed.floor))
         self._put_json("/latency", _LATENCY, viewed, lambda: json.dumps(viewed.latency))
         self._put_json("/statistics", _STATISTICS, viewed, lambda: json.dumps(viewed.statistics, allow_nan=False))
 

@@ -75,6 +75,9 @@ class RerunRecording:
         for name, value in viewed.latency.items():
             if value is not None:
                 self._log(f"latency/{name}", rerun.Scalars(float(value)))
+        for floor in result.floors:
+            self._log("floor/scale", rerun.Scalars(floor.scale))
+            self._log("floor/share", rerun.Scalars(floor.share))
 
     def close(self) -> None:
         """Write what is left and move the file to its place; without a frame there is no file."""

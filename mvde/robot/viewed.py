@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -87,6 +87,11 @@ class Viewed:
             "num_passed_over": self.num_passed_over,
             "num_late": self.num_late,
         }
+
+    @property
+    def floor(self) -> dict[str, float | str] | None:
+        """What the floor gave the frame's scale: status, scale, share and residual; ``None`` without a mounting."""
+        return asdict(self.result.floors[0]) if self.result.floors else None
 
     @property
     def statistics(self) -> dict[str, dict[str, float] | int]:

@@ -143,8 +143,8 @@ def measured(manifest: Manifest, maps: Maps, fitted: Fitted, view: View, mountin
     check_metres(view.kind, "scale from the floor")
     if view.camera is None:
         raise UsageError(
-            f"scale from the floor needs the camera of the frame, and {view.kind} assumes none: give camera= to "
-            "DepthRuntime.load or infer"
+            f"scale from the floor needs the camera of the frame, and {view.kind} assumes none: give --camera or "
+            "--fov, or camera= to DepthRuntime.load or infer"
         )
     if mounting is None:
         return FloorScale(FloorStatus.UNKNOWN)

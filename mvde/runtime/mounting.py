@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mvde.errors import UsageError
 from mvde.runtime.scan_settings import LIMITS, ScanSettings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,16 @@ class Mounting:
         return cls(found.height_m, found.pitch_deg, found.roll_deg)
 
     @classmethod
+    def of_pose(cls, pose: NDArray[np.float64]) -> Mounting | None:
+        """Mounting of a camera at ``pose`` (3, 4), world from camera in metres, whose world has z up from its floor.
+
+        ``None`` near the vertical, and at a height that no mounting has.
+        """
+        tilt, height_m = tilt_of(pose[2, :3]), float(pose[2, 3])
+        lowest, highest = LIMITS["height_m"]
+        return None if tilt is None or not lowest <= height_m <= highest else cls(height_m, *tilt)
+
+    @classmethod
     def of(cls, given: Mounting | str | Path | None) -> Mounting | None:
         """Mounting as given, or that of a file; ``None`` without any. Raises :class:`UsageError` for anything else."""
         if isinstance(given, (str, Path)):
@@ -48,3 +65,13 @@ class Mounting:
         if given is not None and not isinstance(given, cls):
             raise UsageError(f"floor is {given!r}: expected a Mounting, or a file of one")
         return given
+
+
+def tilt_of(up: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Pitch and roll in degrees of an optical frame in which up is ``up`` (3,); ``None`` near the vertical."""
+    length = float(np.linalg.norm(up))
+    if not length > 0 or not math.isfinite(length):
+        return None
+    x, y, z = (float(one) / length for one in up)
+    pitch = math.degrees(math.asin(max(-1.0, min(1.0, -z))))
+    return (pitch, math.degrees(math.atan2(-x, -y))) if abs(pitch) <= LIMITS["pitch_deg"][1] else None

@@ -16,7 +16,10 @@ import pytest
 from mvde import cli
 from mvde.artifact import read_manifest, write_manifest
 from mvde.bench import peaks
+from mvde.camera import Camera
 from mvde.manifest import EngineManifest
+from mvde.runtime.mounting import Mounting
+from tests.runtime.floor_rooms import picture, room_depth
 
 pytest.importorskip("openvino")
 
@@ -96,6 +99,33 @@ def test_pacing_and_concurrency_add_their_rows(engines: Path, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "age of result" in out
     assert "throughput (threads)" in out.replace("\n", " ") or "(threads)" in out
+
+
+def test_a_mounting_adds_what_the_floor_costs(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    camera, mounting = Camera.from_fov(60.0, None, (32, 48)), Mounting(0.6, 15.0)
+    (tmp_path / "images").mkdir()
+    seen = picture(room_depth(camera, mounting) * 0.8)
+    for name, pixels in (("seen", seen), ("unseen", np.full_like(seen, 40))):
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "mount.yaml").write_text("height_m: 0.6\npitch_deg: 15\n")
+    report, numbers = tmp_path / "bench.json", (camera.fx, camera.fy, camera.cx, camera.cy)
+    of_frames = ["--images", tmp_path / "images", "--duration", 0.1, "--mounting", tmp_path / "mount.yaml"]
+    of_data = ["--data", make_dataset(tmp_path / "data", 0), "--camera", ",".join(map(str, numbers))]
+    assert bench(engines, *of_frames, *of_data, "--json", report) == 0
+    found = json.loads(report.read_text())["engines"][0]["floor"]
+    assert found["num_frames"] == 2 * found["num_used"] > 0
+    assert 0 < found["added"]["p50_ms"] < 50
+    out = " ".join(capsys.readouterr().out.split())
+    assert "scale from the floor" in out
+    assert f"{found['num_used']} of {found['num_frames']}" in out
+    assert bench(engines, *of_frames) == 2
+    assert "needs the camera of the frame, and metric assumes none: give --camera or --fov" in error_of(capsys)
+    assert bench(engines, "--mounting", tmp_path / "absent.yaml") == 2
+    assert "absent.yaml" in error_of(capsys)
 
 
 def test_accuracy_is_of_the_engine_that_was_timed(

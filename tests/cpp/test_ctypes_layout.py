@@ -1,4 +1,4 @@
-"""The structures of ``mvde.native.abi`` lie in memory as those of ``mvde.h``."""
+"""The structures of ``mvde.native.abi`` and of the tests' sessions lie in memory as those of ``mvde.h``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mvde.native import abi
+from tests.cpp import ctypes_session
 
 INCLUDE = Path(__file__).parents[2] / "cpp" / "include"
 STRUCTURES = {
@@ -29,6 +30,8 @@ STRUCTURES = {
     "mvde_steady_frame": abi.CSteadyFrame,
     "mvde_mounting": abi.CMounting,
     "mvde_floor": abi.CFloor,
+    "mvde_session_options": ctypes_session.Options,
+    "mvde_outputs": ctypes_session.Outputs,
 }
 
 
@@ -51,7 +54,6 @@ def test_every_field_has_the_offset_that_c_gives_it(tmp_path: Path) -> None:
 
 
 def test_every_structure_is_compared() -> None:
-    declared = {
-        value for value in vars(abi).values() if isinstance(value, type) and issubclass(value, ctypes.Structure)
-    }
+    values = [*vars(abi).values(), *vars(ctypes_session).values()]
+    declared = {value for value in values if isinstance(value, type) and issubclass(value, ctypes.Structure)}
     assert declared == set(STRUCTURES.values())

@@ -9,70 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvde import native
 from mvde.errors import UsageError
 from mvde.runtime.on_time import OnTimeRuntime, load_on_time
+from tests.cpp.ctypes_session import (
+    HAS_OPENVINO,
+    NEEDS_OPENVINO,
+    frame_of,
+    load,
+    options_of,
+    results_of,
+)
 
 pytest.importorskip("openvino")
-LIBRARY = native.library_path()
-pytestmark = pytest.mark.skipif(
-    LIBRARY is None or not LIBRARY.with_name("libmvde_openvino.so").is_file(),
-    reason="`make native` builds libmvde and its backend",
-)
+pytestmark = pytest.mark.skipif(not HAS_OPENVINO, reason=NEEDS_OPENVINO)
 SIZE = (48, 64)
-
-
-class Beginning(ctypes.Structure):
-    """First fields of a structure, and room for the others, which its defaults set."""
-
-    _fields_ = (("struct_size", ctypes.c_uint32), ("rest", ctypes.c_uint8 * 1020))
-
-
-class Options(Beginning):
-    """``mvde_session_options``: frames, after ``format``."""
-
-
-class Outputs(ctypes.Structure):
-    """``mvde_outputs``: depth and statistics."""
-
-    _fields_ = (
-        ("struct_size", ctypes.c_uint32),
-        ("depth_m", ctypes.c_void_p),
-        ("depth_capacity", ctypes.c_int64),
-        ("depth_mm", ctypes.c_void_p),
-        ("depth_mm_capacity", ctypes.c_int64),
-        ("stats", ctypes.c_void_p),
-        ("stats_capacity", ctypes.c_int64),
-        ("rest", ctypes.c_uint8 * 960),
-    )
-
-
-class Frame(ctypes.Structure):
-    """``mvde_frame``: the picture and its size."""
-
-    _fields_ = (
-        ("struct_size", ctypes.c_uint32),
-        ("format", ctypes.c_int32),
-        ("data", ctypes.c_void_p),
-        ("chroma", ctypes.c_void_p),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("rest", ctypes.c_uint8 * 960),
-    )
 
 
 @pytest.fixture
 def library() -> ctypes.CDLL:
-    found = ctypes.CDLL(str(LIBRARY))
-    found.mvde_last_error.restype = ctypes.c_char_p
-    return found
-
-
-def options_of(library: ctypes.CDLL) -> Beginning:
-    options = Options()
-    library.mvde_session_defaults(ctypes.byref(options))
-    ctypes.memmove(ctypes.addressof(options) + 8, (ctypes.c_int64 * 2)(*SIZE), 16)  # frame_height, frame_width
-    return options
+    return load()
 
 
 def paths_of(folders: list[Path]) -> ctypes.Array[ctypes.c_char_p]:
@@ -81,7 +36,7 @@ def paths_of(folders: list[Path]) -> ctypes.Array[ctypes.c_char_p]:
 
 @pytest.fixture
 def group(library: ctypes.CDLL, engines_of_two_sizes: list[Path]) -> Iterator[ctypes.c_void_p]:
-    handle, options = ctypes.c_void_p(), options_of(library)
+    handle, options = ctypes.c_void_p(), options_of(library, SIZE)
     paths, deadline = paths_of(engines_of_two_sizes), ctypes.c_double(5000)
     zero = ctypes.c_int64(0)
     status = library.mvde_group_open(paths, 2, ctypes.byref(options), deadline, zero, zero, ctypes.byref(handle))
@@ -100,27 +55,21 @@ def test_depth_and_statistics_are_pythons_at_either_resolution(
     index: int,
 ) -> None:
     image = random_images(*SIZE, 3)
-    depth, stats = np.zeros(SIZE, np.float32), np.zeros((6, 3), np.float32)
-    frame, outputs, used = Frame(), Outputs(), ctypes.c_int32(-1)
-    library.mvde_frame_defaults(ctypes.byref(frame))
-    library.mvde_outputs_defaults(ctypes.byref(outputs))
-    frame.data, frame.height, frame.width = image.ctypes.data, *SIZE
-    outputs.depth_m, outputs.depth_capacity = depth.ctypes.data, depth.size
-    outputs.stats, outputs.stats_capacity = stats.ctypes.data, stats.size
+    frame, found, used = frame_of(library, image), results_of(library, SIZE, num_patches=6), ctypes.c_int32(-1)
     age = ctypes.c_double(age_ms)
-    status = library.mvde_group_infer(group, ctypes.byref(frame), age, ctypes.byref(outputs), ctypes.byref(used))
+    status = library.mvde_group_infer(group, ctypes.byref(frame), age, ctypes.byref(found.outputs), ctypes.byref(used))
     assert status == 0, library.mvde_last_error()
     assert used.value == index
     with load_on_time(engines_of_two_sizes, 5000) as runtime:
         assert isinstance(runtime, OnTimeRuntime)
         expected = runtime.infer(image, age_ms=age_ms)
     assert expected.placement.target_size == ((32, 48), (64, 96))[index]
-    np.testing.assert_array_equal(depth, expected.depth)
-    np.testing.assert_array_equal(stats, expected.stats)
+    np.testing.assert_array_equal(found.depth, expected.depth)
+    np.testing.assert_array_equal(found.stats, expected.stats)
 
 
 def test_both_refuse_a_grid_with_the_same_words(library: ctypes.CDLL, engines_of_two_sizes: list[Path]) -> None:
-    handle, options = ctypes.c_void_p(), options_of(library)
+    handle, options = ctypes.c_void_p(), options_of(library, SIZE)
     rows = columns = ctypes.c_int64(5)
     deadline = ctypes.c_double(33)
     paths = paths_of(engines_of_two_sizes)

@@ -9,67 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvde import native
 from mvde.calibration.interval_record import HeldOutRecord, IntervalsRecord, IntervalTable, NearestTable
 from mvde.calibration.record import Calibration, CameraRecord, fp32_graph_sha256, write_calibration
 from mvde.runtime.depth import DepthRuntime
+from tests.cpp.ctypes_session import HAS_OPENVINO, NEEDS_OPENVINO, Session
 
 pytest.importorskip("openvino")
-pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built")
+pytestmark = pytest.mark.skipif(not HAS_OPENVINO, reason=NEEDS_OPENVINO)
 
 SIZE = (64, 96)
 COLUMNS = {"lo": 7, "grad": 2, "hi": 8, "mean": 0, "near": 9}
 """Names of columns, with their mvde_stat."""
-REST = ("rest", ctypes.c_uint8 * 1024)  # of a structure, which grows from version to version
-
-
-class Options(ctypes.Structure):
-    """``mvde_session_options``."""
-
-    _fields_ = (
-        ("struct_size", ctypes.c_uint32),
-        ("format", ctypes.c_int32),
-        ("frame_height", ctypes.c_int64),
-        ("frame_width", ctypes.c_int64),
-        ("fit", ctypes.c_int32),
-        ("num_threads", ctypes.c_int32),
-        ("camera", ctypes.c_void_p),
-        ("stats", ctypes.c_void_p),
-        ("num_stats", ctypes.c_int32),
-        ("invalid_m", ctypes.c_float),
-        ("deadline_ms", ctypes.c_int64),
-        ("calibration_path", ctypes.c_char_p),
-        REST,
-    )
-
-
-class Frame(ctypes.Structure):
-    """``mvde_frame``."""
-
-    _fields_ = (
-        ("struct_size", ctypes.c_uint32),
-        ("format", ctypes.c_int32),
-        ("data", ctypes.c_void_p),
-        ("chroma", ctypes.c_void_p),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        REST,
-    )
-
-
-class Outputs(ctypes.Structure):
-    """``mvde_outputs``."""
-
-    _fields_ = (
-        ("struct_size", ctypes.c_uint32),
-        ("depth", ctypes.c_void_p),
-        ("depth_capacity", ctypes.c_int64),
-        ("depth_mm", ctypes.c_void_p),
-        ("depth_mm_capacity", ctypes.c_int64),
-        ("stats", ctypes.c_void_p),
-        ("stats_capacity", ctypes.c_int64),
-        REST,
-    )
 
 
 @pytest.fixture
@@ -108,26 +58,13 @@ def calibration(engine_folder: Path, tmp_path: Path) -> Path:
 def test_a_session_gives_the_runtimes_bits(
     engine_folder: Path, calibration: Path, random_images: Callable[..., np.ndarray]
 ) -> None:
-    library, session, options = ctypes.CDLL(str(native.library_path())), ctypes.c_void_p(), Options()
-    library.mvde_last_error.restype = ctypes.c_char_p
-    library.mvde_session_defaults(ctypes.byref(options))
-    columns = np.array(list(COLUMNS.values()), np.int32)
-    options.frame_height, options.frame_width = SIZE
-    options.stats, options.num_stats = columns.ctypes.data, len(columns)
-    options.calibration_path = str(calibration).encode()
-    opened = library.mvde_open(str(engine_folder).encode(), ctypes.byref(options), ctypes.byref(session))
-    assert opened == 0, library.mvde_last_error()
+    columns = (ctypes.c_int32 * len(COLUMNS))(*COLUMNS.values())
+    session = Session(
+        engine_folder, SIZE, stats=columns, num_stats=len(COLUMNS), calibration_path=str(calibration).encode()
+    )
     with DepthRuntime.load(engine_folder, stats=tuple(COLUMNS), calibration=calibration) as runtime:
-        for _ in range(3):
-            image = random_images(*SIZE, 3)
-            frame, outputs = Frame(), Outputs()
-            library.mvde_frame_defaults(ctypes.byref(frame))
-            library.mvde_outputs_defaults(ctypes.byref(outputs))
-            frame.format, frame.data, (frame.height, frame.width) = 0, image.ctypes.data, SIZE
-            rows = np.full((6, len(columns)), np.nan, np.float32)
-            outputs.stats, outputs.stats_capacity = rows.ctypes.data, rows.size
-            assert library.mvde_infer(session, ctypes.byref(frame), ctypes.byref(outputs)) == 0, (
-                library.mvde_last_error()
-            )
-            np.testing.assert_array_equal(rows, runtime.infer(image).stats)
-    library.mvde_close(session)
+        for seed in range(3):
+            image = random_images(*SIZE, 3, seed=seed)
+            found, expected = session.infer(image, num_patches=6, num_stats=len(COLUMNS)), runtime.infer(image)
+            np.testing.assert_array_equal(found.stats, expected.stats)
+    session.close()

@@ -35,6 +35,7 @@ from mvde.records import (
     TuningRecord,
 )
 from mvde.schema import to_json_types
+from tests.cpp.ctypes_session import load, options_of
 
 pytestmark = pytest.mark.skipif(not native.is_available(), reason="libmvde is not built: make native")
 
@@ -126,8 +127,7 @@ def refusals_of_bytes(
     folder = tmp_path / "engine"
     write_engine(folder)
     (folder / "more").write_bytes((folder / "engine.plan").read_bytes())
-    library = ctypes.CDLL(str(native.library_path()))
-    library.mvde_last_error.restype = ctypes.c_char_p
+    library = load()
 
     def refuse(content: bytes) -> tuple[str, str]:
         (folder / "engine.json").write_bytes(content)
@@ -206,38 +206,12 @@ def test_both_refuse_the_same_manifests_of_graphs_with_the_same_words(full, refu
     assert check_refusals(graph, spoiled(small), refusals) > 200
 
 
-class Options(ctypes.Structure):
-    """``mvde_session_options``."""
-
-    _fields_ = (
-        ("struct_size", ctypes.c_uint32),
-        ("format", ctypes.c_int32),
-        ("frame_height", ctypes.c_int64),
-        ("frame_width", ctypes.c_int64),
-        ("fit", ctypes.c_int32),
-        ("num_threads", ctypes.c_int32),
-        ("camera", ctypes.c_void_p),
-        ("stats", ctypes.c_void_p),
-        ("num_stats", ctypes.c_int32),
-        ("invalid_m", ctypes.c_float),
-        ("deadline_ms", ctypes.c_int64),
-        ("calibration_path", ctypes.c_char_p),
-        ("distortion", ctypes.c_void_p),
-        ("scan", ctypes.c_void_p),
-        ("stabilization", ctypes.c_void_p),
-        ("floor", ctypes.c_void_p),
-    )
-
-
 @pytest.mark.parametrize("calibration", [CALIBRATION, WITH_INTERVALS], ids=["scale", "intervals"])
 def test_both_refuse_the_same_calibrations_with_the_same_words(tmp_path, write_engine, calibration):
     path = tmp_path / "a.calibration.json"
     write_engine(tmp_path / "engine")
-    library, options, session = ctypes.CDLL(str(native.library_path())), Options(), ctypes.c_void_p()
-    library.mvde_last_error.restype = ctypes.c_char_p
-    library.mvde_session_defaults(ctypes.byref(options))
-    assert options.struct_size == ctypes.sizeof(Options)  # a shorter structure would be written past its end
-    options.calibration_path = str(path).encode()
+    library, session = load(), ctypes.c_void_p()
+    options = options_of(library, calibration_path=str(path).encode())
 
     def refuse(plain: Any) -> tuple[str, str]:
         path.write_text(with_digest(json.dumps(plain)), encoding="utf-8")

@@ -21,7 +21,8 @@ from PIL import Image
 import mvde
 from mvde import cli
 from mvde.cuda.gpu import find_gpu
-from mvde.native.abi import CFrame, CTag
+from mvde.native.abi import CFrame
+from tests.cpp.ctypes_session import Outputs
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "mvde/assets/photos/coffee.jpg"
@@ -41,21 +42,6 @@ pytestmark = [
     pytest.mark.skipif(find_gpu() is None, reason="no NVIDIA GPU"),
     pytest.mark.skipif(not INCLUDE_DIR or shutil.which("nvcc") is None, reason=f"needs nvcc and {VARIABLE}"),
 ]
-
-
-class Outputs(ctypes.Structure):
-    """``mvde_outputs``."""
-
-    _fields_ = (
-        ("struct_size", ctypes.c_uint32),
-        ("depth_m", ctypes.c_void_p),
-        ("depth_capacity", ctypes.c_int64),
-        ("depth_mm", ctypes.c_void_p),
-        ("depth_mm_capacity", ctypes.c_int64),
-        ("stats", ctypes.c_void_p),
-        ("stats_capacity", ctypes.c_int64),
-        ("tag", CTag),
-    )
 
 
 class Built(NamedTuple):
@@ -130,8 +116,7 @@ def test_frames_in_device_memory_run_on_the_callers_stream(built: Built) -> None
     session = ctypes.c_void_p()
     frame = CFrame(struct_size=ctypes.sizeof(CFrame), data=buffers["image"].address, height=96, width=128)
     depth, stats = buffers["depth"].address, buffers["stats"].address
-    size = ctypes.sizeof(Outputs)
-    outputs = Outputs(size, depth, expected.depth.size, None, 0, stats, expected.stats.size)
+    outputs = Outputs(ctypes.sizeof(Outputs), depth, expected.depth.size, None, 0, stats, expected.stats.size)
     opened = library.mvde_open(str(built.engine).encode(), None, ctypes.byref(session))
     assert opened == 0, library.mvde_last_error()
     assert library.mvde_bind_device(session, ctypes.byref(frame), ctypes.byref(outputs)) == 0, library.mvde_last_error()

@@ -18,6 +18,7 @@ from mvde.cuda.postprocess import (
     DeviceMap,
     PostprocessOptions,
     PostprocessParams,
+    numpy_depth,
     plan_postprocess,
     postprocess_params,
 )
@@ -177,25 +178,6 @@ def test_alignment_does_not_change_a_bit(postprocess_shim, layout):
         np.testing.assert_array_equal(a, b)
 
 
-def expected_depth(raw, options):
-    """Return depth in float64 from float32 raw values; NaN where invalid."""
-    t = options.scale * raw.astype(np.float64) + options.shift
-    low, high = options.min_depth_m, options.max_depth_m
-    with np.errstate(all="ignore"):
-        depth = {
-            Conversion.LINEAR: lambda: t,
-            Conversion.INVERSE: lambda: np.where(raw > 0, 1 / t, np.nan),
-            Conversion.EXP: lambda: np.exp(t),
-            Conversion.LOG_SIGMOID: lambda: low * np.exp(np.log(high / low) / (1 + np.exp(-t))),
-        }[options.conversion]()
-        valid = np.isfinite(depth) & (depth > 0)
-        if options.range is DepthRange.CLAMP:
-            depth = np.clip(depth, low, high)
-        elif options.conversion is not Conversion.LOG_SIGMOID:
-            valid &= (depth >= low) & (depth <= high)
-    return np.where(valid, depth, np.nan)
-
-
 @pytest.mark.parametrize("depth_format", DepthFormat)
 @pytest.mark.parametrize("depth_range", DepthRange)
 @pytest.mark.parametrize("conversion", Conversion)
@@ -206,7 +188,7 @@ def test_every_conversion_gives_its_depth(postprocess_shim, conversion, depth_ra
     raw[0, 0, :6] = [math.nan, math.inf, -math.inf, 0.0, 80.0, -80.0]
     options = PostprocessOptions(conversion, 0.75, 0.125, depth_range, min_depth_m=0.2, max_depth_m=9.0, invalid_m=-1.0)
     depth, _ = postprocess_shim.run(raw, 16, stats, options, depth_format=depth_format)
-    expected = expected_depth(raw, options)
+    expected = numpy_depth(raw, options)
     # If depth is at a bound up to rounding, either result is correct.
     with np.errstate(invalid="ignore"):
         at_bound = np.minimum(np.abs(expected / 0.2 - 1), np.abs(expected / 9.0 - 1)) < 1e-5

@@ -12,13 +12,13 @@ from PIL import Image
 
 from mvde import cli
 from mvde.errors import UsageError
-from mvde.robot.attitude import LogAttitude, tilt_of
+from mvde.robot.attitude import LogAttitude
 from mvde.robot.logs import open_log
-from mvde.runtime.mounting import Mounting
+from mvde.runtime.mounting import Mounting, tilt_of
 from tests.robot import log_files as logs
 from tests.robot import tilted_logs as tilted
 from tests.robot.log_runs import error_line, run
-from tests.runtime.floor_rooms import room_depth
+from tests.runtime.floor_rooms import picture, room_depth
 from tests.runtime.scan_reference import level_rays
 
 for package in ("openvino", "rosbags", "mcap", "mcap_ros2"):
@@ -76,6 +76,15 @@ def test_the_floor_gives_scale_with_the_pitch_of_the_log(
     for (_, message), mounting in zip(found["/front/depth/image_rect"], MOUNTINGS, strict=True):
         truth = room_depth(tilted.CAMERA, mounting)
         assert np.median(np.abs(logs.pixels_of(message) / truth - 1)) < 0.02  # the engine sees 32x48 of 60x80 pixels
+
+
+def test_a_viewer_takes_the_pitch_of_a_log_too(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rerun")
+    tilted.room_log(robot / "in.mcap", MOUNTINGS, tree)
+    assert cli.execute(["view", "in.mcap", "--rrd", "in.rrd", "--camera-height", "0.6"]) == 0
+    printed = capsys.readouterr().out
+    assert "scale from the floor in 3 of 3 frames" in printed
+    assert "pitch of the camera from transforms to odom (3x)" in printed
 
 
 def attitude_of(path: Path) -> LogAttitude:
@@ -165,18 +174,22 @@ def test_a_mounting_that_makes_no_sense_is_wrong_usage(
     arguments: list[str], words: str, robot: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.fromarray(logs.picture(0)).save("a.png")
-    assert cli.execute(["run", "a.png", *arguments]) == 2
-    assert words in error_line(capsys)
+    for verb in ("run", "view"):
+        assert cli.execute([verb, "a.png", *arguments]) == 2
+        assert words in error_line(capsys)
 
 
 def test_pictures_take_the_scale_and_say_so(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mounting = Mounting(0.6, 15.0)
-    Image.fromarray(tilted.picture(room_depth(tilted.CAMERA, mounting) * tilted.WRONG)).save("seen.png")
+    Image.fromarray(picture(room_depth(tilted.CAMERA, mounting) * tilted.WRONG)).save("seen.png")
     Image.fromarray(np.full((60, 80, 3), 40, np.uint8)).save("unseen.png")
     Path("mount.yaml").write_text("height_m: 0.6\npitch_deg: 15\n")
     camera = ["--camera", "72,72,39.5,29.5"]
     assert cli.execute(["run", "seen.png", "unseen.png", *camera, "--mounting", "mount.yaml"]) == 0
     assert "scale from the floor in 1 of 2 frames, 1 showed none" in capsys.readouterr().out
+    pytest.importorskip("rerun")
+    assert cli.execute(["view", "seen.png", *camera, "--mounting", "mount.yaml", "--rrd", "seen.rrd"]) == 0
+    assert "scale from the floor in 1 of 1 frames" in capsys.readouterr().out
     with np.load("depth/seen.stats.npz") as stored:
         assert str(stored["floor"]) == "used"
         assert float(stored["floor_scale"]) == pytest.approx(1 / tilted.WRONG, rel=0.02)

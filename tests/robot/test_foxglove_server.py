@@ -18,6 +18,7 @@ from mvde.errors import OutputError
 from mvde.robot.foxglove_server import FoxgloveServer
 from mvde.robot.viewed import Viewed
 from mvde.runtime.depth import DepthRuntime
+from mvde.runtime.floor import FloorScale, FloorStatus
 from mvde.runtime.scan_settings import ScanSettings
 from tests.robot.foxglove_client import FoxgloveClient
 
@@ -35,6 +36,7 @@ TOPICS = {
     "/depth/patch/grad": "foxglove.RawImage",
     "/points": "foxglove.PointCloud",
     "/tf": "foxglove.FrameTransforms",
+    "/floor": "mvde.Floor",
     "/latency": "mvde.Latency",
     "/statistics": "mvde.Statistics",
 }
@@ -48,7 +50,9 @@ def viewed(engine_folder: Path) -> Viewed:
         result = runtime.infer(image)
     depth, stats = result.depth.copy(), result.stats.copy()
     depth[:20, :30], stats[0] = np.nan, 0
-    return Viewed(7, image, dataclasses.replace(result, depth=depth, stats=stats), STAMP_NS, age_ms=12.5, num_late=2)
+    floors = (FloorScale(FloorStatus.USED, 1.25, 0.5, 0.02),)
+    result = dataclasses.replace(result, depth=depth, stats=stats, floors=floors)
+    return Viewed(7, image, result, STAMP_NS, age_ms=12.5, num_late=2)
 
 
 @pytest.fixture
@@ -96,6 +100,7 @@ def test_a_client_of_the_protocol_receives_every_topic(server: FoxgloveServer, v
         "pre_ms": timings.pre_ms, "infer_ms": timings.infer_ms, "post_ms": timings.post_ms,
         "total_ms": timings.total_ms, "age_ms": 12.5, "is_late": False, "num_passed_over": 0, "num_late": 2,
     }  # fmt: skip
+    assert found["/floor"].content == {"status": "used", "scale": 1.25, "share": 0.5, "residual": 0.02}
     mean = viewed.result.stats[1:, 0]
     statistics = found["/statistics"].content
     assert (statistics["num_patches"], statistics["num_valid_patches"]) == (6, 5)

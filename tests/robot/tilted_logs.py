@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mvde.camera import Camera
 from mvde.runtime.mounting import Mounting
 from tests.robot import log_files as logs
-from tests.runtime.floor_rooms import room_depth
+from tests.runtime.floor_rooms import picture, room_depth
 
 TRANSFORMS, IMU = "tf2_msgs/msg/TFMessage", "sensor_msgs/msg/Imu"
 VECTOR, QUATERNION = "float64 x\nfloat64 y\nfloat64 z\n", "float64 x\nfloat64 y\nfloat64 z\nfloat64 w\n"
@@ -67,12 +65,6 @@ def imu(
         "linear_acceleration": dict(zip("xyz", acceleration, strict=True)),
         "linear_acceleration_covariance": [0.0] * 9,
     }
-
-
-def picture(depth_m: np.ndarray) -> np.ndarray:
-    """Picture (H, W, 3), uint8, of which the tiny engine says this depth."""
-    total = np.rint((np.clip(depth_m, 0.5, 4.5) - 0.5) / 4.0 * 255 * 3).astype(int)
-    return np.stack([(total + channel) // 3 for channel in range(3)], -1).astype(np.uint8)
 
 
 def room_log(

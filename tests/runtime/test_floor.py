@@ -63,6 +63,18 @@ def test_a_floor_that_is_rough_is_refused() -> None:
     assert found.residual > 0.06
 
 
+@pytest.mark.parametrize("wrong", [0.9, 1.0, 1.25])
+def test_a_table_with_the_floor_below_it_is_no_floor(wrong: float) -> None:
+    """Nearly all that looks down is a table half as far below the camera as the floor, which the rest shows."""
+    room, table = (room_depth(CAMERA, Mounting(height_m, 35.0)) for height_m in (1.2, 0.7))
+    beyond = np.where(np.arange(96)[:, None] < 8, room, table)
+    found = scale_of(beyond * wrong, Mounting(1.2, 35.0))
+    assert (found.status, found.scale) == (FloorStatus.UNEVEN, 1.0)
+    assert found.residual < 0.06
+    alone = scale_of(table * wrong, Mounting(1.2, 35.0))  # one that fills the view is as good as a floor
+    assert (alone.status, alone.scale * wrong) == (FloorStatus.USED, pytest.approx(1.2 / 0.7, rel=0.001))
+
+
 def test_what_has_no_depth_and_what_is_outside_the_box_do_not_count() -> None:
     depth = room_depth(CAMERA, LOOKS_DOWN)
     expected = scale_of(depth[20:, 10:], camera=CAMERA.cropped(20, 10, (76, 118)), box=Box(0, 0, 76, 118))

@@ -19,7 +19,7 @@ from mvde.runtime.frame_floor import STEADY_GAIN
 from mvde.runtime.mounting import Mounting
 from mvde.runtime.stabilize import Stabilization
 from mvde.runtime.steady_stream import SteadyMaps
-from tests.runtime.floor_rooms import room_depth
+from tests.runtime.floor_rooms import picture, room_depth
 
 pytest.importorskip("openvino")
 
@@ -29,14 +29,8 @@ WRONG = 0.8
 """What the engine's depth is of the room's."""
 
 
-def picture(depth_m: np.ndarray) -> np.ndarray:
-    """Picture (H, W, 3), uint8, of which the tiny engine says this depth: its channels share a sum."""
-    total = np.rint((depth_m - 0.5) / 4.0 * 255 * 3).astype(int)
-    return np.stack([(total + channel) // 3 for channel in range(3)], -1).astype(np.uint8)
-
-
 ROOM = room_depth(CAMERA, MOUNTING, wall_m=4.0) * WRONG
-SEEN = picture(np.maximum(ROOM, 0.5))
+SEEN = picture(ROOM)
 UNSEEN = np.full((32, 48, 3), 40, np.uint8)
 
 
@@ -88,7 +82,7 @@ def test_a_larger_frame_has_the_same_scale(floored: DepthRuntime) -> None:
 
 def test_the_mounting_of_a_moment_is_taken(plain: DepthRuntime, floored: DepthRuntime) -> None:
     turned = Mounting(0.6, 25.0)
-    seen = picture(np.maximum(room_depth(CAMERA, turned) * WRONG, 0.5))
+    seen = picture(room_depth(CAMERA, turned) * WRONG)
     assert plain.infer(seen, mounting=turned).floors[0].scale == pytest.approx(1 / WRONG, rel=0.01)
     streamed = list(plain.stream([SEEN, seen, seen], mountings=[MOUNTING, turned, None]))
     assert [one.floors[0].status.value for one in streamed] == ["used", "used", "unknown"]
@@ -145,7 +139,7 @@ def test_anchors_take_the_place_of_the_floor(floored: DepthRuntime) -> None:
 
 
 def test_the_camera_and_metres_are_needed(engine_folder: Path) -> None:
-    words = "scale from the floor needs the camera of the frame, and metric assumes none: give camera="
+    words = "scale from the floor needs the camera of the frame, and metric assumes none: give --camera"
     with DepthRuntime.load(engine_folder, floor=MOUNTING) as runtime, pytest.raises(UsageError, match=words):
         runtime.infer(SEEN)
     engine, manifest = load_engine(find(engine_folder))

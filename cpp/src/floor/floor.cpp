@@ -22,7 +22,7 @@ namespace {
 constexpr int kCellShift = 13, kNumCells = 2048;
 constexpr float kLeastFall = 0.12F;
 constexpr double kHalfWidth = 0.06, kPriorWidth = 0.2, kLeastSeen = 0.05, kLeastShare = 0.25, kSpreadWidth = 0.25,
-                 kMostResidual = 0.06;
+                 kMostResidual = 0.06, kMostBelow = 0.02;
 constexpr double kSteadyGain = 0.1;  // of mvde/runtime/frame_floor.py
 constexpr std::int32_t kFirstCell = 0x3F000000 >> kCellShift;  // of the factor 1/2
 
@@ -80,7 +80,7 @@ void count_row(const Rays &rays, const mvde_box &box, const Rotation &level, flo
         std::int32_t bits;
         std::memcpy(&bits, &factor, sizeof bits);
         const std::int32_t cell = (bits >> kCellShift) - kFirstCell;
-        if (cell >= 0 && cell < kNumCells) ++factors.upto[cell + 1];
+        if (cell < kNumCells) ++factors.upto[std::max(cell, -1) + 1];
     }
 }
 
@@ -116,7 +116,8 @@ mvde_floor scale_of(const Factors &factors) {
     const std::int64_t half = upto[all.first[best]] + (num_floor + 1) / 2;
     const double scale = all.centre[std::lower_bound(upto, upto + kNumCells + 1, half) - upto - 1];
     found.residual = residual_of(factors, scale);
-    if (found.residual > kMostResidual) {
+    const std::int64_t num_below = upto[all.below(scale * (1 - kSpreadWidth))];
+    if (found.residual > kMostResidual || static_cast<double>(num_below) > kMostBelow * num_rays) {
         found.status = MVDE_FLOOR_UNEVEN;
         return found;
     }
