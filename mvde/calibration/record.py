@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,11 +240,15 @@ def read_calibration(path: str | Path) -> Calibration:
     return _calibration(plain, text, path)
 
 
-def calibration_for(manifest: EngineManifest, given: str | Path | Calibration) -> Calibration:
+def calibration_for(
+    manifest: EngineManifest, given: str | Path | Calibration | Sequence[str | Path | Calibration]
+) -> Calibration:
     """Calibration for an engine, read if it is a path.
 
-    Raises :class:`CalibrationError` if it is malformed, or not of the engine's graph.
+    Raises :class:`CalibrationError` if it is malformed, or not of the engine's graph, :class:`UsageError` for several.
     """
+    if not isinstance(given, (str, Path, Calibration)):
+        raise UsageError(f"an engine takes one calibration, but got {given!r}; several are of engines with a deadline")
     calibration = given if isinstance(given, Calibration) else read_calibration(given)
     calibration.check_engine(manifest)
     return calibration
