@@ -12,6 +12,9 @@ from mvde.metrics import depth_errors
 from mvde.runtime.frame_camera import camera_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mvde.datasets.clips import Clip, ClipDataset
     from mvde.protocols import EvaluationProtocol
     from mvde.runtime.depth import DepthRuntime
@@ -75,7 +78,7 @@ class _Film:
         camera: CameraOf | None,
     ) -> None:
         self._clip, self._runtimes, self._protocol, self._camera = clip, runtimes, protocol, camera
-        self._depth: dict[tuple[int, Resolution], object] = {}
+        self._depth: dict[tuple[int, Resolution], NDArray[np.float32]] = {}
         self._errors: dict[tuple[int, Resolution, int], tuple[float, float]] = {}
 
     def is_counted(self, frame: int) -> bool:
@@ -97,12 +100,13 @@ class _Film:
             self._errors[key] = found["abs_rel"], found["delta1"]
         return self._errors[key]
 
-    def _inferred(self, frame: int, resolution: Resolution) -> object:
+    def _inferred(self, frame: int, resolution: Resolution) -> NDArray[np.float32]:
         key = (frame, resolution)
         if key not in self._depth:
             picture = self._clip.rgb[frame]
             size = (picture.shape[0], picture.shape[1])
-            own = Camera(*(float(one) for one in self._clip.intrinsics[frame]), size)
+            fx, fy, cx, cy = (float(one) for one in self._clip.intrinsics[frame])
+            own = Camera(fx, fy, cx, cy, size)
             camera = own if self._camera is None else camera_of(self._camera, size)
             self._depth[key] = self._runtimes[resolution].infer(picture, camera=camera).depth
         return self._depth[key]

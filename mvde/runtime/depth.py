@@ -12,7 +12,7 @@ import numpy as np
 
 from mvde.artifact import ENGINE_DIR
 from mvde.calibration.interval_columns import IntervalColumns, base_columns
-from mvde.calibration.record import Calibration, calibration_for
+from mvde.calibration.record import Calibration, Calibrations, calibration_for
 from mvde.camera import Camera
 from mvde.contract import OutputRole
 from mvde.cuda.array import view_of
@@ -59,7 +59,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
-        calibration: str | Path | Calibration | None = None,
+        calibration: Calibrations | None = None,
         scan: ScanSettings | str | Path | None = None,
         floor: Mounting | str | Path | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
-        calibration: str | Path | Calibration | Sequence[str | Path | Calibration] | None = None,
+        calibration: Calibrations | None = None,
         threads: int | None = None,
         scan: ScanSettings | str | Path | None = None,
         floor: Mounting | str | Path | None = None,

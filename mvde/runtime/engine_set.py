@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvde.artifact import artifact_stem
-from mvde.calibration.record import SUFFIX, Calibration, fp32_graph_sha256, read_calibration
+from mvde.calibration.record import SUFFIX, Calibration, Calibrations, fp32_graph_sha256, read_calibration
 from mvde.errors import CalibrationError, UsageError
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def common_grid(manifests: Sequence[Manifest], grid: tuple[int, int] | None = No
     return grid
 
 
-def calibrations_of(
-    manifests: Sequence[EngineManifest], given: str | Path | Calibration | Sequence[str | Path | Calibration]
-) -> list[Calibration]:
+def calibrations_of(manifests: Sequence[EngineManifest], given: Calibrations) -> list[Calibration]:
     """Calibration of each engine: in a folder the file ``NAME-HxW.calibration.json``, else that of its graph.
 
     Raises :class:`CalibrationError` for an engine without one, one of another graph, and ones that differ in the frames
@@ -105,7 +103,7 @@ def _calibration_of(manifest: EngineManifest, found: Sequence[Calibration]) -> C
     if not own:
         raise CalibrationError(
             f"{_text(manifest)}, of the fp32 graph {fp32_graph_sha256(manifest)[:12]}..., has no calibration: those "
-            f"given are of {_graphs(found)}; each engine with a deadline needs its own, run `mvde calibrate scale` with it"
+            f"given are of {_graphs(found)}; each engine with a deadline needs its own (`mvde calibrate scale`)"
         )
     if len(own) > 1:
         raise CalibrationError(f"{len(own)} calibrations are of the graph of {_text(manifest)}; give one of them")

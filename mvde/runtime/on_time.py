@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.artifact import EngineArtifact
-    from mvde.calibration.record import Calibration
+    from mvde.calibration.record import Calibrations
     from mvde.camera import Camera
     from mvde.runtime.device_fitter import DeviceResult
     from mvde.runtime.frame_camera import CameraOf
@@ -299,7 +299,7 @@ def load_on_time(
     stats: Sequence[str] | None = None,
     threads: int | None = None,
     floor: Mounting | str | Path | None = None,
-    calibration: str | Path | Calibration | Sequence[str | Path | Calibration] | None = None,
+    calibration: Calibrations | None = None,
     **options: Any,
 ) -> OnTimeRuntime:
     """Load engines of one model, ``source``, as one runtime; ``options`` are further ones of ``DepthRuntime.load``.

@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,7 +257,7 @@ def test_the_floor_gives_the_scale_at_each_resolution(folders: list[Path]) -> No
         assert result.floors[0].scale == pytest.approx(1 / 0.8, rel=0.02)
 
 
-def calibrations(folders: list[Path], *scales: float, **fields: object) -> list[Calibration]:
+def calibrations(folders: list[Path], *scales: float, **fields: Any) -> list[Calibration]:
     """One calibration for each engine, of frames of 64x96."""
     manifests = [find(folder).manifest for folder in folders]
     return [calibration_of(one, scale=scale, **fields) for one, scale in zip(manifests, scales, strict=True)]
@@ -272,7 +273,8 @@ def test_each_engine_has_the_calibration_of_its_graph(
         large = alone.infer(image).depth
     with DepthRuntime.load(folders[1], calibration=own[1]) as alone:
         small = alone.infer(image).depth
-    for given in (own[::-1], tmp_path, [tmp_path / "tiny-32x48.calibration.json", own[0]]):
+    ways: list[Any] = [own[::-1], tmp_path, [tmp_path / "tiny-32x48.calibration.json", own[0]]]
+    for given in ways:
         with DepthRuntime.load(folders, deadline_ms=2000, calibration=given) as runtime:
             results = [runtime.infer(image), runtime.infer(image, age_ms=1999)]  # type: ignore[call-arg]
         assert sizes(results) == [LARGE, SMALL]
@@ -327,7 +329,7 @@ def test_steady_depth_keeps_its_metres_over_a_switch_between_calibrations(
 def test_calibrations_that_are_not_one_for_each_engine_are_refused(folders: list[Path], tmp_path: Path) -> None:
     large, small = calibrations(folders, 2.0, 3.0)
     no_scale = dataclasses.replace(small, camera=RECORD, intervals=INTERVALS, scale=None, measured=None)
-    for given, message in [
+    wrong: list[tuple[Any, str]] = [
         ([large], r"tiny 32x48 openvino:fp32, of the fp32 graph .*, has no calibration: those given are of tiny 64x96"),
         ([], "has no calibration: those given are of none"),
         ([large, small, small], "2 calibrations are of the graph of tiny 32x48 openvino:fp32; give one of them"),
@@ -341,7 +343,8 @@ def test_calibrations_that_are_not_one_for_each_engine_are_refused(folders: list
         ([dataclasses.replace(large, camera=RECORD), no_scale], "differ in having a scale"),
         (large, "tiny 32x48 openvino:fp32, of the fp32 graph .*, has no calibration"),
         (tmp_path, r"tiny 32x48 openvino:fp32 has no calibration: there is no .*/tiny-32x48\.calibration\.json"),
-    ]:
+    ]
+    for given, message in wrong:
         with pytest.raises(CalibrationError, match=message):
             DepthRuntime.load(folders, deadline_ms=33, calibration=given)
     with pytest.raises(UsageError, match="an engine takes one calibration, but got"):

@@ -12,7 +12,9 @@ namespace mvde::internal {
 // What is of the frames alone, their size and fit, was checked when the sessions were opened.
 void Session::check_calibrated_as(const Session &other) const {
     if (!calibration_) return;
-    const auto size_text = [](const Calibration &one) { return std::to_string(one.height) + "x" + std::to_string(one.width); };
+    const auto size_text = [](const Calibration &one) {
+        return std::to_string(one.height) + "x" + std::to_string(one.width);
+    };
     const auto refuse_if = [&](bool differ, const char *what) {
         if (differ)
             throw Refused(MVDE_ERROR_INCOMPATIBLE, "the calibrations of " + other.calibration_->name + " " +
