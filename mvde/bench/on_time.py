@@ -51,7 +51,8 @@ class OnTimeRun:
 
     ``num_late`` results were older than the deadline; ``num_late_loaded`` of these came under load. A frame is dropped
     if a newer one arrived before the engine was free. ``shares`` are those of the resolutions, ``accuracy`` is the
-    engine's, or the mean over the frames' engines. ``memory_bytes`` are those of all its engines.
+    engine's, or the mean over the frames' engines, each result held against its own frame; names with ``delivered_``
+    are of what was there in time (:func:`delivered`). ``memory_bytes`` are those of all its engines.
     """
 
     name: str
@@ -137,6 +138,23 @@ def measure_on_time(
             )  # fmt: skip
             runs.append(_run(ON_TIME, deadline_ms, frames, num_captured, known, _memory_bytes(chosen)))
     return runs
+
+
+def delivered(run: OnTimeRun, fps: float) -> list[tuple[int, Resolution] | None]:
+    """Result that was there when each captured frame was due: the number of the frame it is of, and its resolution.
+
+    It is the newest at the frame's deadline: its own where that was in time, else an earlier frame's, ``None`` before
+    the first.
+    """
+    found: list[tuple[int, Resolution] | None] = []
+    done = sorted(((one.captured_s * 1e3 + one.age_ms, one) for one in run.frames), key=lambda one: one[0])
+    newest: tuple[int, Resolution] | None = None
+    for number in range(len(run.frames) + run.num_dropped):
+        while done and done[0][0] <= number * 1e3 / fps + run.deadline_ms:
+            one = done.pop(0)[1]
+            newest = round(one.captured_s * fps), one.resolution
+        found.append(newest)
+    return found
 
 
 def _run(

@@ -153,6 +153,7 @@ ON_TIME_COLUMNS = (
     "switches",
     "memory",
     "AbsRel",
+    "AbsRel as delivered",
 )
 
 
@@ -172,7 +173,7 @@ def on_time_cells(one: OnTimeRun) -> list[str]:
         ", ".join(f"{share:.0%} {size}" for size, share in one.shares.items()),
         str(one.num_switches),
         f"{one.memory_bytes / 2**20:.0f} MiB",
-        f"{one.accuracy['abs_rel']:.4f}" if one.accuracy is not None and "abs_rel" in one.accuracy else NONE,
+        *(_if((one.accuracy or {}).get(name), "{:.4f}".format) for name in ("abs_rel", "delivered_abs_rel")),
     ]
 
 

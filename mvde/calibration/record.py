@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -175,6 +176,10 @@ class Calibration:
             )
 
 
+Calibrations: TypeAlias = "str | Path | Calibration | Sequence[str | Path | Calibration]"
+"""A calibration or its file; of engines with a deadline several, or their folder."""
+
+
 def camera_record(camera: Camera | None) -> CameraRecord | None:
     """Record of the calibrated frames' camera.
 
@@ -239,11 +244,13 @@ def read_calibration(path: str | Path) -> Calibration:
     return _calibration(plain, text, path)
 
 
-def calibration_for(manifest: EngineManifest, given: str | Path | Calibration) -> Calibration:
+def calibration_for(manifest: EngineManifest, given: Calibrations) -> Calibration:
     """Calibration for an engine, read if it is a path.
 
-    Raises :class:`CalibrationError` if it is malformed, or not of the engine's graph.
+    Raises :class:`CalibrationError` if it is malformed, or not of the engine's graph, :class:`UsageError` for several.
     """
+    if not isinstance(given, (str, Path, Calibration)):
+        raise UsageError(f"an engine takes one calibration, but got {given!r}; several are of engines with a deadline")
     calibration = given if isinstance(given, Calibration) else read_calibration(given)
     calibration.check_engine(manifest)
     return calibration

@@ -5,7 +5,9 @@ It combines `mvde.bench`, which is independent of data sets, with `mvde.pipeline
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,8 @@ from mvde.protocols import EvaluationProtocol
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mvde.artifact import EngineArtifact
+    from mvde.bench.on_time import OnTimeRun
     from mvde.datasets.sample import DepthDataset
     from mvde.runtime.depth import DepthRuntime
     from mvde.runtime.frame_camera import CameraOf
@@ -54,6 +58,35 @@ class Assessor:
             for picture in self.pictures
         )
         return Assessment(None if self.dataset is None else self._accuracy(self.dataset, runtime), depths)
+
+    def assess_on_time(
+        self, runs: Sequence[OnTimeRun], artifacts: Sequence[EngineArtifact], fps: float
+    ) -> list[OnTimeRun]:
+        """Runs with a deadline with the accuracy of what they delivered in time, where the data set is of clips."""
+        from mvde.bench.on_time import delivered
+        from mvde.datasets.clips import ClipDataset
+        from mvde.pipelines.eval_depth import default_protocol
+        from mvde.pipelines.eval_on_time import delivered_accuracy
+        from mvde.runtime.depth import DepthRuntime
+
+        dataset, is_metric = self.dataset, all(one.manifest.depth_kind.unit == "m" for one in artifacts)
+        if not isinstance(dataset, ClipDataset) or not is_metric:
+            return list(runs)
+        with ExitStack() as stack:
+            engines = {one.manifest.resolution: stack.enter_context(DepthRuntime.load(one.path)) for one in artifacts}
+            found = delivered_accuracy(
+                [delivered(run, fps) for run in runs],
+                engines,
+                dataset,
+                self.protocol or default_protocol(dataset),
+                fps=fps,
+                max_frames=self.max_frames,
+                camera=self.camera,
+            )
+        return [
+            dataclasses.replace(run, accuracy={**(run.accuracy or {}), **one})
+            for run, one in zip(runs, found, strict=True)
+        ]
 
     def camera_words(self) -> str:
         """Where the cameras of the data set's frames come from; it matters to kinds with a canonical camera."""

@@ -243,6 +243,7 @@ def _measured(
                 fit=options.fit,
                 on_frame=count,
             )
+            on_time = assessor.assess_on_time(on_time, artifacts, options.paced_fps)
     peak_bytes = peak_memory_bytes()
     return Report(measurements, machine, settings, watch.conditions(), copy_bytes_per_s(), peak_bytes, on_time=on_time)
 

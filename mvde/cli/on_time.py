@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mvde.cli.terminal import say
 from mvde.errors import UsageError
@@ -35,6 +35,20 @@ def engine_paths(selection: EngineSelection) -> list[Path]:
         for text in selection.engine or (None,)
     ]
     return list(dict.fromkeys(found))
+
+
+def calibration_options(paths: Sequence[Path], given: Path) -> dict[str, Any]:
+    """Options to load engines with their calibrations: these, and columns of intervals where all of them have some."""
+    from mvde.engines.store import find
+    from mvde.runtime.engine_set import calibrations_of, check_one_model
+    from mvde.stats import INTERVALS
+
+    manifests = [find(path).manifest for path in paths]
+    check_one_model(manifests)
+    found = calibrations_of(manifests, given)
+    if any(one.intervals is None for one in found):
+        return {"calibration": found}
+    return {"calibration": found, "stats": (*manifests[0].stats, *INTERVALS)}
 
 
 def say_engines(runtime: OnTimeRuntime) -> None:

@@ -37,7 +37,14 @@ def run(
         typer.Option("--out", "-o", help=f"{OUT_HELP} For a log: FILE.mcap, or a rosbag2 folder. Default: in depth."),
     ] = None,
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
-    calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="FILE|FOLDER",
+            help=f"{CALIBRATION_HELP} With --deadline: the folder that has one for each engine.",
+        ),
+    ] = None,
     stabilize: Annotated[
         bool, typer.Option("--stabilize", help="Make depth and statistics steady over the frames of a camera.")
     ] = False,

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvde.cli.floor_options import FloorOptions
-from mvde.cli.on_time import check_deadline_option, engine_paths, say_engines
+from mvde.cli.on_time import calibration_options, check_deadline_option, engine_paths, say_engines
 from mvde.cli.shared_options import CameraOptions, EngineSelection, only
 from mvde.cli.terminal import say
-from mvde.errors import UsageError
 from mvde.runtime.placement import Fit
 
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ class RunSettings:
     def __post_init__(self) -> None:
         """Check what belongs to one engine, or to several with a deadline."""
         check_deadline_option(self.deadline_ms)
-        if self.deadline_ms is not None and self.calibration is not None:
-            raise UsageError("--calibration is of one resolution, so it does not go with --deadline; leave one out")
         if self.deadline_ms is None:
             without = " without --deadline" if self.verb == "mvde run" else ""
             only(self.selection.engine, "--engine", f"{self.verb} takes one engine{without}")
@@ -92,6 +89,8 @@ class RunSettings:
         from mvde.runtime.on_time import load_on_time
 
         paths = engine_paths(self.selection)
+        if self.calibration is not None:
+            options |= calibration_options(paths, self.calibration)
         runtime = load_on_time(paths, deadline_ms, camera=self.camera.frame_camera, **options)
         say_engines(runtime)
         return runtime

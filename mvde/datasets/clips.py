@@ -295,6 +295,11 @@ class ClipDataset:
         return (self._clip(number) for number in self._numbers)
 
     @property
+    def fps(self) -> float:
+        """Frames per second of a clip."""
+        return self._index.fps
+
+    @property
     def num_frames(self) -> int:
         """Number of frames of a clip."""
         return self._index.num_frames

@@ -12,7 +12,7 @@ import numpy as np
 
 from mvde.artifact import ENGINE_DIR
 from mvde.calibration.interval_columns import IntervalColumns, base_columns
-from mvde.calibration.record import Calibration, calibration_for
+from mvde.calibration.record import Calibration, Calibrations, calibration_for
 from mvde.camera import Camera
 from mvde.contract import OutputRole
 from mvde.cuda.array import view_of
@@ -59,7 +59,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
-        calibration: str | Path | Calibration | None = None,
+        calibration: Calibrations | None = None,
         scan: ScanSettings | str | Path | None = None,
         floor: Mounting | str | Path | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class DepthRuntime:
         camera: Camera | CameraOf | None = None,
         stats: Sequence[str] | None = None,
         invalid: str = "nan",
-        calibration: str | Path | Calibration | None = None,
+        calibration: Calibrations | None = None,
         threads: int | None = None,
         scan: ScanSettings | str | Path | None = None,
         floor: Mounting | str | Path | None = None,
@@ -113,7 +113,7 @@ class DepthRuntime:
         A list of engines of one model at several resolutions, with a ``deadline_ms`` in milliseconds, is one runtime
         (:class:`mvde.runtime.on_time.OnTimeRuntime`): each frame has the largest resolution that is in time. ``grid``
         is that of its statistics, (rows, columns), which divides all of them into square patches; default: near the
-        smallest engine's.
+        smallest engine's. ``calibration`` is a list then, of one for each engine, or the folder that holds them.
 
         Raises :class:`ArtifactError` if there is no such engine, :class:`IncompatibleEngineError` if it was built for
         another machine or library version, :class:`HashMismatchError` if it is truncated or was replaced,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvde.errors import UsageError
+from mvde.artifact import artifact_stem
+from mvde.calibration.record import SUFFIX, Calibration, Calibrations, fp32_graph_sha256, read_calibration
+from mvde.errors import CalibrationError, UsageError
 
 if TYPE_CHECKING:
     from mvde.manifest import EngineManifest, Manifest
@@ -58,6 +61,79 @@ def common_grid(manifests: Sequence[Manifest], grid: tuple[int, int] | None = No
             f"the nearest that do: {', '.join(map(_size, near))}"
         )
     return grid
+
+
+def calibrations_of(manifests: Sequence[EngineManifest], given: Calibrations) -> list[Calibration]:
+    """Calibration of each engine: in a folder the file ``NAME-HxW.calibration.json``, else that of its graph.
+
+    Raises :class:`CalibrationError` for an engine without one, one of another graph, and ones that differ in the frames
+    that they are of or in whether they have a scale.
+    """
+    if isinstance(given, (str, Path)) and Path(given).is_dir():
+        files = [Path(given) / f"{artifact_stem(one.name, one.resolution, one.batch)}{SUFFIX}" for one in manifests]
+        for manifest, file in zip(manifests, files, strict=True):
+            if not file.exists():
+                raise CalibrationError(
+                    f"{_text(manifest)} has no calibration: there is no {file}; each engine with a deadline needs its "
+                    f"own, run `mvde calibrate scale` with it and -o {given}"
+                )
+        given = files
+    several = [given] if isinstance(given, (str, Path, Calibration)) else given
+    found = [one if isinstance(one, Calibration) else read_calibration(one) for one in several]
+    matched = [_calibration_of(manifest, found) for manifest in manifests]
+    if len(found) > len(matched):
+        raise CalibrationError(
+            f"{len(found)} calibrations were given for {len(matched)} engines: {_graphs(found)}; give one for each"
+        )
+    for one in matched[1:]:
+        _check_alike(matched[0], one)
+    return matched
+
+
+def map_units(calibrations: Sequence[Calibration]) -> list[tuple[float, float]]:
+    """Factor and then addend by which the map of each engine becomes one in the unit of the first engine's map."""
+    units = [(one.scale or 1.0, one.shift) for one in calibrations]
+    first, at_first = units[0]
+    return [(scale / first, (shift - at_first) / first) for scale, shift in units]
+
+
+def _calibration_of(manifest: EngineManifest, found: Sequence[Calibration]) -> Calibration:
+    """The calibration of an engine's graph."""
+    own = [one for one in found if one.graph_sha256 == fp32_graph_sha256(manifest)]
+    if not own:
+        raise CalibrationError(
+            f"{_text(manifest)}, of the fp32 graph {fp32_graph_sha256(manifest)[:12]}..., has no calibration: those "
+            f"given are of {_graphs(found)}; each engine with a deadline needs its own (`mvde calibrate scale`)"
+        )
+    if len(own) > 1:
+        raise CalibrationError(f"{len(own)} calibrations are of the graph of {_text(manifest)}; give one of them")
+    own[0].check_engine(manifest)
+    return own[0]
+
+
+def _check_alike(first: Calibration, other: Calibration) -> None:
+    """Raise :class:`CalibrationError` unless two calibrations are of the same frames and give metres alike."""
+    differing = [
+        what
+        for what, one, two in (
+            ("the size of the frames", first.frame, other.frame),
+            ("the fit", first.fit, other.fit),
+            ("the camera", first.camera, other.camera),
+            ("having a scale", first.scale is None, other.scale is None),
+        )
+        if one != two
+    ]
+    if differing:
+        raise CalibrationError(
+            f"the calibrations of {first.name} {_size(first.resolution)} and {_size(other.resolution)} differ in "
+            f"{differing[0]}; calibrate engines with a deadline on the same frames"
+        )
+
+
+def _graphs(calibrations: Sequence[Calibration]) -> str:
+    return (
+        ", ".join(f"{one.name} {_size(one.resolution)} ({one.graph_sha256[:12]}...)" for one in calibrations) or "none"
+    )
 
 
 def _finest_grid(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

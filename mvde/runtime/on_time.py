@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvde.artifact import ENGINE_DIR
+from mvde.calibration.interval_columns import base_columns
 from mvde.engines.base import DeviceEngine, EngineInfo
 from mvde.engines.machine import resident_bytes
 from mvde.engines.opened import open_verified
@@ -25,7 +26,7 @@ from mvde.errors import UsageError
 from mvde.runtime.batches import Prepared, Ran, Taken
 from mvde.runtime.deadline import DeadlinePolicy, check_deadline
 from mvde.runtime.depth import DepthRuntime
-from mvde.runtime.engine_set import check_one_model, common_grid
+from mvde.runtime.engine_set import calibrations_of, check_one_model, common_grid, map_units
 from mvde.runtime.frame_floor import FrameFloor
 from mvde.runtime.result import DepthResult
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvde.artifact import EngineArtifact
+    from mvde.calibration.record import Calibrations
     from mvde.camera import Camera
     from mvde.runtime.device_fitter import DeviceResult
     from mvde.runtime.frame_camera import CameraOf
@@ -111,9 +113,11 @@ class OnTimeRuntime(DepthRuntime):
         floor: Mounting | str | Path | None = None,
     ) -> None:
         """Wrap runtimes of one grid, from the smallest resolution to the largest; usually called through ``load``."""
-        smallest = members[0]
-        super().__init__(smallest.engine, smallest.manifest, floor=floor)
+        smallest, given = members[0], [one.calibration for one in members if one.calibration is not None]
+        columns, calibration = smallest._columns.names, smallest.calibration
+        super().__init__(smallest.engine, smallest.manifest, stats=columns, calibration=calibration, floor=floor)
         self._members = list(members)
+        self._map_units = map_units(given) if given else [(1.0, 0.0)] * len(members)
         self._policy = DeadlinePolicy(_costs_ms(self._members), deadline_ms)
         self._memory_bytes = list(memory_bytes or [0] * len(members))
         self._lock = threading.Lock()
@@ -184,7 +188,8 @@ class OnTimeRuntime(DepthRuntime):
         started = time.perf_counter()
         member = self._members[index]
         floor = FrameFloor(member.manifest, self._columns, self._mounting, scales=steady.scales)
-        ran = member._run(floor.mounted(member._prepare([image], fit, None, taken=[Taken(time_s)])))
+        prepared = self._in_one_unit(member._prepare([image], fit, None, taken=[Taken(time_s)]), index)
+        ran = member._run(floor.mounted(prepared))
         (result,) = member._finish(floor.scaled(steady.steadied(ran)))
         self._observe(index, ran.infer_ms, (time.perf_counter() - started) * 1e3 + age_ms, age_ms)
         return self._as_of_smallest(result, index)
@@ -229,7 +234,13 @@ class OnTimeRuntime(DepthRuntime):
 
     def _prepared(self, asked: _Asked, index: int) -> _PreparedFor:
         made = self._members[index]._prepare(asked.images, asked.fit, asked.camera, False, None, asked.taken)
-        return _PreparedFor(**vars(made), index=index, asked=asked)
+        return _PreparedFor(**vars(self._in_one_unit(made, index)), index=index, asked=asked)
+
+    def _in_one_unit(self, prepared: Prepared, index: int) -> Prepared:
+        """The frame with its map made steady in the unit of the smallest engine's, where calibrations differ."""
+        unit = self._map_units[index]
+        views = [dataclasses.replace(view, map_unit=unit) for view in prepared.views]
+        return dataclasses.replace(prepared, views=views)
 
     def _run(self, prepared: Prepared) -> Ran:
         assert isinstance(prepared, _PreparedFor)
@@ -288,14 +299,16 @@ def load_on_time(
     stats: Sequence[str] | None = None,
     threads: int | None = None,
     floor: Mounting | str | Path | None = None,
+    calibration: Calibrations | None = None,
     **options: Any,
 ) -> OnTimeRuntime:
     """Load engines of one model, ``source``, as one runtime; ``options`` are further ones of ``DepthRuntime.load``.
 
-    ``source`` is a list of paths or ids, or one of them.
+    ``source`` is a list of paths or ids, or one of them. ``calibration`` is one for each engine: a list in any order,
+    or the folder that ``mvde calibrate`` wrote them to.
 
-    Raises as :meth:`DepthRuntime.load`, and :class:`UsageError` for engines that do not belong together, a list without
-    a deadline, and a calibration, which is of one resolution.
+    Raises as :meth:`DepthRuntime.load`, and :class:`UsageError` for engines that do not belong together and a list
+    without a deadline, :class:`CalibrationError` for calibrations that are not of these engines or differ in frames.
     """
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
     if not sources or any(one is not None and not isinstance(one, (str, Path)) for one in sources):
@@ -303,18 +316,17 @@ def load_on_time(
     if deadline_ms is None:
         raise UsageError(f"{len(sources)} engines were given, and nothing to choose by; give deadline_ms= too")
     check_deadline(deadline_ms)
-    if options.get("calibration") is not None:
-        raise UsageError("a calibration is of one resolution, so it does not go with a deadline; leave one of them out")
     found = [find(one, name=name, resolution=resolution, batch=batch, root=Path(engine_dir)) for one in sources]
     found.sort(key=lambda one: one.manifest.resolution)
     manifests = [one.manifest for one in found]
     check_one_model(manifests)
     shared = common_grid(manifests, grid)
+    calibrations = [None] * len(found) if calibration is None else calibrations_of(manifests, calibration)
     with ExitStack() as stack:
         members, grown = [], []
-        for artifact in found:
+        for artifact, own in zip(found, calibrations, strict=True):
             before = resident_bytes()
-            member = _load(artifact, shared, stats, threads, options)
+            member = _load(artifact, shared, stats, threads, {**options, "calibration": own})
             members.append(stack.enter_context(member))
             member.engine.infer(_blank(member))  # libraries allocate most of an engine's memory with its first frame
             grown.append(max(resident_bytes() - before, 0))
@@ -335,7 +347,7 @@ def _load(
     patch = opened.manifest.resolution[0] // grid[0]
     manifest = dataclasses.replace(opened.manifest, stats_patch=patch, grid=grid)
     opened = dataclasses.replace(opened, manifest=manifest)
-    return DepthRuntime(*load_engine(opened, stats, threads), stats=stats, **options)
+    return DepthRuntime(*load_engine(opened, base_columns(stats), threads), stats=stats, **options)
 
 
 def _blank(member: DepthRuntime) -> NDArray[np.uint8]:

@@ -98,10 +98,25 @@ class SteadyMaps:
         stabilizer = self._stabilizers[taken.source]
         placement, raw = fitted.placement, maps[OutputRole.DEPTH]
         inside = placement.target_box.slices
+        factor, addend = view.map_unit
         # Nine digits: a camera carried into the input of another resolution differs in the last ones.
-        scales = (f"{view.scale:.9g}", f"{view.shift:.9g}")
-        meaning = (placement.source_size, placement.source_box, view.kind, *scales)
-        part = np.ascontiguousarray(raw[inside], dtype=np.float32)
+        meaning = (placement.source_size, placement.source_box, view.kind, f"{view.scale / factor:.9g}")
+        part = in_unit(np.ascontiguousarray(raw[inside], dtype=np.float32), factor, addend)
         steady = raw.astype(np.float32)
-        steady[inside] = stabilizer.update(image[inside], part, view=meaning, time_s=taken.time_s)
+        made = stabilizer.update(image[inside], part, view=meaning, time_s=taken.time_s)
+        steady[inside] = out_of_unit(made, factor, addend)
         return {**maps, OutputRole.DEPTH: steady}, stabilizer.num_frames
+
+
+def in_unit(depth: NDArray[np.float32], factor: float, addend: float) -> NDArray[np.float32]:
+    """Map (H, W) float32 with its values times ``factor`` plus ``addend``; what is no value, 0 or NaN, stays."""
+    if (factor, addend) == (1.0, 0.0):
+        return depth
+    return np.where(depth > 0, depth * np.float32(factor) + np.float32(addend), depth)
+
+
+def out_of_unit(depth: NDArray[np.float32], factor: float, addend: float) -> NDArray[np.float32]:
+    """Map (H, W) float32 that :func:`in_unit` gives ``depth`` of, but for its rounding."""
+    if (factor, addend) == (1.0, 0.0):
+        return depth
+    return np.where(depth > 0, (depth - np.float32(addend)) / np.float32(factor), depth)

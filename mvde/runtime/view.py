@@ -37,7 +37,8 @@ class View:
     """Conversion of a frame's map to depth of ``kind``: ``scale`` * x + ``shift``, or its reciprocal.
 
     ``factor``, ``is_assumed`` and ``camera`` are the camera's, as in :class:`mvde.DepthResult`; ``calibrated`` is what
-    the metres come from, ``None`` for the network's own.
+    the metres come from, ``None`` for the network's own. ``map_unit`` are the factor and the addend by which the map
+    gets the unit of that of another engine, in which it is made steady with the maps of both.
     """
 
     kind: DepthKind
@@ -48,6 +49,7 @@ class View:
     is_reciprocal: bool = False
     calibrated: str | None = None
     camera: Camera | None = None
+    map_unit: tuple[float, float] = (1.0, 0.0)
 
     @property
     def is_scaling(self) -> bool:

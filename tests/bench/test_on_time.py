@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from mvde.bench import on_time, pacing, peaks
+from mvde.bench.distribution import Distribution
 from mvde.bench.load import Load
-from mvde.bench.on_time import paced_frames
+from mvde.bench.on_time import OnTimeRun, PacedFrame, delivered, paced_frames
 
 IMAGES = [np.zeros((2, 2, 3), np.uint8)]
 
@@ -111,6 +113,20 @@ def test_accuracy_is_that_of_the_engines_as_often_as_they_were_used() -> None:
     assert on_time._accuracy({(32, 32): 1.0}, {(32, 32): Plain(assessment=Plain(accuracy=None))}) is None  # type: ignore[dict-item]
 
 
+def test_delivered_is_the_newest_result_that_was_there_when_a_frame_was_due() -> None:
+    small, large = (32, 32), (64, 64)
+    frames = [  # at 10 frames a second: in time, late by more than a period, passed over, in time, late
+        PacedFrame(0.0, large, 40, False),
+        PacedFrame(0.1, large, 180, True),
+        PacedFrame(0.3, small, 20, True),
+        PacedFrame(0.4, small, 60, True),
+    ]
+    run = OnTimeRun("on time", 50, 2, 2, 1, 1, 0, Distribution.of([40, 180, 20, 60]), {}, None, frames)
+    assert delivered(run, 10.0) == [(0, large), (0, large), (0, large), (3, small), (3, small)]
+    late = dataclasses.replace(run, frames=frames[1:2], num_dropped=0, deadline_ms=10)
+    assert delivered(late, 10.0) == [None]
+
+
 @pytest.mark.slow
 def test_the_verb_shows_each_engine_and_the_choice_among_them(
     engines_of_two_sizes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], short_peaks: None
@@ -151,8 +167,6 @@ def test_a_deadline_needs_a_rate_and_engines_of_one_model(
 
 
 def test_the_page_shows_resolution_load_and_late_results_over_time() -> None:
-    from mvde.bench.distribution import Distribution
-    from mvde.bench.on_time import OnTimeRun, PacedFrame
     from mvde.bench.page_on_time import on_time_section
 
     frames = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 from PIL import Image
 
 from mvde import cli
+from mvde.calibration.record import write_calibration
+from mvde.engines.store import find
+from tests.runtime.test_calibrated import calibration_of
+from tests.runtime.test_interval_columns import INTERVALS, RECORD
 
 pytest.importorskip("openvino")
 
@@ -70,7 +75,6 @@ def test_a_live_source_is_late_by_the_deadline(robot: Path, capsys: pytest.Captu
         (TWO_SIZES, "mvde run takes one resolution without --deadline, but --res was given 2 times; give it once"),
         (["--deadline", "0"], "--deadline is a number of milliseconds above 0, but got 0"),
         (["--deadline", "nan"], "--deadline is a number of milliseconds above 0, but got nan"),
-        ([*TWO_SIZES, "--deadline", "33", "--calibration", "c.json"], "--calibration is of one resolution"),
         (
             ["-e", "fp32", "-e", "fp32", "--res", "64x96", "--res", "32x48"],
             "mvde run takes one engine without --deadline",
@@ -89,3 +93,21 @@ def test_engines_of_different_models_are_refused(
     edit_manifest(manifest, lambda plain: plain.update(name="other"))  # type: ignore[operator]
     assert cli.execute(["run", "a.png", *TWO_SIZES, "--deadline", "33"]) == 2
     assert "differ in model: tiny and other; engines with a deadline are of one model" in capsys.readouterr().err
+
+
+def test_a_folder_has_the_calibration_of_each_engine(robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["run", "a.png", *TWO_SIZES, "--deadline", "5000", "--calibration", "calibration"]
+    (robot / "calibration").mkdir()
+    assert cli.execute(options) == 1
+    assert "tiny 32x48 openvino:fp32 has no calibration: there is no calibration/tiny-32x48" in capsys.readouterr().err
+    for number, folder in enumerate(sorted((robot / "engines").iterdir())):
+        one = calibration_of(find(folder).manifest, scale=2.0 + number, frame=(60, 90))
+        one = dataclasses.replace(one, camera=RECORD, intervals=INTERVALS)
+        size = "x".join(map(str, one.resolution))
+        write_calibration(one, robot / "calibration" / f"tiny-{size}.calibration.json")
+    assert cli.execute(options) == 0
+    assert "calibrated: one scale, measured on openvino:fp32" in capsys.readouterr().out
+    with np.load(robot / "depth" / "a.stats.npz") as stored:
+        assert stored["resolution"].tolist() == [64, 96]
+        assert stored["columns"].tolist()[-3:] == ["lo", "hi", "near"]
+        np.testing.assert_allclose(stored["stats"][:, 0], 3 * (0.5 + 4 * 51 / 255), rtol=1e-5)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mvde.calibration.record import Calibration, write_calibration
 from mvde.camera import Camera
 from mvde.contract import DepthKind
 from mvde.engines.store import find, load_engine
-from mvde.errors import UsageError
+from mvde.errors import CalibrationError, UsageError
 from mvde.runtime.deadline import HOLD_FRAMES, UNHELD_FRAMES
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.floor import FloorStatus
@@ -24,6 +27,8 @@ from mvde.runtime.stabilize import Stabilization
 from mvde.runtime.steady_stream import SteadyMaps
 from mvde.stats import depth_to_patch_stats
 from tests.runtime.floor_rooms import room_depth
+from tests.runtime.test_calibrated import calibration_of
+from tests.runtime.test_interval_columns import INTERVALS, RECORD
 
 SMALL, LARGE = (32, 48), (64, 96)
 STATS = ("mean", "var", "grad", "min", "max", "valid")
@@ -232,8 +237,6 @@ def test_a_list_without_a_deadline_and_what_does_not_go_with_one_are_refused(
         DepthRuntime.load(folders, deadline_ms=0)
     with pytest.raises(UsageError, match="engines with a deadline are paths or ids, in a list, but got"):
         DepthRuntime.load([], deadline_ms=33)
-    with pytest.raises(UsageError, match="a calibration is of one resolution, so it does not go with a deadline"):
-        DepthRuntime.load(folders, deadline_ms=33, calibration="calibration.json")
     with pytest.raises(UsageError, match="infer_device is asynchronous"):
         runtime.infer_device(np.zeros((32, 48, 3), np.uint8))
 
@@ -252,3 +255,97 @@ def test_the_floor_gives_the_scale_at_each_resolution(folders: list[Path]) -> No
     for result in results:
         assert result.floors[0].status is FloorStatus.USED
         assert result.floors[0].scale == pytest.approx(1 / 0.8, rel=0.02)
+
+
+def calibrations(folders: list[Path], *scales: float, **fields: Any) -> list[Calibration]:
+    """One calibration for each engine, of frames of 64x96."""
+    manifests = [find(folder).manifest for folder in folders]
+    return [calibration_of(one, scale=scale, **fields) for one, scale in zip(manifests, scales, strict=True)]
+
+
+def test_each_engine_has_the_calibration_of_its_graph(
+    folders: list[Path], tmp_path: Path, random_images: Callable[..., np.ndarray]
+) -> None:
+    image, own = random_images(64, 96, 3), calibrations(folders, 2.0, 3.0)
+    for one in own:
+        write_calibration(one, tmp_path / f"tiny-{one.resolution[0]}x{one.resolution[1]}.calibration.json")
+    with DepthRuntime.load(folders[0], calibration=own[0]) as alone:
+        large = alone.infer(image).depth
+    with DepthRuntime.load(folders[1], calibration=own[1]) as alone:
+        small = alone.infer(image).depth
+    ways: list[Any] = [own[::-1], tmp_path, [tmp_path / "tiny-32x48.calibration.json", own[0]]]
+    for given in ways:
+        with DepthRuntime.load(folders, deadline_ms=2000, calibration=given) as runtime:
+            results = [runtime.infer(image), runtime.infer(image, age_ms=1999)]  # type: ignore[call-arg]
+        assert sizes(results) == [LARGE, SMALL]
+        assert [one.calibrated for one in results] == ["one scale"] * 2
+        np.testing.assert_array_equal(results[0].depth, large)
+        np.testing.assert_array_equal(results[1].depth, small)
+
+
+def test_intervals_are_those_of_the_engine_that_was_used(
+    folders: list[Path], random_images: Callable[..., np.ndarray]
+) -> None:
+    wide = dataclasses.replace(INTERVALS, mean=dataclasses.replace(INTERVALS.mean, hi=(2.0, 2.0, 2.0)))
+    large, small = calibrations(folders, 1.0, 1.0, camera=RECORD, intervals=INTERVALS)
+    given = [large, dataclasses.replace(small, intervals=wide)]
+    image = random_images(64, 96, 3)
+    with DepthRuntime.load(folders, deadline_ms=2000, calibration=given, stats=("mean", "hi", "near")) as runtime:
+        results = [runtime.infer(image), runtime.infer(image, age_ms=1999)]  # type: ignore[call-arg]
+        assert runtime.calibration == given[1]
+        with pytest.raises(UsageError, match="the floor gives depth another scale"):
+            list(runtime.stream([image], mountings=[Mounting(0.6, 15.0)]))
+    assert [one.stat_names for one in results] == [("mean", "hi", "near")] * 2
+    np.testing.assert_allclose(results[1].stats[:, 1], 2 * results[1].stats[:, 0], rtol=1e-6)
+    assert (results[0].stats[:, 1] < 1.6 * results[0].stats[:, 0]).all()
+    with pytest.raises(CalibrationError, match="stats has 'hi', but the calibration has no intervals"):
+        DepthRuntime.load(folders, deadline_ms=33, calibration=calibrations(folders, 1, 1), stats=("hi",))
+
+
+@pytest.mark.parametrize("kind", [DepthKind.METRIC, DepthKind.INVERSE_RELATIVE])
+def test_steady_depth_keeps_its_metres_over_a_switch_between_calibrations(
+    folders: list[Path], edit_manifest: Callable[..., None], tmp_path: Path, kind: DepthKind
+) -> None:
+    """Both engines have the same map, so that calibrations that differ stand for engines whose maps do."""
+    copies = [shutil.copytree(folder, tmp_path / folder.name) for folder in folders]
+    fields = {"depth_kind": str(kind), "unit": kind.unit}
+    for folder in copies:
+        edit_manifest(folder / "engine.json", lambda plain: plain.update(fields))
+    large, small = calibrations(copies, 1.1, 1.0, shift=0.0)
+    given = [dataclasses.replace(large, shift=0.05 if kind.is_inverse else 0.0), small]
+    image = np.tile(np.linspace(60, 200, 96, dtype=np.uint8)[None, :, None], (64, 1, 3))
+    with DepthRuntime.load(copies, deadline_ms=2000, calibration=given) as runtime:
+        assert isinstance(runtime, OnTimeRuntime)
+        steady = SteadyMaps(runtime.manifest.depth_kind, Stabilization())
+        results = [runtime.infer_next(image, steady, age_ms=age_ms) for age_ms in (0, 0, 0, 1999, 1999)]
+        raw = [runtime.infer(image, age_ms=1999).depth, results[0].depth]
+    assert sizes(results) == [LARGE] * 3 + [SMALL] * 2
+    assert [one.num_steady for one in results] == [1, 2, 3, 4, 5]
+    change, jump = (abs(np.log(np.median(one / two))) for one, two in ((results[3].depth, results[2].depth), raw))
+    assert jump > 0.09
+    assert change < 0.6 * jump
+
+
+def test_calibrations_that_are_not_one_for_each_engine_are_refused(folders: list[Path], tmp_path: Path) -> None:
+    large, small = calibrations(folders, 2.0, 3.0)
+    no_scale = dataclasses.replace(small, camera=RECORD, intervals=INTERVALS, scale=None, measured=None)
+    wrong: list[tuple[Any, str]] = [
+        ([large], r"tiny 32x48 openvino:fp32, of the fp32 graph .*, has no calibration: those given are of tiny 64x96"),
+        ([], "has no calibration: those given are of none"),
+        ([large, small, small], "2 calibrations are of the graph of tiny 32x48 openvino:fp32; give one of them"),
+        (
+            [large, small, dataclasses.replace(small, graph_sha256="1" * 64)],
+            r"3 calibrations were given for 2 engines: .*, tiny 32x48 \(111111111111\.\.\.\); give one for each",
+        ),
+        ([large, dataclasses.replace(small, frame=(32, 48))], "differ in the size of the frames; calibrate engines"),
+        ([large, dataclasses.replace(small, fit="crop")], "of tiny 32x48 and 64x96 differ in the fit"),
+        ([large, dataclasses.replace(small, camera=RECORD)], "differ in the camera"),
+        ([dataclasses.replace(large, camera=RECORD), no_scale], "differ in having a scale"),
+        (large, "tiny 32x48 openvino:fp32, of the fp32 graph .*, has no calibration"),
+        (tmp_path, r"tiny 32x48 openvino:fp32 has no calibration: there is no .*/tiny-32x48\.calibration\.json"),
+    ]
+    for given, message in wrong:
+        with pytest.raises(CalibrationError, match=message):
+            DepthRuntime.load(folders, deadline_ms=33, calibration=given)
+    with pytest.raises(UsageError, match="an engine takes one calibration, but got"):
+        DepthRuntime.load(folders[0], calibration=[large, small])

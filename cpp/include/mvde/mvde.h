@@ -795,8 +795,8 @@ MVDE_API int32_t mvde_deadline_count(const mvde_deadline *policy, mvde_deadline_
 typedef struct mvde_group mvde_group;
 
 /* Open engines in any order.
- *   options                  of every session, as in mvde_open, with the size of the frames; without a calibration, which is of
- *                            one resolution
+ *   options                  of every session, as in mvde_open, with the size of the frames; calibration_path is the folder that
+ *                            holds NAME-HxW.calibration.json of each engine, all of the same frames
  *   deadline_ms              from a frame's capture to its result
  *   grid_rows, grid_columns  patches, which must divide every resolution into squares; both 0: near the smallest engine's
  * Engines of different models, kinds, weights or preprocessing, of one resolution or of different aspects are refused. What

@@ -47,6 +47,19 @@ std::vector<Artifact> load_sorted(const char *const *paths, std::int64_t num_eng
     return found;
 }
 
+// The engine's file in the folder that `mvde calibrate` writes to.
+std::string calibration_of(const Artifact &artifact, const std::string &folder) {
+    const EngineManifest &manifest = artifact.manifest;
+    const std::string size = std::to_string(manifest.height()) + "x" + std::to_string(manifest.width());
+    const std::string path = folder + "/" + manifest.name + "-" + size + ".calibration.json";
+    if (access(path.c_str(), F_OK) == 0) return path;
+    throw Refused(MVDE_ERROR_MANIFEST, manifest.name + " " + size + " " + manifest.engine.id +
+                                           " has no calibration: there is no " + path +
+                                           "; each engine with a deadline needs its own, run `mvde calibrate scale` with it "
+                                           "and -o " +
+                                           folder);
+}
+
 }  // namespace
 
 Group::Group(const char *const *paths, std::int64_t num_engines, const mvde_session_options &options, double deadline_ms,
@@ -56,9 +69,6 @@ Group::Group(const char *const *paths, std::int64_t num_engines, const mvde_sess
         throw Refused(MVDE_ERROR_ARGUMENT,
                       "options.frame_height and frame_width are 0, the model's input size, which differs from engine to "
                       "engine; give the size of the frames");
-    if (options.calibration_path)
-        throw Refused(MVDE_ERROR_ARGUMENT,
-                      "a calibration is of one resolution, so it does not go with a deadline; leave one of them out");
     std::vector<Artifact> artifacts = load_sorted(paths, num_engines);
     std::vector<const EngineManifest *> manifests;
     for (const Artifact &artifact : artifacts) manifests.push_back(&artifact.manifest);
@@ -68,8 +78,11 @@ Group::Group(const char *const *paths, std::int64_t num_engines, const mvde_sess
         artifact.manifest.stats_patch = artifact.manifest.height() / shared.rows;
         artifact.manifest.grid_rows = shared.rows;
         artifact.manifest.grid_columns = shared.columns;
+        const std::string calibration = options.calibration_path ? calibration_of(artifact, options.calibration_path) : "";
+        mvde_session_options own = options;
+        if (options.calibration_path) own.calibration_path = calibration.c_str();
         const std::int64_t before = resident_bytes();
-        auto session = std::make_unique<Session>(std::move(artifact), options);
+        auto session = std::make_unique<Session>(std::move(artifact), own);
         if (!members_.empty()) session->go_on_with(*members_[0].session);
         double unused = 0.0;  // libraries allocate most of an engine's memory with its first frame
         require(session->run_blank(unused));

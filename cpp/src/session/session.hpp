@@ -57,7 +57,8 @@ public:
     void count(mvde_session_counters &counters) const;
     std::int32_t reset();
 
-    // Shares the steady depth of another session, of the same camera and model at another resolution.
+    // Shares the steady depth of another session, of the same camera and model at another resolution, in the unit of its map.
+    // Throws Refused for calibrations that differ in the camera or in having a scale.
     void go_on_with(const Session &other);
 
     // Counts a frame that was refused; allowed while another call uses the session.
@@ -93,6 +94,7 @@ private:
     void place_scan(const mvde_scan_settings &settings, const mvde_distortion *lens);
     void place_stabilizer(const mvde_stabilization &settings);
     void reserve_stabilizer();
+    void check_calibrated_as(const Session &other) const;
     std::int32_t check_time(double time_s) const;
     std::int32_t stabilize();
     void place_floor(const mvde_mounting &mounting, const mvde_distortion *lens);
@@ -128,6 +130,7 @@ private:
     std::optional<Rays> rays_;           // of that camera
     std::optional<Scanner> scanner_;     // of the network's input
     std::shared_ptr<Stabilizer> stabilizer_;  // nullptr: each frame for itself; shared in a group, as its scale
+    Metres map_unit_;  // scale and shift by which the map gets the unit of that of another session in the group
     double time_s_ = 0.0;                // of the last frame
     std::optional<Rays> floor_rays_;     // of the network's input, where the floor gives depth its scale
     std::optional<mvde_mounting> mounting_, frame_mounting_;  // of the next frames, and of the last one, if known
