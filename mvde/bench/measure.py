@@ -249,9 +249,10 @@ def _stream(run: _Run, images: Sequence[NDArray[np.uint8]], options: BenchOption
     """Measure throughput and energy of a stream of half as many frames as were measured singly, once it is settled."""
     batch = run.runtime.info.batch
     count = max(max(len(run.timings) // 2, MIN_FRAMES) // batch * batch, batch)
-    settled_at, frames = time.perf_counter() + SETTLING_S, itertools.cycle(images)
-    until_settled = itertools.takewhile(lambda _: time.perf_counter() < settled_at, frames)
-    for _ in run.runtime.stream(until_settled, options.fit):
+    frames = itertools.cycle(images)
+    run.runtime.infer(images[0], options.fit)
+    settled_at = time.perf_counter() + (min(SETTLING_S, options.duration_s) if options.num_frames is None else 0)
+    for _ in run.runtime.stream(itertools.takewhile(lambda _: time.perf_counter() < settled_at, frames), options.fit):
         pass
     started = time.perf_counter()
     with energy.measure(energy.counters()) as used:
