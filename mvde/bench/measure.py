@@ -27,6 +27,7 @@ from mvde.engines.base import DeviceEngine
 from mvde.engines.machine import cpu_name, resident_bytes
 from mvde.errors import UsageError
 from mvde.runtime.depth import DepthRuntime
+from mvde.runtime.lanes import OPEN_AFTER_S
 from mvde.runtime.placement import Fit, fit_image
 from mvde.runtime.result import Timings
 
@@ -39,6 +40,8 @@ MIN_WARMUP_FRAMES = 3
 MAX_WARMUP_FRAMES = 200
 TURN_S = 0.25
 MIN_TURN_FRAMES = 3
+SETTLING_S = OPEN_AFTER_S + 0.5
+"""Seconds of a stream before its throughput is measured, in which it may load a second engine."""
 _NUM_TURNS = 4  # used if a turn's length is not given
 
 
@@ -248,14 +251,17 @@ def _take_turn(
 
 
 def _stream(run: _Run, images: Sequence[NDArray[np.uint8]], options: BenchOptions) -> None:
-    """Measure throughput and energy of a stream of half as many frames as were measured singly."""
+    """Measure throughput and energy of a stream of half as many frames as were measured singly, once it is settled."""
     batch = run.runtime.info.batch
     count = max(max(len(run.timings) // 2, MIN_FRAMES) // batch * batch, batch)
-    frames = itertools.islice(itertools.cycle(images), count)
+    frames = itertools.cycle(images)
     run.runtime.infer(images[0], options.fit)
+    settled_at = time.perf_counter() + (min(SETTLING_S, options.duration_s) if options.num_frames is None else 0)
+    for _ in run.runtime.stream(itertools.takewhile(lambda _: time.perf_counter() < settled_at, frames), options.fit):
+        pass
     started = time.perf_counter()
     with energy.measure(energy.counters()) as used:
-        num_results = sum(1 for _ in run.runtime.stream(frames, options.fit))
+        num_results = sum(1 for _ in run.runtime.stream(itertools.islice(frames, count), options.fit))
     run.throughput_fps = num_results / (time.perf_counter() - started)
     run.energy_j = {name: joules / num_results for name, joules in used.joules.items()}
 

@@ -28,6 +28,7 @@ from mvde.runtime.fitter import FrameFitter, as_batch
 from mvde.runtime.frame_camera import CameraOf, camera_of
 from mvde.runtime.frame_floor import FrameFloor
 from mvde.runtime.frame_scanner import FrameScanner
+from mvde.runtime.lanes import Lanes, SecondEngine
 from mvde.runtime.masks import needs_maps, value_of_invalid
 from mvde.runtime.mounting import Mounting
 from mvde.runtime.placement import Fit, Placement, check_fit, has_bars, place
@@ -64,7 +65,7 @@ class DepthRuntime:
         floor: Mounting | str | Path | None = None,
     ) -> None:
         """Wrap an already loaded engine; usually called through :meth:`load`."""
-        self._engine = engine
+        self._engine, self._second = engine, SecondEngine(engine)
         self._camera = camera
         self._calibration = None if calibration is None else calibration_for(manifest, calibration)
         self._columns = IntervalColumns(manifest, stats, self._calibration)
@@ -258,9 +259,10 @@ class DepthRuntime:
     ) -> Iterator[DepthResult]:
         """Yield one result per frame (H, W, 3), in order, overlapping the stages of neighbouring frames in threads.
 
-        At most a few frames are in flight, so a slow consumer throttles the source. An error of the source or a frame
+        At most ten batches are in flight, so a slow consumer throttles the source. An error of the source or a frame
         is raised in place of its result; closing the iterator early stops the threads. Frames are grouped into the
-        engine's batch. ``fit`` and ``camera`` are as in :meth:`infer`.
+        engine's batch. While frames wait for a small engine of OpenVINO for a second, it is loaded again to run two at
+        a time on half of the CPU each (:mod:`mvde.runtime.lanes`). ``fit`` and ``camera`` are as in :meth:`infer`.
 
         ``stabilize`` makes depth and statistics steady over time
         (:class:`mvde.runtime.stabilize.Stabilization`). It begins anew after a cut, where the frames' size or camera
@@ -272,11 +274,13 @@ class DepthRuntime:
         """
         floor = FrameFloor(self._manifest, self._columns, self._mounting, mountings)
         steady = None if stabilize is None else SteadyMaps(self._manifest.depth_kind, stabilize)
+        lanes = Lanes(self._engine, self._second)
         return pipeline(
-            chunks(timed(frames, times_s, sources), self.info.batch),
+            map(lanes.announced, chunks(timed(frames, times_s, sources), self.info.batch)),
             lambda chunk: floor.mounted(self._prepare(images_of(chunk), fit, camera, False, None, taken_of(chunk))),
-            self._run,
+            lambda prepared: lanes.run(prepared, self._run),
             lambda ran: self._finish(floor.scaled(ran if steady is None else steady.steadied(ran)), parallel=False),
+            self._second.num_lanes,
         )
 
     def infer_next(
@@ -299,6 +303,7 @@ class DepthRuntime:
         """Free the engine and all buffers."""
         if self._device_fitter is not None:
             self._device_fitter.close()
+        self._second.close()
         self._engine.close()
         self._fitter.close()
 
@@ -350,19 +355,19 @@ class DepthRuntime:
         """The caller's choice, or the manifest's."""
         return check_fit(self._manifest.preprocess.fit if fit is None else fit)
 
-    def _run(self, prepared: Prepared) -> Ran:
+    def _run(self, prepared: Prepared, on: Engine | None = None) -> Ran:
         started, count = time.perf_counter(), len(prepared.fitted)
         if (engine := self._stats_engine(prepared)) is not None:
             depth, stats = engine.infer_with_stats(prepared.images)
             return Ran(prepared, [{OutputRole.DEPTH: one} for one in depth[:count]], stats[:count], _ms_since(started))
-        return Ran(prepared, self._maps_of(prepared), None, _ms_since(started))
+        return Ran(prepared, self._maps_of(prepared, on or self._engine), None, _ms_since(started))
 
-    def _maps_of(self, prepared: Prepared) -> list[Maps]:
+    def _maps_of(self, prepared: Prepared, engine: Engine) -> list[Maps]:
         """Outputs (H, W) of each image: all of them where depth alone does not do."""
         if self._needs_maps:
-            maps = self._engine.infer_maps(prepared.images)
+            maps = engine.infer_maps(prepared.images)
         else:
-            maps = {OutputRole.DEPTH: self._engine.infer(prepared.images)}
+            maps = {OutputRole.DEPTH: engine.infer(prepared.images)}
         return [{role: one[index] for role, one in maps.items()} for index in range(len(prepared.fitted))]
 
     def _stats_engine(self, prepared: Prepared) -> StatsEngine | None:
@@ -381,7 +386,7 @@ class DepthRuntime:
             stats = engine.patch_stats(prepared.images)[:count]
             scaled = [view.scaled(rows, self._stat_names) for rows, view in zip(stats, prepared.views, strict=True)]
             return np.stack([self._columns.of(rows) for rows in scaled])
-        frames = zip(self._maps_of(prepared), prepared.fitted, prepared.views, strict=True)
+        frames = zip(self._maps_of(prepared, self._engine), prepared.fitted, prepared.views, strict=True)
         return np.stack([self._columns.of(self._finisher.postprocessed(*frame).stats) for frame in frames])
 
     def _finish(self, ran: Ran, parallel: bool = True) -> list[DepthResult]:

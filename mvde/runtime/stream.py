@@ -6,11 +6,13 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from itertools import cycle, repeat
 from typing import Any, TypeVar
 
 from mvde.errors import UsageError
 
 T = TypeVar("T")
+Items = queue.Queue[Any]
 
 _CAPACITY = 2  # enough to overlap the stages, while results are never more than a few frames old
 _POLL_S = 0.05
@@ -28,21 +30,24 @@ def pipeline(
     prepare: Callable[[Any], Any],
     run: Callable[[Any], Any],
     finish: Callable[[Any], Iterable[Any]],
+    num_lanes: int = 1,
 ) -> Iterator[Any]:
     """Yield the items of ``finish(run(prepare(item)))`` for each item of ``source``, in order, one thread per stage.
 
-    ``source`` is iterated in the first thread. Closing the iterator early stops the threads after their current item; a
-    source that blocks forever is abandoned in a daemon thread. Continuing in a forked child, where the threads do not
-    exist, raises :class:`UsageError`.
+    ``run`` has ``num_lanes`` threads, which take items in turn. ``source`` is iterated in the first thread. Closing the
+    iterator early stops the threads after their current item; a source that blocks forever is abandoned in a daemon
+    thread. Continuing in a forked child, where the threads do not exist, raises :class:`UsageError`.
     """
     process = os.getpid()
     stop = threading.Event()
-    prepared, ran, finished = (queue.Queue[Any](_CAPACITY) for _ in range(3))
-    stages = [
-        threading.Thread(target=_feed, args=(source, prepare, prepared, stop), name="mvde-prepare", daemon=True),
-        threading.Thread(target=_stage, args=(prepared, run, ran, stop), name="mvde-infer", daemon=True),
-        threading.Thread(target=_stage, args=(ran, finish, finished, stop), name="mvde-finish", daemon=True),
+    prepared, ran = ([Items(max(_CAPACITY // num_lanes, 1)) for _ in range(num_lanes)] for _ in range(2))
+    finished = Items(_CAPACITY)
+    stages = [_thread("mvde-prepare", _feed, source, prepare, cycle(prepared), stop)]
+    stages += [
+        _thread("mvde-infer", _stage, repeat(lane), run, repeat(target), stop)
+        for lane, target in zip(prepared, ran, strict=True)
     ]
+    stages.append(_thread("mvde-finish", _stage, cycle(ran), finish, repeat(finished), stop))
     for stage in stages:
         stage.start()
     try:
@@ -61,6 +66,10 @@ def pipeline(
             _end(stages, stop)
 
 
+def _thread(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
+    return threading.Thread(target=target, args=args, name=name, daemon=True)
+
+
 def _end(stages: list[threading.Thread], stop: threading.Event) -> None:
     """Stop the threads after their current item; do not wait long for a blocked source."""
     stop.set()
@@ -69,32 +78,35 @@ def _end(stages: list[threading.Thread], stop: threading.Event) -> None:
     stages[0].join(timeout=1.0)
 
 
-def _feed(source: Iterable[Any], work: Callable[[Any], Any], target: queue.Queue[Any], stop: threading.Event) -> None:
+def _feed(source: Iterable[Any], work: Callable[[Any], Any], targets: Iterator[Items], stop: threading.Event) -> None:
     try:
         for item in source:
-            if stop.is_set() or not _put(target, work(item), stop):
+            if stop.is_set():
+                return
+            worked = work(item)  # before the target's turn, which an error takes instead
+            if not _put(next(targets), worked, stop):
                 return
     except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
-        _put(target, _End(error), stop)
+        _put(next(targets), _End(error), stop)
     else:
-        _put(target, _End(), stop)
+        _put(next(targets), _End(), stop)
 
 
 def _stage(
-    source: queue.Queue[Any], work: Callable[[Any], Any], target: queue.Queue[Any], stop: threading.Event
+    sources: Iterator[Items], work: Callable[[Any], Any], targets: Iterator[Items], stop: threading.Event
 ) -> None:
-    """Process items until the end marker or until the consumer stops."""
-    while (item := _get(source, stop)) is not None:
+    """Process items, each from the next source to the next target, until the end or until the consumer stops."""
+    while (item := _get(next(sources), stop)) is not None:
         if not isinstance(item, _End):
             try:
                 item = work(item)
             except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
                 item = _End(error)
-        if not _put(target, item, stop) or isinstance(item, _End):
+        if not _put(next(targets), item, stop) or isinstance(item, _End):
             return
 
 
-def _get(source: queue.Queue[Any], stop: threading.Event) -> Any:
+def _get(source: Items, stop: threading.Event) -> Any:
     """Next item, or ``None`` once the consumer has stopped."""
     while not stop.is_set():
         try:
@@ -104,7 +116,7 @@ def _get(source: queue.Queue[Any], stop: threading.Event) -> Any:
     return None
 
 
-def _put(target: queue.Queue[Any], item: Any, stop: threading.Event) -> bool:
+def _put(target: Items, item: Any, stop: threading.Event) -> bool:
     """Put the item; return False if the consumer has stopped."""
     while not stop.is_set():
         try:

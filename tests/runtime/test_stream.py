@@ -24,13 +24,24 @@ def _one(item: int) -> list[int]:
     return [item]
 
 
-def test_results_come_in_order() -> None:
+@pytest.mark.parametrize("num_lanes", [1, 2, 3])
+def test_results_come_in_order(num_lanes: int) -> None:
     def uneven(item: int) -> int:
         time.sleep(0.002 * (item % 3))
         return item
 
-    assert list(pipeline(range(50), uneven, uneven, _one)) == list(range(50))
+    assert list(pipeline(range(50), uneven, uneven, _one, num_lanes)) == list(range(50))
     assert _threads() == 0
+
+
+def test_lanes_run_at_the_same_time() -> None:
+    barrier = threading.Barrier(2, timeout=10)
+
+    def meet(item: int) -> int:
+        barrier.wait()
+        return item
+
+    assert list(pipeline(range(6), _identity, meet, _one, 2)) == list(range(6))
 
 
 def test_stages_overlap() -> None:
@@ -80,8 +91,9 @@ def test_the_source_is_not_read_far_ahead_of_the_consumer() -> None:
     results.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("num_lanes", [1, 2])
 @pytest.mark.parametrize("stage", ["source", "prepare", "run", "finish"])
-def test_an_error_is_raised_after_the_results_before_it(stage: str) -> None:
+def test_an_error_is_raised_after_the_results_before_it(stage: str, num_lanes: int) -> None:
     def source() -> Iterator[int]:
         for item in range(10):
             if stage == "source" and item == 3:
@@ -97,7 +109,7 @@ def test_an_error_is_raised_after_the_results_before_it(stage: str) -> None:
         return at_three
 
     finish = work("finish")
-    results = pipeline(source(), work("prepare"), work("run"), lambda item: [finish(item)])  # type: ignore[arg-type, operator]
+    results = pipeline(source(), work("prepare"), work("run"), lambda item: [finish(item)], num_lanes)  # type: ignore[arg-type, operator]
     seen: list[int] = []
     with pytest.raises(ValueError, match="third"):
         seen.extend(results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +46,26 @@ _OPTIONS = {
     int8_linear.OPTION: f"{int8_linear.OURS}|{int8_linear.LIBRARYS}",
 }
 """Options set by builds and tuning, with patterns of their values; no others are taken from a manifest."""
+_LARGEST_FOR_TWO = 64 << 20
+"""Bytes of the largest blob that is opened a second time for two calls: the same again is in OpenVINO's packed copy."""
 
 
 class OpenVinoEngine:
     """A compiled model as an :class:`~mvde.engines.base.Engine`; each concurrent call uses its own request."""
 
-    def __init__(self, compiled: Any, info: EngineInfo, roles: Iterable[OutputRole]) -> None:
-        """Wrap ``compiled``; ``roles`` are those of its outputs, in order."""
+    def __init__(
+        self,
+        compiled: Any,
+        info: EngineInfo,
+        roles: Iterable[OutputRole],
+        import_again: Callable[[Mapping[str, Any]], Any],
+    ) -> None:
+        """Wrap ``compiled``; ``roles`` are those of its outputs, in order.
+
+        ``import_again`` opens it once more, with the same options and some others.
+        """
         self._compiled = compiled
+        self._import_again = import_again
         self._roles = tuple(roles)
         self._blob = compiled.blob  # must outlive calls in progress when the engine is closed
         self._info = info
@@ -92,6 +104,14 @@ class OpenVinoEngine:
             with self._lock:
                 self._idle.append(request)
 
+    def for_two_calls(self) -> OpenVinoEngine | None:
+        """Open two streams of OpenVINO on the same threads; see ``base.TwoCallEngine``."""
+        threads = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+        if threads < 2 or self._blob.nbytes > _LARGEST_FOR_TWO or "NUM_STREAMS" in self._info.options:
+            return None
+        compiled = self._import_again({"NUM_STREAMS": "2", "INFERENCE_NUM_THREADS": str(threads)})
+        return OpenVinoEngine(compiled, self._info, self._roles, self._import_again)
+
     def layers(self) -> str:
         """Empty: the executed precision is already in the manifest."""
         return ""
@@ -123,7 +143,11 @@ def load(opened: OpenedEngine) -> OpenVinoEngine:
     options = checked_options(record.options, path)
     attention.require(shared_core(), record, library_version(), path)
     int8_linear.require(shared_core(), record, library_version(), path)
-    compiled = import_blob(path, options, opened.content)
+
+    def import_again(others: Mapping[str, Any]) -> Any:
+        return import_blob(path, {**options, **others}, opened.content)
+
+    compiled = import_again({})
     executed = executed_precision(compiled)
     if executed != record.executed_precision:
         raise IncompatibleEngineError(
@@ -132,7 +156,7 @@ def load(opened: OpenedEngine) -> OpenVinoEngine:
         )
     check_output_names([_name_of(port, manifest) for port in compiled.outputs], manifest, path)
     info = EngineInfo.of(manifest, device=cpu_name(), library_version=library_version())
-    return OpenVinoEngine(compiled, info, manifest.output_names)
+    return OpenVinoEngine(compiled, info, manifest.output_names, import_again)
 
 
 def _name_of(port: Any, manifest: EngineManifest) -> str:
