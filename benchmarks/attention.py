@@ -3,11 +3,12 @@
     python benchmarks/attention.py                                                  # single operators
     python benchmarks/attention.py export/nano-896x896.onnx export/base-896x896.onnx  # and whole networks
     python benchmarks/attention.py --kernel avx2 --threads 1 export/nano-448x448.onnx  # fp32, CPU time of one thread
+    python benchmarks/attention.py --kernel avx512 export/nano-448x448.onnx  # bf16, by AVX-512 without AMX
     python benchmarks/attention.py --json benchmarks/attention.jsonl
 
 The two are interleaved frame by frame and medians are shown: of CPU time with one thread, which other work on the
 machine disturbs less, otherwise of latency. A multiply-add counts as two operations. Networks are compiled as by
-`mvde build --engine openvino:bf16` (kernel `amx`) or `openvino:fp32` (`avx2`), except for the attention.
+`mvde build --engine openvino:bf16` (kernels `amx`, `avx512`) or `openvino:fp32` (`avx2`), except for the attention.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("graphs", type=Path, nargs="*", help="exported ONNX graphs")
     parser.add_argument("--seconds", type=float, default=4.0, help="time budget per comparison")
-    parser.add_argument("--kernel", choices=("amx", "avx2"), default="amx", help="mvde's kernel. Default: amx")
+    parser.add_argument(
+        "--kernel", choices=("amx", "avx512", "avx2"), default="amx", help="mvde's kernel. Default: amx"
+    )
     parser.add_argument("--threads", type=int, help="threads of both. Default: the library's choice")
     parser.add_argument("--json", type=Path, help="append the results to this file, one JSON line per comparison")
     arguments = parser.parse_args()
@@ -70,14 +73,16 @@ def required_kernel(name: str, parser: argparse.ArgumentParser) -> Any:
 
 def one_operator(size: tuple[int, int, int], kernel: Any, threads: dict[str, str], watch: Watch) -> dict[str, Any]:
     """Compare OpenVINO and mvde on one attention (heads, tokens, depth); returns times in ms and their ratio."""
-    from mvde.engines.openvino.attention import replace_attention
+    from mvde.engines.openvino.attention_choice import Case, alone, random_inputs
+    from mvde.engines.openvino.attention_graph import replace_attention
     from mvde.engines.openvino.library import shared_core
 
     heads, tokens, depth = size
+    case = Case((1, tokens, heads, depth), depth**-0.5)
     core, options = shared_core(), {"INFERENCE_PRECISION_HINT": kernel.hint, "PERFORMANCE_HINT": "LATENCY", **threads}
-    theirs, ours = attention_model(*size, kernel.hint), attention_model(*size, kernel.hint)
+    theirs, ours = alone(case, kernel.hint), alone(case, kernel.hint)
     replace_attention(core, ours, kernel)
-    inputs = random_inputs((1, tokens, heads * depth), kernel.hint)
+    _, inputs = random_inputs(case, kernel.hint)
     compiled = [core.compile_model(model, "CPU", options) for model in (theirs, ours)]
     requests = [model.create_infer_request() for model in compiled]
     medians, ratio = in_turns([lambda request=request: request.infer(inputs) for request in requests], watch)
@@ -90,37 +95,6 @@ def one_operator(size: tuple[int, int, int], kernel: Any, threads: dict[str, str
     names = ("openvino_ms", "mvde_ms", "ratio")
     about = {"kernel": kernel.name, "heads": heads, "tokens": tokens, "depth": depth}
     return {**about, **dict(zip(names, (*medians, ratio), strict=True))}
-
-
-def attention_model(heads: int, tokens: int, depth: int, kind: str) -> Any:
-    """Attention of tensors (1, tokens, heads * depth) of type ``kind``, bf16 or f32, as the exporter writes it."""
-    from mvde.engines.openvino.library import openvino_library
-
-    openvino = openvino_library()
-    from openvino import opset13 as operators
-
-    shape = openvino.Shape([1, tokens, heads * depth])
-    inputs = [operators.parameter(shape, getattr(openvino.Type, kind)) for _ in range(3)]
-    split = [
-        operators.transpose(operators.reshape(one, [1, tokens, heads, depth], False), [0, 2, 1, 3])
-        for one in (operators.convert(tensor, "f32") for tensor in inputs)
-    ]
-    node = operators.transpose(operators.scaled_dot_product_attention(*split, causal=False), [0, 2, 1, 3])
-    joined = operators.reshape(node, [1, tokens, heads * depth], False)
-    return openvino.Model([operators.convert(joined, kind)], inputs)
-
-
-def random_inputs(shape: tuple[int, ...], kind: str) -> list[Any]:
-    """Three tensors of normally distributed values of type ``kind``, bf16 or f32."""
-    from mvde.engines.openvino.library import openvino_library
-
-    openvino = openvino_library()
-    rng = np.random.default_rng(0)
-    values = [rng.standard_normal(shape, np.float32) for _ in range(3)]
-    if kind == "f32":
-        return [openvino.Tensor(one) for one in values]
-    halves = [(one.view(np.uint32) >> 16).astype(np.uint16) for one in values]
-    return [openvino.Tensor(half, openvino.Shape(shape), openvino.Type.bf16) for half in halves]
 
 
 def network(graph: Path, kernel: Any, threads: dict[str, str], watch: Watch) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-// The attention kernel against softmax in double, for sizes that do not fill blocks, scores of any magnitude, and any split
-// of the work. Skipped, with the reason, on a CPU without AMX.
+// The attention kernels in bfloat16 against softmax in double, for sizes that do not fill blocks, scores of any magnitude, and
+// any split of the work. Skipped, with the reasons, on a CPU that runs none of them where none is emulated.
 #include "attention_amx.hpp"
+#include "attention_avx512.hpp"
 #include "harness.hpp"
 
 #include <algorithm>
@@ -11,11 +12,47 @@
 #include <random>
 #include <vector>
 
+#if defined(MVDE_TEST_SIMDE)
+namespace mvde::internal::attention::avx512_emulated {  // attention_avx512.cpp on SIMD Everywhere
+std::size_t packed_elements(const Shape &shape);
+void pack(const Shape &shape, const Bf16 *keys, const Bf16 *values, std::size_t first, std::size_t last, Bf16 *packed);
+void attend(const Shape &shape, float scale, const Bf16 *queries, std::size_t num_queries, const Bf16 *packed, Bf16 *out);
+}  // namespace mvde::internal::attention::avx512_emulated
+#endif
+
 namespace {
 
 using namespace mvde::internal::attention;
 
 constexpr int kSkipped = 77;  // CTest's SKIP_RETURN_CODE
+
+struct Kernel {
+    const char *name;
+    std::size_t num_queries;
+    std::size_t (*packed_elements)(const Shape &);
+    void (*pack)(const Shape &, const Bf16 *, const Bf16 *, std::size_t, std::size_t, Bf16 *);
+    void (*attend)(const Shape &, float, const Bf16 *, std::size_t, const Bf16 *, Bf16 *);
+};
+
+void attend_with_tiles(const Shape &shape, float scale, const Bf16 *queries, std::size_t num_queries, const Bf16 *packed,
+                       Bf16 *out) {
+    const amx::Tiles tiles;
+    amx::attend(shape, scale, queries, num_queries, packed, out);
+}
+
+// All that this test executable can run: those that the CPU has, by themselves, and emulated ones.
+std::vector<Kernel> testable_kernels() {
+    std::vector<Kernel> kernels;
+    const auto amx_elements = [](const Shape &shape) { return amx::Packed(shape).elements(); };
+    if (!*amx::unavailable()) kernels.push_back({"amx", amx::kQueries, amx_elements, amx::pack, attend_with_tiles});
+    if (!*avx512::unavailable())
+        kernels.push_back({"avx512", avx512::kQueries, avx512::packed_elements, avx512::pack, avx512::attend});
+#if defined(MVDE_TEST_SIMDE)
+    kernels.push_back({"emulated avx512", avx512::kQueries, avx512_emulated::packed_elements, avx512_emulated::pack,
+                       avx512_emulated::attend});
+#endif
+    return kernels;
+}
 
 double wide(Bf16 value) {
     const std::uint32_t bits = static_cast<std::uint32_t>(value) << 16;
@@ -57,21 +94,22 @@ struct Problem {
         return batch * shape.tokens * shape.width() + head * shape.depth;
     }
 
+    std::vector<Bf16> attended(const Kernel &kernel) const { return attended(kernel, kernel.num_queries, 1U << 20); }
+
     // Runs the kernel, with queries in blocks of `block` and keys packed in slices of `slice`.
-    std::vector<Bf16> attended(std::size_t block = kQueries, std::size_t slice = 1U << 20) const {
+    std::vector<Bf16> attended(const Kernel &kernel, std::size_t block, std::size_t slice) const {
         std::vector<Bf16> out(queries.size(), 0x7fc0);
-        const Room packed(Packed(shape).elements());
-        const Tiles tiles;
+        const Room packed(kernel.packed_elements(shape));
         for (std::size_t batch = 0; batch < shape.batch; ++batch)
             for (std::size_t head = 0; head < shape.heads; ++head) {
                 const std::size_t at = start(batch, head);
                 for (std::size_t first = 0; first < shape.tokens; first += slice)
-                    pack(shape, keys.data() + at, values.data() + at, first, std::min(first + slice, shape.tokens),
-                         packed.elements.get());
+                    kernel.pack(shape, keys.data() + at, values.data() + at, first, std::min(first + slice, shape.tokens),
+                                packed.elements.get());
                 for (std::size_t query = 0; query < shape.tokens; query += block)
-                    attend(shape, scale(), queries.data() + at + query * shape.width(),
-                           std::min(block, shape.tokens - query), packed.elements.get(),
-                           out.data() + at + query * shape.width());
+                    kernel.attend(shape, scale(), queries.data() + at + query * shape.width(),
+                                  std::min(block, shape.tokens - query), packed.elements.get(),
+                                  out.data() + at + query * shape.width());
             }
         return out;
     }
@@ -112,21 +150,24 @@ constexpr double kTolerance = 2 * 0x1p-8 + 0x1p-12;
 
 void check_against_double(const Problem &problem) {
     const Shape &shape = problem.shape;
-    const std::vector<Bf16> out = problem.attended();
-    std::vector<double> wanted, size;
-    double worst = 0;
+    const std::vector<Kernel> kernels = testable_kernels();
+    std::vector<std::vector<Bf16>> results;
+    for (const Kernel &kernel : kernels) results.push_back(problem.attended(kernel));
+    std::vector<double> wanted, size, worst(kernels.size(), 0.0);
     for (std::size_t batch = 0; batch < shape.batch; ++batch)
         for (std::size_t head = 0; head < shape.heads; ++head)
             for (std::size_t query = 0; query < shape.tokens; query += shape.tokens > 200 ? 7 : 1) {
                 const std::size_t at = problem.start(batch, head);
                 exact(problem, at, query, wanted, size);
-                for (std::size_t d = 0; d < shape.depth; ++d) {
-                    const double error = std::fabs(wide(out[at + query * shape.width() + d]) - wanted[d]);
-                    worst = std::max(worst, error / size[d]);
-                    if (!std::isfinite(error)) worst = error;
-                }
+                for (std::size_t i = 0; i < kernels.size(); ++i)
+                    for (std::size_t d = 0; d < shape.depth; ++d) {
+                        const double error = std::fabs(wide(results[i][at + query * shape.width() + d]) - wanted[d]);
+                        worst[i] = std::isfinite(error) ? std::max(worst[i], error / size[d]) : error;
+                    }
             }
-    CHECK(worst <= kTolerance, "%zu tokens of %zu: off by %g", shape.tokens, shape.depth, worst);
+    for (std::size_t i = 0; i < kernels.size(); ++i)
+        CHECK(worst[i] <= kTolerance, "%s, %zu tokens of %zu: off by %g", kernels[i].name, shape.tokens, shape.depth,
+              worst[i]);
 }
 
 TEST(sizes_that_fill_no_block) {
@@ -152,36 +193,42 @@ TEST(equal_scores_give_the_mean) {
     Problem problem({1, 45, 1, 64}, 1.0F);
     std::fill(problem.queries.begin(), problem.queries.end(), Bf16{0});
     std::fill(problem.values.begin(), problem.values.end(), narrow(3.0F));
-    for (const Bf16 value : problem.attended()) CHECK(wide(value) == 3.0, "%g", wide(value));
+    for (const Kernel &kernel : testable_kernels())
+        for (const Bf16 value : problem.attended(kernel)) CHECK(wide(value) == 3.0, "%s: %g", kernel.name, wide(value));
 }
 
 // Threads divide the work into blocks of queries and slices of keys.
 TEST(any_split_gives_the_same_bits) {
     for (const float spread : {1.0F, 100.0F}) {
         const Problem problem({1, 203, 2, 72}, spread);
-        const std::vector<Bf16> whole = problem.attended();
-        CHECK(problem.attended(32, 32) == whole);
-        CHECK(problem.attended(16, 64) == whole);
-        CHECK(problem.attended(7, 96) == whole);
-        CHECK(problem.attended(1) == whole);
+        for (const Kernel &kernel : testable_kernels()) {
+            const std::vector<Bf16> whole = problem.attended(kernel);
+            CHECK(problem.attended(kernel, 32, 32) == whole, "%s", kernel.name);
+            CHECK(problem.attended(kernel, 16, 64) == whole, "%s", kernel.name);
+            CHECK(problem.attended(kernel, 7, 96) == whole, "%s", kernel.name);
+            CHECK(problem.attended(kernel, 1, 1U << 20) == whole, "%s", kernel.name);
+        }
     }
 }
 
 TEST(not_a_number_is_handed_on) {
     Problem problem({1, 40, 1, 64}, 1.0F);
     problem.queries[3 * 64] = 0x7fc0;
-    const std::vector<Bf16> out = problem.attended();
-    CHECK(std::isnan(wide(out[3 * 64 + 5])));
-    CHECK(std::isfinite(wide(out[4 * 64 + 5])));
+    for (const Kernel &kernel : testable_kernels()) {
+        const std::vector<Bf16> out = problem.attended(kernel);
+        CHECK(std::isnan(wide(out[3 * 64 + 5])), "%s", kernel.name);
+        CHECK(std::isfinite(wide(out[4 * 64 + 5])), "%s", kernel.name);
+    }
 }
 
 // The kernel must restore the tile configuration: oneDNN sets it once.
 TEST(the_threads_tiles_are_as_before) {
+    if (*amx::unavailable()) return;
     alignas(64) std::uint8_t before[64] = {1}, after[64];
     before[16] = before[18] = 32;
     before[48] = before[49] = 7;
     asm volatile("ldtilecfg %0" : : "m"(before));
-    Problem({1, 40, 1, 64}, 1.0F).attended();
+    Problem({1, 40, 1, 64}, 1.0F).attended(testable_kernels().front());
     asm volatile("sttilecfg %0\n\ttilerelease" : "=m"(after));
     CHECK(!std::memcmp(before, after, sizeof after));
 }
@@ -189,9 +236,8 @@ TEST(the_threads_tiles_are_as_before) {
 }  // namespace
 
 int main() {
-    if (const char *reason = unavailable(); *reason) {
-        std::printf("skipped: %s\n", reason);
-        return kSkipped;
-    }
-    return harness::run_all();
+    for (const Kernel &kernel : testable_kernels()) std::printf("kernel: %s\n", kernel.name);
+    if (!testable_kernels().empty()) return harness::run_all();
+    std::printf("skipped: %s; %s\n", amx::unavailable(), avx512::unavailable());
+    return kSkipped;
 }

@@ -118,19 +118,40 @@ def test_a_capped_precision_is_refused_with_the_cap(on_cpu: Callable, monkeypatc
 
 def test_rewrites_for_amx_are_no_default_below_it(on_cpu: Callable) -> None:
     on_cpu(SAPPHIRE)
-    assert (linear.default(Precision.BF16), attention._capped(attention.AMX)) == (linear.CONVOLUTIONS, "")
+    assert (linear.default(Precision.BF16), attention._kernel_for("bf16")) == (linear.CONVOLUTIONS, attention.AMX)
     on_cpu(SAPPHIRE, ONEDNN_MAX_CPU_ISA="AVX512_CORE_BF16")
-    assert linear.default(Precision.BF16) == linear.PRODUCTS
-    assert attention._capped(attention.AMX) == "ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 switches AMX off"
+    assert (linear.default(Precision.BF16), attention._kernel_for("bf16")) == (linear.PRODUCTS, attention.AVX512)
+    on_cpu(SAPPHIRE, ONEDNN_MAX_CPU_ISA="AVX512_CORE_VNNI")
+    assert attention._kernel_for("bf16") is None
 
 
-def test_the_attention_for_avx2_is_the_default_below_avx512(on_cpu: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("features", "variables", "hint", "is_measured", "tried"),
+    [
+        (SAPPHIRE, {}, "bf16", True, ["openvino"]),
+        (SAPPHIRE, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, "bf16", False, ["openvino", "avx512"]),
+        (SAPPHIRE, {}, "f32", False, ["openvino", "avx2"]),
+        (SAPPHIRE, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "f32", True, ["openvino"]),
+        (HASWELL, {}, "f32", True, ["openvino"]),
+    ],
+)
+def test_the_build_measures_an_attention_on_cpus_that_were_not_measured(
+    on_cpu: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    features: tuple[str, ...],
+    variables: dict[str, str],
+    hint: str,
+    is_measured: bool,
+    tried: list[str],
+) -> None:
     monkeypatch.setattr(attention, "unavailable", lambda kernel, version: "")
-    found = []
-    for cpu, variables in ((SAPPHIRE, {}), (SAPPHIRE, {"ONEDNN_MAX_CPU_ISA": "AVX2"}), (HASWELL, {})):
-        on_cpu(cpu, **variables)
-        found.append(attention.default_kernel({"INFERENCE_PRECISION_HINT": "f32"}, "2026.4.1"))
-    assert found == [None, attention.AVX2, attention.AVX2]
+    on_cpu(features, **variables)
+    kernel = attention._kernel_for(hint)
+    assert kernel is not None
+    assert attention._is_measured(kernel) is is_measured
+    assert attention.alternatives({"INFERENCE_PRECISION_HINT": hint}, "2026.4.1") == tried
+    note = attention.support_note({"bf16": Precision.BF16, "f32": Precision.FP32}[hint])
+    assert note == f", attention by {kernel.title}" + ("" if is_measured else " or OpenVINO, as the build measures")
 
 
 def test_an_engine_of_features_that_a_cap_switches_off_says_so(

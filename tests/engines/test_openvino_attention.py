@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,8 @@ from mvde.artifact import load_graph
 from mvde.assets import shipped_checkpoint
 from mvde.engines.base import BuildOptions, EngineId, Graph
 from mvde.engines.build import build_engine
-from mvde.engines.openvino import attention
+from mvde.engines.openvino import attention, attention_choice
+from mvde.engines.openvino.attention_graph import replace_attention
 from mvde.engines.openvino.compile import ENGINE_FILE, compile_graph
 from mvde.engines.openvino.engine import import_blob
 from mvde.engines.openvino.library import arithmetic, library_version, shared_core
@@ -95,7 +97,7 @@ def test_the_operator_is_attention(
     tokens: int, heads: int, depth: int, scale: float | None, kernel: attention.Kernel
 ) -> None:
     model = model_of(tokens, heads, depth, scale=scale)
-    assert attention.replace_attention(shared_core(), model, kernel) == (1, 1)
+    assert replace_attention(shared_core(), model, kernel) == (1, 1)
     rng = np.random.default_rng(tokens)
     inputs = [rounded(rng.standard_normal((1, tokens, heads * depth))) for _ in range(3)]
     wanted = exact(*inputs, heads, depth**-0.5 if scale is None else scale)
@@ -105,7 +107,7 @@ def test_the_operator_is_attention(
         results.append(shared_core().compile_model(model, "CPU", options)(inputs)[0])
     # bf16: weights and result are each rounded to 8 bits, relative to the largest value by 2^-8 at most. fp32: scores
     # of up to 150 are rounded to 24 bits, which is the relative error of their weights.
-    unit = 2**-8 if kernel is attention.AMX else 2**-15
+    unit = 2**-8 if kernel.hint == "bf16" else 2**-15
     np.testing.assert_allclose(results[0], wanted, atol=2 * unit * np.abs(inputs[2]).max(), rtol=0)
     assert np.sqrt(np.mean((results[0] - wanted) ** 2)) < unit * np.sqrt(np.mean(wanted**2))
     np.testing.assert_array_equal(results[0], results[1])  # independent of the number of threads
@@ -114,7 +116,7 @@ def test_the_operator_is_attention(
 @pytest.mark.parametrize("what", [{"causal": True}, {"depth": 160}])
 def test_what_the_kernel_does_not_compute_stays(what: dict[str, Any], kernel: attention.Kernel) -> None:
     model = model_of(20, 2, what.get("depth", 64), causal=what.get("causal", False))
-    assert attention.replace_attention(shared_core(), model, kernel) == (0, 1)
+    assert replace_attention(shared_core(), model, kernel) == (0, 1)
     assert any(node.get_type_name() == "ScaledDotProductAttention" for node in model.get_ordered_ops())
 
 
@@ -163,13 +165,84 @@ def test_an_engine_in_fp32_has_it_before_avx512(network: Path, tmp_path: Path, r
     np.testing.assert_allclose(ours(images)[0], theirs(images)[0], rtol=1e-5)
 
 
-def test_in_fp32_with_avx512_the_librarys_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def with_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that oneDNN has AVX-512, where the AVX2 kernel was not measured; skip if that kernel cannot run."""
+    if reason := attention.unavailable(attention.AVX2, library_version()):
+        pytest.skip(reason)
     monkeypatch.setattr(attention, "onednn_features", lambda: ("avx2", "avx512f"))
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
-    assert attention.default_kernel(options, library_version()) is None
-    monkeypatch.setattr(attention, "unavailable", lambda kernel, version: "")
-    assert attention.alternative(options, library_version()) == "avx2"  # tuning measures it
-    assert attention.applied(shared_core(), model_of(20, 2, 64), options, library_version()) == (options, {})
+
+
+IN_FP32 = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
+
+
+@pytest.mark.usefixtures("with_avx512")
+def test_a_kernel_that_was_not_measured_here_is_timed_against_the_librarys() -> None:
+    options, rewrites = attention.applied(shared_core(), model_of(200, 2, 64), IN_FP32, library_version())
+    found = attention_choice.trial(shared_core(), attention_choice.Case((1, 200, 2, 64), 0.125), attention.AVX2, "1")
+    is_ours = found.ours_s <= 0.9 * found.theirs_s
+    assert options == {**IN_FP32, attention.OPTION: "avx2" if is_ours else "openvino"}
+    title = "mvde's AVX2 kernel, 1 of 1" if is_ours else "OpenVINO's"
+    times = f"mvde's AVX2 kernel {found.ours_s * 1e3:.2f}, OpenVINO's {found.theirs_s * 1e3:.2f}"
+    assert rewrites == {"attention": f"{title}; measured in ms: {times}"}
+    assert min(found.ours_s, found.theirs_s) > 1e-6
+    assert 0 < found.error < 1
+
+
+@pytest.mark.usefixtures("with_avx512")
+@pytest.mark.parametrize(
+    ("trial", "chosen", "said"),
+    [
+        (
+            (0.89e-3, 1e-3, 0.5),
+            "avx2",
+            "mvde's AVX2 kernel, 1 of 1; measured in ms: mvde's AVX2 kernel 0.89",
+        ),
+        ((0.91e-3, 1e-3, 0.5), "openvino", "OpenVINO's; measured in ms: mvde's AVX2 kernel 0.91, OpenVINO's 1.00"),
+        ((0.1e-3, 1e-3, 1.5), "openvino", "OpenVINO's; mvde's AVX2 kernel is off by 1.5 times its rounding"),
+        ((0.1e-3, 1e-3, np.nan), "openvino", "OpenVINO's; mvde's AVX2 kernel is off by nan times its rounding"),
+        (None, "openvino", "OpenVINO's; mvde's AVX2 kernel failed: no such operator"),
+    ],
+)
+def test_it_is_used_if_it_is_right_and_takes_a_tenth_less_time(
+    monkeypatch: pytest.MonkeyPatch, trial: tuple[float, float, float] | None, chosen: str, said: str
+) -> None:
+    def measured(*_: Any) -> attention_choice.Trial:
+        if trial is None:
+            raise RuntimeError("no such operator")
+        return attention_choice.Trial(*trial)
+
+    monkeypatch.setattr(attention_choice, "trial", measured)
+    model = model_of(20, 2, 64)
+    options, rewrites = attention.applied(shared_core(), model, IN_FP32, library_version())
+    assert options[attention.OPTION] == chosen
+    assert rewrites["attention"].startswith(said)
+    kept = [node for node in model.get_ordered_ops() if node.get_type_name() == "ScaledDotProductAttention"]
+    assert len(kept) == (chosen == "openvino")
+
+
+def test_a_wrong_result_is_found_when_the_kernel_is_measured(kernel: attention.Kernel) -> None:
+    case = attention_choice.Case((2, 50, 3, 16), 0.25)
+    exacting = dataclasses.replace(kernel, rounding=kernel.rounding / 1e5)
+    assert attention_choice.trial(shared_core(), case, kernel, "1").error < 1
+    assert attention_choice.trial(shared_core(), case, exacting, "1").error > 1
+
+
+@pytest.mark.parametrize("name", ["amx", "avx512"])
+def test_which_of_two_kernels_in_bf16_runs_is_written_with_the_graph(name: str, tmp_path: Path) -> None:
+    kernel = attention.KERNELS[name]
+    if attention.library_path() is None:
+        pytest.skip("`make native` builds libmvde_openvino.so where Python's openvino is installed")
+    model = model_of(20, 2, 64)
+    replace_attention(shared_core(), model, kernel)
+    openvino.save_model(model, tmp_path / "graph.xml")
+    assert f'kernel="{name}"' in (tmp_path / "graph.xml").read_text(encoding="utf-8")
+    read = shared_core().read_model(tmp_path / "graph.xml")
+    if reason := attention.unavailable(kernel, library_version()):
+        (node,) = [node for node in read.get_ordered_ops() if node.get_type_name() == "Attention"]
+        tensors = [openvino.Tensor(openvino.Type.bf16, openvino.Shape([1, 20, 2, 64])) for _ in range(4)]
+        with pytest.raises(RuntimeError, match=f"mvde.Attention by {name}: {reason}"):
+            node.evaluate(tensors[:1], tensors[1:])
 
 
 @pytest.mark.usefixtures("before_avx512")
@@ -239,7 +312,7 @@ def test_without_it_an_engine_has_the_librarys_and_says_why(
     [
         ({"INFERENCE_PRECISION_HINT": "f32", attention.OPTION: "amx"}, "computes in bf16, and this engine does not"),
         ({attention.OPTION: "avx2"}, "computes in fp32, and this engine does not"),
-        ({attention.OPTION: "fast"}, "MVDE_ATTENTION is 'fast': expected amx, avx2 or openvino"),
+        ({attention.OPTION: "fast"}, "MVDE_ATTENTION is 'fast': expected amx, avx512, avx2 or openvino"),
     ],
 )
 def test_what_cannot_be_had_is_refused_before_compiling(settings: dict[str, str], reason: str) -> None:

@@ -2,20 +2,18 @@
 // shuffles, and two interleaved rows of probabilities form the pairs that the second product reads.
 #include "attention_amx.hpp"
 
-#include <immintrin.h>
+#include "attention_avx512_parts.hpp"
 
 #include <algorithm>
 #include <cstring>
 
-namespace mvde::internal::attention {
+namespace mvde::internal::attention::amx {
 namespace {
 
 constexpr std::size_t kTile = 512;        // bf16 elements of a tile register (256 of float32)
 constexpr std::size_t kGroup = 32;        // keys padded together
 constexpr std::size_t kChunkGroups = 2;   // 64 keys: scores, probabilities, keys and values fit the first-level cache
 constexpr std::size_t kRowBytes = 64;     // of a tile
-
-std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
 
 // Sizes in tiles: 32 depths per score product, 16 depths per result tile, kGroup keys per group.
 struct Steps {
@@ -37,58 +35,18 @@ struct alignas(64) Work {
 // GCC's tile loads are not declared to read memory.
 void stored_before_tiles() { asm volatile("" ::: "memory"); }
 
-std::uint32_t first_bits(std::size_t count, std::size_t most) {
-    return count >= most ? static_cast<std::uint32_t>((std::uint64_t{1} << most) - 1) : (1U << count) - 1U;
-}
-
-// Transposes 16 rows of 16 doublewords in place.
-void transpose(__m512i row[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(row[i], row[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(row[i], row[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; ++j) {
-            row[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
-            row[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
-        }
-    for (int i = 0; i < 4; ++i)
-        for (int half = 0; half < 2; ++half) {
-            t[4 * half + i] = _mm512_shuffle_i32x4(row[8 * half + i], row[8 * half + 4 + i], 0x88);
-            t[8 + 4 * half + i] = _mm512_shuffle_i32x4(row[8 * half + i], row[8 * half + 4 + i], 0xdd);
-        }
-    for (int i = 0; i < 4; ++i)
-        for (int half = 0; half < 2; ++half) {
-            row[4 * half + i] = _mm512_shuffle_i32x4(t[8 * half + i], t[8 * half + 4 + i], 0x88);
-            row[8 + 4 * half + i] = _mm512_shuffle_i32x4(t[8 * half + i], t[8 * half + 4 + i], 0xdd);
-        }
-}
-
 void store(Bf16 *to, const __m512i row[16]) {
     for (int i = 0; i < 16; ++i) _mm512_store_si512(to + 32 * i, row[i]);
-}
-
-// 2^t plus half a unit in bfloat16's last place, so that truncating the low half rounds. A cubic on [0, 1) with a relative
-// error of at most 1.1e-4, 1/35 of that rounding's; outside float32's range, 2^t is 0 or infinite.
-__m512 exp2_to_truncate(__m512 t) {
-    const __m512 fraction = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 p = _mm512_set1_ps(0.0780245226F);
-    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.226067155F));
-    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.695833541F));
-    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.999892936F + 1.0F / 256));
-    return _mm512_scalef_ps(p, t);
 }
 
 void pack_queries(const Shape &shape, const Bf16 *queries, std::size_t num_queries, Work &work) {
     const Steps steps(shape);
     for (std::size_t d = 0; d < steps.score_depths; ++d)
         for (std::size_t half = 0; half < 2; ++half) {
-            const __mmask32 depths = first_bits(shape.depth - 32 * d, 32);
             __m512i row[16];
             for (std::size_t i = 0; i < 16; ++i) {
                 const std::size_t query = 16 * half + i;
-                row[i] = query < num_queries ? _mm512_maskz_loadu_epi16(depths, queries + query * shape.width() + 32 * d)
+                row[i] = query < num_queries ? first_pairs(queries + query * shape.width() + 32 * d, shape.depth - 32 * d)
                                              : _mm512_setzero_si512();
             }
             transpose(row);
@@ -132,11 +90,10 @@ void weigh(const float *scores, __m512 factor, std::size_t num_keys, Work &work,
         for (std::size_t key = 0; key < kGroup; key += 2) {
             const float *row = score_row(scores, key, half);
             const auto power = [&](const float *from) {
-                return _mm512_castps_si512(exp2_to_truncate(_mm512_fmsub_ps(_mm512_load_ps(from), factor, shift)));
+                return exp2_to_truncate(_mm512_fmsub_ps(_mm512_load_ps(from), factor, shift));
             };
-            __m512i pair = _mm512_mask_blend_epi16(0xAAAAAAAAU, _mm512_srli_epi32(power(row), 16), power(row + 16));
-            if (key + 2 > num_keys)  // padding
-                pair = _mm512_maskz_mov_epi16(key + 1 == num_keys ? 0x55555555U : 0U, pair);
+            __m512i pair = pairs_of_powers(power(row), power(row + 16));
+            if (key + 2 > num_keys) pair = _mm512_maskz_mov_epi16(real_keys(key, num_keys), pair);
             _mm512_store_si512(probabilities + half * kTile + key * 16, pair);
             sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(pair), ones);
         }
@@ -212,14 +169,6 @@ void find_shifts(const Shape &shape, __m512 factor, const Bf16 *packed, Work &wo
     for (std::size_t half = 0; half < 2; ++half) _mm512_store_ps(work.shift + 16 * half, most[half]);
 }
 
-// Whether unshifted scores sufficed: bfloat16 and float32 have enough exponent range for all but extreme scores, which
-// saves finding the maximum and rescaling. False for NaN.
-bool is_in_range(const float *sum) {
-    for (std::size_t i = 0; i < kQueries; ++i)
-        if (!(sum[i] > 0x1p-60F && sum[i] < 0x1p60F)) return false;
-    return true;
-}
-
 void write(const Shape &shape, const Work &work, std::size_t num_queries, Bf16 *out) {
     const Steps steps(shape);
     for (std::size_t half = 0; half < 2; ++half) {
@@ -229,10 +178,9 @@ void write(const Shape &shape, const Work &work, std::size_t num_queries, Bf16 *
             for (std::size_t i = 0; i < 16; ++i)
                 row[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(work.out + d * 512 + half * 256 + i * 16), norm));
             transpose(row);
-            const auto depths = static_cast<__mmask16>(first_bits(shape.depth - 16 * d, 16));
             for (std::size_t i = 0; i < 16 && 16 * half + i < num_queries; ++i)
-                _mm256_mask_storeu_epi16(out + (16 * half + i) * shape.width() + 16 * d, depths,
-                                         reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_castsi512_ps(row[i]))));
+                store_first(out + (16 * half + i) * shape.width() + 16 * d, _mm512_castsi512_ps(row[i]),
+                            shape.depth - 16 * d);
         }
     }
 }
@@ -248,22 +196,19 @@ void pack(const Shape &shape, const Bf16 *keys, const Bf16 *values, std::size_t 
     Bf16 *const packed_values = packed + Packed(shape).key_elements;
     for (std::size_t key = first; key < round_up(last, kGroup); ++key)
         for (std::size_t d = 0; d < steps.score_depths; ++d) {
-            const __mmask32 depths = first_bits(shape.depth - 32 * d, 32);
-            const __m512i row = key < shape.tokens ? _mm512_maskz_loadu_epi16(depths, keys + key * shape.width() + 32 * d)
+            const __m512i row = key < shape.tokens ? first_pairs(keys + key * shape.width() + 32 * d, shape.depth - 32 * d)
                                                    : _mm512_setzero_si512();
             _mm512_store_si512(packed + (key / 16 * steps.score_depths + d) * kTile + key % 16 * 32, row);
         }
     for (std::size_t group = first / kGroup; group * kGroup < last; ++group)
         for (std::size_t d = 0; d < steps.value_depths; ++d) {
-            const auto depths = static_cast<__mmask16>(first_bits(shape.depth - 16 * d, 16));
-            const auto load = [&](std::size_t key) {
-                if (key >= shape.tokens) return _mm512_setzero_si512();
-                return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(depths, values + key * shape.width() + 16 * d));
+            const auto value = [&](std::size_t key) {
+                return key < shape.tokens ? values + key * shape.width() + 16 * d : nullptr;
             };
             __m512i row[16];
             for (std::size_t i = 0; i < 16; ++i) {
                 const std::size_t key = group * kGroup + 2 * i;
-                row[i] = _mm512_or_si512(load(key), _mm512_slli_epi32(load(key + 1), 16));
+                row[i] = pairs_of_rows(value(key), value(key + 1), shape.depth - 16 * d);
             }
             transpose(row);
             store(packed_values + (group * steps.value_depths + d) * kTile, row);
@@ -289,11 +234,11 @@ void attend(const Shape &shape, float scale, const Bf16 *queries, std::size_t nu
     pack_queries(shape, queries, num_queries, work);
     const __m512 factor = _mm512_set1_ps(scale * kLog2E);
     run(shape, factor, packed, work);
-    if (!is_in_range(work.sum)) {
+    if (!is_in_range(work.sum, kQueries)) {
         find_shifts(shape, factor, packed, work);
         run(shape, factor, packed, work);
     }
     write(shape, work, num_queries, out);
 }
 
-}  // namespace mvde::internal::attention
+}  // namespace mvde::internal::attention::amx

@@ -6,9 +6,7 @@
 
 #include <cstdint>
 
-namespace mvde::internal::attention {
-
-using Bf16 = std::uint16_t;
+namespace mvde::internal::attention::amx {
 
 constexpr std::size_t kQueries = 32;  // per block; blocks are independent, so any split among threads is bit-identical
 
@@ -44,4 +42,4 @@ private:
 // block's first element; the calling thread must hold a Tiles.
 void attend(const Shape &shape, float scale, const Bf16 *queries, std::size_t num_queries, const Bf16 *packed, Bf16 *out);
 
-}  // namespace mvde::internal::attention
+}  // namespace mvde::internal::attention::amx

@@ -2,6 +2,7 @@
 
 #include "attention_amx.hpp"
 #include "attention_avx2.hpp"
+#include "attention_avx512.hpp"
 #include "linear_operator.hpp"
 #include "scratch.hpp"
 
@@ -22,16 +23,29 @@ using attention::Shape;
 
 // A kernel by its element type; Scope is held by a thread that attends.
 struct Amx {
+    static constexpr const char *kName = "amx";
     using Element = attention::Bf16;
-    using Scope = attention::Tiles;
-    static constexpr std::size_t kQueries = attention::kQueries;
-    static constexpr auto *pack = attention::pack;
-    static constexpr auto *attend = attention::attend;
-    static constexpr auto *unavailable = attention::unavailable;
-    static std::size_t packed_elements(const Shape &shape) { return attention::Packed(shape).elements(); }
+    using Scope = attention::amx::Tiles;
+    static constexpr std::size_t kQueries = attention::amx::kQueries;
+    static constexpr auto *pack = attention::amx::pack;
+    static constexpr auto *attend = attention::amx::attend;
+    static constexpr auto *unavailable = attention::amx::unavailable;
+    static std::size_t packed_elements(const Shape &shape) { return attention::amx::Packed(shape).elements(); }
+};
+
+struct Avx512 {
+    static constexpr const char *kName = "avx512";
+    using Element = attention::Bf16;
+    struct Scope {};
+    static constexpr std::size_t kQueries = attention::avx512::kQueries;
+    static constexpr auto *pack = attention::avx512::pack;
+    static constexpr auto *attend = attention::avx512::attend;
+    static constexpr auto *unavailable = attention::avx512::unavailable;
+    static constexpr auto *packed_elements = attention::avx512::packed_elements;
 };
 
 struct Avx2 {
+    static constexpr const char *kName = "avx2";
     using Element = float;
     struct Scope {};
     static constexpr std::size_t kQueries = attention::avx2::kQueries;
@@ -50,7 +64,7 @@ const typename Kernel::Element *elements(const ov::Tensor &tensor) {
 template <typename Kernel>
 void attend(const Shape &shape, float scale, const ov::TensorVector &inputs, ov::Tensor &output) {
     using Element = typename Kernel::Element;
-    OPENVINO_ASSERT(!*Kernel::unavailable(), "mvde.Attention: ", Kernel::unavailable());
+    OPENVINO_ASSERT(!*Kernel::unavailable(), "mvde.Attention by ", Kernel::kName, ": ", Kernel::unavailable());
     const std::size_t heads = shape.batch * shape.heads;
     constexpr std::size_t kLineElements = kLineBytes / sizeof(Element);
     const std::size_t per_head = (Kernel::packed_elements(shape) + kLineElements - 1) / kLineElements * kLineElements;
@@ -83,7 +97,8 @@ void attend(const Shape &shape, float scale, const ov::TensorVector &inputs, ov:
 
 }  // namespace
 
-Attention::Attention(const ov::OutputVector &arguments, double scale) : Op(arguments), scale_(scale) {
+Attention::Attention(const ov::OutputVector &arguments, double scale, const std::string &kernel)
+    : Op(arguments), scale_(scale), kernel_(kernel) {
     constructor_validate_and_infer_types();
 }
 
@@ -103,11 +118,12 @@ void Attention::validate_and_infer_types() {
 }
 
 std::shared_ptr<ov::Node> Attention::clone_with_new_inputs(const ov::OutputVector &arguments) const {
-    return std::make_shared<Attention>(arguments, scale_);
+    return std::make_shared<Attention>(arguments, scale_, kernel_);
 }
 
 bool Attention::visit_attributes(ov::AttributeVisitor &visitor) {
     visitor.on_attribute("scale", scale_);
+    visitor.on_attribute("kernel", kernel_);
     return true;
 }
 
@@ -118,6 +134,7 @@ bool Attention::evaluate(ov::TensorVector &outputs, const ov::TensorVector &inpu
     const Shape shape{sizes[0], sizes[1], sizes[2], sizes[3]};
     const auto scale = static_cast<float>(scale_);
     if (inputs[0].get_element_type() == ov::element::f32) attend<Avx2>(shape, scale, inputs, outputs[0]);
+    else if (kernel_ == "avx512") attend<Avx512>(shape, scale, inputs, outputs[0]);
     else attend<Amx>(shape, scale, inputs, outputs[0]);
     return true;
 }
@@ -128,7 +145,8 @@ using namespace mvde::internal;
 
 #define MVDE_EXPORT extern "C" __attribute__((visibility("default")))
 
-MVDE_EXPORT const char *mvde_attention_unavailable() { return attention::unavailable(); }
+MVDE_EXPORT const char *mvde_attention_unavailable() { return attention::amx::unavailable(); }
+MVDE_EXPORT const char *mvde_attention_avx512_unavailable() { return attention::avx512::unavailable(); }
 MVDE_EXPORT const char *mvde_attention_avx2_unavailable() { return attention::avx2::unavailable(); }
 
 // Entry point for openvino.Core.add_extension: all of mvde's operators.

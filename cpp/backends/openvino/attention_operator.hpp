@@ -1,10 +1,11 @@
-// The operator mvde.Attention for OpenVINO graphs, implemented by the kernels in attention_amx.hpp (bfloat16) and
-// attention_avx2.hpp (float32).
+// The operator mvde.Attention for OpenVINO graphs, implemented by the kernels in attention_amx.hpp, attention_avx512.hpp (both
+// bfloat16) and attention_avx2.hpp (float32).
 #pragma once
 
 #include <openvino/op/op.hpp>
 
 #include <memory>
+#include <string>
 
 namespace mvde::internal {
 
@@ -15,7 +16,7 @@ public:
     OPENVINO_OP("Attention", "mvde")
 
     Attention() = default;
-    Attention(const ov::OutputVector &arguments, double scale);
+    Attention(const ov::OutputVector &arguments, double scale, const std::string &kernel);
 
     void validate_and_infer_types() override;
     std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector &arguments) const override;
@@ -25,14 +26,17 @@ public:
 
 private:
     double scale_ = 1;
+    std::string kernel_;  // of bfloat16: amx (also if empty, as in earlier engines) or avx512; float32 has only avx2
 };
 
 }  // namespace mvde::internal
 
 extern "C" {
 
-// Return "" if engines with mvde.Attention in bfloat16 (AMX) or float32 (AVX2) can run in this process, or else the reason.
+// Return "" if engines with mvde.Attention by AMX, by AVX-512 (both bfloat16) or by AVX2 (float32) can run in this process, or
+// else the reason.
 const char *mvde_attention_unavailable();
+const char *mvde_attention_avx512_unavailable();
 const char *mvde_attention_avx2_unavailable();
 
 }  // extern "C"

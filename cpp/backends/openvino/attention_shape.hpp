@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace mvde::internal::attention {
+
+using Bf16 = std::uint16_t;
 
 // Queries, keys, values and results have the layout [batch, tokens, heads * depth], as written by linear layers.
 struct Shape {

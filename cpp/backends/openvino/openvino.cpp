@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <iterator>
 #include <locale>
 #include <memory>
 #include <regex>
@@ -84,12 +85,20 @@ std::string executed_precision(const ov::CompiledModel &compiled) {
 // Registers mvde's attention with the library, for engines whose manifest says that they use it.
 void add_attention(const std::string &kind) {
     if (kind == "openvino") return;  // the library's own
-    if (kind != "amx" && kind != "avx2")
-        throw std::runtime_error("this libmvde has no attention \"" + kind + "\", only amx, avx2 and openvino");
 #if defined(MVDE_HAVE_ATTENTION)
-    const std::string reason = kind == "amx" ? mvde_attention_unavailable() : mvde_attention_avx2_unavailable();
-    const std::string how = kind == "amx" ? "AMX tiles" : "AVX2";
-    if (!reason.empty()) throw std::runtime_error("it computes attention with " + how + ": " + reason);
+    struct Kernel {
+        const char *kind, *title, *(*unavailable)();
+    };
+    static const Kernel kernels[] = {{"amx", "AMX tiles", mvde_attention_unavailable},
+                                     {"avx512", "AVX-512", mvde_attention_avx512_unavailable},
+                                     {"avx2", "AVX2", mvde_attention_avx2_unavailable}};
+    const auto *kernel = std::find_if(std::begin(kernels), std::end(kernels),
+                                      [&](const Kernel &one) { return one.kind == kind; });
+    if (kernel == std::end(kernels))
+        throw std::runtime_error("this libmvde has no attention \"" + kind + "\", only amx, avx512, avx2 and openvino");
+    const std::string reason = kernel->unavailable();
+    if (!reason.empty())
+        throw std::runtime_error("it computes attention with " + std::string(kernel->title) + ": " + reason);
     static const bool added = (shared_core().add_extension(std::make_shared<ov::OpExtension<Attention>>()), true);
     static_cast<void>(added);
 #else
@@ -144,7 +153,7 @@ const std::pair<const char *, const char *> kOptions[] = {
     {"ENABLE_HYPER_THREADING", "YES|NO"},
     {"INFERENCE_NUM_THREADS", "[0-9]{1,4}"},
     {"INFERENCE_PRECISION_HINT", "[A-Za-z0-9_]{1,32}"},
-    {"MVDE_ATTENTION", "amx|avx2|openvino"},
+    {"MVDE_ATTENTION", "amx|avx512|avx2|openvino"},
     {"MVDE_INT8_LINEAR", "avx2|openvino"},
     {"NUM_STREAMS", "[0-9]{1,4}"},
     {"PERFORMANCE_HINT", "LATENCY|THROUGHPUT"},

@@ -7,12 +7,13 @@ fused operator shares blocks of rows. On one thread all three are within 8 % of 
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mvde.engines.in_turns import least_times_s
 from mvde.engines.onnxruntime import attention
 from mvde.engines.onnxruntime.attention import Form
 from mvde.engines.onnxruntime.session import SessionSettings, open_session
@@ -20,10 +21,6 @@ from mvde.engines.onnxruntime.session import SessionSettings, open_session
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-
-_ROUNDS = 7
-_BUDGET_S = 3.0
-"""Rounds of one attention, and the seconds after which no further one starts: SigLIP base at 896 takes 0.4 s a run."""
 _GAIN = 0.97
 """Share of the preferred form's time below which another one is chosen; smaller gains are noise."""
 
@@ -74,16 +71,7 @@ def _times_s(case: Case, settings: SessionSettings) -> dict[Form, float]:
     batch, heads, tokens, depth = case.shape
     feeds = {name: rng.standard_normal((batch, tokens, heads * depth)).astype(case.dtype) for name in "qkv"}
     sessions = {form: open_session(_alone(case, form), settings, what="one attention") for form in Form}
-    times: dict[Form, list[float]] = {form: [] for form in Form}
-    started = time.perf_counter()
-    for number in range(_ROUNDS):
-        if number > 1 and time.perf_counter() - started > _BUDGET_S:
-            break
-        for form, session in sessions.items():
-            before = time.perf_counter()
-            session.run(None, feeds)
-            times[form].append(time.perf_counter() - before)
-    return {form: min(each) for form, each in times.items()}
+    return least_times_s({form: partial(session.run, None, feeds) for form, session in sessions.items()})
 
 
 def _alone(case: Case, form: Form) -> bytes:

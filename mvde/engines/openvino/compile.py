@@ -92,13 +92,13 @@ def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str
     if precision is Precision.BF16:
         other = {linear.CONVOLUTIONS: linear.PRODUCTS, linear.PRODUCTS: linear.CONVOLUTIONS}
         settings.append({linear.OPTION: other[linear.default(precision)]})
-    if other_attention := attention.alternative(_options(precision, chosen), library_version()):
-        settings.append({attention.OPTION: other_attention})
+    others = attention.alternatives(_options(precision, chosen), library_version())
+    settings += [{attention.OPTION: other} for other in others]
     if precision is Precision.INT8 and int8_linear.is_default(library_version()):
         settings.append({int8_linear.OPTION: int8_linear.LIBRARYS})
     if precision is Precision.INT8 and chosen.rest is None:  # the rest; parity is checked for the winner
-        others = [rest for rest in RESTS if rest != rest_of_int8() and arithmetic(rest).works]
-        settings += [{"INFERENCE_PRECISION_HINT": hint_of(rest)} for rest in others]
+        rests = [rest for rest in RESTS if rest != rest_of_int8() and arithmetic(rest).works]
+        settings += [{"INFERENCE_PRECISION_HINT": hint_of(rest)} for rest in rests]
     if has_hyper_threads():
         settings += [{"ENABLE_HYPER_THREADING": answer} for answer in ("YES", "NO")]
     return settings
