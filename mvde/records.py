@@ -158,8 +158,8 @@ class CudaRecord:
 class EngineRecord:
     """Backend and target of an engine; ``executed_precision`` is reported by the backend, not the requested one.
 
-    ``rewrites`` lists operators that mvde replaced by its own (``"attention"``, ``"gelu"``, ``"int8_linear"``,
-    ``"linear_layers"``); ``known_errors`` are known library errors that were accepted at build time.
+    ``rewrites`` lists what mvde replaced by its own (``"attention"``, ``"gelu"``, ``"int8_linear"``,
+    ``"linear_layers"``, ``"weights"``); ``known_errors`` are known library errors that were accepted at build time.
     """
 
     id: str

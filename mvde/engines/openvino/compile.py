@@ -7,7 +7,7 @@ from typing import Any
 
 from mvde.engines.base import BuildOptions, Compiled, Graph, one_line
 from mvde.engines.machine import cpu_name, has_hyper_threads, num_cpus
-from mvde.engines.openvino import attention, gelu, int8_linear, linear
+from mvde.engines.openvino import attention, gelu, int8_linear, linear, narrow_weights
 from mvde.engines.openvino.library import (
     DEVICE,
     arithmetic,
@@ -70,7 +70,12 @@ def compile_model(path: Path, precision: Precision, chosen: BuildOptions) -> tup
         rewrites[gelu.REWRITE] = f"{replaced} by a sigmoid"
     if layers == linear.CONVOLUTIONS:  # last: attention matching needs the original linear layers
         rewrites[linear.OPTION] = f"{linear.to_convolutions(model)} as 1×1 convolutions"
-    return shared_core().compile_model(model, DEVICE, library_options(options)), options, rewrites
+    passed = library_options(options)
+    if precision is Precision.BF16:
+        compiled, rewrites[narrow_weights.REWRITE] = narrow_weights.compiled(shared_core(), model, passed)
+    else:
+        compiled = shared_core().compile_model(model, DEVICE, passed)
+    return compiled, options, rewrites
 
 
 def tuning_settings(precision: Precision, chosen: BuildOptions) -> list[dict[str, Any]]:
