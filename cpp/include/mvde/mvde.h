@@ -546,7 +546,7 @@ typedef enum mvde_floor_status {
     MVDE_FLOOR_USED = 1, /* the frame's own scale */
     MVDE_FLOOR_HELD = 2, /* the scale of the frames that its steady depth goes back to: it shows none itself */
     MVDE_FLOOR_UNSEEN = 3, /* none: too few rays meet at the floor */
-    MVDE_FLOOR_UNEVEN = 4, /* none: they meet too loosely */
+    MVDE_FLOOR_UNEVEN = 4, /* none: they meet too loosely, or something lies below, as below a table */
     MVDE_FLOOR_UNKNOWN = 5 /* none: the mounting of this frame is not known */
 } mvde_floor_status;
 
@@ -565,7 +565,7 @@ typedef struct mvde_floor {
  *   depth_m   [height, width] of the rays, float32 metres, row stride in bytes (0: dense). NaN, 0 and less: not seen; +inf:
  *             sky
  * The floor's scale is refused, with a status, where less than a twentieth of the pixels look down, less than a quarter of
- * these meet within 6 percent, or their residual is above 0.06. */
+ * these meet within 6 percent, their residual is above 0.06, or more than 2 percent of these lie below the floor. */
 MVDE_API int32_t mvde_floor_scale(const mvde_rays *rays, const mvde_box *box, const mvde_mounting *mounting,
                                   const float *depth_m, int64_t depth_row_stride, mvde_floor *floor);
 
