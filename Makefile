@@ -9,6 +9,7 @@
 # make docs    build the manual as a site in build/site; a broken link or reference fails
 # make check   formatting, linting, types and tests, as run by CI
 # make dist    build the source distribution and the wheel with OpenVINO's backend into dist/; check and install each
+# make dist-aarch64  build the wheel for 64-bit ARM into dist/, cross-compiled (apt install g++-aarch64-linux-gnu)
 # make ros     build, test and install the ROS 2 package's core against libmvde (apt install ament-cmake googletest)
 # make native  build libmvde into mvde/lib and test it with CTest,
 #              with the OpenVINO backend if Python's openvino is installed
@@ -41,7 +42,7 @@ OPENVINO_DIR = $(shell $(BIN)/python -c "import importlib.util as u; s = u.find_
 CPP_SOURCES := CMakeLists.txt $(shell find cpp tests/cpp -type f)
 CLANG_FORMATTED = $(shell find cpp ros tests -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: nano nano-gpu nano-gpu-kit demo vlm-demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist ros format-check lint types format clean
+.PHONY: nano nano-gpu nano-gpu-kit demo vlm-demo test test-extended standing-checks soak test-oldest constraints docs check native native-test native-debug native-sanitize native-aarch64 native-fuzz dist dist-aarch64 ros format-check lint types format clean
 
 demo: $(VENV)/.demo mvde/lib/libmvde.so
 	$(BIN)/mvde export --res 192 --res 896 --out demo/export
@@ -160,6 +161,20 @@ dist: $(VENV)/.dist
 	    build/dist/empty/bin/python -m pip install --quiet --no-compile --constraint constraints.txt "$$file[native]" && \
 	    (cd build/dist && empty/bin/mvde doctor) || exit 1; \
 	done
+
+# The same wheel for 64-bit ARM; `bin/test_aarch64.sh` runs it in emulation. The release of OpenVINO is that of `native`.
+ARM_OPENVINO := $(abspath build/aarch64-openvino)
+dist-aarch64: $(VENV)/.dist
+	rm -rf build/dist-aarch64 dist/*_aarch64.whl
+	$(PIP) --upgrade --no-deps --only-binary=:all: --platform manylinux_2_35_aarch64 --python-version 3.11 --target $(ARM_OPENVINO) \
+	    $$(sed -n 's/^native = \["\([^;]*\);.*/\1/p' pyproject.toml)
+	_PYTHON_HOST_PLATFORM=linux-aarch64 CMAKE_TOOLCHAIN_FILE=$(abspath cpp/cmake/aarch64-linux-gnu.cmake) \
+	    $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/dist-aarch64 -C build-dir=build/aarch64-wheel \
+	        -C cmake.define.MVDE_BUILD_OPENVINO=ON -C cmake.define.OpenVINO_DIR=$(ARM_OPENVINO)/openvino/cmake .
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair $(foreach library,$(FROM_OPENVINO),--exclude '$(library)') \
+	    --wheel-dir dist build/dist-aarch64/*.whl
+	$(BIN)/auditwheel show dist/*_aarch64.whl
+	$(BIN)/twine check --strict dist/*_aarch64.whl
 
 FUZZED := manifest session arguments
 FUZZ_SECONDS ?= 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 
 import numpy as np
 import pytest
@@ -186,7 +187,11 @@ def pillows(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 @pytest.mark.parametrize(("source", "target"), SIZES)
 def test_depth_without_holes_has_the_bits_of_pillow(source: tuple[int, int], target: tuple[int, int]) -> None:
     depth = np.random.default_rng(1).uniform(0.1, 80, source).astype(np.float32)
-    np.testing.assert_array_equal(resample_depth(depth, target, np.nan), pillows(depth, target))
+    resized, expected = resample_depth(depth, target, np.nan), pillows(depth, target)
+    if platform.machine() == "x86_64":
+        np.testing.assert_array_equal(resized, expected)
+    else:  # Pillow's wheel for ARM fuses multiplications with additions: a rounding of each of the two passes
+        np.testing.assert_array_max_ulp(resized, expected, maxulp=2)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 1.0])

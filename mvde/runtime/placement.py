@@ -157,18 +157,9 @@ def depth_to_source(depth: NDArray[np.float32], placement: Placement, invalid: f
     Bilinear over the neighbours that have depth, as in :func:`mvde.resampling.resample_depth`.
     """
     import numpy as np
-    from PIL import Image
 
     inner, box = np.asarray(depth[placement.target_box.slices], np.float32), placement.source_box
-    if not np.isfinite(inner).all():
-        resized = resample_depth(inner, box.size, invalid)
-    elif inner.shape == box.size:
-        resized = inner.copy()
-    else:
-        height, width = box.size
-        # Along x first, as libmvde does; Pillow's order depends on sizes and version.
-        across = Image.fromarray(np.ascontiguousarray(inner)).resize((width, len(inner)), Image.Resampling.BILINEAR)
-        resized = np.array(across.resize((width, height), Image.Resampling.BILINEAR))
+    resized = resample_depth(inner, box.size, invalid)
     if box == _whole(placement.source_size):
         return resized
     whole = np.full(placement.source_size, invalid, np.float32)
