@@ -167,7 +167,7 @@ ARM_OPENVINO := $(abspath build/aarch64-openvino)
 dist-aarch64: $(VENV)/.dist
 	rm -rf build/dist-aarch64 dist/*_aarch64.whl
 	$(PIP) --upgrade --no-deps --only-binary=:all: --platform manylinux_2_35_aarch64 --python-version 3.11 --target $(ARM_OPENVINO) \
-	    $$(sed -n 's/^native = \["\([^;]*\);.*/\1/p' pyproject.toml)
+	    "$$(sed -n 's/^native = \["\(.*\)"\]/\1/p' pyproject.toml)"
 	_PYTHON_HOST_PLATFORM=linux-aarch64 CMAKE_TOOLCHAIN_FILE=$(abspath cpp/cmake/aarch64-linux-gnu.cmake) \
 	    $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/dist-aarch64 -C build-dir=build/aarch64-wheel \
 	        -C cmake.define.MVDE_BUILD_OPENVINO=ON -C cmake.define.OpenVINO_DIR=$(ARM_OPENVINO)/openvino/cmake .

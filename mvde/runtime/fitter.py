@@ -1,4 +1,4 @@
-"""Resize frames to the model's resolution and depth back, with libmvde if available, else with Pillow.
+"""Resize frames to the model's resolution and depth back, with libmvde if available, else with Pillow and NumPy.
 
 Both give bit-identical results (tested); libmvde is faster and writes directly into the engine's input.
 """
