@@ -120,7 +120,8 @@ class _Bands:
         off = scores.log_ratio - self.middle[bins]
         below = np.maximum(self.middle - self.lower, _NARROWEST)[bins]
         above = np.maximum(self.upper - self.middle, _NARROWEST)[bins]
-        return np.maximum(-off / below, off / above)
+        found: Floats = np.maximum(-off / below, off / above)
+        return found
 
 
 def _factors(
@@ -157,7 +158,8 @@ def _quantiles(scores: Scores, shares: Sequence[float]) -> list[float]:
     order = np.argsort(scores.log_ratio, kind="stable")
     reached = np.cumsum(_weights(scores.scene)[order])
     places = np.searchsorted(reached, np.array(shares) * reached[-1] * (1 - 1e-12))
-    return np.append(scores.log_ratio[order], math.inf)[places].tolist()
+    found: list[float] = np.append(scores.log_ratio[order], math.inf)[places].tolist()
+    return found
 
 
 def _conformal_quantile(distances: Floats, scene: Integers, share: float) -> float:

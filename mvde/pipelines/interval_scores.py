@@ -116,11 +116,11 @@ def joined_scores(frames: Iterable[tuple[str, FrameScores]]) -> DataScores:
     found = [one for _, one in given]
     scene = np.repeat([numbers[name] for name, _ in given], [len(one.mean_m) for one in found]).astype(np.int64)
 
-    def joined(name: str) -> NDArray[np.float64]:
-        return np.concatenate([np.zeros(0), *(getattr(one, name) for one in found)])
+    def joined(columns: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.concatenate([np.zeros(0), *columns])
 
-    predicted, lowest = joined("mean_m"), joined("min_m")
-    true, nearest = joined("true_mean_m"), joined("true_nearest_m")
+    predicted, lowest = joined(one.mean_m for one in found), joined(one.min_m for one in found)
+    true, nearest = joined(one.true_mean_m for one in found), joined(one.true_nearest_m for one in found)
     return DataScores(
         found, Scores(predicted, np.log(true / predicted), scene), Scores(lowest, np.log(nearest / lowest), scene)
     )
