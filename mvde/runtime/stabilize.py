@@ -2,9 +2,9 @@
 
 Models of single frames flicker mostly in scale (DyFN, arXiv 2605.25308), so the map of each frame is first brought near
 the scale of the past, by the median over patches, and then averaged with it at each pixel, less where they differ by
-more than an edge does that has moved by a pixel. The past, the state, follows the picture: it is warped by the shift, zoom and roll between two frames, and what a zoom
-says of the distance is added to it, without which the scale of a camera that goes ahead lags behind. A cut begins
-anew.
+more than an edge does that has moved by a pixel. The past, the state, follows the picture: it is warped by the shift,
+zoom and roll between two frames, and what a zoom says of the distance is added to it, without which the scale of a
+camera that goes ahead lags behind. A cut begins anew.
 
 All that is summed is whole numbers or in order, and logarithms are those of :mod:`mvde.runtime.exact_math`: an
 implementation in C++ can give equal bits.
@@ -52,11 +52,11 @@ class Stabilization:
     ``scale_gain`` is the share of a change of the frame's scale that is let through, up to a change of ``scale_open``;
     at ``scale_full`` all of it is. ``gain`` is the share of a pixel's own change, which opens in the same way from
     ``open`` to ``full``: distances by which one of the pixel and its past is outside what the other has in the 3 x 3
-    pixels around, so that an edge that trembles by a pixel opens nothing. A frame whose correlation to the one before is below ``cut_correlation`` is a cut if what is
-    left after the motion is above ``cut_residual`` and above ``cut_share`` of the picture's own spread: of pairs of
-    frames of different scenes nine in ten are, and none of a scene's own at 30 or 10 frames per second. After
-    ``max_gap_s`` seconds without a frame the past is dropped, where frames have times. All were chosen on clips that no
-    table of docs/video.md is of.
+    pixels around, so that an edge that trembles by a pixel opens nothing. A frame whose correlation to the one before
+    is below ``cut_correlation`` is a cut if what is left after the motion is above ``cut_residual`` and above
+    ``cut_share`` of the picture's own spread: of pairs of frames of different scenes nine in ten are, and none of a
+    scene's own at 30 or 10 frames per second. After ``max_gap_s`` seconds without a frame the past is dropped, where
+    frames have times. All were chosen on clips that no table of docs/video.md is of.
     """
 
     scale_gain: float = 0.5
@@ -202,7 +202,7 @@ class Stabilizer:
 
 
 def _outside(values: Floats, other: Floats) -> Floats:
-    """By how much values (H, W) are outside what ``other`` has in the 3 x 3 pixels around: 0 inside; of NaN whatever."""
+    """By how much values (H, W) are outside what ``other`` has in the 3 x 3 pixels around: 0 inside."""
     low, high = _extreme(other, np.less), _extreme(other, np.greater)
     return _larger(_larger(values - high, low - values), np.zeros_like(values))
 
@@ -212,7 +212,7 @@ def _larger(one: Floats, other: Floats) -> Floats:
 
 
 def _extreme(values: Floats, is_more: np.ufunc) -> Floats:
-    """Extreme of the 3 x 3 pixels around each; a column is as unknown as its middle, and counts only if that is known."""
+    """Extreme of the 3 x 3 pixels around each: of the columns whose middle is known."""
     for axis in (0, 1):
         middle = values
         before, after = (np.take(middle, _neighbours(middle.shape[axis], step), axis=axis) for step in (-1, 1))
