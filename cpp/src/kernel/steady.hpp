@@ -211,7 +211,7 @@ void steady_blend(const Blend &blend, const BlendRow &row) {
         const float apart = larger(outside(past[i], low + i, high + i), outside(values[i], past_low + i, past_high + i));
         const float distance = apart * blend.per_unit;
         const float opened = (distance - blend.open) * blend.slope;
-        const float low = opened > 0.0F ? opened : 0.0F, bounded = low < 1.0F ? low : 1.0F;
+        const float bounded = smaller(larger(opened, 0.0F), 1.0F);
         const float share = blend.gain + blend.rest * bounded, mixed = past[i] + share * difference;
         out[i] = difference == difference ? mixed : values[i];
     }
