@@ -1,10 +1,10 @@
 """Depth that is steady over time, of any model, frame after frame: the specification in NumPy.
 
 Models of single frames flicker mostly in scale (DyFN, arXiv 2605.25308), so the map of each frame is first brought near
-the scale of the past, by the median over patches, and then averaged with it at each pixel, less where they differ. The
-past, the state, follows the picture: it is warped by the shift, zoom and roll between two frames, and what a zoom
-says of the distance is added to it, without which the scale of a camera that goes ahead lags behind. A cut begins
-anew.
+the scale of the past, by the median over patches, and then averaged with it at each pixel, less where they differ by
+more than an edge does that has moved by a pixel. The past, the state, follows the picture: it is warped by the shift,
+zoom and roll between two frames, and what a zoom says of the distance is added to it, without which the scale of a
+camera that goes ahead lags behind. A cut begins anew.
 
 All that is summed is whole numbers or in order, and logarithms are those of :mod:`mvde.runtime.exact_math`: an
 implementation in C++ can give equal bits.
@@ -51,17 +51,18 @@ class Stabilization:
 
     ``scale_gain`` is the share of a change of the frame's scale that is let through, up to a change of ``scale_open``;
     at ``scale_full`` all of it is. ``gain`` is the share of a pixel's own change, which opens in the same way from
-    ``open`` to ``full``. A frame whose correlation to the one before is below ``cut_correlation`` is a cut if what is
-    left after the motion is above ``cut_residual`` and above ``cut_share`` of the picture's own spread: of pairs of
-    frames of different scenes nine in ten are, and none of a scene's own at 30 or 10 frames per second. After
-    ``max_gap_s`` seconds without a frame the past is dropped, where frames have times. All were chosen on clips that no
-    table of docs/video.md is of.
+    ``open`` to ``full``: distances by which one of the pixel and its past is outside what the other has in the 3 x 3
+    pixels around, so that an edge that trembles by a pixel opens nothing. A frame whose correlation to the one before
+    is below ``cut_correlation`` is a cut if what is left after the motion is above ``cut_residual`` and above
+    ``cut_share`` of the picture's own spread: of pairs of frames of different scenes nine in ten are, and none of a
+    scene's own at 30 or 10 frames per second. After ``max_gap_s`` seconds without a frame the past is dropped, where
+    frames have times. All were chosen on clips that no table of docs/video.md is of.
     """
 
-    scale_gain: float = 0.3
+    scale_gain: float = 0.5
     scale_open: float = 0.15
     scale_full: float = 0.4
-    gain: float = 0.3
+    gain: float = 0.25
     open: float = 0.1
     full: float = 0.3
     cut_correlation: float = 0.8
@@ -193,11 +194,35 @@ class Stabilizer:
         scale_gain = max(settings.scale_gain * settings.gain, 1.0 / frames) / gain
         aligned = self._domain.align(mapped, past, scale_gain, settings.scale_open, settings.scale_full)
         difference = aligned - past
-        distance = np.abs(difference) * self._domain.log_per_unit
+        distance = _larger(_outside(past, aligned), _outside(aligned, past)) * self._domain.log_per_unit
         opened = (distance - np.float32(settings.open)) * np.float32(1.0 / (settings.full - settings.open))
         opened = np.clip(opened, np.float32(0), np.float32(1))
         share = np.float32(gain) + np.float32(1.0 - gain) * opened
         return np.where(np.isnan(difference), aligned, past + share * difference)
+
+
+def _outside(values: Floats, other: Floats) -> Floats:
+    """By how much values (H, W) are outside what ``other`` has in the 3 x 3 pixels around: 0 inside."""
+    low, high = _extreme(other, np.less), _extreme(other, np.greater)
+    return _larger(_larger(values - high, low - values), np.zeros_like(values))
+
+
+def _larger(one: Floats, other: Floats) -> Floats:
+    return np.where(one > other, one, other)
+
+
+def _extreme(values: Floats, is_more: np.ufunc) -> Floats:
+    """Extreme of the 3 x 3 pixels around each: of the columns whose middle is known."""
+    for axis in (0, 1):
+        middle = values
+        before, after = (np.take(middle, _neighbours(middle.shape[axis], step), axis=axis) for step in (-1, 1))
+        for other in (before, after):
+            values = np.where(is_more(other, values), other, values)
+    return values
+
+
+def _neighbours(length: int, step: int) -> NDArray[np.intp]:
+    return np.clip(np.arange(length) + step, 0, length - 1)
 
 
 def _check(picture: NDArray[np.uint8], depth: Floats) -> None:

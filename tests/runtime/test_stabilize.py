@@ -159,6 +159,20 @@ def test_a_true_change_of_a_patch_passes_at_once() -> None:
     np.testing.assert_allclose(steady[50:], ramp()[50:], rtol=1e-4)
 
 
+def test_an_edge_that_trembles_by_a_pixel_is_averaged_and_one_that_moves_further_passes_at_once() -> None:
+    left = {}
+    for step in (1, 4):
+        stabilizer, stairs = Stabilizer(DepthKind.METRIC), []
+        for frame in range(10):
+            depth = np.full((HEIGHT, WIDTH), 3.0, np.float32)
+            depth[:, : 40 + step * (frame % 2)] = 1.0
+            depth[41, 39 + step] = np.nan  # neighbours of a hole are compared with what is known
+            stairs.append(stabilizer.update(picture(), depth))
+        left[step] = np.abs(np.diff(np.log(stairs[-2:]), axis=0))[0, ::8, 40 + step // 2]
+    assert (left[1] < 0.3 * math.log(3)).all()
+    assert left[4] == pytest.approx(math.log(3), rel=1e-3)
+
+
 def test_a_camera_that_goes_ahead_does_not_lag() -> None:
     """Each frame the picture grows by 1 % about the middle and all depth shrinks by as much."""
     zoom, first = -0.01, picture(height=96, width=96)

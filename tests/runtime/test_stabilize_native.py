@@ -79,6 +79,8 @@ def sequence(kind: DepthKind) -> Iterator[Step]:
     yield Step(picture_of(4, (30, 40)), plane[:1], "another", 9.1, 1)  # fewer pixels than a thumbnail
     yield Step(picture_of(4, (30, 40)), plane[:7, :9].copy(), "another", 9.2, 1)
     yield Step(picture_of(4, (30, 40)), plane[1:8, :9].copy(), "another", 9.3, 2)
+    yield Step(picture_of(4, (30, 40)), plane[:2, :2].copy(), "another", 9.4, 3)  # each pixel is at two borders
+    yield Step(picture_of(4, (30, 40)), plane[2:4, :2].copy(), "another", 9.5, 4)
 
 
 def assert_equal_bits(found: np.ndarray, expected: np.ndarray) -> None:

@@ -479,7 +479,7 @@ typedef struct mvde_stabilization {
     double scale_gain; /* share of a change of the frame's scale that is let through, above 0 and up to 1 */
     double scale_open, scale_full; /* changes of the scale from which on the share opens, and all of it is let through */
     double gain; /* the same of a pixel's own change */
-    double open, full;
+    double open, full; /* of what a pixel or its past is outside the 3x3 pixels around the other */
     double cut_correlation; /* a frame whose correlation to the last one is below is a cut, */
     double cut_residual; /* if what is left after the motion is above this */
     double cut_share; /* and above this share of the picture's own spread */

@@ -175,13 +175,43 @@ void steady_normal_sums(NormalJob &job) {
     std::memcpy(job.sums, sums, sizeof sums);
 }
 
-void steady_blend(const Blend &blend, const float *values, const float *past, std::int64_t count, float *out) {
+// The second one where one is NaN.
+float smaller(float one, float other) { return one < other ? one : other; }
+float larger(float one, float other) { return one > other ? one : other; }
+
+// Extremes of the three values of each column, with the first and last column repeated. A column is as unknown as its middle.
+void column_ranges(const float *const (&rows)[3], std::int64_t count, float *low, float *high) {
+    const float *const above = rows[0], *const middle = rows[1], *const below = rows[2];
+    MVDE_IN_PLACE
+    for (std::int64_t i = 0; i < count; ++i) {
+        low[i + 1] = smaller(below[i], smaller(above[i], middle[i]));
+        high[i + 1] = larger(below[i], larger(above[i], middle[i]));
+    }
+    low[0] = low[1], low[count + 1] = low[count];
+    high[0] = high[1], high[count + 1] = high[count];
+}
+
+// By how much a value is outside the extremes of the columns around, of which the middle one is known: 0 inside.
+float outside(float value, const float *low, const float *high) {
+    const float above = value - larger(high[2], larger(high[0], high[1]));
+    const float below = smaller(low[2], smaller(low[0], low[1])) - value;
+    return larger(larger(above, below), 0.0F);
+}
+
+void steady_blend(const Blend &blend, const BlendRow &row) {
+    const std::int64_t count = row.count, stride = count + 2;
+    float *const low = row.ranges, *const high = low + stride, *const past_low = high + stride,
+                 *const past_high = past_low + stride, *const out = row.out;
+    column_ranges(row.values, count, low, high);
+    column_ranges(row.past, count, past_low, past_high);
+    const float *const values = row.values[1], *const past = row.past[1];
     MVDE_IN_PLACE
     for (std::int64_t i = 0; i < count; ++i) {
         const float difference = values[i] - past[i];
-        const float distance = of_signed_bits(signed_bits(difference) & 0x7FFFFFFF) * blend.per_unit;
+        const float apart = larger(outside(past[i], low + i, high + i), outside(values[i], past_low + i, past_high + i));
+        const float distance = apart * blend.per_unit;
         const float opened = (distance - blend.open) * blend.slope;
-        const float low = opened > 0.0F ? opened : 0.0F, bounded = low < 1.0F ? low : 1.0F;
+        const float bounded = smaller(larger(opened, 0.0F), 1.0F);
         const float share = blend.gain + blend.rest * bounded, mixed = past[i] + share * difference;
         out[i] = difference == difference ? mixed : values[i];
     }

@@ -26,9 +26,18 @@ struct NormalJob {
     double sums[5][4];  // written: of the products of the four columns with each of them, and with `left`
 };
 
-// How values are averaged with the past: their share opens linearly from `open` on.
+// How values are averaged with the past: their share opens linearly from `open` on, a distance by which one of the two is
+// outside what the other has in the 3x3 pixels around.
 struct Blend {
     float gain, rest, per_unit, open, slope;
+};
+
+// A row of values and of their past with the rows above and below, which are the row itself at a border.
+struct BlendRow {
+    const float *values[3], *past[3];  // above, the row, below
+    std::int64_t count;
+    float *ranges;  // scratch, four rows of count + 2
+    float *out;  // none of the inputs
 };
 
 // The loops of steady depth over rows of `count` values, in the arithmetic of mvde/runtime/stabilize.py. Inputs and outputs
@@ -39,7 +48,7 @@ struct SteadyKernel {
     void (*subtract)(float *values, std::int64_t count, float change);
     void (*line)(float *values, std::int64_t count, float scale, float shift, float kept);
     void (*follow)(const FollowRow &row);
-    void (*blend)(const Blend &blend, const float *values, const float *past, std::int64_t count, float *out);
+    void (*blend)(const Blend &blend, const BlendRow &row);
     // Values as depth again; `raw` where it has none.
     void (*leave_log)(const float *values, const float *raw, std::int64_t count, float *out);
     void (*leave_affine)(const float *values, const float *raw, std::int64_t count, float origin, float unit, float *out);

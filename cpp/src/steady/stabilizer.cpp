@@ -67,6 +67,7 @@ void Stabilizer::reserve(std::int64_t height, std::int64_t width, std::int64_t p
         if (map->size() < num_pixels) map->resize(num_pixels);
     for (std::vector<float> *row : {&columns_, &cross_rows_})
         if (row->size() < num_columns) row->resize(num_columns);
+    if (ranges_.size() < 4 * (num_columns + 2)) ranges_.resize(4 * (num_columns + 2));
 }
 
 std::int32_t Stabilizer::check_time(double time_s) const {
@@ -186,7 +187,16 @@ void Stabilizer::blend(const Kernel &kernel) {
     domain_->align(kernel, mapped_.data(), past, {scale_gain, settings_.scale_open, settings_.scale_full});
     const Blend blend{static_cast<float>(gain), static_cast<float>(1.0 - gain), domain_->log_per_unit(),
                       static_cast<float>(settings_.open), static_cast<float>(1.0 / (settings_.full - settings_.open))};
-    kernel.steady->blend(blend, mapped_.data(), past_.data(), past.height * past.width, past_.data());
+    BlendRow row{{}, {}, past.width, ranges_.data(), moved_.data()};
+    for (std::int64_t y = 0; y < past.height; ++y, row.out += past.width) {
+        for (int i = 0; i < 3; ++i) {
+            const std::int64_t at = std::clamp<std::int64_t>(y + i - 1, 0, past.height - 1);
+            row.values[i] = mapped_.data() + at * past.width;
+            row.past[i] = past.row(at);
+        }
+        kernel.steady->blend(blend, row);
+    }
+    past_.swap(moved_);
 }
 
 }  // namespace mvde::internal

@@ -56,7 +56,7 @@ private:
     const mvde_stabilization settings_;
     const std::unique_ptr<SteadyDomain> domain_;
     MotionEstimator estimator_;
-    std::vector<float> past_, moved_, mapped_, columns_, cross_rows_;
+    std::vector<float> past_, moved_, mapped_, columns_, cross_rows_, ranges_;
     std::vector<float> thumbnail_, now_;
     Past of_past_;
     double time_s_ = std::numeric_limits<double>::quiet_NaN();

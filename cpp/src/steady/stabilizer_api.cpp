@@ -103,7 +103,7 @@ extern "C" {
 
 void mvde_stabilization_defaults(mvde_stabilization *settings) {
     if (!settings) return;
-    *settings = {sizeof *settings, 0.3, 0.15, 0.4, 0.3, 0.1, 0.3, 0.8, 0.03, 0.33, 1.0};
+    *settings = {sizeof *settings, 0.5, 0.15, 0.4, 0.25, 0.1, 0.3, 0.8, 0.03, 0.33, 1.0};
 }
 
 void mvde_steady_frame_defaults(mvde_steady_frame *frame) {
