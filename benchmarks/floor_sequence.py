@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from mvde.datasets.seven_scenes import SevenScenesDataset
 
 from mvde.camera import Camera
+from mvde.datasets.seven_scenes import SevenScenesDataset
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.floor import LEAST_FALL, FloorScale, FloorStatus, floor_falls, floor_scale
 from mvde.runtime.mounting import Mounting, tilt_of

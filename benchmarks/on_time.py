@@ -4,9 +4,9 @@
 
 Each engine alone, and the largest of them in time, infer a camera's newest frame, while one busy process per CPU comes
 and goes twice in a run, as in ``mvde bench --paced FPS --deadline MS``. "needless" are late frames that the smallest
-engine would have held: of a larger one, or in time but for having waited. "at the onset" are those of them that were
-inferred when the load had just come, which no frame before could tell. With ``--clips``, a folder of ``mvde data synth
---video``, the depth that was there when each frame was due is held against that frame's truth
+engine would have held: of a larger one, or in time but for having waited for such a one. "at the onset" are those of
+them that were inferred when the load had just come, which no frame before could tell. With ``--clips``, a folder of
+``mvde data synth --video``, the depth that was there when each frame was due is held against that frame's truth
 (mvde/pipelines/eval_on_time.py). ``--rows`` keeps the runs, with which an interrupted measurement goes on.
 """
 
@@ -104,12 +104,12 @@ def all_runs(paths: list[Path], given: argparse.Namespace) -> list[OnTimeRun]:
 def needless(run: OnTimeRun, smallest: int) -> tuple[int, int]:
     """Number of late frames that the smallest engine would have held, and of these the ones at a load's onset."""
     count = onset = 0
-    free_s, was_loaded = 0.0, False
+    free_s, was_loaded, was_unheld = 0.0, False, False
     for one in run.frames:
         done_s = one.captured_s + one.age_ms / 1e3
-        spent_ms = (done_s - max(one.captured_s, free_s)) * 1e3
-        is_unheld = one.resolution[0] == smallest and spent_ms > run.deadline_ms
-        if one.age_ms > run.deadline_ms and not is_unheld:
+        spent_ms, is_late = (done_s - max(one.captured_s, free_s)) * 1e3, one.age_ms > run.deadline_ms
+        was_unheld = one.resolution[0] == smallest and (spent_ms > run.deadline_ms or (is_late and was_unheld))
+        if is_late and not was_unheld:
             count += 1
             onset += one.is_loaded and not was_loaded
         free_s, was_loaded = done_s, one.is_loaded

@@ -37,14 +37,7 @@ def run(
         typer.Option("--out", "-o", help=f"{OUT_HELP} For a log: FILE.mcap, or a rosbag2 folder. Default: in depth."),
     ] = None,
     fit: Annotated[Fit | None, typer.Option("--fit", help=FIT_HELP)] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            "--calibration",
-            metavar="FILE|FOLDER",
-            help=f"{CALIBRATION_HELP} With --deadline: the folder that has one for each engine.",
-        ),
-    ] = None,
+    calibration: Annotated[Path | None, typer.Option("--calibration", metavar="FILE", help=CALIBRATION_HELP)] = None,
     stabilize: Annotated[
         bool, typer.Option("--stabilize", help="Make depth and statistics steady over the frames of a camera.")
     ] = False,
@@ -69,7 +62,8 @@ def run(
     video, in their order.
 
     With --deadline, several engines of one model run by turns (--res 192 --res 448): each frame has the largest
-    resolution that is in time, from what the last frames took.
+    resolution that is in time, from what the last frames took. --calibration is the folder then that mvde calibrate
+    wrote one for each engine to.
 
     With --camera-height the floor gives each frame's depth its scale. A frame that shows no floor keeps its own, and is
     counted. An error of two degrees in --pitch does more harm than good.

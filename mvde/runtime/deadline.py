@@ -68,7 +68,8 @@ class DeadlinePolicy:
         self.num_late = 0
         """Frames after their deadline."""
         self.num_unheld = 0
-        """Of these, frames that none of the engines would have held: of the smallest, and not for having waited."""
+        """Of these, frames that none of the engines would have held: of the smallest, and not for having waited, unless
+        it was for another such frame."""
         self.num_switches = 0
         self.is_unheld = False
         """Whether no engine has held the deadline for :data:`UNHELD_FRAMES` in a row, now or at some time before."""
@@ -106,7 +107,9 @@ class DeadlinePolicy:
             self._retries[self._trial] = RETRY_FRAMES
             self._trial = None
         is_late = latency_ms > self._deadline_ms
-        is_unheld = latency_ms - age_ms > self._deadline_ms and index == 0
+        # Late for having waited only, behind one that no engine held: not held either.
+        is_behind_unheld = is_late and self._unheld_in_a_row > 0
+        is_unheld = index == 0 and (latency_ms - age_ms > self._deadline_ms or is_behind_unheld)
         paid = LATE_COSTS_FRAMES if is_late and not is_unheld else 0
         self._credit = min(self._credit + 1, MOST_CREDIT_FRAMES) - paid
         self.num_frames += 1

@@ -100,6 +100,17 @@ def test_a_load_is_answered_within_two_frames_and_its_end_within_half_a_second()
     assert min(number for number, level in levels.items() if number >= 200 and level == 2) <= 200 + FPS // 2
 
 
+def test_frames_that_wait_for_one_that_no_engine_holds_are_not_paid_for() -> None:
+    """A load at which the smallest is late in many frames, and holds those between but for their waiting."""
+    policy = DeadlinePolicy(COSTS_MS, DEADLINE_MS)
+    run = simulate(policy, at_frame(100, 1000, 3.4), num_frames=1100, noise=0.3)
+    levels = dict(zip(run.numbers, run.levels, strict=True))
+    assert policy.num_late > 200
+    assert policy.num_late - policy.num_unheld <= 3
+    assert policy.is_unheld
+    assert min(number for number, level in levels.items() if number >= 1000 and level > 0) <= 1000 + FPS
+
+
 def test_a_small_load_costs_one_step_and_no_late_frame() -> None:
     policy = DeadlinePolicy((8.0, 14.0, 26.0), DEADLINE_MS + 3)
     policy.level = 2

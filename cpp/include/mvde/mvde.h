@@ -782,7 +782,7 @@ typedef struct mvde_deadline_counters {
     int32_t is_unheld; /* 1: no engine held the deadline for ten frames in a row, now or before; to be said once */
     int64_t num_frames;
     int64_t num_late; /* of these, after their deadline */
-    int64_t num_unheld; /* of these, late with the smallest engine although they had not waited: none would have held it */
+    int64_t num_unheld; /* of these, late with the smallest engine, and not for having waited, except for another such one */
     int64_t num_switches;
 } mvde_deadline_counters;
 

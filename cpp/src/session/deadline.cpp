@@ -64,7 +64,9 @@ bool DeadlinePolicy::observe(std::int32_t index, double network_ms, double laten
         trial_ = -1;
     }
     const bool is_late = latency_ms > deadline_ms_;
-    const bool is_unheld = latency_ms - age_ms > deadline_ms_ && index == 0;
+    // Late for having waited only, behind one that no engine held: not held either.
+    const bool is_behind_unheld = is_late && unheld_in_a_row_ > 0;
+    const bool is_unheld = index == 0 && (latency_ms - age_ms > deadline_ms_ || is_behind_unheld);
     credit_ = std::min(credit_ + 1, kMostCreditFrames) - (is_late && !is_unheld ? kLateCostsFrames : 0);
     ++num_frames_;
     num_late_ += is_late;
