@@ -180,19 +180,6 @@ class DeviceEngine(Engine, Protocol):
 
 
 @runtime_checkable
-class TwoCallEngine(Engine, Protocol):
-    """An engine on the CPU that may be opened again for two calls at a time."""
-
-    def for_two_calls(self) -> Engine | None:
-        """Open the same network for two concurrent calls, each on half of this one's threads.
-
-        Two calls take less time there than one after the other here. ``None`` where that does not pay: on one thread,
-        and for a large network, whose memory it doubles for a few per cent of time.
-        """
-        ...
-
-
-@runtime_checkable
 class StatsEngine(Engine, Protocol):
     """An engine that can compute patch statistics on the device together with the depth."""
 

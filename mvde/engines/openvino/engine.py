@@ -105,7 +105,7 @@ class OpenVinoEngine:
                 self._idle.append(request)
 
     def for_two_calls(self) -> OpenVinoEngine | None:
-        """Open two streams of OpenVINO on the same threads; see ``base.TwoCallEngine``."""
+        """Open two streams of OpenVINO on the same threads; see :class:`mvde.runtime.lanes.TwoCallEngine`."""
         threads = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
         if threads < 2 or self._blob.nbytes > _LARGEST_FOR_TWO or "NUM_STREAMS" in self._info.options:
             return None
