@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from mvde.runtime.device_fitter import DeviceResult
     from mvde.runtime.frame_camera import CameraOf
     from mvde.runtime.mounting import Mounting
-    from mvde.runtime.placement import Fit
+    from mvde.runtime.lanes import SecondEngine
+from mvde.runtime.placement import Fit
     from mvde.runtime.steady_stream import SteadyMaps
     from mvde.runtime.view import Anchor
 
@@ -113,6 +114,7 @@ class OnTimeRuntime(DepthRuntime):
         """Wrap runtimes of one grid, from the smallest resolution to the largest; usually called through ``load``."""
         smallest = members[0]
         super().__init__(smallest.engine, smallest.manifest, floor=floor)
+        self._second = SecondEngine(None)  # each frame's engine is chosen by its time
         self._members = list(members)
         self._policy = DeadlinePolicy(_costs_ms(self._members), deadline_ms)
         self._memory_bytes = list(memory_bytes or [0] * len(members))
@@ -231,7 +233,7 @@ class OnTimeRuntime(DepthRuntime):
         made = self._members[index]._prepare(asked.images, asked.fit, asked.camera, False, None, asked.taken)
         return _PreparedFor(**vars(made), index=index, asked=asked)
 
-    def _run(self, prepared: Prepared) -> Ran:
+    def _run(self, prepared: Prepared, on: Engine | None = None) -> Ran:
         assert isinstance(prepared, _PreparedFor)
         assert prepared.asked is not None
         index = self._choose(0.0)
