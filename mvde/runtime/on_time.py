@@ -27,6 +27,7 @@ from mvde.runtime.deadline import DeadlinePolicy, check_deadline
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.engine_set import check_one_model, common_grid
 from mvde.runtime.frame_floor import FrameFloor
+from mvde.runtime.lanes import SecondEngine
 from mvde.runtime.result import DepthResult
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 
     from mvde.artifact import EngineArtifact
     from mvde.camera import Camera
+    from mvde.engines.base import Engine
     from mvde.runtime.device_fitter import DeviceResult
     from mvde.runtime.frame_camera import CameraOf
     from mvde.runtime.mounting import Mounting
-    from mvde.runtime.lanes import SecondEngine
-from mvde.runtime.placement import Fit
+    from mvde.runtime.placement import Fit
     from mvde.runtime.steady_stream import SteadyMaps
     from mvde.runtime.view import Anchor
 
