@@ -42,7 +42,7 @@ class TwoCallEngine(Engine, Protocol):
 class SecondEngine:
     """A runtime's engine for two calls at a time, opened when it is first worth it, and kept."""
 
-    def __init__(self, whole: Engine) -> None:
+    def __init__(self, whole: Engine | None) -> None:
         self._whole = whole
         self._engine: Engine | None = None
         self._is_decided = not isinstance(whole, TwoCallEngine)

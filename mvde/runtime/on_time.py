@@ -28,6 +28,7 @@ from mvde.runtime.deadline import DeadlinePolicy, check_deadline
 from mvde.runtime.depth import DepthRuntime
 from mvde.runtime.engine_set import calibrations_of, check_one_model, common_grid, map_units
 from mvde.runtime.frame_floor import FrameFloor
+from mvde.runtime.lanes import SecondEngine
 from mvde.runtime.result import DepthResult
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mvde.artifact import EngineArtifact
     from mvde.calibration.record import Calibrations
     from mvde.camera import Camera
+    from mvde.engines.base import Engine
     from mvde.runtime.device_fitter import DeviceResult
     from mvde.runtime.frame_camera import CameraOf
     from mvde.runtime.mounting import Mounting
@@ -116,6 +118,7 @@ class OnTimeRuntime(DepthRuntime):
         smallest, given = members[0], [one.calibration for one in members if one.calibration is not None]
         columns, calibration = smallest._columns.names, smallest.calibration
         super().__init__(smallest.engine, smallest.manifest, stats=columns, calibration=calibration, floor=floor)
+        self._second = SecondEngine(None)  # each frame's engine is chosen by its time
         self._members = list(members)
         self._map_units = map_units(given) if given else [(1.0, 0.0)] * len(members)
         self._policy = DeadlinePolicy(_costs_ms(self._members), deadline_ms)
@@ -242,7 +245,7 @@ class OnTimeRuntime(DepthRuntime):
         views = [dataclasses.replace(view, map_unit=unit) for view in prepared.views]
         return dataclasses.replace(prepared, views=views)
 
-    def _run(self, prepared: Prepared) -> Ran:
+    def _run(self, prepared: Prepared, on: Engine | None = None) -> Ran:
         assert isinstance(prepared, _PreparedFor)
         assert prepared.asked is not None
         index = self._choose(0.0)
