@@ -27,7 +27,8 @@ from mvde.runtime.placement import Fit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mvde.runtime.depth import DepthResult, DepthRuntime
+    from mvde.runtime.depth import DepthRuntime
+    from mvde.runtime.result import DepthResult
 
 MIN_SCENES, FEW_SCENES = 32, 64
 """Refused below the first; said below the second. `benchmarks/intervals.py` prints how coverage varies with both."""
