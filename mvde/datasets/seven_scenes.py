@@ -4,8 +4,8 @@ A folder holds ``frame-000000.color.png`` (or ``.jpg``), ``.depth.png`` (16-bit,
 and ``.pose.txt`` (4x4, world from camera in metres) of each frame, at 30 frames per second. ``camera-intrinsics.txt``
 (3x3, in pixels of these pictures) is optional: without it, the data set's 585 pixels of 640x480 hold.
 
-Picture and depth of 7-Scenes are of two cameras beside each other, not registered: at an edge, depth is off by up to 16
-pixels (measured), and measures of accuracy include that.
+Picture and depth of 7-Scenes are of two cameras beside each other, not registered: at an edge, depth is off by several
+pixels, and measures of accuracy include that.
 """
 
 from __future__ import annotations
