@@ -10,7 +10,7 @@
 # make check   formatting, linting, types and tests, as run by CI
 # make dist    build the source distribution and the wheel with OpenVINO's backend into dist/; check and install each
 # make dist-aarch64  build the wheel for 64-bit ARM into dist/, cross-compiled (apt install g++-aarch64-linux-gnu)
-# make ros     build, test and install the ROS 2 package's core against libmvde (apt install ament-cmake googletest)
+# make ros     build, test and install the ROS 2 package's core against libmvde (apt install ament-cmake ament-cmake-googletest)
 # make native  build libmvde into mvde/lib and test it with CTest,
 #              with the OpenVINO backend if Python's openvino is installed
 # make native-debug     libmvde's tests without optimisation, which hides some defects (duplicate class definitions)

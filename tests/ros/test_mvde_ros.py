@@ -18,12 +18,14 @@ from mvde import DepthRuntime, cli
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ros/mvde_ros"
 BUILD = ROOT / "build/native"
-AMENT = Path("/usr/share/ament_cmake/cmake")
+AMENT = tuple(Path("/usr/share", name, "cmake") for name in ("ament_cmake", "ament_cmake_gtest"))
 PHOTO = ROOT / "mvde/assets/photos/coffee.jpg"
 
 needs_ament = pytest.mark.skipif(
-    not (AMENT.is_dir() and (BUILD / "cpp/libmvde_openvino.so").is_file() and shutil.which("cmake")),
-    reason="ament_cmake (apt install ament-cmake googletest), and `make native`, which builds libmvde and its backend",
+    not (
+        all(one.is_dir() for one in AMENT) and (BUILD / "cpp/libmvde_openvino.so").is_file() and shutil.which("cmake")
+    ),
+    reason="ament_cmake (apt install ament-cmake ament-cmake-googletest), and `make native`, which builds libmvde and its backend",
 )
 
 
