@@ -25,7 +25,7 @@ needs_ament = pytest.mark.skipif(
     not (
         all(one.is_dir() for one in AMENT) and (BUILD / "cpp/libmvde_openvino.so").is_file() and shutil.which("cmake")
     ),
-    reason="ament_cmake (apt install ament-cmake ament-cmake-googletest), and `make native`, which builds libmvde and its backend",
+    reason="apt install ament-cmake ament-cmake-googletest, and `make native`, which builds libmvde and its backend",
 )
 
 
