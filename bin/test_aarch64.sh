@@ -13,7 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-venv=${VENV:-.venv}/bin
+venv=$(realpath "${VENV:-.venv}")/bin
 here=$PWD/build/aarch64-root
 system=$here/system
 wheels=$here/wheels
@@ -87,7 +87,7 @@ END
     done
 
     # C++ against the wheel, with OpenVINO's backend: Python's bits.
-    "$venv/cmake" -S cpp/examples -B build/aarch64-examples -G Ninja -DCMAKE_MAKE_PROGRAM="$PWD/$venv/ninja" \
+    "$venv/cmake" -S cpp/examples -B build/aarch64-examples -G Ninja -DCMAKE_MAKE_PROGRAM="$venv/ninja" \
         -DCMAKE_BUILD_TYPE=Release --toolchain "$PWD/cpp/cmake/aarch64-linux-gnu.cmake" -Dmvde_DIR="$wheels/mvde/lib/cmake/mvde" >/dev/null
     "$venv/cmake" --build build/aarch64-examples --target infer
     "$venv/python" -c "from PIL import Image; Image.open('$photo').convert('RGB').save('$work/photo.ppm')"
