@@ -56,6 +56,7 @@ END
     chmod +x "$python"
     # Tests compile sources for this Python: with the cross compiler, which runs as it is.
     mkdir "$here/bin" && ln -s "$(command -v aarch64-linux-gnu-g++)" "$here/bin/g++"
+    ln -s "$(command -v aarch64-linux-gnu-gcc)" "$here/bin/cc"
 fi
 
 make dist-aarch64 ${VENV:+VENV="$VENV"}
